@@ -1,0 +1,68 @@
+#include "bindings/arrays.h"
+
+#include <stdexcept>
+
+namespace convlane {
+namespace {
+
+py::array wrap(AlignedArray<float> memory, std::vector<py::ssize_t> shape, std::vector<py::ssize_t> strides) {
+  float* data = memory.get();
+  py::capsule owner(data, [](void* p) { std::free(p); });
+  memory.release();
+  return py::array(py::dtype::of<float>(), std::move(shape), std::move(strides), data, owner);
+}
+
+}  // namespace
+
+void check_float32(const py::array& array, const char* name) {
+  if (!array.dtype().is(py::dtype::of<float>()) && !py::isinstance<py::array_t<float>>(array))
+    throw py::type_error(std::string(name) + " must be a float32 array");
+  if ((array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) == 0)
+    throw py::type_error(std::string(name) + " is not aligned in memory");
+}
+
+ImageView image_view(const py::array& array, const char* name) {
+  check_float32(array, name);
+  if (array.ndim() != 4)
+    throw std::invalid_argument(std::string(name) + " must have 4 dimensions, got " + std::to_string(array.ndim()));
+  ImageView view{static_cast<const float*>(array.data()), {}, {}};
+  for (int d = 0; d < 4; ++d) {
+    view.shape[d] = array.shape(d);
+    view.strides[d] = array.strides(d) / static_cast<py::ssize_t>(sizeof(float));
+  }
+  return view;
+}
+
+py::array new_array(const std::vector<py::ssize_t>& shape) {
+  int64_t count = 1;
+  for (py::ssize_t size : shape) count = checked_mul(count, size);
+  std::vector<py::ssize_t> strides(shape.size());
+  py::ssize_t stride = sizeof(float);
+  for (std::size_t d = shape.size(); d-- > 0; stride *= shape[d]) strides[d] = stride;
+  return wrap(allocate_aligned<float>(count), shape, std::move(strides));
+}
+
+py::array new_image(const Shape4& shape) {
+  const auto [n, c, h, w] = shape;
+  const int64_t count = checked_mul(checked_mul(n, c), checked_mul(h, w));
+  const py::ssize_t s = sizeof(float);
+  return wrap(allocate_aligned<float>(count), {n, c, h, w}, {h * w * c * s, s, w * c * s, c * s});
+}
+
+float* data_of(py::array& array) { return static_cast<float*>(array.mutable_data()); }
+
+OptionalVector::OptionalVector(const std::optional<py::array>& array, int64_t size, const char* name) {
+  if (!array) return;
+  check_float32(*array, name);
+  if (array->ndim() != 1 || array->shape(0) != size)
+    throw std::invalid_argument(std::string(name) + " must have shape (" + std::to_string(size) + ",), got " +
+                                to_string(array->shape(), static_cast<int>(array->ndim())));
+  data_ = static_cast<const float*>(array->data());
+  if (size < 2 || array->strides(0) == static_cast<py::ssize_t>(sizeof(float))) return;
+  const py::ssize_t stride = array->strides(0) / static_cast<py::ssize_t>(sizeof(float));
+  copy_.resize(size);
+  for (int64_t i = 0; i < size; ++i) copy_[i] = data_[i * stride];
+  data_ = copy_.data();
+}
+
+}  // namespace convlane

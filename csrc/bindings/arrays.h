@@ -1,0 +1,44 @@
+// Between NumPy arrays and the views of ops/: no logic beyond checking kinds.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <optional>
+#include <vector>
+
+#include "ops/view.h"
+
+namespace convlane {
+
+namespace py = pybind11;
+
+// TypeError unless float32 in native byte order and aligned: the Python layer converts what may be converted.
+void check_float32(const py::array& array, const char* name);
+
+// ValueError unless four-dimensional.
+ImageView image_view(const py::array& array, const char* name);
+
+// A new array in memory aligned for vectors. Images look like (N, C, H, W) and are channels last in memory.
+py::array new_array(const std::vector<py::ssize_t>& shape);
+py::array new_image(const Shape4& shape);
+float* data_of(py::array& array);
+
+// An optional vector of `size` floats, or null; owns a copy when the array is not contiguous.
+class OptionalVector {
+ public:
+  OptionalVector(const std::optional<py::array>& array, int64_t size, const char* name);
+  const float* data() const { return data_; }
+
+ private:
+  std::vector<float> copy_;
+  const float* data_ = nullptr;
+};
+
+void bind_conv2d(py::module_& m);
+void bind_layout(py::module_& m);
+void bind_linear(py::module_& m);
+void bind_runtime(py::module_& m);
+
+}  // namespace convlane

@@ -1,0 +1,92 @@
+// Convolution and packed weights.
+#include "bindings/arrays.h"
+#include "ops/activation.h"
+#include "ops/conv2d.h"
+
+namespace convlane {
+namespace {
+
+using Sides = std::array<int64_t, 4>;  // top, bottom, left, right
+
+Window window_of(const Pair& stride, const Sides& padding, const Pair& dilation) {
+  Window w;
+  w.stride = stride;
+  w.dilation = dilation;
+  w.top = padding[0];
+  w.bottom = padding[1];
+  w.left = padding[2];
+  w.right = padding[3];
+  return w;
+}
+
+py::array conv2d(const py::array& input, const PackedWeight& weight, const std::optional<py::array>& bias,
+                 const Pair& stride, const Sides& padding, const Pair& dilation, const std::string& algorithm,
+                 const std::string& activation, float slope, const std::optional<py::array>& residual) {
+  Conv2dArgs args{};
+  args.src = image_view(input, "input");
+  args.weight = &weight;
+  const Conv2dDesc desc =
+      describe_conv2d(args.src.shape, weight.shape(), window_of(stride, padding, dilation), weight.groups());
+  const OptionalVector bias_v(bias, desc.o, "bias");
+  args.epilogue.bias = bias_v.data();
+  args.epilogue.activation = activation_from_name(activation);
+  args.epilogue.slope = slope;
+  const Shape4 shape{desc.n, desc.o, desc.oh, desc.ow};
+  std::optional<ImageView> residual_v;
+  if (residual) {
+    residual_v = image_view(*residual, "residual");
+    if (residual_v->shape != shape)
+      throw std::invalid_argument("conv2d: residual has shape " + to_string(residual_v->shape) +
+                                  ", but the output has " + to_string(shape));
+  }
+  py::array dst = new_image(shape);
+  args.dst = data_of(dst);
+  py::gil_scoped_release release;
+  std::optional<ChannelsLast> residual_last;
+  if (residual_v) {
+    residual_last.emplace(*residual_v);
+    args.epilogue.residual = residual_last->view().data;
+    args.epilogue.residual_stride = desc.o;
+  }
+  run_conv2d(desc, args, algorithm);
+  return dst;
+}
+
+}  // namespace
+
+void bind_conv2d(py::module_& m) {
+  py::class_<PackedWeight>(m, "PackedWeight")
+      .def(py::init([](const py::array& weight, int64_t groups, const std::string& algorithm) {
+             const ImageView view = image_view(weight, "weight");
+             const WeightLayout layout = conv2d_weight_layout(view.shape, groups, algorithm);
+             py::gil_scoped_release release;
+             return PackedWeight(view, groups, layout);
+           }),
+           py::arg("weight"), py::arg("groups"), py::arg("algorithm"))
+      .def_property_readonly("shape", [](const PackedWeight& w) { return py::tuple(py::cast(w.shape())); })
+      .def_property_readonly("groups", &PackedWeight::groups)
+      .def_property_readonly("isa", [](const PackedWeight& w) { return isa_name(w.kernels().isa); })
+      .def_property_readonly("nbytes", &PackedWeight::bytes);
+
+  m.def("conv2d", &conv2d, py::arg("input"), py::arg("weight"), py::arg("bias").none(true), py::arg("stride"),
+        py::arg("padding"), py::arg("dilation"), py::arg("algorithm"), py::arg("activation"), py::arg("slope"),
+        py::arg("residual").none(true));
+  m.def("conv2d_shape", [](const Shape4& input, const Shape4& weight, const Pair& stride, const Sides& padding,
+                           const Pair& dilation, int64_t groups) {
+    const Conv2dDesc d = describe_conv2d(input, weight, window_of(stride, padding, dilation), groups);
+    return py::make_tuple(d.n, d.o, d.oh, d.ow);
+  }, py::arg("input"), py::arg("weight"), py::arg("stride"), py::arg("padding"), py::arg("dilation"),
+        py::arg("groups"));
+  m.def("explain_conv2d", [](const Shape4& input, const Shape4& weight, const Pair& stride, const Sides& padding,
+                             const Pair& dilation, int64_t groups, const std::string& algorithm) {
+    return explain_conv2d(describe_conv2d(input, weight, window_of(stride, padding, dilation), groups), algorithm);
+  }, py::arg("input"), py::arg("weight"), py::arg("stride"), py::arg("padding"), py::arg("dilation"),
+        py::arg("groups"), py::arg("algorithm"));
+  m.def("conv2d_algorithms", [] {
+    std::vector<std::string> names;
+    for (const Conv2dAlgorithm& a : conv2d_algorithms()) names.emplace_back(a.name);
+    return names;
+  });
+}
+
+}  // namespace convlane

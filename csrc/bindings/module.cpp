@@ -1,0 +1,10 @@
+// convlane._core: the compiled half of the package.
+#include "bindings/arrays.h"
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "Kernels of convlane. Use convlane.functional, which checks arguments and documents them.";
+  convlane::bind_runtime(m);
+  convlane::bind_layout(m);
+  convlane::bind_conv2d(m);
+  convlane::bind_linear(m);
+}

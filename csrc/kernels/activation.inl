@@ -1,0 +1,96 @@
+// Activations on vectors: one definition for the stand-alone operation and for every kernel's epilogue.
+#pragma once
+
+#include "kernels/table.h"
+#include "kernels/vec.h"
+
+namespace convlane {
+namespace {
+
+// e^x within 1.5 ulp: Cephes' range reduction (ln 2 in two parts) and a degree-6 polynomial on [-ln2/2, ln2/2].
+// 2^n is applied in two halves, so that results reach infinity and the denormals instead of stopping short.
+CONVLANE_INLINE Vec exp(Vec x) {
+  const Vec clamped = max(broadcast(-104.5f), min(broadcast(89.0f), x));  // NaN passes both
+  const IntVec n = round_to_int(mul(clamped, broadcast(1.44269504088896341f)));
+  const Vec nf = to_float(n);
+  Vec r = fma(nf, broadcast(-0.693359375f), clamped);
+  r = fma(nf, broadcast(2.12194440e-4f), r);
+  Vec p = broadcast(1.9875691500e-4f);
+  p = fma(p, r, broadcast(1.3981999507e-3f));
+  p = fma(p, r, broadcast(8.3334519073e-3f));
+  p = fma(p, r, broadcast(4.1665795894e-2f));
+  p = fma(p, r, broadcast(1.6666665459e-1f));
+  p = fma(p, r, broadcast(5.0000001201e-1f));
+  p = add(fma(mul(p, r), r, r), broadcast(1.0f));
+  const IntVec half = shift_right<1>(n);
+  const IntVec bias = broadcast_int(127);
+  const Vec low = as_float(shift_left<23>(add(half, bias)));
+  const Vec high = as_float(shift_left<23>(add(sub(n, half), bias)));
+  return mul(mul(p, low), high);
+}
+
+CONVLANE_INLINE Vec sigmoid(Vec x) {
+  const Vec one = broadcast(1.0f);
+  return div(one, add(one, exp(sub(zero(), x))));
+}
+
+// Cephes' tanhf: an odd polynomial below 0.625, where 1 - 2 / (e^2x + 1) would cancel.
+CONVLANE_INLINE Vec tanh(Vec x) {
+  const Vec one = broadcast(1.0f), two = broadcast(2.0f);
+  const Vec square = mul(x, x);
+  Vec p = broadcast(-5.70498872745e-3f);
+  p = fma(p, square, broadcast(2.06390887954e-2f));
+  p = fma(p, square, broadcast(-5.37397155531e-2f));
+  p = fma(p, square, broadcast(1.33314422036e-1f));
+  p = fma(p, square, broadcast(-3.33332819422e-1f));
+  const Vec small = fma(mul(p, square), x, x);
+  const Vec large = sub(one, div(two, add(exp(mul(two, x)), one)));
+  return select(greater(abs(x), broadcast(0.625f)), large, small);
+}
+
+CONVLANE_INLINE Vec hardswish(Vec x) {
+  const Vec gate = min(broadcast(6.0f), max(zero(), add(x, broadcast(3.0f))));
+  return mul(x, mul(gate, broadcast(1.0f / 6.0f)));
+}
+
+// none, relu and relu6 are one clamp, cheap enough to apply to every register of a tile without a branch.
+struct Clamp {
+  Vec low, high;
+  explicit CONVLANE_INLINE Clamp(Activation activation)
+      : low(broadcast(activation == Activation::relu || activation == Activation::relu6 ? 0.0f : -__builtin_inff())),
+        high(broadcast(activation == Activation::relu6 ? 6.0f : __builtin_inff())) {}
+  CONVLANE_INLINE Vec operator()(Vec x) const { return min(high, max(low, x)); }
+};
+
+CONVLANE_INLINE bool is_clamp(Activation activation) {
+  return activation == Activation::none || activation == Activation::relu || activation == Activation::relu6;
+}
+
+template <class F>
+CONVLANE_INLINE void map(const float* src, float* dst, int64_t count, F f) {
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) store(dst + i, f(load(src + i)));
+  if (i < count) store(dst + i, f(load(src + i, static_cast<int>(count - i))), static_cast<int>(count - i));
+}
+
+// dst may be src.
+void activate(const float* src, float* dst, int64_t count, Activation activation, float slope) {
+  const Vec slope_v = broadcast(slope);
+  switch (activation) {
+    case Activation::leaky_relu:
+      return map(src, dst, count, [=](Vec x) { return select(greater(x, zero()), x, mul(x, slope_v)); });
+    case Activation::silu: return map(src, dst, count, [](Vec x) { return mul(x, sigmoid(x)); });
+    case Activation::hardswish: return map(src, dst, count, [](Vec x) { return hardswish(x); });
+    case Activation::sigmoid: return map(src, dst, count, [](Vec x) { return sigmoid(x); });
+    case Activation::tanh: return map(src, dst, count, [](Vec x) { return tanh(x); });
+    case Activation::none:
+    case Activation::relu:
+    case Activation::relu6: {
+      const Clamp clamp(activation);
+      return map(src, dst, count, [=](Vec x) { return clamp(x); });
+    }
+  }
+}
+
+}  // namespace
+}  // namespace convlane

@@ -1,0 +1,28 @@
+// All kernels, and the function that puts them into a table. Each file in isa/ includes this once.
+#pragma once
+
+#include "kernels/activation.inl"
+#include "kernels/depthwise.inl"
+#include "kernels/gemm.inl"
+#include "kernels/layout.inl"
+#include "kernels/peak.inl"
+#include "kernels/table.h"
+#include "kernels/vec.h"
+
+namespace convlane {
+namespace {
+
+void fill(KernelTable& table) {
+  table.lanes = kLanes;
+  table.mr = kGemmRows;
+  table.nr = kGemmColumns;
+  table.gemm = gemm;
+  table.depthwise = depthwise;
+  table.transpose = transpose;
+  table.activate = activate;
+  table.fma_peak = fma_peak;
+  table.read_all = read_all;
+}
+
+}  // namespace
+}  // namespace convlane

@@ -1,0 +1,83 @@
+#include "kernels/table.h"
+
+#include <atomic>
+#include <stdexcept>
+#include <string>
+
+namespace convlane {
+namespace {
+
+using Fill = void (*)(KernelTable&);
+
+Fill fill_function(Isa isa) {
+  switch (isa) {
+    case Isa::generic: return fill_generic;
+#ifdef CONVLANE_HAVE_AVX2
+    case Isa::avx2: return fill_avx2;
+#endif
+#ifdef CONVLANE_HAVE_AVX512
+    case Isa::avx512: return fill_avx512;
+#endif
+    default: return nullptr;
+  }
+}
+
+template <Isa isa>
+const KernelTable* usable_table() {
+  static const KernelTable* const table = [] {
+    static KernelTable filled{};
+    if (!is_compiled(isa) || !cpu_supports(isa)) return static_cast<KernelTable*>(nullptr);
+    filled.isa = isa;
+    fill_function(isa)(filled);
+    return &filled;
+  }();
+  return table;
+}
+
+const KernelTable* best_table() {
+  const KernelTable* best = nullptr;
+  for (Isa isa : kAllIsas)
+    if (const KernelTable* table = table_for(isa)) best = table;
+  return best;
+}
+
+std::atomic<const KernelTable*> active{nullptr};
+
+}  // namespace
+
+bool is_compiled(Isa isa) { return fill_function(isa) != nullptr; }
+
+const KernelTable* table_for(Isa isa) {
+  switch (isa) {
+    case Isa::avx2: return usable_table<Isa::avx2>();
+    case Isa::avx512: return usable_table<Isa::avx512>();
+    case Isa::generic: break;
+  }
+  return usable_table<Isa::generic>();
+}
+
+const KernelTable& active_table() {
+  const KernelTable* table = active.load(std::memory_order_acquire);
+  if (table == nullptr) {
+    static const KernelTable* const best = best_table();
+    table = best;
+  }
+  return *table;
+}
+
+void set_active_isa(const char* name) {
+  std::string available;
+  for (Isa isa : kAllIsas) {
+    const KernelTable* table = table_for(isa);
+    if (table == nullptr) continue;
+    if (std::string(name) == isa_name(isa)) {
+      active.store(table, std::memory_order_release);
+      return;
+    }
+    available += (available.empty() ? "" : ", ") + std::string(isa_name(isa));
+  }
+  throw std::invalid_argument("instruction set '" + std::string(name) + "' is not available; this build on this CPU has " +
+                              available);
+}
+
+}  // namespace convlane

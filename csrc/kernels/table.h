@@ -1,0 +1,87 @@
+// The kernels of one instruction set as a table of function pointers, with their tile sizes beside them.
+//
+// Kernels take raw pointers and 64-bit counts of floats, never allocate, throw or start threads. Images are
+// channels last: a pixel is a run of channels, a row a run of pixels.
+#pragma once
+
+#include <cstdint>
+
+#include "runtime/cpu.h"
+
+namespace convlane {
+
+using std::int64_t;
+
+enum class Activation : int { none, relu, relu6, leaky_relu, silu, hardswish, sigmoid, tanh };
+
+// What happens to a sum before it is stored: dst = activation(sum + bias + residual).
+struct Epilogue {
+  const float* bias = nullptr;      // one per output channel, or null
+  const float* residual = nullptr;  // same rows and columns as dst, or null
+  int64_t residual_stride = 0;      // floats between the residual's rows
+  Activation activation = Activation::none;
+  float slope = 0;  // leaky_relu's
+};
+
+// dst[i, j] = epilogue(sum over tap, k of rows[tap][i][row_offset + k] * weight[tap, k, j]).
+// The left matrix is never copied: `rows[tap * rows_stride + i]` points at its row. Columns are packed in panels of
+// `nr` (the last one as wide as whole vectors allow): [panel][tap][k][column in panel], see pack_panels in ops/.
+struct GemmArgs {
+  const float* const* rows;
+  int64_t rows_stride;  // pointers between taps
+  int64_t row_offset;   // floats added to every row pointer: where this group's channels start
+  int64_t m, n;         // rows and columns of dst
+  int64_t taps, depth;  // depth: channels per tap
+  const float* weight;
+  float* dst;
+  int64_t dst_stride;  // floats between dst's rows
+  Epilogue epilogue;
+};
+
+// A run of output pixels of one row of a depthwise convolution: dst[p, c] = epilogue(sum over r and s of
+// rows[r][(column + p * stride + s * dilation) * channels + c] * weight[r, s, c]), s in [tap_begin, tap_end).
+// Rows of padding point at zeros; pixels whose window leaves the row at a side come with the taps that are inside.
+struct DepthwiseArgs {
+  const float* const* rows;  // kernel_h pointers to input rows
+  int64_t column;            // input column under tap 0 of the first pixel; may be negative
+  int64_t pixels, channels;
+  int64_t kernel_h, kernel_w, stride, dilation;  // horizontal stride and dilation
+  int64_t tap_begin, tap_end;
+  const float* weight;  // [kernel_h][kernel_w][channels]
+  float* dst;
+  Epilogue epilogue;
+};
+
+struct KernelTable {
+  Isa isa;
+  int lanes;   // floats per vector
+  int mr, nr;  // rows and columns of the register tile
+
+  void (*gemm)(const GemmArgs&);
+  void (*depthwise)(const DepthwiseArgs&);
+  // dst[j * dst_stride + i] = src[i * src_stride + j] for i < rows, j < columns
+  void (*transpose)(const float* src, int64_t src_stride, float* dst, int64_t dst_stride, int64_t rows,
+                    int64_t columns);
+  void (*activate)(const float* src, float* dst, int64_t count, Activation activation, float slope);
+  // Independent multiply-adds in registers; returns how many floating-point operations were done.
+  double (*fma_peak)(int64_t iterations);
+  // Loads every float once; returns their sum, so that the loads cannot be left out.
+  float (*read_all)(const float* src, int64_t count);
+};
+
+void fill_generic(KernelTable&);
+void fill_avx2(KernelTable&);
+void fill_avx512(KernelTable&);
+
+bool is_compiled(Isa isa);
+
+// The table that new work uses: the best that was compiled and that the CPU supports, until set_active_isa.
+const KernelTable& active_table();
+
+// The table of `isa`, or null when it was not compiled or the CPU lacks it.
+const KernelTable* table_for(Isa isa);
+
+// By name; std::invalid_argument names what is available when `name` is not.
+void set_active_isa(const char* name);
+
+}  // namespace convlane

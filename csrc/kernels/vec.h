@@ -1,0 +1,201 @@
+// Vec: the widest float vector of the instruction set being compiled, and the only file with intrinsics.
+//
+// Included by kernels/isa/<isa>.cpp, which defines CONVLANE_VEC_<ISA> first; kernels are written once over these
+// names. Everything sits in an anonymous namespace: the file is compiled once per instruction set, and merged
+// copies would run AVX-512 on a CPU without it.
+//
+// max and min follow x86: when either operand is NaN they return the second one. So max(low, x) keeps x's NaN.
+#pragma once
+
+#include <cstdint>
+
+#if defined(CONVLANE_VEC_AVX512) || defined(CONVLANE_VEC_AVX2)
+// GCC's own header initialises "undefined" registers by themselves and warns of it (GCC bug 105593).
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#if !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+#endif
+
+#if defined(__clang__)
+#define CONVLANE_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define CONVLANE_UNROLL _Pragma("GCC unroll 32")
+#endif
+#define CONVLANE_INLINE inline __attribute__((always_inline))
+
+namespace convlane {
+namespace {
+
+#if defined(CONVLANE_VEC_AVX512)
+
+constexpr int kLanes = 16;
+constexpr int kRegisters = 32;
+using Vec = __m512;
+using IntVec = __m512i;
+using Mask = __mmask16;
+
+CONVLANE_INLINE Mask first_lanes(int n) { return static_cast<Mask>((1u << n) - 1); }
+CONVLANE_INLINE Vec load(const float* p) { return _mm512_loadu_ps(p); }
+CONVLANE_INLINE Vec load(const float* p, int n) { return _mm512_maskz_loadu_ps(first_lanes(n), p); }
+CONVLANE_INLINE void store(float* p, Vec a) { _mm512_storeu_ps(p, a); }
+CONVLANE_INLINE void store(float* p, Vec a, int n) { _mm512_mask_storeu_ps(p, first_lanes(n), a); }
+CONVLANE_INLINE void store(std::int32_t* p, IntVec a) { _mm512_storeu_si512(p, a); }
+CONVLANE_INLINE Vec broadcast(float x) { return _mm512_set1_ps(x); }
+CONVLANE_INLINE IntVec broadcast_int(std::int32_t x) { return _mm512_set1_epi32(x); }
+CONVLANE_INLINE Vec add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
+CONVLANE_INLINE Vec sub(Vec a, Vec b) { return _mm512_sub_ps(a, b); }
+CONVLANE_INLINE Vec mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
+CONVLANE_INLINE Vec div(Vec a, Vec b) { return _mm512_div_ps(a, b); }
+CONVLANE_INLINE Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
+CONVLANE_INLINE Vec max(Vec a, Vec b) { return _mm512_max_ps(a, b); }
+CONVLANE_INLINE Vec min(Vec a, Vec b) { return _mm512_min_ps(a, b); }
+CONVLANE_INLINE Vec sqrt(Vec a) { return _mm512_sqrt_ps(a); }
+CONVLANE_INLINE Vec abs(Vec a) { return _mm512_abs_ps(a); }
+CONVLANE_INLINE Vec bit_or(Vec a, Vec b) { return _mm512_or_ps(a, b); }
+CONVLANE_INLINE Mask greater(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
+CONVLANE_INLINE Mask is_nan(Vec a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q); }
+CONVLANE_INLINE Mask either(Mask a, Mask b) { return static_cast<Mask>(a | b); }
+CONVLANE_INLINE Vec select(Mask m, Vec yes, Vec no) { return _mm512_mask_blend_ps(m, no, yes); }
+CONVLANE_INLINE IntVec select(Mask m, IntVec yes, IntVec no) { return _mm512_mask_blend_epi32(m, no, yes); }
+CONVLANE_INLINE IntVec round_to_int(Vec a) { return _mm512_cvtps_epi32(a); }
+CONVLANE_INLINE Vec to_float(IntVec a) { return _mm512_cvtepi32_ps(a); }
+CONVLANE_INLINE IntVec add(IntVec a, IntVec b) { return _mm512_add_epi32(a, b); }
+CONVLANE_INLINE IntVec sub(IntVec a, IntVec b) { return _mm512_sub_epi32(a, b); }
+template <int Bits>
+CONVLANE_INLINE IntVec shift_left(IntVec a) { return _mm512_slli_epi32(a, Bits); }
+template <int Bits>
+CONVLANE_INLINE IntVec shift_right(IntVec a) { return _mm512_srai_epi32(a, Bits); }
+CONVLANE_INLINE Vec as_float(IntVec a) { return _mm512_castsi512_ps(a); }
+CONVLANE_INLINE IntVec as_int(Vec a) { return _mm512_castps_si512(a); }
+
+#elif defined(CONVLANE_VEC_AVX2)
+
+constexpr int kLanes = 8;
+constexpr int kRegisters = 16;
+using Vec = __m256;
+using IntVec = __m256i;
+using Mask = __m256;
+
+CONVLANE_INLINE __m256i first_lanes(int n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+CONVLANE_INLINE Vec load(const float* p) { return _mm256_loadu_ps(p); }
+CONVLANE_INLINE Vec load(const float* p, int n) { return _mm256_maskload_ps(p, first_lanes(n)); }
+CONVLANE_INLINE void store(float* p, Vec a) { _mm256_storeu_ps(p, a); }
+CONVLANE_INLINE void store(float* p, Vec a, int n) { _mm256_maskstore_ps(p, first_lanes(n), a); }
+CONVLANE_INLINE void store(std::int32_t* p, IntVec a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a); }
+CONVLANE_INLINE Vec broadcast(float x) { return _mm256_set1_ps(x); }
+CONVLANE_INLINE IntVec broadcast_int(std::int32_t x) { return _mm256_set1_epi32(x); }
+CONVLANE_INLINE Vec add(Vec a, Vec b) { return _mm256_add_ps(a, b); }
+CONVLANE_INLINE Vec sub(Vec a, Vec b) { return _mm256_sub_ps(a, b); }
+CONVLANE_INLINE Vec mul(Vec a, Vec b) { return _mm256_mul_ps(a, b); }
+CONVLANE_INLINE Vec div(Vec a, Vec b) { return _mm256_div_ps(a, b); }
+CONVLANE_INLINE Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
+CONVLANE_INLINE Vec max(Vec a, Vec b) { return _mm256_max_ps(a, b); }
+CONVLANE_INLINE Vec min(Vec a, Vec b) { return _mm256_min_ps(a, b); }
+CONVLANE_INLINE Vec sqrt(Vec a) { return _mm256_sqrt_ps(a); }
+CONVLANE_INLINE Vec abs(Vec a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+CONVLANE_INLINE Vec bit_or(Vec a, Vec b) { return _mm256_or_ps(a, b); }
+CONVLANE_INLINE Mask greater(Vec a, Vec b) { return _mm256_cmp_ps(a, b, _CMP_GT_OQ); }
+CONVLANE_INLINE Mask is_nan(Vec a) { return _mm256_cmp_ps(a, a, _CMP_UNORD_Q); }
+CONVLANE_INLINE Mask either(Mask a, Mask b) { return _mm256_or_ps(a, b); }
+CONVLANE_INLINE Vec select(Mask m, Vec yes, Vec no) { return _mm256_blendv_ps(no, yes, m); }
+CONVLANE_INLINE IntVec select(Mask m, IntVec yes, IntVec no) {
+  return _mm256_blendv_epi8(no, yes, _mm256_castps_si256(m));
+}
+CONVLANE_INLINE IntVec round_to_int(Vec a) { return _mm256_cvtps_epi32(a); }
+CONVLANE_INLINE Vec to_float(IntVec a) { return _mm256_cvtepi32_ps(a); }
+CONVLANE_INLINE IntVec add(IntVec a, IntVec b) { return _mm256_add_epi32(a, b); }
+CONVLANE_INLINE IntVec sub(IntVec a, IntVec b) { return _mm256_sub_epi32(a, b); }
+template <int Bits>
+CONVLANE_INLINE IntVec shift_left(IntVec a) { return _mm256_slli_epi32(a, Bits); }
+template <int Bits>
+CONVLANE_INLINE IntVec shift_right(IntVec a) { return _mm256_srai_epi32(a, Bits); }
+CONVLANE_INLINE Vec as_float(IntVec a) { return _mm256_castsi256_ps(a); }
+CONVLANE_INLINE IntVec as_int(Vec a) { return _mm256_castps_si256(a); }
+
+#else  // GNU vectors of 16 bytes: SSE2 on x86-64, NEON on ARM, plain code elsewhere
+
+constexpr int kLanes = 4;
+constexpr int kRegisters = 16;
+typedef float Vec __attribute__((vector_size(16)));
+typedef std::int32_t IntVec __attribute__((vector_size(16)));
+using Mask = IntVec;
+
+CONVLANE_INLINE Vec load(const float* p) {
+  Vec a;
+  __builtin_memcpy(&a, p, sizeof(a));
+  return a;
+}
+CONVLANE_INLINE Vec load(const float* p, int n) {
+  Vec a = {0, 0, 0, 0};
+  for (int i = 0; i < n; ++i) a[i] = p[i];
+  return a;
+}
+CONVLANE_INLINE void store(float* p, Vec a) { __builtin_memcpy(p, &a, sizeof(a)); }
+CONVLANE_INLINE void store(float* p, Vec a, int n) {
+  for (int i = 0; i < n; ++i) p[i] = a[i];
+}
+CONVLANE_INLINE void store(std::int32_t* p, IntVec a) { __builtin_memcpy(p, &a, sizeof(a)); }
+CONVLANE_INLINE Vec broadcast(float x) { return Vec{x, x, x, x}; }
+CONVLANE_INLINE IntVec broadcast_int(std::int32_t x) { return IntVec{x, x, x, x}; }
+CONVLANE_INLINE Vec add(Vec a, Vec b) { return a + b; }
+CONVLANE_INLINE Vec sub(Vec a, Vec b) { return a - b; }
+CONVLANE_INLINE Vec mul(Vec a, Vec b) { return a * b; }
+CONVLANE_INLINE Vec div(Vec a, Vec b) { return a / b; }
+CONVLANE_INLINE Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
+CONVLANE_INLINE Vec as_float(IntVec a) { return reinterpret_cast<Vec>(a); }
+CONVLANE_INLINE IntVec as_int(Vec a) { return reinterpret_cast<IntVec>(a); }
+CONVLANE_INLINE Mask greater(Vec a, Vec b) { return a > b; }
+CONVLANE_INLINE Mask is_nan(Vec a) { return a != a; }
+CONVLANE_INLINE Mask either(Mask a, Mask b) { return a | b; }
+CONVLANE_INLINE IntVec select(Mask m, IntVec yes, IntVec no) { return (yes & m) | (no & ~m); }
+CONVLANE_INLINE Vec select(Mask m, Vec yes, Vec no) { return as_float(select(m, as_int(yes), as_int(no))); }
+CONVLANE_INLINE Vec max(Vec a, Vec b) { return select(a > b, a, b); }
+CONVLANE_INLINE Vec min(Vec a, Vec b) { return select(a < b, a, b); }
+CONVLANE_INLINE Vec sqrt(Vec a) {
+  return Vec{__builtin_sqrtf(a[0]), __builtin_sqrtf(a[1]), __builtin_sqrtf(a[2]), __builtin_sqrtf(a[3])};
+}
+CONVLANE_INLINE Vec abs(Vec a) { return as_float(as_int(a) & 0x7fffffff); }
+CONVLANE_INLINE Vec bit_or(Vec a, Vec b) { return as_float(as_int(a) | as_int(b)); }
+CONVLANE_INLINE Vec to_float(IntVec a) { return __builtin_convertvector(a, Vec); }
+// Adding 1.5 * 2^23 leaves the rounded integer in the low mantissa bits; exact for |a| < 2^22, garbage (but no
+// undefined behaviour) beyond and for NaN, as the callers expect.
+CONVLANE_INLINE IntVec round_to_int(Vec a) { return as_int(a + 12582912.0f) - 0x4b400000; }
+CONVLANE_INLINE IntVec add(IntVec a, IntVec b) { return a + b; }
+CONVLANE_INLINE IntVec sub(IntVec a, IntVec b) { return a - b; }
+template <int Bits>
+CONVLANE_INLINE IntVec shift_left(IntVec a) { return a << Bits; }
+template <int Bits>
+CONVLANE_INLINE IntVec shift_right(IntVec a) { return a >> Bits; }
+
+#endif
+
+CONVLANE_INLINE Vec zero() { return broadcast(0.0f); }
+
+// NaN when either operand is: whichever order of operands kept the NaN survives the bitwise or, because a NaN's
+// exponent is all ones and the mantissas only gain bits. Equal operands are unchanged.
+CONVLANE_INLINE Vec max_or_nan(Vec a, Vec b) { return bit_or(max(a, b), max(b, a)); }
+
+// The lanes in index order, so that the result does not depend on the compiler.
+CONVLANE_INLINE float sum_lanes(Vec a) {
+  float lanes[kLanes], sum = 0;
+  store(lanes, a);
+  for (int i = 0; i < kLanes; ++i) sum += lanes[i];
+  return sum;
+}
+
+CONVLANE_INLINE float max_lanes(Vec a) {
+  float lanes[kLanes];
+  store(lanes, a);
+  float best = lanes[0];
+  for (int i = 1; i < kLanes; ++i) best = (lanes[i] > best || lanes[i] != lanes[i]) ? lanes[i] : best;
+  return best;
+}
+
+}  // namespace
+}  // namespace convlane

@@ -1,0 +1,29 @@
+#include "ops/activation.h"
+
+#include <stdexcept>
+
+#include "ops/parallel.h"
+
+namespace convlane {
+
+Activation activation_from_name(const std::string& name) {
+  static constexpr std::pair<const char*, Activation> kNames[] = {
+      {"none", Activation::none},           {"relu", Activation::relu}, {"relu6", Activation::relu6},
+      {"leaky_relu", Activation::leaky_relu}, {"silu", Activation::silu}, {"hardswish", Activation::hardswish},
+      {"sigmoid", Activation::sigmoid},     {"tanh", Activation::tanh}};
+  std::string known;
+  for (const auto& [known_name, activation] : kNames) {
+    if (name == known_name) return activation;
+    known += (known.empty() ? "" : ", ") + std::string(known_name);
+  }
+  throw std::invalid_argument("unknown activation '" + name + "'; there are " + known);
+}
+
+void run_activation(const float* src, float* dst, int64_t count, Activation activation, float slope) {
+  const auto activate = active_table().activate;
+  parallel_for(count, threads_for(count), [&](int64_t begin, int64_t end, int) noexcept {
+    activate(src + begin, dst + begin, end - begin, activation, slope);
+  });
+}
+
+}  // namespace convlane

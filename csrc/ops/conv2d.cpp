@@ -1,0 +1,164 @@
+// Checks, the list of algorithms and the choice among them, and the packing of weights.
+#include "ops/conv2d.h"
+
+#include <cstring>
+#include <stdexcept>
+
+#include "ops/parallel.h"
+
+namespace convlane {
+namespace {
+
+std::string refuse_nothing(const Conv2dDesc&) { return ""; }
+
+[[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument("conv2d: " + what); }
+
+const Conv2dAlgorithm& find_algorithm(const std::string& name) {
+  std::string known;
+  for (const Conv2dAlgorithm& a : conv2d_algorithms()) {
+    if (name == a.name) return a;
+    known += ", " + std::string(a.name);
+  }
+  refuse("unknown algorithm '" + name + "'; there are auto" + known);
+}
+
+bool is_depthwise(int64_t c_per_group, int64_t groups) { return groups > 1 && c_per_group == 1; }
+
+}  // namespace
+
+const std::vector<Conv2dAlgorithm>& conv2d_algorithms() {
+  static const std::vector<Conv2dAlgorithm> list = {
+      {"pointwise", WeightLayout::panels, false, refuse_pointwise, run_direct},
+      {"depthwise", WeightLayout::depthwise, false, refuse_depthwise, run_depthwise},
+      {"stem", WeightLayout::panels, true, refuse_stem, run_stem},
+      {"direct", WeightLayout::panels, false, refuse_nothing, run_direct},
+      {"im2col", WeightLayout::panels, false, refuse_nothing, run_im2col},
+      {"reference", WeightLayout::plain, true, refuse_nothing, run_reference},
+  };
+  return list;
+}
+
+std::string refuse_pointwise(const Conv2dDesc& d) {
+  if (d.taps() != 1) return "the kernel is " + to_string(d.window.kernel) + ", not 1x1";
+  const Window& w = d.window;
+  if (w.top || w.bottom || w.left || w.right) return "the input is padded";
+  return "";
+}
+
+std::string refuse_depthwise(const Conv2dDesc& d) {
+  if (is_depthwise(d.c_per_group(), d.groups)) return "";
+  return "groups (" + std::to_string(d.groups) + ") is not the number of input channels (" + std::to_string(d.c) +
+         "), or there is one only";
+}
+
+Conv2dDesc describe_conv2d(const Shape4& input, const Shape4& weight, Window window, int64_t groups) {
+  const auto [n, c, h, w] = input;
+  const auto [o, i, kh, kw] = weight;
+  if (groups < 1) refuse("groups must be at least 1, got " + std::to_string(groups));
+  if (o < 1 || i < 1) refuse("weight " + to_string(weight) + " has no channels");
+  if (o % groups != 0)
+    refuse("the " + std::to_string(o) + " output channels of weight " + to_string(weight) +
+           " cannot be divided into groups=" + std::to_string(groups));
+  if (c != checked_mul(i, groups))
+    refuse("given groups=" + std::to_string(groups) + " and weight of shape " + to_string(weight) +
+           ", expected input " + to_string(input) + " to have " + std::to_string(i * groups) + " channels, but got " +
+           std::to_string(c));
+  window.kernel = {kh, kw};
+  const auto [oh, ow] = window_output("conv2d", window, h, w);
+  checked_mul(checked_mul(checked_mul(n > 0 ? n : 1, o), checked_mul(oh, ow)), sizeof(float));
+  return {n, c, h, w, o, oh, ow, groups, window};
+}
+
+WeightLayout conv2d_weight_layout(const Shape4& weight, int64_t groups, const std::string& algorithm) {
+  if (algorithm != "auto") return find_algorithm(algorithm).layout;
+  return is_depthwise(weight[1], groups) ? WeightLayout::depthwise : WeightLayout::panels;
+}
+
+const Conv2dAlgorithm& choose_conv2d(const Conv2dDesc& desc, const std::string& algorithm, WeightLayout layout) {
+  if (algorithm == "auto") {
+    for (const Conv2dAlgorithm& a : conv2d_algorithms())
+      if (a.layout == layout && a.refusal(desc).empty()) return a;
+    refuse("no algorithm serves weights packed in this order");
+  }
+  const Conv2dAlgorithm& chosen = find_algorithm(algorithm);
+  const std::string refusal = chosen.refusal(desc);
+  if (!refusal.empty()) refuse("algorithm '" + algorithm + "' cannot do this: " + refusal);
+  if (chosen.layout != layout) refuse("the weights were packed for another algorithm than '" + algorithm + "'");
+  return chosen;
+}
+
+std::vector<std::pair<std::string, std::string>> explain_conv2d(const Conv2dDesc& desc, const std::string& algorithm) {
+  const WeightLayout layout =
+      conv2d_weight_layout({desc.o, desc.c_per_group(), desc.kh(), desc.kw()}, desc.groups, algorithm);
+  const Conv2dAlgorithm& chosen = choose_conv2d(desc, algorithm, layout);
+  std::vector<std::pair<std::string, std::string>> steps;
+  for (const Conv2dAlgorithm& a : conv2d_algorithms()) {
+    const std::string refusal = a.refusal(desc);
+    if (&a == &chosen) {
+      steps.emplace_back(a.name, "");
+      break;
+    }
+    steps.emplace_back(a.name, refusal.empty() ? "algorithm='" + algorithm + "' was asked for" : refusal);
+  }
+  return steps;
+}
+
+void run_conv2d(const Conv2dDesc& desc, const Conv2dArgs& args, const std::string& algorithm) {
+  const Conv2dAlgorithm& chosen = choose_conv2d(desc, algorithm, args.weight->layout());
+  if (desc.pixels() == 0) return;
+  if (chosen.any_source_layout) return chosen.run(desc, args);
+  const ChannelsLast src(args.src);
+  Conv2dArgs converted = args;
+  converted.src = src.view();
+  chosen.run(desc, converted);
+}
+
+PackedWeight::PackedWeight(const ImageView& weight, int64_t groups, WeightLayout layout)
+    : kernels_(&active_table()), shape_(weight.shape), groups_(groups), layout_(layout) {
+  const auto [o, i, kh, kw] = weight.shape;
+  if (groups < 1 || o % groups != 0)
+    refuse("the " + std::to_string(o) + " output channels of weight " + to_string(weight.shape) +
+           " cannot be divided into groups=" + std::to_string(groups));
+  if (weight.count() == 0) refuse("weight " + to_string(weight.shape) + " is empty");
+  if (layout == WeightLayout::depthwise && i != 1) refuse("depthwise weights have one input channel per group");
+  const int64_t columns = round_up(o / groups, kernels_->lanes);
+  group_stride_ = kh * kw * i * columns;
+  const int64_t count = layout == WeightLayout::panels ? checked_mul(groups, group_stride_) : weight.count();
+  bytes_ = checked_mul(count, sizeof(float));
+  data_ = allocate_aligned<float>(count);
+  switch (layout) {
+    case WeightLayout::plain: copy_to_nchw(weight, data_.get()); break;
+    case WeightLayout::depthwise:
+      // (O, 1, KH, KW) seen as one image of O channels: channels last is what the kernel reads.
+      copy_to_channels_last({weight.data, {1, o, kh, kw}, {0, weight.strides[0], weight.strides[2], weight.strides[3]}},
+                            data_.get());
+      break;
+    case WeightLayout::panels: pack_panels(weight); break;
+  }
+}
+
+void PackedWeight::pack_panels(const ImageView& weight) {
+  const auto [o, i, kh, kw] = weight.shape;
+  const int64_t per_group = o / groups_, nr = kernels_->nr, lanes = kernels_->lanes;
+  const int64_t panels = ceil_div(per_group, nr), depth = kh * kw * i;
+  parallel_for(groups_ * panels, threads_for(o * depth),
+               [&, i = i, kw = kw](int64_t begin, int64_t end, int) noexcept {
+                 for (int64_t task = begin; task < end; ++task) {
+                   const int64_t group = task / panels, first = task % panels * nr;
+                   const int64_t columns = std::min(nr, per_group - first);
+                   const int64_t width = columns <= lanes ? lanes : nr;
+                   float* panel = data_.get() + group * group_stride_ + first * depth;
+                   if (columns < width) std::memset(panel, 0, sizeof(float) * width * depth);
+                   for (int64_t column = 0; column < columns; ++column) {
+                     const float* from = weight.data + (group * per_group + first + column) * weight.strides[0];
+                     for (int64_t k = 0; k < depth; ++k) {
+                       const int64_t r = k / (kw * i), s = k / i % kw;
+                       panel[k * width + column] =
+                           from[k % i * weight.strides[1] + r * weight.strides[2] + s * weight.strides[3]];
+                     }
+                   }
+                 }
+               });
+}
+
+}  // namespace convlane

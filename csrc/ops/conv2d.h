@@ -1,0 +1,103 @@
+// Two-dimensional convolution: what is asked for (descriptor), how it can be done (the ordered list of algorithms),
+// and weights packed for one of them.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "kernels/table.h"
+#include "ops/view.h"
+#include "ops/window.h"
+
+namespace convlane {
+
+struct Conv2dDesc {
+  int64_t n, c, h, w;           // input
+  int64_t o, oh, ow;            // output
+  int64_t groups;               // channels fall into this many independent convolutions
+  Window window;                // kernel, stride, dilation, padding
+  int64_t c_per_group() const { return c / groups; }
+  int64_t o_per_group() const { return o / groups; }
+  int64_t kh() const { return window.kernel[0]; }
+  int64_t kw() const { return window.kernel[1]; }
+  int64_t taps() const { return kh() * kw(); }
+  int64_t pixels() const { return n * oh * ow; }
+  int64_t multiply_adds() const { return pixels() * o * c_per_group() * taps(); }
+};
+
+// Checks input (N, C, H, W) against weight (O, C / groups, KH, KW); std::invalid_argument tells what does not fit.
+// The window's kernel is taken from the weight.
+Conv2dDesc describe_conv2d(const Shape4& input, const Shape4& weight, Window window, int64_t groups);
+
+enum class WeightLayout {
+  plain,      // [o][i][kh][kw], as given
+  depthwise,  // [kh][kw][o]
+  panels      // [group][panel of nr columns][kh][kw][i][column], the last panel whole vectors wide
+};
+
+// A copy of the weights in the order in which an algorithm reads them, for the instruction set active at packing.
+class PackedWeight {
+ public:
+  PackedWeight(const ImageView& weight, int64_t groups, WeightLayout layout);
+
+  const KernelTable& kernels() const { return *kernels_; }
+  const Shape4& shape() const { return shape_; }  // (O, C / groups, KH, KW)
+  int64_t groups() const { return groups_; }
+  WeightLayout layout() const { return layout_; }
+  const float* data() const { return data_.get(); }
+  int64_t group_stride() const { return group_stride_; }  // floats between the panels of two groups
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  void pack_panels(const ImageView& weight);
+
+  const KernelTable* kernels_;
+  Shape4 shape_;
+  int64_t groups_;
+  WeightLayout layout_;
+  int64_t group_stride_ = 0;
+  int64_t bytes_ = 0;
+  AlignedArray<float> data_;
+};
+
+struct Conv2dArgs {
+  ImageView src;
+  const PackedWeight* weight;
+  Epilogue epilogue;  // residual is channels last, dense
+  float* dst;         // channels last, dense
+};
+
+struct Conv2dAlgorithm {
+  const char* name;
+  WeightLayout layout;
+  bool any_source_layout;                          // else src is converted to channels last first
+  std::string (*refusal)(const Conv2dDesc&);       // empty when the algorithm can do it
+  void (*run)(const Conv2dDesc&, const Conv2dArgs&);
+};
+
+// Best first; "auto" takes the first that does not refuse.
+const std::vector<Conv2dAlgorithm>& conv2d_algorithms();
+
+// The layout in which weights serve `algorithm`, or, for "auto", any input.
+WeightLayout conv2d_weight_layout(const Shape4& weight, int64_t groups, const std::string& algorithm);
+
+// `layout` limits the choice to what weights packed that way can serve.
+const Conv2dAlgorithm& choose_conv2d(const Conv2dDesc& desc, const std::string& algorithm, WeightLayout layout);
+
+// Every algorithm up to the chosen one with its refusal (empty for the chosen one).
+std::vector<std::pair<std::string, std::string>> explain_conv2d(const Conv2dDesc& desc, const std::string& algorithm);
+
+void run_conv2d(const Conv2dDesc& desc, const Conv2dArgs& args, const std::string& algorithm);
+
+// The algorithms, each in its own file.
+std::string refuse_pointwise(const Conv2dDesc&);
+std::string refuse_depthwise(const Conv2dDesc&);
+std::string refuse_stem(const Conv2dDesc&);
+void run_direct(const Conv2dDesc&, const Conv2dArgs&);
+void run_depthwise(const Conv2dDesc&, const Conv2dArgs&);
+void run_stem(const Conv2dDesc&, const Conv2dArgs&);
+void run_im2col(const Conv2dDesc&, const Conv2dArgs&);
+void run_reference(const Conv2dDesc&, const Conv2dArgs&);
+
+}  // namespace convlane

@@ -1,0 +1,60 @@
+// Direct convolution as an implicit matrix product: no im2col buffer, only pointers to the input pixel of every tap
+// and output pixel (M. Dukhan, "The Indirect Convolution Algorithm", arXiv 1907.02129). Taps that fall into the
+// padding point at a row of zeros. With a 1x1 kernel this is pointwise convolution.
+#include <cstring>
+
+#include "ops/conv2d.h"
+#include "ops/rows_gemm.h"
+
+namespace convlane {
+namespace {
+
+// Pointers for `count` output pixels from `first`, tap by tap; runs along an output row differ by a constant step.
+void fill_pixel_rows(const Conv2dDesc& d, const float* src, const float* zeros, int64_t first, int64_t count,
+                     const float** rows) {
+  const Window& w = d.window;
+  const int64_t step = w.stride[1] * d.c;
+  for (int64_t done = 0; done < count;) {
+    const int64_t pixel = first + done, ow = pixel % d.ow, oh = pixel / d.ow % d.oh, image = pixel / (d.ow * d.oh);
+    const int64_t run = std::min(count - done, d.ow - ow);
+    for (int64_t r = 0; r < d.kh(); ++r) {
+      const int64_t ih = oh * w.stride[0] - w.top + r * w.dilation[0];
+      for (int64_t s = 0; s < d.kw(); ++s) {
+        const float** to = rows + (r * d.kw() + s) * count + done;
+        const int64_t offset = s * w.dilation[1] - w.left;
+        Range valid = valid_outputs(offset, w.stride[1], d.w, d.ow);
+        if (ih < 0 || ih >= d.h) valid = {d.ow, d.ow};
+        const int64_t begin = std::clamp<int64_t>(valid.begin - ow, 0, run), end = std::clamp(valid.end - ow, begin, run);
+        for (int64_t i = 0; i < begin; ++i) to[i] = zeros;
+        const int64_t from = ((image * d.h + ih) * d.w + ow * w.stride[1] + offset) * d.c;
+        for (int64_t i = begin; i < end; ++i) to[i] = src + from + i * step;
+        for (int64_t i = end; i < run; ++i) to[i] = zeros;
+      }
+    }
+    done += run;
+  }
+}
+
+}  // namespace
+
+void run_direct(const Conv2dDesc& d, const Conv2dArgs& args) {
+  const auto zeros = allocate_aligned<float>(d.c);
+  std::memset(zeros.get(), 0, sizeof(float) * d.c);
+  RowsGemm p{};
+  p.kernels = &args.weight->kernels();
+  p.m = d.pixels();
+  p.taps = d.taps();
+  p.depth = d.c_per_group();
+  p.groups = d.groups;
+  p.n = d.o_per_group();
+  p.weight = args.weight->data();
+  p.group_stride = args.weight->group_stride();
+  p.dst = args.dst;
+  p.dst_stride = d.o;
+  p.epilogue = args.epilogue;
+  rows_gemm(p, [&](int64_t first, int64_t count, const float** rows) noexcept {
+    fill_pixel_rows(d, args.src.data, zeros.get(), first, count, rows);
+  });
+}
+
+}  // namespace convlane

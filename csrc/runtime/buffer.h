@@ -1,0 +1,46 @@
+// Memory that kernels may load from with aligned vectors, and the size arithmetic that precedes every allocation.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <new>
+#include <stdexcept>
+
+namespace convlane {
+
+constexpr std::int64_t kAlignment = 64;  // one cache line, one AVX-512 register
+
+// Products and sums of sizes that come from outside; std::invalid_argument becomes Python's ValueError.
+inline std::int64_t checked_mul(std::int64_t a, std::int64_t b) {
+  std::int64_t product;
+  if (__builtin_mul_overflow(a, b, &product)) throw std::invalid_argument("sizes too large: their product overflows");
+  return product;
+}
+
+inline std::int64_t checked_add(std::int64_t a, std::int64_t b) {
+  std::int64_t sum;
+  if (__builtin_add_overflow(a, b, &sum)) throw std::invalid_argument("sizes too large: their sum overflows");
+  return sum;
+}
+
+constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+constexpr std::int64_t round_up(std::int64_t a, std::int64_t b) { return ceil_div(a, b) * b; }
+
+struct FreeAligned {
+  void operator()(void* memory) const { std::free(memory); }
+};
+
+template <class T>
+using AlignedArray = std::unique_ptr<T[], FreeAligned>;
+
+// Uninitialised memory for `count` trivial elements; throws std::bad_alloc (Python's MemoryError).
+template <class T>
+AlignedArray<T> allocate_aligned(std::int64_t count) {
+  const std::int64_t bytes = checked_mul(count > 0 ? count : 1, static_cast<std::int64_t>(sizeof(T)));
+  void* memory = std::aligned_alloc(kAlignment, static_cast<std::size_t>(checked_add(bytes, kAlignment) / kAlignment * kAlignment));
+  if (memory == nullptr) throw std::bad_alloc();
+  return AlignedArray<T>(static_cast<T*>(memory));
+}
+
+}  // namespace convlane

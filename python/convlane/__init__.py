@@ -1,0 +1,37 @@
+"""convlane: a fast CPU backend for convolutional networks.
+
+Arrays in and out are plain ``numpy.ndarray`` of float32, images have the shape ``(N, C, H, W)``. Names, argument
+order, weight layout and numerics follow torch. Every image that an operation returns is *channels last* in memory
+(a free view), and images that come in channels last are read without a copy.
+
+>>> import numpy as np, convlane
+>>> image = np.ones((1, 3, 8, 8), np.float32)
+>>> weight = np.ones((4, 3, 3, 3), np.float32)
+>>> convlane.functional.conv2d(image, weight, padding=1).shape
+(1, 4, 8, 8)
+"""
+
+import os as _os
+
+from convlane import _core, functional
+from convlane.functional import explain, pack_conv2d, pack_linear
+from convlane.runtime import get_num_threads, num_threads, set_num_threads, show_config
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "explain",
+    "functional",
+    "get_num_threads",
+    "num_threads",
+    "pack_conv2d",
+    "pack_linear",
+    "set_num_threads",
+    "show_config",
+]
+
+if _isa := _os.environ.get("CONVLANE_ISA"):
+    try:
+        _core.set_active_isa(_isa)
+    except ValueError as error:
+        raise ValueError(f"CONVLANE_ISA: {error}") from None

@@ -1,0 +1,117 @@
+"""What every operation does with its arguments: arrays to aligned float32, an integer or a pair to a pair."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[np.float32]
+Pair: TypeAlias = tuple[int, int]
+Sides: TypeAlias = tuple[int, int, int, int]  # top, bottom, left, right
+Padding: TypeAlias = "int | tuple[int, int] | tuple[int, int, int, int] | str"
+
+_FLOAT32 = np.dtype(np.float32)
+_LARGEST = 2**62  # anything beyond cannot be added to without leaving 64 bits
+
+
+def as_array(value: Any, op: str, name: str) -> Array:
+    """Return `value` as an aligned float32 array in native byte order; without a copy where it is one already.
+
+    float16 is cast up, and big-endian or misaligned float32 is copied. Everything that offers itself as an array
+    (``__array__``, ``__array_interface__``, DLPack) is accepted; lists and scalars are not.
+    """
+    if type(value) is np.ndarray and value.dtype is _FLOAT32 and value.flags.aligned:
+        return value
+    return _convert(value, op, name)
+
+
+def as_image(value: Any, op: str, name: str = "input") -> tuple[Array, bool]:
+    """Return `value` as a batch of images and whether the batch dimension was added to a single one."""
+    array = as_array(value, op, name)
+    if array.ndim == 4:
+        return array, False
+    if array.ndim == 3:
+        return array[None], True
+    raise ValueError(
+        f"{op}: {name} must be (N, C, H, W) or one image (C, H, W), got {array.ndim} dimensions, shape {array.shape}"
+    )
+
+
+def as_int(value: Any, op: str, name: str) -> int:
+    """Return an integer, refusing floats and what does not fit into the kernels' 64-bit arithmetic."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{op}: {name} must be an integer, got {value!r}") from None
+    if not -_LARGEST < number < _LARGEST:
+        raise ValueError(f"{op}: {name} is out of range: {number}")
+    return number
+
+
+def as_pair(value: Any, op: str, name: str) -> Pair:
+    """Return (height, width) from an integer or a pair of them."""
+    if type(value) is int and -_LARGEST < value < _LARGEST:
+        return value, value
+    if not isinstance(value, (tuple, list)):
+        number = as_int(value, op, name)
+        return number, number
+    if len(value) != 2:
+        raise ValueError(f"{op}: {name} must be an integer or a pair (height, width), got {value!r}")
+    return as_int(value[0], op, name), as_int(value[1], op, name)
+
+
+def as_sides(value: Padding, op: str, kernel: Pair, stride: Pair, dilation: Pair, size: Pair) -> Sides:
+    """Return padding as (top, bottom, left, right).
+
+    Takes an integer, a pair (height, width), four sides, ``"valid"``, ``"same"`` (torch's: stride 1 only, an odd
+    pixel goes to the bottom and right) or ``"same_tf"`` (TensorFlow's: output = ceil(input / stride), the total
+    padding depends on the input's size).
+    """
+    if isinstance(value, str):
+        return _named_sides(value, op, kernel, stride, dilation, size)
+    if isinstance(value, (tuple, list)) and len(value) == 4:
+        top, bottom, left, right = (as_int(side, op, "padding") for side in value)
+        return top, bottom, left, right
+    if isinstance(value, (tuple, list)) and len(value) != 2:
+        raise ValueError(
+            f"{op}: padding must be an integer, a pair, four sides (top, bottom, left, right) or a name, got {value!r}"
+        )
+    height, width = as_pair(value, op, "padding")
+    return height, height, width, width
+
+
+def _named_sides(value: str, op: str, kernel: Pair, stride: Pair, dilation: Pair, size: Pair) -> Sides:
+    if value == "valid":
+        return 0, 0, 0, 0
+    if value == "same":
+        if stride != (1, 1):
+            raise ValueError(
+                f"{op}: padding='same' needs stride 1, got {stride}; TensorFlow's rule for strides is 'same_tf'"
+            )
+        totals = [dilation[i] * (kernel[i] - 1) for i in range(2)]
+    elif value == "same_tf":
+        totals = [
+            max((-(-size[i] // max(stride[i], 1)) - 1) * stride[i] + dilation[i] * (kernel[i] - 1) + 1 - size[i], 0)
+            for i in range(2)
+        ]
+    else:
+        raise ValueError(f"{op}: padding must be 'same', 'same_tf' or 'valid' when it is a name, got {value!r}")
+    (top, left) = (total // 2 for total in totals)
+    return top, totals[0] - top, left, totals[1] - left
+
+
+def _convert(value: Any, op: str, name: str) -> Array:
+    if not isinstance(value, np.ndarray):
+        if not any(hasattr(value, way) for way in ("__array__", "__array_interface__", "__dlpack__")) or isinstance(
+            value, np.generic
+        ):
+            raise TypeError(f"{op}: {name} must be a NumPy array, got {type(value).__name__}")
+        value = np.asarray(value) if hasattr(value, "__array__") else np.from_dlpack(value)
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{op}: {name} is a masked array, whose mask would be lost; fill it first, e.g. .filled(0)")
+    if value.dtype.kind != "f" or value.dtype.itemsize > 4:
+        raise TypeError(f"{op}: {name} must be float32, got {value.dtype}; convert it with .astype(np.float32)")
+    return np.require(value, np.float32, "A").view(np.ndarray)

@@ -1,0 +1,182 @@
+"""Two-dimensional convolution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from convlane import _core
+from convlane.functional._arguments import Array, Pair, Padding, as_array, as_image, as_int, as_pair, as_sides
+
+
+def conv2d(
+    input: Array,
+    weight: Array | _core.PackedWeight,
+    bias: Array | None = None,
+    stride: int | Pair = 1,
+    padding: Padding = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+    *,
+    algorithm: str = "auto",
+    activation: str = "none",
+    negative_slope: float = 0.01,
+    residual: Array | None = None,
+) -> Array:
+    """Convolve images with filters (cross-correlation, as everywhere in deep learning).
+
+    ``output[n, o, y, x] = bias[o] + sum over i, r, s of
+    input[n, i, y * stride + r * dilation - top, x * stride + s * dilation - left] * weight[o, i, r, s]``
+
+    Parameters
+    ----------
+    input
+        float32, (N, C, H, W) or one image (C, H, W); any strides, channels last is read without a copy.
+    weight
+        float32, (O, C / groups, KH, KW), or the same from `pack_conv2d`, which saves packing it in every call.
+    bias
+        float32, (O,).
+    stride, dilation
+        An integer or a pair (height, width).
+    padding
+        An integer, a pair, four sides (top, bottom, left, right), ``"valid"``, ``"same"`` (torch's meaning, stride 1)
+        or ``"same_tf"`` (TensorFlow's).
+    groups
+        The channels fall into so many independent convolutions. Packed weights know theirs.
+    algorithm
+        ``"auto"``, or one of ``pointwise``, ``depthwise``, ``stem``, ``direct``, ``im2col``, ``reference``;
+        see `explain`. ``im2col`` allocates KH * KW times the input.
+    activation
+        Applied before the result is stored: ``none``, ``relu``, ``relu6``, ``leaky_relu``, ``silu``, ``hardswish``,
+        ``sigmoid`` or ``tanh``.
+    negative_slope
+        For ``leaky_relu``.
+    residual
+        float32, the output's shape; added before the activation.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, (N, O, OH, OW), channels last in memory. Where a window touches a NaN or an infinity, so does the
+        result. An infinite or NaN weight that meets padding gives NaN or is left out, depending on the algorithm.
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong kind, for example float64 input.
+    ValueError
+        Shapes that do not fit, a value out of range, or an algorithm that cannot do this.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import conv2d
+    >>> image = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
+    >>> conv2d(image, np.ones((1, 1, 2, 2), np.float32), stride=2)
+    array([[[[10., 18.],
+             [42., 50.]]]], dtype=float32)
+    """
+    x, single = as_image(input, "conv2d")
+    packed = weight if isinstance(weight, _core.PackedWeight) else pack_conv2d(weight, groups, algorithm=algorithm)
+    if groups not in (1, packed.groups):
+        raise ValueError(f"conv2d: groups={groups}, but the weight was packed for groups={packed.groups}")
+    stride, dilation = as_pair(stride, "conv2d", "stride"), as_pair(dilation, "conv2d", "dilation")
+    y = _core.conv2d(
+        x,
+        packed,
+        None if bias is None else as_array(bias, "conv2d", "bias"),
+        stride,
+        as_sides(padding, "conv2d", packed.shape[2:], stride, dilation, x.shape[2:]),
+        dilation,
+        algorithm,
+        activation,
+        negative_slope,
+        None if residual is None else as_image(residual, "conv2d", "residual")[0],
+    )
+    return y[0] if single else y
+
+
+def pack_conv2d(weight: Array, groups: int = 1, *, algorithm: str = "auto") -> _core.PackedWeight:
+    """Copy filters into the order in which the kernels read them, once for many calls of `conv2d`.
+
+    The order belongs to the active instruction set and, where `algorithm` is given, to that algorithm.
+
+    Parameters
+    ----------
+    weight
+        float32, (O, C / groups, KH, KW). Later changes of the array do not reach the packed copy.
+    groups
+        As in `conv2d`.
+    algorithm
+        As in `conv2d`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `conv2d`.
+    """
+    array = as_array(weight, "conv2d", "weight")
+    if array.ndim != 4:
+        raise ValueError(f"conv2d: weight must be (O, C / groups, KH, KW), got shape {array.shape}")
+    return _core.PackedWeight(array, as_int(groups, "conv2d", "groups"), algorithm)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Which algorithm `conv2d` takes, and why not one of those before it in the list."""
+
+    chosen: str
+    refusals: dict[str, str]
+
+    def __str__(self) -> str:
+        lines = [f"{name}: no, {reason}" for name, reason in self.refusals.items()]
+        return "\n".join([*lines, f"{self.chosen}: yes"])
+
+
+def explain(
+    input_shape: tuple[int, int, int, int],
+    weight_shape: tuple[int, int, int, int],
+    stride: int | Pair = 1,
+    padding: Padding = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+    algorithm: str = "auto",
+) -> Explanation:
+    """Tell which algorithm `conv2d` would take for these shapes, and why it refuses the ones it prefers.
+
+    Examples
+    --------
+    >>> import convlane
+    >>> print(convlane.explain((1, 64, 56, 56), (64, 64, 3, 3), padding=1))
+    pointwise: no, the kernel is (3, 3), not 1x1
+    depthwise: no, groups (1) is not the number of input channels (64), or there is one only
+    stem: no, there are 64 input channels, more than 4
+    direct: yes
+    """
+    steps = _core.explain_conv2d(*_geometry(input_shape, weight_shape, stride, padding, dilation, groups), algorithm)
+    *refused, (chosen, _) = steps
+    return Explanation(chosen, dict(refused))
+
+
+def conv2d_cost(
+    input_shape: tuple[int, int, int, int],
+    weight_shape: tuple[int, int, int, int],
+    stride: int | Pair = 1,
+    padding: Padding = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+) -> Any:
+    """Return multiply-adds and bytes; see `Cost`."""
+    geometry = _geometry(input_shape, weight_shape, stride, padding, dilation, groups)
+    return _core.conv2d_shape(*geometry)
+
+
+def _geometry(
+    input_shape: Any, weight_shape: Any, stride: Any, padding: Padding, dilation: Any, groups: Any
+) -> tuple[Any, ...]:
+    """Arguments of the shape rule in `_core`, from what users pass."""
+    if len(input_shape) != 4 or len(weight_shape) != 4:
+        raise ValueError(f"conv2d: shapes must have 4 sizes, got input {input_shape} and weight {weight_shape}")
+    stride, dilation = as_pair(stride, "conv2d", "stride"), as_pair(dilation, "conv2d", "dilation")
+    sides = as_sides(padding, "conv2d", weight_shape[2:], stride, dilation, input_shape[2:])
+    return input_shape, weight_shape, stride, sides, dilation, as_int(groups, "conv2d", "groups")

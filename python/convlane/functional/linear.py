@@ -1,0 +1,60 @@
+"""The fully connected layer."""
+
+from __future__ import annotations
+
+from convlane import _core
+from convlane.functional._arguments import Array, as_array
+
+
+def linear(
+    input: Array,
+    weight: Array | _core.PackedWeight,
+    bias: Array | None = None,
+    *,
+    activation: str = "none",
+    negative_slope: float = 0.01,
+) -> Array:
+    """Multiply by the transposed weight and add the bias: ``input @ weight.T + bias``.
+
+    Parameters
+    ----------
+    input
+        float32, (..., I).
+    weight
+        float32, (O, I), or the same from `pack_linear`.
+    bias
+        float32, (O,).
+    activation, negative_slope
+        As in `conv2d`.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, (..., O).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import linear
+    >>> linear(np.array([[1, 2]], np.float32), np.array([[3, 4], [5, 6]], np.float32))
+    array([[11., 17.]], dtype=float32)
+    """
+    x = as_array(input, "linear", "input")
+    packed = weight if isinstance(weight, _core.PackedWeight) else pack_linear(weight)
+    features = packed.shape[1]
+    if x.ndim == 0 or x.shape[-1] != features:
+        raise ValueError(f"linear: weight {packed.shape[:2]} expects input (..., {features}), got shape {x.shape}")
+    rows = x.reshape(-1, features)
+    if features > 1 and rows.strides[1] != 4:
+        rows = rows.copy()
+    bias = None if bias is None else as_array(bias, "linear", "bias")
+    y = _core.linear(rows, packed, bias, activation, negative_slope)
+    return y if x.ndim == 2 else y.reshape(*x.shape[:-1], packed.shape[0])
+
+
+def pack_linear(weight: Array) -> _core.PackedWeight:
+    """Copy a weight (O, I) into the order in which the kernels read it, once for many calls of `linear`."""
+    array = as_array(weight, "linear", "weight")
+    if array.ndim != 2:
+        raise ValueError(f"linear: weight must be (O, I), got shape {array.shape}")
+    return _core.PackedWeight(array[:, :, None, None], 1, "pointwise")

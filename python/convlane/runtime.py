@@ -1,0 +1,89 @@
+"""Threads, instruction set and build: what the kernels run on."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from convlane import _core
+
+_MAX_THREADS = 1024
+
+
+def get_num_threads() -> int:
+    """Return how many threads an operation called now may use.
+
+    The innermost `num_threads` context decides, else `set_num_threads`, else the environment variable
+    ``CONVLANE_NUM_THREADS``, else what affinity, the container's CPU quota and OpenMP (``OMP_NUM_THREADS``) allow.
+    In a child of ``fork`` it is 1: OpenMP's threads do not survive a fork.
+    """
+    return _core.num_threads()
+
+
+def set_num_threads(count: int) -> None:
+    """Set the number of threads for the whole process.
+
+    Parameters
+    ----------
+    count
+        At least 1.
+
+    Raises
+    ------
+    TypeError
+        If `count` is not an integer.
+    ValueError
+        If `count` is out of range.
+    """
+    _core.set_num_threads(_checked(count))
+
+
+@contextmanager
+def num_threads(count: int) -> Iterator[None]:
+    """Use `count` threads for what this Python thread runs inside the ``with`` block.
+
+    Examples
+    --------
+    >>> import convlane
+    >>> with convlane.num_threads(1):
+    ...     convlane.get_num_threads()
+    1
+    """
+    before = _core.exchange_thread_override(_checked(count))
+    try:
+        yield
+    finally:
+        _core.exchange_thread_override(before)
+
+
+def show_config() -> None:
+    """Print the version, compiler, OpenMP, threads, and the compiled, detected and active instruction sets."""
+    for name, value in config().items():
+        print(f"{name:>20}: {value}")
+
+
+def config() -> dict[str, str]:
+    """Return what `show_config` prints, as a dictionary of strings."""
+    import numpy
+
+    import convlane
+
+    return {
+        "convlane": convlane.__version__,
+        "numpy": numpy.__version__,
+        "compiler": _core.compiler,
+        "OpenMP": str(_core.openmp) if _core.openmp else "not compiled in",
+        "threads": str(get_num_threads()),
+        "available CPUs": str(_core.available_cpus()),
+        "compiled for": ", ".join(_core.compiled_isas()),
+        "this CPU runs": ", ".join(_core.supported_isas()),
+        "active": _core.active_isa(),
+    }
+
+
+def _checked(count: int) -> int:
+    count = operator.index(count)
+    if not 1 <= count <= _MAX_THREADS:
+        raise ValueError(f"the number of threads must be between 1 and {_MAX_THREADS}, got {count}")
+    return count
