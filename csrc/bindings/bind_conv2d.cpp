@@ -71,17 +71,23 @@ void bind_conv2d(py::module_& m) {
   m.def("conv2d", &conv2d, py::arg("input"), py::arg("weight"), py::arg("bias").none(true), py::arg("stride"),
         py::arg("padding"), py::arg("dilation"), py::arg("algorithm"), py::arg("activation"), py::arg("slope"),
         py::arg("residual").none(true));
-  m.def("conv2d_shape", [](const Shape4& input, const Shape4& weight, const Pair& stride, const Sides& padding,
-                           const Pair& dilation, int64_t groups) {
-    const Conv2dDesc d = describe_conv2d(input, weight, window_of(stride, padding, dilation), groups);
-    return py::make_tuple(d.n, d.o, d.oh, d.ow);
-  }, py::arg("input"), py::arg("weight"), py::arg("stride"), py::arg("padding"), py::arg("dilation"),
-        py::arg("groups"));
-  m.def("explain_conv2d", [](const Shape4& input, const Shape4& weight, const Pair& stride, const Sides& padding,
-                             const Pair& dilation, int64_t groups, const std::string& algorithm) {
-    return explain_conv2d(describe_conv2d(input, weight, window_of(stride, padding, dilation), groups), algorithm);
-  }, py::arg("input"), py::arg("weight"), py::arg("stride"), py::arg("padding"), py::arg("dilation"),
-        py::arg("groups"), py::arg("algorithm"));
+  m.def(
+      "conv2d_shape",
+      [](const Shape4& input, const Shape4& weight, const Pair& stride, const Sides& padding, const Pair& dilation,
+         int64_t groups) {
+        const Conv2dDesc d = describe_conv2d(input, weight, window_of(stride, padding, dilation), groups);
+        return py::make_tuple(d.n, d.o, d.oh, d.ow);
+      },
+      py::arg("input"), py::arg("weight"), py::arg("stride"), py::arg("padding"), py::arg("dilation"),
+      py::arg("groups"));
+  m.def(
+      "explain_conv2d",
+      [](const Shape4& input, const Shape4& weight, const Pair& stride, const Sides& padding, const Pair& dilation,
+         int64_t groups, const std::string& algorithm) {
+        return explain_conv2d(describe_conv2d(input, weight, window_of(stride, padding, dilation), groups), algorithm);
+      },
+      py::arg("input"), py::arg("weight"), py::arg("stride"), py::arg("padding"), py::arg("dilation"),
+      py::arg("groups"), py::arg("algorithm"));
   m.def("conv2d_algorithms", [] {
     std::vector<std::string> names;
     for (const Conv2dAlgorithm& a : conv2d_algorithms()) names.emplace_back(a.name);

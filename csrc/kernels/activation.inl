@@ -79,10 +79,14 @@ void activate(const float* src, float* dst, int64_t count, Activation activation
   switch (activation) {
     case Activation::leaky_relu:
       return map(src, dst, count, [=](Vec x) { return select(greater(x, zero()), x, mul(x, slope_v)); });
-    case Activation::silu: return map(src, dst, count, [](Vec x) { return mul(x, sigmoid(x)); });
-    case Activation::hardswish: return map(src, dst, count, [](Vec x) { return hardswish(x); });
-    case Activation::sigmoid: return map(src, dst, count, [](Vec x) { return sigmoid(x); });
-    case Activation::tanh: return map(src, dst, count, [](Vec x) { return tanh(x); });
+    case Activation::silu:
+      return map(src, dst, count, [](Vec x) { return mul(x, sigmoid(x)); });
+    case Activation::hardswish:
+      return map(src, dst, count, [](Vec x) { return hardswish(x); });
+    case Activation::sigmoid:
+      return map(src, dst, count, [](Vec x) { return sigmoid(x); });
+    case Activation::tanh:
+      return map(src, dst, count, [](Vec x) { return tanh(x); });
     case Activation::none:
     case Activation::relu:
     case Activation::relu6: {

@@ -11,7 +11,8 @@ namespace convlane {
 namespace {
 
 // Finishes and stores one vector of one output pixel.
-CONVLANE_INLINE void depthwise_store(const DepthwiseArgs& d, int64_t pixel, int64_t c, int lanes, Vec sum, Clamp clamp) {
+CONVLANE_INLINE void depthwise_store(const DepthwiseArgs& d, int64_t pixel, int64_t c, int lanes, Vec sum,
+                                     Clamp clamp) {
   float* to = d.dst + pixel * d.channels + c;
   if (d.epilogue.residual != nullptr)
     sum = add(sum, load(d.epilogue.residual + pixel * d.epilogue.residual_stride + c, lanes));

@@ -55,9 +55,8 @@ void gemm_tile(const GemmArgs& g, int64_t row, int64_t column, const float* weig
 
   const Clamp clamp(g.epilogue.activation);
   float* dst = g.dst + row * g.dst_stride + column;
-  const float* residual = g.epilogue.residual == nullptr
-                              ? nullptr
-                              : g.epilogue.residual + row * g.epilogue.residual_stride + column;
+  const float* residual =
+      g.epilogue.residual == nullptr ? nullptr : g.epilogue.residual + row * g.epilogue.residual_stride + column;
   CONVLANE_UNROLL
   for (int i = 0; i < Rows; ++i) {
     CONVLANE_UNROLL

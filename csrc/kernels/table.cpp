@@ -11,14 +11,18 @@ using Fill = void (*)(KernelTable&);
 
 Fill fill_function(Isa isa) {
   switch (isa) {
-    case Isa::generic: return fill_generic;
+    case Isa::generic:
+      return fill_generic;
 #ifdef CONVLANE_HAVE_AVX2
-    case Isa::avx2: return fill_avx2;
+    case Isa::avx2:
+      return fill_avx2;
 #endif
 #ifdef CONVLANE_HAVE_AVX512
-    case Isa::avx512: return fill_avx512;
+    case Isa::avx512:
+      return fill_avx512;
 #endif
-    default: return nullptr;
+    default:
+      return nullptr;
   }
 }
 
@@ -49,9 +53,12 @@ bool is_compiled(Isa isa) { return fill_function(isa) != nullptr; }
 
 const KernelTable* table_for(Isa isa) {
   switch (isa) {
-    case Isa::avx2: return usable_table<Isa::avx2>();
-    case Isa::avx512: return usable_table<Isa::avx512>();
-    case Isa::generic: break;
+    case Isa::avx2:
+      return usable_table<Isa::avx2>();
+    case Isa::avx512:
+      return usable_table<Isa::avx512>();
+    case Isa::generic:
+      break;
   }
   return usable_table<Isa::generic>();
 }
@@ -76,8 +83,8 @@ void set_active_isa(const char* name) {
     }
     available += (available.empty() ? "" : ", ") + std::string(isa_name(isa));
   }
-  throw std::invalid_argument("instruction set '" + std::string(name) + "' is not available; this build on this CPU has " +
-                              available);
+  throw std::invalid_argument("instruction set '" + std::string(name) +
+                              "' is not available; this build on this CPU has " + available);
 }
 
 }  // namespace convlane

@@ -66,9 +66,13 @@ CONVLANE_INLINE Vec to_float(IntVec a) { return _mm512_cvtepi32_ps(a); }
 CONVLANE_INLINE IntVec add(IntVec a, IntVec b) { return _mm512_add_epi32(a, b); }
 CONVLANE_INLINE IntVec sub(IntVec a, IntVec b) { return _mm512_sub_epi32(a, b); }
 template <int Bits>
-CONVLANE_INLINE IntVec shift_left(IntVec a) { return _mm512_slli_epi32(a, Bits); }
+CONVLANE_INLINE IntVec shift_left(IntVec a) {
+  return _mm512_slli_epi32(a, Bits);
+}
 template <int Bits>
-CONVLANE_INLINE IntVec shift_right(IntVec a) { return _mm512_srai_epi32(a, Bits); }
+CONVLANE_INLINE IntVec shift_right(IntVec a) {
+  return _mm512_srai_epi32(a, Bits);
+}
 CONVLANE_INLINE Vec as_float(IntVec a) { return _mm512_castsi512_ps(a); }
 CONVLANE_INLINE IntVec as_int(Vec a) { return _mm512_castps_si512(a); }
 
@@ -112,9 +116,13 @@ CONVLANE_INLINE Vec to_float(IntVec a) { return _mm256_cvtepi32_ps(a); }
 CONVLANE_INLINE IntVec add(IntVec a, IntVec b) { return _mm256_add_epi32(a, b); }
 CONVLANE_INLINE IntVec sub(IntVec a, IntVec b) { return _mm256_sub_epi32(a, b); }
 template <int Bits>
-CONVLANE_INLINE IntVec shift_left(IntVec a) { return _mm256_slli_epi32(a, Bits); }
+CONVLANE_INLINE IntVec shift_left(IntVec a) {
+  return _mm256_slli_epi32(a, Bits);
+}
 template <int Bits>
-CONVLANE_INLINE IntVec shift_right(IntVec a) { return _mm256_srai_epi32(a, Bits); }
+CONVLANE_INLINE IntVec shift_right(IntVec a) {
+  return _mm256_srai_epi32(a, Bits);
+}
 CONVLANE_INLINE Vec as_float(IntVec a) { return _mm256_castsi256_ps(a); }
 CONVLANE_INLINE IntVec as_int(Vec a) { return _mm256_castps_si256(a); }
 
@@ -169,9 +177,13 @@ CONVLANE_INLINE IntVec round_to_int(Vec a) { return as_int(a + 12582912.0f) - 0x
 CONVLANE_INLINE IntVec add(IntVec a, IntVec b) { return a + b; }
 CONVLANE_INLINE IntVec sub(IntVec a, IntVec b) { return a - b; }
 template <int Bits>
-CONVLANE_INLINE IntVec shift_left(IntVec a) { return a << Bits; }
+CONVLANE_INLINE IntVec shift_left(IntVec a) {
+  return a << Bits;
+}
 template <int Bits>
-CONVLANE_INLINE IntVec shift_right(IntVec a) { return a >> Bits; }
+CONVLANE_INLINE IntVec shift_right(IntVec a) {
+  return a >> Bits;
+}
 
 #endif
 

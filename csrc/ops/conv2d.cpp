@@ -127,13 +127,17 @@ PackedWeight::PackedWeight(const ImageView& weight, int64_t groups, WeightLayout
   bytes_ = checked_mul(count, sizeof(float));
   data_ = allocate_aligned<float>(count);
   switch (layout) {
-    case WeightLayout::plain: copy_to_nchw(weight, data_.get()); break;
+    case WeightLayout::plain:
+      copy_to_nchw(weight, data_.get());
+      break;
     case WeightLayout::depthwise:
       // (O, 1, KH, KW) seen as one image of O channels: channels last is what the kernel reads.
       copy_to_channels_last({weight.data, {1, o, kh, kw}, {0, weight.strides[0], weight.strides[2], weight.strides[3]}},
                             data_.get());
       break;
-    case WeightLayout::panels: pack_panels(weight); break;
+    case WeightLayout::panels:
+      pack_panels(weight);
+      break;
   }
 }
 
@@ -141,24 +145,22 @@ void PackedWeight::pack_panels(const ImageView& weight) {
   const auto [o, i, kh, kw] = weight.shape;
   const int64_t per_group = o / groups_, nr = kernels_->nr, lanes = kernels_->lanes;
   const int64_t panels = ceil_div(per_group, nr), depth = kh * kw * i;
-  parallel_for(groups_ * panels, threads_for(o * depth),
-               [&, i = i, kw = kw](int64_t begin, int64_t end, int) noexcept {
-                 for (int64_t task = begin; task < end; ++task) {
-                   const int64_t group = task / panels, first = task % panels * nr;
-                   const int64_t columns = std::min(nr, per_group - first);
-                   const int64_t width = columns <= lanes ? lanes : nr;
-                   float* panel = data_.get() + group * group_stride_ + first * depth;
-                   if (columns < width) std::memset(panel, 0, sizeof(float) * width * depth);
-                   for (int64_t column = 0; column < columns; ++column) {
-                     const float* from = weight.data + (group * per_group + first + column) * weight.strides[0];
-                     for (int64_t k = 0; k < depth; ++k) {
-                       const int64_t r = k / (kw * i), s = k / i % kw;
-                       panel[k * width + column] =
-                           from[k % i * weight.strides[1] + r * weight.strides[2] + s * weight.strides[3]];
-                     }
-                   }
-                 }
-               });
+  parallel_for(groups_ * panels, threads_for(o * depth), [&, i = i, kw = kw](int64_t begin, int64_t end, int) noexcept {
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t group = task / panels, first = task % panels * nr;
+      const int64_t columns = std::min(nr, per_group - first);
+      const int64_t width = columns <= lanes ? lanes : nr;
+      float* panel = data_.get() + group * group_stride_ + first * depth;
+      if (columns < width) std::memset(panel, 0, sizeof(float) * width * depth);
+      for (int64_t column = 0; column < columns; ++column) {
+        const float* from = weight.data + (group * per_group + first + column) * weight.strides[0];
+        for (int64_t k = 0; k < depth; ++k) {
+          const int64_t r = k / (kw * i), s = k / i % kw;
+          panel[k * width + column] = from[k % i * weight.strides[1] + r * weight.strides[2] + s * weight.strides[3]];
+        }
+      }
+    }
+  });
 }
 
 }  // namespace convlane

@@ -13,10 +13,10 @@
 namespace convlane {
 
 struct Conv2dDesc {
-  int64_t n, c, h, w;           // input
-  int64_t o, oh, ow;            // output
-  int64_t groups;               // channels fall into this many independent convolutions
-  Window window;                // kernel, stride, dilation, padding
+  int64_t n, c, h, w;  // input
+  int64_t o, oh, ow;   // output
+  int64_t groups;      // channels fall into this many independent convolutions
+  Window window;       // kernel, stride, dilation, padding
   int64_t c_per_group() const { return c / groups; }
   int64_t o_per_group() const { return o / groups; }
   int64_t kh() const { return window.kernel[0]; }
@@ -71,8 +71,8 @@ struct Conv2dArgs {
 struct Conv2dAlgorithm {
   const char* name;
   WeightLayout layout;
-  bool any_source_layout;                          // else src is converted to channels last first
-  std::string (*refusal)(const Conv2dDesc&);       // empty when the algorithm can do it
+  bool any_source_layout;                     // else src is converted to channels last first
+  std::string (*refusal)(const Conv2dDesc&);  // empty when the algorithm can do it
   void (*run)(const Conv2dDesc&, const Conv2dArgs&);
 };
 

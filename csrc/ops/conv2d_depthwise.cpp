@@ -80,9 +80,9 @@ void run_depthwise(const Conv2dDesc& d, const Conv2dArgs& args) {
       for (int64_t oh = first; oh < last; ++oh) {
         for (int64_t r = 0; r < d.kh(); ++r) {
           const int64_t ih = oh * w.stride[0] - w.top + r * w.dilation[0];
-          rows[r] = ih < 0 || ih >= d.h  ? zeros.get()
-                    : multiplier == 1 ? src + ih * width
-                                      : scratch + (ih - first_input) * width;
+          rows[r] = ih < 0 || ih >= d.h ? zeros.get()
+                    : multiplier == 1   ? src + ih * width
+                                        : scratch + (ih - first_input) * width;
         }
         depthwise_row(d, args, rows, d.w, w.left, image * d.oh + oh);
       }

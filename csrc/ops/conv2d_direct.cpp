@@ -24,7 +24,8 @@ void fill_pixel_rows(const Conv2dDesc& d, const float* src, const float* zeros, 
         const int64_t offset = s * w.dilation[1] - w.left;
         Range valid = valid_outputs(offset, w.stride[1], d.w, d.ow);
         if (ih < 0 || ih >= d.h) valid = {d.ow, d.ow};
-        const int64_t begin = std::clamp<int64_t>(valid.begin - ow, 0, run), end = std::clamp(valid.end - ow, begin, run);
+        const int64_t begin = std::clamp<int64_t>(valid.begin - ow, 0, run),
+                      end = std::clamp(valid.end - ow, begin, run);
         for (int64_t i = 0; i < begin; ++i) to[i] = zeros;
         const int64_t from = ((image * d.h + ih) * d.w + ow * w.stride[1] + offset) * d.c;
         for (int64_t i = begin; i < end; ++i) to[i] = src + from + i * step;

@@ -1,5 +1,6 @@
 // Convolution by its definition: nested loops, any layout, no packing, no SIMD. Slow and meant to be read:
-// dst[n, o, oh, ow] = bias[o] + sum over i, r, s of src[n, i, oh * stride + r * dilation - top, ...] * weight[o, i, r, s]
+// dst[n, o, oh, ow] = bias[o] + sum over i, r, s of src[n, i, oh * stride + r * dilation - top, ...] * weight[o, i, r,
+// s]
 #include "ops/conv2d.h"
 #include "ops/parallel.h"
 

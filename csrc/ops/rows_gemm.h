@@ -14,11 +14,11 @@ namespace convlane {
 
 struct RowsGemm {
   const KernelTable* kernels;
-  int64_t m;              // rows of dst
-  int64_t taps, depth;    // every row of the left matrix is `taps` runs of `depth` floats
-  int64_t groups, n;      // columns per group
-  const float* weight;    // panels, see GemmArgs
-  int64_t group_stride;   // floats of weight per group
+  int64_t m;             // rows of dst
+  int64_t taps, depth;   // every row of the left matrix is `taps` runs of `depth` floats
+  int64_t groups, n;     // columns per group
+  const float* weight;   // panels, see GemmArgs
+  int64_t group_stride;  // floats of weight per group
   float* dst;
   int64_t dst_stride;
   Epilogue epilogue;
@@ -56,7 +56,8 @@ void rows_gemm(const RowsGemm& p, const FillRows& fill) {
       if (count == 0) continue;
       if (filled != row_part) fill(first, count, rows);
       filled = row_part;
-      const int64_t unit_begin = units * column_part / column_parts, unit_end = units * (column_part + 1) / column_parts;
+      const int64_t unit_begin = units * column_part / column_parts,
+                    unit_end = units * (column_part + 1) / column_parts;
       const int64_t group_begin = p.groups > 1 ? unit_begin : 0, group_end = p.groups > 1 ? unit_end : 1;
       const int64_t column = p.groups > 1 ? 0 : unit_begin * p.kernels->nr;
       const int64_t column_end = p.groups > 1 ? p.n : std::min(p.n, unit_end * p.kernels->nr);

@@ -38,7 +38,8 @@ using AlignedArray = std::unique_ptr<T[], FreeAligned>;
 template <class T>
 AlignedArray<T> allocate_aligned(std::int64_t count) {
   const std::int64_t bytes = checked_mul(count > 0 ? count : 1, static_cast<std::int64_t>(sizeof(T)));
-  void* memory = std::aligned_alloc(kAlignment, static_cast<std::size_t>(checked_add(bytes, kAlignment) / kAlignment * kAlignment));
+  void* memory = std::aligned_alloc(kAlignment,
+                                    static_cast<std::size_t>(checked_add(bytes, kAlignment) / kAlignment * kAlignment));
   if (memory == nullptr) throw std::bad_alloc();
   return AlignedArray<T>(static_cast<T*>(memory));
 }

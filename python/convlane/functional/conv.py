@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from convlane import _core
-from convlane.functional._arguments import Array, Pair, Padding, as_array, as_image, as_int, as_pair, as_sides
+from convlane.functional._arguments import Array, Padding, Pair, Sides, as_array, as_image, as_int, as_pair, as_sides
+from convlane.functional._op import Shape, op
 
 
+def _weight_shape(weight: Any, groups: Any) -> tuple[Any, int]:
+    """Shape and groups of a weight, packed or not."""
+    if isinstance(weight, _core.PackedWeight):
+        return weight.shape, weight.groups
+    return weight.shape, groups
+
+
+def _shape(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: int | Pair = 1,
+    padding: Padding = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+    **_: Any,
+) -> Shape:
+    weight_shape, groups = _weight_shape(weight, groups)
+    batch = (1,) if len(input.shape) == 3 else ()
+    shape = _core.conv2d_shape(*_geometry((*batch, *input.shape), weight_shape, stride, padding, dilation, groups))
+    return shape[len(batch) :]
+
+
+def _multiply_adds(input: Any, weight: Any, *args: Any, **kwargs: Any) -> int:
+    per_output = math.prod(_weight_shape(weight, 1)[0][1:])
+    return math.prod(_shape(input, weight, *args, **kwargs)) * int(per_output)
+
+
+@op(shape=_shape, multiply_adds=_multiply_adds)
 def conv2d(
     input: Array,
     weight: Array | _core.PackedWeight,
@@ -153,27 +184,15 @@ def explain(
     stem: no, there are 64 input channels, more than 4
     direct: yes
     """
-    steps = _core.explain_conv2d(*_geometry(input_shape, weight_shape, stride, padding, dilation, groups), algorithm)
+    geometry = _geometry(input_shape, weight_shape, stride, padding, dilation, groups)
+    steps = _core.explain_conv2d(*geometry, algorithm)
     *refused, (chosen, _) = steps
     return Explanation(chosen, dict(refused))
 
 
-def conv2d_cost(
-    input_shape: tuple[int, int, int, int],
-    weight_shape: tuple[int, int, int, int],
-    stride: int | Pair = 1,
-    padding: Padding = 0,
-    dilation: int | Pair = 1,
-    groups: int = 1,
-) -> Any:
-    """Return multiply-adds and bytes; see `Cost`."""
-    geometry = _geometry(input_shape, weight_shape, stride, padding, dilation, groups)
-    return _core.conv2d_shape(*geometry)
-
-
 def _geometry(
     input_shape: Any, weight_shape: Any, stride: Any, padding: Padding, dilation: Any, groups: Any
-) -> tuple[Any, ...]:
+) -> tuple[Any, Any, Pair, Sides, Pair, int]:
     """Arguments of the shape rule in `_core`, from what users pass."""
     if len(input_shape) != 4 or len(weight_shape) != 4:
         raise ValueError(f"conv2d: shapes must have 4 sizes, got input {input_shape} and weight {weight_shape}")

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from convlane import _core
 from convlane.functional._arguments import Array, as_array
+from convlane.functional._op import Shape, op
 
 
+def _shape(input: Any, weight: Any, *args: Any, **kwargs: Any) -> Shape:
+    _check_features(input.shape, weight.shape)
+    return (*input.shape[:-1], weight.shape[0])
+
+
+def _multiply_adds(input: Any, weight: Any, *args: Any, **kwargs: Any) -> int:
+    return math.prod(_shape(input, weight)) * int(input.shape[-1])
+
+
+@op(shape=_shape, multiply_adds=_multiply_adds)
 def linear(
     input: Array,
     weight: Array | _core.PackedWeight,
@@ -42,8 +56,7 @@ def linear(
     x = as_array(input, "linear", "input")
     packed = weight if isinstance(weight, _core.PackedWeight) else pack_linear(weight)
     features = packed.shape[1]
-    if x.ndim == 0 or x.shape[-1] != features:
-        raise ValueError(f"linear: weight {packed.shape[:2]} expects input (..., {features}), got shape {x.shape}")
+    _check_features(x.shape, packed.shape)
     rows = x.reshape(-1, features)
     if features > 1 and rows.strides[1] != 4:
         rows = rows.copy()
@@ -58,3 +71,9 @@ def pack_linear(weight: Array) -> _core.PackedWeight:
     if array.ndim != 2:
         raise ValueError(f"linear: weight must be (O, I), got shape {array.shape}")
     return _core.PackedWeight(array[:, :, None, None], 1, "pointwise")
+
+
+def _check_features(input_shape: Shape, weight_shape: Shape) -> None:
+    features = weight_shape[1]
+    if not input_shape or input_shape[-1] != features:
+        raise ValueError(f"linear: weight {weight_shape[:2]} expects input (..., {features}), got shape {input_shape}")

@@ -1,0 +1,37 @@
+"""Fixtures shared by all tests."""
+
+import importlib.util
+
+import convlane
+import numpy as np
+import pytest
+from convlane import _core
+
+
+def pytest_collection_modifyitems(items):
+    if importlib.util.find_spec("torch") is None:
+        skip = pytest.mark.skip(reason="torch is not installed")
+        for item in items:
+            if "torch" in item.keywords:
+                item.add_marker(skip)
+
+
+@pytest.fixture(params=_core.supported_isas())
+def isa(request):
+    """Run the test once per instruction set of this machine; the value is its name."""
+    before = _core.active_isa()
+    _core.set_active_isa(request.param)
+    yield request.param
+    _core.set_active_isa(before)
+
+
+@pytest.fixture(params=[1, 3], ids=["1thread", "3threads"])
+def threads(request):
+    """Run the test with one thread and with more threads than this machine may have cores."""
+    with convlane.num_threads(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20261120)

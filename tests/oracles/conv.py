@@ -1,0 +1,58 @@
+"""Convolution by its definition, and as a matrix product."""
+
+import numpy as np
+
+
+def pad_sides(x, padding):
+    """Zeros around H and W; `padding` is (top, bottom, left, right)."""
+    top, bottom, left, right = padding
+    return np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+
+
+def conv2d_loops(x, weight, bias=None, stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1), groups=1):
+    """The definition: one output at a time."""
+    x = pad_sides(x.astype(np.float64), padding)
+    n_images, _, height, width = x.shape
+    filters, per_group, kh, kw = weight.shape
+    oh = (height - ((kh - 1) * dilation[0] + 1)) // stride[0] + 1
+    ow = (width - ((kw - 1) * dilation[1] + 1)) // stride[1] + 1
+    out = np.zeros((n_images, filters, oh, ow))
+    for n in range(n_images):
+        for o in range(filters):
+            g = o // (filters // groups)
+            for y in range(oh):
+                for xx in range(ow):
+                    for c in range(per_group):
+                        for r in range(kh):
+                            for s in range(kw):
+                                h, w = y * stride[0] + r * dilation[0], xx * stride[1] + s * dilation[1]
+                                out[n, o, y, xx] += x[n, g * per_group + c, h, w] * np.float64(weight[o, c, r, s])
+            if bias is not None:
+                out[n, o] += bias[o]
+    return out
+
+
+def im2col(x, kernel, stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1)):
+    """Columns of unrolled windows, (N, C * KH * KW, OH * OW), channels slowest: X_col of the textbooks."""
+    x = pad_sides(x.astype(np.float64), padding)
+    n_images, channels, height, width = x.shape
+    oh = (height - ((kernel[0] - 1) * dilation[0] + 1)) // stride[0] + 1
+    ow = (width - ((kernel[1] - 1) * dilation[1] + 1)) // stride[1] + 1
+    columns = np.zeros((n_images, channels, *kernel, oh, ow))
+    for r in range(kernel[0]):
+        for s in range(kernel[1]):
+            h, w = r * dilation[0], s * dilation[1]
+            columns[:, :, r, s] = x[:, :, h : h + oh * stride[0] : stride[0], w : w + ow * stride[1] : stride[1]]
+    return columns.reshape(n_images, channels * kernel[0] * kernel[1], oh * ow), (oh, ow)
+
+
+def conv2d(x, weight, bias=None, stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1), groups=1):
+    """W_row times X_col, group by group: the same sums as `conv2d_loops`, fast enough for many shapes."""
+    filters, per_group, kh, kw = weight.shape
+    outputs = []
+    for g in range(groups):
+        columns, (oh, ow) = im2col(x[:, g * per_group : (g + 1) * per_group], (kh, kw), stride, padding, dilation)
+        rows = weight[g * filters // groups : (g + 1) * filters // groups].reshape(filters // groups, -1)
+        outputs.append((rows.astype(np.float64) @ columns).reshape(len(x), filters // groups, oh, ow))
+    out = np.concatenate(outputs, axis=1)
+    return out if bias is None else out + bias.astype(np.float64)[:, None, None]
