@@ -1,0 +1,424 @@
+"""conv2d against its oracle: every algorithm, instruction set, tile edge, layout, and what bad input gets."""
+
+import convlane
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from compare import assert_close
+from convlane import _core
+from convlane import functional as F
+from hypothesis import given, settings
+from layouts import LAYOUTS
+from oracles import activation as activation_oracle
+from oracles import conv as oracle
+
+ALGORITHMS = _core.conv2d_algorithms()
+
+
+def edges(tile):
+    """Sizes around a tile."""
+    return sorted({1, tile - 1, tile, tile + 1, 2 * tile + 1} - {0})
+
+
+def images(rng, *shape):
+    return rng.standard_normal(shape, dtype=np.float32)
+
+
+def accepting(input_shape, weight_shape, **geometry):
+    """The algorithms that can do this."""
+
+    def refuses(name):
+        try:
+            convlane.explain(input_shape, weight_shape, algorithm=name, **geometry)
+        except ValueError as error:
+            assert "cannot do this" in str(error)
+            return True
+        return False
+
+    return [name for name in ALGORITHMS if not refuses(name)]
+
+
+def check_all(rng, input_shape, weight_shape, stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1), groups=1):
+    """Every algorithm that accepts the shapes agrees with the oracle."""
+    x, weight, bias = images(rng, *input_shape), images(rng, *weight_shape), images(rng, weight_shape[0])
+    geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    expected = oracle.conv2d(x, weight, bias, **geometry)
+    names = accepting(input_shape, weight_shape, **geometry)
+    assert {"direct", "im2col", "reference"} <= set(names)
+    for name in ["auto", *names]:
+        y = F.conv2d(x, weight, bias, algorithm=name, **geometry)
+        assert_close(y, expected, terms=np.prod(weight_shape[1:]))
+        assert y.transpose(0, 2, 3, 1).flags.c_contiguous, "the output is channels last"
+
+
+class TestOracle:
+    @pytest.mark.parametrize("groups", [1, 2])
+    def test_matrix_product_equals_the_definition(self, rng, groups):
+        x, weight, bias = images(rng, 2, 4, 7, 6), images(rng, 6, 4 // groups, 3, 2), images(rng, 6)
+        args = (x, weight, bias, (2, 1), (1, 0, 2, 1), (1, 2), groups)
+        np.testing.assert_allclose(oracle.conv2d(*args), oracle.conv2d_loops(*args), rtol=1e-12)
+
+    @pytest.mark.torch
+    def test_agrees_with_torch(self, rng):
+        import torch
+
+        x, weight = images(rng, 2, 6, 9, 8), images(rng, 9, 2, 3, 3)
+        expected = torch.nn.functional.conv2d(
+            torch.from_numpy(x).double(), torch.from_numpy(weight).double(), stride=2, padding=(1, 2), groups=3
+        )
+        actual = oracle.conv2d(x, weight, stride=(2, 2), padding=(1, 1, 2, 2), groups=3)
+        np.testing.assert_allclose(actual, expected.numpy(), rtol=1e-12)
+
+
+class TestTileEdges:
+    def test_output_channels(self, rng, isa):
+        tile = _core.tile_sizes()
+        for o in edges(tile["lanes"]) + edges(tile["nr"]):
+            check_all(rng, (1, 5, 4, 4), (o, 5, 3, 3), padding=(1, 1, 1, 1))
+
+    def test_output_pixels(self, rng, isa):
+        rows = _core.tile_sizes()["mr"]
+        for pixels in edges(rows) + list(range(1, rows + 1)):
+            check_all(rng, (1, 6, 1, pixels), (7, 6, 1, 1))
+            check_all(rng, (1, 6, 3, pixels + 2), (7, 6, 3, 3))
+
+    def test_depthwise_channels_and_pixels(self, rng, isa):
+        for c in [n for n in edges(_core.tile_sizes()["lanes"]) if n > 1]:
+            for width in (1, 3, 8, 9, 19):
+                check_all(rng, (2, c, 5, width), (c, 1, 3, 3), padding=(1, 1, 1, 1), groups=c)
+
+    @pytest.mark.parametrize("multiplier", [2, 3])
+    @pytest.mark.parametrize("stride", [(1, 1), (2, 2), (3, 1)])
+    def test_depthwise_multiplier(self, rng, isa, multiplier, stride):
+        check_all(rng, (2, 7, 12, 9), (7 * multiplier, 1, 3, 3), stride=stride, padding=(1, 0, 2, 1), groups=7)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("dilation", [(1, 1), (2, 1), (1, 3)])
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2), (3, 2)])
+@pytest.mark.parametrize("kernel", [(1, 1), (3, 3), (5, 5), (2, 3), (7, 1), (1, 4)])
+def test_geometry(rng, kernel, stride, dilation, groups):
+    check_all(rng, (2, 8, 14, 15), (12, 8 // groups, *kernel), stride, (2, 1, 0, 3), dilation, groups)
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(5, 5), (7, 7), (6, 23), (20, 11)])
+def test_depthwise_kernels(rng, isa, kernel, stride, size):
+    c = _core.tile_sizes()["lanes"] * 2 + 3
+    p = kernel // 2
+    check_all(rng, (1, c, *size), (c, 1, kernel, kernel), (stride, stride), (p, p, p, p), groups=c)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize(("kernel", "stride"), [(7, 2), (3, 2), (3, 1), (11, 4), (5, 1)])
+def test_stem(rng, isa, threads, channels, kernel, stride):
+    p = kernel // 2
+    check_all(rng, (2, channels, 29, 31), (33, channels, kernel, kernel), (stride, stride), (p, p - 1, p - 1, p))
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_random_shapes(data):
+    draw = data.draw
+    sizes = st.integers(1, 4)
+    groups, per_group, filters = draw(sizes), draw(st.integers(1, 9)), draw(st.integers(1, 9))
+    kernel, stride, dilation = (draw(st.tuples(sizes, sizes)) for _ in range(3))
+    padding = draw(st.tuples(*[st.integers(0, 5)] * 4))
+    reach = [dilation[i] * (kernel[i] - 1) + 1 for i in range(2)]
+    height = draw(st.integers(max(1, reach[0] - padding[0] - padding[1]), 16))
+    width = draw(st.integers(max(1, reach[1] - padding[2] - padding[3]), 16))
+    shape = (draw(st.integers(0, 3)), groups * per_group, max(height, 1), max(width, 1))
+    rng = np.random.default_rng(draw(st.integers(0, 1000)))
+    check_all(rng, shape, (groups * filters, per_group, *kernel), stride, padding, dilation, groups)
+
+
+class TestEpilogue:
+    @pytest.mark.parametrize("name", ["none", *activation_oracle.BY_NAME])
+    @pytest.mark.parametrize("residual", [False, True])
+    @pytest.mark.parametrize("groups", [1, 10])
+    def test_bias_residual_activation(self, rng, isa, name, residual, groups):
+        x, weight, bias = images(rng, 2, 10, 6, 7), images(rng, 40, 10 // groups, 3, 3), images(rng, 40)
+        r = images(rng, 2, 40, 4, 5) * 3 if residual else None
+        sums = oracle.conv2d(x, weight, bias, groups=groups) + (r if residual else 0)
+        expected = activation_oracle.BY_NAME[name](sums) if name != "none" else sums
+        for algorithm in accepting(x.shape, weight.shape, groups=groups):
+            y = F.conv2d(x, weight, bias, groups=groups, activation=name, residual=r, algorithm=algorithm)
+            assert_close(y, expected, terms=weight[0].size)
+
+    def test_residual_in_any_layout(self, rng):
+        x, weight, r = images(rng, 1, 5, 6, 6), images(rng, 8, 5, 1, 1), images(rng, 1, 8, 6, 6)
+        expected = oracle.conv2d(x, weight) + r
+        for layout in LAYOUTS.values():
+            assert_close(F.conv2d(x, weight, residual=layout(r)), expected, terms=5)
+
+    def test_leaky_slope(self, rng):
+        x, weight = images(rng, 1, 3, 5, 5), images(rng, 4, 3, 1, 1)
+        y = oracle.conv2d(x, weight)
+        actual = F.conv2d(x, weight, activation="leaky_relu", negative_slope=0.3)
+        assert_close(actual, np.where(y > 0, y, np.float32(0.3) * y), terms=3)
+
+
+class TestPadding:
+    @pytest.mark.parametrize("size", [5, 6, 7, 8])
+    @pytest.mark.parametrize("kernel", [1, 2, 3, 4, 5])
+    @pytest.mark.parametrize("stride", [1, 2, 3])
+    def test_tensorflow_same(self, rng, size, kernel, stride):
+        x, weight = images(rng, 1, 2, size, size), images(rng, 3, 2, kernel, kernel)
+        out = -(-size // stride)
+        total = max((out - 1) * stride + kernel - size, 0)
+        sides = (total // 2, total - total // 2) * 2
+        y = F.conv2d(x, weight, stride=stride, padding="same_tf")
+        assert y.shape[2:] == (out, out)
+        assert_close(y, oracle.conv2d(x, weight, stride=(stride, stride), padding=sides), terms=weight[0].size)
+
+    @pytest.mark.torch
+    @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+    @pytest.mark.parametrize("kernel", [(2, 3), (4, 4), (5, 2)])
+    def test_torch_same(self, rng, kernel):
+        import torch
+
+        x, weight = images(rng, 1, 2, 9, 8), images(rng, 3, 2, *kernel)
+        y = F.conv2d(x, weight, padding="same", dilation=2)
+        expected = torch.nn.functional.conv2d(*map(torch.from_numpy, (x, weight)), padding="same", dilation=2)
+        assert_close(y, expected.numpy().astype(np.float64), terms=weight[0].size)
+
+    def test_valid_pair_and_sides(self, rng):
+        x, weight = images(rng, 1, 2, 9, 8), images(rng, 3, 2, 3, 3)
+        np.testing.assert_array_equal(F.conv2d(x, weight, padding="valid"), F.conv2d(x, weight))
+        np.testing.assert_array_equal(F.conv2d(x, weight, padding=(1, 2)), F.conv2d(x, weight, padding=(1, 1, 2, 2)))
+
+
+class TestTextbook:
+    def test_size_of_a_small_example(self, rng):
+        y = F.conv2d(images(rng, 1, 4, 11, 11), images(rng, 2, 4, 5, 5), stride=2)
+        assert y.shape == (1, 2, 4, 4)
+
+    def test_vertical_edge(self):
+        image = np.zeros((1, 1, 6, 6), np.float32)
+        image[..., :3] = 10
+        filter = np.array([[1, 0, -1]] * 3, np.float32)[None, None]
+        np.testing.assert_array_equal(F.conv2d(image, filter)[0, 0], [[0, 30, 30, 0]] * 4)
+
+
+class TestSameBits:
+    @pytest.mark.parametrize(
+        ("input_shape", "weight_shape", "geometry"),
+        [
+            ((5, 20, 9, 9), (37, 20, 3, 3), {"padding": 1}),
+            ((5, 64, 7, 7), (130, 64, 1, 1), {}),
+            ((5, 3, 33, 33), (24, 3, 3, 3), {"stride": 2}),
+            ((5, 40, 13, 13), (40, 1, 5, 5), {"groups": 40, "padding": 2}),
+        ],
+    )
+    def test_for_any_batch_split_and_thread_count(self, rng, isa, input_shape, weight_shape, geometry):
+        x, weight, bias = images(rng, *input_shape), images(rng, *weight_shape), images(rng, weight_shape[0])
+        with convlane.num_threads(1):
+            whole = F.conv2d(x, weight, bias, **geometry)
+        for count in (2, 3, 7):
+            with convlane.num_threads(count):
+                np.testing.assert_array_equal(F.conv2d(x, weight, bias, **geometry), whole)
+        for split in (1, 2, 3):
+            parts = [F.conv2d(x[i : i + split], weight, bias, **geometry) for i in range(0, len(x), split)]
+            np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+    def test_direct_stem_and_im2col_sum_in_the_same_order(self, rng, isa):
+        x, weight = images(rng, 1, 3, 20, 20), images(rng, 17, 3, 5, 5)
+        direct = F.conv2d(x, weight, padding=2, algorithm="direct")
+        for name in ("stem", "im2col"):
+            np.testing.assert_array_equal(F.conv2d(x, weight, padding=2, algorithm=name), direct)
+
+
+class TestArrays:
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_layouts(self, rng, layout):
+        x, weight, bias = images(rng, 2, 7, 8, 9), images(rng, 5, 7, 3, 3), images(rng, 5)
+        expected = oracle.conv2d(x, weight, bias)
+        before = x.copy(), weight.copy()
+        y = F.conv2d(LAYOUTS[layout](x), LAYOUTS[layout](weight), LAYOUTS[layout](bias))
+        assert_close(y, expected, terms=weight[0].size)
+        np.testing.assert_array_equal(x, before[0])
+        np.testing.assert_array_equal(weight, before[1])
+
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_picture_layouts_in_the_stem(self, rng, layout):
+        x, weight = images(rng, 2, 3, 18, 19), images(rng, 5, 3, 7, 7)
+        assert_close(F.conv2d(LAYOUTS[layout](x), weight, stride=2), oracle.conv2d(x, weight, stride=(2, 2)), terms=147)
+
+    def test_broadcast(self, rng):
+        x = np.broadcast_to(images(rng, 1, 1, 1, 6), (2, 5, 7, 6))
+        weight = np.broadcast_to(images(rng, 1, 1, 1, 1), (4, 5, 3, 3))
+        assert_close(F.conv2d(x, weight), oracle.conv2d(x, weight), terms=45)
+
+    def test_picture_as_a_view(self, rng):
+        picture = images(rng, 12, 10, 3)
+        weight = images(rng, 4, 3, 3, 3)
+        expected = oracle.conv2d(np.ascontiguousarray(picture.transpose(2, 0, 1)[None]), weight)
+        assert_close(F.conv2d(picture.transpose(2, 0, 1)[None], weight), expected, terms=27)
+
+    def test_half_precision_is_cast_up(self, rng):
+        x, weight = images(rng, 1, 4, 5, 5).astype(np.float16), images(rng, 3, 4, 3, 3).astype(np.float16)
+        assert_close(F.conv2d(x, weight), oracle.conv2d(x, weight), terms=36)
+
+    @pytest.mark.torch
+    def test_torch_channels_last_tensor(self, rng):
+        import torch
+
+        x, weight = images(rng, 1, 4, 5, 5), images(rng, 3, 4, 3, 3)
+        tensor = torch.from_numpy(x).contiguous(memory_format=torch.channels_last)
+        assert_close(F.conv2d(tensor, torch.from_numpy(weight)), oracle.conv2d(x, weight), terms=36)
+
+    def test_single_image(self, rng):
+        x, weight = images(rng, 1, 4, 6, 6), images(rng, 3, 4, 3, 3)
+        np.testing.assert_array_equal(F.conv2d(x[0], weight), F.conv2d(x, weight)[0])
+
+    def test_packed_weights(self, rng, isa):
+        x, weight = images(rng, 1, 8, 6, 6), images(rng, 6, 4, 3, 3)
+        packed = F.pack_conv2d(weight, 2)
+        assert packed.shape == weight.shape
+        assert packed.isa == isa
+        np.testing.assert_array_equal(F.conv2d(x, packed), F.conv2d(x, weight, groups=2))
+
+    def test_packed_weights_survive_a_switch_of_instruction_set(self, rng):
+        x, weight = images(rng, 1, 8, 6, 6), images(rng, 6, 8, 3, 3)
+        before = _core.active_isa()
+        for packed_for in _core.supported_isas():
+            _core.set_active_isa(packed_for)
+            packed = F.pack_conv2d(weight)
+            for active in _core.supported_isas():
+                _core.set_active_isa(active)
+                assert_close(F.conv2d(x, packed), oracle.conv2d(x, weight), terms=72)
+        _core.set_active_isa(before)
+
+
+class TestSpecialValues:
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    @pytest.mark.parametrize("algorithm", ALGORITHMS)
+    def test_reach_exactly_the_windows_that_touch_them(self, rng, isa, value, algorithm):
+        shapes = {
+            "pointwise": ((1, 19, 9, 9), (21, 19, 1, 1), 1),
+            "depthwise": ((1, 19, 9, 9), (19, 1, 3, 3), 19),
+            "stem": ((1, 3, 9, 9), (21, 3, 3, 3), 1),
+        }
+        input_shape, weight_shape, groups = shapes.get(algorithm, ((1, 19, 9, 9), (21, 19, 3, 3), 1))
+        x, weight = np.abs(images(rng, *input_shape)), np.abs(images(rng, *weight_shape))
+        x[0, 2, 4, 5] = value
+        y = F.conv2d(x, weight, groups=groups, algorithm=algorithm)
+        expected = oracle.conv2d(x, weight, groups=groups)
+        np.testing.assert_array_equal(np.isnan(y), np.isnan(expected))
+        np.testing.assert_array_equal(np.isinf(y), np.isinf(expected))
+
+    def test_relu_keeps_nan(self, isa):
+        x = np.full((1, 1, 1, 1), np.nan, np.float32)
+        for name in ("relu", "relu6", "hardswish", "leaky_relu", "silu", "sigmoid", "tanh"):
+            assert np.isnan(F.conv2d(x, np.ones((1, 1, 1, 1), np.float32), activation=name)).all(), name
+
+    def test_denormals_are_kept(self, isa):
+        x = np.full((1, 2, 3, 3), 9.99e-41, np.float32)
+        y = F.conv2d(x, np.ones((1, 2, 1, 1), np.float32))
+        np.testing.assert_array_equal(y, np.full((1, 1, 3, 3), x[0, 0, 0, 0] * 2))
+
+
+def test_explain_names_the_choice_and_the_refusals():
+    explanation = convlane.explain((1, 3, 224, 224), (64, 3, 7, 7), stride=2, padding=3)
+    assert explanation.chosen == "stem"
+    assert list(explanation.refusals) == ["pointwise", "depthwise"]
+    assert "(7, 7)" in explanation.refusals["pointwise"]
+    assert convlane.explain((1, 32, 9, 9), (32, 1, 3, 3), groups=32).chosen == "depthwise"
+    assert convlane.explain((1, 32, 9, 9), (8, 32, 1, 1)).chosen == "pointwise"
+    assert convlane.explain((1, 32, 9, 9), (8, 32, 1, 1), padding=1).chosen == "direct"
+
+
+class TestBadInput:
+    X = np.zeros((1, 4, 8, 8), np.float32)
+    W = np.zeros((6, 4, 3, 3), np.float32)
+
+    @pytest.mark.parametrize(
+        ("arguments", "match"),
+        [
+            ({"input": np.zeros((1, 3, 8, 8), np.float32)}, "expected input .* to have 4 channels, but got 3"),
+            ({"input": np.zeros((1, 0, 8, 8), np.float32)}, "to have 4 channels, but got 0"),
+            ({"input": np.zeros((8, 8), np.float32)}, "got 2 dimensions"),
+            ({"input": np.zeros((1, 4, 8, 8, 1), np.float32)}, "got 5 dimensions"),
+            ({"input": np.zeros((1, 4, 0, 8), np.float32)}, r"\(0, 8\).*smaller than the kernel's reach \(3, 3\)"),
+            ({"input": np.zeros((1, 4, 2, 8), np.float32)}, r"\(2, 8\).*smaller than the kernel's reach \(3, 3\)"),
+            ({"weight": np.zeros((0, 4, 3, 3), np.float32)}, "empty"),
+            ({"weight": np.zeros((6, 4, 0, 3), np.float32)}, "empty"),
+            ({"weight": np.zeros((6, 4, 3), np.float32)}, "weight must be"),
+            ({"bias": np.zeros(5, np.float32)}, r"bias must have shape \(6,\), got \(5\)"),
+            ({"bias": np.zeros((6, 1), np.float32)}, r"bias must have shape"),
+            ({"stride": 0}, "stride must be at least 1"),
+            ({"stride": -1}, "stride must be at least 1"),
+            ({"stride": (1, 2, 3)}, "stride must be an integer or a pair"),
+            ({"stride": 2**63}, "stride is out of range"),
+            ({"dilation": 0}, "dilation must be at least 1"),
+            ({"dilation": 2**61}, "overflow|smaller than"),
+            ({"groups": 0}, "groups must be at least 1|cannot be divided"),
+            ({"groups": 4}, "cannot be divided"),
+            ({"groups": 2}, "to have 8 channels, but got 4"),
+            ({"padding": -1}, "padding must not be negative"),
+            ({"padding": (1, 2, 3)}, "padding must be"),
+            ({"padding": 2**31}, "overflow"),
+            ({"padding": 2**61}, "overflow"),
+            ({"padding": "mirror"}, "'same', 'same_tf' or 'valid'"),
+            ({"padding": "same", "stride": 2}, "needs stride 1"),
+            ({"algorithm": "magic"}, "unknown algorithm 'magic'"),
+            ({"algorithm": "pointwise"}, "the kernel is"),
+            ({"activation": "step"}, "unknown activation 'step'"),
+            ({"residual": np.zeros((1, 6, 8, 8), np.float32)}, r"residual has shape \(1, 6, 8, 8\).*\(1, 6, 6, 6\)"),
+        ],
+    )
+    def test_values(self, arguments, match):
+        with pytest.raises(ValueError, match=match):
+            F.conv2d(**{"input": self.X, "weight": self.W, **arguments})
+
+    @pytest.mark.parametrize(
+        "dtype", [np.float64, np.int32, np.uint8, np.bool_, np.complex64, object, [("a", np.float32)]]
+    )
+    def test_kinds_of_numbers(self, dtype):
+        with pytest.raises(TypeError, match=r"must be float32.*astype\(np.float32\)"):
+            F.conv2d(self.X.astype(np.float32).astype(dtype), self.W)
+        with pytest.raises(TypeError, match="weight must be float32"):
+            F.conv2d(self.X, np.zeros(self.W.shape, dtype))
+
+    @pytest.mark.parametrize("value", [None, 3.0, [[1.0]], "image", np.float32(1)])
+    def test_kinds_of_things(self, value):
+        with pytest.raises(TypeError, match="input must be a NumPy array"):
+            F.conv2d(value, self.W)
+
+    @pytest.mark.parametrize("name", ["stride", "dilation", "padding", "groups"])
+    def test_fractions(self, name):
+        with pytest.raises(TypeError, match=f"{name} must be an integer"):
+            F.conv2d(self.X, self.W, **{name: 1.5})
+
+    def test_masked_arrays(self):
+        with pytest.raises(TypeError, match="mask would be lost"):
+            F.conv2d(np.ma.masked_array(self.X, self.X == 0), self.W)
+
+    def test_out_of_memory(self):
+        view = np.broadcast_to(np.float32(1), (1 << 20, 4, 1 << 10, 1 << 10))
+        with pytest.raises(MemoryError):
+            F.conv2d(view, np.zeros((64, 4, 1, 1), np.float32))
+
+    def test_packed_for_another_algorithm(self):
+        packed = F.pack_conv2d(self.W, algorithm="reference")
+        with pytest.raises(ValueError, match="packed for another algorithm"):
+            F.conv2d(self.X, packed, algorithm="direct")
+
+    def test_groups_of_packed_weights(self):
+        with pytest.raises(ValueError, match="packed for groups=1"):
+            F.conv2d(self.X, F.pack_conv2d(self.W), groups=2)
+
+    def test_empty_batch(self, isa):
+        for algorithm in ("auto", "direct", "im2col", "reference"):
+            assert F.conv2d(self.X[:0], self.W, algorithm=algorithm).shape == (0, 6, 6, 6)
+
+
+@pytest.mark.parametrize("algorithm", ["direct", "reference"])
+def test_byte_offsets_beyond_32_bits(algorithm):
+    memory = np.zeros((1, 1, 2, 1 << 30), np.float32)  # 8 GiB of untouched, hence unreserved, pages
+    memory[0, 0, 1, -(1 << 20)] = 5
+    y = F.conv2d(memory[..., :: 1 << 20], np.full((1, 1, 1, 1), 3, np.float32), algorithm=algorithm)
+    assert y.shape == (1, 1, 2, 1 << 10)
+    assert y[0, 0, 1, -1] == 15
+    assert np.count_nonzero(y) == 1

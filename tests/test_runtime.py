@@ -1,0 +1,131 @@
+"""Instruction sets, threads, fork: what the kernels run on."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+
+import convlane
+import numpy as np
+import pytest
+from convlane import _core
+from workload import convolve, convolve_in_child
+
+SCRIPT = "import convlane; print(convlane._core.active_isa(), convlane.get_num_threads())"
+
+
+def run_python(script=SCRIPT, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, **environment}, capture_output=True, text=True, timeout=60
+    )
+
+
+class TestInstructionSet:
+    def test_best_is_active_by_default(self):
+        assert run_python(CONVLANE_ISA="").stdout.split()[0] == _core.supported_isas()[-1]
+
+    @pytest.mark.parametrize("name", _core.supported_isas())
+    def test_environment_chooses(self, name):
+        assert run_python(CONVLANE_ISA=name).stdout.split()[0] == name
+
+    def test_unknown_is_a_clean_error(self):
+        result = run_python(CONVLANE_ISA="mmx")
+        assert result.returncode == 1
+        last = result.stderr.strip().splitlines()[-1]
+        assert last.startswith("ValueError: CONVLANE_ISA: instruction set 'mmx' is not available")
+        assert "generic" in last
+
+    def test_instruction_sets_agree(self, isa):
+        before = convolve()
+        _core.set_active_isa("generic")
+        np.testing.assert_allclose(convolve(), before, rtol=1e-4, atol=1e-3)
+
+    def test_config_tells_compiled_detected_active(self, isa, capsys):
+        convlane.show_config()
+        text = capsys.readouterr().out
+        assert f"active: {isa}" in text
+        for name in _core.compiled_isas():
+            assert name in text
+
+
+class TestThreads:
+    def test_order_of_precedence(self):
+        default = convlane.get_num_threads()
+        convlane.set_num_threads(3)
+        try:
+            assert convlane.get_num_threads() == 3
+            with convlane.num_threads(5):
+                assert convlane.get_num_threads() == 5
+                with convlane.num_threads(2):
+                    assert convlane.get_num_threads() == 2
+                assert convlane.get_num_threads() == 5
+            assert convlane.get_num_threads() == 3
+        finally:
+            _core.set_num_threads(0)
+        assert convlane.get_num_threads() == default
+
+    def test_context_belongs_to_its_thread(self):
+        seen = []
+        with convlane.num_threads(7):
+            other = threading.Thread(target=lambda: seen.append(convlane.get_num_threads()))
+            other.start()
+            other.join()
+        assert seen == [convlane.get_num_threads()]
+
+    @pytest.mark.parametrize("count", [0, -1, 100_000])
+    def test_values(self, count):
+        with pytest.raises(ValueError, match="between 1 and"):
+            convlane.set_num_threads(count)
+
+    @pytest.mark.parametrize("count", [1.5, "2", None])
+    def test_kinds(self, count):
+        with pytest.raises(TypeError), convlane.num_threads(count):
+            pass
+
+    def test_environment(self):
+        assert run_python(CONVLANE_NUM_THREADS="5").stdout.split()[1] == "5"
+        assert run_python(OMP_NUM_THREADS="1").stdout.split()[1] == "1"
+        assert run_python(CONVLANE_NUM_THREADS="3", OMP_NUM_THREADS="1").stdout.split()[1] == "3"
+
+    def test_affinity_limits_the_default(self):
+        script = f"import os; os.sched_setaffinity(0, [{min(os.sched_getaffinity(0))}]); {SCRIPT}"
+        environment = {"CONVLANE_NUM_THREADS": "", "OMP_NUM_THREADS": ""}
+        assert run_python(script, **environment).stdout.split()[1] == "1"
+
+    def test_python_threads_share_kernels(self):
+        expected = convolve()
+        results = [None] * 6
+
+        def work(i):
+            results[i] = convolve()
+
+        workers = [threading.Thread(target=work, args=(i,)) for i in range(len(results))]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        for result in results:
+            np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+@pytest.mark.parametrize(("method", "serial"), [("fork", True), ("spawn", False)])
+def test_child_processes_work(method, serial):
+    with convlane.num_threads(2):
+        expected = convolve()  # starts OpenMP's threads, which a fork loses
+    context = multiprocessing.get_context(method)
+    queue = context.Queue()
+    child = context.Process(target=convolve_in_child, args=(queue,))
+    child.start()
+    count, result = queue.get(timeout=60)
+    child.join(timeout=60)
+    assert child.exitcode == 0
+    assert (count == 1) if serial else (count >= 1)
+    np.testing.assert_array_equal(result, expected)
+
+
+def test_import_starts_no_thread_and_prints_nothing():
+    script = "import os, numpy; a = len(os.listdir('/proc/self/task')); import convlane; "
+    result = run_python(script + "assert len(os.listdir('/proc/self/task')) == a")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
