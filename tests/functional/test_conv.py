@@ -31,7 +31,8 @@ def accepting(input_shape, weight_shape, **geometry):
         try:
             convlane.explain(input_shape, weight_shape, algorithm=name, **geometry)
         except ValueError as error:
-            assert "cannot do this" in str(error)
+            if "cannot do this" not in str(error):
+                raise
             return True
         return False
 

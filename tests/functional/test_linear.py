@@ -62,7 +62,7 @@ def test_same_bits_for_any_split_and_thread_count(rng, isa):
             np.zeros((4, 5), np.float32),
             None,
             ValueError,
-            r"\(\.\.\., 5\), got .*\(2, 3\)",
+            r"5\), got shape \(2, 3\)",
         ),
         (np.zeros((), np.float32), np.zeros((4, 5), np.float32), None, ValueError, "got shape"),
         (np.zeros((2, 5), np.float32), np.zeros((4, 5, 1), np.float32), None, ValueError, r"weight must be \(O, I\)"),
