@@ -13,16 +13,18 @@ order, weight layout and numerics follow torch. Every image that an operation re
 
 import os as _os
 
-from convlane import _core, functional
+from convlane import _core, analysis, functional, machine
 from convlane.functional import explain, pack_conv2d, pack_linear
 from convlane.runtime import get_num_threads, num_threads, set_num_threads, show_config
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "analysis",
     "explain",
     "functional",
     "get_num_threads",
+    "machine",
     "num_threads",
     "pack_conv2d",
     "pack_linear",

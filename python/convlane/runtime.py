@@ -36,7 +36,7 @@ def set_num_threads(count: int) -> None:
     ValueError
         If `count` is out of range.
     """
-    _core.set_num_threads(_checked(count))
+    _core.set_num_threads(checked_threads(count))
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def num_threads(count: int) -> Iterator[None]:
     ...     convlane.get_num_threads()
     1
     """
-    before = _core.exchange_thread_override(_checked(count))
+    before = _core.exchange_thread_override(checked_threads(count))
     try:
         yield
     finally:
@@ -82,7 +82,8 @@ def config() -> dict[str, str]:
     }
 
 
-def _checked(count: int) -> int:
+def checked_threads(count: int) -> int:
+    """Return `count` if it is a possible number of threads."""
     count = operator.index(count)
     if not 1 <= count <= _MAX_THREADS:
         raise ValueError(f"the number of threads must be between 1 and {_MAX_THREADS}, got {count}")

@@ -1,0 +1,90 @@
+"""What this machine reaches at best, measured: the yardstick for speeds.
+
+The figures hold for the moment at which they are taken; on a machine that other programs use, take them again.
+"""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+from pathlib import Path
+
+from convlane import _core
+from convlane.runtime import checked_threads, get_num_threads
+
+
+def fma_peak(threads: int | None = None) -> float:
+    """Measure how many floating-point operations per second a loop of nothing but multiply-adds reaches.
+
+    The active instruction set is measured, with everything in registers; a multiply-add counts two operations. The
+    first call takes some 50 milliseconds, later ones return its result.
+
+    Parameters
+    ----------
+    threads
+        How many threads run the loop at once; by default `convlane.get_num_threads`.
+
+    Raises
+    ------
+    ValueError
+        If `threads` is out of range.
+
+    Examples
+    --------
+    >>> from convlane import machine
+    >>> machine.fma_peak(threads=1) > 1e9
+    True
+    """
+    threads = get_num_threads() if threads is None else checked_threads(threads)
+    return _fma_peak(_core.active_isa(), threads)
+
+
+def read_bandwidth(size: int, threads: int | None = None) -> float:
+    """Measure how many bytes per second are read from a buffer that is read again and again.
+
+    The buffer's size decides which level of the memory hierarchy answers.
+
+    Parameters
+    ----------
+    size
+        Bytes, at least 4096. Threads share them out between each other.
+    threads
+        By default `convlane.get_num_threads`.
+
+    Raises
+    ------
+    MemoryError
+        If there is no memory for the buffer.
+    ValueError
+        If `size` or `threads` is out of range.
+
+    Examples
+    --------
+    >>> from convlane import machine
+    >>> machine.read_bandwidth(16 * 1024, threads=1) > 1e8
+    True
+    """
+    threads = get_num_threads() if threads is None else checked_threads(threads)
+    if not _SMALLEST_BUFFER <= size < 2**62:
+        raise ValueError(f"read_bandwidth: size must be at least {_SMALLEST_BUFFER} bytes, got {size}")
+    return _core.measure_read_bandwidth(size, threads)
+
+
+def cpu_name() -> str:
+    """Return what the CPU calls itself, or at least its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+_SMALLEST_BUFFER = 4096
+_TRIES = 10  # other programs only ever lower the figure
+
+
+@cache
+def _fma_peak(isa: str, threads: int) -> float:
+    """Keyed by the instruction set too, which may change between calls."""
+    return max(_core.measure_fma_peak(threads) for _ in range(_TRIES))

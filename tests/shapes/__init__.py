@@ -1,0 +1,1 @@
+"""Shapes that tests and benchmarks share."""
