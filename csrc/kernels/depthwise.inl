@@ -1,6 +1,9 @@
-// Depthwise convolution of one row of output pixels, channels last: lanes are channels, so every tap is one load and
-// one multiply-add. The usual 3x3 and 5x5 filters have kernels with the taps unrolled over a run of pixels, which
-// share the input columns they both need; any other filter takes the loop over taps.
+// Depthwise convolution of a band of rows, channels last: lanes are channels, so every tap is one load and one
+// multiply-add. The usual 3x3 and 5x5 filters have the taps unrolled over a run of pixels, which share the input
+// columns they both need; any other filter takes the loop over taps.
+//
+// One vector of channels goes through the whole band before the next: the input rows it needs (64 bytes per pixel)
+// then stay in the first-level cache from one output row to the next, where whole rows would not.
 #pragma once
 
 #include "kernels/activation.inl"
@@ -10,7 +13,10 @@
 namespace convlane {
 namespace {
 
-// Finishes and stores one vector of one output pixel.
+// Divides the usual map widths 7, 14, 28, 56, 112; enough chains to cover the multiply-add's latency.
+constexpr int kDepthwisePixels = 7;
+
+// Finishes and stores one vector of one output pixel, counted from the band's first.
 CONVLANE_INLINE void depthwise_store(const DepthwiseArgs& d, int64_t pixel, int64_t c, int lanes, Vec sum,
                                      Clamp clamp) {
   float* to = d.dst + pixel * d.channels + c;
@@ -28,34 +34,38 @@ CONVLANE_INLINE Vec depthwise_bias(const DepthwiseArgs& d, int64_t c, int lanes)
   return d.epilogue.bias == nullptr ? zero() : load(d.epilogue.bias + c, lanes);
 }
 
-// `Pixels` outputs of one vector of channels. Sums run over r, then s, as everywhere.
-template <int Kernel, int Stride, int Pixels>
-CONVLANE_INLINE void depthwise_run(const DepthwiseArgs& d, int64_t pixel, int64_t c, const Vec* weight, Vec bias,
+// `Pixels` outputs of one row and one vector of channels. Sums run over r, then s, as everywhere. With `Edge` the
+// window may leave the row at a side.
+template <int Kernel, int Stride, int Pixels, bool Edge>
+CONVLANE_INLINE void depthwise_run(const DepthwiseArgs& d, int64_t y, int64_t x, int64_t c, const Vec* weight, Vec bias,
                                    Clamp clamp) {
+  const int64_t first = x * Stride - d.left;
   Vec sum[Pixels];
   CONVLANE_UNROLL
   for (int p = 0; p < Pixels; ++p) sum[p] = bias;
   CONVLANE_UNROLL
   for (int r = 0; r < Kernel; ++r) {
-    const float* src = d.rows[r] + (d.column + pixel * Stride) * d.channels + c;
+    const float* src = d.rows[y * d.stride_h + r] + c;
     CONVLANE_UNROLL
-    for (int column = 0; column < (Pixels - 1) * Stride + Kernel; ++column) {
-      const Vec x = load(src + column * d.channels);
+    for (int i = 0; i < (Pixels - 1) * Stride + Kernel; ++i) {
+      const int64_t column = first + i;
+      const bool inside = !Edge || (column >= 0 && column < d.width);
+      const Vec value = inside ? load(src + column * d.channels) : zero();
       CONVLANE_UNROLL
       for (int p = 0; p < Pixels; ++p) {
-        const int s = column - p * Stride;
-        if (s >= 0 && s < Kernel) sum[p] = fma(x, weight[r * Kernel + s], sum[p]);
+        const int s = i - p * Stride;
+        if (s >= 0 && s < Kernel) sum[p] = fma(value, weight[r * Kernel + s], sum[p]);
       }
     }
   }
   CONVLANE_UNROLL
-  for (int p = 0; p < Pixels; ++p) depthwise_store(d, pixel + p, c, kLanes, sum[p], clamp);
+  for (int p = 0; p < Pixels; ++p) depthwise_store(d, y * d.out_width + x + p, c, kLanes, sum[p], clamp);
 }
 
 // Whole vectors of channels; returns where they end.
 template <int Kernel, int Stride>
 int64_t depthwise_unrolled(const DepthwiseArgs& d) {
-  constexpr int kPixels = kRegisters == 32 ? 8 : 4;
+  constexpr int kPixels = kDepthwisePixels;
   const Clamp clamp(d.epilogue.activation);
   int64_t c = 0;
   for (; c + kLanes <= d.channels; c += kLanes) {
@@ -63,25 +73,36 @@ int64_t depthwise_unrolled(const DepthwiseArgs& d) {
     CONVLANE_UNROLL
     for (int tap = 0; tap < Kernel * Kernel; ++tap) weight[tap] = load(d.weight + tap * d.channels + c);
     const Vec bias = depthwise_bias(d, c, kLanes);
-    int64_t pixel = 0;
-    for (; pixel + kPixels <= d.pixels; pixel += kPixels)
-      depthwise_run<Kernel, Stride, kPixels>(d, pixel, c, weight, bias, clamp);
-    for (; pixel < d.pixels; ++pixel) depthwise_run<Kernel, Stride, 1>(d, pixel, c, weight, bias, clamp);
+    for (int64_t y = 0; y < d.out_rows; ++y) {
+      int64_t x = 0;
+      for (; x + kPixels <= d.out_width; x += kPixels) {
+        const int64_t first = x * Stride - d.left, last = first + (kPixels - 1) * Stride + Kernel - 1;
+        if (first >= 0 && last < d.width)
+          depthwise_run<Kernel, Stride, kPixels, false>(d, y, x, c, weight, bias, clamp);
+        else
+          depthwise_run<Kernel, Stride, kPixels, true>(d, y, x, c, weight, bias, clamp);
+      }
+      for (; x < d.out_width; ++x) depthwise_run<Kernel, Stride, 1, true>(d, y, x, c, weight, bias, clamp);
+    }
   }
   return c;
 }
 
-// Any filter, stride, dilation and range of taps, from channel `first` on.
-void depthwise_any(const DepthwiseArgs& d, int64_t first) {
+// Any filter, stride and dilation, from channel `begin` on.
+void depthwise_any(const DepthwiseArgs& d, int64_t begin) {
   const Clamp clamp(d.epilogue.activation);
-  for (int64_t pixel = 0; pixel < d.pixels; ++pixel) {
-    for (int64_t c = first; c < d.channels; c += kLanes) {
+  for (int64_t pixel = 0; pixel < d.out_rows * d.out_width; ++pixel) {
+    const float* const* rows = d.rows + pixel / d.out_width * d.stride_h;
+    const int64_t first = pixel % d.out_width * d.stride_w - d.left;
+    for (int64_t c = begin; c < d.channels; c += kLanes) {
       const int lanes = static_cast<int>(d.channels - c < kLanes ? d.channels - c : kLanes);
       Vec sum = depthwise_bias(d, c, lanes);
       for (int64_t r = 0; r < d.kernel_h; ++r) {
-        for (int64_t s = d.tap_begin; s < d.tap_end; ++s) {
-          const Vec x = load(d.rows[r] + (d.column + pixel * d.stride + s * d.dilation) * d.channels + c, lanes);
-          sum = fma(x, load(d.weight + (r * d.kernel_w + s) * d.channels + c, lanes), sum);
+        for (int64_t s = 0; s < d.kernel_w; ++s) {
+          const int64_t column = first + s * d.dilation_w;
+          if (column < 0 || column >= d.width) continue;
+          const Vec value = load(rows[r * d.dilation_h] + column * d.channels + c, lanes);
+          sum = fma(value, load(d.weight + (r * d.kernel_w + s) * d.channels + c, lanes), sum);
         }
       }
       depthwise_store(d, pixel, c, lanes, sum, clamp);
@@ -91,12 +112,11 @@ void depthwise_any(const DepthwiseArgs& d, int64_t first) {
 
 void depthwise(const DepthwiseArgs& d) {
   int64_t done = 0;
-  const bool all_taps = d.tap_begin == 0 && d.tap_end == d.kernel_w;
-  if (all_taps && d.dilation == 1 && d.kernel_h == d.kernel_w) {
-    if (d.kernel_h == 3 && d.stride == 1) done = depthwise_unrolled<3, 1>(d);
-    if (d.kernel_h == 3 && d.stride == 2) done = depthwise_unrolled<3, 2>(d);
-    if (d.kernel_h == 5 && d.stride == 1) done = depthwise_unrolled<5, 1>(d);
-    if (d.kernel_h == 5 && d.stride == 2) done = depthwise_unrolled<5, 2>(d);
+  if (d.dilation_h == 1 && d.dilation_w == 1 && d.kernel_h == d.kernel_w) {
+    if (d.kernel_h == 3 && d.stride_w == 1) done = depthwise_unrolled<3, 1>(d);
+    if (d.kernel_h == 3 && d.stride_w == 2) done = depthwise_unrolled<3, 2>(d);
+    if (d.kernel_h == 5 && d.stride_w == 1) done = depthwise_unrolled<5, 1>(d);
+    if (d.kernel_h == 5 && d.stride_w == 2) done = depthwise_unrolled<5, 2>(d);
   }
   if (done < d.channels) depthwise_any(d, done);
 }

@@ -38,17 +38,16 @@ struct GemmArgs {
   Epilogue epilogue;
 };
 
-// A run of output pixels of one row of a depthwise convolution: dst[p, c] = epilogue(sum over r and s of
-// rows[r][(column + p * stride + s * dilation) * channels + c] * weight[r, s, c]), s in [tap_begin, tap_end).
-// Rows of padding point at zeros; pixels whose window leaves the row at a side come with the taps that are inside.
+// Depthwise convolution of a band of output rows: dst[y, p, c] = epilogue(sum over r, s of
+// rows[y * stride_h + r * dilation_h][column * channels + c] * weight[r, s, c]), column = p * stride_w + s * dilation_w
+// - left. Rows of padding point at zeros; columns outside [0, width) count as zero. dst must not be the residual.
 struct DepthwiseArgs {
-  const float* const* rows;  // kernel_h pointers to input rows
-  int64_t column;            // input column under tap 0 of the first pixel; may be negative
-  int64_t pixels, channels;
-  int64_t kernel_h, kernel_w, stride, dilation;  // horizontal stride and dilation
-  int64_t tap_begin, tap_end;
+  const float* const* rows;  // one pointer per input row under the band
+  int64_t width, left;       // columns of an input row, columns of padding before them
+  int64_t out_rows, out_width, channels;
+  int64_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;
   const float* weight;  // [kernel_h][kernel_w][channels]
-  float* dst;
+  float* dst;           // dense rows of out_width pixels
   Epilogue epilogue;
 };
 
