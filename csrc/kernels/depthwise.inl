@@ -34,9 +34,12 @@ CONVLANE_INLINE Vec depthwise_bias(const DepthwiseArgs& d, int64_t c, int lanes)
   return d.epilogue.bias == nullptr ? zero() : load(d.epilogue.bias + c, lanes);
 }
 
-// `Pixels` outputs of one row and one vector of channels. Sums run over r, then s, as everywhere. With `Edge` the
-// window may leave the row at a side.
-template <int Kernel, int Stride, int Pixels, bool Edge>
+alignas(64) constexpr float kZeros[kLanes] = {};
+
+// `Pixels` outputs of one row and one vector of channels. Sums run over r, then s, as everywhere. The window may leave
+// the row at either side by up to Kernel - 1 columns; those columns are read from zeros, which costs less than a
+// second version of the loop.
+template <int Kernel, int Stride, int Pixels>
 CONVLANE_INLINE void depthwise_run(const DepthwiseArgs& d, int64_t y, int64_t x, int64_t c, const Vec* weight, Vec bias,
                                    Clamp clamp) {
   const int64_t first = x * Stride - d.left;
@@ -45,12 +48,13 @@ CONVLANE_INLINE void depthwise_run(const DepthwiseArgs& d, int64_t y, int64_t x,
   for (int p = 0; p < Pixels; ++p) sum[p] = bias;
   CONVLANE_UNROLL
   for (int r = 0; r < Kernel; ++r) {
-    const float* src = d.rows[y * d.stride_h + r] + c;
+    const float* src = d.rows[y * d.stride_h + r] + first * d.channels + c;
     CONVLANE_UNROLL
-    for (int i = 0; i < (Pixels - 1) * Stride + Kernel; ++i) {
-      const int64_t column = first + i;
-      const bool inside = !Edge || (column >= 0 && column < d.width);
-      const Vec value = inside ? load(src + column * d.channels) : zero();
+    for (int i = 0; i < (Pixels - 1) * Stride + Kernel; ++i, src += d.channels) {
+      const float* from = src;
+      if (i < Kernel - 1) from = first + i >= 0 ? from : kZeros;
+      if (i > (Pixels - 1) * Stride) from = first + i < d.width ? from : kZeros;
+      const Vec value = in_register(load(from));
       CONVLANE_UNROLL
       for (int p = 0; p < Pixels; ++p) {
         const int s = i - p * Stride;
@@ -58,8 +62,15 @@ CONVLANE_INLINE void depthwise_run(const DepthwiseArgs& d, int64_t y, int64_t x,
       }
     }
   }
-  CONVLANE_UNROLL
-  for (int p = 0; p < Pixels; ++p) depthwise_store(d, y * d.out_width + x + p, c, kLanes, sum[p], clamp);
+  const int64_t pixel = y * d.out_width + x;
+  if (d.epilogue.residual == nullptr && is_clamp(d.epilogue.activation)) {
+    float* to = d.dst + pixel * d.channels + c;
+    CONVLANE_UNROLL
+    for (int p = 0; p < Pixels; ++p, to += d.channels) store(to, clamp(sum[p]));
+  } else {
+    CONVLANE_UNROLL
+    for (int p = 0; p < Pixels; ++p) depthwise_store(d, pixel + p, c, kLanes, sum[p], clamp);
+  }
 }
 
 // Whole vectors of channels; returns where they end.
@@ -74,15 +85,15 @@ int64_t depthwise_unrolled(const DepthwiseArgs& d) {
     for (int tap = 0; tap < Kernel * Kernel; ++tap) weight[tap] = load(d.weight + tap * d.channels + c);
     const Vec bias = depthwise_bias(d, c, kLanes);
     for (int64_t y = 0; y < d.out_rows; ++y) {
-      int64_t x = 0;
-      for (; x + kPixels <= d.out_width; x += kPixels) {
-        const int64_t first = x * Stride - d.left, last = first + (kPixels - 1) * Stride + Kernel - 1;
-        if (first >= 0 && last < d.width)
-          depthwise_run<Kernel, Stride, kPixels, false>(d, y, x, c, weight, bias, clamp);
+      for (int64_t x = 0; x < d.out_width;) {
+        const int64_t first = x * Stride - d.left, beyond = first + (kPixels - 1) * Stride + Kernel - d.width;
+        const bool whole = x + kPixels <= d.out_width && first > -Kernel && beyond < Kernel;
+        if (whole)
+          depthwise_run<Kernel, Stride, kPixels>(d, y, x, c, weight, bias, clamp);
         else
-          depthwise_run<Kernel, Stride, kPixels, true>(d, y, x, c, weight, bias, clamp);
+          depthwise_run<Kernel, Stride, 1>(d, y, x, c, weight, bias, clamp);
+        x += whole ? kPixels : 1;
       }
-      for (; x < d.out_width; ++x) depthwise_run<Kernel, Stride, 1, true>(d, y, x, c, weight, bias, clamp);
     }
   }
   return c;

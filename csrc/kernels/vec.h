@@ -189,6 +189,15 @@ CONVLANE_INLINE IntVec shift_right(IntVec a) {
 
 CONVLANE_INLINE Vec zero() { return broadcast(0.0f); }
 
+// Keeps a loaded value in a register. GCC otherwise folds the load into each of its uses, and a kernel that lives on
+// loading once and using often becomes bound by its loads.
+CONVLANE_INLINE Vec in_register(Vec a) {
+#if defined(__x86_64__)
+  asm("" : "+v"(a));
+#endif
+  return a;
+}
+
 // NaN when either operand is: whichever order of operands kept the NaN survives the bitwise or, because a NaN's
 // exponent is all ones and the mantissas only gain bits. Equal operands are unchanged.
 CONVLANE_INLINE Vec max_or_nan(Vec a, Vec b) { return bit_or(max(a, b), max(b, a)); }
