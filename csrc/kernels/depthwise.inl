@@ -37,8 +37,8 @@ CONVLANE_INLINE Vec depthwise_bias(const DepthwiseArgs& d, int64_t c, int lanes)
 alignas(64) constexpr float kZeros[kLanes] = {};
 
 // `Pixels` outputs of one row and one vector of channels. Sums run over r, then s, as everywhere. The window may leave
-// the row at either side by up to Kernel - 1 columns; those columns are read from zeros, which costs less than a
-// second version of the loop.
+// the row at either side by up to Kernel - 1 columns (a single pixel's, by any number); those columns are read from
+// zeros, which costs less than a second version of the loop.
 template <int Kernel, int Stride, int Pixels>
 CONVLANE_INLINE void depthwise_run(const DepthwiseArgs& d, int64_t y, int64_t x, int64_t c, const Vec* weight, Vec bias,
                                    Clamp clamp) {
@@ -52,8 +52,8 @@ CONVLANE_INLINE void depthwise_run(const DepthwiseArgs& d, int64_t y, int64_t x,
     CONVLANE_UNROLL
     for (int i = 0; i < (Pixels - 1) * Stride + Kernel; ++i, src += d.channels) {
       const float* from = src;
-      if (i < Kernel - 1) from = first + i >= 0 ? from : kZeros;
-      if (i > (Pixels - 1) * Stride) from = first + i < d.width ? from : kZeros;
+      if (i < Kernel - 1 || Pixels == 1) from = first + i >= 0 ? from : kZeros;
+      if (i > (Pixels - 1) * Stride || Pixels == 1) from = first + i < d.width ? from : kZeros;
       const Vec value = in_register(load(from));
       CONVLANE_UNROLL
       for (int p = 0; p < Pixels; ++p) {

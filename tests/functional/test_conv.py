@@ -105,9 +105,10 @@ def test_geometry(rng, kernel, stride, dilation, groups):
 @pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [(5, 5), (7, 7), (6, 23), (20, 11)])
-def test_depthwise_kernels(rng, isa, kernel, stride, size):
+@pytest.mark.parametrize("padding", ["none", "half", "more than the kernel"])
+def test_depthwise_kernels(rng, isa, kernel, stride, size, padding):
     c = _core.tile_sizes()["lanes"] * 2 + 3
-    p = kernel // 2
+    p = {"none": 0, "half": kernel // 2, "more than the kernel": kernel + 1}[padding]
     check_all(rng, (1, c, *size), (c, 1, kernel, kernel), (stride, stride), (p, p, p, p), groups=c)
 
 
