@@ -37,8 +37,10 @@ class OptionalVector {
 };
 
 void bind_conv2d(py::module_& m);
+void bind_elementwise(py::module_& m);
 void bind_layout(py::module_& m);
 void bind_linear(py::module_& m);
+void bind_norm(py::module_& m);
 void bind_runtime(py::module_& m);
 
 }  // namespace convlane

@@ -1,5 +1,6 @@
-// Layout conversions.
+// Layout conversions, concatenation and padding.
 #include "bindings/arrays.h"
+#include "ops/shape.h"
 
 namespace convlane {
 
@@ -26,6 +27,30 @@ void bind_layout(py::module_& m) {
         return dst;
       },
       py::arg("input"));
+  m.def(
+      "cat",
+      [](const std::vector<py::array>& tensors, int64_t dim, const Shape4& shape) {
+        std::vector<ImageView> images;
+        for (const py::array& tensor : tensors) images.push_back(image_view(tensor, "tensors"));
+        py::array dst = new_image(shape);
+        float* to = data_of(dst);
+        py::gil_scoped_release release;
+        run_cat(images, dim, shape, to);
+        return dst;
+      },
+      py::arg("tensors"), py::arg("dim"), py::arg("shape"));
+  m.def(
+      "pad",
+      [](const py::array& input, const Shape4& pad) {
+        const ImageView src = image_view(input, "input");
+        const Pads pads{pad[0], pad[1], pad[2], pad[3]};
+        py::array dst = new_image(pad_shape(src.shape, pads));
+        float* to = data_of(dst);
+        py::gil_scoped_release release;
+        run_pad(src, pads, to);
+        return dst;
+      },
+      py::arg("input"), py::arg("pad"));
 }
 
 }  // namespace convlane

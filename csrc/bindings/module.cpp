@@ -7,4 +7,6 @@ PYBIND11_MODULE(_core, m) {
   convlane::bind_layout(m);
   convlane::bind_conv2d(m);
   convlane::bind_linear(m);
+  convlane::bind_elementwise(m);
+  convlane::bind_norm(m);
 }

@@ -29,12 +29,15 @@ CONVLANE_INLINE Vec exp(Vec x) {
   return mul(mul(p, low), high);
 }
 
+// With z = e^-|x|, 1 / (1 + z) or z / (1 + z): no overflow, and results reach the denormals at the far end.
 CONVLANE_INLINE Vec sigmoid(Vec x) {
   const Vec one = broadcast(1.0f);
-  return div(one, add(one, exp(sub(zero(), x))));
+  const Vec z = exp(sub(zero(), abs(x)));
+  return div(select(greater(zero(), x), z, one), add(one, z));
 }
 
-// Cephes' tanhf: an odd polynomial below 0.625, where 1 - 2 / (e^2x + 1) would cancel.
+// Cephes' tanhf: an odd polynomial below 0.625, where 1 - 2 / (e^2x + 1) would cancel; x itself (and so -0.0) where
+// the cubic term is below half a unit in the last place.
 CONVLANE_INLINE Vec tanh(Vec x) {
   const Vec one = broadcast(1.0f), two = broadcast(2.0f);
   const Vec square = mul(x, x);
@@ -45,7 +48,8 @@ CONVLANE_INLINE Vec tanh(Vec x) {
   p = fma(p, square, broadcast(-3.33332819422e-1f));
   const Vec small = fma(mul(p, square), x, x);
   const Vec large = sub(one, div(two, add(exp(mul(two, x)), one)));
-  return select(greater(abs(x), broadcast(0.625f)), large, small);
+  const Vec size = abs(x);
+  return select(greater(size, broadcast(0.625f)), large, select(greater(size, broadcast(1e-4f)), small, x));
 }
 
 CONVLANE_INLINE Vec hardswish(Vec x) {

@@ -3,9 +3,12 @@
 
 #include "kernels/activation.inl"
 #include "kernels/depthwise.inl"
+#include "kernels/elementwise.inl"
 #include "kernels/gemm.inl"
 #include "kernels/layout.inl"
+#include "kernels/norm.inl"
 #include "kernels/peak.inl"
+#include "kernels/softmax.inl"
 #include "kernels/table.h"
 #include "kernels/vec.h"
 
@@ -20,6 +23,12 @@ void fill(KernelTable& table) {
   table.depthwise = depthwise;
   table.transpose = transpose;
   table.activate = activate;
+  table.add = add_arrays;
+  table.multiply = multiply_arrays;
+  table.scale_shift = scale_shift;
+  table.softmax = softmax;
+  table.moments = moments;
+  table.local_response = local_response;
   table.fma_peak = fma_peak;
   table.read_all = read_all;
 }

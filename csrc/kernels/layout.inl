@@ -7,24 +7,39 @@
 namespace convlane {
 namespace {
 
-// Square blocks that touch whole cache lines on both sides; the compiler turns the inner block into shuffles or
-// scalar moves, and at 16 x 16 floats both sides stay in the first-level cache.
+// kLanes rows by 4 columns in registers: every quad holds rows of its own, so that 4x4 transposes within quads leave
+// kLanes consecutive rows of one column in each vector.
+CONVLANE_INLINE void transpose_tile(const float* src, int64_t src_stride, float* dst, int64_t dst_stride) {
+  const Vec a = load_quads(src, 4 * src_stride), b = load_quads(src + src_stride, 4 * src_stride);
+  const Vec c = load_quads(src + 2 * src_stride, 4 * src_stride), d = load_quads(src + 3 * src_stride, 4 * src_stride);
+  const Vec ac_low = interleave_low(a, c), ac_high = interleave_high(a, c);
+  const Vec bd_low = interleave_low(b, d), bd_high = interleave_high(b, d);
+  store(dst, interleave_low(ac_low, bd_low));
+  store(dst + dst_stride, interleave_high(ac_low, bd_low));
+  store(dst + 2 * dst_stride, interleave_low(ac_high, bd_high));
+  store(dst + 3 * dst_stride, interleave_high(ac_high, bd_high));
+}
+
+void transpose_edge(const float* src, int64_t src_stride, float* dst, int64_t dst_stride, int64_t rows,
+                    int64_t columns) {
+  for (int64_t j = 0; j < columns; ++j)
+    for (int64_t i = 0; i < rows; ++i) dst[j * dst_stride + i] = src[i * src_stride + j];
+}
+
+// Square blocks of one cache line a side, so that both sides use each line whole while it is in the first-level cache.
 void transpose(const float* src, int64_t src_stride, float* dst, int64_t dst_stride, int64_t rows, int64_t columns) {
   constexpr int64_t kBlock = 16;
-  for (int64_t j0 = 0; j0 < columns; j0 += kBlock) {
-    const int64_t j1 = j0 + kBlock < columns ? j0 + kBlock : columns;
-    for (int64_t i0 = 0; i0 < rows; i0 += kBlock) {
-      const int64_t i1 = i0 + kBlock < rows ? i0 + kBlock : rows;
-      if (i1 - i0 == kBlock && j1 - j0 == kBlock) {
-        for (int64_t j = 0; j < kBlock; ++j)
-          for (int64_t i = 0; i < kBlock; ++i)
-            dst[(j0 + j) * dst_stride + i0 + i] = src[(i0 + i) * src_stride + j0 + j];
-      } else {
-        for (int64_t j = j0; j < j1; ++j)
-          for (int64_t i = i0; i < i1; ++i) dst[j * dst_stride + i] = src[i * src_stride + j];
-      }
-    }
-  }
+  static_assert(kBlock % kLanes == 0, "a block is made of whole tiles");
+  const int64_t whole_rows = rows - rows % kBlock, whole_columns = columns - columns % kBlock;
+  for (int64_t j0 = 0; j0 < whole_columns; j0 += kBlock)
+    for (int64_t i0 = 0; i0 < whole_rows; i0 += kBlock)
+      for (int64_t i = i0; i < i0 + kBlock; i += kLanes)
+        for (int64_t j = j0; j < j0 + kBlock; j += 4)
+          transpose_tile(src + i * src_stride + j, src_stride, dst + j * dst_stride + i, dst_stride);
+  transpose_edge(src + whole_rows * src_stride, src_stride, dst + whole_rows, dst_stride, rows - whole_rows,
+                 whole_columns);
+  transpose_edge(src + whole_columns, src_stride, dst + whole_columns * dst_stride, dst_stride, rows,
+                 columns - whole_columns);
 }
 
 }  // namespace

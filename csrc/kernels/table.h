@@ -51,6 +51,14 @@ struct DepthwiseArgs {
   Epilogue epilogue;
 };
 
+// Local response normalisation of pixels: dst = src / (k + alpha * sum of squares over the window)^beta.
+struct LocalResponseArgs {
+  int64_t channels;
+  int64_t before, after;  // channels of the window on either side of the one it belongs to
+  float alpha, beta, k;
+  float* scratch;  // before + channels + after + lanes floats
+};
+
 struct KernelTable {
   Isa isa;
   int lanes;   // floats per vector
@@ -62,6 +70,16 @@ struct KernelTable {
   void (*transpose)(const float* src, int64_t src_stride, float* dst, int64_t dst_stride, int64_t rows,
                     int64_t columns);
   void (*activate)(const float* src, float* dst, int64_t count, Activation activation, float slope);
+  void (*add)(const float* a, const float* b, float* dst, int64_t count, Activation activation, float slope);
+  void (*multiply)(const float* a, const float* b, float* dst, int64_t count);
+  // dst[r, c] = src[r, c] * scale[c] + shift[c], shift may be null
+  void (*scale_shift)(const float* src, const float* scale, const float* shift, float* dst, int64_t rows,
+                      int64_t channels);
+  // Of every row; with `log`, its logarithm.
+  void (*softmax)(const float* src, float* dst, int64_t rows, int64_t channels, bool log);
+  // Of every channel over at least one row: the mean, and the sum of squared deviations from it.
+  void (*moments)(const float* src, int64_t rows, int64_t channels, double* mean, double* squares);
+  void (*local_response)(const float* src, float* dst, int64_t rows, const LocalResponseArgs&);
   // Independent multiply-adds in registers; returns how many floating-point operations were done.
   double (*fma_peak)(int64_t iterations);
   // Loads every float once; returns their sum, so that the loads cannot be left out.

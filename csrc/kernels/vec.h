@@ -5,6 +5,9 @@
 // copies would run AVX-512 on a CPU without it.
 //
 // max and min follow x86: when either operand is NaN they return the second one. So max(low, x) keeps x's NaN.
+//
+// A vector is a row of quads of four floats: load_quads(p, stride) reads quad q from p + q * stride, and
+// interleave_low (high) gives in each quad a0 b0 a1 b1 (a2 b2 a3 b3).
 #pragma once
 
 #include <cstdint>
@@ -75,6 +78,14 @@ CONVLANE_INLINE IntVec shift_right(IntVec a) {
 }
 CONVLANE_INLINE Vec as_float(IntVec a) { return _mm512_castsi512_ps(a); }
 CONVLANE_INLINE IntVec as_int(Vec a) { return _mm512_castps_si512(a); }
+CONVLANE_INLINE Vec load_quads(const float* p, int64_t stride) {
+  const Vec first = _mm512_zextps128_ps512(_mm_loadu_ps(p));
+  const Vec two = _mm512_insertf32x4(first, _mm_loadu_ps(p + stride), 1);
+  const Vec three = _mm512_insertf32x4(two, _mm_loadu_ps(p + 2 * stride), 2);
+  return _mm512_insertf32x4(three, _mm_loadu_ps(p + 3 * stride), 3);
+}
+CONVLANE_INLINE Vec interleave_low(Vec a, Vec b) { return _mm512_unpacklo_ps(a, b); }
+CONVLANE_INLINE Vec interleave_high(Vec a, Vec b) { return _mm512_unpackhi_ps(a, b); }
 
 #elif defined(CONVLANE_VEC_AVX2)
 
@@ -125,6 +136,11 @@ CONVLANE_INLINE IntVec shift_right(IntVec a) {
 }
 CONVLANE_INLINE Vec as_float(IntVec a) { return _mm256_castsi256_ps(a); }
 CONVLANE_INLINE IntVec as_int(Vec a) { return _mm256_castps_si256(a); }
+CONVLANE_INLINE Vec load_quads(const float* p, int64_t stride) {
+  return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + stride), 1);
+}
+CONVLANE_INLINE Vec interleave_low(Vec a, Vec b) { return _mm256_unpacklo_ps(a, b); }
+CONVLANE_INLINE Vec interleave_high(Vec a, Vec b) { return _mm256_unpackhi_ps(a, b); }
 
 #else  // GNU vectors of 16 bytes: SSE2 on x86-64, NEON on ARM, plain code elsewhere
 
@@ -184,6 +200,10 @@ template <int Bits>
 CONVLANE_INLINE IntVec shift_right(IntVec a) {
   return a >> Bits;
 }
+
+CONVLANE_INLINE Vec load_quads(const float* p, int64_t) { return load(p); }
+CONVLANE_INLINE Vec interleave_low(Vec a, Vec b) { return Vec{a[0], b[0], a[1], b[1]}; }
+CONVLANE_INLINE Vec interleave_high(Vec a, Vec b) { return Vec{a[2], b[2], a[3], b[3]}; }
 
 #endif
 

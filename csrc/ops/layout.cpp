@@ -1,4 +1,4 @@
-// Conversions between layouts: whole-image transposes where the memory allows it, element by element elsewhere.
+// Copies between layouts: runs of floats or transposes where the memory allows it, element by element elsewhere.
 #include "kernels/table.h"
 #include "ops/parallel.h"
 #include "ops/view.h"
@@ -6,28 +6,34 @@
 namespace convlane {
 namespace {
 
-// Dense in H and W with unit stride along W: one plane is a row of the channel-by-pixel matrix.
-bool has_dense_planes(const ImageView& v) {
-  return (v.shape[3] == 1 || v.strides[3] == 1) && (v.shape[2] == 1 || v.strides[2] == v.shape[3]);
+void copy_runs(const float* src, int64_t src_stride, float* dst, int64_t dst_stride, int64_t runs, int64_t length) {
+  if (src_stride == length && dst_stride == length) {
+    std::copy_n(src, runs * length, dst);
+    return;
+  }
+  for (int64_t i = 0; i < runs; ++i) std::copy_n(src + i * src_stride, length, dst + i * dst_stride);
 }
 
-// Dense pixels: channels have unit stride and pixels follow each other.
-bool has_dense_pixels(const ImageView& v) {
-  const int64_t pixel = v.strides[3];
-  return (v.shape[1] == 1 || v.strides[1] == 1) && (v.shape[2] == 1 || v.strides[2] == pixel * v.shape[3]);
-}
+// A matrix of pixels by channels between any two layouts of it.
+struct PixelStrides {
+  int64_t pixel, channel;
+};
 
-// Splits the columns of one transpose per image over the threads.
-template <class Transpose>
-void for_column_blocks(int64_t images, int64_t columns, int64_t work, const Transpose& transpose) {
-  constexpr int64_t kBlock = 256;
-  const int64_t blocks = ceil_div(columns, kBlock);
-  parallel_for(images * blocks, threads_for(work), [&](int64_t begin, int64_t end, int) noexcept {
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t first = task % blocks * kBlock;
-      transpose(task / blocks, first, std::min(kBlock, columns - first));
-    }
-  });
+void copy_pixels(const KernelTable& kernels, const float* src, PixelStrides from, float* dst, PixelStrides to,
+                 int64_t pixels, int64_t channels) noexcept {
+  if (from.pixel == 1 && to.pixel == 1) {
+    copy_runs(src, from.channel, dst, to.channel, channels, pixels);
+  } else if (from.channel == 1 && to.channel == 1) {
+    copy_runs(src, from.pixel, dst, to.pixel, pixels, channels);
+  } else if (from.pixel == 1 && to.channel == 1) {
+    kernels.transpose(src, from.channel, dst, to.pixel, channels, pixels);
+  } else if (from.channel == 1 && to.pixel == 1) {
+    kernels.transpose(src, from.pixel, dst, to.channel, pixels, channels);
+  } else {
+    for (int64_t p = 0; p < pixels; ++p)
+      for (int64_t c = 0; c < channels; ++c)
+        dst[p * to.pixel + c * to.channel] = src[p * from.pixel + c * from.channel];
+  }
 }
 
 }  // namespace
@@ -55,46 +61,45 @@ ChannelsLast::ChannelsLast(const ImageView& src) : view_(src) {
   view_ = channels_last_view(copy_.get(), src.shape);
 }
 
-void copy_to_channels_last(const ImageView& src, float* dst) {
-  const auto [n, c, h, w] = src.shape;
-  const int64_t pixels = h * w;
-  if (has_dense_planes(src) && c >= 4) {
-    const auto transpose = active_table().transpose;
-    for_column_blocks(n, pixels, src.count(), [&](int64_t image, int64_t first, int64_t count) noexcept {
-      transpose(src.data + image * src.strides[0] + first, src.strides[1], dst + (image * pixels + first) * c, c, c,
-                count);
-    });
-    return;
+void copy_image(const ImageView& src, float* dst, const Shape4& strides) {
+  if (src.count() == 0) return;
+  auto [images, channels, height, width] = src.shape;
+  PixelStrides from{src.strides[3], src.strides[1]}, to{strides[3], strides[1]};
+  if (channels == 1) from.channel = to.channel = 1;
+  if (width == 1) {
+    from.pixel = src.strides[2];
+    to.pixel = strides[2];
   }
-  parallel_for(n * h, threads_for(src.count()), [&, c = c, h = h, w = w](int64_t begin, int64_t end, int) noexcept {
-    for (int64_t row = begin; row < end; ++row) {
-      const float* from = src.data + row / h * src.strides[0] + row % h * src.strides[2];
-      float* to = dst + row * w * c;
-      for (int64_t x = 0; x < w; ++x)
-        for (int64_t i = 0; i < c; ++i) *to++ = from[x * src.strides[3] + i * src.strides[1]];
+  if (width == 1 || (src.strides[2] == width * from.pixel && strides[2] == width * to.pixel)) {
+    width *= height;
+    height = 1;
+  }
+  constexpr int64_t kBlock = 256;  // pixels
+  const int64_t blocks = ceil_div(width, kBlock), rows = height, pixels = width, depth = channels;
+  const KernelTable& kernels = active_table();
+  parallel_for(images * rows * blocks, threads_for(src.count()), [&](int64_t begin, int64_t end, int) noexcept {
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t first = task % blocks * kBlock, row = task / blocks % rows, image = task / blocks / rows;
+      copy_pixels(kernels, src.data + image * src.strides[0] + row * src.strides[2] + first * from.pixel, from,
+                  dst + image * strides[0] + row * strides[2] + first * to.pixel, to, std::min(kBlock, pixels - first),
+                  depth);
     }
   });
 }
 
+void copy_to_channels_last(const ImageView& src, float* dst) {
+  copy_image(src, dst, channels_last_view(dst, src.shape).strides);
+}
+
 void copy_to_nchw(const ImageView& src, float* dst) {
-  const auto [n, c, h, w] = src.shape;
-  const int64_t pixels = h * w;
-  if (has_dense_pixels(src) && c >= 4) {
-    const auto transpose = active_table().transpose;
-    for_column_blocks(n, c, src.count(), [&, c = c](int64_t image, int64_t first, int64_t count) noexcept {
-      transpose(src.data + image * src.strides[0] + first, src.strides[3], dst + (image * c + first) * pixels, pixels,
-                pixels, count);
-    });
-    return;
-  }
-  parallel_for(n * c, threads_for(src.count()), [&, c = c, h = h, w = w](int64_t begin, int64_t end, int) noexcept {
-    for (int64_t plane = begin; plane < end; ++plane) {
-      const float* from = src.data + plane / c * src.strides[0] + plane % c * src.strides[1];
-      float* to = dst + plane * h * w;
-      for (int64_t y = 0; y < h; ++y)
-        for (int64_t x = 0; x < w; ++x) *to++ = from[y * src.strides[2] + x * src.strides[3]];
-    }
-  });
+  const int64_t c = src.shape[1], h = src.shape[2], w = src.shape[3];
+  copy_image(src, dst, {c * h * w, h * w, w, 1});
+}
+
+const float* channels_last_or_into(const ImageView& src, float* dst) {
+  if (src.is_channels_last()) return src.data;
+  copy_to_channels_last(src, dst);
+  return dst;
 }
 
 }  // namespace convlane

@@ -26,6 +26,8 @@ struct ImageView {
   Shape4 strides;  // floats; any sign, 0 where broadcast
 
   int64_t count() const { return shape[0] * shape[1] * shape[2] * shape[3]; }
+  // 0 when there is no channel: a view without memory may have any height and width, too many to loop over.
+  int64_t pixels() const { return shape[1] == 0 ? 0 : shape[0] * shape[2] * shape[3]; }
   bool is_channels_last() const;
 };
 
@@ -46,8 +48,15 @@ class ChannelsLast {
   ImageView view_;
 };
 
+// Writes a view to the same image elsewhere, with any strides.
+void copy_image(const ImageView& src, float* dst, const Shape4& strides);
+
 // Writes any view into a dense channels-last or NCHW buffer.
 void copy_to_channels_last(const ImageView& src, float* dst);
 void copy_to_nchw(const ImageView& src, float* dst);
+
+// Where to read the view as a dense channels-last buffer: its own memory when it is one, else the copy written to
+// `dst`, on which an element-wise operation then works in place.
+const float* channels_last_or_into(const ImageView& src, float* dst);
 
 }  // namespace convlane

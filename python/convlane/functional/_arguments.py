@@ -51,6 +51,26 @@ def as_int(value: Any, op: str, name: str) -> int:
     return number
 
 
+def as_float(value: Any, op: str, name: str) -> float:
+    """Return a Python float, refusing what only looks like a number (strings, arrays)."""
+    if not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{op}: {name} must be a number, got {value!r}")
+    return float(value)
+
+
+def as_dim(value: Any, op: str, ndim: int, name: str = "dim") -> int:
+    """Return the index of a dimension, counted from the end when it is negative."""
+    dim = as_int(value, op, name)
+    if not -ndim <= dim < ndim:
+        raise ValueError(f"{op}: {name}={dim} is out of range for {ndim} dimensions")
+    return dim % ndim
+
+
+def as_flat_image(array: Array) -> Array:
+    """View any array that is no image as one, for element-wise kernels; copies where it is not C-contiguous."""
+    return np.ascontiguousarray(array).reshape(1, array.size, 1, 1)
+
+
 def as_pair(value: Any, op: str, name: str) -> Pair:
     """Return (height, width) from an integer or a pair of them."""
     if type(value) is int and -_LARGEST < value < _LARGEST:

@@ -1,0 +1,21 @@
+// Element-wise operations on dense arrays of one layout, and scaling of channels. Everywhere dst may be a source.
+#pragma once
+
+#include "kernels/table.h"
+#include "ops/view.h"
+
+namespace convlane {
+
+// dst = activation(a + b)
+void run_add(const float* a, const float* b, float* dst, int64_t count, Activation activation, float slope);
+
+void run_multiply(const float* a, const float* b, float* dst, int64_t count);
+
+// Channels-last images times one factor per channel; `factor_stride` floats lie between the factors of two images
+// (0 when they share them).
+void run_scale(const ImageView& src, const float* factor, int64_t factor_stride, float* dst);
+
+// Softmax of each row, or its logarithm.
+void run_softmax(const float* src, float* dst, int64_t rows, int64_t channels, bool log);
+
+}  // namespace convlane

@@ -1,0 +1,51 @@
+#include "ops/shape.h"
+
+#include "ops/parallel.h"
+
+namespace convlane {
+
+void run_cat(const std::vector<ImageView>& images, int64_t dim, const Shape4& shape, float* dst) {
+  if (dim < 0 || dim > 3) throw std::invalid_argument("cat: dim is out of range");
+  const Shape4 strides = channels_last_view(dst, shape).strides;
+  int64_t at = 0;
+  for (const ImageView& image : images) {
+    Shape4 expected = shape;
+    expected[dim] = image.shape[dim];
+    if (image.shape != expected || image.shape[dim] > shape[dim] - at)
+      throw std::invalid_argument("cat: " + to_string(image.shape) + " does not fit into " + to_string(shape));
+    copy_image(image, dst + at * strides[dim], strides);
+    at += image.shape[dim];
+  }
+  if (at != shape[dim]) throw std::invalid_argument("cat: the arrays do not fill " + to_string(shape));
+}
+
+Shape4 pad_shape(const Shape4& shape, const Pads& pads) {
+  for (int64_t side : {pads.left, pads.right, pads.top, pads.bottom})
+    if (side < 0) throw std::invalid_argument("pad: sides must not be negative, got " + std::to_string(side));
+  return {shape[0], shape[1], checked_add(shape[2], checked_add(pads.top, pads.bottom)),
+          checked_add(shape[3], checked_add(pads.left, pads.right))};
+}
+
+void run_pad(const ImageView& src, const Pads& pads, float* dst) {
+  const Shape4 shape = pad_shape(src.shape, pads);
+  const int64_t channels = shape[1], height = shape[2], row_size = shape[3] * channels;
+  if (shape[0] * row_size == 0) return;
+  const int64_t left = pads.left * channels, right = pads.right * channels;
+  parallel_for(shape[0] * height, threads_for(shape[0] * height * row_size),
+               [&](int64_t begin, int64_t end, int) noexcept {
+                 for (int64_t row = begin; row < end; ++row) {
+                   float* to = dst + row * row_size;
+                   const int64_t y = row % height;
+                   if (y < pads.top || y >= height - pads.bottom) {
+                     std::fill_n(to, row_size, 0.0f);
+                   } else {
+                     std::fill_n(to, left, 0.0f);
+                     std::fill_n(to + row_size - right, right, 0.0f);
+                   }
+                 }
+               });
+  const Shape4 strides = channels_last_view(dst, shape).strides;
+  copy_image(src, dst + pads.top * strides[2] + left, strides);
+}
+
+}  // namespace convlane

@@ -1,0 +1,254 @@
+"""Activations, softmax and dropout."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from convlane import _core
+from convlane.functional._arguments import Array, as_array, as_dim, as_flat_image, as_float
+from convlane.functional._op import op, same_shape
+from convlane.functional.elementwise import mul
+from convlane.functional.shape import channels_last
+
+_default_rng = np.random.default_rng()
+
+
+@op(shape=same_shape)
+def relu(input: Array) -> Array:
+    """Clamp below at zero: ``max(0, x)``. NaN stays NaN and -0.0 stays -0.0.
+
+    Parameters
+    ----------
+    input
+        float32, any shape and strides.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, the shape of `input`; channels last in memory where that has four dimensions, else C-contiguous.
+
+    Raises
+    ------
+    TypeError
+        If `input` is not a float32 array.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import relu
+    >>> relu(np.array([-1, 2], np.float32))
+    array([0., 2.], dtype=float32)
+    """
+    return _activate(input, "relu")
+
+
+@op(shape=same_shape)
+def relu6(input: Array) -> Array:
+    """Clamp between zero and six; otherwise as `relu`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import relu6
+    >>> relu6(np.array([-1, 2, 8], np.float32))
+    array([0., 2., 6.], dtype=float32)
+    """
+    return _activate(input, "relu6")
+
+
+@op(shape=same_shape)
+def leaky_relu(input: Array, negative_slope: float = 0.01) -> Array:
+    """Multiply what is below zero by `negative_slope`; otherwise as `relu`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import leaky_relu
+    >>> leaky_relu(np.array([-1, 2], np.float32), 0.5)
+    array([-0.5,  2. ], dtype=float32)
+    """
+    return _activate(input, "leaky_relu", as_float(negative_slope, "leaky_relu", "negative_slope"))
+
+
+@op(shape=same_shape)
+def silu(input: Array) -> Array:
+    """Multiply by the own sigmoid: ``x / (1 + exp(-x))``, also known as swish; shapes as in `relu`.
+
+    Within 4 units in the last place where ``exp(x)`` is a normal number, that is above -87.3; below, the absolute
+    error stays under 2e-43.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import silu
+    >>> silu(np.array([0, 20], np.float32))
+    array([ 0., 20.], dtype=float32)
+    """
+    return _activate(input, "silu")
+
+
+@op(shape=same_shape)
+def hardswish(input: Array) -> Array:
+    """Multiply by a piecewise linear sigmoid: ``x * min(max(x + 3, 0), 6) / 6`` (MobileNet v3); shapes as in `relu`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import hardswish
+    >>> hardswish(np.array([-4, 0, 4], np.float32))
+    array([-0.,  0.,  4.], dtype=float32)
+    """
+    return _activate(input, "hardswish")
+
+
+@op(shape=same_shape)
+def sigmoid(input: Array) -> Array:
+    """Compute ``1 / (1 + exp(-x))`` within 3 units in the last place; shapes as in `relu`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import sigmoid
+    >>> sigmoid(np.array([-np.inf, 0, np.inf], np.float32))
+    array([0. , 0.5, 1. ], dtype=float32)
+    """
+    return _activate(input, "sigmoid")
+
+
+@op(shape=same_shape)
+def tanh(input: Array) -> Array:
+    """Compute the hyperbolic tangent within 3 units in the last place; shapes as in `relu`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import tanh
+    >>> tanh(np.array([-np.inf, 0, np.inf], np.float32))
+    array([-1.,  0.,  1.], dtype=float32)
+    """
+    return _activate(input, "tanh")
+
+
+@op(shape=same_shape)
+def softmax(input: Array, dim: int) -> Array:
+    """Turn scores along `dim` into probabilities: ``exp(x) / sum(exp(x))``.
+
+    The largest score is subtracted first, so that large ones do not overflow. Rows that hold a NaN, +inf, or nothing
+    but -inf become NaN. Over the channels of an image and over the last dimension of other arrays nothing is copied;
+    any other dimension is moved to the end and back.
+
+    Parameters
+    ----------
+    input
+        float32, any shape.
+    dim
+        The dimension that sums to one; negative numbers count from the end.
+
+    Returns
+    -------
+    numpy.ndarray
+        As in `relu`.
+
+    Raises
+    ------
+    TypeError
+        If `input` is not a float32 array or `dim` not an integer.
+    ValueError
+        If `dim` is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import softmax
+    >>> softmax(np.array([[1e4, 0], [1, 1]], np.float32), dim=1)
+    array([[1. , 0. ],
+           [0.5, 0.5]], dtype=float32)
+    """
+    return _softmax(input, dim, "softmax")
+
+
+@op(shape=same_shape)
+def log_softmax(input: Array, dim: int) -> Array:
+    """Compute the logarithm of `softmax`, without taking the logarithm of small probabilities.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import log_softmax
+    >>> log_softmax(np.array([1000, 0], np.float32), dim=0)
+    array([    0., -1000.], dtype=float32)
+    """
+    return _softmax(input, dim, "log_softmax")
+
+
+@op(shape=same_shape)
+def dropout(input: Array, p: float = 0.5, training: bool = True, *, rng: np.random.Generator | None = None) -> Array:
+    """Zero each value with probability `p` and divide the others by ``1 - p``; nothing when not training.
+
+    Parameters
+    ----------
+    input
+        float32, any shape.
+    p
+        Between 0 and 1.
+    training
+        Where false, `input` is returned itself.
+    rng
+        Where the random numbers come from; a generator of this module, seeded by the system, where none is given.
+
+    Returns
+    -------
+    numpy.ndarray
+        As in `relu`.
+
+    Raises
+    ------
+    TypeError
+        If `input` is not a float32 array.
+    ValueError
+        If `p` is not between 0 and 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import dropout
+    >>> sorted({float(y) for y in dropout(np.ones(100, np.float32), 0.5)})
+    [0.0, 2.0]
+
+    References
+    ----------
+    Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 15, 2014.
+    """
+    x = as_array(input, "dropout", "input")
+    p = as_float(p, "dropout", "p")
+    if not 0 <= p <= 1:
+        raise ValueError(f"dropout: p must be between 0 and 1, got {p}")
+    if not training or p == 0:
+        return x
+    images = x.ndim == 4
+    shape = (x.shape[0], x.shape[2], x.shape[3], x.shape[1]) if images else x.shape
+    kept = (rng or _default_rng).random(shape, np.float32) >= p
+    factors = np.multiply(kept, 1 / (1 - p) if p < 1 else 0.0, dtype=np.float32)
+    return mul(x, factors.transpose(0, 3, 1, 2) if images else factors)
+
+
+def _activate(input: Any, name: str, slope: float = 0.0) -> Array:
+    x = as_array(input, name, "input")
+    if x.ndim == 4:
+        return _core.activation(x, name, slope)
+    return _core.activation(as_flat_image(x), name, slope).reshape(x.shape)
+
+
+def _softmax(input: Any, dim: int, name: str) -> Array:
+    x = as_array(input, name, "input")
+    log = name == "log_softmax"
+    axis = as_dim(dim, name, max(x.ndim, 1))
+    if x.ndim == 4 and axis == 1:
+        return _core.softmax(x, log)
+    rows = np.moveaxis(np.atleast_1d(x), axis, -1)
+    matrix = np.ascontiguousarray(rows).reshape(math.prod(rows.shape[:-1]), rows.shape[-1], 1, 1)
+    y = np.moveaxis(_core.softmax(matrix, log).reshape(rows.shape), -1, axis)
+    return channels_last(y) if x.ndim == 4 else np.ascontiguousarray(y).reshape(x.shape)

@@ -1,0 +1,157 @@
+"""Sums and products of arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from convlane import _core
+from convlane.functional._arguments import Array, as_array, as_flat_image, as_float
+from convlane.functional._op import Shape, op
+
+
+def _same_shapes(op: str, input: Any, other: Any) -> Shape:
+    if tuple(input.shape) != tuple(other.shape):
+        raise ValueError(f"{op}: input has shape {tuple(input.shape)}, but other has {tuple(other.shape)}")
+    return tuple(input.shape)
+
+
+def _is_channel_vector(input_shape: Shape, shape: Shape) -> bool:
+    """Whether `shape` is (N, C, 1, 1) or (1, C, 1, 1) for images (N, C, H, W)."""
+    return (
+        len(input_shape) == len(shape) == 4 and shape[0] in (1, input_shape[0]) and shape[1:] == (input_shape[1], 1, 1)
+    )
+
+
+def _add_shape(input: Any, other: Any, *args: Any, **kwargs: Any) -> Shape:
+    return _same_shapes("add", input, other)
+
+
+def _mul_shape(input: Any, other: Any) -> Shape:
+    if _is_channel_vector(tuple(input.shape), tuple(other.shape)):
+        return tuple(input.shape)
+    return _same_shapes("mul", input, other)
+
+
+def _scale_shape(input: Any, scale: Any) -> Shape:
+    shape = tuple(scale.shape)
+    if not _is_channel_vector(tuple(input.shape), shape if len(shape) == 4 else (*shape, 1, 1)):
+        raise ValueError(
+            f"scale: input has shape {tuple(input.shape)}, so scale must be (N, C, 1, 1) or (N, C), got {shape}"
+        )
+    return tuple(input.shape)
+
+
+@op(shape=_add_shape)
+def add(input: Array, other: Array, *, activation: str = "none", negative_slope: float = 0.01) -> Array:
+    """Add two arrays of the same shape, and apply an activation to the sum in the same pass.
+
+    Parameters
+    ----------
+    input, other
+        float32, any shape, both the same; any strides.
+    activation, negative_slope
+        As in `conv2d`.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, the same shape; channels last in memory where that has four dimensions, else C-contiguous.
+
+    Raises
+    ------
+    TypeError
+        If one is not a float32 array.
+    ValueError
+        If the shapes differ (nothing is broadcast), or for an unknown activation.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import add
+    >>> add(np.array([1, 2], np.float32), np.array([3, -4], np.float32), activation="relu")
+    array([4., 0.], dtype=float32)
+    """
+    a, b = as_array(input, "add", "input"), as_array(other, "add", "other")
+    slope = as_float(negative_slope, "add", "negative_slope")
+    _same_shapes("add", a, b)
+    if a.ndim == 4:
+        return _core.add(a, b, activation, slope)
+    return _core.add(as_flat_image(a), as_flat_image(b), activation, slope).reshape(a.shape)
+
+
+@op(shape=_mul_shape)
+def mul(input: Array, other: Array) -> Array:
+    """Multiply two arrays of the same shape, or images (N, C, H, W) by one factor per channel.
+
+    Parameters
+    ----------
+    input
+        float32, any shape and strides.
+    other
+        float32, the same shape, or (N, C, 1, 1) or (1, C, 1, 1) for images.
+
+    Returns
+    -------
+    numpy.ndarray
+        As in `add`.
+
+    Raises
+    ------
+    TypeError
+        If one is not a float32 array.
+    ValueError
+        If the shapes do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import mul
+    >>> mul(np.array([1, 2], np.float32), np.array([3, 4], np.float32))
+    array([3., 8.], dtype=float32)
+    """
+    a, b = as_array(input, "mul", "input"), as_array(other, "mul", "other")
+    _mul_shape(a, b)
+    if a.ndim != 4:
+        return _core.mul(as_flat_image(a), as_flat_image(b)).reshape(a.shape)
+    return _core.mul(a, b) if a.shape == b.shape else _core.scale(a, b)
+
+
+@op(shape=_scale_shape)
+def scale(input: Array, scale: Array) -> Array:
+    """Multiply every channel of every image by a factor of its own, as squeeze-and-excitation does.
+
+    Parameters
+    ----------
+    input
+        float32, (N, C, H, W).
+    scale
+        float32, (N, C, 1, 1) or (N, C); N may be 1 for factors that all images share.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, (N, C, H, W), channels last in memory.
+
+    Raises
+    ------
+    TypeError
+        If one is not a float32 array.
+    ValueError
+        If the shapes do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import scale
+    >>> scale(np.ones((1, 2, 1, 2), np.float32), np.array([[3, 4]], np.float32))
+    array([[[[3., 3.]],
+    <BLANKLINE>
+            [[4., 4.]]]], dtype=float32)
+
+    References
+    ----------
+    Hu, Shen, Sun, "Squeeze-and-excitation networks", CVPR 2018.
+    """
+    x, factors = as_array(input, "scale", "input"), as_array(scale, "scale", "scale")
+    _scale_shape(x, factors)
+    return _core.scale(x, factors if factors.ndim == 4 else factors[:, :, None, None])

@@ -1,0 +1,221 @@
+"""Concatenation, padding, flattening and conversion of memory layouts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from convlane import _core
+from convlane.functional._arguments import Array, as_array, as_dim, as_image, as_int
+from convlane.functional._op import Shape, op, same_shape
+
+
+def _cat_shape(tensors: Sequence[Any], dim: int = 1) -> Shape:
+    if not isinstance(tensors, (list, tuple)):
+        raise TypeError(f"cat: tensors must be a list or a tuple of arrays, got {type(tensors).__name__}")
+    if not tensors:
+        raise ValueError("cat: tensors is empty")
+    first = tuple(tensors[0].shape)
+    axis = as_dim(dim, "cat", len(first))
+    for i, tensor in enumerate(tensors):
+        shape = tuple(tensor.shape)
+        if len(shape) != len(first) or shape[:axis] + shape[axis + 1 :] != first[:axis] + first[axis + 1 :]:
+            raise ValueError(f"cat: arrays may differ in dim {axis} only, got {first} and, at index {i}, {shape}")
+    return (*first[:axis], sum(tensor.shape[axis] for tensor in tensors), *first[axis + 1 :])
+
+
+def _sides(pad: Any) -> tuple[int, int, int, int]:
+    if not isinstance(pad, (list, tuple)) or len(pad) != 4:
+        raise ValueError(f"pad: pad must be (left, right, top, bottom), got {pad!r}")
+    left, right, top, bottom = (as_int(side, "pad", "pad") for side in pad)
+    if min(left, right, top, bottom) < 0:
+        raise ValueError(f"pad: sides must not be negative, got {(left, right, top, bottom)}")
+    return left, right, top, bottom
+
+
+def _pad_shape(input: Any, pad: Any) -> Shape:
+    left, right, top, bottom = _sides(pad)
+    *outer, height, width = input.shape
+    return (*outer, height + top + bottom, width + left + right)
+
+
+def _flatten_shape(input: Any, start_dim: int = 1, end_dim: int = -1) -> Shape:
+    shape = tuple(input.shape)
+    ndim = max(len(shape), 1)
+    start, end = as_dim(start_dim, "flatten", ndim, "start_dim"), as_dim(end_dim, "flatten", ndim, "end_dim")
+    if start > end:
+        raise ValueError(f"flatten: start_dim={start_dim} comes after end_dim={end_dim} for shape {shape}")
+    return (*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :])
+
+
+@op(shape=_cat_shape)
+def cat(tensors: Sequence[Array], dim: int = 1) -> Array:
+    """Join arrays along a dimension.
+
+    Parameters
+    ----------
+    tensors
+        A list or tuple of float32 arrays, which may differ in size along `dim` only.
+    dim
+        Negative numbers count from the end.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32; channels last in memory where it has four dimensions, else C-contiguous.
+
+    Raises
+    ------
+    TypeError
+        If `tensors` is not a list or tuple of float32 arrays.
+    ValueError
+        If there are none, their shapes do not fit, or `dim` is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import cat
+    >>> cat([np.zeros((1, 2, 4, 4), np.float32), np.zeros((1, 3, 4, 4), np.float32)]).shape
+    (1, 5, 4, 4)
+    """
+    if isinstance(tensors, (list, tuple)):
+        tensors = [as_array(tensor, "cat", f"tensors[{i}]") for i, tensor in enumerate(tensors)]
+    shape = _cat_shape(tensors, dim)
+    axis = dim % len(shape)
+    if len(shape) == 4:
+        return _core.cat(list(tensors), axis, shape)
+    return np.ascontiguousarray(np.concatenate(tensors, axis=axis))
+
+
+@op(shape=_pad_shape)
+def pad(input: Array, pad: Sequence[int]) -> Array:
+    """Put zeros around images.
+
+    Parameters
+    ----------
+    input
+        float32, (N, C, H, W) or one image (C, H, W).
+    pad
+        (left, right, top, bottom), in torch's order; none negative.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, (N, C, top + H + bottom, left + W + right), channels last in memory.
+
+    Raises
+    ------
+    TypeError
+        If `input` is not a float32 array, or a side not an integer.
+    ValueError
+        If there are not four sides, or one is negative.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import pad
+    >>> pad(np.ones((1, 1, 1, 1), np.float32), (1, 0, 0, 1))
+    array([[[[0., 1.],
+             [0., 0.]]]], dtype=float32)
+    """
+    sides = _sides(pad)
+    x, single = as_image(input, "pad")
+    y = _core.pad(x, sides)
+    return y[0] if single else y
+
+
+@op(shape=_flatten_shape)
+def flatten(input: Array, start_dim: int = 1, end_dim: int = -1) -> Array:
+    """Join neighbouring dimensions into one, in the order of indices (N, C, H, W) whatever the memory layout.
+
+    Parameters
+    ----------
+    input
+        float32, any shape.
+    start_dim, end_dim
+        The first and the last dimension to join; negative numbers count from the end.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32; a view where the memory layout allows it (C-contiguous arrays, images with one channel or one pixel),
+        else a copy.
+
+    Raises
+    ------
+    TypeError
+        If `input` is not a float32 array, or a dimension not an integer.
+    ValueError
+        If a dimension is out of range, or `start_dim` comes after `end_dim`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import flatten
+    >>> flatten(np.zeros((2, 3, 4, 5), np.float32)).shape
+    (2, 60)
+    """
+    x = as_array(input, "flatten", "input")
+    shape = _flatten_shape(x, start_dim, end_dim)
+    return (_core.to_nchw(x) if x.ndim == 4 and not _joins_in_place(x, start_dim, end_dim) else x).reshape(shape)
+
+
+@op(shape=same_shape)
+def channels_last(input: Array) -> Array:
+    """Return images (N, C, H, W) that are channels last in memory: `input` itself where it is so already.
+
+    Raises
+    ------
+    TypeError
+        If `input` is not a float32 array.
+    ValueError
+        If it does not have four dimensions.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import channels_last
+    >>> channels_last(np.zeros((1, 2, 4, 4), np.float32)).transpose(0, 2, 3, 1).flags.c_contiguous
+    True
+    """
+    x = _four_dimensions(input, "channels_last")
+    return x if x.transpose(0, 2, 3, 1).flags.c_contiguous else _core.to_channels_last(x)
+
+
+@op(shape=same_shape)
+def nchw(input: Array) -> Array:
+    """Return images (N, C, H, W) that are C-contiguous: `input` itself where it is so already.
+
+    Raises
+    ------
+    TypeError
+        If `input` is not a float32 array.
+    ValueError
+        If it does not have four dimensions.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import channels_last, nchw
+    >>> nchw(channels_last(np.zeros((1, 2, 4, 4), np.float32))).flags.c_contiguous
+    True
+    """
+    x = _four_dimensions(input, "nchw")
+    return x if x.flags.c_contiguous else _core.to_nchw(x)
+
+
+def _four_dimensions(input: Any, op: str) -> Array:
+    x = as_array(input, op, "input")
+    if x.ndim != 4:
+        raise ValueError(f"{op}: input must be (N, C, H, W), got shape {x.shape}")
+    return x
+
+
+def _joins_in_place(x: Array, start_dim: int, end_dim: int) -> bool:
+    """Whether one stride leads through all of these dimensions, so that joining them is a view."""
+    dims = [d for d in range(start_dim % x.ndim, end_dim % x.ndim + 1) if x.shape[d] != 1]
+    return all(x.strides[outer] == x.shape[inner] * x.strides[inner] for outer, inner in pairwise(dims))
