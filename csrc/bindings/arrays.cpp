@@ -5,11 +5,20 @@
 namespace convlane {
 namespace {
 
-py::array wrap(AlignedArray<float> memory, std::vector<py::ssize_t> shape, std::vector<py::ssize_t> strides) {
-  float* data = memory.get();
+template <class T>
+py::array wrap(AlignedArray<T> memory, std::vector<py::ssize_t> shape, std::vector<py::ssize_t> strides) {
+  T* data = memory.get();
   py::capsule owner(data, [](void* p) { std::free(p); });
   memory.release();
-  return py::array(py::dtype::of<float>(), std::move(shape), std::move(strides), data, owner);
+  return py::array(py::dtype::of<T>(), std::move(shape), std::move(strides), data, owner);
+}
+
+template <class T>
+py::array new_channels_last(const Shape4& shape) {
+  const auto [n, c, h, w] = shape;
+  const py::ssize_t item = sizeof(T), pixel = checked_mul(c, item), row = checked_mul(w, pixel);
+  const py::ssize_t image = checked_mul(h, row);
+  return wrap(allocate_aligned<T>(checked_mul(n, image) / item), {n, c, h, w}, {image, item, row, pixel});
 }
 
 }  // namespace
@@ -42,12 +51,8 @@ py::array new_array(const std::vector<py::ssize_t>& shape) {
   return wrap(allocate_aligned<float>(count), shape, std::move(strides));
 }
 
-py::array new_image(const Shape4& shape) {
-  const auto [n, c, h, w] = shape;
-  const int64_t count = checked_mul(checked_mul(n, c), checked_mul(h, w));
-  const py::ssize_t s = sizeof(float);
-  return wrap(allocate_aligned<float>(count), {n, c, h, w}, {h * w * c * s, s, w * c * s, c * s});
-}
+py::array new_image(const Shape4& shape) { return new_channels_last<float>(shape); }
+py::array new_index_image(const Shape4& shape) { return new_channels_last<int64_t>(shape); }
 
 float* data_of(py::array& array) { return static_cast<float*>(array.mutable_data()); }
 

@@ -23,6 +23,7 @@ ImageView image_view(const py::array& array, const char* name);
 // A new array in memory aligned for vectors. Images look like (N, C, H, W) and are channels last in memory.
 py::array new_array(const std::vector<py::ssize_t>& shape);
 py::array new_image(const Shape4& shape);
+py::array new_index_image(const Shape4& shape);  // int64
 float* data_of(py::array& array);
 
 // An optional vector of `size` floats, or null; owns a copy when the array is not contiguous.
@@ -38,9 +39,11 @@ class OptionalVector {
 
 void bind_conv2d(py::module_& m);
 void bind_elementwise(py::module_& m);
+void bind_im2col(py::module_& m);
 void bind_layout(py::module_& m);
 void bind_linear(py::module_& m);
 void bind_norm(py::module_& m);
+void bind_pool2d(py::module_& m);
 void bind_runtime(py::module_& m);
 
 }  // namespace convlane

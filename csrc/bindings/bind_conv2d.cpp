@@ -6,19 +6,6 @@
 namespace convlane {
 namespace {
 
-using Sides = std::array<int64_t, 4>;  // top, bottom, left, right
-
-Window window_of(const Pair& stride, const Sides& padding, const Pair& dilation) {
-  Window w;
-  w.stride = stride;
-  w.dilation = dilation;
-  w.top = padding[0];
-  w.bottom = padding[1];
-  w.left = padding[2];
-  w.right = padding[3];
-  return w;
-}
-
 py::array conv2d(const py::array& input, const PackedWeight& weight, const std::optional<py::array>& bias,
                  const Pair& stride, const Sides& padding, const Pair& dilation, const std::string& algorithm,
                  const std::string& activation, float slope, const std::optional<py::array>& residual) {

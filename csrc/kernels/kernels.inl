@@ -8,6 +8,7 @@
 #include "kernels/layout.inl"
 #include "kernels/norm.inl"
 #include "kernels/peak.inl"
+#include "kernels/pool.inl"
 #include "kernels/softmax.inl"
 #include "kernels/table.h"
 #include "kernels/vec.h"
@@ -21,6 +22,7 @@ void fill(KernelTable& table) {
   table.nr = kGemmColumns;
   table.gemm = gemm;
   table.depthwise = depthwise;
+  table.pool = pool;
   table.transpose = transpose;
   table.activate = activate;
   table.add = add_arrays;

@@ -59,6 +59,27 @@ struct LocalResponseArgs {
   float* scratch;  // before + channels + after + lanes floats
 };
 
+enum class Pooling : int { max, average, power };
+
+// A run of output pixels of one row of a pooling: each folds `rows` x `taps` input pixels, all inside the image
+// (windows that leave it come with the taps that are inside).
+struct PoolArgs {
+  Pooling kind;
+  const float* src;                        // first tap of the first pixel
+  int64_t row_step, tap_step, pixel_step;  // floats between rows of taps, taps of a row, windows
+  int64_t rows, taps;                      // of one window
+  int64_t pixels, channels;
+  float* dst;
+  int64_t dst_step;  // floats between dst's pixels
+  float divisor;     // average: of the sum
+  float exponent;    // power: (scale * sum of |x|^exponent)^(1/exponent)
+  float scale;
+  // max: where the maximum stands in the input's plane, or null. The index of the first tap of the first pixel, and
+  // what a step adds to it.
+  int64_t* indices;
+  int64_t index, index_row, index_tap, index_pixel;
+};
+
 struct KernelTable {
   Isa isa;
   int lanes;   // floats per vector
@@ -66,6 +87,7 @@ struct KernelTable {
 
   void (*gemm)(const GemmArgs&);
   void (*depthwise)(const DepthwiseArgs&);
+  void (*pool)(const PoolArgs&);
   // dst[j * dst_stride + i] = src[i * src_stride + j] for i < rows, j < columns
   void (*transpose)(const float* src, int64_t src_stride, float* dst, int64_t dst_stride, int64_t rows,
                     int64_t columns);

@@ -5,10 +5,16 @@
 
 namespace convlane {
 
+using Sides = std::array<int64_t, 4>;  // top, bottom, left, right
+
 struct Window {
   Pair kernel{1, 1}, stride{1, 1}, dilation{1, 1};
   int64_t top = 0, bottom = 0, left = 0, right = 0;  // padding
 };
+
+inline Window window_of(const Pair& stride, const Sides& padding, const Pair& dilation, const Pair& kernel = {1, 1}) {
+  return {kernel, stride, dilation, padding[0], padding[1], padding[2], padding[3]};
+}
 
 // Output height and width; `op` starts the error messages. With `ceil_mode` a last window may hang over the right
 // and bottom edge as long as it starts inside the input or its left padding (torch's rule).

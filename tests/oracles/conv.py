@@ -46,6 +46,19 @@ def im2col(x, kernel, stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1)):
     return columns.reshape(n_images, channels * kernel[0] * kernel[1], oh * ow), (oh, ow)
 
 
+def col2im(columns, size, kernel, stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1)):
+    """Add every entry of the columns to the pixel that im2col took it from."""
+    pixels = np.arange(size[0] * size[1]).reshape(1, 1, *size) + 1.0  # 0 is the padding
+    source, _ = im2col(pixels, kernel, stride, padding, dilation)
+    taps = kernel[0] * kernel[1]
+    channels = columns.shape[1] // taps
+    image = np.zeros((len(columns), channels, size[0] * size[1] + 1))
+    for n in range(len(columns)):
+        for c in range(channels):
+            np.add.at(image[n, c], source[0].astype(int), columns[n, c * taps : (c + 1) * taps])
+    return image[:, :, 1:].reshape(len(columns), channels, *size)
+
+
 def conv2d(x, weight, bias=None, stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1), groups=1):
     """W_row times X_col, group by group: the same sums as `conv2d_loops`, fast enough for many shapes."""
     filters, per_group, kh, kw = weight.shape

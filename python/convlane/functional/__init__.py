@@ -19,22 +19,42 @@ from convlane.functional.conv import conv2d, explain, pack_conv2d
 from convlane.functional.elementwise import add, mul, scale
 from convlane.functional.linear import linear, pack_linear
 from convlane.functional.norm import batch_norm, local_response_norm
+from convlane.functional.pool import (
+    adaptive_avg_pool2d,
+    adaptive_max_pool2d,
+    avg_pool2d,
+    global_avg_pool2d,
+    global_max_pool2d,
+    lp_pool2d,
+    max_pool2d,
+)
 from convlane.functional.shape import cat, channels_last, flatten, nchw, pad
+from convlane.functional.unfold import col2im, fold, im2col, unfold
 
 __all__ = [
+    "adaptive_avg_pool2d",
+    "adaptive_max_pool2d",
     "add",
+    "avg_pool2d",
     "batch_norm",
     "cat",
     "channels_last",
+    "col2im",
     "conv2d",
     "dropout",
     "explain",
     "flatten",
+    "fold",
+    "global_avg_pool2d",
+    "global_max_pool2d",
     "hardswish",
+    "im2col",
     "leaky_relu",
     "linear",
     "local_response_norm",
     "log_softmax",
+    "lp_pool2d",
+    "max_pool2d",
     "mul",
     "nchw",
     "pack_conv2d",
@@ -47,4 +67,5 @@ __all__ = [
     "silu",
     "softmax",
     "tanh",
+    "unfold",
 ]

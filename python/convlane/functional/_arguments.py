@@ -103,6 +103,15 @@ def as_sides(value: Padding, op: str, kernel: Pair, stride: Pair, dilation: Pair
     return height, height, width, width
 
 
+def as_window(
+    op: str, size: Pair, kernel_size: Any, stride: Any, padding: Padding, dilation: Any
+) -> tuple[Pair, Pair, Sides, Pair]:
+    """Return kernel, stride (the kernel's size when None), padding and dilation of a window over (H, W)."""
+    kernel, apart = as_pair(kernel_size, op, "kernel_size"), as_pair(dilation, op, "dilation")
+    steps = kernel if stride is None else as_pair(stride, op, "stride")
+    return kernel, steps, as_sides(padding, op, kernel, steps, apart, size), apart
+
+
 def _named_sides(value: str, op: str, kernel: Pair, stride: Pair, dilation: Pair, size: Pair) -> Sides:
     if value == "valid":
         return 0, 0, 0, 0

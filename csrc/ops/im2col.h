@@ -1,0 +1,26 @@
+// Windows written out as the columns of a matrix, and the adjoint that adds columns back up into an image.
+#pragma once
+
+#include "ops/window.h"
+
+namespace convlane {
+
+struct Im2colDesc {
+  Shape4 image;
+  Window window;
+  Pair output;      // positions of the window: height, width
+  int64_t rows;     // C * KH * KW, channels slowest
+  int64_t columns;  // all positions, row by row
+};
+
+// `op` starts the error messages.
+Im2colDesc describe_im2col(const char* op, const Shape4& image, const Window& window);
+
+// dst: (N, rows, columns), dense; zeros where a window leaves the image.
+void im2col(const Im2colDesc& desc, const ImageView& src, float* dst);
+
+// src: (N, rows, 1, columns); dst: the image, dense channels last, each pixel the sum over its windows' taps in the
+// order of the rows.
+void col2im(const Im2colDesc& desc, const ImageView& src, float* dst);
+
+}  // namespace convlane

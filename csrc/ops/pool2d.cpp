@@ -1,0 +1,162 @@
+#include "ops/pool2d.h"
+
+#include <cmath>
+#include <limits>
+#include <stdexcept>
+
+#include "ops/parallel.h"
+
+namespace convlane {
+namespace {
+
+[[noreturn]] void refuse(const char* op, const std::string& what) {
+  throw std::invalid_argument(std::string(op) + ": " + what);
+}
+
+// The windows along one axis of the image.
+struct Axis {
+  int64_t size, outputs, kernel, stride, dilation, before, after;
+  bool adaptive;
+};
+
+Axis axis_of(const Pool2dDesc& d, int axis) {
+  const Window& w = d.window;
+  return {d.input[2 + axis],
+          d.output[axis],
+          w.kernel[axis],
+          w.stride[axis],
+          w.dilation[axis],
+          axis == 0 ? w.top : w.left,
+          axis == 0 ? w.bottom : w.right,
+          d.adaptive};
+}
+
+// Taps that may be summed as one row; the kernel splits the sums of longer ones by rows.
+constexpr int64_t kLongRow = 4096;
+
+// One window along one axis.
+struct Taps {
+  int64_t first, count;  // input position of the first tap inside the image, and how many are inside
+  int64_t with_padding;  // taps inside the padded image: past it lies what ceil_mode adds, which nothing counts
+};
+
+Taps taps_of(const Axis& a, int64_t output) {
+  if (a.adaptive) {
+    const int64_t first = output * a.size / a.outputs, end = ceil_div((output + 1) * a.size, a.outputs);
+    return {first, end - first, end - first};
+  }
+  const int64_t start = output * a.stride - a.before;
+  const Range inside = valid_outputs(start, a.dilation, a.size, a.kernel);
+  return {start + inside.begin * a.dilation, inside.end - inside.begin, std::min(a.kernel, a.size + a.after - start)};
+}
+
+// Outputs whose windows have every tap inside: a run that one call of the kernel serves.
+Range whole_windows(const Axis& a) {
+  if (a.adaptive) return {0, 0};
+  const int64_t begin = valid_outputs(-a.before, a.stride, a.size, a.outputs).begin;
+  const int64_t end = valid_outputs((a.kernel - 1) * a.dilation - a.before, a.stride, a.size, a.outputs).end;
+  return {begin, std::max(begin, end)};
+}
+
+void set_divisors(const Pool2dDesc& d, const Taps& vertical, const Taps& horizontal, PoolArgs& k) {
+  const int64_t inside = vertical.count * horizontal.count;
+  const int64_t counted = d.count_padding ? vertical.with_padding * horizontal.with_padding : inside;
+  k.divisor = static_cast<float>(d.divisor.value_or(counted));
+  // torch averages first and multiplies by the kernel's size then, so windows cut by ceil_mode are scaled up.
+  if (d.kind == Pooling::power)
+    k.scale = static_cast<float>(static_cast<double>(d.window.kernel[0] * d.window.kernel[1]) / inside);
+}
+
+}  // namespace
+
+Pool2dDesc describe_pool2d(const char* op, Pooling kind, const Shape4& input, const Window& w, bool ceil_mode) {
+  const Pair output = window_output(op, w, input[2], input[3], ceil_mode);
+  checked_mul(w.kernel[0], w.kernel[1]);
+  const auto check_padding = [&](int64_t padding, int axis) {
+    const int64_t reach = (w.kernel[axis] - 1) * w.dilation[axis] + 1;
+    if (padding > reach / 2)
+      refuse(op, "padding must be at most half of the kernel's reach, got padding " + std::to_string(padding) +
+                     " for kernel size " + std::to_string(w.kernel[axis]) + " and dilation " +
+                     std::to_string(w.dilation[axis]));
+  };
+  check_padding(std::max(w.top, w.bottom), 0);
+  check_padding(std::max(w.left, w.right), 1);
+  return {kind, input, output, false, w};
+}
+
+Pool2dDesc describe_adaptive_pool2d(const char* op, Pooling kind, const Shape4& input, const Pair& output) {
+  if (output[0] < 0 || output[1] < 0) refuse(op, "output size must not be negative, got " + to_string(output));
+  if (input[2] < 1 || input[3] < 1) refuse(op, "input " + to_string(input) + " has no pixels");
+  for (int axis = 0; axis < 2; ++axis) checked_mul(checked_add(output[axis], 1), input[2 + axis]);
+  return {kind, input, output, true, Window{}};
+}
+
+void run_pool2d(const Pool2dDesc& d, const ImageView& image, float* dst, int64_t* indices) {
+  const auto [n, c, h, w] = d.input;
+  const auto [oh, ow] = d.output;
+  if (n * c * oh * ow == 0) return;
+  const Axis vertical = axis_of(d, 0), horizontal = axis_of(d, 1);
+  if (indices != nullptr) {
+    // The kernel counts inside a window with 32 bits.
+    const int64_t rows = d.adaptive ? h : std::min(h, (vertical.kernel - 1) * vertical.dilation + 1);
+    if (checked_mul(rows, w) > std::numeric_limits<std::int32_t>::max())
+      throw std::invalid_argument("max pooling: windows of more than 2^31 pixels have no indices");
+  }
+  const ChannelsLast converted(image);
+  const float* src = converted.view().data;
+  const auto pool = active_table().pool;
+  const Range whole = whole_windows(horizontal);
+  const Window& window = d.window;
+
+  const int threads = threads_for(std::max(image.count(), n * c * oh * ow));
+  // Few rows (global pooling has one per image) are split by channels, which never meet.
+  constexpr int64_t kBlock = 64;
+  const int64_t block = n * oh >= threads ? c : kBlock, blocks = ceil_div(c, block);
+  parallel_for(
+      n * oh * blocks, threads, [&, c = c, h = h, w = w, oh = oh, ow = ow](int64_t begin, int64_t end, int) noexcept {
+        for (int64_t task = begin; task < end; ++task) {
+          const int64_t row = task / blocks, channel = task % blocks * block, y = row % oh;
+          const Taps rows = taps_of(vertical, y);
+          PoolArgs k{};
+          k.kind = d.kind;
+          k.exponent = d.exponent;
+          k.rows = rows.count;
+          // Steps that leave the image are never taken; the minima keep their products within 64 bits.
+          k.index_row = std::min(window.dilation[0], h) * w;
+          k.index_tap = std::min(window.dilation[1], w);
+          k.index_pixel = std::min(window.stride[1], w);
+          k.row_step = k.index_row * c;
+          k.tap_step = k.index_tap * c;
+          k.pixel_step = k.index_pixel * c;
+          k.dst_step = c;
+          const auto run = [&](int64_t x, int64_t pixels) {
+            const Taps columns = taps_of(horizontal, x);
+            PoolArgs part = k;
+            part.taps = columns.count;
+            part.pixels = pixels;
+            part.channels = std::min(block, c - channel);
+            set_divisors(d, rows, columns, part);
+            const bool empty = rows.count == 0 || columns.count == 0;  // every tap of a dilated window in the padding
+            const int64_t first = empty ? 0 : rows.first * w + columns.first;
+            part.src = src + (row / oh * h * w + first) * c + channel;
+            part.index = first;
+            part.dst = dst + (row * ow + x) * c + channel;
+            part.indices = indices == nullptr ? nullptr : indices + (row * ow + x) * c + channel;
+            if (part.row_step == part.taps * part.tap_step && part.rows * part.taps <= kLongRow && indices == nullptr) {
+              part.taps *= part.rows;  // a window as wide as the image is one long row
+              part.rows = 1;
+            }
+            if (part.pixel_step == part.dst_step && part.channels == c && indices == nullptr) {
+              part.channels *= pixels;  // at stride 1 neighbouring windows are neighbouring channels
+              part.pixels = 1;
+            }
+            pool(part);
+          };
+          for (int64_t x = 0; x < whole.begin; ++x) run(x, 1);
+          if (whole.end > whole.begin) run(whole.begin, whole.end - whole.begin);
+          for (int64_t x = whole.end; x < ow; ++x) run(x, 1);
+        }
+      });
+}
+
+}  // namespace convlane

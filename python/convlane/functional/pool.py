@@ -1,0 +1,389 @@
+"""Pooling: the maximum, the average or the p-norm of windows of each channel."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlane import _core
+from convlane.functional._arguments import Array, Padding, Pair, as_image, as_int, as_window
+from convlane.functional._op import Shape, op
+
+Indices: TypeAlias = NDArray[np.int64]
+OutputSize: TypeAlias = "int | tuple[int | None, int | None] | None"
+
+
+def _window_shape(
+    op_name: str, input: Any, kernel_size: Any, stride: Any, padding: Padding, dilation: Any, ceil_mode: bool
+) -> Shape:
+    batch = (1,) if len(input.shape) == 3 else ()
+    geometry = as_window(op_name, input.shape[-2:], kernel_size, stride, padding, dilation)
+    return _core.pool2d_shape(op_name, (*batch, *input.shape), *geometry, bool(ceil_mode))[len(batch) :]
+
+
+def _max_pool2d_shape(
+    input: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Padding = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Shape:
+    return _window_shape("max_pool2d", input, kernel_size, stride, padding, dilation, ceil_mode)
+
+
+@op(shape=_max_pool2d_shape)
+def max_pool2d(
+    input: Array,
+    kernel_size: int | Pair,
+    stride: int | Pair | None = None,
+    padding: Padding = 0,
+    dilation: int | Pair = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Array | tuple[Array, Indices]:
+    """Take the maximum of each window.
+
+    Padding never wins: only what lies inside the image is compared. A NaN wins over everything.
+
+    Parameters
+    ----------
+    input
+        float32, (N, C, H, W) or one image (C, H, W); any strides, channels last is read without a copy.
+    kernel_size, dilation
+        An integer or a pair (height, width).
+    stride
+        The same; the kernel's size when it is None.
+    padding
+        As in `conv2d`; at most half of the kernel's reach on each side.
+    ceil_mode
+        Keep a last window that hangs over the right or bottom edge, as long as it starts inside the image or in its
+        left or top padding.
+    return_indices
+        Return where the maxima stand as well.
+
+    Returns
+    -------
+    numpy.ndarray or tuple of two
+        float32, (N, C, OH, OW), channels last in memory. With `return_indices` also int64 of the same shape: the
+        position ``h * W + w`` in the input's plane, the first among equal values, the last NaN. A dilated window
+        whose every tap lies in the padding gives minus infinity and index 0.
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong kind, for example float64 input.
+    ValueError
+        Shapes that do not fit or a value out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import max_pool2d
+    >>> image = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
+    >>> values, indices = max_pool2d(image, 2, return_indices=True)
+    >>> values
+    array([[[[ 5.,  7.],
+             [13., 15.]]]], dtype=float32)
+    >>> indices
+    array([[[[ 5,  7],
+             [13, 15]]]])
+    """
+    x, single = as_image(input, "max_pool2d")
+    geometry = as_window("max_pool2d", x.shape[2:], kernel_size, stride, padding, dilation)
+    return _unbatched(_core.max_pool2d(x, *geometry, bool(ceil_mode), bool(return_indices)), single)
+
+
+def _avg_pool2d_shape(
+    input: Any, kernel_size: Any, stride: Any = None, padding: Padding = 0, ceil_mode: bool = False, *_: Any, **__: Any
+) -> Shape:
+    return _window_shape("avg_pool2d", input, kernel_size, stride, padding, 1, ceil_mode)
+
+
+@op(shape=_avg_pool2d_shape)
+def avg_pool2d(
+    input: Array,
+    kernel_size: int | Pair,
+    stride: int | Pair | None = None,
+    padding: Padding = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Array:
+    """Take the average of each window.
+
+    Parameters
+    ----------
+    input, kernel_size, stride, padding, ceil_mode
+        As in `max_pool2d`.
+    count_include_pad
+        Divide by the window's size inside the *padded* image, else by the number of pixels that it covers. (What
+        `ceil_mode` lets hang over the padding's edge counts in neither case.)
+    divisor_override
+        Divide the sums by this instead.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, (N, C, OH, OW), channels last in memory.
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong kind, for example float64 input.
+    ValueError
+        Shapes that do not fit or a value out of range, for example a divisor of 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import avg_pool2d
+    >>> avg_pool2d(np.ones((1, 1, 2, 2), np.float32), 2, stride=1, padding=1)
+    array([[[[0.25, 0.5 , 0.25],
+             [0.5 , 1.  , 0.5 ],
+             [0.25, 0.5 , 0.25]]]], dtype=float32)
+    """
+    x, single = as_image(input, "avg_pool2d")
+    kernel, steps, sides, _ = as_window("avg_pool2d", x.shape[2:], kernel_size, stride, padding, 1)
+    divisor = None if divisor_override is None else as_int(divisor_override, "avg_pool2d", "divisor_override")
+    if divisor == 0:
+        raise ValueError("avg_pool2d: divisor_override must not be 0")
+    y = _core.avg_pool2d(x, kernel, steps, sides, bool(ceil_mode), bool(count_include_pad), divisor)
+    return y[0] if single else y
+
+
+def _lp_pool2d_shape(
+    input: Any, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False
+) -> Shape:
+    return _window_shape("lp_pool2d", input, kernel_size, stride, 0, 1, ceil_mode)
+
+
+@op(shape=_lp_pool2d_shape)
+def lp_pool2d(
+    input: Array,
+    norm_type: float,
+    kernel_size: int | Pair,
+    stride: int | Pair | None = None,
+    ceil_mode: bool = False,
+) -> Array:
+    """Take the p-norm of each window: ``(sum of |x|**p) ** (1 / p)``.
+
+    torch sums ``x**p`` instead, the same for even p; for other p it gives NaN where negative values prevail. As in
+    torch, a window that `ceil_mode` lets hang over the edge has its sum scaled up to the kernel's full size.
+
+    Parameters
+    ----------
+    input, kernel_size, stride, ceil_mode
+        As in `max_pool2d`.
+    norm_type
+        p, larger than 0; 2 is fast, infinity is the maximum of the absolute values.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, (N, C, OH, OW), channels last in memory. A power of a value that float32 cannot hold is infinite.
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong kind, for example float64 input.
+    ValueError
+        Shapes that do not fit or a value out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import lp_pool2d
+    >>> lp_pool2d(np.array([[[3, -4]]], np.float32), 2, (1, 2))
+    array([[[5.]]], dtype=float32)
+    """
+    x, single = as_image(input, "lp_pool2d")
+    try:
+        power = float(norm_type)
+    except (TypeError, ValueError):
+        raise TypeError(f"lp_pool2d: norm_type must be a number, got {norm_type!r}") from None
+    if not power > 0:
+        raise ValueError(f"lp_pool2d: norm_type must be larger than 0, got {norm_type}")
+    kernel, steps, sides, apart = as_window("lp_pool2d", x.shape[2:], kernel_size, stride, 0, 1)
+    if math.isinf(power):
+        y: Any = _core.max_pool2d(np.abs(x), kernel, steps, sides, apart, bool(ceil_mode), False)
+    else:
+        y = _core.lp_pool2d(x, power, kernel, steps, bool(ceil_mode))
+    return y[0] if single else y  # type: ignore[no-any-return]
+
+
+def _output_size(op_name: str, value: Any, size: Any) -> Pair:
+    """Return a pair from what users pass; None keeps the input's size."""
+    height, width = value if isinstance(value, (tuple, list)) and len(value) == 2 else (value, value)
+    return (
+        size[0] if height is None else as_int(height, op_name, "output_size"),
+        size[1] if width is None else as_int(width, op_name, "output_size"),
+    )
+
+
+def _adaptive_shape(op_name: str, input: Any, output_size: Any) -> Shape:
+    batch = (1,) if len(input.shape) == 3 else ()
+    output = _output_size(op_name, output_size, input.shape[-2:])
+    return _core.adaptive_pool2d_shape(op_name, (*batch, *input.shape), output)[len(batch) :]
+
+
+def _adaptive_avg_pool2d_shape(input: Any, output_size: Any) -> Shape:
+    return _adaptive_shape("adaptive_avg_pool2d", input, output_size)
+
+
+def _adaptive_max_pool2d_shape(input: Any, output_size: Any, return_indices: bool = False) -> Shape:
+    return _adaptive_shape("adaptive_max_pool2d", input, output_size)
+
+
+@op(shape=_adaptive_avg_pool2d_shape)
+def adaptive_avg_pool2d(input: Array, output_size: OutputSize) -> Array:
+    """Average windows chosen so that the output has a given size.
+
+    Output row y covers the input rows from ``floor(y * H / OH)`` to ``ceil((y + 1) * H / OH) - 1``, columns likewise.
+
+    Parameters
+    ----------
+    input
+        As in `max_pool2d`.
+    output_size
+        An integer or a pair (height, width); None keeps the input's size.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, (N, C, OH, OW), channels last in memory.
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong kind, for example float64 input.
+    ValueError
+        Shapes that do not fit or a value out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import adaptive_avg_pool2d
+    >>> adaptive_avg_pool2d(np.arange(5, dtype=np.float32).reshape(1, 1, 5), (1, 2))
+    array([[[1., 3.]]], dtype=float32)
+    """
+    x, single = as_image(input, "adaptive_avg_pool2d")
+    y = _core.adaptive_avg_pool2d(
+        "adaptive_avg_pool2d", x, _output_size("adaptive_avg_pool2d", output_size, x.shape[2:])
+    )
+    return y[0] if single else y
+
+
+@op(shape=_adaptive_max_pool2d_shape)
+def adaptive_max_pool2d(
+    input: Array, output_size: OutputSize, return_indices: bool = False
+) -> Array | tuple[Array, Indices]:
+    """Take the maximum of windows chosen so that the output has a given size.
+
+    Parameters
+    ----------
+    input, output_size
+        As in `adaptive_avg_pool2d`, as are the windows.
+    return_indices
+        As in `max_pool2d`, as are NaNs and equal values.
+
+    Returns
+    -------
+    numpy.ndarray or tuple of two
+        As from `max_pool2d`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `adaptive_avg_pool2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import adaptive_max_pool2d
+    >>> adaptive_max_pool2d(np.arange(5, dtype=np.float32).reshape(1, 1, 5), (None, 2))
+    array([[[2., 4.]]], dtype=float32)
+    """
+    x, single = as_image(input, "adaptive_max_pool2d")
+    output = _output_size("adaptive_max_pool2d", output_size, x.shape[2:])
+    return _unbatched(_core.adaptive_max_pool2d("adaptive_max_pool2d", x, output, bool(return_indices)), single)
+
+
+def _global_avg_pool2d_shape(input: Any) -> Shape:
+    return _adaptive_shape("global_avg_pool2d", input, 1)
+
+
+def _global_max_pool2d_shape(input: Any) -> Shape:
+    return _adaptive_shape("global_max_pool2d", input, 1)
+
+
+@op(shape=_global_avg_pool2d_shape)
+def global_avg_pool2d(input: Array) -> Array:
+    """Average each channel's plane: (N, C, H, W) to (N, C, 1, 1).
+
+    Parameters
+    ----------
+    input
+        As in `max_pool2d`.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, (N, C, 1, 1).
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `adaptive_avg_pool2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import global_avg_pool2d
+    >>> global_avg_pool2d(np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2))
+    array([[[[1.5]]]], dtype=float32)
+    """
+    x, single = as_image(input, "global_avg_pool2d")
+    y = _core.adaptive_avg_pool2d("global_avg_pool2d", x, (1, 1))
+    return y[0] if single else y
+
+
+@op(shape=_global_max_pool2d_shape)
+def global_max_pool2d(input: Array) -> Array:
+    """Take the maximum of each channel's plane: (N, C, H, W) to (N, C, 1, 1).
+
+    Parameters
+    ----------
+    input
+        As in `max_pool2d`, as are NaNs.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, (N, C, 1, 1).
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `adaptive_avg_pool2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import global_max_pool2d
+    >>> global_max_pool2d(np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2))
+    array([[[[3.]]]], dtype=float32)
+    """
+    x, single = as_image(input, "global_max_pool2d")
+    y: Any = _core.adaptive_max_pool2d("global_max_pool2d", x, (1, 1), False)
+    return y[0] if single else y  # type: ignore[no-any-return]
+
+
+def _unbatched(result: Array | tuple[Array, Indices], single: bool) -> Array | tuple[Array, Indices]:
+    if not single:
+        return result
+    return (result[0][0], result[1][0]) if isinstance(result, tuple) else result[0]

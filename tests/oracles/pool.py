@@ -1,0 +1,98 @@
+"""Pooling by its definition: one window at a time."""
+
+import math
+
+import numpy as np
+
+
+def out_size(size, kernel, stride, before, after, dilation=1, ceil_mode=False):
+    """How many windows there are along an axis."""
+    room = size + before + after - (dilation * (kernel - 1) + 1)
+    if not ceil_mode:
+        return room // stride + 1
+    count = -(-room // stride) + 1
+    starts_past_the_image = (count - 1) * stride >= size + before
+    return count - 1 if starts_past_the_image else count
+
+
+def windows(x, kernel, stride, padding=(0, 0, 0, 0), dilation=(1, 1), ceil_mode=False):
+    """Yield (y, x) of each output and the lists of input rows and columns that its taps find inside the image."""
+    top, bottom, left, right = padding
+    oh = out_size(x.shape[2], kernel[0], stride[0], top, bottom, dilation[0], ceil_mode)
+    ow = out_size(x.shape[3], kernel[1], stride[1], left, right, dilation[1], ceil_mode)
+    for y in range(oh):
+        for xx in range(ow):
+            rows = [y * stride[0] - top + r * dilation[0] for r in range(kernel[0])]
+            columns = [xx * stride[1] - left + s * dilation[1] for s in range(kernel[1])]
+            yield (y, xx), [h for h in rows if 0 <= h < x.shape[2]], [w for w in columns if 0 <= w < x.shape[3]]
+
+
+def adaptive_windows(x, output):
+    """As `windows`, for the windows that give an output of this size."""
+    for y in range(output[0]):
+        for xx in range(output[1]):
+            first = [(i * size) // out for i, size, out in zip((y, xx), x.shape[2:], output, strict=True)]
+            end = [math.ceil((i + 1) * size / out) for i, size, out in zip((y, xx), x.shape[2:], output, strict=True)]
+            yield (y, xx), list(range(first[0], end[0])), list(range(first[1], end[1]))
+
+
+def pool(x, places, fold):
+    """``fold(window, y, x)`` of each of the `places`, windows in float64; fold gets (N, C, rows, columns)."""
+    places = list(places)
+    oh, ow = (max((at[axis] for at, _, _ in places), default=-1) + 1 for axis in range(2))
+    out = np.zeros((*x.shape[:2], oh, ow))
+    for (y, xx), rows, columns in places:
+        out[:, :, y, xx] = fold(x[:, :, rows][..., columns].astype(np.float64), y, xx)
+    return out
+
+
+def max_pool(x, places):
+    """Maxima; NaN wins. A window without pixels gives minus infinity."""
+    return pool(x, places, lambda window, y, xx: window.max(axis=(2, 3), initial=-np.inf))
+
+
+def argmax_pool(x, places):
+    """Positions h * W + w of the maxima: the first of equal values, the last NaN, 0 for a window without pixels."""
+    places = list(places)
+    out = np.zeros(max_pool(x, places).shape, np.int64)
+    for (y, xx), rows, columns in places:
+        taps = [(h, w) for h in rows for w in columns]
+        for n in range(x.shape[0]):
+            for c in range(x.shape[1]):
+                best, place = -np.inf, taps[0] if taps else (0, 0)
+                for h, w in taps:
+                    if x[n, c, h, w] > best or np.isnan(x[n, c, h, w]):
+                        best, place = x[n, c, h, w], (h, w)
+                out[n, c, y, xx] = place[0] * x.shape[3] + place[1]
+    return out
+
+
+def avg_pool(x, places):
+    """Averages over what each window holds of the image."""
+    return pool(x, places, lambda window, y, xx: window.mean(axis=(2, 3)))
+
+
+def avg_pool2d(x, kernel, stride, padding=(0, 0, 0, 0), ceil_mode=False, count_include_pad=True, divisor=None):
+    """Sums over what each window holds of the image, divided as torch does."""
+    top, bottom, left, right = padding
+
+    def fold(window, y, xx):
+        if divisor is not None:
+            count = divisor
+        elif count_include_pad:
+            count = min(kernel[0], x.shape[2] + top + bottom - y * stride[0])
+            count *= min(kernel[1], x.shape[3] + left + right - xx * stride[1])
+        else:
+            count = window.shape[2] * window.shape[3]
+        return window.sum(axis=(2, 3)) / count
+
+    return pool(x, windows(x, kernel, stride, padding, ceil_mode=ceil_mode), fold)
+
+
+def lp_pool2d(x, p, kernel, stride, ceil_mode=False):
+    """p-norms; the sum of a window that hangs over the edge counts as if the rest were like what it holds."""
+
+    def fold(window, y, xx):
+        return ((np.abs(window) ** p).mean(axis=(2, 3)) * kernel[0] * kernel[1]) ** (1 / p)
+
+    return pool(x, windows(x, kernel, stride, ceil_mode=ceil_mode), fold)
