@@ -12,6 +12,7 @@
 #include "kernels/softmax.inl"
 #include "kernels/table.h"
 #include "kernels/vec.h"
+#include "kernels/winograd.inl"
 
 namespace convlane {
 namespace {
@@ -23,6 +24,8 @@ void fill(KernelTable& table) {
   table.gemm = gemm;
   table.depthwise = depthwise;
   table.pool = pool;
+  table.winograd_input = winograd_input;
+  table.winograd_output = winograd_output;
   table.transpose = transpose;
   table.activate = activate;
   table.add = add_arrays;

@@ -80,6 +80,28 @@ struct PoolArgs {
   int64_t index, index_row, index_tap, index_pixel;
 };
 
+// One tile of the input of Winograd's F(m x m, 3 x 3): dst[xi][c], xi < (m + 2)^2.
+struct WinogradInputArgs {
+  int m;                       // 2 or 4
+  const float* const* pixels;  // (m + 2)^2 pointers, row by row; zeros outside the image
+  int64_t channels;
+  float* dst;
+  int64_t dst_stride;  // floats between two xi
+};
+
+// One tile of its output: up to m x m pixels from src[xi][c].
+struct WinogradOutputArgs {
+  int m;
+  const float* src;  // readable in whole vectors
+  int64_t src_stride;
+  int64_t channels;
+  float* dst;
+  int64_t dst_stride;     // floats between pixels
+  int64_t width;          // pixels between rows
+  int64_t rows, columns;  // of the tile that lie inside the image
+  Epilogue epilogue;
+};
+
 struct KernelTable {
   Isa isa;
   int lanes;   // floats per vector
@@ -88,6 +110,8 @@ struct KernelTable {
   void (*gemm)(const GemmArgs&);
   void (*depthwise)(const DepthwiseArgs&);
   void (*pool)(const PoolArgs&);
+  void (*winograd_input)(const WinogradInputArgs&);
+  void (*winograd_output)(const WinogradOutputArgs&);
   // dst[j * dst_stride + i] = src[i * src_stride + j] for i < rows, j < columns
   void (*transpose)(const float* src, int64_t src_stride, float* dst, int64_t dst_stride, int64_t rows,
                     int64_t columns);

@@ -4,6 +4,7 @@
 // names. Everything sits in an anonymous namespace: the file is compiled once per instruction set, and merged
 // copies would run AVX-512 on a CPU without it.
 //
+// fma(a, b, c) is a * b + c, fnma(a, b, c) is c - a * b.
 // max and min follow x86: when either operand is NaN they return the second one. So max(low, x) keeps x's NaN.
 //
 // A vector is a row of quads of four floats: load_quads(p, stride) reads quad q from p + q * stride, and
@@ -54,6 +55,7 @@ CONVLANE_INLINE Vec sub(Vec a, Vec b) { return _mm512_sub_ps(a, b); }
 CONVLANE_INLINE Vec mul(Vec a, Vec b) { return _mm512_mul_ps(a, b); }
 CONVLANE_INLINE Vec div(Vec a, Vec b) { return _mm512_div_ps(a, b); }
 CONVLANE_INLINE Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
+CONVLANE_INLINE Vec fnma(Vec a, Vec b, Vec c) { return _mm512_fnmadd_ps(a, b, c); }
 CONVLANE_INLINE Vec max(Vec a, Vec b) { return _mm512_max_ps(a, b); }
 CONVLANE_INLINE Vec min(Vec a, Vec b) { return _mm512_min_ps(a, b); }
 CONVLANE_INLINE Vec sqrt(Vec a) { return _mm512_sqrt_ps(a); }
@@ -110,6 +112,7 @@ CONVLANE_INLINE Vec sub(Vec a, Vec b) { return _mm256_sub_ps(a, b); }
 CONVLANE_INLINE Vec mul(Vec a, Vec b) { return _mm256_mul_ps(a, b); }
 CONVLANE_INLINE Vec div(Vec a, Vec b) { return _mm256_div_ps(a, b); }
 CONVLANE_INLINE Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
+CONVLANE_INLINE Vec fnma(Vec a, Vec b, Vec c) { return _mm256_fnmadd_ps(a, b, c); }
 CONVLANE_INLINE Vec max(Vec a, Vec b) { return _mm256_max_ps(a, b); }
 CONVLANE_INLINE Vec min(Vec a, Vec b) { return _mm256_min_ps(a, b); }
 CONVLANE_INLINE Vec sqrt(Vec a) { return _mm256_sqrt_ps(a); }
@@ -172,6 +175,7 @@ CONVLANE_INLINE Vec sub(Vec a, Vec b) { return a - b; }
 CONVLANE_INLINE Vec mul(Vec a, Vec b) { return a * b; }
 CONVLANE_INLINE Vec div(Vec a, Vec b) { return a / b; }
 CONVLANE_INLINE Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
+CONVLANE_INLINE Vec fnma(Vec a, Vec b, Vec c) { return c - a * b; }
 CONVLANE_INLINE Vec as_float(IntVec a) { return reinterpret_cast<Vec>(a); }
 CONVLANE_INLINE IntVec as_int(Vec a) { return reinterpret_cast<IntVec>(a); }
 CONVLANE_INLINE Mask greater(Vec a, Vec b) { return a > b; }

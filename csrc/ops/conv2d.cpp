@@ -31,6 +31,8 @@ const std::vector<Conv2dAlgorithm>& conv2d_algorithms() {
       {"pointwise", WeightLayout::panels, false, refuse_pointwise, run_direct},
       {"depthwise", WeightLayout::depthwise, false, refuse_depthwise, run_depthwise},
       {"stem", WeightLayout::panels, true, refuse_stem, run_stem},
+      {"winograd4", WeightLayout::winograd4, false, refuse_winograd, run_winograd},
+      {"winograd2", WeightLayout::winograd2, false, refuse_winograd, run_winograd},
       {"direct", WeightLayout::panels, false, refuse_nothing, run_direct},
       {"im2col", WeightLayout::panels, false, refuse_nothing, run_im2col},
       {"reference", WeightLayout::plain, true, refuse_nothing, run_reference},
@@ -98,7 +100,8 @@ std::vector<std::pair<std::string, std::string>> explain_conv2d(const Conv2dDesc
       steps.emplace_back(a.name, "");
       break;
     }
-    steps.emplace_back(a.name, refusal.empty() ? "algorithm='" + algorithm + "' was asked for" : refusal);
+    const char* passed_over = algorithm == "auto" ? "it is taken only when asked for" : "another one was asked for";
+    steps.emplace_back(a.name, refusal.empty() ? passed_over : refusal);
   }
   return steps;
 }
@@ -120,10 +123,15 @@ PackedWeight::PackedWeight(const ImageView& weight, int64_t groups, WeightLayout
     refuse("the " + std::to_string(o) + " output channels of weight " + to_string(weight.shape) +
            " cannot be divided into groups=" + std::to_string(groups));
   if (weight.count() == 0) refuse("weight " + to_string(weight.shape) + " is empty");
+  if ((layout == WeightLayout::winograd2 || layout == WeightLayout::winograd4) && (groups != 1 || kh != 3 || kw != 3))
+    refuse("Winograd's algorithm takes 3x3 filters in one group, got weight " + to_string(weight.shape));
   if (layout == WeightLayout::depthwise && i != 1) refuse("depthwise weights have one input channel per group");
   const int64_t columns = round_up(o / groups, kernels_->lanes);
-  group_stride_ = kh * kw * i * columns;
-  const int64_t count = layout == WeightLayout::panels ? checked_mul(groups, group_stride_) : weight.count();
+  group_stride_ = checked_mul(checked_mul(kh * kw, i), columns);
+  int64_t count = weight.count();
+  if (layout == WeightLayout::panels) count = checked_mul(groups, group_stride_);
+  if (layout == WeightLayout::winograd2) count = checked_mul(checked_mul(16, i), columns);
+  if (layout == WeightLayout::winograd4) count = checked_mul(checked_mul(36, i), columns);
   bytes_ = checked_mul(count, sizeof(float));
   data_ = allocate_aligned<float>(count);
   switch (layout) {
@@ -134,6 +142,12 @@ PackedWeight::PackedWeight(const ImageView& weight, int64_t groups, WeightLayout
       // (O, 1, KH, KW) seen as one image of O channels: channels last is what the kernel reads.
       copy_to_channels_last({weight.data, {1, o, kh, kw}, {0, weight.strides[0], weight.strides[2], weight.strides[3]}},
                             data_.get());
+      break;
+    case WeightLayout::winograd2:
+      pack_winograd(weight, 2);
+      break;
+    case WeightLayout::winograd4:
+      pack_winograd(weight, 4);
       break;
     case WeightLayout::panels:
       pack_panels(weight);
@@ -161,6 +175,29 @@ void PackedWeight::pack_panels(const ImageView& weight) {
       }
     }
   });
+}
+
+void PackedWeight::pack_winograd(const ImageView& weight, int m) {
+  const auto [o, i, kh, kw] = weight.shape;
+  const int64_t nr = kernels_->nr, lanes = kernels_->lanes, points = (m + 2) * (m + 2);
+  parallel_for(ceil_div(o, nr), threads_for(o * i * points),
+               [&, o = o, i = i](int64_t begin, int64_t end, int) noexcept {
+                 for (int64_t p = begin; p < end; ++p) {
+                   const int64_t columns = std::min(nr, o - p * nr), width = columns <= lanes ? lanes : nr;
+                   float* panel = data_.get() + p * nr * points * i;
+                   for (int64_t c = 0; c < i; ++c) {
+                     for (int64_t column = 0; column < width; ++column) {
+                       double filter[9] = {}, transformed[36];
+                       for (int64_t tap = 0; column < columns && tap < 9; ++tap)
+                         filter[tap] = weight.data[(p * nr + column) * weight.strides[0] + c * weight.strides[1] +
+                                                   tap / 3 * weight.strides[2] + tap % 3 * weight.strides[3]];
+                       transform_winograd_filter(m, filter, transformed);
+                       for (int64_t xi = 0; xi < points; ++xi)
+                         panel[(xi * i + c) * width + column] = static_cast<float>(transformed[xi]);
+                     }
+                   }
+                 }
+               });
 }
 
 }  // namespace convlane

@@ -33,6 +33,8 @@ Conv2dDesc describe_conv2d(const Shape4& input, const Shape4& weight, Window win
 enum class WeightLayout {
   plain,      // [o][i][kh][kw], as given
   depthwise,  // [kh][kw][o]
+  winograd2,  // F(2x2, 3x3): [panel][xi < 16][i][column], transformed
+  winograd4,  // F(4x4, 3x3): [panel][xi < 36][i][column]
   panels      // [group][panel of nr columns][kh][kw][i][column], the last panel whole vectors wide
 };
 
@@ -51,6 +53,7 @@ class PackedWeight {
 
  private:
   void pack_panels(const ImageView& weight);
+  void pack_winograd(const ImageView& weight, int m);
 
   const KernelTable* kernels_;
   Shape4 shape_;
@@ -94,9 +97,15 @@ void run_conv2d(const Conv2dDesc& desc, const Conv2dArgs& args, const std::strin
 std::string refuse_pointwise(const Conv2dDesc&);
 std::string refuse_depthwise(const Conv2dDesc&);
 std::string refuse_stem(const Conv2dDesc&);
+std::string refuse_winograd(const Conv2dDesc&);
 void run_direct(const Conv2dDesc&, const Conv2dArgs&);
 void run_depthwise(const Conv2dDesc&, const Conv2dArgs&);
 void run_stem(const Conv2dDesc&, const Conv2dArgs&);
+void run_winograd(const Conv2dDesc&, const Conv2dArgs&);
+
+// U = G g G^T of one 3x3 filter, (m + 2)^2 values row by row; in float64, as the weights' only rounding then is the
+// last one.
+void transform_winograd_filter(int m, const double* filter, double* dst);
 void run_im2col(const Conv2dDesc&, const Conv2dArgs&);
 void run_reference(const Conv2dDesc&, const Conv2dArgs&);
 

@@ -75,8 +75,10 @@ def conv2d(
     groups
         The channels fall into so many independent convolutions. Packed weights know theirs.
     algorithm
-        ``"auto"``, or one of ``pointwise``, ``depthwise``, ``stem``, ``direct``, ``im2col``, ``reference``;
-        see `explain`. ``im2col`` allocates KH * KW times the input.
+        ``"auto"``, or one of ``pointwise``, ``depthwise``, ``stem``, ``winograd4``, ``winograd2``, ``direct``,
+        ``im2col``, ``reference``; see `explain`. ``im2col`` allocates KH * KW times the input. Winograd's two are
+        taken only when asked for: they round up to 2.5 times as much as a direct sum (root mean square) and spread
+        a NaN or infinity over the whole tile of 4x4 or 2x2 outputs.
     activation
         Applied before the result is stored: ``none``, ``relu``, ``relu6``, ``leaky_relu``, ``silu``, ``hardswish``,
         ``sigmoid`` or ``tanh``.
@@ -182,6 +184,8 @@ def explain(
     pointwise: no, the kernel is (3, 3), not 1x1
     depthwise: no, groups (1) is not the number of input channels (64), or there is one only
     stem: no, there are 64 input channels, more than 4
+    winograd4: no, it is taken only when asked for
+    winograd2: no, it is taken only when asked for
     direct: yes
     """
     geometry = _geometry(input_shape, weight_shape, stride, padding, dilation, groups)

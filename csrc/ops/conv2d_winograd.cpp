@@ -1,0 +1,190 @@
+// 3x3 convolution with stride 1 by Winograd's minimal filtering: a tile of m x m outputs costs (m + 2)^2 products per
+// pair of channels instead of 9 m^2, so 2.25 (m = 2) or 4 (m = 4) times fewer.
+//
+// Tiles are taken in blocks. For a block, the transformed input V[xi][tile][c] is computed once; then for every panel
+// of output channels (m + 2)^2 small matrix products give sums[xi][tile][column], which are transformed back while
+// they are in the cache. Two schedules differ in the block only:
+//   - V in the second-level cache: many blocks, each thread its own, the transformed weights U come from L2 or L3;
+//   - U streamed once: one block of all tiles, the threads share V and split the panels. For layers whose U exceeds
+//     the caches, and where there are too few tiles to give every thread a block.
+#include <cstring>
+#include <vector>
+
+#include "ops/conv2d.h"
+#include "ops/parallel.h"
+
+namespace convlane {
+namespace {
+
+// Floats of V that leave room in a 1 MB second-level cache for the sums and for U in use (Zen 5, 2026-11-20).
+constexpr int64_t kBlockFloats = 128 * 1024;
+// U beyond this comes from memory, not from the cache, and should be read once only.
+constexpr int64_t kCachedWeightBytes = int64_t{16} << 20;
+// Tiles of one block when U is streamed: bounds V, and the sums of a panel.
+constexpr int64_t kStreamedTiles = 256;
+
+struct Tiling {
+  int m;
+  int64_t points;        // (m + 2)^2
+  int64_t across, down;  // tiles per image
+  int64_t count;         // tiles in all
+};
+
+Tiling tiling(const Conv2dDesc& d, int m) {
+  const int64_t across = ceil_div(d.ow, m), down = ceil_div(d.oh, m);
+  return {m, (m + 2) * (m + 2), across, down, d.n * across * down};
+}
+
+struct Position {
+  int64_t image, y, x;  // of the tile's first output pixel
+};
+
+Position position(const Tiling& t, int64_t tile) {
+  return {tile / (t.across * t.down), tile / t.across % t.down * t.m, tile % t.across * t.m};
+}
+
+// V[xi][tile - first] for one tile.
+void transform_input(const Conv2dDesc& d, const Conv2dArgs& args, const Tiling& t, const float* zeros, int64_t tile,
+                     float* dst, int64_t dst_stride) {
+  const auto [image, y, x] = position(t, tile);
+  const float* pixels[36];
+  const int n = t.m + 2;
+  for (int i = 0; i < n; ++i) {
+    const int64_t ih = y + i - d.window.top;
+    for (int j = 0; j < n; ++j) {
+      const int64_t iw = x + j - d.window.left;
+      const bool inside = ih >= 0 && ih < d.h && iw >= 0 && iw < d.w;
+      pixels[i * n + j] = inside ? args.src.data + ((image * d.h + ih) * d.w + iw) * d.c : zeros;
+    }
+  }
+  args.weight->kernels().winograd_input({t.m, pixels, d.c, dst, dst_stride});
+}
+
+struct Block {
+  int64_t first, count;      // tiles
+  const float* transformed;  // V
+  const float** rows;        // scratch, `count` pointers
+  float* sums;               // scratch, points * count * nr floats
+};
+
+// All products and outputs of one panel of output channels over a block.
+void run_panel(const Conv2dDesc& d, const Conv2dArgs& args, const Tiling& t, const Block& b, int64_t panel) {
+  const KernelTable& kernels = args.weight->kernels();
+  const int64_t nr = kernels.nr, first_channel = panel * nr, columns = std::min(nr, d.o - first_channel);
+  const int64_t width = columns <= kernels.lanes ? kernels.lanes : nr;
+  const float* weight = args.weight->data() + first_channel * t.points * d.c;
+  GemmArgs g{};
+  g.rows = b.rows;
+  g.rows_stride = g.m = b.count;
+  g.n = width;
+  g.taps = 1;
+  g.depth = d.c;
+  g.dst_stride = nr;
+  for (int64_t i = 0; i < b.count; ++i) b.rows[i] = b.transformed + i * d.c;
+  for (int64_t xi = 0; xi < t.points; ++xi) {
+    g.row_offset = xi * b.count * d.c;
+    g.weight = weight + xi * d.c * width;
+    g.dst = b.sums + xi * b.count * nr;
+    kernels.gemm(g);
+  }
+  for (int64_t i = 0; i < b.count; ++i) {
+    const auto [image, y, x] = position(t, b.first + i);
+    const int64_t pixel = (image * d.oh + y) * d.ow + x;
+    WinogradOutputArgs out{};
+    out.m = t.m;
+    out.src = b.sums + i * nr;
+    out.src_stride = b.count * nr;
+    out.channels = columns;
+    out.dst = args.dst + pixel * d.o + first_channel;
+    out.dst_stride = d.o;
+    out.width = d.ow;
+    out.rows = d.oh - y;
+    out.columns = d.ow - x;
+    out.epilogue = args.epilogue;
+    if (out.epilogue.bias != nullptr) out.epilogue.bias += first_channel;
+    if (out.epilogue.residual != nullptr) out.epilogue.residual += pixel * out.epilogue.residual_stride + first_channel;
+    kernels.winograd_output(out);
+  }
+}
+
+}  // namespace
+
+std::string refuse_winograd(const Conv2dDesc& d) {
+  if (d.kh() != 3 || d.kw() != 3) return "the kernel is " + to_string(d.window.kernel) + ", not 3x3";
+  if (d.window.stride != Pair{1, 1}) return "the stride is " + to_string(d.window.stride) + ", not 1";
+  if (d.window.dilation != Pair{1, 1}) return "the kernel is dilated";
+  if (d.groups != 1) return "there is more than one group";
+  return "";
+}
+
+void run_winograd(const Conv2dDesc& d, const Conv2dArgs& args) {
+  const Tiling t = tiling(d, args.weight->layout() == WeightLayout::winograd2 ? 2 : 4);
+  const KernelTable& kernels = args.weight->kernels();
+  const int threads = threads_for(d.multiply_adds());
+  const int64_t panels = ceil_div(d.o, kernels.nr);
+
+  const int64_t fit = std::max(kBlockFloats / (t.points * d.c) / kernels.mr, int64_t{1}) * kernels.mr;
+  const bool streamed = args.weight->bytes() > kCachedWeightBytes || ceil_div(t.count, fit) < threads;
+  const int64_t blocks = ceil_div(t.count, streamed ? kStreamedTiles : fit);
+  const int64_t block = ceil_div(t.count, blocks);  // tiles of the largest block
+  const int64_t block_v = t.points * block * d.c, block_sums = t.points * block * kernels.nr;
+
+  const auto zeros = allocate_aligned<float>(d.c);
+  std::memset(zeros.get(), 0, sizeof(float) * d.c);
+  const auto transformed = allocate_aligned<float>(checked_mul(streamed ? 1 : threads, block_v));
+  const auto sums = allocate_aligned<float>(checked_mul(threads, block_sums));
+  const auto rows = allocate_aligned<const float*>(checked_mul(threads, block));
+  const auto part = [&](int64_t index, float* v, int thread) {
+    const int64_t first = t.count * index / blocks, count = t.count * (index + 1) / blocks - first;
+    return Block{first, count, v, rows.get() + thread * block, sums.get() + thread * block_sums};
+  };
+  const auto transform = [&](const Block& b, float* v, int64_t i) {
+    transform_input(d, args, t, zeros.get(), b.first + i, v + i * d.c, b.count * d.c);
+  };
+
+  if (!streamed) {
+    parallel_for(blocks, threads, [&](int64_t begin, int64_t end, int thread) noexcept {
+      for (int64_t index = begin; index < end; ++index) {
+        float* v = transformed.get() + thread * block_v;
+        const Block b = part(index, v, thread);
+        for (int64_t i = 0; i < b.count; ++i) transform(b, v, i);
+        for (int64_t panel = 0; panel < panels; ++panel) run_panel(d, args, t, b, panel);
+      }
+    });
+    return;
+  }
+  for (int64_t index = 0; index < blocks; ++index) {
+    float* v = transformed.get();
+    parallel_for(part(index, v, 0).count, threads, [&](int64_t begin, int64_t end, int thread) noexcept {
+      for (int64_t i = begin; i < end; ++i) transform(part(index, v, thread), v, i);
+    });
+    parallel_for(panels, threads, [&](int64_t begin, int64_t end, int thread) noexcept {
+      for (int64_t panel = begin; panel < end; ++panel) run_panel(d, args, t, part(index, v, thread), panel);
+    });
+  }
+}
+
+// The rows of G for the points 0, 1, -1, infinity (m = 2) and 0, +-sqrt(1/2), +-sqrt(2), infinity (m = 4):
+// G[j][k] = a_j^k / prod over l != j of (a_j - a_l), scaled reciprocally to the input transform's rows.
+void transform_winograd_filter(int m, const double* filter, double* dst) {
+  const double root = 1.41421356237309504880;
+  static const double two[4][3] = {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}};
+  static const double four[6][3] = {{1, 0, 0},
+                                    {-2.0 / 3, -root / 3, -1.0 / 3},
+                                    {-2.0 / 3, root / 3, -1.0 / 3},
+                                    {1.0 / 6, root / 6, 1.0 / 3},
+                                    {1.0 / 6, -root / 6, 1.0 / 3},
+                                    {0, 0, 1}};
+  const double (*g)[3] = m == 2 ? two : four;
+  const int n = m + 2;
+  for (int i = 0; i < n; ++i) {
+    for (int j = 0; j < n; ++j) {
+      double sum = 0;
+      for (int r = 0; r < 3; ++r)
+        for (int s = 0; s < 3; ++s) sum += g[i][r] * filter[r * 3 + s] * g[j][s];
+      dst[i * n + j] = sum;
+    }
+  }
+}
+
+}  // namespace convlane
