@@ -15,10 +15,8 @@ py::array batch_norm(const py::array& input, const py::array& running_mean, cons
   py::array dst = new_image(src.shape);
   float* to = data_of(dst);
   py::gil_scoped_release release;
-  const AlignedArray<float> scale = allocate_aligned<float>(channels), shift = allocate_aligned<float>(channels);
-  fold_batch_norm(mean.data(), variance.data(), weight_v.data(), bias_v.data(), eps, channels, scale.get(),
-                  shift.get());
-  run_scale_shift(channels_last_or_into(src, to), src.pixels(), channels, scale.get(), shift.get(), to);
+  run_batch_norm(channels_last_or_into(src, to), src.pixels(), channels, mean.data(), variance.data(), weight_v.data(),
+                 bias_v.data(), eps, to);
   return dst;
 }
 
@@ -36,11 +34,9 @@ py::tuple batch_norm_train(const py::array& input, const std::optional<py::array
   double* variance_to = variance.mutable_data();
   {
     py::gil_scoped_release release;
-    const AlignedArray<float> scale = allocate_aligned<float>(channels), shift = allocate_aligned<float>(channels);
     const float* from = channels_last_or_into(src, to);
     run_moments(from, src.pixels(), channels, mean_to, variance_to);
-    fold_batch_norm(mean_to, variance_to, weight_v.data(), bias_v.data(), eps, channels, scale.get(), shift.get());
-    run_scale_shift(from, src.pixels(), channels, scale.get(), shift.get(), to);
+    run_batch_norm(from, src.pixels(), channels, mean_to, variance_to, weight_v.data(), bias_v.data(), eps, to);
   }
   return py::make_tuple(dst, mean, variance);
 }

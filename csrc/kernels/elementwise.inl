@@ -26,27 +26,8 @@ void multiply_arrays(const float* a, const float* b, float* dst, int64_t count) 
   map2(a, b, dst, count, [](Vec x, Vec y) { return mul(x, y); });
 }
 
-template <bool Shift>
-CONVLANE_INLINE void scale_rows(const float* src, const float* scale, const float* shift, float* dst, int64_t rows,
-                                int64_t channels) {
-  for (int64_t row = 0; row < rows; ++row, src += channels, dst += channels) {
-    int64_t c = 0;
-    for (; c + kLanes <= channels; c += kLanes) {
-      const Vec x = load(src + c), factor = load(scale + c);
-      store(dst + c, Shift ? fma(x, factor, load(shift + c)) : mul(x, factor));
-    }
-    const int tail = static_cast<int>(channels - c);
-    if (tail == 0) continue;
-    const Vec x = load(src + c, tail), factor = load(scale + c, tail);
-    store(dst + c, Shift ? fma(x, factor, load(shift + c, tail)) : mul(x, factor), tail);
-  }
-}
-
-void scale_shift(const float* src, const float* scale, const float* shift, float* dst, int64_t rows, int64_t channels) {
-  if (shift == nullptr)
-    scale_rows<false>(src, scale, shift, dst, rows, channels);
-  else
-    scale_rows<true>(src, scale, shift, dst, rows, channels);
+void scale_channels(const float* src, const float* scale, float* dst, int64_t rows, int64_t channels) {
+  for (int64_t row = 0; row < rows; ++row) multiply_arrays(src + row * channels, scale, dst + row * channels, channels);
 }
 
 }  // namespace

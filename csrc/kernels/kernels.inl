@@ -30,9 +30,10 @@ void fill(KernelTable& table) {
   table.activate = activate;
   table.add = add_arrays;
   table.multiply = multiply_arrays;
-  table.scale_shift = scale_shift;
+  table.scale = scale_channels;
   table.softmax = softmax;
   table.moments = moments;
+  table.normalize = normalize;
   table.local_response = local_response;
   table.fma_peak = fma_peak;
   table.read_all = read_all;

@@ -64,6 +64,19 @@ void moments(const float* src, int64_t rows, int64_t channels, double* mean, dou
   }
 }
 
+// Subtracting first is exact near the center, where x * scale + (shift - center * scale) would cancel.
+void normalize(const float* src, float* dst, int64_t rows, const NormalizeArgs& a) {
+  for (int64_t row = 0; row < rows; ++row, src += a.channels, dst += a.channels) {
+    int64_t c = 0;
+    for (; c + kLanes <= a.channels; c += kLanes)
+      store(dst + c, fma(sub(load(src + c), load(a.center + c)), load(a.scale + c), load(a.shift + c)));
+    const int tail = static_cast<int>(a.channels - c);
+    if (tail == 0) continue;
+    const Vec x = sub(load(src + c, tail), load(a.center + c, tail));
+    store(dst + c, fma(x, load(a.scale + c, tail), load(a.shift + c, tail)), tail);
+  }
+}
+
 // 0.75 is the exponent of AlexNet and GoogLeNet; any other takes libm's powf, lane by lane.
 CONVLANE_INLINE Vec power(Vec x, float exponent) {
   if (exponent == 0.75f) {

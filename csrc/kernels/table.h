@@ -51,6 +51,12 @@ struct DepthwiseArgs {
   Epilogue epilogue;
 };
 
+// dst[r, c] = (src[r, c] - center[c]) * scale[c] + shift[c]
+struct NormalizeArgs {
+  int64_t channels;
+  const float *center, *scale, *shift;
+};
+
 // Local response normalisation of pixels: dst = src / (k + alpha * sum of squares over the window)^beta.
 struct LocalResponseArgs {
   int64_t channels;
@@ -118,13 +124,13 @@ struct KernelTable {
   void (*activate)(const float* src, float* dst, int64_t count, Activation activation, float slope);
   void (*add)(const float* a, const float* b, float* dst, int64_t count, Activation activation, float slope);
   void (*multiply)(const float* a, const float* b, float* dst, int64_t count);
-  // dst[r, c] = src[r, c] * scale[c] + shift[c], shift may be null
-  void (*scale_shift)(const float* src, const float* scale, const float* shift, float* dst, int64_t rows,
-                      int64_t channels);
+  // dst[r, c] = src[r, c] * scale[c]
+  void (*scale)(const float* src, const float* scale, float* dst, int64_t rows, int64_t channels);
   // Of every row; with `log`, its logarithm.
   void (*softmax)(const float* src, float* dst, int64_t rows, int64_t channels, bool log);
   // Of every channel over at least one row: the mean, and the sum of squared deviations from it.
   void (*moments)(const float* src, int64_t rows, int64_t channels, double* mean, double* squares);
+  void (*normalize)(const float* src, float* dst, int64_t rows, const NormalizeArgs&);
   void (*local_response)(const float* src, float* dst, int64_t rows, const LocalResponseArgs&);
   // Independent multiply-adds in registers; returns how many floating-point operations were done.
   double (*fma_peak)(int64_t iterations);

@@ -8,26 +8,27 @@
 namespace convlane {
 
 template <class Real>
-void fold_batch_norm(const Real* mean, const Real* variance, const float* weight, const float* bias, double eps,
-                     int64_t channels, float* scale, float* shift) {
+void run_batch_norm(const float* src, int64_t rows, int64_t channels, const Real* mean, const Real* variance,
+                    const float* weight, const float* bias, double eps, float* dst) {
+  const AlignedArray<float> vectors = allocate_aligned<float>(3 * channels);
+  float *center = vectors.get(), *scale = center + channels, *shift = scale + channels;
   for (int64_t c = 0; c < channels; ++c) {
     const double factor = (weight ? weight[c] : 1.0) / std::sqrt(variance[c] + eps);
+    center[c] = static_cast<float>(mean[c]);
     scale[c] = static_cast<float>(factor);
-    shift[c] = static_cast<float>((bias ? bias[c] : 0.0) - mean[c] * factor);
+    shift[c] = static_cast<float>((bias ? bias[c] : 0.0) - (mean[c] - static_cast<double>(center[c])) * factor);
   }
-}
-
-template void fold_batch_norm(const float*, const float*, const float*, const float*, double, int64_t, float*, float*);
-template void fold_batch_norm(const double*, const double*, const float*, const float*, double, int64_t, float*,
-                              float*);
-
-void run_scale_shift(const float* src, int64_t rows, int64_t channels, const float* scale, const float* shift,
-                     float* dst) {
-  const auto scale_shift = active_table().scale_shift;
+  const NormalizeArgs args{channels, center, scale, shift};
+  const auto normalize = active_table().normalize;
   parallel_for(rows, threads_for(rows * channels), [&](int64_t begin, int64_t end, int) noexcept {
-    scale_shift(src + begin * channels, scale, shift, dst + begin * channels, end - begin, channels);
+    normalize(src + begin * channels, dst + begin * channels, end - begin, args);
   });
 }
+
+template void run_batch_norm(const float*, int64_t, int64_t, const float*, const float*, const float*, const float*,
+                             double, float*);
+template void run_batch_norm(const float*, int64_t, int64_t, const double*, const double*, const float*, const float*,
+                             double, float*);
 
 // Chunks of a fixed number of rows, merged in their order (Chan, Golub, LeVeque 1983): neither the threads nor the
 // length of the array decide which values are summed together.

@@ -5,15 +5,11 @@
 
 namespace convlane {
 
-// The affine map that normalising with these statistics is, worked out in double: y = x * scale[c] + shift[c].
-// `weight` and `bias` may be null (1 and 0). Real: float or double.
+// dst[r, c] = (src[r, c] - mean[c]) / sqrt(variance[c] + eps) * weight[c] + bias[c], the factors worked out in double.
+// `weight` and `bias` may be null (1 and 0), dst may be src. Real: float or double.
 template <class Real>
-void fold_batch_norm(const Real* mean, const Real* variance, const float* weight, const float* bias, double eps,
-                     int64_t channels, float* scale, float* shift);
-
-// dst[r, c] = src[r, c] * scale[c] + shift[c]; dst may be src.
-void run_scale_shift(const float* src, int64_t rows, int64_t channels, const float* scale, const float* shift,
-                     float* dst);
+void run_batch_norm(const float* src, int64_t rows, int64_t channels, const Real* mean, const Real* variance,
+                    const float* weight, const float* bias, double eps, float* dst);
 
 // Mean and biased variance of every channel over at least one row. The same bits for any number of threads.
 void run_moments(const float* src, int64_t rows, int64_t channels, double* mean, double* variance);

@@ -1,4 +1,4 @@
-"""Activations by their formulas."""
+"""Activations and softmax by their formulas."""
 
 import numpy as np
 
@@ -36,3 +36,20 @@ BY_NAME = {
     "sigmoid": sigmoid,
     "tanh": np.tanh,
 }
+
+
+def softmax(x, dim):
+    """Along `dim`, written for one row at a time."""
+    rows = np.moveaxis(np.array(x, np.float64), dim, -1)
+    for index in np.ndindex(rows.shape[:-1]):
+        powers = np.exp(rows[index] - rows[index].max())
+        rows[index] = powers / powers.sum()
+    return np.moveaxis(rows, -1, dim)
+
+
+def log_softmax(x, dim):
+    rows = np.moveaxis(np.array(x, np.float64), dim, -1)
+    for index in np.ndindex(rows.shape[:-1]):
+        shifted = rows[index] - rows[index].max()
+        rows[index] = shifted - np.log(np.exp(shifted).sum())
+    return np.moveaxis(rows, -1, dim)

@@ -1,0 +1,261 @@
+"""Concatenation, padding, flattening and layout conversion: exact, whatever the memory looks like."""
+
+import math
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from convlane import _core
+from convlane import functional as F
+from convlane.functional._op import rules
+from hypothesis import given, settings
+from layouts import LAYOUTS
+from oracles import shape as oracle
+
+
+def normal(rng, *shape):
+    return rng.standard_normal(shape, dtype=np.float32)
+
+
+def is_channels_last(y):
+    return y.transpose(0, 2, 3, 1).flags.c_contiguous
+
+
+# Around the transposes' blocks of 16 and the vector widths that they are made of, and unit sizes.
+CHANNELS = [1, 3, 4, 5, 8, 9, 15, 16, 17, 33]
+SIZES = [(1, 1), (1, 5), (7, 1), (4, 4), (3, 7), (5, 13), (17, 19)]
+
+
+class TestConversion:
+    @pytest.mark.parametrize("size", SIZES)
+    def test_there_and_back(self, rng, isa, threads, size):
+        for channels in CHANNELS:
+            x = normal(rng, 2, channels, *size)
+            last = F.channels_last(x)
+            np.testing.assert_array_equal(last, x)
+            assert is_channels_last(last)
+            first = F.nchw(last)
+            np.testing.assert_array_equal(first, x)
+            assert first.flags.c_contiguous
+
+    @pytest.mark.parametrize("name", ["channels_last", "nchw"])
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_layouts(self, rng, isa, name, layout):
+        x = normal(rng, 2, 17, 5, 19)
+        y = getattr(F, name)(LAYOUTS[layout](x))
+        np.testing.assert_array_equal(y, x)
+        assert is_channels_last(y) if name == "channels_last" else y.flags.c_contiguous
+        assert rules(getattr(F, name)).shape(x) == y.shape
+
+    @pytest.mark.parametrize("axes", [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)])
+    @pytest.mark.parametrize("flip", [(1, 1, 1), (-1, 1, 1), (1, -1, 1), (1, 1, -1)])
+    def test_any_order_of_strides(self, rng, isa, axes, flip):
+        shape = (6, 7, 18)
+        memory = normal(rng, 2, *(shape[axis] for axis in axes))
+        x = memory.transpose(0, *(1 + np.argsort(axes)))[:, :: flip[0], :: flip[1], :: flip[2]]
+        assert x.shape == (2, *shape)
+        np.testing.assert_array_equal(F.channels_last(x), x)
+        np.testing.assert_array_equal(F.nchw(x), x)
+
+    def test_window_of_a_larger_image(self, rng, isa):
+        x = normal(rng, 2, 20, 9, 30)
+        for image in (x, F.channels_last(x)):
+            window = image[:, 1:18, 2:7, 3:25]
+            np.testing.assert_array_equal(F.channels_last(window), window)
+            np.testing.assert_array_equal(F.nchw(window), window)
+
+    def test_broadcast_strides(self, rng, isa):
+        for shape in [(5, 1, 1), (1, 4, 1), (1, 1, 6), (1, 1, 1)]:
+            x = np.broadcast_to(normal(rng, 1, *shape), (2, 5, 4, 6))
+            np.testing.assert_array_equal(F.channels_last(x), x)
+            np.testing.assert_array_equal(F.nchw(x), x)
+
+    def test_no_copy_when_already_so(self, rng):
+        x = normal(rng, 2, 3, 4, 5)
+        last = F.channels_last(x)
+        assert F.nchw(x) is x
+        assert F.channels_last(last) is last
+        assert np.shares_memory(F.channels_last(normal(rng, 2, 1, 4, 5)), F.nchw(x)) is False
+
+    @pytest.mark.parametrize("shape", [(0, 3, 4, 5), (2, 0, 4, 5), (2, 3, 0, 5), (2, 3, 4, 0)])
+    def test_empty(self, shape):
+        x = np.zeros(shape, np.float32)[:, :, ::-1]
+        assert F.channels_last(x).shape == shape
+        assert F.nchw(x).shape == shape
+
+
+class TestCat:
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    @pytest.mark.parametrize("dim", [0, 1, 2, 3, -1, -3])
+    def test_images(self, rng, layout, dim):
+        parts = []
+        for size in (3, 1, 4):
+            shape = [2, 5, 3, 4]
+            shape[dim] = size
+            parts.append(normal(rng, *shape))
+        y = F.cat([LAYOUTS[layout](part) for part in parts], dim)
+        np.testing.assert_array_equal(y, oracle.cat(parts, dim))
+        assert is_channels_last(y)
+        assert rules(F.cat).shape(parts, dim) == y.shape
+
+    def test_channels(self, rng, isa, threads):
+        lanes = _core.tile_sizes()["lanes"]
+        parts = [normal(rng, 2, c, 20, 30) for c in (1, lanes - 1, lanes, lanes + 1, 2 * lanes + 1, 64)]
+        mixed = [part if i % 2 else F.channels_last(part) for i, part in enumerate(parts)]
+        np.testing.assert_array_equal(F.cat(mixed), np.concatenate(parts, axis=1))
+
+    @pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 3, 4), (2, 3, 1, 2, 2)])
+    def test_other_ranks(self, rng, shape):
+        for dim in range(-len(shape), len(shape)):
+            parts = [normal(rng, *shape), normal(rng, *shape)]
+            y = F.cat([np.asfortranarray(part) for part in parts], dim)
+            np.testing.assert_array_equal(y, oracle.cat(parts, dim))
+            assert y.flags.c_contiguous
+
+    def test_one_and_empty(self, rng):
+        x = normal(rng, 2, 3, 4, 5)
+        y = F.cat((x,))
+        np.testing.assert_array_equal(y, x)
+        assert not np.shares_memory(x, y)
+        np.testing.assert_array_equal(F.cat([x[:, :0], x, x[:, :0]]), x)
+        assert F.cat([x[:0], x[:0]]).shape == (0, 6, 4, 5)
+
+    @pytest.mark.torch
+    def test_agrees_with_torch(self, rng):
+        import torch
+
+        parts = [normal(rng, 2, c, 3, 4) for c in (2, 5)]
+        expected = torch.cat([torch.from_numpy(part) for part in parts], 1).numpy()
+        np.testing.assert_array_equal(F.cat(parts, 1), expected)
+
+
+class TestPad:
+    @pytest.mark.parametrize(
+        "sides", [(0, 0, 0, 0), (1, 0, 0, 0), (0, 2, 0, 0), (0, 0, 3, 0), (0, 0, 0, 4), (1, 2, 3, 4)]
+    )
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_sides_and_layouts(self, rng, sides, layout):
+        x = normal(rng, 2, 5, 3, 4)
+        y = F.pad(LAYOUTS[layout](x), sides)
+        np.testing.assert_array_equal(y, oracle.pad(x, *sides))
+        assert is_channels_last(y)
+        assert rules(F.pad).shape(x, sides) == y.shape
+
+    def test_channels(self, rng, isa, threads):
+        for channels in CHANNELS:
+            x = normal(rng, 2, channels, 20, 30)
+            np.testing.assert_array_equal(F.pad(x, [1, 2, 3, 4]), np.pad(x, ((0, 0), (0, 0), (3, 4), (1, 2))))
+
+    def test_one_image_and_empty(self, rng):
+        x = normal(rng, 3, 4, 5)
+        np.testing.assert_array_equal(F.pad(x, (1, 1, 2, 2)), F.pad(x[None], (1, 1, 2, 2))[0])
+        assert F.pad(np.zeros((0, 3, 4, 5), np.float32), (1, 1, 1, 1)).shape == (0, 3, 6, 7)
+        assert F.pad(np.zeros((1, 0, 4, 5), np.float32), (2**40, 0, 2**20, 0)).shape == (1, 0, 2**20 + 4, 2**40 + 5)
+        np.testing.assert_array_equal(F.pad(np.ones((1, 2, 0, 3), np.float32), (1, 1, 1, 1)), np.zeros((1, 2, 2, 5)))
+
+    @pytest.mark.torch
+    def test_agrees_with_torch(self, rng):
+        import torch
+
+        x = normal(rng, 2, 5, 3, 4)
+        expected = torch.nn.functional.pad(torch.from_numpy(x), (1, 2, 3, 4)).numpy()
+        np.testing.assert_array_equal(F.pad(x, (1, 2, 3, 4)), expected)
+
+
+class TestFlatten:
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    @pytest.mark.parametrize(
+        "shape", [(7,), (2, 3), (2, 3, 4), (2, 3, 4, 5), (2, 17, 1, 1), (2, 1, 4, 5), (0, 3, 4, 5)]
+    )
+    def test_order_is_that_of_the_indices(self, rng, layout, shape):
+        x = normal(rng, *shape)
+        for start in range(len(shape)):
+            for end in range(start, len(shape)):
+                y = F.flatten(LAYOUTS[layout](x), start, end)
+                expected = x.reshape(rules(F.flatten).shape(x, start, end))
+                np.testing.assert_array_equal(y, expected)
+                np.testing.assert_array_equal(F.flatten(LAYOUTS[layout](x), start - len(shape), end - len(shape)), y)
+
+    def test_views(self, rng):
+        x = normal(rng, 2, 3, 4, 5)
+        last = F.channels_last(x)
+        assert np.shares_memory(F.flatten(x), x)
+        assert np.shares_memory(F.flatten(last, 2), last)
+        assert not np.shares_memory(F.flatten(last), last)
+        for shape in [(2, 3, 1, 1), (2, 1, 4, 5)]:
+            image = F.channels_last(normal(rng, *shape))
+            assert np.shares_memory(F.flatten(image), image)
+
+    def test_scalar(self):
+        assert F.flatten(np.array(1.0, np.float32), 0).shape == (1,)
+
+    @pytest.mark.torch
+    def test_agrees_with_torch(self, rng):
+        import torch
+
+        x = normal(rng, 2, 3, 4, 5)
+        for dims in [(), (0,), (2,), (0, 2), (-3, -2)]:
+            expected = torch.flatten(torch.from_numpy(x), *(dims or (1,))).numpy()
+            np.testing.assert_array_equal(F.flatten(F.channels_last(x), *dims), expected)
+
+
+IMAGE = np.ones((2, 3, 4, 5), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "match"),
+    [
+        (lambda: F.cat([]), ValueError, "cat: tensors is empty"),
+        (lambda: F.cat(IMAGE), TypeError, "cat: tensors must be a list or a tuple of arrays, got ndarray"),
+        (lambda: F.cat([IMAGE, None]), TypeError, r"cat: tensors\[1\] must be a NumPy array, got NoneType"),
+        (lambda: F.cat([IMAGE, IMAGE.astype(float)]), TypeError, r"tensors\[1\] must be float32, got float64"),
+        (
+            lambda: F.cat([IMAGE, IMAGE[:, :, :2]]),
+            ValueError,
+            r"differ in dim 1 only, got \(2, 3, 4, 5\) and, at index",
+        ),
+        (lambda: F.cat([IMAGE, IMAGE[0]]), ValueError, r"at index 1, \(3, 4, 5\)"),
+        (lambda: F.cat([IMAGE], 4), ValueError, "cat: dim=4 is out of range for 4 dimensions"),
+        (lambda: F.cat([IMAGE], "1"), TypeError, "cat: dim must be an integer"),
+        (lambda: F.cat([np.array(1.0, np.float32)], 0), ValueError, "out of range for 0 dimensions"),
+        (lambda: F.pad(IMAGE, (1, -1, 0, 0)), ValueError, r"sides must not be negative, got \(1, -1, 0, 0\)"),
+        (lambda: F.pad(IMAGE, (1, 1)), ValueError, r"pad must be \(left, right, top, bottom\), got \(1, 1\)"),
+        (lambda: F.pad(IMAGE, 1), ValueError, "pad must be"),
+        (lambda: F.pad(IMAGE, (1, 1.5, 1, 1)), TypeError, "pad must be an integer, got 1.5"),
+        (lambda: F.pad(IMAGE, (2**63, 0, 0, 0)), ValueError, "out of range"),
+        (lambda: F.pad(IMAGE, (2**61, 2**61, 2**61, 2**61)), ValueError, "too large"),
+        (lambda: F.pad(IMAGE, (2**50, 0, 0, 0)), MemoryError, "bad_alloc"),
+        (lambda: F.pad(IMAGE[0, 0], (1, 1, 1, 1)), ValueError, r"pad: input must be \(N, C, H, W\)"),
+        (lambda: F.pad("image", (1, 1, 1, 1)), TypeError, "pad: input must be a NumPy array"),
+        (lambda: F.flatten(IMAGE, 2, 1), ValueError, "start_dim=2 comes after end_dim=1"),
+        (lambda: F.flatten(IMAGE, 4), ValueError, "flatten: start_dim=4 is out of range"),
+        (lambda: F.flatten(IMAGE, 0, -5), ValueError, "flatten: end_dim=-5 is out of range"),
+        (lambda: F.flatten(IMAGE, 1.0), TypeError, "start_dim must be an integer"),
+        (lambda: F.flatten([1.0]), TypeError, "flatten: input must be a NumPy array"),
+        (lambda: F.channels_last(IMAGE[0]), ValueError, r"channels_last: input must be \(N, C, H, W\), got shape"),
+        (lambda: F.nchw(IMAGE[0]), ValueError, r"nchw: input must be \(N, C, H, W\), got shape"),
+        (lambda: F.nchw(IMAGE.astype(np.uint8)), TypeError, "nchw: input must be float32, got uint8"),
+        (lambda: _core.cat([IMAGE], 1, (2, 4, 4, 5)), ValueError, "do not fill"),
+        (lambda: _core.cat([IMAGE, IMAGE], 1, (2, 3, 4, 5)), ValueError, "does not fit"),
+        (lambda: _core.cat([IMAGE], 7, (2, 3, 4, 5)), ValueError, "dim is out of range"),
+        (lambda: _core.pad(IMAGE, (0, 0, -1, 0)), ValueError, "must not be negative, got -1"),
+    ],
+)
+def test_bad_input(call, error, match):
+    with pytest.raises(error, match=match):
+        call()
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    shape=st.tuples(st.integers(0, 3), st.integers(1, 40), st.integers(0, 9), st.integers(0, 9)),
+    sides=st.tuples(*[st.integers(0, 4)] * 4),
+    dim=st.integers(0, 3),
+)
+def test_random_shapes(shape, sides, dim):
+    x = normal(np.random.default_rng(sum(shape)), *shape)
+    last = F.channels_last(x)
+    np.testing.assert_array_equal(F.nchw(last), x)
+    np.testing.assert_array_equal(F.pad(last, sides), oracle.pad(x, *sides))
+    np.testing.assert_array_equal(F.cat([x, last], dim), oracle.cat([x, x], dim))
+    np.testing.assert_array_equal(F.flatten(last, 0, dim), x.reshape(math.prod(shape[: dim + 1]), *shape[dim + 1 :]))

@@ -1,0 +1,31 @@
+"""Batch normalisation and local response normalisation by their definitions."""
+
+import numpy as np
+
+
+def batch_norm(x, mean, var, weight=None, bias=None, eps=1e-5):
+    """With given statistics, channel by channel; x is (N, C, ...)."""
+    out = np.empty(x.shape)
+    for c in range(x.shape[1]):
+        normal = (x[:, c].astype(np.float64) - mean[c]) / np.sqrt(np.float64(var[c]) + eps)
+        out[:, c] = normal * (1 if weight is None else weight[c]) + (0 if bias is None else bias[c])
+    return out
+
+
+def statistics(x):
+    """Mean, biased and unbiased variance of every channel."""
+    values = np.moveaxis(x.astype(np.float64), 1, 0).reshape(x.shape[1], -1)
+    return values.mean(axis=1), values.var(axis=1), values.var(axis=1, ddof=1)
+
+
+def local_response_norm(x, size, alpha=1e-4, beta=0.75, k=1.0):
+    """One output at a time; the window reaches size // 2 channels back and (size - 1) // 2 ahead."""
+    x = x.astype(np.float64)
+    out = np.empty(x.shape)
+    for n, c, h, w in np.ndindex(x.shape):
+        total = 0.0
+        for i in range(c - size // 2, c + (size - 1) // 2 + 1):
+            if 0 <= i < x.shape[1]:
+                total += x[n, i, h, w] ** 2
+        out[n, c, h, w] = x[n, c, h, w] / (k + alpha / size * total) ** beta
+    return out
