@@ -71,6 +71,14 @@ def as_flat_image(array: Array) -> Array:
     return np.ascontiguousarray(array).reshape(1, array.size, 1, 1)
 
 
+def as_positive(value: Any, op: str, name: str) -> int:
+    """Return an integer that is at least 1."""
+    number = as_int(value, op, name)
+    if number < 1:
+        raise ValueError(f"{op}: {name} must be at least 1, got {number}")
+    return number
+
+
 def as_pair(value: Any, op: str, name: str) -> Pair:
     """Return (height, width) from an integer or a pair of them."""
     if type(value) is int and -_LARGEST < value < _LARGEST:

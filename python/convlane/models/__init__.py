@@ -1,0 +1,14 @@
+"""Networks with torchvision's names, state dict keys, numerics and initialisation; one file per family.
+
+>>> from convlane import models
+>>> models.list("resnet1*")
+['resnet101', 'resnet152', 'resnet18']
+>>> models.create("resnet18", num_classes=10).fc
+Linear(in_features=512, out_features=10, bias=True)
+"""
+
+from convlane.models import mobilenet_v2, resnet, vgg  # noqa: F401  (each registers its networks)
+from convlane.models.registry import create, register
+from convlane.models.registry import list_models as list
+
+__all__ = ["create", "list", "register"]

@@ -1,0 +1,93 @@
+"""MobileNet v2: Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, 2018."""
+
+from __future__ import annotations
+
+from convlane import nn
+from convlane.functional import adaptive_avg_pool2d, add, flatten
+from convlane.functional._arguments import Array
+from convlane.models.registry import register
+
+STEM_CHANNELS, LAST_CHANNELS = 32, 1280
+# Expansion, output channels, number of blocks, stride of the first. Table 2 of the paper.
+STAGES = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+
+
+class InvertedResidual(nn.Module):
+    """Widen by a 1x1 convolution, filter each channel by a 3x3, narrow by a 1x1 without activation; a shortcut."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, expansion: int) -> None:
+        width = in_channels * expansion
+        widen = [] if expansion == 1 else [_conv_bn_relu6(in_channels, width, 1)]
+        self.conv = nn.Sequential(
+            *widen,
+            _conv_bn_relu6(width, width, 3, stride, groups=width),
+            nn.Conv2d(width, out_channels, 1, bias=False),
+            nn.BatchNorm2d(out_channels),
+        )
+        self.use_res_connect = stride == 1 and in_channels == out_channels
+
+    def forward(self, input: Array) -> Array:
+        """Return the block's maps."""
+        maps: Array = self.conv(input)
+        return add(input, maps) if self.use_res_connect else maps
+
+
+class MobileNetV2(nn.Module):
+    """A 3x3 stem, seven stages of inverted residuals, a 1x1 convolution, the mean over each map, one linear layer.
+
+    `width_mult` scales all channels, which are then rounded to multiples of 8.
+    """
+
+    def __init__(self, num_classes: int = 1000, width_mult: float = 1.0, dropout: float = 0.2) -> None:
+        if not width_mult > 0:
+            raise ValueError(f"mobilenet_v2: width_mult must be positive, got {width_mult}")
+        channels = _divisible(STEM_CHANNELS * width_mult)
+        features: list[nn.Module] = [_conv_bn_relu6(3, channels, 3, 2)]
+        for expansion, width, count, stride in STAGES:
+            for i in range(count):
+                out_channels = _divisible(width * width_mult)
+                features.append(InvertedResidual(channels, out_channels, stride if i == 0 else 1, expansion))
+                channels = out_channels
+        last = _divisible(LAST_CHANNELS * max(1.0, width_mult))
+        features.append(_conv_bn_relu6(channels, last, 1))
+        self.features = nn.Sequential(*features)
+        self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(last, num_classes))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                module.weight = nn.init.kaiming_normal(module.weight.shape, mode="fan_out")
+            elif isinstance(module, nn.Linear):
+                module.weight = nn.init.normal(module.weight.shape, std=0.01)
+                module.bias = nn.init.constant((module.out_features,), 0)
+
+    def forward(self, input: Array) -> Array:
+        """Return logits (N, num_classes) for images (N, 3, H, W)."""
+        maps = adaptive_avg_pool2d(self.features(input), (1, 1))
+        return self.classifier(flatten(maps))  # type: ignore[no-any-return]
+
+
+def _conv_bn_relu6(in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU6(),
+    )
+
+
+def _divisible(channels: float, divisor: int = 8) -> int:
+    """Round to a multiple of the divisor, but not down by more than 10 % (the authors' rule)."""
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+@register
+def mobilenet_v2(num_classes: int = 1000, *, width_mult: float = 1.0, dropout: float = 0.2) -> MobileNetV2:
+    """Build the network of the paper."""
+    return MobileNetV2(num_classes, width_mult, dropout)

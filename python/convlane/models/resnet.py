@@ -1,0 +1,137 @@
+"""ResNet: He, Zhang, Ren and Sun, Deep Residual Learning for Image Recognition, 2015.
+
+As in torchvision, the stride of a bottleneck is on its 3x3 convolution, not on the first 1x1 as in the paper.
+"""
+
+from __future__ import annotations
+
+from convlane import nn
+from convlane.functional import add, flatten
+from convlane.functional._arguments import Array
+from convlane.models.registry import register
+
+WIDTHS = (64, 128, 256, 512)
+# Whether the blocks are bottlenecks, and their number in each of the four stages. Table 1 of the paper.
+STAGES = {
+    18: (False, (2, 2, 2, 2)),
+    34: (False, (3, 4, 6, 3)),
+    50: (True, (3, 4, 6, 3)),
+    101: (True, (3, 4, 23, 3)),
+    152: (True, (3, 8, 36, 3)),
+}
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, width: int, stride: int) -> None:
+        self.conv1 = nn.Conv2d(in_channels, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU()
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.downsample = _shortcut(in_channels, width * self.expansion, stride)
+
+    def forward(self, input: Array) -> Array:
+        """Return the block's maps."""
+        maps = self.relu(self.bn1(self.conv1(input)))
+        maps = self.bn2(self.conv2(maps))
+        return add(maps, self.downsample(input), activation="relu")
+
+
+class Bottleneck(nn.Module):
+    """A 3x3 convolution between two 1x1 that narrow and widen, and a shortcut."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, width: int, stride: int) -> None:
+        out_channels = width * self.expansion
+        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.relu = nn.ReLU()
+        self.downsample = _shortcut(in_channels, out_channels, stride)
+
+    def forward(self, input: Array) -> Array:
+        """Return the block's maps."""
+        maps = self.relu(self.bn1(self.conv1(input)))
+        maps = self.relu(self.bn2(self.conv2(maps)))
+        maps = self.bn3(self.conv3(maps))
+        return add(maps, self.downsample(input), activation="relu")
+
+
+class ResNet(nn.Module):
+    """A 7x7 stem, four stages of residual blocks, the mean over each map, one linear layer."""
+
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
+
+    def __init__(self, depth: int, num_classes: int = 1000) -> None:
+        bottleneck, counts = STAGES[depth]
+        block = Bottleneck if bottleneck else BasicBlock
+        self.conv1 = nn.Conv2d(3, WIDTHS[0], 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(WIDTHS[0])
+        self.relu = nn.ReLU()
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        channels = WIDTHS[0]
+        for i, (width, count) in enumerate(zip(WIDTHS, counts, strict=True)):
+            blocks = []
+            for j in range(count):
+                blocks.append(block(channels, width, 2 if i > 0 and j == 0 else 1))
+                channels = width * block.expansion
+            setattr(self, f"layer{i + 1}", nn.Sequential(*blocks))
+        self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
+        self.fc = nn.Linear(channels, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                module.weight = nn.init.kaiming_normal(module.weight.shape, mode="fan_out")
+
+    def forward(self, input: Array) -> Array:
+        """Return logits (N, num_classes) for images (N, 3, H, W)."""
+        maps = self.maxpool(self.relu(self.bn1(self.conv1(input))))
+        maps = self.layer4(self.layer3(self.layer2(self.layer1(maps))))
+        return self.fc(flatten(self.avgpool(maps)))  # type: ignore[no-any-return]
+
+
+def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    """Return the identity where it fits, otherwise a projection (option B of the paper)."""
+    if stride == 1 and in_channels == out_channels:
+        return nn.Identity()
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
+
+
+@register
+def resnet18(num_classes: int = 1000) -> ResNet:
+    """Build 18 layers of basic blocks."""
+    return ResNet(18, num_classes)
+
+
+@register
+def resnet34(num_classes: int = 1000) -> ResNet:
+    """Build 34 layers of basic blocks."""
+    return ResNet(34, num_classes)
+
+
+@register
+def resnet50(num_classes: int = 1000) -> ResNet:
+    """Build 50 layers of bottlenecks."""
+    return ResNet(50, num_classes)
+
+
+@register
+def resnet101(num_classes: int = 1000) -> ResNet:
+    """Build 101 layers of bottlenecks."""
+    return ResNet(101, num_classes)
+
+
+@register
+def resnet152(num_classes: int = 1000) -> ResNet:
+    """Build 152 layers of bottlenecks."""
+    return ResNet(152, num_classes)

@@ -1,0 +1,63 @@
+"""Layers and the modules that networks are made of, with torch's names, arguments and state dict keys."""
+
+from convlane.nn import init
+from convlane.nn.activation import (
+    Dropout,
+    Flatten,
+    Hardswish,
+    Identity,
+    LeakyReLU,
+    LogSoftmax,
+    ReLU,
+    ReLU6,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Tanh,
+)
+from convlane.nn.container import Add, Concat, Sequential
+from convlane.nn.conv import Conv2d
+from convlane.nn.linear import Linear
+from convlane.nn.module import IncompatibleKeys, Module
+from convlane.nn.norm import BatchNorm2d, LocalResponseNorm
+from convlane.nn.pool import (
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
+    AvgPool2d,
+    GlobalAvgPool2d,
+    GlobalMaxPool2d,
+    LPPool2d,
+    MaxPool2d,
+)
+
+__all__ = [
+    "AdaptiveAvgPool2d",
+    "AdaptiveMaxPool2d",
+    "Add",
+    "AvgPool2d",
+    "BatchNorm2d",
+    "Concat",
+    "Conv2d",
+    "Dropout",
+    "Flatten",
+    "GlobalAvgPool2d",
+    "GlobalMaxPool2d",
+    "Hardswish",
+    "Identity",
+    "IncompatibleKeys",
+    "LPPool2d",
+    "LeakyReLU",
+    "Linear",
+    "LocalResponseNorm",
+    "LogSoftmax",
+    "MaxPool2d",
+    "Module",
+    "ReLU",
+    "ReLU6",
+    "Sequential",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
+    "Tanh",
+    "init",
+]

@@ -1,0 +1,142 @@
+"""Layers without parameters that work number by number or along one dimension."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from convlane import functional as F
+from convlane.functional._arguments import Array
+from convlane.nn.module import Module
+
+
+class Identity(Module):
+    """Returns its input; as a branch of `Add`, the shortcut of a residual block."""
+
+    def forward(self, input: Any) -> Any:
+        """Return the input itself."""
+        return input
+
+
+class ReLU(Module):
+    """``max(x, 0)``."""
+
+    def forward(self, input: Array) -> Array:
+        """Apply it to every number."""
+        return F.relu(input)
+
+
+class ReLU6(Module):
+    """``min(max(x, 0), 6)``."""
+
+    def forward(self, input: Array) -> Array:
+        """Apply it to every number."""
+        return F.relu6(input)
+
+
+class LeakyReLU(Module):
+    """``x`` where it is positive, ``negative_slope * x`` elsewhere."""
+
+    def __init__(self, negative_slope: float = 0.01) -> None:
+        self.negative_slope = negative_slope
+
+    def forward(self, input: Array) -> Array:
+        """Apply it to every number."""
+        return F.leaky_relu(input, self.negative_slope)
+
+    def extra_repr(self) -> str:
+        """Return the constructor's arguments."""
+        return f"negative_slope={self.negative_slope}"
+
+
+class SiLU(Module):
+    """``x * sigmoid(x)``."""
+
+    def forward(self, input: Array) -> Array:
+        """Apply it to every number."""
+        return F.silu(input)
+
+
+class Hardswish(Module):
+    """``x * min(max(x + 3, 0), 6) / 6``."""
+
+    def forward(self, input: Array) -> Array:
+        """Apply it to every number."""
+        return F.hardswish(input)
+
+
+class Sigmoid(Module):
+    """``1 / (1 + exp(-x))``."""
+
+    def forward(self, input: Array) -> Array:
+        """Apply it to every number."""
+        return F.sigmoid(input)
+
+
+class Tanh(Module):
+    """Hyperbolic tangent."""
+
+    def forward(self, input: Array) -> Array:
+        """Apply it to every number."""
+        return F.tanh(input)
+
+
+class Softmax(Module):
+    """Exponentials that sum to 1 along `dim`."""
+
+    def __init__(self, dim: int) -> None:
+        self.dim = dim
+
+    def forward(self, input: Array) -> Array:
+        """Apply it along the dimension."""
+        return F.softmax(input, self.dim)
+
+    def extra_repr(self) -> str:
+        """Return the constructor's arguments."""
+        return f"dim={self.dim}"
+
+
+class LogSoftmax(Module):
+    """Logarithm of the softmax along `dim`."""
+
+    def __init__(self, dim: int) -> None:
+        self.dim = dim
+
+    def forward(self, input: Array) -> Array:
+        """Apply it along the dimension."""
+        return F.log_softmax(input, self.dim)
+
+    def extra_repr(self) -> str:
+        """Return the constructor's arguments."""
+        return f"dim={self.dim}"
+
+
+class Dropout(Module):
+    """In training mode, zeros a share `p` of all numbers and scales the others by ``1 / (1 - p)``."""
+
+    def __init__(self, p: float = 0.5) -> None:
+        if not 0 <= p <= 1:
+            raise ValueError(f"Dropout: p must be between 0 and 1, got {p}")
+        self.p = p
+
+    def forward(self, input: Array) -> Array:
+        """Drop, or return the input as it is in eval mode."""
+        return F.dropout(input, self.p, self.training)
+
+    def extra_repr(self) -> str:
+        """Return the constructor's arguments."""
+        return f"p={self.p}"
+
+
+class Flatten(Module):
+    """Joins all dimensions from `start_dim` on, in the order of (N, C, H, W)."""
+
+    def __init__(self, start_dim: int = 1) -> None:
+        self.start_dim = start_dim
+
+    def forward(self, input: Array) -> Array:
+        """Return (N, C * H * W) for images."""
+        return F.flatten(input, self.start_dim)
+
+    def extra_repr(self) -> str:
+        """Return the constructor's arguments."""
+        return f"start_dim={self.start_dim}"

@@ -1,0 +1,143 @@
+"""Random and constant arrays for parameters to start from, with torch's names and formulas.
+
+Each function returns a new read-only array of the given shape, ready to be assigned:
+``layer.weight = init.kaiming_normal(layer.weight.shape)``. All draw from one generator, see `seed`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from convlane.functional._arguments import Array
+
+__all__ = [
+    "constant",
+    "kaiming_normal",
+    "kaiming_uniform",
+    "normal",
+    "seed",
+    "uniform",
+    "xavier_normal",
+    "xavier_uniform",
+]
+
+_generator = np.random.Generator(np.random.SFC64())
+
+
+def seed(value: int) -> None:
+    """Start the generator anew, so that the networks built from here on are the same in every run.
+
+    Examples
+    --------
+    >>> from convlane.nn import init
+    >>> init.seed(1)
+    >>> first = init.normal((2, 2))
+    >>> init.seed(1)
+    >>> bool((first == init.normal((2, 2))).all())
+    True
+    """
+    global _generator
+    _generator = np.random.Generator(np.random.SFC64(value))
+
+
+def constant(shape: Sequence[int], value: float) -> Array:
+    """Return an array full of `value`."""
+    return _done(np.full(shape, value, np.float32))
+
+
+def uniform(shape: Sequence[int], low: float = 0.0, high: float = 1.0) -> Array:
+    """Draw from [low, high)."""
+    array = _generator.random(shape, np.float32)
+    array *= np.float32(high - low)
+    array += np.float32(low)
+    return _done(array)
+
+
+def normal(shape: Sequence[int], mean: float = 0.0, std: float = 1.0) -> Array:
+    """Draw from the normal distribution."""
+    array = _generator.standard_normal(shape, np.float32)
+    array *= np.float32(std)
+    if mean != 0:
+        array += np.float32(mean)
+    return _done(array)
+
+
+def xavier_uniform(shape: Sequence[int], gain: float = 1.0) -> Array:
+    """Draw uniformly with the variance of Glorot and Bengio 2010, ``gain**2 * 2 / (fan_in + fan_out)``."""
+    bound = gain * math.sqrt(6 / sum(_fans(shape)))
+    return uniform(shape, -bound, bound)
+
+
+def xavier_normal(shape: Sequence[int], gain: float = 1.0) -> Array:
+    """Draw normally with the variance of Glorot and Bengio 2010, ``gain**2 * 2 / (fan_in + fan_out)``."""
+    return normal(shape, 0.0, gain * math.sqrt(2 / sum(_fans(shape))))
+
+
+def kaiming_uniform(
+    shape: Sequence[int], a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu"
+) -> Array:
+    """Draw uniformly with the variance of He et al. 2015, ``gain**2 / fan``.
+
+    Parameters
+    ----------
+    shape
+        (O, I) or (O, I, KH, KW).
+    a
+        Negative slope of a leaky ReLU after the layer.
+    mode
+        ``"fan_in"`` keeps the variance in the forward pass, ``"fan_out"`` in the backward pass.
+    nonlinearity
+        What follows the layer: ``leaky_relu``, ``relu``, ``tanh``, ``sigmoid``, ``selu`` or ``linear``.
+    """
+    bound = math.sqrt(3) * _kaiming_std(shape, a, mode, nonlinearity)
+    return uniform(shape, -bound, bound)
+
+
+def kaiming_normal(
+    shape: Sequence[int], a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu"
+) -> Array:
+    """Draw normally with the variance of He et al. 2015, ``gain**2 / fan``; arguments as in `kaiming_uniform`."""
+    return normal(shape, 0.0, _kaiming_std(shape, a, mode, nonlinearity))
+
+
+def default_weight_and_bias(shape: Sequence[int], bias: bool) -> tuple[Array, Array | None]:
+    """Return what torch's Conv2d and Linear start from: both uniform with the bound ``1 / sqrt(fan_in)``."""
+    fan_in, _ = _fans(shape)
+    bound = 1 / math.sqrt(fan_in)
+    return kaiming_uniform(shape, math.sqrt(5)), uniform(shape[:1], -bound, bound) if bias else None
+
+
+def _kaiming_std(shape: Sequence[int], a: float, mode: str, nonlinearity: str) -> float:
+    fans = dict(zip(("fan_in", "fan_out"), _fans(shape), strict=True))
+    if mode not in fans:
+        raise ValueError(f"init: mode must be 'fan_in' or 'fan_out', got {mode!r}")
+    # torch.nn.init.calculate_gain
+    gains = {
+        "leaky_relu": math.sqrt(2 / (1 + a * a)),
+        "linear": 1.0,
+        "relu": math.sqrt(2),
+        "selu": 3 / 4,
+        "sigmoid": 1.0,
+        "tanh": 5 / 3,
+    }
+    if nonlinearity not in gains:
+        raise ValueError(f"init: nonlinearity must be one of {', '.join(gains)}, got {nonlinearity!r}")
+    return gains[nonlinearity] / math.sqrt(fans[mode])
+
+
+def _fans(shape: Sequence[int]) -> tuple[int, int]:
+    """Return how many inputs an output sums and how many outputs an input reaches."""
+    if len(shape) < 2 or min(shape) < 1:
+        raise ValueError(
+            f"init: fans are defined for weights (O, I, ...) without empty sizes, got shape {tuple(shape)}"
+        )
+    taps = math.prod(shape[2:])
+    return shape[1] * taps, shape[0] * taps
+
+
+def _done(array: Array) -> Array:
+    array.flags.writeable = False  # a parameter then takes it without a copy
+    return array

@@ -1,0 +1,314 @@
+"""What every layer and network is: a named tree of modules that hold parameters (learned) and buffers (measured)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlane.functional._arguments import Array
+
+M = TypeVar("M", bound="Module")
+
+
+class IncompatibleKeys(NamedTuple):
+    """Keys that a state dict lacks and keys that the network does not have."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+class Module:
+    """A layer or a network: children, parameters and buffers under names, and a `forward` that uses them.
+
+    A module that is assigned to an attribute becomes a child. Parameters are registered with `register_parameter` and
+    are read-only float32 arrays: change one by assigning a new array, which is checked for its shape and copied
+    (an array that owns its memory and is read-only itself is shared). So what is derived from a parameter, such as a
+    packed weight, is valid as long as the array is the same object. Running a network in eval mode changes nothing
+    that another thread could see; several threads may share one.
+
+    Modules start in training mode, as in torch. They can be pickled and deep-copied.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane import nn
+    >>> class Twice(nn.Module):
+    ...     def __init__(self):
+    ...         self.conv = nn.Conv2d(2, 2, 1, bias=False)
+    ...
+    ...     def forward(self, input):
+    ...         return self.conv(self.conv(input))
+    >>> network = Twice()
+    >>> network.conv.weight = np.full((2, 2, 1, 1), 0.5, np.float32)
+    >>> network(np.ones((1, 2, 1, 1), np.float32)).ravel()
+    array([1., 1.], dtype=float32)
+    >>> list(network.state_dict())
+    ['conv.weight']
+    """
+
+    forward: Callable[..., Any]
+    training: bool
+    _parameter_names: list[str]
+    _buffer_names: list[str]
+    _optional_names: list[str]
+    _child_names: list[str]
+    _unsaved: frozenset[str] = frozenset()  # attributes that a copy makes anew
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Module:
+        """Make the lists of names before ``__init__``, so that a subclass need not call this one's."""
+        module = super().__new__(cls)
+        vars(module).update(training=True, _parameter_names=[], _buffer_names=[], _optional_names=[], _child_names=[])
+        return module
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run `forward`."""
+        return self.forward(*args, **kwargs)
+
+    # children
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, Module):
+            for names in (self._parameter_names, self._buffer_names):
+                if name in names:
+                    names.remove(name)
+            if name not in self._child_names:
+                self._child_names.append(name)
+        elif name in self._child_names:
+            if value is not None:
+                raise TypeError(
+                    f"{type(self).__name__}.{name} is a module and cannot become a {type(value).__name__}; "
+                    "assign a Module or None"
+                )
+            self._child_names.remove(name)
+        elif name in self._parameter_names or name in self._buffer_names:
+            try:
+                value = None if value is None else self._checked(name, value)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{type(self).__name__}.{name}: {error}") from None
+        object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        object.__delattr__(self, name)
+        for names in (self._parameter_names, self._buffer_names, self._optional_names, self._child_names):
+            if name in names:
+                names.remove(name)
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """Yield the direct children with their names, in the order in which they were assigned."""
+        for name in self._child_names:
+            yield name, vars(self)[name]
+
+    def children(self) -> Iterator[Module]:
+        """Yield the direct children."""
+        return (child for _, child in self.named_children())
+
+    def named_modules(self) -> Iterator[tuple[str, Module]]:
+        """Yield this module under the name ``""`` and all below it under dotted names, each module once."""
+        seen = set()
+        for path, module in self._walk(""):
+            if id(module) not in seen:
+                seen.add(id(module))
+                yield path, module
+
+    def modules(self) -> Iterator[Module]:
+        """Yield this module and all below it, each once."""
+        return (module for _, module in self.named_modules())
+
+    def apply(self: M, fn: Callable[[Module], Any]) -> M:
+        """Call `fn` on every module, children before their parents, and return this one."""
+        for child in self.children():
+            child.apply(fn)
+        fn(self)
+        return self
+
+    def train(self: M, mode: bool = True) -> M:
+        """Set training mode (dropout drops, batch norm measures its batch) here and below; return this module."""
+        for module in self.modules():
+            module.training = bool(mode)
+        return self
+
+    def eval(self: M) -> M:
+        """Leave training mode, here and below; return this module."""
+        return self.train(False)
+
+    # parameters and buffers
+
+    def register_parameter(self, name: str, array: Array | None) -> None:
+        """Add a parameter; None keeps the name for one that this module does without."""
+        self._register(self._parameter_names, name, array)
+
+    def register_buffer(self, name: str, array: NDArray[Any] | None, *, optional: bool = False) -> None:
+        """Add an array that is part of the state but not learned: float32 or int64, writable by its module.
+
+        A state dict may lack an `optional` one, which then keeps its value.
+        """
+        self._register(self._buffer_names, name, array)
+        if optional:
+            self._optional_names.append(name)
+
+    def named_parameters(self) -> Iterator[tuple[str, Array]]:
+        """Yield all parameters here and below with their dotted names, each array once."""
+        seen = set()
+        for path, module in self.named_modules():
+            for name in module._parameter_names:
+                array = vars(module)[name]
+                if array is not None and id(array) not in seen:
+                    seen.add(id(array))
+                    yield _join(path, name), array
+
+    def parameters(self) -> Iterator[Array]:
+        """Yield all parameters here and below, each array once."""
+        return (array for _, array in self.named_parameters())
+
+    def num_parameters(self) -> int:
+        """Count the numbers in all parameters."""
+        return sum(array.size for array in self.parameters())
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """Return all parameters (the read-only arrays themselves) and copies of all buffers, under torch's keys.
+
+        The result is a snapshot: nothing that happens to the network later changes it.
+        """
+        return {
+            key: vars(module)[name] if name in module._parameter_names else vars(module)[name].copy()
+            for key, module, name in self._state()
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
+        """Copy arrays into parameters and buffers of the same keys.
+
+        Parameters
+        ----------
+        state_dict
+            Keys to NumPy arrays, torch tensors or anything else that has ``__array__``. Floating-point numbers of
+            every size are cast to float32, float64 and bfloat16 among them. Batch norm's ``num_batches_tracked`` must
+            be an integer, and may be missing.
+        strict
+            Whether missing and unexpected keys are errors.
+
+        Returns
+        -------
+        IncompatibleKeys
+            ``(missing_keys, unexpected_keys)``, both empty if strict.
+
+        Raises
+        ------
+        ValueError
+            Names every missing and unexpected key (if strict) and every array of another shape or type (always).
+            Nothing has been changed then.
+        TypeError
+            `state_dict` is not a mapping.
+        """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"load_state_dict: expected a mapping of keys to arrays, got {type(state_dict).__name__}")
+        entries = {key: (module, name) for key, module, name in self._state()}
+        missing = [
+            key
+            for key, (module, name) in entries.items()
+            if key not in state_dict and name not in module._optional_names
+        ]
+        unexpected = [str(key) for key in state_dict if key not in entries]
+        loaded, misfits = {}, []
+        for key in entries.keys() & state_dict.keys():
+            module, name = entries[key]
+            try:
+                loaded[key] = module._checked(name, state_dict[key])
+            except (TypeError, ValueError) as error:
+                misfits.append(f"{key} ({error})")
+        misfits.sort()
+
+        lists = {
+            "missing": missing if strict else [],
+            "unexpected": unexpected if strict else [],
+            "not fitting": misfits,
+        }
+        if any(lists.values()):
+            lines = [f"{len(keys)} {kind}: {', '.join(keys)}" for kind, keys in lists.items() if keys]
+            raise ValueError(f"load_state_dict: the keys do not fit {type(self).__name__}:\n  " + "\n  ".join(lines))
+        for key, array in loaded.items():
+            module, name = entries[key]
+            vars(module)[name] = array
+        return IncompatibleKeys(missing, unexpected)
+
+    def _walk(self, path: str) -> Iterator[tuple[str, Module]]:
+        """Yield this module and all below it, one that is reached twice under each of its names."""
+        yield path, self
+        for name, child in self.named_children():
+            yield from child._walk(_join(path, name))
+
+    def _state(self) -> Iterator[tuple[str, Module, str]]:
+        """Yield key, module and attribute of everything in the state dict."""
+        for path, module in self._walk(""):
+            for name in [*module._parameter_names, *module._buffer_names]:
+                if vars(module)[name] is not None:
+                    yield _join(path, name), module, name
+
+    def _register(self, names: list[str], name: str, array: NDArray[Any] | None) -> None:
+        if not isinstance(name, str) or not name or "." in name:
+            raise ValueError(f"the name of a parameter or buffer must be a non-empty string without dots, got {name!r}")
+        if hasattr(self, name):
+            raise ValueError(f"{type(self).__name__} has an attribute {name!r} already")
+        vars(self)[name] = None
+        names.append(name)
+        try:
+            setattr(self, name, array)
+        except (TypeError, ValueError):
+            delattr(self, name)
+            raise
+
+    def _checked(self, name: str, value: Any) -> NDArray[Any]:
+        """Return what the parameter or buffer `name` becomes when `value` is assigned to it."""
+        if not hasattr(value, "__array__"):
+            raise TypeError(f"expected an array, got {type(value).__name__}")
+        array = value if isinstance(value, np.ndarray) else np.asarray(value)
+        before = vars(self)[name]
+        if before is not None and array.shape != before.shape:
+            raise ValueError(f"expected shape {before.shape}, got {array.shape}")
+        is_buffer = name in self._buffer_names
+        if is_buffer and (array if before is None else before).dtype.kind in "iu":
+            if array.dtype.kind not in "iu":
+                raise TypeError(f"expected integers, got {array.dtype}")
+            return np.array(array, np.int64)
+        if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
+            raise TypeError(f"expected floating-point numbers, got {array.dtype}")
+        return np.array(array, np.float32, order="C") if is_buffer else _frozen(array)
+
+    # copies and text
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in self._unsaved}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        for name in self._parameter_names:  # NumPy forgets the flag
+            if vars(self)[name] is not None:
+                vars(self)[name].flags.writeable = False
+
+    def extra_repr(self) -> str:
+        """Return what stands between the brackets of the layer's text."""
+        return ""
+
+    def __repr__(self) -> str:
+        lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
+        extra = self.extra_repr()
+        if not lines:
+            return f"{type(self).__name__}({extra})"
+        return "\n  ".join([f"{type(self).__name__}(", *([extra] if extra else []), *lines]) + "\n)"
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _frozen(array: NDArray[Any]) -> Array:
+    """Return the array as a parameter keeps it: float32, in own memory, read-only."""
+    flags = array.flags
+    plain = type(array) is np.ndarray and array.dtype == np.float32 and array.dtype.isnative
+    if plain and flags.c_contiguous and flags.owndata and not flags.writeable:
+        return array
+    own = np.array(array, np.float32, order="C")
+    own.flags.writeable = False
+    return own

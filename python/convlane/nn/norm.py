@@ -1,0 +1,116 @@
+"""Normalisation layers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from convlane.functional import batch_norm, local_response_norm
+from convlane.functional._arguments import Array, as_positive
+from convlane.nn import init
+from convlane.nn.module import Module
+
+
+class BatchNorm2d(Module):
+    """Normalise every channel, then scale and shift it (Ioffe and Szegedy 2015).
+
+    In training mode by the mean and variance of the batch, which also move the running ones; in eval mode by the
+    running ones.
+
+    Parameters
+    ----------
+    num_features
+        C.
+    eps
+        Added to the variance.
+    momentum
+        Weight of the batch in the running statistics; None for the plain average of all batches.
+    affine
+        Whether scale (weight) and shift (bias) are learned.
+    track_running_stats
+        Without running statistics, the batch's are used in eval mode too.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane import nn
+    >>> layer = nn.BatchNorm2d(1, eps=0).eval()
+    >>> layer.running_mean = np.array([3], np.float32)
+    >>> layer(np.array([3, 5], np.float32).reshape(1, 1, 1, 2))
+    array([[[[0., 2.]]]], dtype=float32)
+    """
+
+    weight: Array | None
+    bias: Array | None
+    running_mean: Array | None
+    running_var: Array | None
+    num_batches_tracked: np.ndarray[tuple[()], np.dtype[np.int64]] | None
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+    ) -> None:
+        self.num_features = as_positive(num_features, "BatchNorm2d", "num_features")
+        self.eps, self.momentum = eps, momentum
+        zeros, ones = (init.constant((self.num_features,), value) for value in (0, 1))
+        self.register_parameter("weight", ones if affine else None)
+        self.register_parameter("bias", zeros if affine else None)
+        self.register_buffer("running_mean", zeros if track_running_stats else None)
+        self.register_buffer("running_var", ones if track_running_stats else None)
+        # Weight files from before torch 0.4.1 do not have it.
+        self.register_buffer(
+            "num_batches_tracked", np.array(0, np.int64) if track_running_stats else None, optional=True
+        )
+
+    def forward(self, input: Array) -> Array:
+        """Normalise images (N, C, H, W)."""
+        tracked = self.num_batches_tracked
+        momentum = self.momentum
+        if momentum is None:
+            momentum = 0.0 if tracked is None else 1 / (int(tracked) + 1)
+        output = batch_norm(
+            input,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.training or self.running_mean is None,
+            momentum,
+            self.eps,
+        )
+        if self.training and tracked is not None:
+            tracked += 1
+        return output
+
+    def extra_repr(self) -> str:
+        """Return the constructor's arguments."""
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.weight is not None}, "
+            f"track_running_stats={self.running_mean is not None}"
+        )
+
+
+class LocalResponseNorm(Module):
+    """Divide by a power of the mean square over neighbouring channels, see `convlane.functional.local_response_norm`.
+
+    Examples
+    --------
+    >>> from convlane import nn
+    >>> nn.LocalResponseNorm(5, k=2.0)
+    LocalResponseNorm(5, alpha=0.0001, beta=0.75, k=2.0)
+    """
+
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
+        self.size = as_positive(size, "LocalResponseNorm", "size")
+        self.alpha, self.beta, self.k = alpha, beta, k
+
+    def forward(self, input: Array) -> Array:
+        """Normalise images (N, C, H, W)."""
+        return local_response_norm(input, self.size, self.alpha, self.beta, self.k)
+
+    def extra_repr(self) -> str:
+        """Return the constructor's arguments."""
+        return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"

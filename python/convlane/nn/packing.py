@@ -1,0 +1,35 @@
+"""Layers whose weight the kernels read in an order of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from convlane import _core
+from convlane.functional._arguments import Array
+from convlane.nn.module import Module
+
+
+class PackingModule(Module):
+    """A module that keeps a packed copy of its weight, made at the first run on arrays and for each new weight.
+
+    The copy stands in one tuple beside the array it was made of, so that threads which share the module never see one
+    without the other; at worst two of them pack the same weight.
+    """
+
+    weight: Array
+    _packed: tuple[Array, _core.PackedWeight] | None = None
+    _unsaved = frozenset({"_packed"})
+
+    def pack(self, weight: Array) -> _core.PackedWeight:
+        """Pack a weight for this layer."""
+        raise NotImplementedError
+
+    def weight_for(self, input: Any) -> Array | _core.PackedWeight:
+        """Return the packed weight for arrays; the weight itself for those who record or trace what is done to it."""
+        weight, cached = self.weight, self._packed
+        if hasattr(type(input), "__convlane_op__"):
+            return weight
+        if cached is None or cached[0] is not weight or cached[1].isa != _core.active_isa():
+            cached = weight, self.pack(weight)
+            self._packed = cached
+        return cached[1]

@@ -1,0 +1,270 @@
+"""Every layer against the plain computation that it stands for, and against torch's namesake."""
+
+import math
+
+import numpy as np
+import pytest
+from compare import assert_close
+from convlane import functional as F
+from convlane import nn
+
+IMAGE = (2, 4, 9, 8)
+
+# Layer of either library, shape of its input.
+LAYERS = {
+    "conv": (lambda nn: nn.Conv2d(4, 6, (3, 2), (1, 2), (2, 1), (1, 2), 2), IMAGE),
+    "conv without bias": (lambda nn: nn.Conv2d(4, 6, 3, bias=False), IMAGE),
+    "conv same": (lambda nn: nn.Conv2d(4, 6, (2, 3), padding="same"), IMAGE),
+    "linear": (lambda nn: nn.Linear(8, 5), IMAGE),
+    "linear without bias": (lambda nn: nn.Linear(8, 5, bias=False), (3, 8)),
+    "batch norm": (lambda nn: nn.BatchNorm2d(4), IMAGE),
+    "batch norm of the batch": (lambda nn: nn.BatchNorm2d(4, affine=False, track_running_stats=False), IMAGE),
+    "local response norm": (lambda nn: nn.LocalResponseNorm(3, alpha=0.5, beta=0.6, k=2.0), IMAGE),
+    "max pool": (lambda nn: nn.MaxPool2d(3, 2, 1, ceil_mode=True), IMAGE),
+    "max pool default stride": (lambda nn: nn.MaxPool2d((2, 3)), IMAGE),
+    "avg pool": (lambda nn: nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False), IMAGE),
+    "avg pool divisor": (lambda nn: nn.AvgPool2d((2, 3), divisor_override=5), IMAGE),
+    "lp pool": (lambda nn: nn.LPPool2d(2, 3, 2, ceil_mode=True), IMAGE),
+    "adaptive avg pool": (lambda nn: nn.AdaptiveAvgPool2d((4, 3)), IMAGE),
+    "adaptive max pool": (lambda nn: nn.AdaptiveMaxPool2d(5), IMAGE),
+    "relu": (lambda nn: nn.ReLU(), IMAGE),
+    "relu6": (lambda nn: nn.ReLU6(), IMAGE),
+    "leaky relu": (lambda nn: nn.LeakyReLU(0.3), IMAGE),
+    "silu": (lambda nn: nn.SiLU(), IMAGE),
+    "hardswish": (lambda nn: nn.Hardswish(), IMAGE),
+    "sigmoid": (lambda nn: nn.Sigmoid(), IMAGE),
+    "tanh": (lambda nn: nn.Tanh(), IMAGE),
+    "softmax": (lambda nn: nn.Softmax(dim=1), IMAGE),
+    "log softmax": (lambda nn: nn.LogSoftmax(dim=-1), (3, 8)),
+    "dropout": (lambda nn: nn.Dropout(0.3), IMAGE),
+    "flatten": (lambda nn: nn.Flatten(), IMAGE),
+    "identity": (lambda nn: nn.Identity(), IMAGE),
+}
+
+
+def randomise(layer, rng):
+    state = {k: v if v.ndim == 0 else rng.uniform(0.5, 1.5, v.shape) for k, v in layer.state_dict().items()}
+    layer.load_state_dict(state)
+    return layer
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_compute_what_torch_does(name, rng):
+    import torch
+
+    make, shape = LAYERS[name]
+    ours, theirs = randomise(make(nn), rng).eval(), make(torch.nn).double().eval()
+    theirs.load_state_dict({key: torch.tensor(array) for key, array in ours.state_dict().items()})
+    input = (3 * rng.standard_normal(shape)).astype(np.float32)
+    expected = theirs(torch.tensor(input).double()).detach().numpy()
+    assert_close(ours(input), expected, terms=100)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("momentum", [0.1, 0.7, None])
+def test_batch_norm_trains_as_in_torch(momentum, rng):
+    import torch
+
+    ours, theirs = nn.BatchNorm2d(4, momentum=momentum), torch.nn.BatchNorm2d(4, momentum=momentum)
+    for _ in range(3):
+        input = rng.standard_normal(IMAGE, np.float32) + 2
+        np.testing.assert_allclose(ours(input), theirs(torch.tensor(input)).detach(), atol=1e-5)
+    for key, tensor in theirs.state_dict().items():
+        np.testing.assert_allclose(ours.state_dict()[key], tensor, rtol=1e-5, err_msg=key)
+    ours.eval()
+    theirs.eval()
+    np.testing.assert_allclose(ours(input), theirs(torch.tensor(input)).detach(), atol=1e-5)
+    assert ours.num_batches_tracked == 3
+
+
+def test_conv_block_is_the_functional_composition(rng):
+    block = nn.Sequential(nn.Conv2d(4, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 5 * 4, 3))
+    conv, norm, _, _, linear = randomise(block, rng).eval()
+    x = rng.standard_normal(IMAGE, np.float32)
+    maps = F.conv2d(x, conv.weight, conv.bias, 2, 1).astype(np.float64)
+    column = (1, 8, 1, 1)
+    scale = norm.weight / np.sqrt(norm.running_var + 1e-5)
+    maps = (maps - norm.running_mean.reshape(column)) * scale.reshape(column) + norm.bias.reshape(column)
+    expected = np.maximum(maps, 0).reshape(2, -1) @ linear.weight.T + linear.bias
+    assert_close(block(x), expected, terms=160)
+
+
+def test_batch_norm_without_statistics_normalises_the_batch(rng):
+    x = rng.standard_normal(IMAGE, np.float32) * 3 + 1
+    layer = nn.BatchNorm2d(4, eps=0.0, affine=False, track_running_stats=False).eval()
+    assert layer.state_dict() == {}
+    y = layer(x)
+    np.testing.assert_allclose(y.mean((0, 2, 3)), 0, atol=1e-6)
+    np.testing.assert_allclose(y.var((0, 2, 3)), 1, rtol=1e-5)
+
+
+def test_batch_norm_moves_its_statistics_only_in_training(rng):
+    x = rng.standard_normal(IMAGE, np.float32)
+    layer = nn.BatchNorm2d(4)
+    layer(x)
+    x64 = x.astype(np.float64)
+    np.testing.assert_allclose(layer.running_mean, 0.1 * x64.mean((0, 2, 3)), atol=1e-6)
+    np.testing.assert_allclose(layer.running_var, 0.9 + 0.1 * x64.var((0, 2, 3), ddof=1), rtol=1e-6)
+    before = layer.state_dict()
+    layer.eval()(x)
+    for key, array in layer.state_dict().items():
+        np.testing.assert_array_equal(array, before[key])
+
+
+def test_a_refused_batch_does_not_count(rng):
+    layer = nn.BatchNorm2d(4)
+    with pytest.raises(ValueError):
+        layer(rng.standard_normal((2, 5, 3, 3), np.float32))
+    assert layer.num_batches_tracked == 0
+
+
+def test_global_pools(rng):
+    x = rng.standard_normal(IMAGE, np.float32)
+    assert_close(nn.GlobalAvgPool2d()(x), x.mean((2, 3), dtype=np.float64, keepdims=True), terms=72)
+    np.testing.assert_array_equal(nn.GlobalMaxPool2d()(x), x.max((2, 3), keepdims=True))
+
+
+def test_max_pool_indices(rng):
+    x = rng.standard_normal((1, 3, 4, 4), np.float32)
+    y, indices = nn.MaxPool2d(2, return_indices=True)(x)
+    np.testing.assert_array_equal(
+        np.take_along_axis(x.reshape(1, 3, 16), indices.reshape(1, 3, 4), 2), y.reshape(1, 3, 4)
+    )
+
+
+def test_dropout_only_in_training(rng):
+    x = np.ones((100, 100), np.float32)
+    layer = nn.Dropout(0.25)
+    y = layer(x)
+    assert set(np.unique(y)) == {np.float32(0), np.float32(1 / 0.75)}
+    assert abs((y == 0).mean() - 0.25) < 0.03
+    np.testing.assert_array_equal(layer.eval()(x), x)
+
+
+def test_add_and_concat(rng):
+    x = rng.standard_normal(IMAGE, np.float32)
+    one, two = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, padding=1)
+    np.testing.assert_array_equal(nn.Add(one, nn.Identity(), two)(x), one(x) + x + two(x))
+    np.testing.assert_array_equal(nn.Concat(one, nn.Identity(), two)(x), np.concatenate([one(x), x, two(x)], 1))
+    assert list(nn.Concat(one, two).state_dict()) == ["0.weight", "0.bias", "1.weight", "1.bias"]
+
+
+def test_sequential_as_a_list():
+    layers = [nn.Identity() for _ in range(4)]
+    network = nn.Sequential(*layers)
+    assert len(network) == 4
+    assert list(network) == layers
+    assert network[-1] is layers[3]
+    assert list(network[1:3]) == layers[1:3]
+    assert [name for name, _ in network[1:3].named_children()] == ["1", "2"]
+    network[0] = replacement = nn.ReLU()
+    assert network[0] is replacement
+    with pytest.raises(IndexError):
+        network[4]
+    named = nn.Sequential({"first": layers[0], "second": layers[1]})
+    assert [name for name, _ in named.named_children()] == ["first", "second"]
+    assert named.second is layers[1]
+    x = object()
+    assert nn.Sequential()(x) is x
+
+
+def test_containers_refuse_what_is_no_module():
+    with pytest.raises(TypeError, match="Sequential: '1' must be a Module, got function"):
+        nn.Sequential(nn.ReLU(), lambda x: x)
+    with pytest.raises(ValueError, match=r"Sequential: 'a\.b' cannot be the name of a module"):
+        nn.Sequential({"a.b": nn.ReLU()})
+    with pytest.raises(ValueError, match="Sequential: 'forward' cannot be the name of a module"):
+        nn.Sequential({"forward": nn.ReLU()})
+    for container in (nn.Add, nn.Concat):
+        with pytest.raises(ValueError, match="at least one branch is needed"):
+            container()
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: nn.Conv2d(0, 1, 3), ValueError, "Conv2d: in_channels must be at least 1, got 0"),
+        (lambda: nn.Conv2d(1, -1, 3), ValueError, "Conv2d: out_channels must be at least 1, got -1"),
+        (lambda: nn.Conv2d(1.0, 1, 3), TypeError, "Conv2d: in_channels must be an integer, got 1.0"),
+        (lambda: nn.Conv2d(4, 6, 3, groups=3), ValueError, "groups=3 must divide in_channels=4 and out_channels=6"),
+        (lambda: nn.Conv2d(6, 4, 3, groups=3), ValueError, "groups=3 must divide in_channels=6 and out_channels=4"),
+        (lambda: nn.Conv2d(6, 4, 3, groups=0), ValueError, "groups must be at least 1, got 0"),
+        (lambda: nn.Conv2d(1, 1, 0), ValueError, "kernel size must be at least 1"),
+        (lambda: nn.Conv2d(1, 1, 3, stride=0), ValueError, "stride must be at least 1"),
+        (lambda: nn.Conv2d(1, 1, 3, dilation=0), ValueError, "dilation must be at least 1"),
+        (lambda: nn.Conv2d(1, 1, 3, padding=-1), ValueError, "padding must not be negative"),
+        (lambda: nn.Conv2d(1, 1, 3, padding=(1, 2, 3)), ValueError, "padding must be"),
+        (lambda: nn.Conv2d(1, 1, 3, padding="full"), ValueError, "padding must be 'same', 'same_tf' or 'valid'"),
+        (lambda: nn.Conv2d(1, 1, 3, 2, padding="same"), ValueError, "padding='same' needs stride 1"),
+        (lambda: nn.Conv2d(1, 1, (3, 3, 3)), ValueError, "kernel_size must be an integer or a pair"),
+        (lambda: nn.Linear(0, 1), ValueError, "Linear: in_features must be at least 1, got 0"),
+        (lambda: nn.Linear(1, 0), ValueError, "Linear: out_features must be at least 1, got 0"),
+        (lambda: nn.BatchNorm2d(0), ValueError, "BatchNorm2d: num_features must be at least 1, got 0"),
+        (lambda: nn.LocalResponseNorm(0), ValueError, "LocalResponseNorm: size must be at least 1, got 0"),
+        (lambda: nn.Dropout(1.5), ValueError, "Dropout: p must be between 0 and 1, got 1.5"),
+        (lambda: nn.Dropout(math.nan), ValueError, "Dropout: p must be between 0 and 1, got nan"),
+    ],
+)
+def test_constructors_refuse(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_four_sided_and_named_padding(rng):
+    x = rng.standard_normal((1, 2, 7, 7), np.float32)
+    for padding in [(1, 0, 2, 1), "same_tf", "valid", (1, 2)]:
+        layer = nn.Conv2d(2, 3, 3, 2, padding)
+        np.testing.assert_array_equal(layer(x), F.conv2d(x, layer.weight, layer.bias, 2, padding))
+
+
+SHAPE = (200, 60, 3, 3)  # fan_in 540, fan_out 1800
+
+
+@pytest.mark.parametrize(
+    ("draw", "std"),
+    [
+        (lambda init: init.normal(SHAPE, 0.0, 0.2), 0.2),
+        (lambda init: init.uniform(SHAPE, -1, 1), math.sqrt(1 / 3)),
+        (lambda init: init.kaiming_normal(SHAPE), math.sqrt(2 / 540)),
+        (lambda init: init.kaiming_normal(SHAPE, mode="fan_out", nonlinearity="relu"), math.sqrt(2 / 1800)),
+        (lambda init: init.kaiming_uniform(SHAPE, a=math.sqrt(5)), math.sqrt(1 / (3 * 540))),
+        (lambda init: init.kaiming_uniform(SHAPE, nonlinearity="linear"), math.sqrt(1 / 540)),
+        (lambda init: init.xavier_normal(SHAPE), math.sqrt(2 / 2340)),
+        (lambda init: init.xavier_uniform(SHAPE, gain=2.0), 2 * math.sqrt(2 / 2340)),
+    ],
+)
+def test_init_has_the_formula_s_spread(draw, std):
+    nn.init.seed(5)
+    array = draw(nn.init)
+    assert (array.dtype, array.shape) == (np.float32, SHAPE)
+    assert array.std(dtype=np.float64) == pytest.approx(std, rel=0.01)
+    assert abs(array.mean(dtype=np.float64)) < 0.02 * std
+    nn.init.seed(5)
+    np.testing.assert_array_equal(draw(nn.init), array)
+    assert not np.array_equal(draw(nn.init), array)
+
+
+def test_init_mean_and_constant():
+    assert nn.init.normal((300, 300), mean=4.0).mean() == pytest.approx(4, abs=0.02)
+    assert (nn.init.constant((2, 3), 7) == 7).all()
+
+
+def test_init_refuses():
+    with pytest.raises(ValueError, match="mode must be 'fan_in' or 'fan_out', got 'fan'"):
+        nn.init.kaiming_normal((2, 2), mode="fan")
+    with pytest.raises(ValueError, match=r"nonlinearity must be one of .*, got 'step'"):
+        nn.init.kaiming_normal((2, 2), nonlinearity="step")
+    for shape in [(3,), (0, 2)]:
+        with pytest.raises(ValueError, match="fans are defined for weights"):
+            nn.init.xavier_normal(shape)
+
+
+def test_layers_start_as_in_torch():
+    conv, linear, norm = nn.Conv2d(8, 300, 5, groups=2), nn.Linear(64, 300), nn.BatchNorm2d(3)
+    for layer, fan_in in ((conv, 4 * 25), (linear, 64)):
+        bound = 1 / math.sqrt(fan_in)
+        for array in (layer.weight, layer.bias):
+            assert 0.95 * bound < np.abs(array).max() <= bound
+    for array, value in ((norm.weight, 1), (norm.bias, 0), (norm.running_mean, 0), (norm.running_var, 1)):
+        assert (array == value).all()
