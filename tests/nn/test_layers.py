@@ -14,7 +14,7 @@ IMAGE = (2, 4, 9, 8)
 LAYERS = {
     "conv": (lambda nn: nn.Conv2d(4, 6, (3, 2), (1, 2), (2, 1), (1, 2), 2), IMAGE),
     "conv without bias": (lambda nn: nn.Conv2d(4, 6, 3, bias=False), IMAGE),
-    "conv same": (lambda nn: nn.Conv2d(4, 6, (2, 3), padding="same"), IMAGE),
+    "conv same": (lambda nn: nn.Conv2d(4, 6, (5, 3), padding="same"), IMAGE),
     "linear": (lambda nn: nn.Linear(8, 5), IMAGE),
     "linear without bias": (lambda nn: nn.Linear(8, 5, bias=False), (3, 8)),
     "batch norm": (lambda nn: nn.BatchNorm2d(4), IMAGE),
@@ -248,6 +248,17 @@ def test_init_has_the_formula_s_spread(draw, std):
 def test_init_mean_and_constant():
     assert nn.init.normal((300, 300), mean=4.0).mean() == pytest.approx(4, abs=0.02)
     assert (nn.init.constant((2, 3), 7) == 7).all()
+
+
+def test_init_skip_draws_zeros_and_ends():
+    with nn.init.skip():
+        layer = nn.Conv2d(2, 3, 3)
+        assert not layer.weight.any()
+        assert not layer.bias.any()
+        with nn.init.skip():
+            pass
+        assert not nn.init.normal((3,)).any()
+    assert nn.init.normal((3,)).all()
 
 
 def test_init_refuses():

@@ -20,17 +20,18 @@ class VGG(nn.Module):
     """Stages of 3x3 convolutions, then three linear layers on a 7x7 map."""
 
     def __init__(self, depth: int, batch_norm: bool, num_classes: int = 1000, dropout: float = 0.5) -> None:
-        self.features = _features(STAGES[depth], batch_norm)
-        self.avgpool = nn.AdaptiveAvgPool2d((7, 7))
-        self.classifier = nn.Sequential(
-            nn.Linear(512 * 7 * 7, 4096),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(4096, 4096),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(4096, num_classes),
-        )
+        with nn.init.skip():  # drawing 138 million numbers twice would take as long again
+            self.features = _features(STAGES[depth], batch_norm)
+            self.avgpool = nn.AdaptiveAvgPool2d((7, 7))
+            self.classifier = nn.Sequential(
+                nn.Linear(512 * 7 * 7, 4096),
+                nn.ReLU(),
+                nn.Dropout(dropout),
+                nn.Linear(4096, 4096),
+                nn.ReLU(),
+                nn.Dropout(dropout),
+                nn.Linear(4096, num_classes),
+            )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 module.weight = nn.init.kaiming_normal(module.weight.shape, mode="fan_out")

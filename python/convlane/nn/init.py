@@ -7,7 +7,9 @@ Each function returns a new read-only array of the given shape, ready to be assi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 
@@ -19,12 +21,14 @@ __all__ = [
     "kaiming_uniform",
     "normal",
     "seed",
+    "skip",
     "uniform",
     "xavier_normal",
     "xavier_uniform",
 ]
 
 _generator = np.random.Generator(np.random.SFC64())
+_skipping = ContextVar("_skipping", default=False)
 
 
 def seed(value: int) -> None:
@@ -43,6 +47,25 @@ def seed(value: int) -> None:
     _generator = np.random.Generator(np.random.SFC64(value))
 
 
+@contextmanager
+def skip() -> Iterator[None]:
+    """Draw zeros at no cost, for layers whose weights are set or loaded right after.
+
+    Examples
+    --------
+    >>> from convlane import nn
+    >>> with nn.init.skip():
+    ...     layer = nn.Linear(25088, 4096)
+    >>> bool(layer.weight.any())
+    False
+    """
+    token = _skipping.set(True)
+    try:
+        yield
+    finally:
+        _skipping.reset(token)
+
+
 def constant(shape: Sequence[int], value: float) -> Array:
     """Return an array full of `value`."""
     return _done(np.full(shape, value, np.float32))
@@ -50,6 +73,8 @@ def constant(shape: Sequence[int], value: float) -> Array:
 
 def uniform(shape: Sequence[int], low: float = 0.0, high: float = 1.0) -> Array:
     """Draw from [low, high)."""
+    if _skipping.get():
+        return _done(np.zeros(shape, np.float32))
     array = _generator.random(shape, np.float32)
     array *= np.float32(high - low)
     array += np.float32(low)
@@ -58,6 +83,8 @@ def uniform(shape: Sequence[int], low: float = 0.0, high: float = 1.0) -> Array:
 
 def normal(shape: Sequence[int], mean: float = 0.0, std: float = 1.0) -> Array:
     """Draw from the normal distribution."""
+    if _skipping.get():
+        return _done(np.zeros(shape, np.float32))
     array = _generator.standard_normal(shape, np.float32)
     array *= np.float32(std)
     if mean != 0:
