@@ -13,7 +13,7 @@ order, weight layout and numerics follow torch. Every image that an operation re
 
 import os as _os
 
-from convlane import _core, analysis, functional, machine
+from convlane import _core, analysis, functional, machine, models, nn
 from convlane.functional import explain, pack_conv2d, pack_linear
 from convlane.runtime import get_num_threads, num_threads, set_num_threads, show_config
 
@@ -25,6 +25,8 @@ __all__ = [
     "functional",
     "get_num_threads",
     "machine",
+    "models",
+    "nn",
     "num_threads",
     "pack_conv2d",
     "pack_linear",

@@ -2,6 +2,7 @@
 
 import math
 
+import convlane
 import numpy as np
 import pytest
 from compare import assert_close
@@ -125,9 +126,10 @@ def test_global_pools(rng):
     np.testing.assert_array_equal(nn.GlobalMaxPool2d()(x), x.max((2, 3), keepdims=True))
 
 
-def test_max_pool_indices(rng):
+@pytest.mark.parametrize("layer", [nn.MaxPool2d(2, return_indices=True), nn.AdaptiveMaxPool2d(2, return_indices=True)])
+def test_max_pool_indices(layer, rng):
     x = rng.standard_normal((1, 3, 4, 4), np.float32)
-    y, indices = nn.MaxPool2d(2, return_indices=True)(x)
+    y, indices = layer(x)
     np.testing.assert_array_equal(
         np.take_along_axis(x.reshape(1, 3, 16), indices.reshape(1, 3, 4), 2), y.reshape(1, 3, 4)
     )
@@ -202,6 +204,12 @@ def test_containers_refuse_what_is_no_module():
         (lambda: nn.Linear(1, 0), ValueError, "Linear: out_features must be at least 1, got 0"),
         (lambda: nn.BatchNorm2d(0), ValueError, "BatchNorm2d: num_features must be at least 1, got 0"),
         (lambda: nn.LocalResponseNorm(0), ValueError, "LocalResponseNorm: size must be at least 1, got 0"),
+        (lambda: nn.MaxPool2d(0), ValueError, "max_pool2d: kernel size must be at least 1"),
+        (lambda: nn.MaxPool2d(2, padding=2), ValueError, "max_pool2d: padding"),
+        (lambda: nn.AvgPool2d(2, stride=0), ValueError, "avg_pool2d: stride must be at least 1"),
+        (lambda: nn.LPPool2d(2, (1, 2, 3)), ValueError, "lp_pool2d: kernel_size must be an integer or a pair"),
+        (lambda: nn.AdaptiveAvgPool2d(-1), ValueError, "adaptive_avg_pool2d: output_size"),
+        (lambda: nn.AdaptiveMaxPool2d((1, 2.5)), TypeError, "adaptive_max_pool2d: output_size"),
         (lambda: nn.Dropout(1.5), ValueError, "Dropout: p must be between 0 and 1, got 1.5"),
         (lambda: nn.Dropout(math.nan), ValueError, "Dropout: p must be between 0 and 1, got nan"),
     ],
@@ -248,6 +256,16 @@ def test_init_has_the_formula_s_spread(draw, std):
 def test_init_mean_and_constant():
     assert nn.init.normal((300, 300), mean=4.0).mean() == pytest.approx(4, abs=0.02)
     assert (nn.init.constant((2, 3), 7) == 7).all()
+
+
+def test_init_does_not_depend_on_the_number_of_threads():
+    arrays = []
+    for count in (1, 3):
+        nn.init.seed(9)
+        with convlane.num_threads(count):
+            arrays.append(nn.init.normal((3, 1_000_000)))
+    np.testing.assert_array_equal(*arrays)
+    assert len(np.unique(arrays[0][:, :5])) == 15
 
 
 def test_init_skip_draws_zeros_and_ends():

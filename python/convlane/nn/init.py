@@ -1,19 +1,21 @@
 """Random and constant arrays for parameters to start from, with torch's names and formulas.
 
 Each function returns a new read-only array of the given shape, ready to be assigned:
-``layer.weight = init.kaiming_normal(layer.weight.shape)``. All draw from one generator, see `seed`.
+``layer.weight = init.kaiming_normal(layer.weight.shape)``. All draw from one sequence, see `seed`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 import numpy as np
 
 from convlane.functional._arguments import Array
+from convlane.runtime import get_num_threads
 
 __all__ = [
     "constant",
@@ -27,12 +29,13 @@ __all__ = [
     "xavier_uniform",
 ]
 
-_generator = np.random.Generator(np.random.SFC64())
+_CHUNK = 2**20  # numbers that one generator draws; their values depend on it, not on the number of threads
+_seeds = np.random.SeedSequence()
 _skipping = ContextVar("_skipping", default=False)
 
 
 def seed(value: int) -> None:
-    """Start the generator anew, so that the networks built from here on are the same in every run.
+    """Start the random sequence anew, so that the networks built from here on are the same in every run.
 
     Examples
     --------
@@ -43,8 +46,8 @@ def seed(value: int) -> None:
     >>> bool((first == init.normal((2, 2))).all())
     True
     """
-    global _generator
-    _generator = np.random.Generator(np.random.SFC64(value))
+    global _seeds
+    _seeds = np.random.SeedSequence(value)
 
 
 @contextmanager
@@ -73,23 +76,24 @@ def constant(shape: Sequence[int], value: float) -> Array:
 
 def uniform(shape: Sequence[int], low: float = 0.0, high: float = 1.0) -> Array:
     """Draw from [low, high)."""
-    if _skipping.get():
-        return _done(np.zeros(shape, np.float32))
-    array = _generator.random(shape, np.float32)
-    array *= np.float32(high - low)
-    array += np.float32(low)
-    return _done(array)
+
+    def fill(generator: np.random.Generator, part: Array) -> None:
+        generator.random(dtype=np.float32, out=part)
+        part *= np.float32(high - low)
+        part += np.float32(low)
+
+    return _draw(shape, fill)
 
 
 def normal(shape: Sequence[int], mean: float = 0.0, std: float = 1.0) -> Array:
     """Draw from the normal distribution."""
-    if _skipping.get():
-        return _done(np.zeros(shape, np.float32))
-    array = _generator.standard_normal(shape, np.float32)
-    array *= np.float32(std)
-    if mean != 0:
-        array += np.float32(mean)
-    return _done(array)
+
+    def fill(generator: np.random.Generator, part: Array) -> None:
+        generator.standard_normal(dtype=np.float32, out=part)
+        part *= np.float32(std)
+        part += np.float32(mean)
+
+    return _draw(shape, fill)
 
 
 def xavier_uniform(shape: Sequence[int], gain: float = 1.0) -> Array:
@@ -163,6 +167,22 @@ def _fans(shape: Sequence[int]) -> tuple[int, int]:
         )
     taps = math.prod(shape[2:])
     return shape[1] * taps, shape[0] * taps
+
+
+def _draw(shape: Sequence[int], fill: Callable[[np.random.Generator, Array], None]) -> Array:
+    """Let threads fill an array chunk by chunk, each chunk from a generator of its own."""
+    if _skipping.get():
+        return _done(np.zeros(shape, np.float32))
+    array = np.empty(shape, np.float32)
+    flat = array.reshape(-1)
+    parts = [flat[i : i + _CHUNK] for i in range(0, flat.size, _CHUNK)]
+    generators = [np.random.Generator(np.random.SFC64(seed)) for seed in _seeds.spawn(len(parts))]
+    if len(parts) == 1:
+        fill(generators[0], parts[0])
+    else:
+        with ThreadPoolExecutor(get_num_threads()) as pool:
+            list(pool.map(fill, generators, parts))
+    return _done(array)
 
 
 def _done(array: Array) -> Array:

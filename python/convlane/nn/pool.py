@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 from convlane.functional import (
@@ -14,6 +16,8 @@ from convlane.functional import (
     max_pool2d,
 )
 from convlane.functional._arguments import Array, Padding, Pair
+from convlane.functional._op import rules
+from convlane.functional.pool import OutputSize
 from convlane.nn.module import Module
 
 
@@ -39,6 +43,7 @@ class MaxPool2d(Module):
         self.kernel_size, self.stride = kernel_size, kernel_size if stride is None else stride
         self.padding, self.dilation = padding, dilation
         self.return_indices, self.ceil_mode = return_indices, ceil_mode
+        _check(max_pool2d, kernel_size, stride, padding, dilation, ceil_mode)
 
     def forward(self, input: Array) -> Any:
         """Pool images (N, C, H, W); a pair (output, indices) if the indices are asked for."""
@@ -75,6 +80,7 @@ class AvgPool2d(Module):
         self.kernel_size, self.stride = kernel_size, kernel_size if stride is None else stride
         self.padding, self.ceil_mode = padding, ceil_mode
         self.count_include_pad, self.divisor_override = count_include_pad, divisor_override
+        _check(avg_pool2d, kernel_size, stride, padding, ceil_mode)
 
     def forward(self, input: Array) -> Array:
         """Pool images (N, C, H, W)."""
@@ -105,6 +111,7 @@ class LPPool2d(Module):
     ) -> None:
         self.norm_type, self.ceil_mode = norm_type, ceil_mode
         self.kernel_size, self.stride = kernel_size, kernel_size if stride is None else stride
+        _check(lp_pool2d, norm_type, kernel_size, stride, ceil_mode)
 
     def forward(self, input: Array) -> Array:
         """Pool images (N, C, H, W)."""
@@ -118,8 +125,9 @@ class LPPool2d(Module):
 class AdaptiveAvgPool2d(Module):
     """Mean over windows that make the output `output_size`, see `convlane.functional.adaptive_avg_pool2d`."""
 
-    def __init__(self, output_size: int | Pair) -> None:
+    def __init__(self, output_size: OutputSize) -> None:
         self.output_size = output_size
+        _check(adaptive_avg_pool2d, output_size)
 
     def forward(self, input: Array) -> Array:
         """Pool images (N, C, H, W)."""
@@ -133,12 +141,13 @@ class AdaptiveAvgPool2d(Module):
 class AdaptiveMaxPool2d(Module):
     """Maximum over windows that make the output `output_size`, see `convlane.functional.adaptive_max_pool2d`."""
 
-    def __init__(self, output_size: int | Pair) -> None:
-        self.output_size = output_size
+    def __init__(self, output_size: OutputSize, return_indices: bool = False) -> None:
+        self.output_size, self.return_indices = output_size, return_indices
+        _check(adaptive_max_pool2d, output_size)
 
-    def forward(self, input: Array) -> Array:
-        """Pool images (N, C, H, W)."""
-        return adaptive_max_pool2d(input, self.output_size)
+    def forward(self, input: Array) -> Any:
+        """Pool images (N, C, H, W); a pair (output, indices) if the indices are asked for."""
+        return adaptive_max_pool2d(input, self.output_size, self.return_indices)
 
     def extra_repr(self) -> str:
         """Return the constructor's arguments."""
@@ -159,3 +168,8 @@ class GlobalMaxPool2d(Module):
     def forward(self, input: Array) -> Array:
         """Pool images (N, C, H, W)."""
         return global_max_pool2d(input)
+
+
+def _check(operation: Callable[..., Any], *args: Any) -> None:
+    """Let the operation's shape rule judge the arguments, on an image that no sensible window is too large for."""
+    rules(operation).shape(SimpleNamespace(shape=(1, 1, 2**24, 2**24)), *args)
