@@ -208,7 +208,7 @@ def test_containers_refuse_what_is_no_module():
         (lambda: nn.MaxPool2d(2, padding=2), ValueError, "max_pool2d: padding"),
         (lambda: nn.AvgPool2d(2, stride=0), ValueError, "avg_pool2d: stride must be at least 1"),
         (lambda: nn.LPPool2d(2, (1, 2, 3)), ValueError, "lp_pool2d: kernel_size must be an integer or a pair"),
-        (lambda: nn.AdaptiveAvgPool2d(-1), ValueError, "adaptive_avg_pool2d: output_size"),
+        (lambda: nn.AdaptiveAvgPool2d(-1), ValueError, "adaptive_avg_pool2d: output size"),
         (lambda: nn.AdaptiveMaxPool2d((1, 2.5)), TypeError, "adaptive_max_pool2d: output_size"),
         (lambda: nn.Dropout(1.5), ValueError, "Dropout: p must be between 0 and 1, got 1.5"),
         (lambda: nn.Dropout(math.nan), ValueError, "Dropout: p must be between 0 and 1, got nan"),
