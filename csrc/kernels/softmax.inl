@@ -8,22 +8,38 @@
 namespace convlane {
 namespace {
 
-// The last lanes of a row; those beyond its end count as -inf, whose exponential is 0.
-CONVLANE_INLINE Vec load_or_minus_infinity(const float* p, int n) {
+// Halves the lanes until one is left: a fixed order, and a short chain, which decides the time of short rows.
+template <class F>
+CONVLANE_INLINE float fold_lanes(Vec a, F f) {
   float lanes[kLanes];
-  for (int i = 0; i < kLanes; ++i) lanes[i] = i < n ? p[i] : -__builtin_inff();
-  return load(lanes);
+  store(lanes, a);
+  CONVLANE_UNROLL
+  for (int width = kLanes / 2; width > 0; width /= 2) {
+    CONVLANE_UNROLL
+    for (int i = 0; i < width; ++i) lanes[i] = f(lanes[i], lanes[i + width]);
+  }
+  return lanes[0];
+}
+
+// Which lanes come before lane n.
+CONVLANE_INLINE Mask lanes_before(int n) {
+  float index[kLanes];
+  for (int i = 0; i < kLanes; ++i) index[i] = static_cast<float>(i);
+  return greater(broadcast(static_cast<float>(n)), load(index));
 }
 
 // A NaN may be lost in the maximum, but not in the sum; inf - inf makes rows with +inf or nothing but -inf NaN.
 void softmax(const float* src, float* dst, int64_t rows, int64_t channels, bool log) {
   const int64_t whole = channels - channels % kLanes;
   const int tail = static_cast<int>(channels - whole);
+  const Mask in_tail = lanes_before(tail);
+  const Vec minus_infinity = broadcast(-__builtin_inff());
   for (int64_t row = 0; row < rows; ++row, src += channels, dst += channels) {
-    const Vec last = load_or_minus_infinity(src + whole, tail);
+    // Lanes beyond the end count as -inf, whose exponential is 0.
+    const Vec last = select(in_tail, load(src + whole, tail), minus_infinity);
     Vec top = last;
     for (int64_t c = 0; c < whole; c += kLanes) top = max(top, load(src + c));
-    top = broadcast(max_lanes(top));
+    top = broadcast(fold_lanes(top, [](float x, float y) { return x > y ? x : y; }));
 
     const Vec last_power = exp(sub(last, top));
     Vec sums = zero();
@@ -32,7 +48,8 @@ void softmax(const float* src, float* dst, int64_t rows, int64_t channels, bool 
       sums = add(sums, power);
       if (!log) store(dst + c, power);
     }
-    const float sum = sum_lanes(tail > 0 ? add(sums, last_power) : sums);
+    if (tail > 0) sums = add(sums, last_power);
+    const float sum = fold_lanes(sums, [](float x, float y) { return x + y; });
 
     if (log) {
       const Vec log_sum = broadcast(static_cast<float>(__builtin_log(static_cast<double>(sum))));
