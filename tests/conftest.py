@@ -35,17 +35,3 @@ def threads(request):
 @pytest.fixture
 def rng():
     return np.random.default_rng(20261120)
-
-
-@pytest.fixture(scope="session")
-def torchvision():
-    """The package over a CPU build of torch, whose schemas it misses unless they are declared before the import."""
-    import torch
-
-    library = torch.library.Library("torchvision", "DEF")
-    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    import torchvision
-
-    yield torchvision
-    del library  # the declarations live as long as it does

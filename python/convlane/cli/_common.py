@@ -1,0 +1,107 @@
+"""What commands share: their arguments, their errors, progress bars and the timing of networks."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from convlane import machine, models
+from convlane.analysis import multiply_adds
+from convlane.functional._arguments import Array
+from convlane.runtime import checked_threads
+
+T = TypeVar("T")
+
+
+class CommandError(Exception):
+    """Ends a command with a message of one line and exit code 1."""
+
+
+def positive(text: str) -> int:
+    """Argument type: an integer from 1 on."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
+
+
+def thread_count(text: str) -> int:
+    """Argument type: a possible number of threads."""
+    number = int(text)
+    try:
+        return checked_threads(number)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def model_name(text: str) -> str:
+    """Argument type: a network that `convlane.models` knows."""
+    names = models.list()
+    if text not in names:
+        near = difflib.get_close_matches(text, names, n=3, cutoff=0.4) or names
+        raise argparse.ArgumentTypeError(f"unknown network {text!r}; did you mean {', '.join(near)}?")
+    return text
+
+
+def progress(iterable: Iterable[T], label: str) -> Iterable[T]:
+    """Show a bar on a terminal's stderr once the loop has taken a second, if tqdm is installed."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return iterable
+    bar: Iterable[T] = tqdm(iterable, label, file=sys.stderr, disable=None, delay=1, leave=False)
+    return bar
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long the calls of a network took, and what that means on this machine."""
+
+    seconds: tuple[float, ...]
+    images: int
+    multiply_adds: int
+    peak: float
+
+    @property
+    def best_ms(self) -> float:
+        return min(self.seconds) * 1e3
+
+    @property
+    def median_ms(self) -> float:
+        return float(np.median(self.seconds)) * 1e3
+
+    @property
+    def p90_ms(self) -> float:
+        return float(np.percentile(self.seconds, 90)) * 1e3
+
+    @property
+    def images_per_second(self) -> float:
+        return self.images / self.median_ms * 1e3
+
+    @property
+    def gflops(self) -> float:
+        """GFLOP/s at the median time; a multiply-add counts two operations."""
+        return 2 * self.multiply_adds / self.median_ms / 1e6
+
+    @property
+    def percent_of_peak(self) -> float:
+        return 1e11 * self.gflops / self.peak
+
+
+def time_network(model: Callable[[Any], Any], image: Array, repeat: int, warmup: int, label: str) -> Timing:
+    """Call a network `warmup` times for nothing, then `repeat` times with the clock running."""
+    cost = multiply_adds(model, image.shape)
+    seconds = []
+    for run in progress(range(warmup + repeat), label):
+        start = time.perf_counter()
+        model(image)
+        if run >= warmup:
+            seconds.append(time.perf_counter() - start)
+    return Timing(tuple(seconds), len(image), cost, machine.fma_peak())

@@ -1,0 +1,54 @@
+"""Time a network on random input, eagerly, as it stands after models.create."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import numpy as np
+
+import convlane
+from convlane import _core, machine, models, runtime
+from convlane.cli._common import CommandError, model_name, positive, thread_count, time_network
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("--model", type=model_name, default="resnet50", help="a name of convlane.models.list()")
+    parser.add_argument("--batch", type=positive, default=1, help="images per call (default 1)")
+    parser.add_argument("--size", type=positive, default=224, help="height and width of an image (default 224)")
+    parser.add_argument("--threads", type=thread_count, default=runtime.get_num_threads(), help="default: all")
+    parser.add_argument("--repeat", type=positive, default=20, help="timed calls (default 20)")
+    parser.add_argument("--warmup", type=positive, default=3, help="calls before those (default 3)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the command."""
+    model = models.create(args.model)
+    shape = args.batch, 3, args.size, args.size
+    try:
+        image = np.random.default_rng(0).standard_normal(shape, np.float32)
+        with runtime.num_threads(args.threads):
+            timing = time_network(model, image, args.repeat, args.warmup, args.model)
+    except (OverflowError, ValueError) as error:
+        raise CommandError(f"{args.model} cannot take an input of shape {shape}: {error}") from None
+    result = {
+        "model": args.model,
+        "batch": args.batch,
+        "size": args.size,
+        "best ms": round(timing.best_ms, 3),
+        "median ms": round(timing.median_ms, 3),
+        "p90 ms": round(timing.p90_ms, 3),
+        "images/s": round(timing.images_per_second, 2),
+        "GFLOP/s": round(timing.gflops, 1),
+        "% of FMA peak": round(timing.percent_of_peak, 1),
+        "instruction set": _core.active_isa(),
+        "threads": args.threads,
+        "convlane": convlane.__version__,
+        "CPU": machine.cpu_name(),
+    }
+    if args.json:
+        print(json.dumps(result))
+    else:
+        print("\n".join(f"{name:>20}: {value}" for name, value in result.items()))

@@ -1,0 +1,164 @@
+"""The command line: what it prints, and with which code it leaves."""
+
+import json
+import subprocess
+import sys
+
+import convlane
+import numpy as np
+import pytest
+from convlane.cli import bench, demo, info, main
+
+FAST = ["bench", "--model", "mobilenet_v2", "--size", "32", "--repeat", "2", "--warmup", "1"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "COMMAND"),
+        (["fly"], "invalid choice"),
+        (["bench", "--model", "resnet51"], "did you mean resnet50"),
+        (["bench", "--threads", "0"], "between 1 and 1024"),
+        (["bench", "--threads", "two"], "invalid"),
+        (["bench", "--batch", "0"], "at least 1"),
+        (["bench", "--repeat", "-3"], "at least 1"),
+        (["info", "--model", "resnet50"], "unrecognized"),
+    ],
+)
+def test_wrong_usage(argv, message, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(argv)
+    assert exit_.value.code == 2
+    out, err = capsys.readouterr()
+    assert message in err
+    assert out == ""
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["--version"])
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out == f"convlane {convlane.__version__}\n"
+
+
+def test_module_runs_the_command():
+    result = subprocess.run(
+        [sys.executable, "-m", "convlane", "bench", "--threads", "0"], capture_output=True, text=True
+    )
+    assert result.returncode == 2
+    assert "between 1 and 1024" in result.stderr
+
+
+def test_info(capsys, monkeypatch):
+    monkeypatch.setattr(info, "_BUFFERS", {"16 KB": 16 << 10})
+    assert main(["info"]) == 0
+    text = capsys.readouterr().out
+    assert "FMA peak" in text
+    assert "reading 16 KB" in text
+    assert main(["info", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["convlane"] == convlane.__version__
+    assert data["FMA peak GFLOP/s"]["1 thread"] > 0
+    assert data["read GB/s"]["16 KB"]["1 thread"] > 0
+
+
+def test_bench(capsys):
+    before = convlane.get_num_threads()
+    assert main([*FAST, "--batch", "3", "--threads", "2", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert (data["model"], data["batch"], data["size"], data["threads"]) == ("mobilenet_v2", 3, 32, 2)
+    assert 0 < data["best ms"] <= data["median ms"] <= data["p90 ms"]
+    assert data["images/s"] == pytest.approx(3000 / data["median ms"], rel=0.01)
+    assert convlane.get_num_threads() == before
+    assert main(FAST) == 0
+    assert "% of FMA peak" in capsys.readouterr().out
+
+
+def test_bench_of_impossible_shapes(capsys):
+    assert main(["bench", "--model", "vgg16", "--size", "8"]) == 1
+    assert main([*FAST, "--batch", str(10**30)]) == 1
+    assert main([*FAST, "--batch", str(10**12)]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 3
+
+
+def test_demo(capsys, monkeypatch, tmp_path):
+    from PIL import Image
+
+    monkeypatch.setattr(demo, "_NETWORKS", ("mobilenet_v2",))
+    assert main(["demo", "--out", str(tmp_path / "new" / "folder")]) == 0
+    out = capsys.readouterr().out
+    assert "mobilenet_v2" in out
+    assert "random" in out
+    with Image.open(tmp_path / "new" / "folder" / "convlane-demo.png") as picture:
+        assert picture.size == (3 * 638 + 2 * 8, 425)
+
+
+def test_demo_finds_the_edges_of_a_picture(tmp_path):
+    from PIL import Image
+
+    pixels = np.zeros((20, 30, 3), np.uint8)
+    pixels[:, 15:] = 200  # one vertical edge
+    picture = np.asarray(demo._edges(Image.fromarray(pixels)))
+    vertical, horizontal = picture[:, 28 + 8 : 2 * 28 + 8], picture[:, 2 * 28 + 16 :]
+    assert np.unique(np.nonzero(vertical)[1]).tolist() == [13, 14]
+    assert not horizontal.any()
+
+
+def test_demo_takes_any_picture(capsys, monkeypatch, tmp_path):
+    from PIL import Image
+
+    monkeypatch.setattr(demo, "_NETWORKS", ())
+    Image.new("P", (5, 40)).save(tmp_path / "palette.png")
+    assert main(["demo", "--out", str(tmp_path), "--image", str(tmp_path / "palette.png")]) == 0
+    capsys.readouterr()
+    (tmp_path / "text.png").write_text("no picture")
+    Image.new("L", (2, 2)).save(tmp_path / "tiny.png")
+    for name, message in {"text.png": "cannot read", "tiny.png": "smaller", "missing.png": "cannot read"}.items():
+        assert main(["demo", "--out", str(tmp_path), "--image", str(tmp_path / name)]) == 1
+        err = capsys.readouterr().err
+        assert message in err
+        assert len(err.splitlines()) == 1
+
+
+def test_demo_cannot_write(capsys, tmp_path):
+    (tmp_path / "file").touch()
+    assert main(["demo", "--out", str(tmp_path / "file")]) == 1
+    assert capsys.readouterr().err.startswith("convlane demo: ")
+
+
+@pytest.mark.parametrize(("module", "package"), [("PIL", "Pillow"), ("sklearn", "scikit-learn"), ("tqdm", "tqdm")])
+def test_demo_without_its_extra(module, package, capsys, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, module, None)  # importing it fails now
+    assert main(["demo", "--out", str(tmp_path)]) == 1
+    assert (
+        capsys.readouterr().err
+        == f"convlane demo: {package} is not installed; pip install 'convlane[demo]' brings it\n"
+    )
+
+
+def test_bench_needs_no_extra(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    assert main(FAST) == 0
+
+
+def test_interrupt_inside_a_command(capsys, monkeypatch):
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench.models, "create", interrupted)
+    assert main(FAST) == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_interrupt_while_running():
+    program = f"""
+import os, signal, sys, threading
+from convlane.cli import main
+threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+sys.exit(main({[*FAST, "--repeat", "1000000000"]!r}))
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 130
+    assert result.stderr == ""

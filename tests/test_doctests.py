@@ -1,0 +1,32 @@
+"""Every example in the documentation runs, and everything public is documented."""
+
+import doctest
+import importlib
+import pkgutil
+
+import convlane
+import pytest
+
+MODULES = ["convlane", *(info.name for info in pkgutil.walk_packages(convlane.__path__, "convlane."))]
+PUBLIC = ["convlane", "convlane.analysis", "convlane.functional", "convlane.models", "convlane.nn"]
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "convlane._core"])
+def test_examples(name):
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    for examples in doctest.DocTestFinder().find(importlib.import_module(name)):
+        runner.run(examples)
+    assert runner.summarize(verbose=False).failed == 0
+
+
+def test_examples_of_operations_are_found():
+    # They are wrapped by a decorator from another module, which a finder may mistake for their home.
+    found = doctest.DocTestFinder(exclude_empty=True).find(importlib.import_module("convlane.functional.conv"))
+    assert any(test.name.endswith(".conv2d") and test.examples for test in found)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names_are_documented(name):
+    module = importlib.import_module(name)
+    undocumented = [public for public in module.__all__ if not getattr(module, public).__doc__]
+    assert not undocumented
