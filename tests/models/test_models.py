@@ -6,7 +6,8 @@ import threading
 import convlane
 import numpy as np
 import pytest
-from convlane import models, nn
+from convlane import _core, models, nn
+from convlane.functional._op import rules
 from torchvision_import import import_torchvision
 
 PARAMETERS = {
@@ -174,6 +175,25 @@ def test_threads_share_a_network(name, rng):
         worker.join()
     for result, right in zip(results, expected, strict=True):
         np.testing.assert_array_equal(result, right)
+
+
+class Symbol:
+    """Runs nothing; knows the shape that an operation's rule gives it."""
+
+    def __init__(self, shape):
+        self.shape = shape
+
+    @staticmethod
+    def __convlane_op__(operation, *args, **kwargs):
+        assert not any(isinstance(arg, _core.PackedWeight) for arg in args)
+        return Symbol(rules(operation).shape(*args, **kwargs))
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_networks_go_through_operations_alone(name):
+    with nn.init.skip():
+        model = models.create(name, 12)
+    assert model(Symbol((3, 3, 96, 80))).shape == (3, 12)
 
 
 def test_training_mode_runs(rng):

@@ -79,7 +79,7 @@ def test_batch_norm_trains_as_in_torch(momentum, rng):
     assert ours.num_batches_tracked == 3
 
 
-def test_conv_block_is_the_functional_composition(rng):
+def test_conv_block_is_the_functional_composition(rng, isa):
     block = nn.Sequential(nn.Conv2d(4, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 5 * 4, 3))
     conv, norm, _, _, linear = randomise(block, rng).eval()
     x = rng.standard_normal(IMAGE, np.float32)

@@ -337,6 +337,18 @@ def test_torch_tensors_load_and_ours_load_into_torch(rng):
 
 
 @pytest.mark.torch
+def test_bfloat16_and_recording_torch_tensors_load(rng):
+    import torch
+
+    weight = torch.nn.Parameter(torch.tensor(rng.standard_normal((2, 3)), dtype=torch.bfloat16))
+    bias = torch.nn.Parameter(torch.ones(2, dtype=torch.float16))
+    layer = nn.Linear(3, 2)
+    layer.load_state_dict({"weight": weight, "bias": bias})
+    np.testing.assert_array_equal(layer.weight, weight.detach().float().numpy())
+    np.testing.assert_array_equal(layer.bias, [1, 1])
+
+
+@pytest.mark.torch
 @pytest.mark.parametrize(
     "make",
     [

@@ -184,7 +184,7 @@ class Module:
         ----------
         state_dict
             Keys to NumPy arrays, torch tensors or anything else that has ``__array__``. Floating-point numbers of
-            every size are cast to float32, float64 and bfloat16 among them. Batch norm's ``num_batches_tracked`` must
+            every size are cast to float32, torch's bfloat16 among them. Batch norm's ``num_batches_tracked`` must
             be an integer, and may be missing.
         strict
             Whether missing and unexpected keys are errors.
@@ -263,7 +263,7 @@ class Module:
         """Return what the parameter or buffer `name` becomes when `value` is assigned to it."""
         if not hasattr(value, "__array__"):
             raise TypeError(f"expected an array, got {type(value).__name__}")
-        array = value if isinstance(value, np.ndarray) else np.asarray(value)
+        array = value if isinstance(value, np.ndarray) else _to_numpy(value)
         before = vars(self)[name]
         if before is not None and array.shape != before.shape:
             raise ValueError(f"expected shape {before.shape}, got {array.shape}")
@@ -272,7 +272,7 @@ class Module:
             if array.dtype.kind not in "iu":
                 raise TypeError(f"expected integers, got {array.dtype}")
             return np.array(array, np.int64)
-        if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
+        if array.dtype.kind != "f":
             raise TypeError(f"expected floating-point numbers, got {array.dtype}")
         return np.array(array, np.float32, order="C") if is_buffer else _frozen(array)
 
@@ -301,6 +301,13 @@ class Module:
 
 def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
+
+
+def _to_numpy(value: Any) -> NDArray[Any]:
+    if hasattr(value, "detach"):  # a torch tensor: NumPy takes none that record gradients, and knows no bfloat16
+        value = value.detach()
+        value = value.float() if str(value.dtype) == "torch.bfloat16" else value
+    return np.asarray(value)
 
 
 def _frozen(array: NDArray[Any]) -> Array:
