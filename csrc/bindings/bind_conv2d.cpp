@@ -42,7 +42,7 @@ py::array conv2d(const py::array& input, const PackedWeight& weight, const std::
 }  // namespace
 
 void bind_conv2d(py::module_& m) {
-  py::class_<PackedWeight>(m, "PackedWeight")
+  py::class_<PackedWeight, std::shared_ptr<PackedWeight>>(m, "PackedWeight")
       .def(py::init([](const py::array& weight, int64_t groups, const std::string& algorithm) {
              const ImageView view = image_view(weight, "weight");
              const WeightLayout layout = conv2d_weight_layout(view.shape, groups, algorithm);

@@ -10,5 +10,6 @@ PYBIND11_MODULE(_core, m) {
   convlane::bind_elementwise(m);
   convlane::bind_norm(m);
   convlane::bind_pool2d(m);
+  convlane::bind_plan(m);
   convlane::bind_im2col(m);
 }

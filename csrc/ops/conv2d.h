@@ -91,6 +91,10 @@ const Conv2dAlgorithm& choose_conv2d(const Conv2dDesc& desc, const std::string& 
 // Every algorithm up to the chosen one with its refusal (empty for the chosen one).
 std::vector<std::pair<std::string, std::string>> explain_conv2d(const Conv2dDesc& desc, const std::string& algorithm);
 
+// The algorithm expected to be fastest for one image of `desc` when the weights may be packed for it, by the static
+// cost model; Winograd's only where `winograd` allows their rounding.
+std::string cheapest_conv2d(const Conv2dDesc& desc, bool winograd);
+
 void run_conv2d(const Conv2dDesc& desc, const Conv2dArgs& args, const std::string& algorithm);
 
 // The algorithms, each in its own file.

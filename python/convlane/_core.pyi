@@ -117,3 +117,64 @@ def col2im(input: _Array, image: _Shape4, kernel: _Pair, stride: _Pair, padding:
 def im2col_shape(
     op: str, image: _Shape4, kernel: _Pair, stride: _Pair, padding: _Sides, dilation: _Pair
 ) -> tuple[int, int, int]: ...
+
+# compiled networks; a place is an offset in floats into the arena for one image, -1 the input, -2 the output
+def cheapest_conv2d(
+    input: _Shape4, weight: _Shape4, stride: _Pair, padding: _Sides, dilation: _Pair, groups: int, winograd: bool
+) -> str: ...
+
+class Plan:
+    def __init__(self, input_shape: _Shape4, output_shape: list[int], arena: int) -> None: ...
+    def conv2d(
+        self,
+        src: int,
+        shape: _Shape4,
+        dst: int,
+        weight: PackedWeight,
+        bias: _Array | None,
+        stride: _Pair,
+        padding: _Sides,
+        dilation: _Pair,
+        algorithm: str,
+        activation: str,
+        slope: float,
+        residual: int | None,
+    ) -> None: ...
+    def pool2d(
+        self,
+        src: int,
+        shape: _Shape4,
+        dst: int,
+        maximum: bool,
+        kernel: _Pair,
+        stride: _Pair,
+        padding: _Sides,
+        dilation: _Pair,
+        ceil_mode: bool,
+        count_include_pad: bool,
+        divisor_override: int | None,
+    ) -> None: ...
+    def adaptive_pool2d(self, src: int, shape: _Shape4, dst: int, maximum: bool, output: _Pair) -> None: ...
+    def linear(
+        self, src: int, dst: int, weight: PackedWeight, bias: _Array | None, activation: str, slope: float
+    ) -> None: ...
+    def add(self, a: int, b: int, dst: int, count: int, activation: str, slope: float) -> None: ...
+    def activation(self, src: int, dst: int, count: int, activation: str, slope: float) -> None: ...
+    def batch_norm(
+        self,
+        src: int,
+        dst: int,
+        pixels: int,
+        mean: _Array,
+        variance: _Array,
+        weight: _Array | None,
+        bias: _Array | None,
+        eps: float,
+    ) -> None: ...
+    def flatten(self, src: int, shape: _Shape4, dst: int) -> None: ...
+    @property
+    def arena(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+    def run(self, input: _Array) -> _Array: ...
+    def profile(self, input: _Array) -> list[float]: ...

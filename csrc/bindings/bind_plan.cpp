@@ -1,0 +1,133 @@
+// Compiled networks.
+#include "bindings/arrays.h"
+#include "ops/activation.h"
+#include "plan/plan.h"
+
+namespace convlane {
+namespace {
+
+std::vector<float> to_vector(const std::optional<py::array>& array, const char* name) {
+  if (!array) return {};
+  const int64_t size = array->ndim() == 1 ? array->shape(0) : -1;
+  const OptionalVector values(array, size, name);
+  return {values.data(), values.data() + size};
+}
+
+py::array output_of(const Plan& plan, const ImageView& input) {
+  if (Shape4{plan.input_shape()[0], input.shape[1], input.shape[2], input.shape[3]} != plan.input_shape())
+    throw std::invalid_argument("plan: input has shape " + to_string(input.shape) + ", compiled for (N, " +
+                                to_string(plan.input_shape().data() + 1, 3).substr(1));
+  const auto& shape = plan.output_shape();
+  if (shape.size() == 3) return new_image({input.shape[0], shape[0], shape[1], shape[2]});
+  std::vector<py::ssize_t> sizes{input.shape[0]};
+  sizes.insert(sizes.end(), shape.begin(), shape.end());
+  return new_array(sizes);
+}
+
+}  // namespace
+
+void bind_plan(py::module_& m) {
+  m.def(
+      "cheapest_conv2d",
+      [](const Shape4& input, const Shape4& weight, const Pair& stride, const Sides& padding, const Pair& dilation,
+         int64_t groups, bool winograd) {
+        return cheapest_conv2d(describe_conv2d(input, weight, window_of(stride, padding, dilation), groups), winograd);
+      },
+      py::arg("input"), py::arg("weight"), py::arg("stride"), py::arg("padding"), py::arg("dilation"),
+      py::arg("groups"), py::arg("winograd"));
+
+  const auto activation = [](const std::string& name, float slope) {
+    return PlanActivation{activation_from_name(name), slope};
+  };
+  py::class_<Plan>(m, "Plan")
+      .def(py::init<const Shape4&, std::vector<int64_t>, int64_t>(), py::arg("input_shape"), py::arg("output_shape"),
+           py::arg("arena"))
+      .def(
+          "conv2d",
+          [=](Plan& plan, Place src, const Shape4& shape, Place dst, std::shared_ptr<PackedWeight> weight,
+              const std::optional<py::array>& bias, const Pair& stride, const Sides& padding, const Pair& dilation,
+              const std::string& algorithm, const std::string& name, float slope, std::optional<Place> residual) {
+            plan.conv2d(src, shape, dst, std::move(weight), to_vector(bias, "bias"),
+                        window_of(stride, padding, dilation), algorithm, activation(name, slope), residual);
+          },
+          py::arg("src"), py::arg("shape"), py::arg("dst"), py::arg("weight"), py::arg("bias").none(true),
+          py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("algorithm"), py::arg("activation"),
+          py::arg("slope"), py::arg("residual").none(true))
+      .def(
+          "pool2d",
+          [](Plan& plan, Place src, const Shape4& shape, Place dst, bool maximum, const Pair& kernel,
+             const Pair& stride, const Sides& padding, const Pair& dilation, bool ceil_mode, bool count_padding,
+             std::optional<int64_t> divisor) {
+            const Pooling kind = maximum ? Pooling::max : Pooling::average;
+            Pool2dDesc desc =
+                describe_pool2d("plan", kind, shape, window_of(stride, padding, dilation, kernel), ceil_mode);
+            desc.count_padding = count_padding;
+            desc.divisor = divisor;
+            plan.pool2d(src, desc, dst);
+          },
+          py::arg("src"), py::arg("shape"), py::arg("dst"), py::arg("maximum"), py::arg("kernel"), py::arg("stride"),
+          py::arg("padding"), py::arg("dilation"), py::arg("ceil_mode"), py::arg("count_include_pad"),
+          py::arg("divisor_override").none(true))
+      .def(
+          "adaptive_pool2d",
+          [](Plan& plan, Place src, const Shape4& shape, Place dst, bool maximum, const Pair& output) {
+            const Pooling kind = maximum ? Pooling::max : Pooling::average;
+            plan.pool2d(src, describe_adaptive_pool2d("plan", kind, shape, output), dst);
+          },
+          py::arg("src"), py::arg("shape"), py::arg("dst"), py::arg("maximum"), py::arg("output"))
+      .def(
+          "linear",
+          [=](Plan& plan, Place src, Place dst, std::shared_ptr<PackedWeight> weight,
+              const std::optional<py::array>& bias, const std::string& name, float slope) {
+            plan.linear(src, dst, std::move(weight), to_vector(bias, "bias"), activation(name, slope));
+          },
+          py::arg("src"), py::arg("dst"), py::arg("weight"), py::arg("bias").none(true), py::arg("activation"),
+          py::arg("slope"))
+      .def(
+          "add",
+          [=](Plan& plan, Place a, Place b, Place dst, int64_t count, const std::string& name, float slope) {
+            plan.add(a, b, dst, count, activation(name, slope));
+          },
+          py::arg("a"), py::arg("b"), py::arg("dst"), py::arg("count"), py::arg("activation"), py::arg("slope"))
+      .def(
+          "activation",
+          [=](Plan& plan, Place src, Place dst, int64_t count, const std::string& name, float slope) {
+            plan.activation(src, dst, count, activation(name, slope));
+          },
+          py::arg("src"), py::arg("dst"), py::arg("count"), py::arg("activation"), py::arg("slope"))
+      .def(
+          "batch_norm",
+          [](Plan& plan, Place src, Place dst, int64_t pixels, const py::array& mean, const py::array& variance,
+             const std::optional<py::array>& weight, const std::optional<py::array>& bias, double eps) {
+            plan.batch_norm(src, dst, pixels, to_vector(mean, "mean"), to_vector(variance, "variance"),
+                            to_vector(weight, "weight"), to_vector(bias, "bias"), eps);
+          },
+          py::arg("src"), py::arg("dst"), py::arg("pixels"), py::arg("mean"), py::arg("variance"),
+          py::arg("weight").none(true), py::arg("bias").none(true), py::arg("eps"))
+      .def("flatten", &Plan::flatten, py::arg("src"), py::arg("shape"), py::arg("dst"))
+      .def_property_readonly("arena", &Plan::arena)
+      .def_property_readonly("steps", &Plan::steps)
+      .def(
+          "run",
+          [](const Plan& plan, const py::array& input) {
+            const ImageView view = image_view(input, "input");
+            py::array dst = output_of(plan, view);
+            float* to = data_of(dst);
+            py::gil_scoped_release release;
+            plan.run(view, to);
+            return dst;
+          },
+          py::arg("input"))
+      .def(
+          "profile",
+          [](const Plan& plan, const py::array& input) {
+            const ImageView view = image_view(input, "input");
+            py::array dst = output_of(plan, view);
+            float* to = data_of(dst);
+            py::gil_scoped_release release;
+            return plan.profile(view, to);
+          },
+          py::arg("input"));
+}
+
+}  // namespace convlane

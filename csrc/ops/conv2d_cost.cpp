@@ -1,0 +1,50 @@
+// The static cost model that chooses among the algorithms which can do a dense 3x3 convolution. In cycles of one
+// thread, for one image, from sizes alone: so the choice never depends on the batch, the threads or the run.
+//
+// Constants: Zen 5 with AVX-512, 2026-11-20. They enter as ratios, which other CPUs with two multiply-add units share.
+#include <algorithm>
+
+#include "ops/conv2d.h"
+
+namespace convlane {
+namespace {
+
+constexpr double kUnits = 2;          // multiply-add units
+constexpr double kEfficiency = 0.92;  // of the matrix kernel, measured on layers of ResNet-50
+constexpr double kColdBytes = 8;      // bytes of weights per cycle from memory: a network's weights rarely stay cached
+constexpr double kInputTransform[] = {55, 150};  // cycles per tile and vector of channels, m = 2 and 4
+constexpr double kOutputTransform[] = {40, 110};
+
+// Weights stream in while products run; what is shorter hides but for a part.
+double overlapped(double compute, double stream) { return std::max(compute, stream) + 0.2 * std::min(compute, stream); }
+
+double direct_cycles(const Conv2dDesc& d, int lanes) {
+  const double products = static_cast<double>(d.multiply_adds()) / (kUnits * lanes * kEfficiency);
+  return overlapped(products, 4.0 * d.o * d.c * d.taps() / kColdBytes);
+}
+
+double winograd_cycles(const Conv2dDesc& d, int lanes, int m) {
+  const double tiles = static_cast<double>(ceil_div(d.oh, m) * ceil_div(d.ow, m)) * d.n;
+  const double points = (m + 2) * (m + 2);
+  const double products = tiles * points * d.c * round_up(d.o, lanes) / (kUnits * lanes * kEfficiency);
+  const double transforms =
+      tiles * (kInputTransform[m / 4] * ceil_div(d.c, lanes) + kOutputTransform[m / 4] * ceil_div(d.o, lanes));
+  return overlapped(products, 4.0 * points * d.o * d.c / kColdBytes) + transforms;
+}
+
+}  // namespace
+
+std::string cheapest_conv2d(const Conv2dDesc& desc, bool winograd) {
+  Conv2dDesc d = desc;
+  d.n = 1;
+  const WeightLayout layout = conv2d_weight_layout({d.o, d.c_per_group(), d.kh(), d.kw()}, d.groups, "auto");
+  const std::string usual = choose_conv2d(d, "auto", layout).name;
+  if (!winograd || usual != "direct" || !refuse_winograd(d).empty()) return usual;
+  const int lanes = active_table().lanes;
+  const double direct = direct_cycles(d, lanes), two = winograd_cycles(d, lanes, 2),
+               four = winograd_cycles(d, lanes, 4);
+  if (four <= std::min(direct, two)) return "winograd4";
+  return two <= direct ? "winograd2" : usual;
+}
+
+}  // namespace convlane

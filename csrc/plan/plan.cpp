@@ -1,0 +1,128 @@
+#include "plan/plan.h"
+
+#include <chrono>
+#include <stdexcept>
+
+#include "ops/activation.h"
+#include "ops/elementwise.h"
+#include "ops/linear.h"
+#include "ops/norm.h"
+
+namespace convlane {
+
+Plan::Plan(const Shape4& input, std::vector<int64_t> output, int64_t arena)
+    : input_(input), output_(std::move(output)), arena_(arena) {}
+
+void Plan::conv2d(Place src, const Shape4& shape, Place dst, std::shared_ptr<PackedWeight> weight,
+                  std::vector<float> bias, const Window& window, const std::string& algorithm,
+                  PlanActivation activation, std::optional<Place> residual) {
+  const Conv2dDesc one = describe_conv2d(shape, weight->shape(), window, weight->groups());
+  if (!bias.empty() && static_cast<int64_t>(bias.size()) != one.o)
+    throw std::invalid_argument("plan: the bias does not fit");
+  choose_conv2d(one, algorithm, weight->layout());
+  steps_.push_back([=, weight = std::move(weight), bias = std::move(bias)](const PlanRun& run) {
+    Conv2dDesc desc = one;
+    desc.n = run.n;
+    Conv2dArgs args{};
+    args.src = run.image(src, shape);
+    args.weight = weight.get();
+    args.epilogue.bias = bias.empty() ? nullptr : bias.data();
+    args.epilogue.activation = activation.kind;
+    args.epilogue.slope = activation.slope;
+    if (residual) {
+      args.epilogue.residual = run.at(*residual);
+      args.epilogue.residual_stride = desc.o;
+    }
+    args.dst = run.at(dst);
+    run_conv2d(desc, args, algorithm);
+  });
+}
+
+void Plan::pool2d(Place src, const Pool2dDesc& desc, Place dst) {
+  steps_.push_back([=](const PlanRun& run) {
+    Pool2dDesc batch = desc;
+    batch.input[0] = run.n;
+    run_pool2d(batch, run.image(src, desc.input), run.at(dst), nullptr);
+  });
+}
+
+void Plan::linear(Place src, Place dst, std::shared_ptr<PackedWeight> weight, std::vector<float> bias,
+                  PlanActivation activation) {
+  steps_.push_back([=, weight = std::move(weight), bias = std::move(bias)](const PlanRun& run) {
+    Epilogue epilogue;
+    epilogue.bias = bias.empty() ? nullptr : bias.data();
+    epilogue.activation = activation.kind;
+    epilogue.slope = activation.slope;
+    run_linear(run.at(src), run.n, weight->shape()[1], *weight, epilogue, run.at(dst));
+  });
+}
+
+void Plan::add(Place a, Place b, Place dst, int64_t count, PlanActivation activation) {
+  steps_.push_back([=](const PlanRun& run) {
+    run_add(run.at(a), run.at(b), run.at(dst), count * run.n, activation.kind, activation.slope);
+  });
+}
+
+void Plan::activation(Place src, Place dst, int64_t count, PlanActivation activation) {
+  steps_.push_back([=](const PlanRun& run) {
+    run_activation(run.at(src), run.at(dst), count * run.n, activation.kind, activation.slope);
+  });
+}
+
+void Plan::batch_norm(Place src, Place dst, int64_t pixels, std::vector<float> mean, std::vector<float> variance,
+                      std::vector<float> weight, std::vector<float> bias, double eps) {
+  const auto channels = mean.size();
+  for (const auto* values : {&variance, &weight, &bias})
+    if (!values->empty() && values->size() != channels) throw std::invalid_argument("plan: the statistics do not fit");
+  steps_.push_back([=](const PlanRun& run) {
+    run_batch_norm(run.at(src), pixels * run.n, static_cast<int64_t>(channels), mean.data(), variance.data(),
+                   weight.empty() ? nullptr : weight.data(), bias.empty() ? nullptr : bias.data(), eps, run.at(dst));
+  });
+}
+
+void Plan::flatten(Place src, const Shape4& shape, Place dst) {
+  steps_.push_back([=](const PlanRun& run) { copy_to_nchw(run.image(src, shape), run.at(dst)); });
+}
+
+void Plan::run(const ImageView& input, float* output) const {
+  if (input.shape[0] == 0) return;
+  const int64_t floats = checked_mul(arena_, input.shape[0]);
+  AlignedArray<float> arena = take_arena(floats);
+  const PlanRun state{input.shape[0], input, arena.get(), output};
+  for (const Step& step : steps_) step(state);
+  return_arena(std::move(arena), floats);
+}
+
+std::vector<double> Plan::profile(const ImageView& input, float* output) const {
+  const AlignedArray<float> arena = allocate_aligned<float>(checked_mul(arena_, input.shape[0]));
+  const PlanRun state{input.shape[0], input, arena.get(), output};
+  std::vector<double> seconds;
+  for (const Step& step : steps_) {
+    const auto start = std::chrono::steady_clock::now();
+    step(state);
+    seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  return seconds;
+}
+
+AlignedArray<float> Plan::take_arena(int64_t floats) const {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (Spare& spare : spare_) {
+      if (spare.floats != floats) continue;
+      AlignedArray<float> memory = std::move(spare.memory);
+      spare = std::move(spare_.back());
+      spare_.pop_back();
+      return memory;
+    }
+    spare_.clear();  // of another batch size
+  }
+  return allocate_aligned<float>(floats);
+}
+
+void Plan::return_arena(AlignedArray<float> memory, int64_t floats) const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  spare_.push_back({std::move(memory), floats});
+}
+
+}  // namespace convlane

@@ -1,0 +1,91 @@
+// A compiled network: a list of steps over one arena, run as a whole without returning to Python.
+//
+// Places are offsets in floats into the arena for one image; a batch of n scales them all by n, so one plan serves any
+// batch. Between steps images are dense channels last. Runs share nothing but the weights, so several threads may run
+// one plan at once.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "ops/conv2d.h"
+#include "ops/pool2d.h"
+
+namespace convlane {
+
+using Place = int64_t;
+constexpr Place kInput = -1, kOutput = -2;  // the arrays of the caller
+
+// What a step sees of the run it is part of.
+struct PlanRun {
+  int64_t n;
+  ImageView input;
+  float* arena;
+  float* output;
+
+  float* at(Place place) const { return place == kOutput ? output : arena + place * n; }
+  // The image of `shape` (its N replaced) at a place; the input may have any layout.
+  ImageView image(Place place, Shape4 shape) const {
+    if (place == kInput) return input;
+    shape[0] = n;
+    return channels_last_view(at(place), shape);
+  }
+};
+
+// Names of the activation and the leaky slope as the epilogue takes them.
+struct PlanActivation {
+  Activation kind = Activation::none;
+  float slope = 0;
+};
+
+class Plan {
+ public:
+  // Sizes for one image, `arena` in floats.
+  Plan(const Shape4& input, std::vector<int64_t> output, int64_t arena);
+
+  // Each appends a step. Bias and factors are copied; shapes are for one image.
+  void conv2d(Place src, const Shape4& shape, Place dst, std::shared_ptr<PackedWeight> weight, std::vector<float> bias,
+              const Window& window, const std::string& algorithm, PlanActivation activation,
+              std::optional<Place> residual);
+  void pool2d(Place src, const Pool2dDesc& desc, Place dst);
+  void linear(Place src, Place dst, std::shared_ptr<PackedWeight> weight, std::vector<float> bias,
+              PlanActivation activation);
+  void add(Place a, Place b, Place dst, int64_t count, PlanActivation activation);
+  void activation(Place src, Place dst, int64_t count, PlanActivation activation);
+  // With given statistics; weight and bias may be empty.
+  void batch_norm(Place src, Place dst, int64_t pixels, std::vector<float> mean, std::vector<float> variance,
+                  std::vector<float> weight, std::vector<float> bias, double eps);
+  // Channels last to the order N, C, H, W.
+  void flatten(Place src, const Shape4& shape, Place dst);
+
+  const Shape4& input_shape() const { return input_; }
+  const std::vector<int64_t>& output_shape() const { return output_; }  // without the batch
+  int64_t arena() const { return arena_; }
+  int64_t steps() const { return static_cast<int64_t>(steps_.size()); }
+
+  void run(const ImageView& input, float* output) const;
+  // The same, with the seconds of each step.
+  std::vector<double> profile(const ImageView& input, float* output) const;
+
+ private:
+  using Step = std::function<void(const PlanRun&)>;
+  AlignedArray<float> take_arena(int64_t floats) const;
+  void return_arena(AlignedArray<float> memory, int64_t floats) const;
+
+  Shape4 input_;
+  std::vector<int64_t> output_;
+  int64_t arena_;
+  std::vector<Step> steps_;
+
+  struct Spare {
+    AlignedArray<float> memory;
+    int64_t floats;
+  };
+  mutable std::mutex mutex_;
+  mutable std::vector<Spare> spare_;  // one per run that was ever at work at the same time
+};
+
+}  // namespace convlane
