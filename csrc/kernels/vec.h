@@ -234,13 +234,5 @@ CONVLANE_INLINE float sum_lanes(Vec a) {
   return sum;
 }
 
-CONVLANE_INLINE float max_lanes(Vec a) {
-  float lanes[kLanes];
-  store(lanes, a);
-  float best = lanes[0];
-  for (int i = 1; i < kLanes; ++i) best = (lanes[i] > best || lanes[i] != lanes[i]) ? lanes[i] : best;
-  return best;
-}
-
 }  // namespace
 }  // namespace convlane

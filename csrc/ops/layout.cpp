@@ -63,26 +63,26 @@ ChannelsLast::ChannelsLast(const ImageView& src) : view_(src) {
 
 void copy_image(const ImageView& src, float* dst, const Shape4& strides) {
   if (src.count() == 0) return;
-  auto [images, channels, height, width] = src.shape;
+  const int64_t images = src.shape[0], channels = src.shape[1];
+  int64_t rows = src.shape[2], pixels = src.shape[3];
   PixelStrides from{src.strides[3], src.strides[1]}, to{strides[3], strides[1]};
-  if (channels == 1) from.channel = to.channel = 1;
-  if (width == 1) {
+  if (pixels == 1) {
     from.pixel = src.strides[2];
     to.pixel = strides[2];
   }
-  if (width == 1 || (src.strides[2] == width * from.pixel && strides[2] == width * to.pixel)) {
-    width *= height;
-    height = 1;
+  if (pixels == 1 || (src.strides[2] == pixels * from.pixel && strides[2] == pixels * to.pixel)) {
+    pixels *= rows;  // one stride leads through the whole image on both sides
+    rows = 1;
   }
   constexpr int64_t kBlock = 256;  // pixels
-  const int64_t blocks = ceil_div(width, kBlock), rows = height, pixels = width, depth = channels;
+  const int64_t blocks = ceil_div(pixels, kBlock);
   const KernelTable& kernels = active_table();
   parallel_for(images * rows * blocks, threads_for(src.count()), [&](int64_t begin, int64_t end, int) noexcept {
     for (int64_t task = begin; task < end; ++task) {
       const int64_t first = task % blocks * kBlock, row = task / blocks % rows, image = task / blocks / rows;
       copy_pixels(kernels, src.data + image * src.strides[0] + row * src.strides[2] + first * from.pixel, from,
                   dst + image * strides[0] + row * strides[2] + first * to.pixel, to, std::min(kBlock, pixels - first),
-                  depth);
+                  channels);
     }
   });
 }

@@ -276,6 +276,7 @@ def test_wrong_kinds_of_input(name, x):
         (lambda: F.leaky_relu(ANY, "steep"), TypeError, "leaky_relu: negative_slope must be a number"),
         (lambda: F.leaky_relu(ANY, ANY), TypeError, "leaky_relu: negative_slope must be a number"),
         (lambda: F.dropout(ANY, "half"), TypeError, "dropout: p must be a number"),
+        (lambda: F.dropout(ANY, rng=7), TypeError, "dropout: rng must be a numpy.random.Generator, got int"),
     ],
 )
 def test_bad_arguments(call, error, match):

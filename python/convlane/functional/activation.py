@@ -207,7 +207,7 @@ def dropout(input: Array, p: float = 0.5, training: bool = True, *, rng: np.rand
     Raises
     ------
     TypeError
-        If `input` is not a float32 array.
+        If `input` is not a float32 array, `p` not a number, or `rng` not a generator.
     ValueError
         If `p` is not between 0 and 1.
 
@@ -226,6 +226,8 @@ def dropout(input: Array, p: float = 0.5, training: bool = True, *, rng: np.rand
     p = as_float(p, "dropout", "p")
     if not 0 <= p <= 1:
         raise ValueError(f"dropout: p must be between 0 and 1, got {p}")
+    if rng is not None and not isinstance(rng, np.random.Generator):
+        raise TypeError(f"dropout: rng must be a numpy.random.Generator, got {type(rng).__name__}")
     if not training or p == 0:
         return x
     images = x.ndim == 4
