@@ -140,6 +140,7 @@ void run_pool2d(const Pool2dDesc& d, const ImageView& image, float* dst, int64_t
             const int64_t first = empty ? 0 : rows.first * w + columns.first;
             part.src = src + (row / oh * h * w + first) * c + channel;
             part.index = first;
+            if (empty) part.index_pixel = 0;
             part.dst = dst + (row * ow + x) * c + channel;
             part.indices = indices == nullptr ? nullptr : indices + (row * ow + x) * c + channel;
             if (part.row_step == part.taps * part.tap_step && part.rows * part.taps <= kLongRow && indices == nullptr) {

@@ -159,6 +159,10 @@ class TestKernels:
         np.testing.assert_allclose(F.global_avg_pool2d(x), 0.1, rtol=1e-4)
 
 
+def test_runs_of_windows_in_the_padding_alone(rng):
+    check_max(images(rng, 1, 3, 1, 4), (2, 1), (1, 1), padding=(2, 2, 0, 0), dilation=(4, 1))
+
+
 @settings(max_examples=80, deadline=None)
 @given(data=st.data())
 def test_random_shapes(data):
