@@ -6,6 +6,9 @@
 namespace convlane {
 namespace {
 
+// Weight, bias, activation and slope of one convolution of a depthwise block.
+using PyPart = std::tuple<std::shared_ptr<PackedWeight>, std::optional<py::array>, std::string, float>;
+
 std::vector<float> to_vector(const std::optional<py::array>& array, const char* name) {
   if (!array) return {};
   const int64_t size = array->ndim() == 1 ? array->shape(0) : -1;
@@ -53,6 +56,21 @@ void bind_plan(py::module_& m) {
           py::arg("src"), py::arg("shape"), py::arg("dst"), py::arg("weight"), py::arg("bias").none(true),
           py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("algorithm"), py::arg("activation"),
           py::arg("slope"), py::arg("residual").none(true))
+      .def(
+          "depthwise_block",
+          [=](Plan& plan, Place src, const Shape4& shape, Place dst, const std::optional<PyPart>& expand,
+              const PyPart& depthwise, const Pair& stride, const Sides& padding, const Pair& dilation,
+              const PyPart& project, std::optional<Place> residual) {
+            const auto part = [&](const PyPart& p) {
+              const auto& [weight, bias, name, slope] = p;
+              return Plan::Part{weight, to_vector(bias, "bias"), activation(name, slope)};
+            };
+            plan.depthwise_block(src, shape, dst, expand ? part(*expand) : Plan::Part{}, part(depthwise),
+                                 window_of(stride, padding, dilation), part(project), residual);
+          },
+          py::arg("src"), py::arg("shape"), py::arg("dst"), py::arg("expand").none(true), py::arg("depthwise"),
+          py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("project"),
+          py::arg("residual").none(true))
       .def(
           "pool2d",
           [](Plan& plan, Place src, const Shape4& shape, Place dst, bool maximum, const Pair& kernel,

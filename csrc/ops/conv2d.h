@@ -107,6 +107,9 @@ void run_depthwise(const Conv2dDesc&, const Conv2dArgs&);
 void run_stem(const Conv2dDesc&, const Conv2dArgs&);
 void run_winograd(const Conv2dDesc&, const Conv2dArgs&);
 
+// What the kernel needs to know of a depthwise convolution but for its rows and dst.
+DepthwiseArgs depthwise_args(const Conv2dDesc& desc, const PackedWeight& weight, const Epilogue& epilogue);
+
 // U = G g G^T of one 3x3 filter, (m + 2)^2 values row by row; in float64, as the weights' only rounding then is the
 // last one.
 void transform_winograd_filter(int m, const double* filter, double* dst);

@@ -24,6 +24,23 @@ int64_t rows_per_band(const Conv2dDesc& d, int threads) {
 
 }  // namespace
 
+DepthwiseArgs depthwise_args(const Conv2dDesc& d, const PackedWeight& weight, const Epilogue& epilogue) {
+  DepthwiseArgs k{};
+  k.width = d.w;
+  k.left = d.window.left;
+  k.out_width = d.ow;
+  k.channels = d.o;
+  k.kernel_h = d.kh();
+  k.kernel_w = d.kw();
+  k.stride_h = d.window.stride[0];
+  k.stride_w = d.window.stride[1];
+  k.dilation_h = d.window.dilation[0];
+  k.dilation_w = d.window.dilation[1];
+  k.weight = weight.data();
+  k.epilogue = epilogue;
+  return k;
+}
+
 void run_depthwise(const Conv2dDesc& d, const Conv2dArgs& args) {
   const Window& w = d.window;
   const int threads = threads_for(d.multiply_adds());
@@ -54,22 +71,10 @@ void run_depthwise(const Conv2dDesc& d, const Conv2dArgs& args) {
         rows[y] = scratch + y * width;
       }
       const int64_t pixel = (image * d.oh + first) * d.ow;
-      DepthwiseArgs k{};
+      DepthwiseArgs k = depthwise_args(d, *args.weight, args.epilogue);
       k.rows = rows;
-      k.width = d.w;
-      k.left = w.left;
       k.out_rows = count;
-      k.out_width = d.ow;
-      k.channels = d.o;
-      k.kernel_h = d.kh();
-      k.kernel_w = d.kw();
-      k.stride_h = w.stride[0];
-      k.stride_w = w.stride[1];
-      k.dilation_h = w.dilation[0];
-      k.dilation_w = w.dilation[1];
-      k.weight = args.weight->data();
       k.dst = args.dst + pixel * d.o;
-      k.epilogue = args.epilogue;
       if (k.epilogue.residual != nullptr) k.epilogue.residual += pixel * k.epilogue.residual_stride;
       args.weight->kernels().depthwise(k);
     }

@@ -4,11 +4,23 @@
 #include <stdexcept>
 
 #include "ops/activation.h"
+#include "ops/depthwise_block.h"
 #include "ops/elementwise.h"
 #include "ops/linear.h"
 #include "ops/norm.h"
 
 namespace convlane {
+namespace {
+
+Epilogue epilogue_of(const std::vector<float>& bias, PlanActivation activation) {
+  Epilogue epilogue;
+  epilogue.bias = bias.empty() ? nullptr : bias.data();
+  epilogue.activation = activation.kind;
+  epilogue.slope = activation.slope;
+  return epilogue;
+}
+
+}  // namespace
 
 Plan::Plan(const Shape4& input, std::vector<int64_t> output, int64_t arena)
     : input_(input), output_(std::move(output)), arena_(arena) {}
@@ -26,15 +38,37 @@ void Plan::conv2d(Place src, const Shape4& shape, Place dst, std::shared_ptr<Pac
     Conv2dArgs args{};
     args.src = run.image(src, shape);
     args.weight = weight.get();
-    args.epilogue.bias = bias.empty() ? nullptr : bias.data();
-    args.epilogue.activation = activation.kind;
-    args.epilogue.slope = activation.slope;
+    args.epilogue = epilogue_of(bias, activation);
     if (residual) {
       args.epilogue.residual = run.at(*residual);
       args.epilogue.residual_stride = desc.o;
     }
     args.dst = run.at(dst);
     run_conv2d(desc, args, algorithm);
+  });
+}
+
+void Plan::depthwise_block(Place src, const Shape4& shape, Place dst, Part expand, Part depthwise, const Window& window,
+                           Part project, std::optional<Place> residual) {
+  Shape4 hidden = shape;
+  if (expand.weight) hidden[1] = expand.weight->shape()[0];
+  DepthwiseBlock one{};
+  one.expand = expand.weight.get();
+  one.depthwise = describe_conv2d(hidden, depthwise.weight->shape(), window, depthwise.weight->groups());
+  one.depthwise_weight = depthwise.weight.get();
+  one.project = project.weight.get();
+  check_depthwise_block(one);
+  steps_.push_back([=](const PlanRun& run) {
+    DepthwiseBlock block = one;
+    block.depthwise.n = run.n;
+    block.expand_epilogue = epilogue_of(expand.bias, expand.activation);
+    block.depthwise_epilogue = epilogue_of(depthwise.bias, depthwise.activation);
+    block.project_epilogue = epilogue_of(project.bias, project.activation);
+    if (residual) {
+      block.project_epilogue.residual = run.at(*residual);
+      block.project_epilogue.residual_stride = project.weight->shape()[0];
+    }
+    run_depthwise_block(block, run.at(src), run.at(dst));
   });
 }
 
@@ -49,11 +83,7 @@ void Plan::pool2d(Place src, const Pool2dDesc& desc, Place dst) {
 void Plan::linear(Place src, Place dst, std::shared_ptr<PackedWeight> weight, std::vector<float> bias,
                   PlanActivation activation) {
   steps_.push_back([=, weight = std::move(weight), bias = std::move(bias)](const PlanRun& run) {
-    Epilogue epilogue;
-    epilogue.bias = bias.empty() ? nullptr : bias.data();
-    epilogue.activation = activation.kind;
-    epilogue.slope = activation.slope;
-    run_linear(run.at(src), run.n, weight->shape()[1], *weight, epilogue, run.at(dst));
+    run_linear(run.at(src), run.n, weight->shape()[1], *weight, epilogue_of(bias, activation), run.at(dst));
   });
 }
 

@@ -50,6 +50,15 @@ class Plan {
   void conv2d(Place src, const Shape4& shape, Place dst, std::shared_ptr<PackedWeight> weight, std::vector<float> bias,
               const Window& window, const std::string& algorithm, PlanActivation activation,
               std::optional<Place> residual);
+  // One convolution of a depthwise block.
+  struct Part {
+    std::shared_ptr<PackedWeight> weight;
+    std::vector<float> bias;
+    PlanActivation activation;
+  };
+  // Expand (no weight: left out), depthwise, project; `shape` is the block's input, `window` the middle one's.
+  void depthwise_block(Place src, const Shape4& shape, Place dst, Part expand, Part depthwise, const Window& window,
+                       Part project, std::optional<Place> residual);
   void pool2d(Place src, const Pool2dDesc& desc, Place dst);
   void linear(Place src, Place dst, std::shared_ptr<PackedWeight> weight, std::vector<float> bias,
               PlanActivation activation);

@@ -123,6 +123,8 @@ def cheapest_conv2d(
     input: _Shape4, weight: _Shape4, stride: _Pair, padding: _Sides, dilation: _Pair, groups: int, winograd: bool
 ) -> str: ...
 
+_Part: TypeAlias = tuple[PackedWeight, _Array | None, str, float]  # weight, bias, activation, slope
+
 class Plan:
     def __init__(self, input_shape: _Shape4, output_shape: list[int], arena: int) -> None: ...
     def conv2d(
@@ -138,6 +140,19 @@ class Plan:
         algorithm: str,
         activation: str,
         slope: float,
+        residual: int | None,
+    ) -> None: ...
+    def depthwise_block(
+        self,
+        src: int,
+        shape: _Shape4,
+        dst: int,
+        expand: _Part | None,
+        depthwise: _Part,
+        stride: _Pair,
+        padding: _Sides,
+        dilation: _Pair,
+        project: _Part,
         residual: int | None,
     ) -> None: ...
     def pool2d(

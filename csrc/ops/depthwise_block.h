@@ -1,0 +1,30 @@
+// A depthwise convolution with the pointwise convolutions around it, as MobileNet and EfficientNet stack them:
+// expand (1x1) -> depthwise -> project (1x1). The hidden image between them is several times wider than input and
+// output; done one after the other it goes through memory twice.
+#pragma once
+
+#include "ops/conv2d.h"
+
+namespace convlane {
+
+struct DepthwiseBlock {
+  // Pointwise, from C to the depthwise convolution's channels; null where the block starts with the depthwise one.
+  const PackedWeight* expand;
+  Epilogue expand_epilogue;
+  // Multiplier 1.
+  Conv2dDesc depthwise;
+  const PackedWeight* depthwise_weight;
+  Epilogue depthwise_epilogue;
+  // Pointwise, to the block's output.
+  const PackedWeight* project;
+  Epilogue project_epilogue;
+};
+
+// std::invalid_argument when the parts do not fit together.
+void check_depthwise_block(const DepthwiseBlock& block);
+
+// src and dst are dense channels last, and so is the residual of project_epilogue. Bit for bit what the three
+// convolutions give.
+void run_depthwise_block(const DepthwiseBlock& block, const float* src, float* dst);
+
+}  // namespace convlane
