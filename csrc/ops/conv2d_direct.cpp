@@ -41,19 +41,7 @@ void fill_pixel_rows(const Conv2dDesc& d, const float* src, const float* zeros, 
 void run_direct(const Conv2dDesc& d, const Conv2dArgs& args) {
   const auto zeros = allocate_aligned<float>(d.c);
   std::memset(zeros.get(), 0, sizeof(float) * d.c);
-  RowsGemm p{};
-  p.kernels = &args.weight->kernels();
-  p.m = d.pixels();
-  p.taps = d.taps();
-  p.depth = d.c_per_group();
-  p.groups = d.groups;
-  p.n = d.o_per_group();
-  p.weight = args.weight->data();
-  p.group_stride = args.weight->group_stride();
-  p.dst = args.dst;
-  p.dst_stride = d.o;
-  p.epilogue = args.epilogue;
-  rows_gemm(p, [&](int64_t first, int64_t count, const float** rows) noexcept {
+  rows_gemm(conv2d_gemm(d, args), [&](int64_t first, int64_t count, const float** rows) noexcept {
     fill_pixel_rows(d, args.src.data, zeros.get(), first, count, rows);
   });
 }

@@ -33,18 +33,11 @@ void run_im2col(const Conv2dDesc& d, const Conv2dArgs& args) {
     for (int64_t pixel = begin; pixel < end; ++pixel)
       unroll_window(d, args.src.data, pixel, matrix.get() + pixel * columns);
   });
-  RowsGemm p{};
-  p.kernels = &args.weight->kernels();
-  p.m = d.pixels();
-  p.taps = d.groups > 1 ? d.taps() : 1;  // with groups a window's channels are not contiguous
-  p.depth = d.groups > 1 ? d.c_per_group() : columns;
-  p.groups = d.groups;
-  p.n = d.o_per_group();
-  p.weight = args.weight->data();
-  p.group_stride = args.weight->group_stride();
-  p.dst = args.dst;
-  p.dst_stride = d.o;
-  p.epilogue = args.epilogue;
+  RowsGemm p = conv2d_gemm(d, args);
+  if (d.groups == 1) {  // with groups a window's channels are not contiguous
+    p.taps = 1;
+    p.depth = columns;
+  }
   rows_gemm(p, [&](int64_t first, int64_t count, const float** rows) noexcept {
     for (int64_t tap = 0; tap < p.taps; ++tap)
       for (int64_t i = 0; i < count; ++i) rows[tap * count + i] = matrix.get() + (first + i) * columns + tap * d.c;

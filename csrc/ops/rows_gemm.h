@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "kernels/table.h"
+#include "ops/conv2d.h"
 #include "ops/parallel.h"
 #include "runtime/buffer.h"
 
@@ -23,6 +24,23 @@ struct RowsGemm {
   int64_t dst_stride;
   Epilogue epilogue;
 };
+
+// The product that a convolution is: a row per output pixel, C / groups deep at each tap.
+inline RowsGemm conv2d_gemm(const Conv2dDesc& d, const Conv2dArgs& args) {
+  RowsGemm p{};
+  p.kernels = &args.weight->kernels();
+  p.m = d.pixels();
+  p.taps = d.taps();
+  p.depth = d.c_per_group();
+  p.groups = d.groups;
+  p.n = d.o_per_group();
+  p.weight = args.weight->data();
+  p.group_stride = args.weight->group_stride();
+  p.dst = args.dst;
+  p.dst_stride = d.o;
+  p.epilogue = args.epilogue;
+  return p;
+}
 
 // Rows per block: enough to reuse each weight panel several times while the panel is in the cache, few enough that
 // the block's input stays in the second-level cache beside it (1 MB on Zen 5; measured 2026-11-20).
