@@ -107,12 +107,16 @@ void bind_plan(py::module_& m) {
             plan.add(a, b, dst, count, activation(name, slope));
           },
           py::arg("a"), py::arg("b"), py::arg("dst"), py::arg("count"), py::arg("activation"), py::arg("slope"))
+      .def("multiply", &Plan::multiply, py::arg("a"), py::arg("b"), py::arg("dst"), py::arg("count"))
+      .def("scale", &Plan::scale, py::arg("src"), py::arg("shape"), py::arg("factors"), py::arg("dst"))
       .def(
           "activation",
           [=](Plan& plan, Place src, Place dst, int64_t count, const std::string& name, float slope) {
             plan.activation(src, dst, count, activation(name, slope));
           },
           py::arg("src"), py::arg("dst"), py::arg("count"), py::arg("activation"), py::arg("slope"))
+      .def("softmax", &Plan::softmax, py::arg("src"), py::arg("dst"), py::arg("rows"), py::arg("channels"),
+           py::arg("log"))
       .def(
           "batch_norm",
           [](Plan& plan, Place src, Place dst, int64_t pixels, const py::array& mean, const py::array& variance,
@@ -122,6 +126,9 @@ void bind_plan(py::module_& m) {
           },
           py::arg("src"), py::arg("dst"), py::arg("pixels"), py::arg("mean"), py::arg("variance"),
           py::arg("weight").none(true), py::arg("bias").none(true), py::arg("eps"))
+      .def("local_response_norm", &Plan::local_response_norm, py::arg("src"), py::arg("dst"), py::arg("pixels"),
+           py::arg("channels"), py::arg("size"), py::arg("alpha"), py::arg("beta"), py::arg("k"))
+      .def("copy", &Plan::copy, py::arg("src"), py::arg("shape"), py::arg("dst"))
       .def("flatten", &Plan::flatten, py::arg("src"), py::arg("shape"), py::arg("dst"))
       .def_property_readonly("arena", &Plan::arena)
       .def_property_readonly("steps", &Plan::steps)

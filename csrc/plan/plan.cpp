@@ -82,6 +82,8 @@ void Plan::pool2d(Place src, const Pool2dDesc& desc, Place dst) {
 
 void Plan::linear(Place src, Place dst, std::shared_ptr<PackedWeight> weight, std::vector<float> bias,
                   PlanActivation activation) {
+  if (!bias.empty() && static_cast<int64_t>(bias.size()) != weight->shape()[0])
+    throw std::invalid_argument("plan: the bias does not fit");
   steps_.push_back([=, weight = std::move(weight), bias = std::move(bias)](const PlanRun& run) {
     run_linear(run.at(src), run.n, weight->shape()[1], *weight, epilogue_of(bias, activation), run.at(dst));
   });
@@ -93,10 +95,23 @@ void Plan::add(Place a, Place b, Place dst, int64_t count, PlanActivation activa
   });
 }
 
+void Plan::multiply(Place a, Place b, Place dst, int64_t count) {
+  steps_.push_back([=](const PlanRun& run) { run_multiply(run.at(a), run.at(b), run.at(dst), count * run.n); });
+}
+
+void Plan::scale(Place src, const Shape4& shape, Place factors, Place dst) {
+  steps_.push_back(
+      [=](const PlanRun& run) { run_scale(run.image(src, shape), run.at(factors), shape[1], run.at(dst)); });
+}
+
 void Plan::activation(Place src, Place dst, int64_t count, PlanActivation activation) {
   steps_.push_back([=](const PlanRun& run) {
     run_activation(run.at(src), run.at(dst), count * run.n, activation.kind, activation.slope);
   });
+}
+
+void Plan::softmax(Place src, Place dst, int64_t rows, int64_t channels, bool log) {
+  steps_.push_back([=](const PlanRun& run) { run_softmax(run.at(src), run.at(dst), rows * run.n, channels, log); });
 }
 
 void Plan::batch_norm(Place src, Place dst, int64_t pixels, std::vector<float> mean, std::vector<float> variance,
@@ -108,6 +123,18 @@ void Plan::batch_norm(Place src, Place dst, int64_t pixels, std::vector<float> m
     run_batch_norm(run.at(src), pixels * run.n, static_cast<int64_t>(channels), mean.data(), variance.data(),
                    weight.empty() ? nullptr : weight.data(), bias.empty() ? nullptr : bias.data(), eps, run.at(dst));
   });
+}
+
+void Plan::local_response_norm(Place src, Place dst, int64_t pixels, int64_t channels, int64_t size, float alpha,
+                               float beta, float k) {
+  if (size < 1) throw std::invalid_argument("local_response_norm: size must be at least 1");
+  steps_.push_back([=](const PlanRun& run) {
+    run_local_response(run.at(src), pixels * run.n, channels, size, alpha, beta, k, run.at(dst));
+  });
+}
+
+void Plan::copy(Place src, const Shape4& shape, Place dst) {
+  steps_.push_back([=](const PlanRun& run) { copy_to_channels_last(run.image(src, shape), run.at(dst)); });
 }
 
 void Plan::flatten(Place src, const Shape4& shape, Place dst) {
@@ -124,7 +151,8 @@ void Plan::run(const ImageView& input, float* output) const {
 }
 
 std::vector<double> Plan::profile(const ImageView& input, float* output) const {
-  const AlignedArray<float> arena = allocate_aligned<float>(checked_mul(arena_, input.shape[0]));
+  const int64_t floats = checked_mul(arena_, input.shape[0]);
+  AlignedArray<float> arena = take_arena(floats);
   const PlanRun state{input.shape[0], input, arena.get(), output};
   std::vector<double> seconds;
   for (const Step& step : steps_) {
@@ -132,6 +160,7 @@ std::vector<double> Plan::profile(const ImageView& input, float* output) const {
     step(state);
     seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
+  return_arena(std::move(arena), floats);
   return seconds;
 }
 

@@ -63,11 +63,19 @@ class Plan {
   void linear(Place src, Place dst, std::shared_ptr<PackedWeight> weight, std::vector<float> bias,
               PlanActivation activation);
   void add(Place a, Place b, Place dst, int64_t count, PlanActivation activation);
+  void multiply(Place a, Place b, Place dst, int64_t count);
+  // Every channel of every image by its factor.
+  void scale(Place src, const Shape4& shape, Place factors, Place dst);
   void activation(Place src, Place dst, int64_t count, PlanActivation activation);
+  void softmax(Place src, Place dst, int64_t rows, int64_t channels, bool log);
   // With given statistics; weight and bias may be empty.
   void batch_norm(Place src, Place dst, int64_t pixels, std::vector<float> mean, std::vector<float> variance,
                   std::vector<float> weight, std::vector<float> bias, double eps);
-  // Channels last to the order N, C, H, W.
+  void local_response_norm(Place src, Place dst, int64_t pixels, int64_t channels, int64_t size, float alpha,
+                           float beta, float k);
+  // Any layout to dense channels last.
+  void copy(Place src, const Shape4& shape, Place dst);
+  // Any layout to the order N, C, H, W.
   void flatten(Place src, const Shape4& shape, Place dst);
 
   const Shape4& input_shape() const { return input_; }

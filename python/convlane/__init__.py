@@ -13,17 +13,21 @@ order, weight layout and numerics follow torch. Every image that an operation re
 
 import os as _os
 
-from convlane import _core, analysis, functional, machine, models, nn
+from convlane import _core, analysis, functional, graph, machine, models, nn
 from convlane.functional import explain, pack_conv2d, pack_linear
+from convlane.graph import Plan, compile
 from convlane.runtime import get_num_threads, num_threads, set_num_threads, show_config
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Plan",
     "analysis",
+    "compile",
     "explain",
     "functional",
     "get_num_threads",
+    "graph",
     "machine",
     "models",
     "nn",

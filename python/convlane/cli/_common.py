@@ -15,6 +15,7 @@ import numpy as np
 from convlane import machine, models
 from convlane.analysis import multiply_adds
 from convlane.functional._arguments import Array
+from convlane.graph import compile
 from convlane.runtime import checked_threads
 
 T = TypeVar("T")
@@ -95,9 +96,13 @@ class Timing:
         return 1e11 * self.gflops / self.peak
 
 
-def time_network(model: Callable[[Any], Any], image: Array, repeat: int, warmup: int, label: str) -> Timing:
-    """Call a network `warmup` times for nothing, then `repeat` times with the clock running."""
+def time_network(
+    model: Callable[[Any], Any], image: Array, repeat: int, warmup: int, label: str, *, compiled: bool = False
+) -> Timing:
+    """Call a network, or a plan of it, `warmup` times for nothing, then `repeat` times with the clock running."""
     cost = multiply_adds(model, image.shape)
+    if compiled:
+        model = compile(model, image.shape)
     seconds = []
     for run in progress(range(warmup + repeat), label):
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Time a network on random input, eagerly, as it stands after models.create."""
+"""Time a network on random input, eagerly as it stands after models.create, or compiled."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=thread_count, default=runtime.get_num_threads(), help="default: all")
     parser.add_argument("--repeat", type=positive, default=20, help="timed calls (default 20)")
     parser.add_argument("--warmup", type=positive, default=3, help="calls before those (default 3)")
+    parser.add_argument("--compiled", action="store_true", help="time the network's compiled plan")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -30,13 +31,14 @@ def run(args: argparse.Namespace) -> None:
     try:
         image = np.random.default_rng(0).standard_normal(shape, np.float32)
         with runtime.num_threads(args.threads):
-            timing = time_network(model, image, args.repeat, args.warmup, args.model)
+            timing = time_network(model, image, args.repeat, args.warmup, args.model, compiled=args.compiled)
     except (OverflowError, ValueError) as error:
         raise CommandError(f"{args.model} cannot take an input of shape {shape}: {error}") from None
     result = {
         "model": args.model,
         "batch": args.batch,
         "size": args.size,
+        "compiled": args.compiled,
         "best ms": round(timing.best_ms, 3),
         "median ms": round(timing.median_ms, 3),
         "p90 ms": round(timing.p90_ms, 3),

@@ -30,7 +30,9 @@ def _shape(
 ) -> Shape:
     weight_shape, groups = _weight_shape(weight, groups)
     batch = (1,) if len(input.shape) == 3 else ()
-    shape = _core.conv2d_shape(*_geometry((*batch, *input.shape), weight_shape, stride, padding, dilation, groups))
+    shape = _core.conv2d_shape(
+        *conv2d_geometry((*batch, *input.shape), weight_shape, stride, padding, dilation, groups)
+    )
     return shape[len(batch) :]
 
 
@@ -188,13 +190,13 @@ def explain(
     winograd2: no, it is taken only when asked for
     direct: yes
     """
-    geometry = _geometry(input_shape, weight_shape, stride, padding, dilation, groups)
+    geometry = conv2d_geometry(input_shape, weight_shape, stride, padding, dilation, groups)
     steps = _core.explain_conv2d(*geometry, algorithm)
     *refused, (chosen, _) = steps
     return Explanation(chosen, dict(refused))
 
 
-def _geometry(
+def conv2d_geometry(
     input_shape: Any, weight_shape: Any, stride: Any, padding: Padding, dilation: Any, groups: Any
 ) -> tuple[Any, Any, Pair, Sides, Pair, int]:
     """Arguments of the shape rule in `_core`, from what users pass."""

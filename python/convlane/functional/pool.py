@@ -216,7 +216,7 @@ def lp_pool2d(
     return y[0] if single else y  # type: ignore[no-any-return]
 
 
-def _output_size(op_name: str, value: Any, size: Any) -> Pair:
+def pooled_size(op_name: str, value: Any, size: Any) -> Pair:
     """Return a pair from what users pass; None keeps the input's size."""
     height, width = value if isinstance(value, (tuple, list)) and len(value) == 2 else (value, value)
     return (
@@ -227,7 +227,7 @@ def _output_size(op_name: str, value: Any, size: Any) -> Pair:
 
 def _adaptive_shape(op_name: str, input: Any, output_size: Any) -> Shape:
     batch = (1,) if len(input.shape) == 3 else ()
-    output = _output_size(op_name, output_size, input.shape[-2:])
+    output = pooled_size(op_name, output_size, input.shape[-2:])
     return _core.adaptive_pool2d_shape(op_name, (*batch, *input.shape), output)[len(batch) :]
 
 
@@ -273,7 +273,7 @@ def adaptive_avg_pool2d(input: Array, output_size: OutputSize) -> Array:
     """
     x, single = as_image(input, "adaptive_avg_pool2d")
     y = _core.adaptive_avg_pool2d(
-        "adaptive_avg_pool2d", x, _output_size("adaptive_avg_pool2d", output_size, x.shape[2:])
+        "adaptive_avg_pool2d", x, pooled_size("adaptive_avg_pool2d", output_size, x.shape[2:])
     )
     return y[0] if single else y
 
@@ -309,7 +309,7 @@ def adaptive_max_pool2d(
     array([[[2., 4.]]], dtype=float32)
     """
     x, single = as_image(input, "adaptive_max_pool2d")
-    output = _output_size("adaptive_max_pool2d", output_size, x.shape[2:])
+    output = pooled_size("adaptive_max_pool2d", output_size, x.shape[2:])
     return _unbatched(_core.adaptive_max_pool2d("adaptive_max_pool2d", x, output, bool(return_indices)), single)
 
 

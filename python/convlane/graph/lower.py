@@ -1,0 +1,313 @@
+"""From a graph to the steps of `_core.Plan`: what each operation becomes, and which ones become nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from convlane import _core
+from convlane.functional._arguments import Pair, as_window
+from convlane.functional.conv import conv2d_geometry, pack_conv2d
+from convlane.functional.linear import pack_linear
+from convlane.functional.pool import pooled_size
+from convlane.graph.passes import ACTIVATIONS, flattens_image
+from convlane.graph.trace import INPUT, Graph, Node, Value
+
+ALIGNMENT = 16  # floats: one cache line, and the widest vector
+INPUT_PLACE, OUTPUT_PLACE = -1, -2
+_READS_ANY_LAYOUT = frozenset(
+    {
+        "adaptive_avg_pool2d",
+        "adaptive_max_pool2d",
+        "avg_pool2d",
+        "channels_last",
+        "conv2d",
+        "flatten",
+        "global_avg_pool2d",
+        "global_max_pool2d",
+        "max_pool2d",
+        "scale",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The algorithm of a step and, in a few words, why that one."""
+
+    algorithm: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the lowering of one node needs to know; all shapes are for one image."""
+
+    core: _core.Plan
+    node: Node
+    places: Mapping[str, int]  # of the arguments
+    shapes: Mapping[str, Any]
+    dst: int
+    winograd: bool
+
+    @property
+    def src(self) -> int:
+        """Place of the first argument."""
+        return self.places["input"]
+
+    @property
+    def shape(self) -> Any:
+        """Shape of the first argument."""
+        return self.shapes["input"]
+
+    @property
+    def count(self) -> int:
+        """Numbers in the result."""
+        return math.prod(self.node.shape)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.node.attributes[name]
+
+
+def stage_input(graph: Graph) -> Graph:
+    """Copy the input into the arena where an operation cannot read the caller's array itself."""
+    staged = max(graph.nodes) + 1
+    users = graph.users()[INPUT]
+    nodes: dict[Value, Node] = {}
+    for value, node in graph.nodes.items():
+        if value == INPUT:
+            nodes[INPUT] = node
+            nodes[staged] = Node("channels_last", {"input": INPUT}, {}, node.shape)
+            continue
+        inputs = {
+            name: staged if source == INPUT and not (name == "input" and node.op in _READS_ANY_LAYOUT) else source
+            for name, source in node.inputs.items()
+        }
+        nodes[value] = replace(node, inputs=inputs)
+    output = staged if graph.output == INPUT else graph.output
+    needed = output == staged or any(staged in nodes[user].inputs.values() for user in users)
+    return replace(graph, nodes=nodes, output=output) if needed else graph
+
+
+def plan_arena(graph: Graph) -> tuple[dict[Value, int], int]:
+    """Give every result between input and output an offset, so that no two that live at once overlap.
+
+    The largest first, each at the lowest offset where it fits ("greedy by size" of Pisarchyk and Lee, "Efficient
+    memory management for deep neural net inference", 2020).
+
+    Returns
+    -------
+    tuple
+        Offsets and the size of the arena, in floats for one image.
+    """
+    order = {value: i for i, value in enumerate(graph.nodes)}
+    last = {value: max((order[user] for user in users), default=order[value]) for value, users in graph.users().items()}
+    inner = [value for value in graph.nodes if value not in (INPUT, graph.output)]
+    offsets: dict[Value, int] = {}
+    for value in sorted(inner, key=lambda value: -math.prod(graph.nodes[value].shape)):
+        alive = [
+            (offsets[other], offsets[other] + _floats(graph.nodes[other]))
+            for other in offsets
+            if order[other] <= last[value] and order[value] <= last[other]
+        ]
+        offset = 0
+        for begin, end in sorted(alive):
+            if offset + _floats(graph.nodes[value]) <= begin:
+                break
+            offset = max(offset, end)
+        offsets[value] = offset
+    return offsets, max((offset + _floats(graph.nodes[value]) for value, offset in offsets.items()), default=0)
+
+
+def check_supported(graph: Graph) -> None:
+    """Raise one ValueError that names every operation of the graph that no step can do."""
+    refusals = dict.fromkeys(
+        refusal for value, node in graph.nodes.items() if value != INPUT and (refusal := _refusal(node, graph.nodes))
+    )
+    if refusals:
+        raise ValueError(f"compile: the network uses what a plan cannot do: {'; '.join(refusals)}")
+
+
+def lower(graph: Graph, offsets: Mapping[Value, int], arena: int, winograd: bool) -> tuple[_core.Plan, list[Choice]]:
+    """Build the plan; every node but the input becomes one step."""
+    core = _core.Plan(_four(graph.nodes[INPUT].shape), list(graph.output_shape[1:]), arena)
+    places = {INPUT: INPUT_PLACE, **offsets, graph.output: OUTPUT_PLACE}
+    choices = []
+    for value, node in graph.nodes.items():
+        if value == INPUT:
+            continue
+        context = Context(
+            core,
+            node,
+            {name: places[source] for name, source in node.inputs.items()},
+            {name: graph.nodes[source].shape for name, source in node.inputs.items()},
+            places[value],
+            winograd,
+        )
+        choices.append(_STEPS[node.op](context) or Choice())
+    return core, choices
+
+
+def _floats(node: Node) -> int:
+    return -(-math.prod(node.shape) // ALIGNMENT) * ALIGNMENT
+
+
+def _four(shape: Any) -> tuple[int, int, int, int]:
+    n, c, h, w = shape
+    return n, c, h, w
+
+
+def _refusal(node: Node, nodes: Mapping[Value, Node]) -> str:
+    """Tell why this node cannot become a step; nothing when it can."""
+    op, attributes = node.op, node.attributes
+    if op == "dropout":
+        return "dropout in training mode"
+    if op not in _STEPS:
+        return op
+    constants = [name for name in ("other", "residual", "scale") if attributes.get(name) is not None]
+    if constants:
+        return f"{op} with a constant {constants[0]}"
+    if isinstance(attributes.get("weight"), _core.PackedWeight):
+        return f"{op} with a packed weight"
+    if set(node.inputs) - {"input", "other", "residual", "scale"}:
+        return f"{op} with a computed {min(set(node.inputs) - {'input', 'other', 'residual', 'scale'})}"
+    if op == "batch_norm" and attributes["training"]:
+        return "batch_norm with the statistics of the batch"
+    if attributes.get("return_indices"):
+        return f"{op} with return_indices"
+    if op == "flatten" and not flattens_image(node, nodes):
+        return "flatten of other dimensions than C, H and W"
+    if op == "linear" and len(node.shape) != 2:
+        return f"linear on {len(node.shape)} dimensions"
+    if op in ("softmax", "log_softmax") and attributes["dim"] % len(node.shape) != 1:
+        return f"{op} over other dimensions than the channels"
+    return ""
+
+
+def _conv2d(at: Context) -> Choice:
+    geometry = conv2d_geometry(at.shape, at["weight"].shape, at["stride"], at["padding"], at["dilation"], at["groups"])
+    choice = Choice(at["algorithm"], "asked for")
+    if choice.algorithm == "auto":
+        name = _core.cheapest_conv2d(*geometry, at.winograd)
+        choice = Choice(name, _why(name, geometry))
+    _, _, stride, padding, dilation, groups = geometry
+    at.core.conv2d(
+        at.src,
+        _four(at.shape),
+        at.dst,
+        pack_conv2d(at["weight"], groups, algorithm=choice.algorithm),
+        at["bias"],
+        stride,
+        padding,
+        dilation,
+        choice.algorithm,
+        at["activation"],
+        at["negative_slope"],
+        at.places.get("residual"),
+    )
+    return choice
+
+
+def _why(algorithm: str, geometry: Any) -> str:
+    _, weight, stride, _, dilation, groups = geometry
+    if algorithm.startswith("winograd"):
+        return "cheaper than direct by the cost model"
+    if algorithm == "direct" and (*weight[2:], stride, dilation, groups) == (3, 3, (1, 1), (1, 1), 1):
+        return "cheaper than Winograd, or that was switched off"
+    reasons = {
+        "depthwise": "one filter per channel",
+        "direct": f"{weight[2]}x{weight[3]} kernel, stride {stride[0]}",
+        "pointwise": "1x1 kernel",
+        "stem": "few input channels",
+    }
+    return reasons.get(algorithm, "")
+
+
+def _linear(at: Context) -> Choice:
+    weight = pack_linear(at["weight"])
+    at.core.linear(at.src, at.dst, weight, at["bias"], at["activation"], at["negative_slope"])
+    return Choice("panels", "one pass over the weight")
+
+
+def _max_pool2d(at: Context) -> None:
+    geometry = as_window("max_pool2d", at.shape[2:], *(at[k] for k in ("kernel_size", "stride", "padding", "dilation")))
+    at.core.pool2d(at.src, _four(at.shape), at.dst, True, *geometry, bool(at["ceil_mode"]), True, None)
+
+
+def _avg_pool2d(at: Context) -> None:
+    geometry = as_window("avg_pool2d", at.shape[2:], at["kernel_size"], at["stride"], at["padding"], 1)
+    counted, divisor = bool(at["count_include_pad"]), at["divisor_override"]
+    at.core.pool2d(at.src, _four(at.shape), at.dst, False, *geometry, bool(at["ceil_mode"]), counted, divisor)
+
+
+def _adaptive_pool2d(at: Context) -> None:
+    size: Pair = pooled_size(at.node.op, at.node.attributes.get("output_size", 1), at.shape[2:])
+    at.core.adaptive_pool2d(at.src, _four(at.shape), at.dst, "max" in at.node.op, size)
+
+
+def _add(at: Context) -> None:
+    other = at.places["other"]
+    at.core.add(at.src, other, at.dst, at.count, at["activation"], at["negative_slope"])
+
+
+def _mul(at: Context) -> None:
+    if math.prod(at.shapes["other"]) == at.count:
+        at.core.multiply(at.src, at.places["other"], at.dst, at.count)
+    else:
+        at.core.scale(at.src, _four(at.shape), at.places["other"], at.dst)
+
+
+def _scale(at: Context) -> None:
+    at.core.scale(at.src, _four(at.shape), at.places["scale"], at.dst)
+
+
+def _activation(at: Context) -> None:
+    at.core.activation(at.src, at.dst, at.count, at.node.op, at.node.attributes.get("negative_slope", 0.0))
+
+
+def _softmax(at: Context) -> None:
+    channels = at.node.shape[1]
+    at.core.softmax(at.src, at.dst, at.count // channels, channels, at.node.op == "log_softmax")
+
+
+def _batch_norm(at: Context) -> None:
+    statistics = at["running_mean"], at["running_var"], at["weight"], at["bias"]
+    at.core.batch_norm(at.src, at.dst, at.count // at.node.shape[1], *statistics, at["eps"])
+
+
+def _local_response_norm(at: Context) -> None:
+    channels = at.node.shape[1]
+    parameters = at["size"], at["alpha"], at["beta"], at["k"]
+    at.core.local_response_norm(at.src, at.dst, at.count // channels, channels, *parameters)
+
+
+def _copy(at: Context) -> None:
+    at.core.copy(at.src, _four(at.shape), at.dst)
+
+
+def _flatten(at: Context) -> None:
+    at.core.flatten(at.src, _four(at.shape), at.dst)
+
+
+_STEPS: dict[str, Callable[[Context], Choice | None]] = {
+    "adaptive_avg_pool2d": _adaptive_pool2d,
+    "adaptive_max_pool2d": _adaptive_pool2d,
+    "add": _add,
+    "avg_pool2d": _avg_pool2d,
+    "batch_norm": _batch_norm,
+    "channels_last": _copy,
+    "conv2d": _conv2d,
+    "flatten": _flatten,
+    "global_avg_pool2d": _adaptive_pool2d,
+    "global_max_pool2d": _adaptive_pool2d,
+    "linear": _linear,
+    "local_response_norm": _local_response_norm,
+    "log_softmax": _softmax,
+    "max_pool2d": _max_pool2d,
+    "mul": _mul,
+    "scale": _scale,
+    "softmax": _softmax,
+    **dict.fromkeys(ACTIVATIONS, _activation),
+}

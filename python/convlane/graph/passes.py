@@ -1,0 +1,191 @@
+"""Passes: each takes a graph and returns one that computes the same with less.
+
+A node that takes over another keeps its own place and value, so whoever reads it need not change; the node that it
+took over has no readers left then and is removed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlane import _core
+from convlane.functional._arguments import Array
+from convlane.graph.trace import INPUT, Graph, Node, Value
+
+ACTIVATIONS = frozenset({"hardswish", "leaky_relu", "relu", "relu6", "sigmoid", "silu", "tanh"})
+"""Operations that are also names of an epilogue's activation."""
+
+
+def optimize(graph: Graph) -> Graph:
+    """Run all passes in an order in which each finds what those before it have made."""
+    for optimization in PASSES:
+        graph = optimization(graph)
+    return graph
+
+
+def remove_dead_code(graph: Graph) -> Graph:
+    """Remove what the output does not depend on."""
+    alive = {graph.output, INPUT}
+    for value in reversed(list(graph.nodes)):
+        if value in alive:
+            alive.update(graph.nodes[value].inputs.values())
+    return replace(graph, nodes={value: node for value, node in graph.nodes.items() if value in alive})
+
+
+def drop_identities(graph: Graph) -> Graph:
+    """Remove what changes no number and no order in memory: dropout, flattening of one pixel, layouts and the like."""
+    same: dict[Value, Value] = {}
+    nodes = {}
+    for value, node in graph.nodes.items():
+        inputs = {name: same.get(source, source) for name, source in node.inputs.items()}
+        if _is_identity(node, graph.nodes):
+            same[value] = inputs["input"]
+        else:
+            nodes[value] = replace(node, inputs=inputs)
+    return replace(graph, nodes=nodes, output=same.get(graph.output, graph.output))
+
+
+def fold_batch_norm(graph: Graph) -> Graph:
+    """Work the factors of batch norm into the weight and bias of the convolution before it, in float64."""
+
+    def fold(node: Node, nodes: dict[Value, Node], single: Callable[[Value], bool]) -> Node:
+        if node.op != "batch_norm" or node.attributes["training"]:
+            return node
+        source = node.inputs["input"]
+        conv = nodes[source]
+        if not (single(source) and _is_plain_conv2d(conv)) or isinstance(conv.attributes["weight"], _core.PackedWeight):
+            return node
+        weight, bias = _folded(conv.attributes["weight"], conv.attributes["bias"], node.attributes)
+        return _absorb(conv, node, weight=weight, bias=bias)
+
+    return _rewrite(graph, fold)
+
+
+def fuse_activation(graph: Graph) -> Graph:
+    """Apply an activation where a convolution, a linear layer or a sum stores its result."""
+
+    def fuse(node: Node, nodes: dict[Value, Node], single: Callable[[Value], bool]) -> Node:
+        if node.op not in ACTIVATIONS:
+            return node
+        source = node.inputs["input"]
+        before = nodes[source]
+        if before.op not in ("add", "conv2d", "linear") or before.attributes["activation"] != "none":
+            return node
+        if not single(source):
+            return node
+        slope = node.attributes.get("negative_slope", before.attributes["negative_slope"])
+        return _absorb(before, node, activation=node.op, negative_slope=slope)
+
+    return _rewrite(graph, fuse)
+
+
+def fuse_residual_add(graph: Graph) -> Graph:
+    """Add where a convolution stores its result: the later one, where both operands are convolutions."""
+
+    def fuse(node: Node, nodes: dict[Value, Node], single: Callable[[Value], bool]) -> Node:
+        if node.op != "add" or set(node.inputs) != {"input", "other"}:
+            return node
+        last, first = sorted(node.inputs.values(), reverse=True)
+        for source, residual in ((last, first), (first, last)):
+            conv = nodes[source]
+            if single(source) and _is_plain_conv2d(conv):
+                fused = _absorb(
+                    conv,
+                    node,
+                    activation=node.attributes["activation"],
+                    negative_slope=node.attributes["negative_slope"],
+                )
+                return replace(fused, inputs={**conv.inputs, "residual": residual})
+        return node
+
+    return _rewrite(graph, fuse)
+
+
+def fold_flatten(graph: Graph) -> Graph:
+    """Sort the columns of a linear layer's weight, so that it reads channels-last images without flattening them."""
+
+    def fold(node: Node, nodes: dict[Value, Node], single: Callable[[Value], bool]) -> Node:
+        if node.op != "linear" or isinstance(node.attributes["weight"], _core.PackedWeight):
+            return node
+        flatten = nodes[node.inputs["input"]]
+        if flatten.op != "flatten" or not flattens_image(flatten, nodes):
+            return node
+        image = flatten.inputs["input"]
+        _, c, h, w = nodes[image].shape
+        weight = node.attributes["weight"]
+        columns = weight.reshape(-1, c, h * w).transpose(0, 2, 1).reshape(weight.shape)
+        return replace(node, inputs={"input": image}, attributes={**node.attributes, "weight": columns})
+
+    return _rewrite(graph, fold)
+
+
+PASSES = (
+    remove_dead_code,
+    drop_identities,
+    fold_flatten,
+    fold_batch_norm,
+    fuse_activation,
+    fuse_residual_add,
+)
+
+
+def flattens_image(node: Node, nodes: Mapping[Value, Node]) -> bool:
+    """Whether a flatten joins C, H and W, and nothing else."""
+    shape = nodes[node.inputs["input"]].shape
+    return len(shape) == 4 and (node.attributes["start_dim"] % 4, node.attributes["end_dim"] % 4) == (1, 3)
+
+
+def _rewrite(graph: Graph, rule: Callable[[Node, dict[Value, Node], Callable[[Value], bool]], Node]) -> Graph:
+    """Ask `rule` what becomes of each node, given the nodes so far and who has one reader only; remove dead code."""
+    users = graph.users()
+    nodes = dict(graph.nodes)
+    for value, node in graph.nodes.items():
+        nodes[value] = rule(node, nodes, lambda source: len(users[source]) == 1)
+    return remove_dead_code(replace(graph, nodes=nodes))
+
+
+def _absorb(first: Node, second: Node, **attributes: Any) -> Node:
+    """Return the first node with what the second did to its result."""
+    return replace(first, attributes={**first.attributes, **attributes}, fused=(*first.fused, second.op, *second.fused))
+
+
+def _is_plain_conv2d(node: Node) -> bool:
+    return node.op == "conv2d" and node.attributes["activation"] == "none" and _has_no_residual(node)
+
+
+def _has_no_residual(node: Node) -> bool:
+    return "residual" not in node.inputs and node.attributes.get("residual") is None
+
+
+def _is_identity(node: Node, nodes: Mapping[Value, Node]) -> bool:
+    if node.op == "dropout":
+        return not node.attributes["training"] or node.attributes["p"] == 0
+    if node.op in ("channels_last", "nchw"):
+        return True
+    if node.op in ("adaptive_avg_pool2d", "adaptive_max_pool2d", "flatten"):
+        source = nodes[node.inputs["input"]].shape
+        if node.op != "flatten":
+            return source == node.shape and not node.attributes.get("return_indices")
+        return source == node.shape or (flattens_image(node, nodes) and (source[1] == 1 or math.prod(source[2:]) == 1))
+    return False
+
+
+def _folded(weight: Array, bias: Array | None, norm: Any) -> tuple[Array, Array]:
+    """Weight and bias of a convolution that normalises its own result."""
+    channels = len(weight)
+
+    def wide(array: Array | None, default: float) -> NDArray[np.float64]:
+        return np.full(channels, default) if array is None else array.astype(np.float64)
+
+    with np.errstate(all="ignore"):  # a negative variance gives NaN, as it does when batch norm runs itself
+        factor = wide(norm["weight"], 1) / np.sqrt(wide(norm["running_var"], 1) + norm["eps"])
+        shift = (wide(bias, 0) - wide(norm["running_mean"], 0)) * factor + wide(norm["bias"], 0)
+        scaled = np.empty(weight.shape, np.float32)
+        np.multiply(weight, factor[:, None, None, None], out=scaled, casting="same_kind")
+        return scaled, shift.astype(np.float32)

@@ -1,0 +1,344 @@
+"""Compiled networks as users see them."""
+
+from __future__ import annotations
+
+import json
+import math
+import operator
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convlane import _core, machine
+from convlane.functional._arguments import Array, as_image
+from convlane.functional._op import Shape
+from convlane.graph.lower import check_supported, lower, plan_arena, stage_input
+from convlane.graph.passes import optimize
+from convlane.graph.trace import INPUT, Graph, Node, trace
+
+
+def compile(model: Callable[[Any], Any], input_shape: Sequence[int | None], *, winograd: bool = True) -> Plan:
+    """Turn a network into a plan that runs faster and computes the same.
+
+    The network is called once to write down its operations. Batch norm is folded into the convolutions (in float64),
+    activations and residual sums are computed where the convolutions store their results, weights are packed once for
+    the algorithm that each layer takes, and all intermediate results share one piece of memory. Later changes of the
+    network do not reach the plan.
+
+    Parameters
+    ----------
+    model
+        A network in eval mode, or any function of one array that is made of operations of `convlane.functional`.
+    input_shape
+        (N, C, H, W). N may be None: the plan then takes any batch. The batch never changes an image's result.
+    winograd
+        Whether 3x3 convolutions may be computed by Winograd's algorithm where that is faster. It rounds up to 2.5
+        times as much as a direct sum (root mean square) and spreads a NaN or infinity over a tile of outputs.
+
+    Returns
+    -------
+    Plan
+        Call it with images.
+
+    Raises
+    ------
+    TypeError
+        The network does something to an array that is no operation of `convlane.functional`.
+    ValueError
+        A module is in training mode, an operation refuses the shape that reaches it, or the network uses operations
+        that a plan cannot do; all of them are named at once.
+
+    Examples
+    --------
+    >>> import numpy as np, convlane
+    >>> from convlane import nn
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()).eval()
+    >>> plan = convlane.compile(network, (None, 3, 32, 32))
+    >>> plan
+    Plan((None, 3, 32, 32) to (None, 8, 32, 32), 1 step)
+    >>> plan(np.zeros((2, 3, 32, 32), np.float32)).shape
+    (2, 8, 32, 32)
+    """
+    batch, *image = _checked_shape(input_shape)
+    graph = optimize(trace(model, (1, *image)))  # type: ignore[arg-type]
+    check_supported(graph)
+    return Plan(stage_input(graph), batch, winograd=bool(winograd))
+
+
+class Plan:
+    """A compiled network, made by `compile`. Call it with images (N, C, H, W), or one image (C, H, W).
+
+    Several threads may run one plan at once. A plan can be pickled and copied; it packs its weights again for the
+    instruction set that is active then.
+    """
+
+    def __init__(self, graph: Graph, batch: int | None, *, winograd: bool) -> None:
+        self._graph, self._batch, self._winograd = graph, batch, winograd
+        self._offsets, self._arena = plan_arena(graph)
+        self._build()
+
+    def _build(self) -> None:
+        isa = _core.active_isa()
+        core, self._choices = lower(self._graph, self._offsets, self._arena, self._winograd)
+        self._built = isa, core
+
+    def _core_plan(self) -> _core.Plan:
+        isa, core = self._built
+        if isa != _core.active_isa():
+            self._build()
+            core = self._built[1]
+        return core
+
+    @property
+    def input_shape(self) -> tuple[int | None, ...]:
+        """Shape that the plan was compiled for; None for a batch of any size."""
+        return (self._batch, *self._graph.nodes[INPUT].shape[1:])
+
+    @property
+    def output_shape(self) -> tuple[int | None, ...]:
+        """Shape of the output, with the batch of `input_shape`."""
+        return (self._batch, *self._graph.output_shape[1:])
+
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes that all intermediate results of one image take together."""
+        return 4 * self._arena
+
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes that they would take if each had its own memory."""
+        return 4 * sum(math.prod(self._graph.nodes[value].shape) for value in self._offsets)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds for one image."""
+        return sum(node.multiply_adds for node in self._graph.nodes.values())
+
+    def __call__(self, input: Any) -> Array:
+        """Run the network.
+
+        Parameters
+        ----------
+        input
+            float32 or float16, (N, C, H, W) or one image (C, H, W), any strides.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32, what the network returns. Images are channels last in memory.
+
+        Raises
+        ------
+        TypeError
+            If `input` is not such an array.
+        ValueError
+            If its shape is not the one that the plan was compiled for.
+        """
+        images, single = self._images(input)
+        output = self._core_plan().run(images)
+        return output[0] if single else output
+
+    def describe(self) -> Report:
+        """Tell what the plan does, step by step; print the result to see it as a table."""
+        return Report(tuple(self._steps()), self.arena_bytes, self.activation_bytes)
+
+    def profile(self, input: Any, *, trace: str | os.PathLike[str] | None = None, repeat: int = 5) -> Report:
+        """Run the network and tell how long each step took.
+
+        Parameters
+        ----------
+        input
+            As for a call; the batch must not be empty.
+        trace
+            Where to write the times as a Chrome trace (JSON), to be opened with ``chrome://tracing`` or Perfetto.
+        repeat
+            Number of runs, after one that is not counted; the best time of each step is told.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for a call.
+        """
+        images, _ = self._images(input)
+        if len(images) == 0 or operator.index(repeat) < 1:
+            raise ValueError(f"profile: needs an image and a run, got shape {images.shape} and repeat={repeat}")
+        core = self._core_plan()
+        core.run(images)
+        times = np.min([core.profile(images) for _ in range(repeat)], axis=0)
+        report = Report(
+            tuple(self._steps(times.tolist(), len(images), machine.fma_peak())), self.arena_bytes, self.activation_bytes
+        )
+        if trace is not None:
+            Path(trace).write_text(json.dumps({"traceEvents": report.trace_events(), "displayTimeUnit": "ms"}))
+        return report
+
+    def _images(self, input: Any) -> tuple[Array, bool]:
+        images, single = as_image(input, "plan")
+        expected = self.input_shape
+        if images.shape[1:] != expected[1:] or expected[0] not in (None, len(images)):
+            hint = "" if images.shape[1:] != expected[1:] else "; compile with None as batch to take any"
+            raise ValueError(f"plan: input has shape {images.shape}, but the plan was compiled for {expected}{hint}")
+        return images, single
+
+    def _steps(self, seconds: Sequence[float] = (), images: int = 1, peak: float = 0.0) -> list[Step]:
+        nodes = [(value, node) for value, node in self._graph.nodes.items() if value != INPUT]
+        return [
+            Step(
+                i,
+                " + ".join(_parts(node)),
+                self._graph.nodes[node.inputs["input"]].shape[1:],
+                node.shape[1:],
+                choice.algorithm,
+                choice.why,
+                images * node.multiply_adds,
+                _bytes(node, self._graph, images),
+                4 * self._offsets[value] if value in self._offsets else None,
+                seconds[i] if seconds else None,
+                peak,
+            )
+            for i, ((value, node), choice) in enumerate(zip(nodes, self._choices, strict=True))
+        ]
+
+    def __repr__(self) -> str:
+        steps = len(self._choices)
+        return f"Plan({self.input_shape} to {self.output_shape}, {steps} step{'s' * (steps != 1)})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"graph": self._graph, "batch": self._batch, "winograd": self._winograd}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["graph"], state["batch"], winograd=state["winograd"])  # type: ignore[misc]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a plan; shapes without the batch."""
+
+    number: int
+    op: str
+    input_shape: Shape
+    output_shape: Shape
+    algorithm: str
+    why: str
+    multiply_adds: int
+    bytes: int
+    """Read and written: images, results and weights as the network has them."""
+    offset: int | None
+    """Of the result, in bytes from the arena's start for one image; None for the array that is returned."""
+    seconds: float | None = None
+    peak: float = 0.0
+
+    @property
+    def gflops(self) -> float | None:
+        """GFLOP/s; a multiply-add counts two operations. None without a time or without multiply-adds."""
+        return 2e-9 * self.multiply_adds / self.seconds if self.seconds and self.multiply_adds else None
+
+    @property
+    def percent_of_peak(self) -> float | None:
+        """Share of `convlane.machine.fma_peak`."""
+        return None if self.gflops is None else 1e11 * self.gflops / self.peak
+
+
+@dataclass(frozen=True)
+class Report:
+    """The steps of a plan; its text is a table."""
+
+    steps: tuple[Step, ...]
+    arena_bytes: int
+    activation_bytes: int
+
+    def trace_events(self) -> list[dict[str, Any]]:
+        """Return the steps as events of a Chrome trace, one after the other."""
+        events, start = [], 0.0
+        for step in self.steps:
+            duration = 1e6 * (step.seconds or 0.0)
+            arguments = {
+                "input": str(step.input_shape),
+                "output": str(step.output_shape),
+                "algorithm": step.algorithm,
+                "multiply-adds": step.multiply_adds,
+                "bytes": step.bytes,
+            }
+            name = f"{step.number} {step.op}"
+            events.append(
+                {"name": name, "ph": "X", "ts": start, "dur": duration, "pid": 0, "tid": 0, "args": arguments}
+            )
+            start += duration
+        return events
+
+    def __str__(self) -> str:
+        timed = any(step.seconds is not None for step in self.steps)
+        head = ["step", "op", "input", "output", "algorithm", "why", "multiply-adds", "bytes", "offset"]
+        rows = [head + ["ms", "GFLOP/s", "% of peak"] * timed]
+        for step in self.steps:
+            row = [
+                str(step.number),
+                step.op,
+                _sizes(step.input_shape),
+                _sizes(step.output_shape),
+                step.algorithm,
+                step.why,
+                f"{step.multiply_adds:,}",
+                f"{step.bytes:,}",
+                "output" if step.offset is None else f"{step.offset:,}",
+            ]
+            if timed:
+                row += [f"{1e3 * (step.seconds or 0):.3f}", _rounded(step.gflops), _rounded(step.percent_of_peak)]
+            rows.append(row)
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = [
+            "  ".join(
+                cell.rjust(width) if name in _RIGHT else cell.ljust(width)
+                for cell, width, name in zip(row, widths, rows[0], strict=True)
+            ).rstrip()
+            for row in rows
+        ]
+        total = f"arena: {self.arena_bytes:,} bytes per image; separate results would take {self.activation_bytes:,}"
+        if timed:
+            total += f"\nall steps: {1e3 * sum(step.seconds or 0 for step in self.steps):.3f} ms"
+        return "\n".join([*lines, total])
+
+    __repr__ = __str__
+
+
+_RIGHT = frozenset({"step", "multiply-adds", "bytes", "offset", "ms", "GFLOP/s", "% of peak"})
+
+
+def _checked_shape(input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
+    shape = tuple(input_shape)
+    if len(shape) != 4:
+        raise ValueError(f"compile: input_shape must be (N, C, H, W), got {shape}")
+    for i, size in enumerate(shape):
+        if size is None and i == 0:
+            continue
+        try:
+            positive = operator.index(size) > 0  # type: ignore[arg-type]
+        except TypeError:
+            raise TypeError(f"compile: input_shape must be integers, and None for any batch, got {shape}") from None
+        if not positive:
+            raise ValueError(f"compile: input_shape must be positive, got {shape}")
+    return tuple(None if size is None else operator.index(size) for size in shape)
+
+
+def _parts(node: Node) -> list[str]:
+    """Name the operations in a node, the activation that it always had among them."""
+    activation = node.attributes.get("activation", "none")
+    return [node.op, *node.fused, *([activation] if activation not in ("none", *node.fused) else [])]
+
+
+def _bytes(node: Node, graph: Graph, images: int) -> int:
+    results = [node.shape, *(graph.nodes[source].shape for source in node.inputs.values())]
+    weights = sum(value.nbytes for value in node.attributes.values() if isinstance(value, np.ndarray))
+    return 4 * images * sum(math.prod(shape) for shape in results) + weights
+
+
+def _sizes(shape: Shape) -> str:
+    return "x".join(map(str, shape))
+
+
+def _rounded(number: float | None) -> str:
+    return "" if number is None else f"{number:.1f}"
