@@ -3,8 +3,9 @@
 import convlane
 import numpy as np
 import pytest
-from convlane import _core
+from convlane import _core, nn
 from convlane import functional as F
+from convlane.graph import passes, trace
 
 
 def part(rng, out, per_group, kernel, groups, activation):
@@ -74,3 +75,59 @@ def test_parts_that_do_not_fit_are_refused(rng):
         fused(x, good[0], good[1], wrong_project, (1, 1), (1,) * 4, False)
     with pytest.raises(ValueError, match="not depthwise"):
         fused(x, good[0], part(rng, 32, 1, 3, 16, "none"), good[2], (1, 1), (1,) * 4, False)
+
+
+class Inverted(nn.Module):
+    """An inverted residual block as MobileNet v2 has it."""
+
+    def __init__(self, channels, expansion, kernel=3, stride=1, depthwise_groups=None):
+        hidden = channels * expansion
+        groups = depthwise_groups or hidden
+        self.expand = nn.Conv2d(channels, hidden, 1)
+        self.depthwise = nn.Conv2d(hidden, hidden, kernel, stride, kernel // 2, groups=groups)
+        self.project = nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, x):
+        hidden = F.relu6(self.depthwise(F.relu6(self.expand(x))))
+        return F.add(x, self.project(hidden))
+
+
+def fused_ops(model, shape=(1, 8, 9, 9)):
+    before = trace(model.eval(), shape)
+    for optimization in passes.PASSES[:-1]:
+        before = optimization(before)
+    after = passes.fuse_depthwise_block(before)
+    return [node.op for node in before.nodes.values()], [node.op for node in after.nodes.values()]
+
+
+def test_pass_joins_three_convolutions():
+    before, after = fused_ops(Inverted(8, 3))
+    assert before == ["input", "conv2d", "conv2d", "conv2d"]
+    assert after == ["input", "depthwise_block"]
+
+
+def test_pass_joins_depthwise_and_pointwise():
+    block = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.ReLU(), nn.Conv2d(8, 16, 1))
+    assert fused_ops(block)[1] == ["input", "depthwise_block"]
+
+
+def test_pass_leaves_grouped_convolutions_alone():
+    assert "depthwise_block" not in fused_ops(Inverted(8, 2, depthwise_groups=4))[1]
+
+
+def test_pass_leaves_shared_results_alone():
+    class Shared(Inverted):
+        def forward(self, x):
+            hidden = F.relu6(self.expand(x))
+            return F.add(hidden, F.relu6(self.depthwise(hidden)))
+
+    assert "depthwise_block" not in fused_ops(Shared(8, 2))[1]
+
+
+@pytest.mark.parametrize("batch", [0, 1, 5])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (5, 1)])
+def test_compiled_block_equals_eager(rng, threads, batch, kernel, stride):
+    model = Inverted(12, 6, kernel, stride).eval()
+    x = rng.standard_normal((batch, 12, 11, 13), dtype=np.float32)
+    plan = convlane.compile(model, (None, 12, 11, 13))
+    np.testing.assert_allclose(plan(x), model(x), rtol=1e-5, atol=1e-5)

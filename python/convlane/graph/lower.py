@@ -210,6 +210,34 @@ def _conv2d(at: Context) -> Choice:
     return choice
 
 
+def _depthwise_block(at: Context) -> Choice:
+    parts = at["parts"]
+    *expand, depthwise, project = [_part(part) for part in parts]
+    hidden = (1, len(parts[-2].attributes["weight"]), *at.shape[2:])
+    options = parts[-2].attributes
+    geometry = (options[name] for name in ("stride", "padding", "dilation", "groups"))
+    _, _, stride, padding, dilation, _ = conv2d_geometry(hidden, options["weight"].shape, *geometry)
+    at.core.depthwise_block(
+        at.src,
+        _four(at.shape),
+        at.dst,
+        expand[0] if expand else None,
+        depthwise,
+        stride,
+        padding,
+        dilation,
+        project,
+        at.places.get("residual"),
+    )
+    return Choice("row bands", "the hidden image stays in the cache")
+
+
+def _part(node: Node) -> tuple[_core.PackedWeight, Any, str, float]:
+    """One convolution of a depthwise block as `_core` takes it."""
+    at = node.attributes
+    return pack_conv2d(at["weight"], at["groups"]), at["bias"], at["activation"], at["negative_slope"]
+
+
 def _why(algorithm: str, geometry: Any) -> str:
     _, weight, stride, _, dilation, groups = geometry
     if algorithm.startswith("winograd"):
@@ -299,6 +327,7 @@ _STEPS: dict[str, Callable[[Context], Choice | None]] = {
     "batch_norm": _batch_norm,
     "channels_last": _copy,
     "conv2d": _conv2d,
+    "depthwise_block": _depthwise_block,
     "flatten": _flatten,
     "global_avg_pool2d": _adaptive_pool2d,
     "global_max_pool2d": _adaptive_pool2d,

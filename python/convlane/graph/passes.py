@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlane import _core
-from convlane.functional._arguments import Array
+from convlane.functional._arguments import Array, Pair, Sides
+from convlane.functional.conv import conv2d_geometry
 from convlane.graph.trace import INPUT, Graph, Node, Value
 
 ACTIVATIONS = frozenset({"hardswish", "leaky_relu", "relu", "relu6", "sigmoid", "silu", "tanh"})
@@ -125,6 +126,29 @@ def fold_flatten(graph: Graph) -> Graph:
     return _rewrite(graph, fold)
 
 
+def fuse_depthwise_block(graph: Graph) -> Graph:
+    """Join a depthwise convolution with the pointwise ones around it, so that the wide image between stays in cache."""
+
+    def fuse(node: Node, nodes: dict[Value, Node], single: Callable[[Value], bool]) -> Node:
+        if not _is_pointwise(node, nodes):
+            return node
+        hidden = node.inputs["input"]
+        depthwise = nodes[hidden]
+        if not (single(hidden) and _is_depthwise(depthwise, nodes)):
+            return node
+        source = depthwise.inputs["input"]
+        expand = nodes[source]
+        parts: tuple[Node, ...] = (depthwise, node)
+        if single(source) and _is_pointwise(expand, nodes) and _has_no_residual(expand):
+            parts = (expand, *parts)
+        inputs = {**node.inputs, "input": parts[0].inputs["input"]}
+        adds = sum(part.multiply_adds for part in parts)
+        fused = (*("expand", "depthwise", "project")[-len(parts) :], *(["add"] if "residual" in inputs else []))
+        return Node("depthwise_block", inputs, {"parts": parts}, node.shape, adds, fused)
+
+    return _rewrite(graph, fuse)
+
+
 PASSES = (
     remove_dead_code,
     drop_identities,
@@ -132,7 +156,15 @@ PASSES = (
     fold_batch_norm,
     fuse_activation,
     fuse_residual_add,
+    fuse_depthwise_block,
 )
+
+
+def conv2d_geometry_of(node: Node, nodes: Mapping[Value, Node]) -> tuple[Any, Any, Pair, Sides, Pair, int]:
+    """Input shape, weight shape, stride, padding, dilation and groups of a convolution, written out."""
+    at = node.attributes
+    image = nodes[node.inputs["input"]].shape
+    return conv2d_geometry(image, at["weight"].shape, at["stride"], at["padding"], at["dilation"], at["groups"])
 
 
 def flattens_image(node: Node, nodes: Mapping[Value, Node]) -> bool:
@@ -157,6 +189,31 @@ def _absorb(first: Node, second: Node, **attributes: Any) -> Node:
 
 def _is_plain_conv2d(node: Node) -> bool:
     return node.op == "conv2d" and node.attributes["activation"] == "none" and _has_no_residual(node)
+
+
+def _is_pointwise(node: Node, nodes: Mapping[Value, Node]) -> bool:
+    if not _is_free_conv2d(node):
+        return False
+    image, weight, *geometry = conv2d_geometry_of(node, nodes)
+    return weight[1:] == (image[1], 1, 1) and geometry == [(1, 1), (0, 0, 0, 0), (1, 1), 1]
+
+
+def _is_depthwise(node: Node, nodes: Mapping[Value, Node]) -> bool:
+    if not (_is_free_conv2d(node) and _has_no_residual(node)):
+        return False
+    image, weight, *_, groups = conv2d_geometry_of(node, nodes)
+    return bool(groups == image[1] == weight[0] > 1)
+
+
+def _is_free_conv2d(node: Node) -> bool:
+    """Whether it is a convolution of which nothing is fixed that a block would change."""
+    at = node.attributes
+    return (
+        node.op == "conv2d"
+        and isinstance(at["weight"], np.ndarray)
+        and at["algorithm"] == "auto"
+        and at.get("residual") is None
+    )
 
 
 def _has_no_residual(node: Node) -> bool:

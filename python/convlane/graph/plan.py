@@ -332,7 +332,8 @@ def _parts(node: Node) -> list[str]:
 
 def _bytes(node: Node, graph: Graph, images: int) -> int:
     results = [node.shape, *(graph.nodes[source].shape for source in node.inputs.values())]
-    weights = sum(value.nbytes for value in node.attributes.values() if isinstance(value, np.ndarray))
+    holders = node.attributes.get("parts", (node,))
+    weights = sum(v.nbytes for holder in holders for v in holder.attributes.values() if isinstance(v, np.ndarray))
     return 4 * images * sum(math.prod(shape) for shape in results) + weights
 
 
