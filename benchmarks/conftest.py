@@ -9,9 +9,10 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 
-import convlane
 import numpy as np
 import pytest
+
+import convlane
 from convlane import _core, machine
 
 _ROUNDS = 30

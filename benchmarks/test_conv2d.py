@@ -1,6 +1,7 @@
 """Convolutions with bias and ReLU, weights packed beforehand, input channels last."""
 
 import pytest
+
 from convlane import functional
 from shapes.networks import CONVOLUTIONS, labelled
 

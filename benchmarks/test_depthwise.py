@@ -7,6 +7,7 @@ registers, at most 9 loads, and current cores do two of each in a cycle. Maps ou
 import math
 
 import pytest
+
 from convlane import functional
 from shapes.networks import CONVOLUTIONS, labelled
 

@@ -1,6 +1,7 @@
 """Fully connected layers with bias, one image: the weights are read once, so memory decides."""
 
 import pytest
+
 from convlane import functional
 from shapes.networks import LINEARS, labelled
 

@@ -1,6 +1,7 @@
 """Whole networks, one image, eagerly."""
 
 import pytest
+
 from convlane import analysis, models
 
 

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+
 from convlane import functional
 from shapes.networks import POOLS, labelled
 

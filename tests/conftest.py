@@ -2,9 +2,10 @@
 
 import importlib.util
 
-import convlane
 import numpy as np
 import pytest
+
+import convlane
 from convlane import _core
 
 

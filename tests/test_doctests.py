@@ -4,8 +4,9 @@ import doctest
 import importlib
 import pkgutil
 
-import convlane
 import pytest
+
+import convlane
 
 MODULES = ["convlane", *(info.name for info in pkgutil.walk_packages(convlane.__path__, "convlane."))]
 PUBLIC = ["convlane", "convlane.analysis", "convlane.functional", "convlane.models", "convlane.nn"]

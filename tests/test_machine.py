@@ -1,6 +1,7 @@
 """The yardsticks: plausible figures, and clean errors for bad arguments."""
 
 import pytest
+
 from convlane import _core, machine
 
 

@@ -6,9 +6,10 @@ import subprocess
 import sys
 import threading
 
-import convlane
 import numpy as np
 import pytest
+
+import convlane
 from convlane import _core
 from workload import convolve, convolve_in_child
 

@@ -1,7 +1,8 @@
 """A convolution that is worth several threads, importable by child processes."""
 
-import convlane
 import numpy as np
+
+import convlane
 from convlane import functional as F
 
 

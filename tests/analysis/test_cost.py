@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+
 from convlane import analysis, functional, models
 from shapes.networks import CONVOLUTIONS, LINEARS
 from torchvision_import import import_torchvision

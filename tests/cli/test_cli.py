@@ -4,9 +4,10 @@ import json
 import subprocess
 import sys
 
-import convlane
 import numpy as np
 import pytest
+
+import convlane
 from convlane.cli import bench, demo, info, main
 
 FAST = ["bench", "--model", "mobilenet_v2", "--size", "32", "--repeat", "2", "--warmup", "1"]

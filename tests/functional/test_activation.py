@@ -1,14 +1,15 @@
 """Activations, softmax and dropout against their oracles."""
 
-import convlane
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+from hypothesis import given, settings
+
+import convlane
 from compare import assert_close
 from convlane import _core
 from convlane import functional as F
 from convlane.functional._op import rules
-from hypothesis import given, settings
 from layouts import LAYOUTS
 from oracles import activation as oracle
 

@@ -1,13 +1,14 @@
 """conv2d against its oracle: every algorithm, instruction set, tile edge, layout, and what bad input gets."""
 
-import convlane
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+from hypothesis import given, settings
+
+import convlane
 from compare import assert_close
 from convlane import _core
 from convlane import functional as F
-from hypothesis import given, settings
 from layouts import LAYOUTS
 from oracles import activation as activation_oracle
 from oracles import conv as oracle

@@ -1,8 +1,9 @@
 """add, mul and scale against NumPy in float64."""
 
-import convlane
 import numpy as np
 import pytest
+
+import convlane
 from compare import assert_close
 from convlane import _core
 from convlane import functional as F

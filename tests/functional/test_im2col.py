@@ -1,8 +1,9 @@
 """im2col and col2im against their oracles, as adjoints of each other, and as the matrix of a convolution."""
 
-import convlane
 import numpy as np
 import pytest
+
+import convlane
 from compare import assert_close
 from convlane import functional as F
 from convlane.functional._op import rules

@@ -1,14 +1,15 @@
 """Pooling against its oracle: kernels, instruction sets, edges, layouts, special values, and what bad input gets."""
 
-import convlane
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+from hypothesis import given, settings
+
+import convlane
 from compare import assert_close
 from convlane import _core
 from convlane import functional as F
 from convlane.functional._op import rules
-from hypothesis import given, settings
 from layouts import LAYOUTS
 from oracles import pool as oracle
 

@@ -5,10 +5,11 @@ import math
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+from hypothesis import given, settings
+
 from convlane import _core
 from convlane import functional as F
 from convlane.functional._op import rules
-from hypothesis import given, settings
 from layouts import LAYOUTS
 from oracles import shape as oracle
 

@@ -1,8 +1,9 @@
 """The fused depthwise block gives the bits of its three convolutions done one after the other."""
 
-import convlane
 import numpy as np
 import pytest
+
+import convlane
 from convlane import _core, nn
 from convlane import functional as F
 from convlane.graph import passes, trace

@@ -3,9 +3,10 @@
 import copy
 import threading
 
-import convlane
 import numpy as np
 import pytest
+
+import convlane
 from convlane import _core, models, nn
 from convlane.functional._op import rules
 from torchvision_import import import_torchvision

@@ -2,9 +2,10 @@
 
 import math
 
-import convlane
 import numpy as np
 import pytest
+
+import convlane
 from compare import assert_close
 from convlane import functional as F
 from convlane import nn
