@@ -9,6 +9,7 @@ import pytest
 import convlane
 from convlane import _core, models, nn
 from convlane.functional._op import rules
+from networks import lively, torchvision_twin
 from torchvision_import import import_torchvision
 
 PARAMETERS = {
@@ -28,18 +29,6 @@ PARAMETERS = {
     "vgg19_bn": 143_678_248,
 }
 SMALL = ["mobilenet_v2", "resnet18"]
-
-
-def lively(model, rng):
-    """Give the network's batch norms statistics that matter, as training would."""
-    state = model.state_dict()
-    for key, array in state.items():
-        if key.endswith("running_mean"):
-            state[key] = rng.uniform(-0.3, 0.3, array.shape)
-        elif key.endswith("running_var"):
-            state[key] = rng.uniform(0.5, 1.5, array.shape)
-    model.load_state_dict(state)
-    return model
 
 
 def picture(rng, *shape):
@@ -223,11 +212,8 @@ def test_keys_and_shapes_are_torchvision_s(name):
 def test_outputs_are_torchvision_s(name, batch, rng):
     import torch
 
-    torchvision = import_torchvision()
     ours = lively(models.create(name), rng)
-    with torch.device("meta"):
-        theirs = getattr(torchvision.models, name)().eval()
-    theirs.load_state_dict({key: torch.tensor(array) for key, array in ours.state_dict().items()}, assign=True)
+    theirs = torchvision_twin(name, ours)
     x = picture(rng, batch, 3, 224, 224)
     with torch.inference_mode():
         expected = theirs(torch.tensor(x)).numpy()

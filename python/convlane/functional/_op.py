@@ -39,6 +39,12 @@ def same_shape(input: Any, *args: Any, **kwargs: Any) -> Shape:
     return tuple(input.shape)
 
 
+def check_vector(op: str, name: str, vector: Any, size: int) -> None:
+    """Refuse an argument of one number per channel that has another shape; None passes."""
+    if vector is not None and tuple(vector.shape) != (size,):
+        raise ValueError(f"{op}: {name} must have shape ({size},), got {tuple(vector.shape)}")
+
+
 def none(*args: Any, **kwargs: Any) -> int:
     """Cost rule of an operation without multiply-adds worth counting."""
     return 0

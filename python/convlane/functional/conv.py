@@ -8,7 +8,7 @@ from typing import Any
 
 from convlane import _core
 from convlane.functional._arguments import Array, Padding, Pair, Sides, as_array, as_image, as_int, as_pair, as_sides
-from convlane.functional._op import Shape, op
+from convlane.functional._op import Shape, check_vector, op
 
 
 def _weight_shape(weight: Any, groups: Any) -> tuple[Any, int]:
@@ -26,14 +26,18 @@ def _shape(
     padding: Padding = 0,
     dilation: int | Pair = 1,
     groups: int = 1,
+    *,
+    residual: Any = None,
     **_: Any,
 ) -> Shape:
     weight_shape, groups = _weight_shape(weight, groups)
     batch = (1,) if len(input.shape) == 3 else ()
-    shape = _core.conv2d_shape(
-        *conv2d_geometry((*batch, *input.shape), weight_shape, stride, padding, dilation, groups)
-    )
-    return shape[len(batch) :]
+    geometry = conv2d_geometry((*batch, *input.shape), weight_shape, stride, padding, dilation, groups)
+    shape = _core.conv2d_shape(*geometry)[len(batch) :]
+    check_vector("conv2d", "bias", bias, weight_shape[0])
+    if residual is not None and tuple(residual.shape) != shape:
+        raise ValueError(f"conv2d: residual has shape {tuple(residual.shape)}, but the output has {shape}")
+    return shape
 
 
 def _multiply_adds(input: Any, weight: Any, *args: Any, **kwargs: Any) -> int:

@@ -7,11 +7,12 @@ from typing import Any
 
 from convlane import _core
 from convlane.functional._arguments import Array, as_array
-from convlane.functional._op import Shape, op
+from convlane.functional._op import Shape, check_vector, op
 
 
-def _shape(input: Any, weight: Any, *args: Any, **kwargs: Any) -> Shape:
+def _shape(input: Any, weight: Any, bias: Any = None, **_: Any) -> Shape:
     _check_features(input.shape, weight.shape)
+    check_vector("linear", "bias", bias, weight.shape[0])
     return (*input.shape[:-1], weight.shape[0])
 
 

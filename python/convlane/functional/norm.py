@@ -9,13 +9,27 @@ import numpy as np
 
 from convlane import _core
 from convlane.functional._arguments import Array, as_array, as_float, as_int
-from convlane.functional._op import Shape, op
+from convlane.functional._op import Shape, check_vector, op
 
 
-def _batch_norm_shape(input: Any, *args: Any, **kwargs: Any) -> Shape:
+def _batch_norm_shape(
+    input: Any,
+    running_mean: Any,
+    running_var: Any,
+    weight: Any = None,
+    bias: Any = None,
+    training: bool = False,
+    *_: Any,
+    **__: Any,
+) -> Shape:
     shape = tuple(input.shape)
     if len(shape) not in (2, 4):
         raise ValueError(f"batch_norm: input must be (N, C, H, W) or (N, C), got shape {shape}")
+    vectors = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
+    for name, vector in vectors.items():
+        check_vector("batch_norm", name, vector, shape[1])
+    if not training:
+        _check_present(running_mean, running_var)
     return shape
 
 
@@ -88,7 +102,7 @@ def batch_norm(
     variance", The American Statistician 37, 1983.
     """
     x = as_array(input, "batch_norm", "input")
-    shape = _batch_norm_shape(x)
+    shape = _batch_norm_shape(x, None, None, training=True)
     image = x if x.ndim == 4 else x[:, :, None, None]
     weight = None if weight is None else as_array(weight, "batch_norm", "weight")
     bias = None if bias is None else as_array(bias, "batch_norm", "bias")
@@ -96,8 +110,7 @@ def batch_norm(
     if training:
         y = _train(image, running_mean, running_var, weight, bias, as_float(momentum, "batch_norm", "momentum"), eps)
     else:
-        if running_mean is None or running_var is None:
-            raise ValueError("batch_norm: running_mean and running_var are needed when not training")
+        _check_present(running_mean, running_var)
         mean = as_array(running_mean, "batch_norm", "running_mean")
         y = _core.batch_norm(image, mean, as_array(running_var, "batch_norm", "running_var"), weight, bias, eps)
     return y if x.ndim == 4 else y.reshape(shape)
@@ -171,6 +184,11 @@ def _train(
     if running_var is not None:
         running_var[...] = (1 - momentum) * running_var + momentum * (values / (values - 1)) * var
     return y
+
+
+def _check_present(running_mean: Any, running_var: Any) -> None:
+    if running_mean is None or running_var is None:
+        raise ValueError("batch_norm: running_mean and running_var are needed when not training")
 
 
 def _check_updatable(running: Any, name: str, channels: int) -> None:

@@ -16,7 +16,9 @@ from convlane.graph.passes import ACTIVATIONS, flattens_image
 from convlane.graph.trace import INPUT, Graph, Node, Value
 
 ALIGNMENT = 16  # floats: one cache line, and the widest vector
+_MOST_FLOATS = 2**48  # more than any machine has, and the sum over a network still fits into 64 bits
 INPUT_PLACE, OUTPUT_PLACE = -1, -2
+_MOST_FLOATS = 2**48  # more than machines have; the sum over a network still fits into 64 bits
 _READS_ANY_LAYOUT = frozenset(
     {
         "adaptive_avg_pool2d",
@@ -128,6 +130,9 @@ def check_supported(graph: Graph) -> None:
     )
     if refusals:
         raise ValueError(f"compile: the network uses what a plan cannot do: {'; '.join(refusals)}")
+    for node in graph.nodes.values():
+        if math.prod(node.shape) > _MOST_FLOATS:
+            raise ValueError(f"compile: shape {node.shape} of {node.op} is too large")
 
 
 def lower(graph: Graph, offsets: Mapping[Value, int], arena: int, winograd: bool) -> tuple[_core.Plan, list[Choice]]:

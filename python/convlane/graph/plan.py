@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from convlane import _core, machine
-from convlane.functional._arguments import Array, as_image
+from convlane.functional._arguments import Array, as_image, as_positive
 from convlane.functional._op import Shape
 from convlane.graph.lower import check_supported, lower, plan_arena, stage_input
 from convlane.graph.passes import optimize
@@ -312,16 +312,11 @@ def _checked_shape(input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
     shape = tuple(input_shape)
     if len(shape) != 4:
         raise ValueError(f"compile: input_shape must be (N, C, H, W), got {shape}")
-    for i, size in enumerate(shape):
-        if size is None and i == 0:
-            continue
-        try:
-            positive = operator.index(size) > 0  # type: ignore[arg-type]
-        except TypeError:
-            raise TypeError(f"compile: input_shape must be integers, and None for any batch, got {shape}") from None
-        if not positive:
-            raise ValueError(f"compile: input_shape must be positive, got {shape}")
-    return tuple(None if size is None else operator.index(size) for size in shape)
+    batch, *image = shape
+    return (
+        None if batch is None else as_positive(batch, "compile", "input_shape"),
+        *(as_positive(size, "compile", "input_shape") for size in image),
+    )
 
 
 def _parts(node: Node) -> list[str]:

@@ -1,0 +1,414 @@
+"""Compiled networks compute what the networks compute, in one arena, for everybody who calls them."""
+
+import copy
+import functools
+import itertools
+import json
+import pickle
+import threading
+
+import convlane
+import numpy as np
+import pytest
+from compare import assert_close
+from convlane import functional as F
+from convlane import models, nn
+from convlane.graph.lower import plan_arena
+from convlane.graph.trace import INPUT, Graph, Node
+from networks import lively, torchvision_twin
+
+NETWORKS = ["mobilenet_v2", "resnet18", "resnet50", "vgg16"]
+
+
+@functools.cache
+def network(name):
+    nn.init.seed(1)
+    return lively(models.create(name), np.random.default_rng(7))
+
+
+@functools.cache
+def plan_of(name, winograd=True):
+    return convlane.compile(network(name), (None, 3, 64, 64), winograd=winograd)
+
+
+def pictures(count, size=64, seed=11):
+    return np.random.default_rng(seed).standard_normal((count, 3, size, size), np.float32)
+
+
+def relative_error(actual, expected):
+    assert actual.shape == expected.shape
+    return np.abs(actual - expected).max() / np.abs(expected).max()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_compute_the_same(name):
+    x = pictures(2)
+    expected = network(name)(x)
+    assert relative_error(plan_of(name)(x), expected) < 1e-3
+    assert relative_error(plan_of(name, winograd=False)(x), expected) < 1e-4
+    assert expected.std(axis=1).min() > 0.1 * np.abs(expected).max()
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_compute_what_torchvision_s_do(name):
+    import torch
+
+    x = pictures(1)
+    with torch.inference_mode():
+        expected = torchvision_twin(name, network(name))(torch.tensor(x)).numpy()
+    assert relative_error(plan_of(name)(x), expected) < 1e-3
+    assert relative_error(plan_of(name, winograd=False)(x), expected) < 1e-4
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_same_bits_for_every_batch_split_and_number_of_threads(name):
+    plan, x = plan_of(name), pictures(3)
+    with convlane.num_threads(1):
+        whole = plan(x)
+        parts = np.concatenate([plan(x[:1]), plan(x[1:])])
+    with convlane.num_threads(3):
+        threaded = plan(x)
+    np.testing.assert_array_equal(parts, whole)
+    np.testing.assert_array_equal(threaded, whole)
+    assert len(np.unique(whole)) > 1000
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_arena_is_smaller_than_all_results(name):
+    plan = plan_of(name)
+    print(f"{name}: arena {plan.arena_bytes:,} bytes, all results {plan.activation_bytes:,}")
+    assert plan.arena_bytes < 0.55 * plan.activation_bytes
+    assert plan.multiply_adds == convlane.analysis.multiply_adds(network(name), (1, 3, 64, 64))
+
+
+def mixture(rng):
+    """A network of every operation that a plan knows, most of them where they cannot be fused."""
+    w = {
+        "stem": rng.standard_normal((6, 3, 3, 3), np.float32) / 5,
+        "wide": rng.standard_normal((40, 6, 3, 3), np.float32) / 7,
+        "deep": rng.standard_normal((40, 1, 3, 3), np.float32) / 3,
+        "point": rng.standard_normal((40, 40, 1, 1), np.float32) / 6,
+        "square": rng.standard_normal((40, 40, 3, 3), np.float32) / 19,
+        "squeeze": rng.standard_normal((40, 40), np.float32) / 6,
+        "last": rng.standard_normal((7, 40 * 4), np.float32) / 12,
+    }
+    statistics = [rng.uniform(0.5, 1.5, 40).astype(np.float32) for _ in range(4)]
+
+    def forward(x):
+        maps = F.leaky_relu(F.conv2d(x, w["stem"], padding="same", stride=1), 0.2)
+        maps = F.local_response_norm(maps, 3)
+        maps = F.conv2d(F.max_pool2d(maps, 3, 2, 1), w["wide"], padding=1)
+        maps = F.batch_norm(F.hardswish(maps), *statistics)
+        branch = F.silu(F.conv2d(maps, w["deep"], padding=1, groups=40))
+        maps = F.add(F.conv2d(F.avg_pool2d(branch, 3, 1, 1), w["point"]), maps)
+        gates = F.linear(F.flatten(F.global_avg_pool2d(maps)), w["squeeze"])
+        maps = F.scale(maps, F.sigmoid(gates))
+        maps = F.mul(maps, F.adaptive_max_pool2d(maps, 1))
+        maps = F.mul(F.tanh(maps), maps)
+        maps = F.add(F.relu6(maps), F.conv2d(maps, w["square"], padding=1), activation="relu")
+        maps = F.add(maps, F.add(maps, F.softmax(maps, 1)))
+        peak = F.flatten(F.global_max_pool2d(maps))
+        scores = F.linear(F.dropout(F.flatten(F.adaptive_avg_pool2d(maps, 2)), training=False), w["last"])
+        return F.add(F.log_softmax(scores, -1), F.linear(F.relu(peak), w["squeeze"][:7]))
+
+    return forward
+
+
+def test_every_step(isa, threads, rng):
+    function, x = mixture(rng), rng.standard_normal((2, 3, 13, 11), np.float32)
+    plan = convlane.compile(function, (None, 3, 13, 11), winograd=False)
+    assert_close(plan(x), function(x), terms=400)
+    assert_close(convlane.compile(function, (None, 3, 13, 11))(x), function(x), terms=400, factor=10)
+
+
+def test_plans_follow_the_instruction_set(rng):
+    function, x = mixture(rng), rng.standard_normal((1, 3, 13, 11), np.float32)
+    plan = convlane.compile(function, x.shape)
+    before = convlane._core.active_isa()
+    try:
+        for isa in convlane._core.supported_isas():
+            convlane._core.set_active_isa(isa)
+            np.testing.assert_array_equal(plan(x), convlane.compile(function, x.shape)(x))
+    finally:
+        convlane._core.set_active_isa(before)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x,
+        F.relu,
+        lambda x: F.add(x, x),
+        lambda x: F.add(F.conv2d(x, np.eye(3, dtype=np.float32)[:, :, None, None]), x),
+        lambda x: F.mul(F.sigmoid(x), x),
+        lambda x: F.mul(x, F.global_max_pool2d(x)),
+        lambda x: F.softmax(x, 1),
+        F.flatten,
+        F.nchw,
+        lambda x: F.linear(F.flatten(x), np.ones((2, 60), np.float32)),
+        lambda x: F.flatten(F.max_pool2d(x, (4, 5))),
+        lambda x: F.batch_norm(x, np.ones(3, np.float32), np.full(3, 2, np.float32)),
+    ],
+)
+def test_inputs_in_any_layout(function, rng):
+    plan = convlane.compile(function, (None, 3, 4, 5))
+    x = rng.standard_normal((2, 3, 4, 5), np.float32)
+    spread = np.zeros((4, 3, 8, 5), np.float32)[::2, :, ::-2]
+    spread[:] = x
+    for layout in (x, F.channels_last(x), np.asfortranarray(x), spread, x.astype(">f4"), x.astype(np.float16)):
+        expected = function(layout)
+        assert_close(plan(layout), expected, terms=60)
+        assert plan(layout).shape == expected.shape
+        assert type(plan(layout)) is np.ndarray
+    assert_close(plan(x[0]), function(x)[0], terms=60)
+    assert plan(x[:0]).shape == function(x[:0]).shape
+    assert not np.shares_memory(plan(x), x)
+
+
+def test_nan_reaches_the_output(rng):
+    x = rng.standard_normal((2, 3, 13, 11), np.float32)
+    x[1, 0, 5, 5] = np.nan
+    y = convlane.compile(mixture(rng), (2, 3, 13, 11))(x)
+    assert np.isfinite(y[0]).all()
+    assert np.isnan(y[1]).all()
+
+
+def test_fixed_and_open_batch(rng):
+    x = rng.standard_normal((2, 3, 13, 11), np.float32)
+    fixed, open_ = (convlane.compile(mixture(np.random.default_rng(5)), (n, 3, 13, 11)) for n in (2, None))
+    assert (fixed.input_shape, fixed.output_shape) == ((2, 3, 13, 11), (2, 7))
+    assert (open_.input_shape, open_.output_shape) == ((None, 3, 13, 11), (None, 7))
+    np.testing.assert_array_equal(fixed(x), open_(x))
+    np.testing.assert_array_equal(open_(x[0]), fixed(x)[0])
+    message = r"input has shape \({}, 3, 13, 11\), but the plan was compiled for \(2, 3, 13, 11\); compile with None"
+    for n, image in ((1, x[:1]), (3, x[[0, 1, 0]]), (0, x[:0]), (1, x[0])):
+        with pytest.raises(ValueError, match=message.format(n)):
+            fixed(image)
+    for plan in (fixed, open_):
+        with pytest.raises(
+            ValueError, match=r"\(2, 3, 11, 13\), but the plan was compiled for \((2|None), 3, 13, 11\)$"
+        ):
+            plan(x.transpose(0, 1, 3, 2))
+        with pytest.raises(ValueError, match=r"\(2, 2, 13, 11\), but"):
+            plan(x[:, :2])
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (np.zeros((1, 3, 4, 4)), TypeError, r"plan: input must be float32, got float64; convert it with \.astype"),
+        (np.zeros((1, 3, 4, 4), np.uint8), TypeError, "got uint8"),
+        ([[1.0]], TypeError, "must be a NumPy array, got list"),
+        (None, TypeError, "got NoneType"),
+        (np.zeros((3, 4), np.float32), ValueError, "2 dimensions"),
+        (np.zeros((1, 1, 3, 4, 4), np.float32), ValueError, "5 dimensions"),
+    ],
+)
+def test_inputs_that_are_refused(value, error, message):
+    plan = convlane.compile(F.relu, (None, 3, 4, 4))
+    with pytest.raises(error, match=message):
+        plan(value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "error", "message"),
+    [
+        ((1, 3, 4), ValueError, r"must be \(N, C, H, W\), got \(1, 3, 4\)"),
+        ((0, 3, 4, 4), ValueError, "compile: input_shape must be at least 1, got 0"),
+        ((1, 3, -4, 4), ValueError, "must be at least 1, got -4"),
+        ((1, None, 4, 4), TypeError, "must be an integer, got None"),
+        ((1, 3.0, 4, 4), TypeError, r"must be an integer, got 3\.0"),
+        ((1, 3, 2**70, 4), ValueError, "out of range"),
+        ((1, 3, 2**30, 2**30), ValueError, r"shape \(1, 3, 1073741824, 1073741824\) of input is too large"),
+        ((4, 3, 4), ValueError, r"must be \(N, C, H, W\)"),
+    ],
+)
+def test_shapes_that_are_refused(shape, error, message):
+    with pytest.raises(error, match=message):
+        convlane.compile(F.relu, shape)
+
+
+def test_unsupported_operations_are_named_at_once(rng):
+    one = np.ones((1, 6, 8, 8), np.float32)
+
+    def model(x):
+        maps = F.add(F.cat([x, F.pad(x, (0, 0, 0, 0))]), one)
+        maps = F.lp_pool2d(F.cat([F.softmax(maps, 2), F.dropout(maps)]), 2, 2)
+        maps = F.batch_norm(maps, None, None, training=True)
+        maps = F.flatten(F.max_pool2d(maps, 1, return_indices=True), 2)
+        return F.linear(maps, F.pack_linear(np.ones((2, 16), np.float32)))
+
+    with pytest.raises(ValueError, match="a plan cannot do") as error:
+        convlane.compile(model, (1, 3, 8, 8))
+    assert str(error.value) == (
+        "compile: the network uses what a plan cannot do: pad; cat; add with a constant other; softmax over other "
+        "dimensions than the channels; dropout in training mode; lp_pool2d; batch_norm with the statistics of the "
+        "batch; max_pool2d with return_indices; flatten of other dimensions than C, H and W; "
+        "linear with a packed weight"
+    )
+
+
+def test_training_mode_is_refused():
+    with pytest.raises(ValueError, match=r"call \.eval\(\)"):
+        convlane.compile(nn.Sequential(nn.Conv2d(3, 3, 1)), (1, 3, 4, 4))
+
+
+def test_plans_keep_their_weights(rng):
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.BatchNorm2d(8)).eval()
+    plan, x = convlane.compile(model, (1, 3, 6, 6)), rng.standard_normal((1, 3, 6, 6), np.float32)
+    before = plan(x)
+    model[2].running_mean += 1
+    model[0].weight = np.zeros_like(model[0].weight)
+    np.testing.assert_array_equal(plan(x), before)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(plan))(x), before)
+
+
+@pytest.mark.parametrize("twin", [copy.copy, copy.deepcopy, lambda plan: pickle.loads(pickle.dumps(plan))])
+def test_copies(twin, rng):
+    plan, x = plan_of("mobilenet_v2", winograd=False), pictures(1)
+    other = twin(plan)
+    np.testing.assert_array_equal(other(x), plan(x))
+    assert repr(other) == repr(plan) == "Plan((None, 3, 64, 64) to (None, 1000), 54 steps)"
+    assert str(other.describe()) == str(plan.describe())
+
+
+def test_deep_networks_can_be_pickled():
+    def model(x):
+        for _ in range(3000):
+            x = F.tanh(x)
+        return x
+
+    plan = convlane.compile(model, (1, 1, 1, 1))
+    x = np.ones((1, 1, 1, 1), np.float32)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(plan))(x), plan(x))
+
+
+def test_threads_share_a_plan():
+    plan = plan_of("resnet18")
+    images = [pictures(1 + i % 2, seed=i) for i in range(4)]
+    expected = [plan(x) for x in images]
+    results = [[] for _ in images]
+    start = threading.Barrier(len(images))
+
+    def run(i):
+        start.wait()
+        for _ in range(5):
+            results[i].append(plan(images[i]))
+
+    workers = [threading.Thread(target=run, args=(i,)) for i in range(len(images))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for outputs, right in zip(results, expected, strict=True):
+        assert len(outputs) == 5
+        for output in outputs:
+            np.testing.assert_array_equal(output, right)
+
+
+def overlapping(graph, offsets):
+    """Pairs of results that are alive at once and share memory."""
+    order = list(graph.nodes)
+    users = graph.users()
+    spans = {
+        value: (
+            order.index(value),
+            max(order.index(user) for user in users[value]),
+            offset,
+            offset + size(graph, value),
+        )
+        for value, offset in offsets.items()
+    }
+    return [
+        (a, b)
+        for a, (born_a, dead_a, begin_a, end_a) in spans.items()
+        for b, (born_b, dead_b, begin_b, end_b) in spans.items()
+        if a < b and born_a <= dead_b and born_b <= dead_a and begin_a < end_b and begin_b < end_a
+    ]
+
+
+def size(graph, value):
+    return int(np.prod(graph.nodes[value].shape))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_results_that_live_at_once_do_not_overlap(name):
+    graph = plan_of(name)._graph
+    offsets, arena = plan_arena(graph)
+    assert offsets.keys() == graph.nodes.keys() - {INPUT, graph.output}
+    assert not overlapping(graph, offsets)
+    assert all(offset % 16 == 0 and offset + size(graph, value) <= arena for value, offset in offsets.items())
+
+
+def test_arena_of_a_chain_is_its_largest_pair():
+    widths = [0, 40, 16, 100, 5, 1]
+    nodes = {INPUT: Node("input", shape=(1, 3))}
+    for i in range(1, 6):
+        nodes[i] = Node("relu", {"input": i - 1}, {}, (1, widths[i]))
+    offsets, arena = plan_arena(Graph(nodes, 5, (1, 1)))
+    assert arena == 112 + 16
+    assert offsets == {1: 0, 2: 112, 3: 0, 4: 112}
+
+
+def test_describe():
+    report = convlane.compile(models.create("resnet18", 10), (1, 3, 64, 64)).describe()
+    assert [step.number for step in report.steps] == list(range(23))
+    first, _, _, residual, *_ = report.steps
+    assert (first.op, first.algorithm, first.why) == ("conv2d + batch_norm + relu", "stem", "few input channels")
+    assert (first.input_shape, first.output_shape) == ((3, 64, 64), (64, 32, 32))
+    assert first.multiply_adds == 64 * 32 * 32 * 3 * 49
+    assert first.bytes == 4 * (3 * 64 * 64 + 64 * 32 * 32 + 64 * 3 * 49 + 64)
+    assert residual.op == "conv2d + batch_norm + add + relu"
+    assert report.steps[-1].offset is None
+    assert all(step.offset % 64 == 0 for step in report.steps[:-1])
+    assert sum(step.multiply_adds for step in report.steps) == convlane.analysis.multiply_adds(
+        models.create("resnet18", 10), (1, 3, 64, 64)
+    )
+    head, *lines = str(report).splitlines()
+    assert head.split() == ["step", "op", "input", "output", "algorithm", "why", "multiply-adds", "bytes", "offset"]
+    assert len(lines) == 24
+    assert "64x16x16" in lines[1]
+    assert repr(report) == str(report)
+
+
+def test_winograd_is_named_and_can_be_switched_off():
+    layer = nn.Conv2d(256, 256, 3, padding=1).eval()
+    choice = convlane._core.cheapest_conv2d((1, 256, 56, 56), (256, 256, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1, True)
+    (step,) = convlane.compile(layer, (1, 256, 56, 56)).describe().steps
+    assert step.algorithm == choice
+    (step,) = convlane.compile(layer, (1, 256, 56, 56), winograd=False).describe().steps
+    assert step.algorithm == "direct"
+    asked = convlane.compile(lambda x: F.conv2d(x, layer.weight, algorithm="winograd2"), (1, 256, 56, 56))
+    assert [(step.algorithm, step.why) for step in asked.describe().steps] == [("winograd2", "asked for")]
+
+
+def test_profile(tmp_path, rng):
+    plan, x = convlane.compile(mixture(rng), (None, 3, 13, 11)), rng.standard_normal((2, 3, 13, 11), np.float32)
+    path = tmp_path / "trace.json"
+    report = plan.profile(x, trace=path, repeat=2)
+    for step, described in zip(report.steps, plan.describe().steps, strict=True):
+        assert step.op == described.op
+        assert step.multiply_adds == 2 * described.multiply_adds
+        assert step.seconds > 0
+        if step.multiply_adds:
+            assert step.gflops == pytest.approx(2e-9 * step.multiply_adds / step.seconds)
+            assert 0 < step.percent_of_peak < 200
+        else:
+            assert step.gflops is None
+    head, *_, total = str(report).splitlines()
+    assert head.endswith("GFLOP/s  % of peak")
+    assert total.startswith("all steps: ")
+    events = json.loads(path.read_text())["traceEvents"]
+    assert [event["name"] for event in events] == [f"{step.number} {step.op}" for step in report.steps]
+    assert all(event["ph"] == "X" and event["dur"] > 0 for event in events)
+    assert all(b["ts"] == pytest.approx(a["ts"] + a["dur"]) for a, b in itertools.pairwise(events))
+
+
+def test_profile_refuses(rng):
+    plan = convlane.compile(F.relu, (None, 3, 4, 4))
+    for images, repeat in ((0, 1), (1, 0)):
+        with pytest.raises(ValueError, match="needs an image and a run"):
+            plan.profile(np.zeros((images, 3, 4, 4), np.float32), repeat=repeat)
+    with pytest.raises(TypeError, match="float64"):
+        plan.profile(np.zeros((1, 3, 4, 4)))

@@ -1,0 +1,177 @@
+"""What a network leaves in the graph, and what cannot be traced."""
+
+import numpy as np
+import pytest
+from convlane import functional as F
+from convlane import models, nn
+from convlane.graph.trace import INPUT, trace
+
+IMAGE = (1, 2, 6, 6)
+TWO, THREE, FOUR = (np.ones(size, np.float32) for size in (2, 3, 4))
+POINTS = np.ones((4, 2, 1, 1), np.float32)
+
+
+def ops(graph):
+    return [node.op for value, node in graph.nodes.items() if value != INPUT]
+
+
+def test_arguments_are_bound_by_name(rng):
+    weight, bias = rng.standard_normal((4, 2, 3, 3), np.float32), FOUR
+    graph = trace(lambda x: F.conv2d(x, weight, bias, 2, padding="same_tf"), IMAGE)
+    node = graph.nodes[graph.output]
+    assert (node.op, node.inputs, node.shape) == ("conv2d", {"input": INPUT}, (1, 4, 3, 3))
+    assert node.attributes["stride"] == 2
+    assert node.attributes["padding"] == "same_tf"
+    assert node.attributes["activation"] == "none"
+    assert node.multiply_adds == 4 * 9 * 2 * 9
+    np.testing.assert_array_equal(node.attributes["weight"], weight)
+
+
+def test_arrays_are_kept_as_they_are(rng):
+    weight = rng.standard_normal((4, 2, 1, 1), np.float32)
+    before = weight.copy()
+    graph = trace(lambda x: F.conv2d(x, weight), IMAGE)
+    weight[:] = 0
+    kept = graph.nodes[graph.output].attributes["weight"]
+    np.testing.assert_array_equal(kept, before)
+    assert not kept.flags.writeable
+    layer = nn.Conv2d(2, 4, 1).eval()
+    graph = trace(layer, IMAGE)
+    assert graph.nodes[graph.output].attributes["weight"] is layer.weight
+
+
+def test_half_precision_weights_are_cast_up():
+    graph = trace(lambda x: F.conv2d(x, np.ones((4, 2, 1, 1), np.float16)), IMAGE)
+    assert graph.nodes[graph.output].attributes["weight"].dtype == np.float32
+
+
+def test_double_precision_weights_are_refused():
+    with pytest.raises(TypeError, match="conv2d: weight must be float32, got float64"):
+        trace(lambda x: F.conv2d(x, np.ones((4, 2, 1, 1))), IMAGE)
+
+
+def test_lists_of_symbols():
+    graph = trace(lambda x: F.cat([F.relu(x), x]), IMAGE)
+    assert graph.nodes[graph.output].inputs == {"tensors[0]": 1, "tensors[1]": INPUT}
+    assert graph.output_shape == (1, 4, 6, 6)
+
+
+@pytest.mark.parametrize("name", models.list())
+def test_networks(name):
+    with nn.init.skip():
+        model = models.create(name, 7)
+    graph = trace(model, (2, 3, 64, 64))
+    assert graph.output_shape == (2, 7)
+    assert ops(graph).count("conv2d") == sum(isinstance(module, nn.Conv2d) for module in model.modules())
+
+
+EVERY_OPERATION = {
+    "adaptive_avg_pool2d": lambda x: F.adaptive_avg_pool2d(x, 2),
+    "adaptive_max_pool2d": lambda x: F.adaptive_max_pool2d(x, 2),
+    "add": lambda x: F.add(x, x),
+    "avg_pool2d": lambda x: F.avg_pool2d(x, 2),
+    "batch_norm": lambda x: F.batch_norm(x, np.zeros(2, np.float32), TWO),
+    "cat": lambda x: F.cat([x, x]),
+    "channels_last": F.channels_last,
+    "col2im": lambda x: F.col2im(F.im2col(x, 2), 6, 2),
+    "conv2d": lambda x: F.conv2d(x, POINTS),
+    "dropout": F.dropout,
+    "flatten": F.flatten,
+    "global_avg_pool2d": F.global_avg_pool2d,
+    "global_max_pool2d": F.global_max_pool2d,
+    "hardswish": F.hardswish,
+    "im2col": lambda x: F.im2col(x, 2),
+    "leaky_relu": F.leaky_relu,
+    "linear": lambda x: F.linear(x, np.ones((3, 6), np.float32)),
+    "local_response_norm": lambda x: F.local_response_norm(x, 5),
+    "log_softmax": lambda x: F.log_softmax(x, 1),
+    "lp_pool2d": lambda x: F.lp_pool2d(x, 2, 2),
+    "max_pool2d": lambda x: F.max_pool2d(x, 2),
+    "mul": lambda x: F.mul(x, x),
+    "nchw": F.nchw,
+    "pad": lambda x: F.pad(x, (1, 2, 3, 4)),
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "scale": lambda x: F.scale(x, F.global_avg_pool2d(x)),
+    "sigmoid": F.sigmoid,
+    "silu": F.silu,
+    "softmax": lambda x: F.softmax(x, 1),
+    "tanh": F.tanh,
+}
+
+
+@pytest.mark.parametrize("name", EVERY_OPERATION)
+def test_every_operation(name, rng):
+    graph = trace(EVERY_OPERATION[name], IMAGE)
+    assert ops(graph)[-1] == name
+    assert graph.output_shape == EVERY_OPERATION[name](rng.standard_normal(IMAGE, np.float32)).shape
+
+
+def test_no_operation_is_left_out():
+    others = {"explain", "fold", "pack_conv2d", "pack_linear", "unfold"}  # no operations, and names of others
+    assert EVERY_OPERATION.keys() == set(F.__all__) - others
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: x + 1, r"__add__ \(here: convlane.functional.add\) cannot be traced"),
+        (lambda x: 2 * x, r"__rmul__ \(here: convlane.functional.mul\)"),
+        (lambda x: -x, "__neg__ cannot be traced"),
+        (lambda x: x[0], "__getitem__ cannot be traced"),
+        (lambda x: x or None, "__bool__ cannot be traced"),
+        (lambda x: x > 0, "__gt__ cannot be traced"),
+        (lambda x: TWO + x, r"numpy.add \(here: convlane.functional.add\)"),
+        (lambda x: np.maximum(x, 0), r"numpy.maximum \(here: convlane.functional.relu\)"),
+        (lambda x: np.concatenate([x, x]), r"numpy.concatenate \(here: convlane.functional.cat\)"),
+        (lambda x: np.asarray(x), "conversion to an array cannot be traced"),
+        (lambda x: F.add(np.ones(IMAGE, np.float32), x), "conversion to an array cannot be traced"),
+        (lambda x: x.reshape(1, -1), r"attribute 'reshape' \(here: convlane.functional.flatten\)"),
+        (lambda x: x.mean(), "attribute 'mean' cannot be traced"),
+        (lambda x: F.cat([x, np.ones(IMAGE, np.float32)]), r"cat: tensors\[1\] must be computed from the input"),
+        (lambda x: (x, x), "must return one array, but returned tuple"),
+        (lambda x: None, "must return one array, but returned NoneType"),
+    ],
+)
+def test_what_cannot_be_traced(function, message):
+    with pytest.raises(TypeError, match=message):
+        trace(function, IMAGE)
+
+
+def test_training_mode():
+    with pytest.raises(ValueError, match=r"Conv2d must be in eval mode, but it is training; call \.eval\(\)"):
+        trace(nn.Conv2d(2, 2, 1), IMAGE)
+    model = nn.Sequential(nn.Conv2d(2, 2, 1), nn.Sequential(nn.Dropout())).eval()
+    model[1][0].train()
+    with pytest.raises(ValueError, match=r"Sequential must be in eval mode, but its module '1\.0' is training"):
+        trace(model, IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: F.conv2d(x, np.ones((4, 3, 1, 1), np.float32)), "conv2d"),
+        (
+            lambda x: F.conv2d(x, POINTS, THREE),
+            r"bias must have shape \(4,\)",
+        ),
+        (lambda x: F.conv2d(x, POINTS, residual=x), "residual has shape"),
+        (lambda x: F.linear(x, np.ones((3, 6), np.float32), FOUR), r"bias must have shape \(3,\)"),
+        (
+            lambda x: F.batch_norm(x, THREE, TWO),
+            r"running_mean must have shape \(2,\)",
+        ),
+        (lambda x: F.batch_norm(x, None, None), "are needed when not training"),
+        (lambda x: F.add(x, F.global_avg_pool2d(x)), "add: input has shape"),
+    ],
+)
+def test_shapes_that_do_not_fit(function, message):
+    with pytest.raises(ValueError, match=message):
+        trace(function, IMAGE)
+
+
+def test_symbols_of_two_calls():
+    kept = []
+    trace(lambda x: kept.append(x) or F.relu(x), IMAGE)
+    with pytest.raises(ValueError, match="two different calls"):
+        trace(lambda x: F.add(x, kept[0]), IMAGE)
