@@ -17,6 +17,13 @@ struct Band {
   int64_t width;            // floats per row
 };
 
+// Planes to pixels. With the number of channels known the compiler makes shuffles of it.
+template <int C>
+void interleave(const float* src, int64_t plane, int64_t count, float* dst) {
+  for (int64_t x = 0; x < count; ++x)
+    for (int c = 0; c < C; ++c) dst[x * C + c] = src[c * plane + x];
+}
+
 void copy_band(const Conv2dDesc& d, const ImageView& src, int64_t image, const Band& band, float* dst) {
   const float* plane = src.data + image * src.strides[0];
   for (int64_t y = 0; y < band.rows; ++y, dst += band.width) {
@@ -31,6 +38,8 @@ void copy_band(const Conv2dDesc& d, const ImageView& src, int64_t image, const B
     const float* from = plane + ih * src.strides[2];
     if (src.strides[1] == 1 && src.strides[3] == d.c) {
       std::memcpy(to, from, sizeof(float) * d.w * d.c);
+    } else if (d.c == 3 && src.strides[3] == 1) {
+      interleave<3>(from, src.strides[1], d.w, to);
     } else {
       for (int64_t c = 0; c < d.c; ++c)
         for (int64_t x = 0; x < d.w; ++x) to[x * d.c + c] = from[x * src.strides[3] + c * src.strides[1]];
