@@ -1,0 +1,336 @@
+"""Compare convlane with other CPU runtimes on the same networks: ``python benchmarks/peers.py --help``.
+
+Each measurement is one process of benchmarks/peer_worker.py, and no two of them exist at the same time: threads of one
+runtime that spin while they wait would slow the others. The runtimes alternate over several rounds. The method is
+described in docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import math
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from importlib import metadata
+from itertools import product
+from pathlib import Path
+
+import convlane
+from convlane import machine, models, runtime
+from convlane.cli._common import model_name, positive, thread_count
+
+# What each runtime needs; torch defines the graphs that the others import.
+_TORCH = ("torch", "torchvision")
+_ONNX = (*_TORCH, "onnx", "onnxscript")
+PACKAGES = {
+    "convlane": (),
+    "ncnn": (*_TORCH, "ncnn", "pnnx"),
+    "onnxruntime": (*_ONNX, "onnxruntime"),
+    "openvino": (*_ONNX, "openvino"),
+    "torch": _TORCH,
+}
+NETWORKS = ("alexnet", "vgg16", "resnet18", "resnet50", "googlenet", "mobilenet_v2", "efficientnet_b0")
+BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
+_WORKER = Path(__file__).with_name("peer_worker.py")
+_TIMEOUT = 900  # seconds; a worker takes a few
+_WIDTH = 20  # of a column
+
+
+@dataclass
+class Row:
+    """One network in one setting: the milliseconds of every call by runtime, and why a runtime has none."""
+
+    model: str
+    threads: int
+    batch: int
+    ms: dict[str, list[float]] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+
+    def figure(self, name, statistic):
+        """Return a runtime's time in ms, or None if it has none."""
+        return statistic(self.ms[name]) if self.ms.get(name) and name not in self.problems else None
+
+    def ratio(self, statistic):
+        """Return the best peer's time over convlane's; above 1, convlane is the fastest."""
+        ours = self.figure("convlane", statistic)
+        peers = [self.figure(name, statistic) for name in self.ms if name != "convlane"]
+        peers = [time for time in peers if time is not None]
+        return min(peers) / ours if ours and peers else None
+
+
+def main(argv=None):
+    args = parse(argv)
+    missing = {name: [p for p in PACKAGES[name] if importlib.util.find_spec(p) is None] for name in args.runtimes}
+    runtimes = [name for name in args.runtimes if not missing[name]]
+    for name in args.runtimes:
+        if missing[name]:
+            print(f"{name} is left out: {', '.join(missing[name])} not installed", file=sys.stderr)
+    load = os.getloadavg()[0]
+    try:
+        rows = compare(args, runtimes)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    report = describe(args, runtimes, rows, load)
+    text = "\n".join([*summary(report), "", *table(rows, runtimes)])
+    print(text)
+    (args.out / "peers.json").write_text(json.dumps(report, indent=1) + "\n")
+    chart(rows, runtimes, args.out / "peers.png")
+    if args.markdown:
+        args.markdown.write_text(with_section(args.markdown.read_text(), text))
+    return 1 if any(row.problems for row in rows) else 0
+
+
+def parse(argv):
+    """Return the checked arguments."""
+    parser = argparse.ArgumentParser(prog="peers", description="Compare convlane with other CPU runtimes.")
+    known = [name for name in NETWORKS if name in models.list()]
+    cpus = sorted({1, len(os.sched_getaffinity(0))})
+    parser.add_argument("--models", type=_list_of(model_name), default=known, help="default: %(default)s")
+    parser.add_argument("--runtimes", type=_list_of(_runtime), default=list(PACKAGES), help="default: all")
+    parser.add_argument("--threads", type=_list_of(thread_count), default=cpus, help="default: one and all")
+    parser.add_argument("--batch", type=_list_of(positive), default=[1, 8], help="images per call, default 1,8")
+    parser.add_argument("--size", type=positive, default=224, help="height and width of an image, default 224")
+    parser.add_argument("--rounds", type=positive, default=5, help="processes per runtime and row, default 5")
+    parser.add_argument("--seconds", type=_seconds, default=1.0, help="timed calls per process, default 1")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights and images, default 0")
+    parser.add_argument("--out", type=Path, default=Path("results"), help="folder of peers.json and peers.png")
+    parser.add_argument("--markdown", type=Path, help="also rewrite the results in this file, between its markers")
+    args = parser.parse_args(argv)
+    if "convlane" not in args.runtimes:
+        parser.error("argument --runtimes: convlane must be among them")
+    if args.seed < 0:
+        parser.error(f"argument --seed: must be at least 0, got {args.seed}")
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"argument --out: {error}")
+    if args.markdown:
+        try:
+            with_section(args.markdown.read_text(), "")
+        except (OSError, ValueError) as error:
+            parser.error(f"argument --markdown: {error}")
+    return args
+
+
+def compare(args, runtimes):
+    """Measure every row; one network's files exist at a time."""
+    rows = []
+    for model in args.models:
+        with tempfile.TemporaryDirectory(prefix="convlane-peers-") as folder:
+            network = {"folder": folder, "model": model}
+            options = {"batches": args.batch, "size": args.size, "seed": args.seed, "runtimes": runtimes}
+            try:
+                problems = run_worker(task="prepare", **network, **options)
+            except WorkerError as error:
+                problems = dict.fromkeys(runtimes, str(error))
+            for threads, batch in product(args.threads, args.batch):
+                row = Row(model, threads, batch, {name: [] for name in runtimes}, dict(problems))
+                for number in range(args.rounds):
+                    first = number % len(runtimes)  # who comes first rotates too
+                    for name in runtimes[first:] + runtimes[:first]:
+                        if name not in row.problems:
+                            measure(row, name, {**network, "seconds": args.seconds})
+                rows.append(row)
+                print(*table([row], runtimes)[2:], sep="\n", file=sys.stderr, flush=True)
+    return rows
+
+
+def measure(row, name, task):
+    """Add one process's times to the row, or why there are none."""
+    try:
+        answer = run_worker(task="measure", runtime=name, threads=row.threads, batch=row.batch, **task)
+    except WorkerError as error:
+        row.problems[name] = str(error)
+        return
+    if answer["ms"]:
+        row.ms[name] += answer["ms"]
+    else:
+        row.problems[name] = f"wrong output, off by {answer['error']:.1e} of the largest"
+
+
+class WorkerError(Exception):
+    """A worker has failed; the message says how, in one line."""
+
+
+def run_worker(**task):
+    """Run one task in a process group that is gone when this returns or raises, whatever the reason."""
+    command = [sys.executable, str(_WORKER), json.dumps(task)]
+    pipe = subprocess.PIPE
+    worker = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    try:
+        out, err = worker.communicate(timeout=_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        raise WorkerError(f"no answer within {_TIMEOUT} s") from None
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(worker.pid, signal.SIGKILL)
+        worker.wait()
+    if worker.returncode:
+        raise WorkerError((err.strip().splitlines() or [f"left with code {worker.returncode}"])[-1])
+    return json.loads(out)
+
+
+# report
+
+
+def describe(args, runtimes, rows, load):
+    """Return all that is known of the run, as JSON has it."""
+    packages = sorted({package for name in runtimes for package in PACKAGES[name]})
+    statistics_of = {"best": min, "median": statistics.median}
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "CPU": machine.cpu_name(),
+        "load before": load,
+        "FMA peak GFLOP/s": {threads: round(machine.fma_peak(threads) / 1e9, 1) for threads in args.threads},
+        "DRAM read GB/s": {threads: round(_dram_bandwidth(threads), 1) for threads in args.threads},
+        "instruction set": runtime.config()["active"],
+        "versions": {"convlane": convlane.__version__, **{package: metadata.version(package) for package in packages}},
+        "size": args.size,
+        "rounds": args.rounds,
+        "seconds": args.seconds,
+        "geometric mean": {name: geometric_mean(rows, statistic) for name, statistic in statistics_of.items()},
+        "rows": [
+            {
+                "model": row.model,
+                "threads": row.threads,
+                "batch": row.batch,
+                "runtimes": {
+                    name: {"calls": len(times), **{s: row.figure(name, of) for s, of in statistics_of.items()}}
+                    for name, times in row.ms.items()
+                },
+                "problems": row.problems,
+                "ratio": {s: row.ratio(of) for s, of in statistics_of.items()},
+            }
+            for row in rows
+        ],
+    }
+
+
+def summary(report):
+    """Return the lines above the table: date, machine, versions."""
+    limits = "; ".join(
+        f"{_threads(threads)}: {peak} GFLOP/s, {report['DRAM read GB/s'][threads]} GB/s"
+        for threads, peak in report["FMA peak GFLOP/s"].items()
+    )
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    return [
+        f"- {report['CPU']}, {report['instruction set']}; FMA peak and DRAM reads with {limits}",
+        f"- {versions}",
+        f"- {report['date']}, {report['rounds']} rounds of {report['seconds']:g} s, {report['size']} x {report['size']}"
+        f" pixels, load before the run {report['load before']:.1f}; ms best / median",
+    ]
+
+
+def table(rows, runtimes):
+    """Return a Markdown table of best / median ms, the ratios, their geometric mean, and what went wrong."""
+    columns = [*runtimes, "best peer / convlane"]
+    header = " | ".join(f"{name:>{_WIDTH}}" for name in columns)
+    lines = [f"| {'network':<16} | threads | batch | {header} |", "|---|--:|--:|" + "--:|" * len(columns)]
+    for row in rows:
+        cells = [_pair(row.figure(name, min), row.figure(name, statistics.median)) for name in runtimes]
+        cells.append(_pair(row.ratio(min), row.ratio(statistics.median)))
+        text = " | ".join(f"{cell:>{_WIDTH}}" for cell in cells)
+        lines.append(f"| {row.model:<16} | {row.threads:>7} | {row.batch:>5} | {text} |")
+    if len(rows) > 1:
+        mean = _pair(geometric_mean(rows, min), geometric_mean(rows, statistics.median))
+        text = " | ".join(f"{cell:>{_WIDTH}}" for cell in [""] * len(runtimes) + [mean])
+        lines.append(f"| {'geometric mean':<16} | {'':>7} | {'':>5} | {text} |")
+    problems = [(row, name, problem) for row in rows for name, problem in row.problems.items()]
+    if problems:
+        lines.append("")
+    for row, name, problem in problems:
+        lines.append(f"- {name}, {row.model}, {_threads(row.threads)}, batch {row.batch}: {problem}")
+    return lines
+
+
+def geometric_mean(rows, statistic):
+    """Return the geometric mean of the rows' ratios, None if no row has one."""
+    ratios = [ratio for row in rows if (ratio := row.ratio(statistic)) is not None]
+    return math.exp(statistics.fmean(map(math.log, ratios))) if ratios else None
+
+
+def chart(rows, runtimes, path):
+    """Draw every runtime's median time over convlane's, one panel per setting; needs matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        print(f"{path} is left out: matplotlib not installed", file=sys.stderr)
+        return
+    settings = list(dict.fromkeys((row.threads, row.batch) for row in rows))
+    figure = Figure(figsize=(4 + 1.2 * len(rows) / len(settings), 3 * len(settings)), layout="constrained")
+    panels = figure.subplots(len(settings), squeeze=False)[:, 0]
+    width = 0.8 / len(runtimes)
+    for panel, (threads, batch) in zip(panels, settings, strict=True):
+        shown = [row for row in rows if (row.threads, row.batch) == (threads, batch)]
+        for position, name in enumerate(runtimes):
+            times = [row.figure(name, statistics.median) for row in shown]
+            ours = [row.figure("convlane", statistics.median) for row in shown]
+            heights = [time / own if time and own else 0 for time, own in zip(times, ours, strict=True)]
+            offset = (position - (len(runtimes) - 1) / 2) * width
+            panel.bar([x + offset for x in range(len(shown))], heights, width, label=name)
+        panel.axhline(1, color="black", linewidth=0.8)
+        panel.set_xticks(range(len(shown)), [row.model for row in shown])
+        panel.set_ylabel("time / convlane's")
+        panel.set_title(f"{_threads(threads)}, batch {batch} (median, lower is faster)")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(runtimes))
+    figure.savefig(path, dpi=120)
+
+
+def with_section(document, text):
+    """Return the document with what stands between its two markers replaced."""
+    before, begin, rest = document.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the file must contain the lines {BEGIN} and {END}, in this order")
+    return f"{before}{begin}\n\n{text}\n\n{end}{after}"
+
+
+# small helpers
+
+
+def _pair(best, median):
+    return "-" if best is None else f"{best:.2f} / {median:.2f}"
+
+
+def _threads(count):
+    return f"{count} thread{'s' if count > 1 else ''}"
+
+
+def _dram_bandwidth(threads):
+    return machine.read_bandwidth(1 << 28, threads) / 1e9
+
+
+def _list_of(convert):
+    """Argument type: items between commas, each once."""
+
+    def items(text):
+        return list(dict.fromkeys(convert(item.strip()) for item in text.split(",")))
+
+    return items
+
+
+def _runtime(text):
+    if text not in PACKAGES:
+        raise argparse.ArgumentTypeError(f"unknown runtime {text!r}; there are {', '.join(PACKAGES)}")
+    return text
+
+
+def _seconds(text):
+    number = float(text)
+    if not 0 <= number <= 3600:
+        raise argparse.ArgumentTypeError(f"must be between 0 and 3600, got {text}")
+    return number
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as an exception it ends the worker too
+    sys.exit(main())
