@@ -1,10 +1,7 @@
-// Checks, the list of algorithms and the choice among them, and the packing of weights.
+// Checks, the list of algorithms and the choice among them.
 #include "ops/conv2d.h"
 
-#include <cstring>
 #include <stdexcept>
-
-#include "ops/parallel.h"
 
 namespace convlane {
 namespace {
@@ -114,90 +111,6 @@ void run_conv2d(const Conv2dDesc& desc, const Conv2dArgs& args, const std::strin
   Conv2dArgs converted = args;
   converted.src = src.view();
   chosen.run(desc, converted);
-}
-
-PackedWeight::PackedWeight(const ImageView& weight, int64_t groups, WeightLayout layout)
-    : kernels_(&active_table()), shape_(weight.shape), groups_(groups), layout_(layout) {
-  const auto [o, i, kh, kw] = weight.shape;
-  if (groups < 1 || o % groups != 0)
-    refuse("the " + std::to_string(o) + " output channels of weight " + to_string(weight.shape) +
-           " cannot be divided into groups=" + std::to_string(groups));
-  if (weight.count() == 0) refuse("weight " + to_string(weight.shape) + " is empty");
-  if ((layout == WeightLayout::winograd2 || layout == WeightLayout::winograd4) && (groups != 1 || kh != 3 || kw != 3))
-    refuse("Winograd's algorithm takes 3x3 filters in one group, got weight " + to_string(weight.shape));
-  if (layout == WeightLayout::depthwise && i != 1) refuse("depthwise weights have one input channel per group");
-  const int64_t columns = round_up(o / groups, kernels_->lanes);
-  group_stride_ = checked_mul(checked_mul(kh * kw, i), columns);
-  int64_t count = weight.count();
-  if (layout == WeightLayout::panels) count = checked_mul(groups, group_stride_);
-  if (layout == WeightLayout::winograd2) count = checked_mul(checked_mul(16, i), columns);
-  if (layout == WeightLayout::winograd4) count = checked_mul(checked_mul(36, i), columns);
-  bytes_ = checked_mul(count, sizeof(float));
-  data_ = allocate_aligned<float>(count);
-  switch (layout) {
-    case WeightLayout::plain:
-      copy_to_nchw(weight, data_.get());
-      break;
-    case WeightLayout::depthwise:
-      // (O, 1, KH, KW) seen as one image of O channels: channels last is what the kernel reads.
-      copy_to_channels_last({weight.data, {1, o, kh, kw}, {0, weight.strides[0], weight.strides[2], weight.strides[3]}},
-                            data_.get());
-      break;
-    case WeightLayout::winograd2:
-      pack_winograd(weight, 2);
-      break;
-    case WeightLayout::winograd4:
-      pack_winograd(weight, 4);
-      break;
-    case WeightLayout::panels:
-      pack_panels(weight);
-      break;
-  }
-}
-
-void PackedWeight::pack_panels(const ImageView& weight) {
-  const auto [o, i, kh, kw] = weight.shape;
-  const int64_t per_group = o / groups_, nr = kernels_->nr, lanes = kernels_->lanes;
-  const int64_t panels = ceil_div(per_group, nr), depth = kh * kw * i;
-  parallel_for(groups_ * panels, threads_for(o * depth), [&, i = i, kw = kw](int64_t begin, int64_t end, int) noexcept {
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t group = task / panels, first = task % panels * nr;
-      const int64_t columns = std::min(nr, per_group - first);
-      const int64_t width = columns <= lanes ? lanes : nr;
-      float* panel = data_.get() + group * group_stride_ + first * depth;
-      if (columns < width) std::memset(panel, 0, sizeof(float) * width * depth);
-      for (int64_t column = 0; column < columns; ++column) {
-        const float* from = weight.data + (group * per_group + first + column) * weight.strides[0];
-        for (int64_t k = 0; k < depth; ++k) {
-          const int64_t r = k / (kw * i), s = k / i % kw;
-          panel[k * width + column] = from[k % i * weight.strides[1] + r * weight.strides[2] + s * weight.strides[3]];
-        }
-      }
-    }
-  });
-}
-
-void PackedWeight::pack_winograd(const ImageView& weight, int m) {
-  const auto [o, i, kh, kw] = weight.shape;
-  const int64_t nr = kernels_->nr, lanes = kernels_->lanes, points = (m + 2) * (m + 2);
-  parallel_for(ceil_div(o, nr), threads_for(o * i * points),
-               [&, o = o, i = i](int64_t begin, int64_t end, int) noexcept {
-                 for (int64_t p = begin; p < end; ++p) {
-                   const int64_t columns = std::min(nr, o - p * nr), width = columns <= lanes ? lanes : nr;
-                   float* panel = data_.get() + p * nr * points * i;
-                   for (int64_t c = 0; c < i; ++c) {
-                     for (int64_t column = 0; column < width; ++column) {
-                       double filter[9] = {}, transformed[36];
-                       for (int64_t tap = 0; column < columns && tap < 9; ++tap)
-                         filter[tap] = weight.data[(p * nr + column) * weight.strides[0] + c * weight.strides[1] +
-                                                   tap / 3 * weight.strides[2] + tap % 3 * weight.strides[3]];
-                       transform_winograd_filter(m, filter, transformed);
-                       for (int64_t xi = 0; xi < points; ++xi)
-                         panel[(xi * i + c) * width + column] = static_cast<float>(transformed[xi]);
-                     }
-                   }
-                 }
-               });
 }
 
 }  // namespace convlane

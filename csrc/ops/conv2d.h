@@ -52,6 +52,8 @@ class PackedWeight {
   int64_t bytes() const { return bytes_; }
 
  private:
+  // The last panel is as wide as whole vectors allow.
+  int64_t panel_width(int64_t columns) const { return columns <= kernels_->lanes ? kernels_->lanes : kernels_->nr; }
   void pack_panels(const ImageView& weight);
   void pack_winograd(const ImageView& weight, int m);
 
@@ -106,14 +108,10 @@ void run_direct(const Conv2dDesc&, const Conv2dArgs&);
 void run_depthwise(const Conv2dDesc&, const Conv2dArgs&);
 void run_stem(const Conv2dDesc&, const Conv2dArgs&);
 void run_winograd(const Conv2dDesc&, const Conv2dArgs&);
+void run_im2col(const Conv2dDesc&, const Conv2dArgs&);
+void run_reference(const Conv2dDesc&, const Conv2dArgs&);
 
 // What the kernel needs to know of a depthwise convolution but for its rows and dst.
 DepthwiseArgs depthwise_args(const Conv2dDesc& desc, const PackedWeight& weight, const Epilogue& epilogue);
-
-// U = G g G^T of one 3x3 filter, (m + 2)^2 values row by row; in float64, as the weights' only rounding then is the
-// last one.
-void transform_winograd_filter(int m, const double* filter, double* dst);
-void run_im2col(const Conv2dDesc&, const Conv2dArgs&);
-void run_reference(const Conv2dDesc&, const Conv2dArgs&);
 
 }  // namespace convlane

@@ -164,27 +164,4 @@ void run_winograd(const Conv2dDesc& d, const Conv2dArgs& args) {
   }
 }
 
-// The rows of G for the points 0, 1, -1, infinity (m = 2) and 0, +-sqrt(1/2), +-sqrt(2), infinity (m = 4):
-// G[j][k] = a_j^k / prod over l != j of (a_j - a_l), scaled reciprocally to the input transform's rows.
-void transform_winograd_filter(int m, const double* filter, double* dst) {
-  const double root = 1.41421356237309504880;
-  static const double two[4][3] = {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}};
-  static const double four[6][3] = {{1, 0, 0},
-                                    {-2.0 / 3, -root / 3, -1.0 / 3},
-                                    {-2.0 / 3, root / 3, -1.0 / 3},
-                                    {1.0 / 6, root / 6, 1.0 / 3},
-                                    {1.0 / 6, -root / 6, 1.0 / 3},
-                                    {0, 0, 1}};
-  const double (*g)[3] = m == 2 ? two : four;
-  const int n = m + 2;
-  for (int i = 0; i < n; ++i) {
-    for (int j = 0; j < n; ++j) {
-      double sum = 0;
-      for (int r = 0; r < 3; ++r)
-        for (int s = 0; s < 3; ++s) sum += g[i][r] * filter[r * 3 + s] * g[j][s];
-      dst[i * n + j] = sum;
-    }
-  }
-}
-
 }  // namespace convlane
