@@ -13,8 +13,9 @@ import time
 import warnings
 from pathlib import Path
 
-import convlane
 import numpy as np
+
+import convlane
 from convlane import models, nn
 
 # Largest error that counts as the same result, relative to the largest output. float32 runtimes stay below 1e-4,

@@ -1,26 +1,43 @@
 """Networks as they are after training, and their twins of torchvision."""
 
+import numpy as np
+
+from convlane import nn
 from torchvision_import import import_torchvision
 
 
-def lively(model, rng):
-    """Give the network's batch norms statistics that matter, as training would."""
-    state = model.state_dict()
-    for key, array in state.items():
-        if key.endswith("running_mean"):
-            state[key] = rng.uniform(-0.3, 0.3, array.shape)
-        elif key.endswith("running_var"):
-            state[key] = rng.uniform(0.5, 1.5, array.shape)
-    model.load_state_dict(state)
+def lively(model, rng, size=64):
+    """Give the network's batch norms numbers that matter, as training would, and the statistics of noise of this size.
+
+    With those of a new network, the random weights of some are so small that the image is lost on the way.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    momentums = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.weight = rng.uniform(0.5, 1.5, norm.weight.shape)
+        norm.bias = rng.uniform(-0.3, 0.3, norm.bias.shape)
+        norm.training, norm.momentum = True, 1.0
+    if norms:
+        model(rng.standard_normal((2, 3, size, size), np.float32))
+    for norm, momentum in zip(norms, momentums, strict=True):
+        norm.training, norm.momentum = False, momentum
     return model
 
 
-def torchvision_twin(name, model):
+def torchvision_network(name, **config):
+    """Build torchvision's network of this name, whose weights are yet to be loaded."""
+    import torch
+
+    if name == "googlenet":
+        config["init_weights"] = False  # the default warns
+    with torch.device("meta"):
+        return import_torchvision().models.get_model(name, **config)
+
+
+def torchvision_twin(name, model, **config):
     """Build torchvision's network of the same name, with the same weights."""
     import torch
 
-    torchvision = import_torchvision()
-    with torch.device("meta"):
-        twin = getattr(torchvision.models, name)().eval()
+    twin = torchvision_network(name, **config).eval()
     twin.load_state_dict({key: torch.tensor(array) for key, array in model.state_dict().items()}, assign=True)
     return twin

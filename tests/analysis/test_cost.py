@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from convlane import analysis, functional, models
+from networks import torchvision_network
 from shapes.networks import CONVOLUTIONS, LINEARS
-from torchvision_import import import_torchvision
 
 COUNTS = {
+    "alexnet": 714_188_480,
+    "efficientnet_b0": 385_814_752,
+    "googlenet": 1_498_376_192,
     "mobilenet_v2": 300_774_272,
     "resnet18": 1_814_073_344,
     "resnet50": 4_089_184_256,
@@ -67,7 +70,7 @@ def test_counts_with_torch_hooks(name):
         total += output.numel() * math.prod(module.weight.shape[1:])
 
     with torch.device("meta"), torch.no_grad():
-        model = import_torchvision().models.get_model(name).eval()
+        model = torchvision_network(name).eval()
         for module in model.modules():
             if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
                 module.register_forward_hook(add)

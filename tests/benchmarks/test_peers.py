@@ -9,11 +9,12 @@ import sys
 import time
 from pathlib import Path
 
-import convlane
 import numpy as np
 import peer_worker
 import peers
 import pytest
+
+import convlane
 
 FAST = ["--models", "mobilenet_v2", "--size", "32", "--batch", "1,2", "--rounds", "2", "--seconds", "0"]
 ALONE = [*FAST, "--threads", "1", "--runtimes", "convlane"]

@@ -7,9 +7,10 @@ import json
 import pickle
 import threading
 
-import convlane
 import numpy as np
 import pytest
+
+import convlane
 from compare import assert_close
 from convlane import functional as F
 from convlane import models, nn

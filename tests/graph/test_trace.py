@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from convlane import functional as F
 from convlane import models, nn
 from convlane.graph.trace import INPUT, trace

@@ -9,10 +9,20 @@ import pytest
 import convlane
 from convlane import _core, models, nn
 from convlane.functional._op import rules
-from networks import lively, torchvision_twin
-from torchvision_import import import_torchvision
+from convlane.models.googlenet import GoogLeNetOutputs
+from networks import lively, torchvision_network, torchvision_twin
 
 PARAMETERS = {
+    "alexnet": 61_100_840,
+    "efficientnet_b0": 5_288_548,
+    "efficientnet_b1": 7_794_184,
+    "efficientnet_b2": 9_109_994,
+    "efficientnet_b3": 12_233_232,
+    "efficientnet_b4": 19_341_616,
+    "efficientnet_b5": 30_389_784,
+    "efficientnet_b6": 43_040_704,
+    "efficientnet_b7": 66_347_960,
+    "googlenet": 13_004_888,
     "mobilenet_v2": 3_504_872,
     "resnet18": 11_689_512,
     "resnet34": 21_797_672,
@@ -28,7 +38,7 @@ PARAMETERS = {
     "vgg19": 143_667_240,
     "vgg19_bn": 143_678_248,
 }
-SMALL = ["mobilenet_v2", "resnet18"]
+SMALL = ["efficientnet_b0", "googlenet", "mobilenet_v2", "resnet18"]
 
 
 def picture(rng, *shape):
@@ -38,6 +48,7 @@ def picture(rng, *shape):
 def test_list():
     assert models.list() == sorted(PARAMETERS)
     assert models.list("resnet*") == ["resnet101", "resnet152", "resnet18", "resnet34", "resnet50"]
+    assert models.list("efficientnet*") == [f"efficientnet_b{i}" for i in range(8)]
     assert models.list("vgg1[13]") == ["vgg11", "vgg13"]
     assert models.list("nothing") == []
 
@@ -53,7 +64,7 @@ def test_number_of_parameters(name):
 def test_create_refuses():
     with pytest.raises(ValueError, match="no model 'resnet5'; did you mean resnet50"):
         models.create("resnet5")
-    with pytest.raises(ValueError, match="no model 'qqq'; did you mean mobilenet_v2 or resnet101"):
+    with pytest.raises(ValueError, match="no model 'qqq'; did you mean alexnet or efficientnet_b0"):
         models.create("qqq")
     for number in (0, -1):
         with pytest.raises(ValueError, match=f"num_classes must be at least 1, got {number}"):
@@ -80,6 +91,15 @@ def test_configurations():
     assert model.classifier[1].weight.shape == (7, 1280)
     assert model.features[0][0].out_channels == 16
     assert models.create("resnet18", 10).fc.out_features == 10
+    assert models.create("alexnet", dropout=0.1).classifier[3].p == 0.1
+    model = models.create("efficientnet_b1", 7, dropout=0.1, stochastic_depth_prob=0.5)
+    assert model.classifier[0].p == 0.1
+    assert model.features[7][1].stochastic_depth.p == 0.5 * 22 / 23
+    model = models.create("googlenet", 7, dropout=0.1, dropout_aux=0.3)
+    assert (model.dropout.p, model.aux1.dropout.p, model.aux2.dropout.p) == (0.1, 0.3, 0.3)
+    assert model.aux1.fc2.out_features == model.aux2.fc2.out_features == 7
+    with nn.init.skip():
+        assert models.create("googlenet", aux_logits=False).num_parameters() == 6_624_904
 
 
 def test_initialisation_is_torchvision_s():
@@ -91,6 +111,17 @@ def test_initialisation_is_torchvision_s():
     assert model.classifier[1].weight.std() == pytest.approx(0.01, rel=0.01)
     assert (model.classifier[1].bias == 0).all()
     assert model.features[0][0].weight.std() == pytest.approx(np.sqrt(2 / (32 * 9)), rel=0.1)
+
+    model = models.create("googlenet")
+    for layer in (model.inception3a.branch2[1].conv, model.aux2.fc1, model.fc):
+        assert layer.weight.std() == pytest.approx(0.01, rel=0.02)
+    model = models.create("efficientnet_b0")
+    assert model.features[6][2].block[1][0].weight.std() == pytest.approx(np.sqrt(2 / (1152 * 25)), rel=0.05)
+    assert (model.features[6][2].block[2].fc1.bias == 0).all()
+    weight = model.classifier[1].weight
+    assert np.abs(weight).max() == pytest.approx(1 / np.sqrt(1000), rel=0.001)
+    assert weight.std() == pytest.approx(1 / np.sqrt(3 * 1000), rel=0.01)
+    assert (model.classifier[1].bias == 0).all()
 
 
 def test_the_same_seed_makes_the_same_network():
@@ -130,10 +161,37 @@ def test_mobilenet_blocks_are_what_they_say(rng):
     np.testing.assert_allclose(model(x), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_efficientnet_blocks_are_what_they_say(rng):
+    model = lively(models.create("efficientnet_b0", 5), rng)
+    maps = model.features[:2](picture(rng, 2, 3, 64, 64))
+    block = model.features[2][0]
+    filtered = block.block[1](block.block[0](maps))
+    squeeze = block.block[2]
+    factors = squeeze.fc1(filtered.mean((2, 3), keepdims=True))
+    factors = squeeze.fc2((factors / (1 + np.exp(-factors))).astype(np.float32))
+    expected = block.block[3]((filtered / (1 + np.exp(-factors))).astype(np.float32))
+    np.testing.assert_allclose(block(maps), expected, rtol=1e-4, atol=1e-5)
+    block, maps = model.features[2][1], block(maps)
+    np.testing.assert_array_equal(block(maps), block.block(maps) + maps)
+
+
+def test_googlenet_in_training_returns_the_auxiliary_logits_too(rng):
+    model = lively(models.create("googlenet", 4, dropout=0.0, dropout_aux=0.0), rng)
+    with nn.init.skip():
+        plain = models.create("googlenet", 4, dropout=0.0, aux_logits=False)
+    plain.load_state_dict(model.state_dict(), strict=False)
+    x = picture(rng, 2, 3, 64, 64)
+    np.testing.assert_array_equal(plain(x), model(x))
+    outputs = model.train()(x)
+    assert type(outputs) is GoogLeNetOutputs
+    assert [logits.shape for logits in outputs] == [(2, 4)] * 3
+    np.testing.assert_array_equal(plain.train()(x), outputs.logits)
+
+
 @pytest.mark.parametrize("size", [64, 224])
 @pytest.mark.parametrize("name", SMALL)
 def test_same_bits_for_every_batch_split_and_number_of_threads(name, size, rng):
-    model = lively(models.create(name, 10), rng)
+    model = lively(models.create(name, 10), rng, size)
     x = picture(rng, 3, 3, size, size)
     with convlane.num_threads(1):
         whole = model(x)
@@ -192,27 +250,43 @@ def test_training_mode_runs(rng):
     assert model.features[0][1].num_batches_tracked == 1
 
 
+def constants(network, library):
+    """What no state dict tells: epsilons, momentums and probabilities."""
+    norms = [(m.eps, m.momentum) for m in network.modules() if isinstance(m, library.BatchNorm2d)]
+    return norms, [m.p for m in network.modules() if type(m).__name__ in ("Dropout", "StochasticDepth")]
+
+
 @pytest.mark.torch
 @pytest.mark.parametrize("name", PARAMETERS)
-def test_keys_and_shapes_are_torchvision_s(name):
+def test_structure_is_torchvision_s(name):
     import torch
 
-    torchvision = import_torchvision()
-    with torch.device("meta"):
-        theirs = getattr(torchvision.models, name)()
+    theirs = torchvision_network(name)
     with nn.init.skip():
         ours = models.create(name)
     assert [(key, array.shape) for key, array in ours.state_dict().items()] == [
         (key, tuple(tensor.shape)) for key, tensor in theirs.state_dict().items()
     ]
+    assert constants(ours, nn) == constants(theirs, torch.nn)
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize(("name", "batch"), [("mobilenet_v2", 2), ("resnet18", 2), ("resnet50", 2), ("vgg16", 1)])
+@pytest.mark.parametrize(
+    ("name", "batch"),
+    [
+        ("alexnet", 2),
+        ("efficientnet_b0", 2),
+        ("googlenet", 2),
+        ("mobilenet_v2", 2),
+        ("resnet18", 2),
+        ("resnet50", 2),
+        ("vgg16", 1),
+    ],
+)
 def test_outputs_are_torchvision_s(name, batch, rng):
     import torch
 
-    ours = lively(models.create(name), rng)
+    ours = lively(models.create(name), rng, 224)
     theirs = torchvision_twin(name, ours)
     x = picture(rng, batch, 3, 224, 224)
     with torch.inference_mode():
@@ -220,3 +294,22 @@ def test_outputs_are_torchvision_s(name, batch, rng):
     actual = ours(x)
     assert np.abs(actual - expected).max() <= 1e-4 * np.abs(expected).max()
     assert expected.std(axis=1).min() > 0.1 * np.abs(expected).max()
+    assert batch == 1 or np.ptp(expected, axis=0).max() > 0.02 * np.abs(expected).max()
+
+
+@pytest.mark.torch
+def test_googlenet_trains_and_transforms_its_input_as_torchvision_s(rng):
+    import torch
+
+    config = {"num_classes": 50, "transform_input": True, "dropout": 0.0, "dropout_aux": 0.0}
+    ours = lively(models.create("googlenet", **config), rng, 96)
+    theirs = torchvision_twin("googlenet", ours, **config).train()
+    x = picture(rng, 2, 3, 96, 96)
+    with torch.no_grad():
+        expected = theirs(torch.tensor(x))
+    actual = ours.train()(x)
+    assert actual._fields == expected._fields
+    for field, right in expected._asdict().items():
+        np.testing.assert_allclose(getattr(actual, field), right, atol=1e-4 * right.abs().max(), err_msg=field)
+    for key, right in theirs.state_dict().items():
+        np.testing.assert_allclose(ours.state_dict()[key], right, rtol=1e-3, atol=1e-4, err_msg=key)

@@ -9,6 +9,7 @@ import convlane
 from compare import assert_close
 from convlane import functional as F
 from convlane import nn
+from torchvision_import import import_torchvision
 
 IMAGE = (2, 4, 9, 8)
 
@@ -145,6 +146,29 @@ def test_dropout_only_in_training(rng):
     np.testing.assert_array_equal(layer.eval()(x), x)
 
 
+def test_stochastic_depth_drops_whole_images_only_in_training(rng):
+    x = rng.uniform(1, 2, (400, 3, 2, 2)).astype(np.float32)
+    layer = nn.StochasticDepth(0.25)
+    y = layer(x)
+    dropped = (y == 0).all((1, 2, 3))
+    assert abs(dropped.mean() - 0.25) < 0.12
+    np.testing.assert_allclose(y[~dropped], x[~dropped] / 0.75, rtol=1e-6)
+    assert layer.eval()(x) is x
+    assert nn.StochasticDepth(0.0)(x) is x
+    np.testing.assert_array_equal(nn.StochasticDepth(1.0)(x), np.zeros_like(x))
+
+
+@pytest.mark.torch
+def test_squeeze_excitation_is_torchvision_s(rng):
+    import torch
+
+    ours = randomise(nn.SqueezeExcitation(4, 3, activation=nn.SiLU), rng)
+    theirs = import_torchvision().ops.SqueezeExcitation(4, 3, activation=torch.nn.SiLU).double()
+    theirs.load_state_dict({key: torch.tensor(array) for key, array in ours.state_dict().items()})
+    x = rng.standard_normal(IMAGE, np.float32)
+    assert_close(ours(x), theirs(torch.tensor(x).double()).detach().numpy(), terms=100)
+
+
 def test_add_and_concat(rng):
     x = rng.standard_normal(IMAGE, np.float32)
     one, two = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, padding=1)
@@ -212,6 +236,7 @@ def test_containers_refuse_what_is_no_module():
         (lambda: nn.AdaptiveAvgPool2d(-1), ValueError, "adaptive_avg_pool2d: output size"),
         (lambda: nn.AdaptiveMaxPool2d((1, 2.5)), TypeError, "adaptive_max_pool2d: output_size"),
         (lambda: nn.Dropout(1.5), ValueError, "Dropout: p must be between 0 and 1, got 1.5"),
+        (lambda: nn.StochasticDepth(-0.5), ValueError, "StochasticDepth: p must be between 0 and 1, got -0.5"),
         (lambda: nn.Dropout(math.nan), ValueError, "Dropout: p must be between 0 and 1, got nan"),
     ],
 )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from convlane import nn
 from convlane.functional import adaptive_avg_pool2d, add, flatten
 from convlane.functional._arguments import Array
+from convlane.models.blocks import conv_norm, divisible
 from convlane.models.registry import register
 
 STEM_CHANNELS, LAST_CHANNELS = 32, 1280
@@ -19,6 +22,8 @@ STAGES = (
     (6, 320, 1, 1),
 )
 
+_conv_bn_relu6 = partial(conv_norm, activation=nn.ReLU6)
+
 
 class InvertedResidual(nn.Module):
     """Widen by a 1x1 convolution, filter each channel by a 3x3, narrow by a 1x1 without activation; a shortcut."""
@@ -29,8 +34,7 @@ class InvertedResidual(nn.Module):
         self.conv = nn.Sequential(
             *widen,
             _conv_bn_relu6(width, width, 3, stride, groups=width),
-            nn.Conv2d(width, out_channels, 1, bias=False),
-            nn.BatchNorm2d(out_channels),
+            *conv_norm(width, out_channels, 1),
         )
         self.use_res_connect = stride == 1 and in_channels == out_channels
 
@@ -49,14 +53,14 @@ class MobileNetV2(nn.Module):
     def __init__(self, num_classes: int = 1000, width_mult: float = 1.0, dropout: float = 0.2) -> None:
         if not width_mult > 0:
             raise ValueError(f"mobilenet_v2: width_mult must be positive, got {width_mult}")
-        channels = _divisible(STEM_CHANNELS * width_mult)
+        channels = divisible(STEM_CHANNELS * width_mult)
         features: list[nn.Module] = [_conv_bn_relu6(3, channels, 3, 2)]
         for expansion, width, count, stride in STAGES:
             for i in range(count):
-                out_channels = _divisible(width * width_mult)
+                out_channels = divisible(width * width_mult)
                 features.append(InvertedResidual(channels, out_channels, stride if i == 0 else 1, expansion))
                 channels = out_channels
-        last = _divisible(LAST_CHANNELS * max(1.0, width_mult))
+        last = divisible(LAST_CHANNELS * max(1.0, width_mult))
         features.append(_conv_bn_relu6(channels, last, 1))
         self.features = nn.Sequential(*features)
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(last, num_classes))
@@ -71,20 +75,6 @@ class MobileNetV2(nn.Module):
         """Return logits (N, num_classes) for images (N, 3, H, W)."""
         maps = adaptive_avg_pool2d(self.features(input), (1, 1))
         return self.classifier(flatten(maps))  # type: ignore[no-any-return]
-
-
-def _conv_bn_relu6(in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU6(),
-    )
-
-
-def _divisible(channels: float, divisor: int = 8) -> int:
-    """Round to a multiple of the divisor, but not down by more than 10 % (the authors' rule)."""
-    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * channels else rounded
 
 
 @register

@@ -13,6 +13,7 @@ from convlane.nn.activation import (
     Sigmoid,
     SiLU,
     Softmax,
+    StochasticDepth,
     Tanh,
 )
 from convlane.nn.container import Add, Concat, Sequential
@@ -29,6 +30,7 @@ from convlane.nn.pool import (
     LPPool2d,
     MaxPool2d,
 )
+from convlane.nn.squeeze_excitation import SqueezeExcitation
 
 __all__ = [
     "AdaptiveAvgPool2d",
@@ -58,6 +60,8 @@ __all__ = [
     "SiLU",
     "Sigmoid",
     "Softmax",
+    "SqueezeExcitation",
+    "StochasticDepth",
     "Tanh",
     "init",
 ]

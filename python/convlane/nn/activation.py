@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from convlane import functional as F
 from convlane.functional._arguments import Array
 from convlane.nn.module import Module
@@ -121,6 +123,39 @@ class Dropout(Module):
     def forward(self, input: Array) -> Array:
         """Drop, or return the input as it is in eval mode."""
         return F.dropout(input, self.p, self.training)
+
+    def extra_repr(self) -> str:
+        """Return the constructor's arguments."""
+        return f"p={self.p}"
+
+
+class StochasticDepth(Module):
+    """In training mode, zeros all of an image with probability `p` and scales the others by ``1 / (1 - p)``.
+
+    At the end of a residual branch it leaves the shortcut alone to some images (Huang et al. 2016); torchvision's
+    mode ``"row"``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane import nn
+    >>> images = nn.StochasticDepth(0.5)(np.ones((100, 1, 1, 2), np.float32))
+    >>> {tuple(image.ravel().tolist()) for image in images} == {(0.0, 0.0), (2.0, 2.0)}
+    True
+    """
+
+    def __init__(self, p: float) -> None:
+        if not 0 <= p <= 1:
+            raise ValueError(f"StochasticDepth: p must be between 0 and 1, got {p}")
+        self.p = p
+
+    def forward(self, input: Array) -> Array:
+        """Drop images (N, C, H, W), or return the input as it is in eval mode."""
+        if not self.training or self.p == 0:
+            return input
+        count, channels = input.shape[:2]
+        factors = F.dropout(np.ones((count, 1), np.float32), self.p)
+        return F.scale(input, np.repeat(factors, channels, axis=1))
 
     def extra_repr(self) -> str:
         """Return the constructor's arguments."""

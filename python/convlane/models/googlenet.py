@@ -1,0 +1,144 @@
+"""GoogLeNet, also Inception v1: Szegedy et al., Going Deeper with Convolutions, 2014.
+
+As in torchvision, with batch norm, and with 3x3 convolutions where the paper has 5x5.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from convlane import nn
+from convlane.functional import batch_norm, flatten
+from convlane.functional._arguments import Array
+from convlane.models.registry import register
+
+
+class GoogLeNetOutputs(NamedTuple):
+    """Logits in training mode: of the network and of its auxiliary classifiers, the later one first."""
+
+    logits: Array
+    aux_logits2: Array
+    aux_logits1: Array
+
+
+class Inception(nn.Concat):
+    """A 1x1 convolution, two 3x3 behind a 1x1 that narrows, and a 1x1 behind a max pool, side by side."""
+
+    def __init__(
+        self, in_channels: int, ch1x1: int, ch3x3red: int, ch3x3: int, ch5x5red: int, ch5x5: int, pool_proj: int
+    ) -> None:
+        self.branch1 = _conv_bn_relu(in_channels, ch1x1, 1)
+        self.branch2 = nn.Sequential(_conv_bn_relu(in_channels, ch3x3red, 1), _conv_bn_relu(ch3x3red, ch3x3, 3))
+        self.branch3 = nn.Sequential(_conv_bn_relu(in_channels, ch5x5red, 1), _conv_bn_relu(ch5x5red, ch5x5, 3))
+        self.branch4 = nn.Sequential(nn.MaxPool2d(3, 1, 1, ceil_mode=True), _conv_bn_relu(in_channels, pool_proj, 1))
+
+
+class InceptionAux(nn.Module):
+    """A classifier on maps from the middle of the network, which brings gradients to its first half."""
+
+    def __init__(self, in_channels: int, num_classes: int, dropout: float = 0.7) -> None:
+        self.avgpool = nn.AdaptiveAvgPool2d((4, 4))
+        self.conv = _conv_bn_relu(in_channels, 128, 1)
+        self.fc1 = nn.Linear(128 * 4 * 4, 1024)
+        self.relu = nn.ReLU()
+        self.fc2 = nn.Linear(1024, num_classes)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, input: Array) -> Array:
+        """Return logits (N, num_classes)."""
+        features = flatten(self.conv(self.avgpool(input)))
+        return self.fc2(self.dropout(self.relu(self.fc1(features))))  # type: ignore[no-any-return]
+
+
+class GoogLeNet(nn.Module):
+    """A stem of three convolutions, nine inception blocks, the mean over each map, one linear layer.
+
+    `aux_logits` adds two auxiliary classifiers, which run in training mode only. `transform_input` takes images that
+    were normalised by the mean and deviation of ImageNet's colours to the range from -1 to 1, which is what
+    torchvision's pretrained weights expect.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        aux_logits: bool = True,
+        transform_input: bool = False,
+        dropout: float = 0.2,
+        dropout_aux: float = 0.7,
+    ) -> None:
+        self.transform_input = transform_input
+        self.conv1 = _conv_bn_relu(3, 64, 7, stride=2)
+        self.maxpool1 = nn.MaxPool2d(3, 2, ceil_mode=True)
+        self.conv2 = _conv_bn_relu(64, 64, 1)
+        self.conv3 = _conv_bn_relu(64, 192, 3)
+        self.maxpool2 = nn.MaxPool2d(3, 2, ceil_mode=True)
+        # Table 1 of the paper.
+        self.inception3a = Inception(192, 64, 96, 128, 16, 32, 32)
+        self.inception3b = Inception(256, 128, 128, 192, 32, 96, 64)
+        self.maxpool3 = nn.MaxPool2d(3, 2, ceil_mode=True)
+        self.inception4a = Inception(480, 192, 96, 208, 16, 48, 64)
+        self.inception4b = Inception(512, 160, 112, 224, 24, 64, 64)
+        self.inception4c = Inception(512, 128, 128, 256, 24, 64, 64)
+        self.inception4d = Inception(512, 112, 144, 288, 32, 64, 64)
+        self.inception4e = Inception(528, 256, 160, 320, 32, 128, 128)
+        self.maxpool4 = nn.MaxPool2d(2, 2, ceil_mode=True)
+        self.inception5a = Inception(832, 256, 160, 320, 32, 128, 128)
+        self.inception5b = Inception(832, 384, 192, 384, 48, 128, 128)
+        self.aux1 = InceptionAux(512, num_classes, dropout_aux) if aux_logits else None
+        self.aux2 = InceptionAux(528, num_classes, dropout_aux) if aux_logits else None
+        self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(1024, num_classes)
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                # torchvision cuts this off at 200 standard deviations, where nothing is left to cut.
+                module.weight = nn.init.normal(module.weight.shape, std=0.01)
+
+    def forward(self, input: Array) -> Array | GoogLeNetOutputs:
+        """Return logits (N, num_classes) for images (N, 3, H, W), H and W at least 15.
+
+        In training mode with auxiliary classifiers, return `GoogLeNetOutputs`.
+        """
+        maps = self.maxpool1(self.conv1(_from_imagenet(input) if self.transform_input else input))
+        maps = self.maxpool2(self.conv3(self.conv2(maps)))
+        maps = self.maxpool3(self.inception3b(self.inception3a(maps)))
+        early = self.inception4a(maps)
+        late = self.inception4d(self.inception4c(self.inception4b(early)))
+        maps = self.maxpool4(self.inception4e(late))
+        maps = self.inception5b(self.inception5a(maps))
+        logits: Array = self.fc(self.dropout(flatten(self.avgpool(maps))))
+        if self.training and self.aux1 is not None and self.aux2 is not None:
+            return GoogLeNetOutputs(logits, self.aux2(late), self.aux1(early))
+        return logits
+
+
+def _conv_bn_relu(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        {
+            "conv": nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False),
+            "bn": nn.BatchNorm2d(out_channels, eps=0.001),
+            "relu": nn.ReLU(),
+        }
+    )
+
+
+def _from_imagenet(input: Array) -> Array:
+    """Undo ``(x - mean) / deviation`` of ImageNet's colours and do ``(x - 0.5) / 0.5`` instead."""
+    mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    weight, bias = (deviation / 0.5).astype(np.float32), ((mean - 0.5) / 0.5).astype(np.float32)
+    return batch_norm(input, np.zeros(3, np.float32), np.ones(3, np.float32), weight, bias, eps=0.0)
+
+
+@register
+def googlenet(
+    num_classes: int = 1000,
+    *,
+    aux_logits: bool = True,
+    transform_input: bool = False,
+    dropout: float = 0.2,
+    dropout_aux: float = 0.7,
+) -> GoogLeNet:
+    """Build the network of the paper."""
+    return GoogLeNet(num_classes, aux_logits, transform_input, dropout, dropout_aux)
