@@ -188,8 +188,7 @@ def test_googlenet_in_training_returns_the_auxiliary_logits_too(rng):
     np.testing.assert_array_equal(plain.train()(x), outputs.logits)
 
 
-@pytest.mark.parametrize("size", [64, 224])
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(("name", "size"), [*((name, 64) for name in SMALL), ("mobilenet_v2", 224), ("resnet18", 224)])
 def test_same_bits_for_every_batch_split_and_number_of_threads(name, size, rng):
     model = lively(models.create(name, 10), rng, size)
     x = picture(rng, 3, 3, size, size)
