@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import convlane
-from convlane.cli import bench, demo, info, main
+from convlane.cli import _common, bench, demo, info, main
 
 FAST = ["bench", "--model", "mobilenet_v2", "--size", "32", "--repeat", "2", "--warmup", "1"]
 
@@ -73,6 +73,16 @@ def test_bench(capsys):
     assert convlane.get_num_threads() == before
     assert main(FAST) == 0
     assert "% of FMA peak" in capsys.readouterr().out
+
+
+def test_bench_compiled(capsys, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(_common, "compile", lambda *args: compiled.append(args) or convlane.compile(*args))
+    for arguments in ([], ["--compiled"]):
+        assert main([*FAST, *arguments, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["compiled"] is bool(arguments)
+    ((_, shape),) = compiled
+    assert shape == (1, 3, 32, 32)
 
 
 def test_bench_of_impossible_shapes(capsys):
