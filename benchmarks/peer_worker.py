@@ -152,7 +152,7 @@ def _convlane(folder, model, image, threads):
     with nn.init.skip():
         network = models.create(model)
     network.load_state_dict(np.load(folder / "weights.npz"))
-    return convlane.compile(network, image.shape) if hasattr(convlane, "compile") else network
+    return convlane.compile(network, image.shape)
 
 
 def _onnxruntime(folder, model, image, threads):
