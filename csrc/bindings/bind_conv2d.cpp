@@ -28,6 +28,7 @@ py::array conv2d(const py::array& input, const PackedWeight& weight, const std::
   }
   py::array dst = new_image(shape);
   args.dst = data_of(dst);
+  args.dst_stride = desc.o;
   py::gil_scoped_release release;
   std::optional<ChannelsLast> residual_last;
   if (residual_v) {

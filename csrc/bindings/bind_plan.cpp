@@ -1,10 +1,22 @@
 // Compiled networks.
+#include <tuple>
+#include <variant>
+
 #include "bindings/arrays.h"
 #include "ops/activation.h"
 #include "plan/plan.h"
 
 namespace convlane {
 namespace {
+
+// A place, or (place, first channel, channels of the whole image).
+using PyTarget = std::variant<Place, std::tuple<Place, int64_t, int64_t>>;
+
+Target target_of(const PyTarget& target) {
+  if (const Place* place = std::get_if<Place>(&target)) return {*place};
+  const auto [place, channel, channels] = std::get<1>(target);
+  return {place, channel, channels};
+}
 
 // Weight, bias, activation and slope of one convolution of a depthwise block.
 using PyPart = std::tuple<std::shared_ptr<PackedWeight>, std::optional<py::array>, std::string, float>;
@@ -47,10 +59,10 @@ void bind_plan(py::module_& m) {
            py::arg("arena"))
       .def(
           "conv2d",
-          [=](Plan& plan, Place src, const Shape4& shape, Place dst, std::shared_ptr<PackedWeight> weight,
+          [=](Plan& plan, Place src, const Shape4& shape, const PyTarget& dst, std::shared_ptr<PackedWeight> weight,
               const std::optional<py::array>& bias, const Pair& stride, const Sides& padding, const Pair& dilation,
               const std::string& algorithm, const std::string& name, float slope, std::optional<Place> residual) {
-            plan.conv2d(src, shape, dst, std::move(weight), to_vector(bias, "bias"),
+            plan.conv2d(src, shape, target_of(dst), std::move(weight), to_vector(bias, "bias"),
                         window_of(stride, padding, dilation), algorithm, activation(name, slope), residual);
           },
           py::arg("src"), py::arg("shape"), py::arg("dst"), py::arg("weight"), py::arg("bias").none(true),
@@ -73,7 +85,7 @@ void bind_plan(py::module_& m) {
           py::arg("residual").none(true))
       .def(
           "pool2d",
-          [](Plan& plan, Place src, const Shape4& shape, Place dst, bool maximum, const Pair& kernel,
+          [](Plan& plan, Place src, const Shape4& shape, const PyTarget& dst, bool maximum, const Pair& kernel,
              const Pair& stride, const Sides& padding, const Pair& dilation, bool ceil_mode, bool count_padding,
              std::optional<int64_t> divisor) {
             const Pooling kind = maximum ? Pooling::max : Pooling::average;
@@ -81,16 +93,16 @@ void bind_plan(py::module_& m) {
                 describe_pool2d("plan", kind, shape, window_of(stride, padding, dilation, kernel), ceil_mode);
             desc.count_padding = count_padding;
             desc.divisor = divisor;
-            plan.pool2d(src, desc, dst);
+            plan.pool2d(src, desc, target_of(dst));
           },
           py::arg("src"), py::arg("shape"), py::arg("dst"), py::arg("maximum"), py::arg("kernel"), py::arg("stride"),
           py::arg("padding"), py::arg("dilation"), py::arg("ceil_mode"), py::arg("count_include_pad"),
           py::arg("divisor_override").none(true))
       .def(
           "adaptive_pool2d",
-          [](Plan& plan, Place src, const Shape4& shape, Place dst, bool maximum, const Pair& output) {
+          [](Plan& plan, Place src, const Shape4& shape, const PyTarget& dst, bool maximum, const Pair& output) {
             const Pooling kind = maximum ? Pooling::max : Pooling::average;
-            plan.pool2d(src, describe_adaptive_pool2d("plan", kind, shape, output), dst);
+            plan.pool2d(src, describe_adaptive_pool2d("plan", kind, shape, output), target_of(dst));
           },
           py::arg("src"), py::arg("shape"), py::arg("dst"), py::arg("maximum"), py::arg("output"))
       .def(
@@ -128,7 +140,17 @@ void bind_plan(py::module_& m) {
           py::arg("weight").none(true), py::arg("bias").none(true), py::arg("eps"))
       .def("local_response_norm", &Plan::local_response_norm, py::arg("src"), py::arg("dst"), py::arg("pixels"),
            py::arg("channels"), py::arg("size"), py::arg("alpha"), py::arg("beta"), py::arg("k"))
-      .def("copy", &Plan::copy, py::arg("src"), py::arg("shape"), py::arg("dst"))
+      .def(
+          "copy", [](Plan& plan, Place src, const Shape4& shape, Place dst) { plan.copy(src, shape, {dst}); },
+          py::arg("src"), py::arg("shape"), py::arg("dst"))
+      .def(
+          "concat",
+          [](Plan& plan, const std::vector<std::tuple<Place, Shape4, PyTarget>>& images) {
+            std::vector<Plan::Copy> copies;
+            for (const auto& [src, shape, dst] : images) copies.push_back({src, shape, target_of(dst)});
+            plan.concat(std::move(copies));
+          },
+          py::arg("images"))
       .def("flatten", &Plan::flatten, py::arg("src"), py::arg("shape"), py::arg("dst"))
       .def_property_readonly("arena", &Plan::arena)
       .def_property_readonly("steps", &Plan::steps)

@@ -9,7 +9,7 @@ py::array pool(const Pool2dDesc& desc, const ImageView& src) {
   py::array dst = new_image(desc.shape());
   float* to = data_of(dst);
   py::gil_scoped_release release;
-  run_pool2d(desc, src, to, nullptr);
+  run_pool2d(desc, src, to, desc.input[1], nullptr);
   return dst;
 }
 
@@ -21,7 +21,7 @@ py::object max_pool(const Pool2dDesc& desc, const ImageView& src, bool return_in
   auto* places = static_cast<int64_t*>(indices.mutable_data());
   {
     py::gil_scoped_release release;
-    run_pool2d(desc, src, to, places);
+    run_pool2d(desc, src, to, desc.input[1], places);
   }
   return py::make_tuple(dst, indices);
 }

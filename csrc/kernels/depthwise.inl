@@ -19,7 +19,7 @@ constexpr int kDepthwisePixels = 7;
 // Finishes and stores one vector of one output pixel, counted from the band's first.
 CONVLANE_INLINE void depthwise_store(const DepthwiseArgs& d, int64_t pixel, int64_t c, int lanes, Vec sum,
                                      Clamp clamp) {
-  float* to = d.dst + pixel * d.channels + c;
+  float* to = d.dst + pixel * d.dst_stride + c;
   if (d.epilogue.residual != nullptr)
     sum = add(sum, load(d.epilogue.residual + pixel * d.epilogue.residual_stride + c, lanes));
   sum = clamp(sum);
@@ -64,9 +64,9 @@ CONVLANE_INLINE void depthwise_run(const DepthwiseArgs& d, int64_t y, int64_t x,
   }
   const int64_t pixel = y * d.out_width + x;
   if (d.epilogue.residual == nullptr && is_clamp(d.epilogue.activation)) {
-    float* to = d.dst + pixel * d.channels + c;
+    float* to = d.dst + pixel * d.dst_stride + c;
     CONVLANE_UNROLL
-    for (int p = 0; p < Pixels; ++p, to += d.channels) store(to, clamp(sum[p]));
+    for (int p = 0; p < Pixels; ++p, to += d.dst_stride) store(to, clamp(sum[p]));
   } else {
     CONVLANE_UNROLL
     for (int p = 0; p < Pixels; ++p) depthwise_store(d, pixel + p, c, kLanes, sum[p], clamp);

@@ -47,7 +47,8 @@ struct DepthwiseArgs {
   int64_t out_rows, out_width, channels;
   int64_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;
   const float* weight;  // [kernel_h][kernel_w][channels]
-  float* dst;           // dense rows of out_width pixels
+  float* dst;           // rows of out_width pixels
+  int64_t dst_stride;   // floats between pixels
   Epilogue epilogue;
 };
 

@@ -69,8 +69,9 @@ class PackedWeight {
 struct Conv2dArgs {
   ImageView src;
   const PackedWeight* weight;
-  Epilogue epilogue;  // residual is channels last, dense
-  float* dst;         // channels last, dense
+  Epilogue epilogue;   // residual is channels last, dense
+  float* dst;          // channels last
+  int64_t dst_stride;  // floats between its pixels: O, or more where dst is a slice of the channels of an image
 };
 
 struct Conv2dAlgorithm {

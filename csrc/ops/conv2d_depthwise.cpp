@@ -37,6 +37,7 @@ DepthwiseArgs depthwise_args(const Conv2dDesc& d, const PackedWeight& weight, co
   k.dilation_h = d.window.dilation[0];
   k.dilation_w = d.window.dilation[1];
   k.weight = weight.data();
+  k.dst_stride = d.o;
   k.epilogue = epilogue;
   return k;
 }
@@ -74,7 +75,8 @@ void run_depthwise(const Conv2dDesc& d, const Conv2dArgs& args) {
       DepthwiseArgs k = depthwise_args(d, *args.weight, args.epilogue);
       k.rows = rows;
       k.out_rows = count;
-      k.dst = args.dst + pixel * d.o;
+      k.dst = args.dst + pixel * args.dst_stride;
+      k.dst_stride = args.dst_stride;
       if (k.epilogue.residual != nullptr) k.epilogue.residual += pixel * k.epilogue.residual_stride;
       args.weight->kernels().depthwise(k);
     }

@@ -34,7 +34,7 @@ void run_reference(const Conv2dDesc& d, const Conv2dArgs& args) {
   parallel_for(d.n * d.oh, threads_for(d.multiply_adds()), [&](int64_t begin, int64_t end, int) noexcept {
     for (int64_t row = begin; row < end; ++row) {
       for (int64_t ow = 0; ow < d.ow; ++ow) {
-        float* dst = args.dst + (row * d.ow + ow) * d.o;
+        float* dst = args.dst + (row * d.ow + ow) * args.dst_stride;
         for (int64_t o = 0; o < d.o; ++o) {
           dst[o] = window_sum(d, args, row / d.oh, o, row % d.oh, ow);
           if (e.residual != nullptr) dst[o] += e.residual[(row * d.ow + ow) * e.residual_stride + o];

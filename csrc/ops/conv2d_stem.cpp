@@ -94,8 +94,8 @@ void run_stem(const Conv2dDesc& d, const Conv2dArgs& args) {
       g.taps = d.kh();
       g.depth = d.kw() * d.c;
       g.weight = args.weight->data();
-      g.dst = args.dst + pixel * d.o;
-      g.dst_stride = d.o;
+      g.dst = args.dst + pixel * args.dst_stride;
+      g.dst_stride = args.dst_stride;
       g.epilogue = args.epilogue;
       if (g.epilogue.residual != nullptr) g.epilogue.residual += pixel * g.epilogue.residual_stride;
       args.weight->kernels().gemm(g);

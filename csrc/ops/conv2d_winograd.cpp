@@ -95,8 +95,8 @@ void run_panel(const Conv2dDesc& d, const Conv2dArgs& args, const Tiling& t, con
     out.src = b.sums + i * nr;
     out.src_stride = b.count * nr;
     out.channels = columns;
-    out.dst = args.dst + pixel * d.o + first_channel;
-    out.dst_stride = d.o;
+    out.dst = args.dst + pixel * args.dst_stride + first_channel;
+    out.dst_stride = args.dst_stride;
     out.width = d.ow;
     out.rows = d.oh - y;
     out.columns = d.ow - x;

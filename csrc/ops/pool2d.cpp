@@ -91,7 +91,7 @@ Pool2dDesc describe_adaptive_pool2d(const char* op, Pooling kind, const Shape4& 
   return {kind, input, output, true, Window{}};
 }
 
-void run_pool2d(const Pool2dDesc& d, const ImageView& image, float* dst, int64_t* indices) {
+void run_pool2d(const Pool2dDesc& d, const ImageView& image, float* dst, int64_t dst_stride, int64_t* indices) {
   const auto [n, c, h, w] = d.input;
   const auto [oh, ow] = d.output;
   if (n * c * oh * ow == 0) return;
@@ -128,7 +128,7 @@ void run_pool2d(const Pool2dDesc& d, const ImageView& image, float* dst, int64_t
           k.row_step = k.index_row * c;
           k.tap_step = k.index_tap * c;
           k.pixel_step = k.index_pixel * c;
-          k.dst_step = c;
+          k.dst_step = dst_stride;
           const auto run = [&](int64_t x, int64_t pixels) {
             const Taps columns = taps_of(horizontal, x);
             PoolArgs part = k;
@@ -141,8 +141,8 @@ void run_pool2d(const Pool2dDesc& d, const ImageView& image, float* dst, int64_t
             part.src = src + (row / oh * h * w + first) * c + channel;
             part.index = first;
             if (empty) part.index_pixel = 0;
-            part.dst = dst + (row * ow + x) * c + channel;
-            part.indices = indices == nullptr ? nullptr : indices + (row * ow + x) * c + channel;
+            part.dst = dst + (row * ow + x) * dst_stride + channel;
+            part.indices = indices == nullptr ? nullptr : indices + (row * ow + x) * dst_stride + channel;
             if (part.row_step == part.taps * part.tap_step && part.rows * part.taps <= kLongRow && indices == nullptr) {
               part.taps *= part.rows;  // a window as wide as the image is one long row
               part.rows = 1;

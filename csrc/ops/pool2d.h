@@ -26,7 +26,8 @@ struct Pool2dDesc {
 Pool2dDesc describe_pool2d(const char* op, Pooling kind, const Shape4& input, const Window& window, bool ceil_mode);
 Pool2dDesc describe_adaptive_pool2d(const char* op, Pooling kind, const Shape4& input, const Pair& output);
 
-// dst and indices (null, or for maxima their places h * W + w in the input's plane) are dense channels last.
-void run_pool2d(const Pool2dDesc& desc, const ImageView& src, float* dst, int64_t* indices);
+// dst and indices (null, or for maxima their places h * W + w in the input's plane) are channels last, their pixels
+// `dst_stride` apart: C, or more where dst is a slice of the channels of an image.
+void run_pool2d(const Pool2dDesc& desc, const ImageView& src, float* dst, int64_t dst_stride, int64_t* indices);
 
 }  // namespace convlane

@@ -37,7 +37,7 @@ inline RowsGemm conv2d_gemm(const Conv2dDesc& d, const Conv2dArgs& args) {
   p.weight = args.weight->data();
   p.group_stride = args.weight->group_stride();
   p.dst = args.dst;
-  p.dst_stride = d.o;
+  p.dst_stride = args.dst_stride;
   p.epilogue = args.epilogue;
   return p;
 }

@@ -25,7 +25,7 @@ Epilogue epilogue_of(const std::vector<float>& bias, PlanActivation activation) 
 Plan::Plan(const Shape4& input, std::vector<int64_t> output, int64_t arena)
     : input_(input), output_(std::move(output)), arena_(arena) {}
 
-void Plan::conv2d(Place src, const Shape4& shape, Place dst, std::shared_ptr<PackedWeight> weight,
+void Plan::conv2d(Place src, const Shape4& shape, Target dst, std::shared_ptr<PackedWeight> weight,
                   std::vector<float> bias, const Window& window, const std::string& algorithm,
                   PlanActivation activation, std::optional<Place> residual) {
   const Conv2dDesc one = describe_conv2d(shape, weight->shape(), window, weight->groups());
@@ -44,6 +44,7 @@ void Plan::conv2d(Place src, const Shape4& shape, Place dst, std::shared_ptr<Pac
       args.epilogue.residual_stride = desc.o;
     }
     args.dst = run.at(dst);
+    args.dst_stride = dst.stride(desc.o);
     run_conv2d(desc, args, algorithm);
   });
 }
@@ -72,11 +73,11 @@ void Plan::depthwise_block(Place src, const Shape4& shape, Place dst, Part expan
   });
 }
 
-void Plan::pool2d(Place src, const Pool2dDesc& desc, Place dst) {
+void Plan::pool2d(Place src, const Pool2dDesc& desc, Target dst) {
   steps_.push_back([=](const PlanRun& run) {
     Pool2dDesc batch = desc;
     batch.input[0] = run.n;
-    run_pool2d(batch, run.image(src, desc.input), run.at(dst), nullptr);
+    run_pool2d(batch, run.image(src, desc.input), run.at(dst), dst.stride(desc.input[1]), nullptr);
   });
 }
 
@@ -133,8 +134,15 @@ void Plan::local_response_norm(Place src, Place dst, int64_t pixels, int64_t cha
   });
 }
 
-void Plan::copy(Place src, const Shape4& shape, Place dst) {
-  steps_.push_back([=](const PlanRun& run) { copy_to_channels_last(run.image(src, shape), run.at(dst)); });
+void Plan::copy(Place src, const Shape4& shape, Target dst) { concat({{src, shape, dst}}); }
+
+void Plan::concat(std::vector<Copy> copies) {
+  steps_.push_back([copies = std::move(copies)](const PlanRun& run) {
+    for (const Copy& c : copies) {
+      const int64_t pixel = c.dst.stride(c.shape[1]), row = c.shape[3] * pixel;
+      copy_image(run.image(c.src, c.shape), run.at(c.dst), {c.shape[2] * row, 1, row, pixel});
+    }
+  });
 }
 
 void Plan::flatten(Place src, const Shape4& shape, Place dst) {

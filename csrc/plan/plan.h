@@ -19,6 +19,15 @@ namespace convlane {
 using Place = int64_t;
 constexpr Place kInput = -1, kOutput = -2;  // the arrays of the caller
 
+// Where an image goes: to a place of its own, or to the channels from `channel` of an image of `channels` (which is how
+// concatenation costs nothing).
+struct Target {
+  Place place;
+  int64_t channel = 0, channels = 0;  // 0: all, the image is dense
+
+  int64_t stride(int64_t own) const { return channels != 0 ? channels : own; }
+};
+
 // What a step sees of the run it is part of.
 struct PlanRun {
   int64_t n;
@@ -27,6 +36,7 @@ struct PlanRun {
   float* output;
 
   float* at(Place place) const { return place == kOutput ? output : arena + place * n; }
+  float* at(const Target& target) const { return at(target.place) + target.channel; }
   // The image of `shape` (its N replaced) at a place; the input may have any layout.
   ImageView image(Place place, Shape4 shape) const {
     if (place == kInput) return input;
@@ -47,7 +57,7 @@ class Plan {
   Plan(const Shape4& input, std::vector<int64_t> output, int64_t arena);
 
   // Each appends a step. Bias and factors are copied; shapes are for one image.
-  void conv2d(Place src, const Shape4& shape, Place dst, std::shared_ptr<PackedWeight> weight, std::vector<float> bias,
+  void conv2d(Place src, const Shape4& shape, Target dst, std::shared_ptr<PackedWeight> weight, std::vector<float> bias,
               const Window& window, const std::string& algorithm, PlanActivation activation,
               std::optional<Place> residual);
   // One convolution of a depthwise block.
@@ -59,7 +69,7 @@ class Plan {
   // Expand (no weight: left out), depthwise, project; `shape` is the block's input, `window` the middle one's.
   void depthwise_block(Place src, const Shape4& shape, Place dst, Part expand, Part depthwise, const Window& window,
                        Part project, std::optional<Place> residual);
-  void pool2d(Place src, const Pool2dDesc& desc, Place dst);
+  void pool2d(Place src, const Pool2dDesc& desc, Target dst);
   void linear(Place src, Place dst, std::shared_ptr<PackedWeight> weight, std::vector<float> bias,
               PlanActivation activation);
   void add(Place a, Place b, Place dst, int64_t count, PlanActivation activation);
@@ -74,7 +84,14 @@ class Plan {
   void local_response_norm(Place src, Place dst, int64_t pixels, int64_t channels, int64_t size, float alpha,
                            float beta, float k);
   // Any layout to dense channels last.
-  void copy(Place src, const Shape4& shape, Place dst);
+  void copy(Place src, const Shape4& shape, Target dst);
+  // The images of a concatenation that were not written in place.
+  struct Copy {
+    Place src;
+    Shape4 shape;
+    Target dst;
+  };
+  void concat(std::vector<Copy> copies);
   // Any layout to the order N, C, H, W.
   void flatten(Place src, const Shape4& shape, Place dst);
 

@@ -1,5 +1,6 @@
 # Types of the compiled module. Shapes and errors are documented in convlane.functional.
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -124,6 +125,7 @@ def cheapest_conv2d(
 ) -> str: ...
 
 _Part: TypeAlias = tuple[PackedWeight, _Array | None, str, float]  # weight, bias, activation, slope
+_Target: TypeAlias = int | tuple[int, int, int]  # a place; or with the first channel, and the channels of the whole
 
 class Plan:
     def __init__(self, input_shape: _Shape4, output_shape: list[int], arena: int) -> None: ...
@@ -131,7 +133,7 @@ class Plan:
         self,
         src: int,
         shape: _Shape4,
-        dst: int,
+        dst: _Target,
         weight: PackedWeight,
         bias: _Array | None,
         stride: _Pair,
@@ -159,7 +161,7 @@ class Plan:
         self,
         src: int,
         shape: _Shape4,
-        dst: int,
+        dst: _Target,
         maximum: bool,
         kernel: _Pair,
         stride: _Pair,
@@ -169,7 +171,7 @@ class Plan:
         count_include_pad: bool,
         divisor_override: int | None,
     ) -> None: ...
-    def adaptive_pool2d(self, src: int, shape: _Shape4, dst: int, maximum: bool, output: _Pair) -> None: ...
+    def adaptive_pool2d(self, src: int, shape: _Shape4, dst: _Target, maximum: bool, output: _Pair) -> None: ...
     def linear(
         self, src: int, dst: int, weight: PackedWeight, bias: _Array | None, activation: str, slope: float
     ) -> None: ...
@@ -193,6 +195,7 @@ class Plan:
         self, src: int, dst: int, pixels: int, channels: int, size: int, alpha: float, beta: float, k: float
     ) -> None: ...
     def copy(self, src: int, shape: _Shape4, dst: int) -> None: ...
+    def concat(self, images: Sequence[tuple[int, _Shape4, _Target]]) -> None: ...
     def flatten(self, src: int, shape: _Shape4, dst: int) -> None: ...
     @property
     def arena(self) -> int: ...

@@ -14,11 +14,11 @@ import convlane
 from compare import assert_close
 from convlane import functional as F
 from convlane import models, nn
-from convlane.graph.lower import plan_arena
+from convlane.graph.lower import concat_slices, plan_arena
 from convlane.graph.trace import INPUT, Graph, Node
 from networks import lively, torchvision_twin
 
-NETWORKS = ["mobilenet_v2", "resnet18", "resnet50", "vgg16"]
+NETWORKS = ["alexnet", "efficientnet_b0", "googlenet", "mobilenet_v2", "resnet18", "resnet50", "vgg16"]
 
 
 @functools.cache
@@ -243,7 +243,7 @@ def test_unsupported_operations_are_named_at_once(rng):
     with pytest.raises(ValueError, match="a plan cannot do") as error:
         convlane.compile(model, (1, 3, 8, 8))
     assert str(error.value) == (
-        "compile: the network uses what a plan cannot do: pad; cat; add with a constant other; softmax over other "
+        "compile: the network uses what a plan cannot do: pad; add with a constant other; softmax over other "
         "dimensions than the channels; dropout in training mode; lp_pool2d; batch_norm with the statistics of the "
         "batch; max_pool2d with return_indices; flatten of other dimensions than C, H and W; "
         "linear with a packed weight"
@@ -309,12 +309,17 @@ def test_threads_share_a_plan():
 
 
 def overlapping(graph, offsets):
-    """Pairs of results that are alive at once and share memory."""
+    """Pairs of results that are alive at once and share memory; the parts of a concatenation live as the whole."""
     order = list(graph.nodes)
     users = graph.users()
+    slices = concat_slices(graph)
+    born = {value: order.index(value) for value in graph.nodes}
+    for value, (whole, _) in slices.items():
+        born[whole] = min(born[whole], born[value])
+    offsets = {value: offset for value, offset in offsets.items() if value not in slices}
     spans = {
         value: (
-            order.index(value),
+            born[value],
             max(order.index(user) for user in users[value]),
             offset,
             offset + size(graph, value),
@@ -413,3 +418,33 @@ def test_profile_refuses(rng):
             plan.profile(np.zeros((images, 3, 4, 4), np.float32), repeat=repeat)
     with pytest.raises(TypeError, match="float64"):
         plan.profile(np.zeros((1, 3, 4, 4)))
+
+
+class Branches(nn.Module):
+    """Branches of every kind into one concatenation: some can write in place, some must be copied."""
+
+    def __init__(self, output=False):
+        self.reduce, self.wide = nn.Conv2d(6, 5, 1), nn.Conv2d(6, 35, 3, padding=1)
+        self.depthwise = nn.Conv2d(6, 6, 3, padding=1, groups=6)
+        self.last = nn.Identity() if output else nn.Conv2d(5 + 35 + 6 + 6 + 6 + 40, 7, 3)
+
+    def forward(self, x):
+        reduced, wide = F.relu(self.reduce(x)), F.silu(self.wide(x))
+        pooled = F.max_pool2d(x, 3, 1, 1)
+        shared = F.cat([reduced, wide])
+        return self.last(F.cat([reduced, wide, pooled, self.depthwise(x), x, shared]))
+
+
+@pytest.mark.parametrize("output", [False, True])
+@pytest.mark.parametrize("batch", [0, 1, 3])
+def test_concatenation_in_place(rng, isa, threads, output, batch):
+    model = Branches(output).eval()
+    x = rng.standard_normal((batch, 6, 9, 11), dtype=np.float32)
+    plan = convlane.compile(model, (None, 6, 9, 11))
+    np.testing.assert_allclose(plan(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+def test_concatenation_costs_nothing_where_all_branches_write_in_place():
+    model = nn.Concat(nn.Conv2d(3, 8, 3, padding=1), nn.MaxPool2d(3, 1, 1)).eval()
+    *_, last = convlane.compile(model, (None, 3, 8, 8)).describe().steps
+    assert (last.op, last.algorithm) == ("cat", "in place")

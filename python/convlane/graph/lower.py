@@ -35,6 +35,19 @@ _READS_ANY_LAYOUT = frozenset(
 )
 
 
+_WRITES_SLICES = frozenset(
+    {
+        "adaptive_avg_pool2d",
+        "adaptive_max_pool2d",
+        "avg_pool2d",
+        "conv2d",
+        "global_avg_pool2d",
+        "global_max_pool2d",
+        "max_pool2d",
+    }
+)
+
+
 @dataclass(frozen=True)
 class Choice:
     """The algorithm of a step and, in a few words, why that one."""
@@ -52,6 +65,8 @@ class Context:
     places: Mapping[str, int]  # of the arguments
     shapes: Mapping[str, Any]
     dst: int
+    target: int | tuple[int, int, int]  # where an image goes: `dst`, or channels of a concatenation
+    slices: Mapping[str, tuple[int, int, int]]  # arguments of a concatenation that are written in place
     winograd: bool
 
     @property
@@ -104,15 +119,19 @@ def plan_arena(graph: Graph) -> tuple[dict[Value, int], int]:
     tuple
         Offsets and the size of the arena, in floats for one image.
     """
+    slices = concat_slices(graph)
     order = {value: i for i, value in enumerate(graph.nodes)}
+    birth = dict(order)
+    for value, (whole, _) in slices.items():
+        birth[whole] = min(birth[whole], order[value])
     last = {value: max((order[user] for user in users), default=order[value]) for value, users in graph.users().items()}
-    inner = [value for value in graph.nodes if value not in (INPUT, graph.output)]
+    inner = [value for value in graph.nodes if value not in (INPUT, graph.output) and value not in slices]
     offsets: dict[Value, int] = {}
     for value in sorted(inner, key=lambda value: -math.prod(graph.nodes[value].shape)):
         alive = [
             (offsets[other], offsets[other] + _floats(graph.nodes[other]))
             for other in offsets
-            if order[other] <= last[value] and order[value] <= last[other]
+            if birth[other] <= last[value] and birth[value] <= last[other]
         ]
         offset = 0
         for begin, end in sorted(alive):
@@ -120,7 +139,26 @@ def plan_arena(graph: Graph) -> tuple[dict[Value, int], int]:
                 break
             offset = max(offset, end)
         offsets[value] = offset
-    return offsets, max((offset + _floats(graph.nodes[value]) for value, offset in offsets.items()), default=0)
+    arena = max((offset + _floats(graph.nodes[value]) for value, offset in offsets.items()), default=0)
+    for value, (whole, channel) in slices.items():
+        if whole in offsets:
+            offsets[value] = offsets[whole] + channel
+    return offsets, arena
+
+
+def concat_slices(graph: Graph) -> dict[Value, tuple[Value, int]]:
+    """Tell who may write its result straight into a concatenation of channels: the whole's value and first channel."""
+    users = graph.users()
+    slices = {}
+    for value, node in graph.nodes.items():
+        if node.op != "cat":
+            continue
+        channel = 0
+        for source in node.inputs.values():
+            if len(users[source]) == 1 and graph.nodes[source].op in _WRITES_SLICES:
+                slices[source] = value, channel
+            channel += graph.nodes[source].shape[1]
+    return slices
 
 
 def check_supported(graph: Graph) -> None:
@@ -139,6 +177,10 @@ def lower(graph: Graph, offsets: Mapping[Value, int], arena: int, winograd: bool
     """Build the plan; every node but the input becomes one step."""
     core = _core.Plan(_four(graph.nodes[INPUT].shape), list(graph.output_shape[1:]), arena)
     places = {INPUT: INPUT_PLACE, **offsets, graph.output: OUTPUT_PLACE}
+    targets = {
+        value: (places[whole], channel, graph.nodes[whole].shape[1])
+        for value, (whole, channel) in concat_slices(graph).items()
+    }
     choices = []
     for value, node in graph.nodes.items():
         if value == INPUT:
@@ -146,9 +188,11 @@ def lower(graph: Graph, offsets: Mapping[Value, int], arena: int, winograd: bool
         context = Context(
             core,
             node,
-            {name: places[source] for name, source in node.inputs.items()},
+            {name: places.get(source, OUTPUT_PLACE) for name, source in node.inputs.items()},
             {name: graph.nodes[source].shape for name, source in node.inputs.items()},
-            places[value],
+            places.get(value, OUTPUT_PLACE),
+            targets.get(value, places.get(value, OUTPUT_PLACE)),
+            {name: targets[source] for name, source in node.inputs.items() if source in targets},
             winograd,
         )
         choices.append(_STEPS[node.op](context) or Choice())
@@ -176,7 +220,7 @@ def _refusal(node: Node, nodes: Mapping[Value, Node]) -> str:
         return f"{op} with a constant {constants[0]}"
     if isinstance(attributes.get("weight"), _core.PackedWeight):
         return f"{op} with a packed weight"
-    if set(node.inputs) - {"input", "other", "residual", "scale"}:
+    if op != "cat" and set(node.inputs) - {"input", "other", "residual", "scale"}:
         return f"{op} with a computed {min(set(node.inputs) - {'input', 'other', 'residual', 'scale'})}"
     if op == "batch_norm" and attributes["training"]:
         return "batch_norm with the statistics of the batch"
@@ -186,6 +230,8 @@ def _refusal(node: Node, nodes: Mapping[Value, Node]) -> str:
         return "flatten of other dimensions than C, H and W"
     if op == "linear" and len(node.shape) != 2:
         return f"linear on {len(node.shape)} dimensions"
+    if op == "cat" and (len(node.shape) != 4 or attributes["dim"] % 4 != 1):
+        return "cat along other dimensions than the channels"
     if op in ("softmax", "log_softmax") and attributes["dim"] % len(node.shape) != 1:
         return f"{op} over other dimensions than the channels"
     return ""
@@ -201,7 +247,7 @@ def _conv2d(at: Context) -> Choice:
     at.core.conv2d(
         at.src,
         _four(at.shape),
-        at.dst,
+        at.target,
         pack_conv2d(at["weight"], groups, algorithm=choice.algorithm),
         at["bias"],
         stride,
@@ -266,18 +312,18 @@ def _linear(at: Context) -> Choice:
 
 def _max_pool2d(at: Context) -> None:
     geometry = as_window("max_pool2d", at.shape[2:], *(at[k] for k in ("kernel_size", "stride", "padding", "dilation")))
-    at.core.pool2d(at.src, _four(at.shape), at.dst, True, *geometry, bool(at["ceil_mode"]), True, None)
+    at.core.pool2d(at.src, _four(at.shape), at.target, True, *geometry, bool(at["ceil_mode"]), True, None)
 
 
 def _avg_pool2d(at: Context) -> None:
     geometry = as_window("avg_pool2d", at.shape[2:], at["kernel_size"], at["stride"], at["padding"], 1)
     counted, divisor = bool(at["count_include_pad"]), at["divisor_override"]
-    at.core.pool2d(at.src, _four(at.shape), at.dst, False, *geometry, bool(at["ceil_mode"]), counted, divisor)
+    at.core.pool2d(at.src, _four(at.shape), at.target, False, *geometry, bool(at["ceil_mode"]), counted, divisor)
 
 
 def _adaptive_pool2d(at: Context) -> None:
     size: Pair = pooled_size(at.node.op, at.node.attributes.get("output_size", 1), at.shape[2:])
-    at.core.adaptive_pool2d(at.src, _four(at.shape), at.dst, "max" in at.node.op, size)
+    at.core.adaptive_pool2d(at.src, _four(at.shape), at.target, "max" in at.node.op, size)
 
 
 def _add(at: Context) -> None:
@@ -316,6 +362,17 @@ def _local_response_norm(at: Context) -> None:
     at.core.local_response_norm(at.src, at.dst, at.count // channels, channels, *parameters)
 
 
+def _cat(at: Context) -> Choice:
+    channels, first = at.node.shape[1], 0
+    copies: list[tuple[int, tuple[int, int, int, int], tuple[int, int, int]]] = []
+    for name, place in at.places.items():
+        if name not in at.slices:
+            copies.append((place, _four(at.shapes[name]), (at.dst, first, channels)))
+        first += at.shapes[name][1]
+    at.core.concat(copies)
+    return Choice("in place" if not copies else "", f"{len(at.slices)} of {len(at.places)} are written here at once")
+
+
 def _copy(at: Context) -> None:
     at.core.copy(at.src, _four(at.shape), at.dst)
 
@@ -330,6 +387,7 @@ _STEPS: dict[str, Callable[[Context], Choice | None]] = {
     "add": _add,
     "avg_pool2d": _avg_pool2d,
     "batch_norm": _batch_norm,
+    "cat": _cat,
     "channels_last": _copy,
     "conv2d": _conv2d,
     "depthwise_block": _depthwise_block,

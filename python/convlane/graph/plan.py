@@ -190,7 +190,7 @@ class Plan:
             Step(
                 i,
                 " + ".join(_parts(node)),
-                self._graph.nodes[node.inputs["input"]].shape[1:],
+                self._graph.nodes[next(iter(node.inputs.values()))].shape[1:],
                 node.shape[1:],
                 choice.algorithm,
                 choice.why,
