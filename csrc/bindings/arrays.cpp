@@ -8,7 +8,7 @@ namespace {
 template <class T>
 py::array wrap(AlignedArray<T> memory, std::vector<py::ssize_t> shape, std::vector<py::ssize_t> strides) {
   T* data = memory.get();
-  py::capsule owner(data, [](void* p) { std::free(p); });
+  py::capsule owner(data, [](void* p) { free_block(p); });
   memory.release();
   return py::array(py::dtype::of<T>(), std::move(shape), std::move(strides), data, owner);
 }

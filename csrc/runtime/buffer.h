@@ -2,14 +2,9 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 #include <new>
 #include <stdexcept>
-
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
 
 namespace convlane {
 
@@ -31,35 +26,22 @@ inline std::int64_t checked_add(std::int64_t a, std::int64_t b) {
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 constexpr std::int64_t round_up(std::int64_t a, std::int64_t b) { return ceil_div(a, b) * b; }
 
+// At least `bytes` of uninitialised memory, aligned; throws std::bad_alloc. Large blocks that were freed not long ago
+// are used again, because faulting in fresh pages takes longer than most operations that write them.
+void* allocate_block(std::int64_t bytes);
+void free_block(void* memory);
+
 struct FreeAligned {
-  void operator()(void* memory) const { std::free(memory); }
+  void operator()(void* memory) const { free_block(memory); }
 };
 
 template <class T>
 using AlignedArray = std::unique_ptr<T[], FreeAligned>;
 
-// Asks for 2 MiB pages under large buffers, as NumPy does: faulting in 4 KiB pages one by one takes longer than
-// writing them (3.5 against 22 GB/s for a copy; 2026-11-20, Zen 5). Advice only, so failure is of no matter.
-inline void advise_huge_pages(void* memory, std::size_t bytes) {
-#ifdef __linux__
-  constexpr std::size_t kLarge = 1 << 22, kPage = 4096;
-  if (bytes < kLarge) return;
-  const std::size_t offset = (kPage - reinterpret_cast<std::uintptr_t>(memory) % kPage) % kPage;
-  madvise(static_cast<char*>(memory) + offset, bytes - offset, MADV_HUGEPAGE);
-#else
-  static_cast<void>(memory), static_cast<void>(bytes);
-#endif
-}
-
 // Uninitialised memory for `count` trivial elements; throws std::bad_alloc (Python's MemoryError).
 template <class T>
 AlignedArray<T> allocate_aligned(std::int64_t count) {
-  const std::int64_t bytes = checked_mul(count > 0 ? count : 1, static_cast<std::int64_t>(sizeof(T)));
-  const std::size_t rounded = static_cast<std::size_t>(checked_add(bytes, kAlignment) / kAlignment * kAlignment);
-  void* memory = std::aligned_alloc(kAlignment, rounded);
-  if (memory == nullptr) throw std::bad_alloc();
-  advise_huge_pages(memory, rounded);
-  return AlignedArray<T>(static_cast<T*>(memory));
+  return AlignedArray<T>(static_cast<T*>(allocate_block(checked_mul(count, static_cast<std::int64_t>(sizeof(T))))));
 }
 
 }  // namespace convlane
