@@ -7,14 +7,13 @@
 namespace convlane {
 namespace {
 
-// e^x within 1.5 ulp: Cephes' range reduction (ln 2 in two parts) and a degree-6 polynomial on [-ln2/2, ln2/2].
-// 2^n is applied in two halves, so that results reach infinity and the denormals instead of stopping short.
+// e^x within 1.5 ulp: Cephes' range reduction (ln 2 in two parts) and a degree-6 polynomial on [-ln2/2, ln2/2]. The
+// argument is clamped to where results are 0 or infinity; NaN passes.
 CONVLANE_INLINE Vec exp(Vec x) {
-  const Vec clamped = max(broadcast(-104.5f), min(broadcast(89.0f), x));  // NaN passes both
-  const IntVec n = round_to_int(mul(clamped, broadcast(1.44269504088896341f)));
-  const Vec nf = to_float(n);
-  Vec r = fma(nf, broadcast(-0.693359375f), clamped);
-  r = fma(nf, broadcast(2.12194440e-4f), r);
+  const Vec clamped = max(broadcast(-104.5f), min(broadcast(89.0f), x));
+  const Vec n = round(mul(clamped, broadcast(1.44269504088896341f)));
+  Vec r = fma(n, broadcast(-0.693359375f), clamped);
+  r = fma(n, broadcast(2.12194440e-4f), r);
   Vec p = broadcast(1.9875691500e-4f);
   p = fma(p, r, broadcast(1.3981999507e-3f));
   p = fma(p, r, broadcast(8.3334519073e-3f));
@@ -22,11 +21,7 @@ CONVLANE_INLINE Vec exp(Vec x) {
   p = fma(p, r, broadcast(1.6666665459e-1f));
   p = fma(p, r, broadcast(5.0000001201e-1f));
   p = add(fma(mul(p, r), r, r), broadcast(1.0f));
-  const IntVec half = shift_right<1>(n);
-  const IntVec bias = broadcast_int(127);
-  const Vec low = as_float(shift_left<23>(add(half, bias)));
-  const Vec high = as_float(shift_left<23>(add(sub(n, half), bias)));
-  return mul(mul(p, low), high);
+  return times_power_of_2(p, n);
 }
 
 // With z = e^-|x|, 1 / (1 + z) or z / (1 + z): no overflow, and results reach the denormals at the far end.
@@ -77,27 +72,42 @@ CONVLANE_INLINE void map(const float* src, float* dst, int64_t count, F f) {
   if (i < count) store(dst + i, f(load(src + i, static_cast<int>(count - i))), static_cast<int>(count - i));
 }
 
-// dst may be src.
-void activate(const float* src, float* dst, int64_t count, Activation activation, float slope) {
+// Calls use(f) with the activation as a function of a vector.
+template <class Use>
+CONVLANE_INLINE void with_activation(Activation activation, float slope, Use use) {
   const Vec slope_v = broadcast(slope);
   switch (activation) {
     case Activation::leaky_relu:
-      return map(src, dst, count, [=](Vec x) { return select(greater(x, zero()), x, mul(x, slope_v)); });
+      return use([=](Vec x) { return select(greater(x, zero()), x, mul(x, slope_v)); });
     case Activation::silu:
-      return map(src, dst, count, [](Vec x) { return mul(x, sigmoid(x)); });
+      return use([](Vec x) { return mul(x, sigmoid(x)); });
     case Activation::hardswish:
-      return map(src, dst, count, [](Vec x) { return hardswish(x); });
+      return use([](Vec x) { return hardswish(x); });
     case Activation::sigmoid:
-      return map(src, dst, count, [](Vec x) { return sigmoid(x); });
+      return use([](Vec x) { return sigmoid(x); });
     case Activation::tanh:
-      return map(src, dst, count, [](Vec x) { return tanh(x); });
+      return use([](Vec x) { return tanh(x); });
     case Activation::none:
     case Activation::relu:
     case Activation::relu6: {
       const Clamp clamp(activation);
-      return map(src, dst, count, [=](Vec x) { return clamp(x); });
+      return use([=](Vec x) { return clamp(x); });
     }
   }
+}
+
+// dst may be src.
+void activate(const float* src, float* dst, int64_t count, Activation activation, float slope) {
+  with_activation(activation, slope, [=](auto f) { map(src, dst, count, f); });
+}
+
+// In place, `rows` runs of `columns` floats: what a kernel has just stored and is too long an activation for its
+// registers. Out of line, as every tile shape would hold a copy.
+__attribute__((noinline)) void activate_rows(float* dst, int64_t rows, int64_t stride, int64_t columns,
+                                             const Epilogue& epilogue) {
+  with_activation(epilogue.activation, epilogue.slope, [=](auto f) {
+    for (int64_t i = 0; i < rows; ++i) map(dst + i * stride, dst + i * stride, columns, f);
+  });
 }
 
 }  // namespace

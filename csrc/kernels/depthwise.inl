@@ -16,18 +16,17 @@ namespace {
 // Divides the usual map widths 7, 14, 28, 56, 112; enough chains to cover the multiply-add's latency.
 constexpr int kDepthwisePixels = 7;
 
-// Finishes and stores one vector of one output pixel, counted from the band's first.
+// Adds the residual to one vector of one output pixel, counted from the band's first, and stores it. The longer
+// activations follow for several pixels at once.
 CONVLANE_INLINE void depthwise_store(const DepthwiseArgs& d, int64_t pixel, int64_t c, int lanes, Vec sum,
                                      Clamp clamp) {
-  float* to = d.dst + pixel * d.dst_stride + c;
   if (d.epilogue.residual != nullptr)
     sum = add(sum, load(d.epilogue.residual + pixel * d.epilogue.residual_stride + c, lanes));
-  sum = clamp(sum);
+  float* to = d.dst + pixel * d.dst_stride + c;
   if (lanes == kLanes)
-    store(to, sum);
+    store(to, clamp(sum));
   else
-    store(to, sum, lanes);
-  if (!is_clamp(d.epilogue.activation)) activate(to, to, lanes, d.epilogue.activation, d.epilogue.slope);
+    store(to, clamp(sum), lanes);
 }
 
 CONVLANE_INLINE Vec depthwise_bias(const DepthwiseArgs& d, int64_t c, int lanes) {
@@ -63,14 +62,15 @@ CONVLANE_INLINE void depthwise_run(const DepthwiseArgs& d, int64_t y, int64_t x,
     }
   }
   const int64_t pixel = y * d.out_width + x;
-  if (d.epilogue.residual == nullptr && is_clamp(d.epilogue.activation)) {
-    float* to = d.dst + pixel * d.dst_stride + c;
-    CONVLANE_UNROLL
-    for (int p = 0; p < Pixels; ++p, to += d.dst_stride) store(to, clamp(sum[p]));
-  } else {
-    CONVLANE_UNROLL
-    for (int p = 0; p < Pixels; ++p) depthwise_store(d, pixel + p, c, kLanes, sum[p], clamp);
+  float* dst = d.dst + pixel * d.dst_stride + c;
+  CONVLANE_UNROLL
+  for (int p = 0; p < Pixels; ++p) {
+    if (d.epilogue.residual == nullptr)
+      store(dst + p * d.dst_stride, clamp(sum[p]));
+    else
+      depthwise_store(d, pixel + p, c, kLanes, sum[p], clamp);
   }
+  if (!is_clamp(d.epilogue.activation)) activate_rows(dst, Pixels, d.dst_stride, kLanes, d.epilogue);
 }
 
 // Whole vectors of channels; returns where they end.
@@ -118,6 +118,8 @@ void depthwise_any(const DepthwiseArgs& d, int64_t begin) {
       }
       depthwise_store(d, pixel, c, lanes, sum, clamp);
     }
+    if (!is_clamp(d.epilogue.activation))
+      activate_rows(d.dst + pixel * d.dst_stride + begin, 1, 0, d.channels - begin, d.epilogue);
   }
 }
 

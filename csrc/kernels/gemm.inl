@@ -74,10 +74,7 @@ void gemm_tile(const GemmArgs& g, int64_t row, int64_t column, const float* weig
   }
   // The longer activations run over the tile while it is in the first-level cache: unrolled into every register of
   // every tile shape they would be most of the library.
-  if (!is_clamp(g.epilogue.activation))
-    for (int i = 0; i < Rows; ++i)
-      activate(dst + i * g.dst_stride, dst + i * g.dst_stride, full ? Vectors * kLanes : n, g.epilogue.activation,
-               g.epilogue.slope);
+  if (!is_clamp(g.epilogue.activation)) activate_rows(dst, Rows, g.dst_stride, full ? Vectors * kLanes : n, g.epilogue);
 }
 
 // Calls the tile compiled for exactly `rows`.

@@ -66,6 +66,8 @@ CONVLANE_INLINE Mask is_nan(Vec a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_
 CONVLANE_INLINE Mask either(Mask a, Mask b) { return static_cast<Mask>(a | b); }
 CONVLANE_INLINE Vec select(Mask m, Vec yes, Vec no) { return _mm512_mask_blend_ps(m, no, yes); }
 CONVLANE_INLINE IntVec select(Mask m, IntVec yes, IntVec no) { return _mm512_mask_blend_epi32(m, no, yes); }
+CONVLANE_INLINE Vec round(Vec a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+CONVLANE_INLINE Vec times_power_of_2(Vec a, Vec n) { return _mm512_scalef_ps(a, n); }
 CONVLANE_INLINE IntVec round_to_int(Vec a) { return _mm512_cvtps_epi32(a); }
 CONVLANE_INLINE Vec to_float(IntVec a) { return _mm512_cvtepi32_ps(a); }
 CONVLANE_INLINE IntVec add(IntVec a, IntVec b) { return _mm512_add_epi32(a, b); }
@@ -212,6 +214,18 @@ CONVLANE_INLINE Vec interleave_high(Vec a, Vec b) { return Vec{a[2], b[2], a[3],
 #endif
 
 CONVLANE_INLINE Vec zero() { return broadcast(0.0f); }
+
+#if !defined(CONVLANE_VEC_AVX512)
+CONVLANE_INLINE Vec round(Vec a) { return to_float(round_to_int(a)); }  // |a| < 2^22
+
+// a * 2^n for whole |n| <= 252, in two factors, so that results reach infinity and the denormals.
+CONVLANE_INLINE Vec times_power_of_2(Vec a, Vec n) {
+  const IntVec whole = round_to_int(n), half = shift_right<1>(whole), bias = broadcast_int(127);
+  const Vec low = as_float(shift_left<23>(add(half, bias)));
+  const Vec high = as_float(shift_left<23>(add(sub(whole, half), bias)));
+  return mul(mul(a, low), high);
+}
+#endif
 
 // Keeps a loaded value in a register. GCC otherwise folds the load into each of its uses, and a kernel that lives on
 // loading once and using often becomes bound by its loads.

@@ -121,10 +121,13 @@ void winograd_output_tile(const WinogradOutputArgs& a) {
           store(to, clamp(sum));
         else
           store(to, clamp(sum), lanes);
-        if (!is_clamp(a.epilogue.activation)) activate(to, to, lanes, a.epilogue.activation, a.epilogue.slope);
       }
     }
   }
+  if (is_clamp(a.epilogue.activation)) return;
+  for (int i = 0; i < M && i < a.rows; ++i)
+    activate_rows(a.dst + i * a.width * a.dst_stride, a.columns < M ? a.columns : M, a.dst_stride, a.channels,
+                  a.epilogue);
 }
 
 void winograd_input(const WinogradInputArgs& a) { a.m == 2 ? winograd_input_tile<2>(a) : winograd_input_tile<4>(a); }
