@@ -68,20 +68,6 @@ CONVLANE_INLINE Vec select(Mask m, Vec yes, Vec no) { return _mm512_mask_blend_p
 CONVLANE_INLINE IntVec select(Mask m, IntVec yes, IntVec no) { return _mm512_mask_blend_epi32(m, no, yes); }
 CONVLANE_INLINE Vec round(Vec a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 CONVLANE_INLINE Vec times_power_of_2(Vec a, Vec n) { return _mm512_scalef_ps(a, n); }
-CONVLANE_INLINE IntVec round_to_int(Vec a) { return _mm512_cvtps_epi32(a); }
-CONVLANE_INLINE Vec to_float(IntVec a) { return _mm512_cvtepi32_ps(a); }
-CONVLANE_INLINE IntVec add(IntVec a, IntVec b) { return _mm512_add_epi32(a, b); }
-CONVLANE_INLINE IntVec sub(IntVec a, IntVec b) { return _mm512_sub_epi32(a, b); }
-template <int Bits>
-CONVLANE_INLINE IntVec shift_left(IntVec a) {
-  return _mm512_slli_epi32(a, Bits);
-}
-template <int Bits>
-CONVLANE_INLINE IntVec shift_right(IntVec a) {
-  return _mm512_srai_epi32(a, Bits);
-}
-CONVLANE_INLINE Vec as_float(IntVec a) { return _mm512_castsi512_ps(a); }
-CONVLANE_INLINE IntVec as_int(Vec a) { return _mm512_castps_si512(a); }
 CONVLANE_INLINE Vec load_quads(const float* p, int64_t stride) {
   const Vec first = _mm512_zextps128_ps512(_mm_loadu_ps(p));
   const Vec two = _mm512_insertf32x4(first, _mm_loadu_ps(p + stride), 1);
