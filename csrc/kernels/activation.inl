@@ -7,7 +7,7 @@
 namespace convlane {
 namespace {
 
-// e^x within 1.5 ulp: Cephes' range reduction (ln 2 in two parts) and a degree-6 polynomial on [-ln2/2, ln2/2]. The
+// e^x: Cephes' range reduction (ln 2 in two parts) and a degree-6 polynomial on [-ln2/2, ln2/2]. The
 // argument is clamped to where results are 0 or infinity; NaN passes.
 CONVLANE_INLINE Vec exp(Vec x) {
   const Vec clamped = max(broadcast(-104.5f), min(broadcast(89.0f), x));

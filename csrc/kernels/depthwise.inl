@@ -13,7 +13,7 @@
 namespace convlane {
 namespace {
 
-// Divides the usual map widths 7, 14, 28, 56, 112; enough chains to cover the multiply-add's latency.
+// Divides the usual map widths 7, 14, 28, 56, 112; close to the 8 chains that cover the multiply-add's latency.
 constexpr int kDepthwisePixels = 7;
 
 // Adds the residual to one vector of one output pixel, counted from the band's first, and stores it. The longer

@@ -16,7 +16,7 @@
 namespace convlane {
 namespace {
 
-// Floats of V that leave room in a 1 MB second-level cache for the sums and for U in use (Zen 5, 2026-11-20).
+// Floats of V that leave room in a 1 MB second-level cache for the sums and for U in use: half of it. Not tuned.
 constexpr int64_t kBlockFloats = 128 * 1024;
 // U beyond this comes from memory, not from the cache, and should be read once only.
 constexpr int64_t kCachedWeightBytes = int64_t{16} << 20;

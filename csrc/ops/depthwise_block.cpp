@@ -11,7 +11,7 @@
 namespace convlane {
 namespace {
 
-// Floats of ring and band together: half of a 1 MB second-level cache (Zen 5, 2026-11-20).
+// Floats of ring and band together: half of a 1 MB second-level cache. Not tuned.
 constexpr int64_t kCacheFloats = 128 * 1024;
 
 struct Bands {

@@ -12,8 +12,8 @@
 
 namespace convlane {
 
-// Threads worth starting for `work` multiply-adds (or moved floats): starting a team costs 1-3 us with libgomp
-// (2026-11-20, Zen 5), which 64 Ki multiply-adds outweigh on any instruction set.
+// Threads worth starting for `work` multiply-adds (or moved floats). Starting a team takes microseconds; 64 Ki
+// multiply-adds for each thread are an estimate of what outweighs that, not a measurement.
 inline int threads_for(std::int64_t work) {
   constexpr std::int64_t kWorkPerThread = 1 << 16;
   return static_cast<int>(std::clamp<std::int64_t>(work / kWorkPerThread, 1, num_threads()));

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from convlane import _core
@@ -9,7 +10,7 @@ from convlane.functional._arguments import Array
 from convlane.nn.module import Module
 
 
-class PackingModule(Module):
+class PackingModule(Module, ABC):
     """A module that keeps a packed copy of its weight, made at the first run on arrays and for each new weight.
 
     The copy stands in one tuple beside the array it was made of, so that threads which share the module never see one
@@ -20,9 +21,9 @@ class PackingModule(Module):
     _packed: tuple[Array, _core.PackedWeight] | None = None
     _unsaved = frozenset({"_packed"})
 
+    @abstractmethod
     def pack(self, weight: Array) -> _core.PackedWeight:
         """Pack a weight for this layer."""
-        raise NotImplementedError
 
     def weight_for(self, input: Any) -> Array | _core.PackedWeight:
         """Return the packed weight for arrays; the weight itself for those who record or trace what is done to it."""
