@@ -15,7 +15,7 @@ import os as _os
 
 from convlane import _core, analysis, functional, graph, machine, models, nn
 from convlane.functional import explain, pack_conv2d, pack_linear
-from convlane.graph import Plan, compile
+from convlane.graph import Plan, compile, load_plan
 from convlane.runtime import get_num_threads, num_threads, set_num_threads, show_config
 
 __version__ = "0.1.0"
@@ -28,6 +28,7 @@ __all__ = [
     "functional",
     "get_num_threads",
     "graph",
+    "load_plan",
     "machine",
     "models",
     "nn",

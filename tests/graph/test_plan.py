@@ -32,6 +32,15 @@ def plan_of(name, winograd=True):
     return convlane.compile(network(name), (None, 3, 64, 64), winograd=winograd)
 
 
+def reloaded(plan, folder):
+    path = folder / "plan"
+    plan.save(path)
+    try:
+        return convlane.load_plan(path)
+    finally:
+        path.unlink()  # pytest keeps folders
+
+
 def pictures(count, size=64, seed=11):
     return np.random.default_rng(seed).standard_normal((count, 3, size, size), np.float32)
 
@@ -83,6 +92,16 @@ def test_arena_is_smaller_than_all_results(name):
     assert plan.multiply_adds == convlane.analysis.multiply_adds(network(name), (1, 3, 64, 64))
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_saved_networks_give_the_same_bits(name, tmp_path):
+    plan, x = plan_of(name), pictures(2)
+    other = reloaded(plan, tmp_path)
+    np.testing.assert_array_equal(other(x), plan(x))
+    assert repr(other) == repr(plan)
+    assert str(other.describe()) == str(plan.describe())
+    assert (other.arena_bytes, other.multiply_adds) == (plan.arena_bytes, plan.multiply_adds)
+
+
 def mixture(rng):
     """A network of every operation that a plan knows, most of them where they cannot be fused."""
     w = {
@@ -116,21 +135,26 @@ def mixture(rng):
     return forward
 
 
-def test_every_step(isa, threads, rng):
+def test_every_step(isa, threads, rng, tmp_path):
     function, x = mixture(rng), rng.standard_normal((2, 3, 13, 11), np.float32)
     plan = convlane.compile(function, (None, 3, 13, 11), winograd=False)
+    np.testing.assert_array_equal(reloaded(plan, tmp_path)(x), plan(x))
     assert_close(plan(x), function(x), terms=400)
     assert_close(convlane.compile(function, (None, 3, 13, 11))(x), function(x), terms=400, factor=10)
 
 
-def test_plans_follow_the_instruction_set(rng):
+def test_plans_follow_the_instruction_set(rng, tmp_path):
     function, x = mixture(rng), rng.standard_normal((1, 3, 13, 11), np.float32)
     plan = convlane.compile(function, x.shape)
+    saved = reloaded(plan, tmp_path)
     before = convlane._core.active_isa()
     try:
         for isa in convlane._core.supported_isas():
             convlane._core.set_active_isa(isa)
-            np.testing.assert_array_equal(plan(x), convlane.compile(function, x.shape)(x))
+            expected = convlane.compile(function, x.shape)(x)
+            np.testing.assert_array_equal(plan(x), expected)
+            np.testing.assert_array_equal(saved(x), expected)
+            np.testing.assert_array_equal(reloaded(plan, tmp_path)(x), expected)
     finally:
         convlane._core.set_active_isa(before)
 
@@ -152,8 +176,9 @@ def test_plans_follow_the_instruction_set(rng):
         lambda x: F.batch_norm(x, np.ones(3, np.float32), np.full(3, 2, np.float32)),
     ],
 )
-def test_inputs_in_any_layout(function, rng):
+def test_inputs_in_any_layout(function, rng, tmp_path):
     plan = convlane.compile(function, (None, 3, 4, 5))
+    saved = reloaded(plan, tmp_path)
     x = rng.standard_normal((2, 3, 4, 5), np.float32)
     spread = np.zeros((4, 3, 8, 5), np.float32)[::2, :, ::-2]
     spread[:] = x
@@ -162,6 +187,7 @@ def test_inputs_in_any_layout(function, rng):
         assert_close(plan(layout), expected, terms=60)
         assert plan(layout).shape == expected.shape
         assert type(plan(layout)) is np.ndarray
+        np.testing.assert_array_equal(saved(layout), plan(layout))
     assert_close(plan(x[0]), function(x)[0], terms=60)
     assert plan(x[:0]).shape == function(x[:0]).shape
     assert not np.shares_memory(plan(x), x)
@@ -175,9 +201,12 @@ def test_nan_reaches_the_output(rng):
     assert np.isnan(y[1]).all()
 
 
-def test_fixed_and_open_batch(rng):
+@pytest.mark.parametrize("saved", [False, True])
+def test_fixed_and_open_batch(rng, saved, tmp_path):
     x = rng.standard_normal((2, 3, 13, 11), np.float32)
     fixed, open_ = (convlane.compile(mixture(np.random.default_rng(5)), (n, 3, 13, 11)) for n in (2, None))
+    if saved:
+        fixed, open_ = reloaded(fixed, tmp_path), reloaded(open_, tmp_path)
     assert (fixed.input_shape, fixed.output_shape) == ((2, 3, 13, 11), (2, 7))
     assert (open_.input_shape, open_.output_shape) == ((None, 3, 13, 11), (None, 7))
     np.testing.assert_array_equal(fixed(x), open_(x))
@@ -274,7 +303,7 @@ def test_copies(twin, rng):
     assert str(other.describe()) == str(plan.describe())
 
 
-def test_deep_networks_can_be_pickled():
+def test_deep_networks_can_be_pickled_and_saved(tmp_path):
     def model(x):
         for _ in range(3000):
             x = F.tanh(x)
@@ -283,6 +312,7 @@ def test_deep_networks_can_be_pickled():
     plan = convlane.compile(model, (1, 1, 1, 1))
     x = np.ones((1, 1, 1, 1), np.float32)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(plan))(x), plan(x))
+    np.testing.assert_array_equal(reloaded(plan, tmp_path)(x), plan(x))
 
 
 def test_threads_share_a_plan():

@@ -76,3 +76,8 @@ def op(
 def rules(operation: Callable[..., Any]) -> Rules:
     """Return the rules of an operation of `convlane.functional`."""
     return _RULES[operation]
+
+
+def operations() -> dict[str, Callable[..., Any]]:
+    """Return all operations by their names, which are also those of nodes in a graph."""
+    return {operation.__name__: operation for operation in _RULES}

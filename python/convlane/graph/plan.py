@@ -18,7 +18,9 @@ from convlane.functional._arguments import Array, as_image, as_positive
 from convlane.functional._op import Shape
 from convlane.graph.lower import check_supported, lower, plan_arena, stage_input
 from convlane.graph.passes import optimize
+from convlane.graph.save import read_graph, write_graph
 from convlane.graph.trace import INPUT, Graph, Node, trace
+from convlane.safetensors_file import open_tensors
 
 
 def compile(model: Callable[[Any], Any], input_shape: Sequence[int | None], *, winograd: bool = True) -> Plan:
@@ -67,6 +69,47 @@ def compile(model: Callable[[Any], Any], input_shape: Sequence[int | None], *, w
     graph = optimize(trace(model, (1, *image)))  # type: ignore[arg-type]
     check_supported(graph)
     return Plan(stage_input(graph), batch, winograd=bool(winograd))
+
+
+def load_plan(path: str | os.PathLike[str]) -> Plan:
+    """Read a plan that `Plan.save` has written.
+
+    Nothing is executed that stands in the file, and everything is checked that `compile` would check, so a file of
+    unknown origin does no harm. Weights are packed for the CPU of the machine that reads it; the algorithms are those
+    that `compile` would choose there.
+
+    Raises
+    ------
+    OSError
+        The file cannot be opened or read.
+    ValueError
+        It is damaged, no plan, or one of another version's format; the message names it and tells what is wrong.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np, convlane
+    >>> from convlane import nn
+    >>> plan = convlane.compile(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()).eval(), (None, 3, 32, 32))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "network.plan")
+    ...     plan.save(path)
+    ...     again = convlane.load_plan(path)
+    >>> again
+    Plan((None, 3, 32, 32) to (None, 8, 30, 30), 1 step)
+    >>> image = np.ones((1, 3, 32, 32), np.float32)
+    >>> bool((again(image) == plan(image)).all())
+    True
+    """
+    with open_tensors(path) as file:
+        try:
+            graph, options = read_graph(file)
+            if options.keys() != {"batch", "winograd"} or type(options["winograd"]) is not bool:
+                raise ValueError("its options must be batch and winograd, which is true or false")
+            batch = None if options["batch"] is None else as_positive(options["batch"], "plan", "batch")
+            return Plan(stage_input(graph), batch, winograd=options["winograd"])
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{file.path}: no valid plan: {error}") from error
 
 
 class Plan:
@@ -141,6 +184,19 @@ class Plan:
         images, single = self._images(input)
         output = self._core_plan().run(images)
         return output[0] if single else output
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the plan to a file, from which `convlane.load_plan` makes it again.
+
+        The file holds the simplified network and its weights in the safetensors layout, and no code. It appears at
+        once: nobody sees it half written, and a file that stood there before stays until then.
+
+        Raises
+        ------
+        OSError
+            It cannot be written. Nothing is left behind then.
+        """
+        write_graph(path, self._graph, {"batch": self._batch, "winograd": self._winograd})
 
     def describe(self) -> Report:
         """Tell what the plan does, step by step; print the result to see it as a table."""

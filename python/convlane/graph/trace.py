@@ -130,7 +130,7 @@ class Symbol:
     def __convlane_op__(operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Symbol:
         known = rules(operation)
         shape = known.shape(*args, **kwargs)
-        bound = _signature(operation).bind(*args, **kwargs)
+        bound = signature_of(operation).bind(*args, **kwargs)
         bound.apply_defaults()
         name = operation.__name__
         inputs: dict[str, Symbol] = {}
@@ -212,7 +212,8 @@ for _name in (
 
 
 @cache
-def _signature(operation: Callable[..., Any]) -> inspect.Signature:
+def signature_of(operation: Callable[..., Any]) -> inspect.Signature:
+    """Return the arguments of an operation."""
     return inspect.signature(operation)
 
 

@@ -1,0 +1,180 @@
+"""Compiled networks in files: the optimised graph as JSON in the metadata of a safetensors file, its arrays as tensors.
+
+A saved graph holds nothing of the machine that it was saved on; whoever reads it lowers it again. What is read is held
+against the rules that compiling goes by, so a file can only describe what could have been compiled.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from convlane.functional._arguments import Array, as_int, as_positive
+from convlane.functional._op import Shape
+from convlane.graph.check import check_graph
+from convlane.graph.lower import check_supported
+from convlane.graph.trace import INPUT, Graph, Node, Value
+from convlane.safetensors_file import Path, TensorFile, shown, strict_json, write_tensors
+
+FORMAT = 1
+"""Number of the format; a change that makes older versions misread a file raises it."""
+
+
+def write_graph(path: Path, graph: Graph, options: Mapping[str, Any]) -> None:
+    """Write a graph, and options that stand beside it, to a file for `read_graph`."""
+    from convlane import __version__
+
+    tensors: dict[str, Any] = {}
+    number = {value: i for i, value in enumerate(graph.nodes)}
+    nodes = [
+        {"inputs": {name: number[source] for name, source in node.inputs.items()}, **_encode(node, str(i), tensors)}
+        for i, node in enumerate(graph.nodes.values())
+    ]
+    plan = {
+        "options": dict(options),
+        "nodes": nodes,
+        "output": number[graph.output],
+        "output_shape": graph.output_shape,
+    }
+    text = json.dumps(plan, allow_nan=False, separators=(",", ":"))
+    _decode(text, dict.fromkeys(tensors, "F32"), tensors.__getitem__)  # what cannot be read is not written
+    metadata = {
+        "format": "convlane plan",
+        "format_version": str(FORMAT),
+        "convlane_version": __version__,
+        "plan": text,
+    }
+    write_tensors(path, tensors, metadata)
+
+
+def read_graph(file: TensorFile) -> tuple[Graph, dict[str, Any]]:
+    """Return graph and options of a file; TypeError or ValueError tells why it holds none that could be compiled."""
+
+    def read(name: str) -> Array:
+        array: Array = file.read(name)
+        array.flags.writeable = False
+        return array
+
+    metadata = file.metadata
+    if metadata.get("format") != "convlane plan":
+        raise ValueError("its metadata do not say that it is one")
+    version, writer = shown(metadata.get("format_version")), shown(metadata.get("convlane_version"))
+    if version != repr(str(FORMAT)):
+        raise ValueError(f"it has the format {version} of convlane {writer}, but this convlane reads {FORMAT}")
+    return _decode(metadata.get("plan", "null"), {name: info.type for name, info in file.tensors.items()}, read)
+
+
+def _encode(node: Node, name: str, tensors: dict[str, Any]) -> dict[str, Any]:
+    """Return a node as JSON holds it, but for its inputs; arrays go to `tensors` under names that begin so."""
+
+    def plain(value: Any, name: str) -> Any:
+        if isinstance(value, np.ndarray) and value.ndim > 0:
+            tensors[name] = value
+            return {"tensor": name}
+        if isinstance(value, (tuple, list)):
+            if value and isinstance(value[0], Node):
+                return {"parts": [_encode(part, f"{name}.{i}", tensors) for i, part in enumerate(value)]}
+            return [plain(item, name) for item in value]
+        if isinstance(value, (np.generic, np.ndarray)):
+            return value.item()
+        return value if value is None or isinstance(value, (bool, str, float)) else operator.index(value)
+
+    given = {key: value for key, value in node.attributes.items() if key not in node.inputs}
+    attributes = {key: plain(value, f"{name}.{key}") for key, value in given.items()}
+    return {"op": node.op, "attributes": attributes, "shape": node.shape, "fused": node.fused}
+
+
+def _decode(text: str, types: Mapping[str, str], read: Callable[[str], Array]) -> tuple[Graph, dict[str, Any]]:
+    """Return graph and options of the plan's JSON, given the types of all tensors and who reads them."""
+    plan = strict_json(text)
+    _check_fields(plan, {"options": dict, "nodes": list, "output": int, "output_shape": list}, "the plan")
+    reader = _Reader(types, read)
+    nodes = {value: reader.node(record, value) for value, record in enumerate(plan["nodes"])}
+    if plan["output"] not in nodes:
+        raise ValueError(f"its output is the value {plan['output']}, which it does not have")
+    graph = check_graph(Graph(nodes, plan["output"], _shape(plan["output_shape"], "the output")))
+    check_supported(graph)
+    reader.check_all_read()
+    return graph, plan["options"]
+
+
+class _Reader:
+    """Makes nodes of JSON and tensors; each tensor serves once, so nodes take no more memory than their file."""
+
+    def __init__(self, types: Mapping[str, str], read: Callable[[str], Array]) -> None:
+        self._types, self._read, self._unread = types, read, set(types)
+
+    def node(self, record: Any, value: Value) -> Node:
+        what = f"node {value}"
+        _check_fields(record, {**_FIELDS, "inputs": dict}, what)
+        node = self._node(record, what)
+        if value == INPUT:
+            if node.op != "input" or node.attributes or len(node.shape) != 4 or node.shape[0] != 1:
+                raise ValueError("node 0 must be the input, with the shape of one image")
+            return node
+        inputs = record["inputs"]
+        if not inputs or not all(type(source) is int for source in inputs.values()):
+            raise ValueError(f"{what} has the inputs {shown(inputs)}; they must be values under names")
+        return Node(node.op, inputs, node.attributes, node.shape, fused=node.fused)
+
+    def check_all_read(self) -> None:
+        if self._unread:
+            raise ValueError(f"no node has the tensor {shown(min(self._unread))}")
+
+    def _node(self, record: Any, what: str) -> Node:
+        fused = record["fused"]
+        if not all(isinstance(name, str) for name in fused):
+            raise ValueError(f"{what}: fused must be names, got {shown(fused)}")
+        attributes = {key: self._attribute(value, f"{what}: {key}") for key, value in record["attributes"].items()}
+        return Node(record["op"], {}, attributes, _shape(record["shape"], what), fused=tuple(fused))
+
+    def _attribute(self, value: Any, what: str) -> Any:
+        if not isinstance(value, dict):
+            return tuple(_scalar(item, what) for item in value) if isinstance(value, list) else _scalar(value, what)
+        if value.keys() == {"tensor"}:
+            return self._tensor(value["tensor"], what)
+        if value.keys() == {"parts"} and isinstance(value["parts"], list):
+            for part in value["parts"]:
+                _check_fields(part, _FIELDS, what)
+                if any(isinstance(nested, dict) and "parts" in nested for nested in part["attributes"].values()):
+                    raise ValueError(f"{what}: parts cannot have parts")
+            return tuple(self._node(part, what) for part in value["parts"])
+        raise ValueError(f"{what} must be a number, text, null, a list of these, a tensor or parts, got {shown(value)}")
+
+    def _tensor(self, name: Any, what: str) -> Any:
+        if not isinstance(name, str) or name not in self._unread:
+            known = isinstance(name, str) and name in self._types
+            raise ValueError(f"{what} is the tensor {shown(name)}, which {'served already' if known else 'is missing'}")
+        if self._types[name] != "F32":
+            raise ValueError(f"{what} must be float32 (F32), got {self._types[name]}")
+        self._unread.remove(name)
+        return self._read(name)
+
+
+_FIELDS = {"op": str, "attributes": dict, "shape": list, "fused": list}
+
+
+def _check_fields(record: Any, fields: Mapping[str, type], what: str) -> None:
+    if not isinstance(record, dict):
+        raise ValueError(f"{what} must be an object with {', '.join(fields)}, got {shown(record)}")
+    if wrong := sorted(record.keys() ^ fields.keys()):
+        raise ValueError(f"{what}: {shown(wrong[0])} is {'missing' if wrong[0] in fields else 'unknown'}")
+    for name, kind in fields.items():
+        if type(record[name]) is not kind:
+            raise ValueError(f"{what}: {name} is of the wrong type: {shown(record[name])}")
+
+
+def _scalar(value: Any, what: str) -> Any:
+    if isinstance(value, int):
+        return value if isinstance(value, bool) else as_int(value, "plan", what)
+    if value is None or isinstance(value, (float, str)):
+        return value
+    raise ValueError(f"{what} must not be or hold {shown(value)}")
+
+
+def _shape(sizes: list[Any], what: str) -> Shape:
+    return tuple(as_positive(size, what, "shape") for size in sizes)

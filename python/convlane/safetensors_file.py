@@ -1,0 +1,280 @@
+"""Tensors with names in one file, in the safetensors layout; reading one executes nothing and trusts nothing.
+
+A file is the length of its header (8 bytes, little-endian), the header (JSON: for each tensor its type, shape and place
+in the data, and text under ``__metadata__``), and the data: all tensors one after the other, C-contiguous and
+little-endian, without gaps. `open_tensors` checks the whole header against the file's size before any memory is taken,
+so a tensor never takes more of it than the file has bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import reprlib
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, BinaryIO, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+Path = str | os.PathLike[str]
+
+_TYPES = {
+    "BOOL": np.dtype("?"),
+    **{f"I{bits}": np.dtype(f"<i{bits // 8}") for bits in (8, 16, 32, 64)},
+    **{f"U{bits}": np.dtype(f"<u{bits // 8}") for bits in (8, 16, 32, 64)},
+    **{f"F{bits}": np.dtype(f"<f{bits // 8}") for bits in (16, 32, 64)},
+    "BF16": np.dtype("<u2"),  # the upper half of a float32
+}
+_NAMES = {dtype: name for name, dtype in _TYPES.items() if name != "BF16"}
+_METADATA = "__metadata__"
+_LENGTH = 8  # bytes that tell the header's length
+_MOST_HEADER = 100_000_000  # bytes, as in the reference implementation
+_MOST_DIMENSIONS = 32  # NumPy 1's limit
+_ALIGNMENT = 64  # of the data within the file
+
+
+def open_tensors(path: Path) -> TensorFile:
+    """Open a safetensors file and check its header.
+
+    Raises
+    ------
+    OSError
+        The file cannot be opened or read.
+    ValueError
+        It is damaged or no such file; the message names it and tells what is wrong.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> from convlane.safetensors_file import open_tensors, write_tensors
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "example.safetensors")
+    ...     write_tensors(path, {"bias": np.ones(2, np.float32)}, {"origin": "an example"})
+    ...     with open_tensors(path) as file:
+    ...         print(file.metadata, file.tensors["bias"].shape, file.read("bias"))
+    {'origin': 'an example'} (2,) [1. 1.]
+    """
+    path = os.fspath(path)
+    stream = open(path, "rb")  # noqa: SIM115 - the result closes it
+    try:
+        return TensorFile(path, stream)
+    except BaseException:
+        stream.close()
+        raise
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file. Nobody ever sees it half written, and what stood there before is replaced at once.
+
+    Parameters
+    ----------
+    path
+        Where to; a symbolic link is followed.
+    tensors
+        Names to arrays, or to anything else with ``shape``, ``dtype`` and ``__array__``: arrays are asked for one at a
+        time, so those that have to be made never stand in memory together.
+    metadata
+        Text under names.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written. Nothing is left behind then.
+    TypeError
+        A type that the format does not have.
+    ValueError
+        A tensor that is called ``__metadata__``.
+    """
+    infos, begin = {}, 0
+    order = sorted(tensors, key=lambda name: -tensors[name].dtype.itemsize)  # so each starts at a multiple of its size
+    for name in order:
+        dtype, shape = tensors[name].dtype.newbyteorder("<"), tensors[name].shape
+        if name == _METADATA:
+            raise ValueError(f"a tensor cannot have the name {name!r}")
+        if dtype not in _NAMES:
+            raise TypeError(f"tensor {name!r} has the type {dtype}, which the safetensors format does not have")
+        end = begin + math.prod(shape) * dtype.itemsize
+        infos[name] = {"dtype": _NAMES[dtype], "shape": [int(size) for size in shape], "data_offsets": [begin, end]}
+        begin = end
+    header = json.dumps(({_METADATA: dict(metadata)} if metadata else {}) | infos, separators=(",", ":")).encode()
+    header += b" " * (-(_LENGTH + len(header)) % _ALIGNMENT)
+    # In the same folder, because only within one file system is the replacement a single step.
+    path = os.path.realpath(path)
+    temporary = f"{path}.{secrets.token_hex(8)}.tmp"
+    try:
+        with open(temporary, "xb") as stream:
+            stream.write(len(header).to_bytes(_LENGTH, "little") + header)
+            for name in order:
+                array = np.asarray(tensors[name])
+                stream.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+        raise
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What the header says of a tensor."""
+
+    type: str
+    """The format's name of it, for example ``F32``."""
+    shape: tuple[int, ...]
+    begin: int
+    """Of its bytes, from the start of the file."""
+    nbytes: int
+
+
+class TensorFile:
+    """An open safetensors file with a checked header. Close it, or use it in a ``with`` statement."""
+
+    path: str
+    metadata: dict[str, str]
+    tensors: dict[str, TensorInfo]
+
+    def __init__(self, path: str, stream: BinaryIO) -> None:
+        self.path, self._stream = path, stream
+        size = os.fstat(stream.fileno()).st_size
+        if size < _LENGTH:
+            self._refuse(f"it has {size} bytes, fewer than the {_LENGTH} that tell the length of its header")
+        length = int.from_bytes(self._bytes(_LENGTH), "little")
+        if length > min(_MOST_HEADER, size - _LENGTH):
+            self._refuse(
+                f"its header would take {length} bytes of a file of {size}; at most {_MOST_HEADER} are allowed"
+            )
+        try:
+            header = strict_json(self._bytes(length).decode())
+        except ValueError as error:
+            self._refuse(f"its header is no JSON: {error}")
+        if not isinstance(header, dict):
+            self._refuse("its header is no JSON object")
+        self.metadata = self._checked_metadata(header.pop(_METADATA, None))
+        begin = _LENGTH + length
+        self.tensors = {name: self._checked_info(name, info, begin) for name, info in header.items()}
+        self._check_places(begin, size)
+
+    def read(self, name: str) -> NDArray[Any]:
+        """Return a tensor as a new array; bfloat16 becomes float32, which has all its values.
+
+        Raises
+        ------
+        KeyError
+            There is no tensor of that name.
+        OSError, ValueError
+            The file has become unreadable or shorter meanwhile.
+        """
+        info = self.tensors[name]
+        array: NDArray[Any] = np.empty(info.shape, _TYPES[info.type])
+        self._stream.seek(info.begin)
+        if self._stream.readinto(array.reshape(-1).view(np.uint8)) != info.nbytes:  # type: ignore[attr-defined]
+            self._refuse("it was changed while it was read")
+        if info.type == "BOOL":
+            array = array.view(np.uint8) != 0  # any byte may stand in the file
+        if info.type == "BF16":
+            array = (array.astype(np.uint32) << 16).view(np.float32)
+        return array
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+    def __enter__(self) -> TensorFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _bytes(self, count: int) -> bytes:
+        got = self._stream.read(count)
+        if len(got) != count:
+            self._refuse("it was changed while it was read")
+        return got
+
+    def _checked_metadata(self, metadata: Any) -> dict[str, str]:
+        if metadata is None:
+            return {}
+        if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+            self._refuse("its __metadata__ must be text under names")
+        return metadata
+
+    def _checked_info(self, name: str, info: Any, data: int) -> TensorInfo:
+        what = f"tensor {shown(name)}"
+        if not isinstance(info, dict) or info.keys() != {"dtype", "shape", "data_offsets"}:
+            self._refuse(f"{what} must have dtype, shape and data_offsets, and nothing else")
+        dtype, shape, offsets = info["dtype"], info["shape"], info["data_offsets"]
+        if not isinstance(dtype, str) or dtype not in _TYPES:
+            self._refuse(f"{what} has the type {shown(dtype)}; known are {', '.join(sorted(_TYPES))}")
+        if not _are_sizes(shape) or len(shape) > _MOST_DIMENSIONS:
+            self._refuse(
+                f"{what} has the shape {shown(shape)}; it must be up to {_MOST_DIMENSIONS} sizes, none negative"
+            )
+        if not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+            self._refuse(f"{what} has the data_offsets {shown(offsets)}; they must be where it begins and ends")
+        size = _TYPES[dtype].itemsize
+        if math.prod(max(side, 1) for side in shape) * size > 2**63 - 1:
+            self._refuse(f"{what} has the shape {shown(shape)}, whose product overflows")
+        begin, end = offsets
+        if end - begin != math.prod(shape) * size:
+            self._refuse(f"{what} of shape {shown(shape)} and type {dtype} cannot have {end - begin} bytes")
+        return TensorInfo(dtype, tuple(shape), data + begin, end - begin)
+
+    def _check_places(self, begin: int, size: int) -> None:
+        """Refuse tensors that overlap, and bytes that belong to none."""
+        for name, info in sorted(self.tensors.items(), key=lambda item: (item[1].begin, item[1].nbytes)):
+            if info.begin != begin:
+                how = "overlaps the one before it" if info.begin < begin else "leaves a gap before it"
+                self._refuse(f"tensor {shown(name)} {how}")
+            begin += info.nbytes
+        if begin != size:
+            self._refuse(f"its header describes {begin} bytes, but it has {size}")
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise ValueError(f"{self.path}: no valid safetensors file: {what}")
+
+
+def strict_json(text: str) -> Any:
+    """Parse JSON from outside: ValueError for a key that comes twice, NaN, infinities, and too many brackets."""
+    try:
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("too many nested brackets") from None
+
+
+def shown(value: Any) -> str:
+    """Return a value from outside as text for a message, cut where it is long."""
+    return reprlib.repr(value)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"the key {shown(key)} comes twice")
+        result[key] = value
+    return result
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is too large")
+    return number
+
+
+def _are_sizes(value: Any) -> bool:
+    return isinstance(value, list) and all(type(size) is int and 0 <= size < 2**63 for size in value)
