@@ -147,7 +147,7 @@ void run_pool2d(const Pool2dDesc& d, const ImageView& image, float* dst, int64_t
               part.taps *= part.rows;  // a window as wide as the image is one long row
               part.rows = 1;
             }
-            if (part.pixel_step == part.dst_step && part.channels == c && indices == nullptr) {
+            if (part.pixel_step == c && part.dst_step == c && part.channels == c && indices == nullptr) {
               part.channels *= pixels;  // at stride 1 neighbouring windows are neighbouring channels
               part.pixels = 1;
             }

@@ -478,3 +478,14 @@ def test_concatenation_costs_nothing_where_all_branches_write_in_place():
     model = nn.Concat(nn.Conv2d(3, 8, 3, padding=1), nn.MaxPool2d(3, 1, 1)).eval()
     *_, last = convlane.compile(model, (None, 3, 8, 8)).describe().steps
     assert (last.op, last.algorithm) == ("cat", "in place")
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_pooling_into_a_part_of_the_channels(rng, isa, threads, stride):
+    """Also where the windows are as far apart as the pixels of the whole."""
+
+    def network(x):
+        return F.cat([F.max_pool2d(x, 3, stride, 1), F.avg_pool2d(x, 3, stride, 1)])
+
+    x = rng.standard_normal((2, 5, 9, 11), dtype=np.float32)
+    np.testing.assert_array_equal(convlane.compile(network, (None, 5, 9, 11))(x), network(x))
