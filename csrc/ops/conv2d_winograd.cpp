@@ -35,6 +35,10 @@ Tiling tiling(const Conv2dDesc& d, int m) {
   return {m, (m + 2) * (m + 2), across, down, d.n * across * down};
 }
 
+// Floats between the rows of V: a cache line more than the channels, since rows a power of two apart would share a few
+// sets of the first-level cache.
+int64_t v_row(const Conv2dDesc& d) { return round_up(d.c, 16) + 16; }
+
 struct Position {
   int64_t image, y, x;  // of the tile's first output pixel
 };
@@ -80,11 +84,11 @@ void run_panel(const Conv2dDesc& d, const Conv2dArgs& args, const Tiling& t, con
   g.taps = 1;
   g.depth = d.c;
   g.dst_stride = nr;
-  for (int64_t i = 0; i < b.count; ++i) b.rows[i] = b.transformed + i * d.c;
+  for (int64_t i = 0; i < b.count; ++i) b.rows[i] = b.transformed + i * v_row(d);
   for (int64_t xi = 0; xi < t.points; ++xi) {
-    g.row_offset = xi * b.count * d.c;
+    g.row_offset = xi * b.count * v_row(d);
     g.weight = weight + xi * d.c * width;
-    g.dst = b.sums + xi * b.count * nr;
+    g.dst = b.sums + xi * (b.count * nr + 16);
     kernels.gemm(g);
   }
   for (int64_t i = 0; i < b.count; ++i) {
@@ -93,7 +97,7 @@ void run_panel(const Conv2dDesc& d, const Conv2dArgs& args, const Tiling& t, con
     WinogradOutputArgs out{};
     out.m = t.m;
     out.src = b.sums + i * nr;
-    out.src_stride = b.count * nr;
+    out.src_stride = b.count * nr + 16;
     out.channels = columns;
     out.dst = args.dst + pixel * args.dst_stride + first_channel;
     out.dst_stride = args.dst_stride;
@@ -127,7 +131,7 @@ void run_winograd(const Conv2dDesc& d, const Conv2dArgs& args) {
   const bool streamed = args.weight->bytes() > kCachedWeightBytes || ceil_div(t.count, fit) < threads;
   const int64_t blocks = ceil_div(t.count, streamed ? kStreamedTiles : fit);
   const int64_t block = ceil_div(t.count, blocks);  // tiles of the largest block
-  const int64_t block_v = t.points * block * d.c, block_sums = t.points * block * kernels.nr;
+  const int64_t block_v = t.points * block * v_row(d), block_sums = t.points * (block * kernels.nr + 16);
 
   const auto zeros = allocate_aligned<float>(d.c);
   std::memset(zeros.get(), 0, sizeof(float) * d.c);
@@ -139,7 +143,7 @@ void run_winograd(const Conv2dDesc& d, const Conv2dArgs& args) {
     return Block{first, count, v, rows.get() + thread * block, sums.get() + thread * block_sums};
   };
   const auto transform = [&](const Block& b, float* v, int64_t i) {
-    transform_input(d, args, t, zeros.get(), b.first + i, v + i * d.c, b.count * d.c);
+    transform_input(d, args, t, zeros.get(), b.first + i, v + i * v_row(d), b.count * v_row(d));
   };
 
   if (!streamed) {
