@@ -13,7 +13,8 @@ import math
 import os
 import reprlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, BinaryIO, NoReturn
@@ -104,15 +105,22 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str,
         begin = end
     header = json.dumps(({_METADATA: dict(metadata)} if metadata else {}) | infos, separators=(",", ":")).encode()
     header += b" " * (-(_LENGTH + len(header)) % _ALIGNMENT)
+    with whole_file(path) as stream:
+        stream.write(len(header).to_bytes(_LENGTH, "little") + header)
+        for name in order:
+            array = np.asarray(tensors[name])
+            stream.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Write a file that takes its place when the ``with`` block is over; if that fails, nothing has happened."""
     # In the same folder, because only within one file system is the replacement a single step.
     path = os.path.realpath(path)
     temporary = f"{path}.{secrets.token_hex(8)}.tmp"
     try:
         with open(temporary, "xb") as stream:
-            stream.write(len(header).to_bytes(_LENGTH, "little") + header)
-            for name in order:
-                array = np.asarray(tensors[name])
-                stream.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
