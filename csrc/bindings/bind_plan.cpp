@@ -50,6 +50,15 @@ void bind_plan(py::module_& m) {
       },
       py::arg("input"), py::arg("weight"), py::arg("stride"), py::arg("padding"), py::arg("dilation"),
       py::arg("groups"), py::arg("winograd"));
+  m.def(
+      "conv2d_candidates",
+      [](const Shape4& input, const Shape4& weight, const Pair& stride, const Sides& padding, const Pair& dilation,
+         int64_t groups, bool winograd) {
+        return conv2d_candidates(describe_conv2d(input, weight, window_of(stride, padding, dilation), groups),
+                                 winograd);
+      },
+      py::arg("input"), py::arg("weight"), py::arg("stride"), py::arg("padding"), py::arg("dilation"),
+      py::arg("groups"), py::arg("winograd"));
 
   const auto activation = [](const std::string& name, float slope) {
     return PlanActivation{activation_from_name(name), slope};

@@ -98,6 +98,9 @@ std::vector<std::pair<std::string, std::string>> explain_conv2d(const Conv2dDesc
 // cost model; Winograd's only where `winograd` allows their rounding.
 std::string cheapest_conv2d(const Conv2dDesc& desc, bool winograd);
 
+// The algorithms worth timing for `desc`: the cheapest first, then the others that may be faster.
+std::vector<std::string> conv2d_candidates(const Conv2dDesc& desc, bool winograd);
+
 void run_conv2d(const Conv2dDesc& desc, const Conv2dArgs& args, const std::string& algorithm);
 
 // The algorithms, each in its own file.

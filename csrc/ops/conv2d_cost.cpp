@@ -49,4 +49,18 @@ std::string cheapest_conv2d(const Conv2dDesc& desc, bool winograd) {
   return two <= direct ? "winograd2" : usual;
 }
 
+std::vector<std::string> conv2d_candidates(const Conv2dDesc& desc, bool winograd) {
+  std::vector<std::string> names{cheapest_conv2d(desc, winograd)};
+  if (names[0] == "pointwise" || names[0] == "depthwise") return names;
+  const auto add = [&](const char* name, bool possible) {
+    if (possible && names[0] != name) names.emplace_back(name);
+  };
+  // Not im2col: it writes what direct points at, and was faster on no layer of four networks (Zen 5, 2026-11-21).
+  add("direct", true);
+  add("stem", refuse_stem(desc).empty());
+  add("winograd4", winograd && refuse_winograd(desc).empty());
+  add("winograd2", winograd && refuse_winograd(desc).empty());
+  return names;
+}
+
 }  // namespace convlane

@@ -123,6 +123,9 @@ def im2col_shape(
 def cheapest_conv2d(
     input: _Shape4, weight: _Shape4, stride: _Pair, padding: _Sides, dilation: _Pair, groups: int, winograd: bool
 ) -> str: ...
+def conv2d_candidates(
+    input: _Shape4, weight: _Shape4, stride: _Pair, padding: _Sides, dilation: _Pair, groups: int, winograd: bool
+) -> list[str]: ...
 
 _Part: TypeAlias = tuple[PackedWeight, _Array | None, str, float]  # weight, bias, activation, slope
 _Target: TypeAlias = int | tuple[int, int, int]  # a place; or with the first channel, and the channels of the whole

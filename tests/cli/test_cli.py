@@ -75,14 +75,26 @@ def test_bench(capsys):
     assert "% of FMA peak" in capsys.readouterr().out
 
 
-def test_bench_compiled(capsys, monkeypatch):
+def test_bench_compiled(capsys, monkeypatch, tmp_path):
     compiled = []
-    monkeypatch.setattr(_common, "compile", lambda *args: compiled.append(args) or convlane.compile(*args))
-    for arguments in ([], ["--compiled"]):
+
+    def compile(*args, **options):
+        compiled.append((*args[1:], options))
+        return convlane.compile(*args, **options)
+
+    monkeypatch.setattr(_common, "compile", compile)
+    file = str(tmp_path / "choices.json")
+    for arguments in ([], ["--compiled"], ["--autotune"], ["--compiled", "--autotune", file]):
         assert main([*FAST, *arguments, "--json"]) == 0
-        assert json.loads(capsys.readouterr().out)["compiled"] is bool(arguments)
-    ((_, shape),) = compiled
-    assert shape == (1, 3, 32, 32)
+        data = json.loads(capsys.readouterr().out)
+        assert data["compiled"] is bool(arguments)
+        assert data["autotuned"] is ("--autotune" in arguments)
+    assert compiled == [((1, 3, 32, 32), {"autotune": keep}) for keep in (False, True, file)]
+    (tmp_path / "choices.json").write_text("damaged")
+    assert main([*FAST, "--autotune", file]) == 1
+    assert file in capsys.readouterr().err
+    assert main([*FAST, "--autotune", str(tmp_path / "missing" / "choices.json")]) == 1
+    assert "there is no folder" in capsys.readouterr().err
 
 
 def test_bench_of_impossible_shapes(capsys):

@@ -191,6 +191,10 @@ def stride_of_expand(plan, tensors):
     part["shape"] = [1, 8, 3, 2]
 
 
+def measured(seconds, chosen):
+    return {"chosen": chosen, "expected": "stem", "seconds": {"stem": seconds}}
+
+
 CHANGES = {
     "empty plan": (lambda plan, tensors: plan.clear(), "the plan: 'nodes' is missing"),
     "more in the plan": (set_in(None, "more", 1), "the plan: 'more' is unknown"),
@@ -275,6 +279,10 @@ CHANGES = {
     "first part with a stride": (stride_of_expand, "depthwise_block: its parts cannot be joined|result has the shape"),
     "block without input": (set_in("depthwise_block", "inputs", {"residual": 1}), "it must have parts, an input"),
     "fused numbers": (set_in("conv2d", "fused", [1]), "fused must be names"),
+    "measured numbers": (set_in("conv2d", "measured", [1]), "node 1: measured is of the wrong type"),
+    "measured without times": (set_in("conv2d", "measured", {"chosen": "stem"}), "measured: 'expected' is missing"),
+    "measured something else": (set_in("conv2d", "measured", measured(1.0, "direct")), "have the times of what was"),
+    "measured no time": (set_in("conv2d", "measured", measured("1.0", "stem")), "have the times of what was"),
     "no options": (set_in(None, "options", {}), "its options must be batch and winograd"),
     "batch of text": (set_in(None, "options", "batch", "1"), "batch must be an integer, got '1'"),
     "empty batch": (set_in(None, "options", "batch", 0), "batch must be at least 1"),
@@ -321,7 +329,8 @@ def test_operations_that_plans_cannot_do_are_named(tmp_path, path):
         shape = plan["output_shape"]
         for op, attributes in (("softmax", {"dim": 0}), ("dropout", {"p": 0.5, "training": True, "rng": None})):
             inputs = {"input": len(plan["nodes"]) - 1}
-            plan["nodes"].append({"op": op, "inputs": inputs, "attributes": attributes, "shape": shape, "fused": []})
+            node = {"op": op, "inputs": inputs, "attributes": attributes, "shape": shape, "fused": [], "measured": {}}
+            plan["nodes"].append(node)
         plan["output"] = len(plan["nodes"]) - 1
 
     change(path, add_nodes)

@@ -97,12 +97,19 @@ class Timing:
 
 
 def time_network(
-    model: Callable[[Any], Any], image: Array, repeat: int, warmup: int, label: str, *, compiled: bool = False
+    model: Callable[[Any], Any],
+    image: Array,
+    repeat: int,
+    warmup: int,
+    label: str,
+    *,
+    compiled: bool = False,
+    autotune: bool | str = False,
 ) -> Timing:
     """Call a network, or a plan of it, `warmup` times for nothing, then `repeat` times with the clock running."""
     cost = multiply_adds(model, image.shape)
     if compiled:
-        model = compile(model, image.shape)
+        model = compile(model, image.shape, autotune=autotune)
     seconds = []
     for run in progress(range(warmup + repeat), label):
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Time a network on random input, eagerly as it stands after models.create, or compiled."""
+"""Time a network on random input: eagerly, as it stands after models.create, or compiled, or compiled and tuned."""
 
 from __future__ import annotations
 
@@ -21,6 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeat", type=positive, default=20, help="timed calls (default 20)")
     parser.add_argument("--warmup", type=positive, default=3, help="calls before those (default 3)")
     parser.add_argument("--compiled", action="store_true", help="time the network's compiled plan")
+    parser.add_argument(
+        "--autotune",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="FILE",
+        help="time a plan whose algorithms were timed first; FILE keeps those times",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -28,17 +36,21 @@ def run(args: argparse.Namespace) -> None:
     """Run the command."""
     model = models.create(args.model)
     shape = args.batch, 3, args.size, args.size
+    compiled = args.compiled or args.autotune is not False
     try:
         image = np.random.default_rng(0).standard_normal(shape, np.float32)
         with runtime.num_threads(args.threads):
-            timing = time_network(model, image, args.repeat, args.warmup, args.model, compiled=args.compiled)
+            timing = time_network(
+                model, image, args.repeat, args.warmup, args.model, compiled=compiled, autotune=args.autotune
+            )
     except (OverflowError, ValueError) as error:
-        raise CommandError(f"{args.model} cannot take an input of shape {shape}: {error}") from None
+        raise CommandError(f"{args.model} with an input of shape {shape}: {error}") from None
     result = {
         "model": args.model,
         "batch": args.batch,
         "size": args.size,
-        "compiled": args.compiled,
+        "compiled": compiled,
+        "autotuned": args.autotune is not False,
         "best ms": round(timing.best_ms, 3),
         "median ms": round(timing.median_ms, 3),
         "p90 ms": round(timing.p90_ms, 3),

@@ -195,8 +195,15 @@ def lower(graph: Graph, offsets: Mapping[Value, int], arena: int, winograd: bool
             {name: targets[source] for name, source in node.inputs.items() if source in targets},
             winograd,
         )
-        choices.append(_STEPS[node.op](context) or Choice())
+        choices.append(append_step(context))
     return core, choices
+
+
+def append_step(context: Context) -> Choice:
+    """Append the step that a node becomes."""
+    choice = _STEPS[context.node.op](context) or Choice()
+    measured = context.node.measured
+    return choice if measured is None else replace(choice, why=str(measured))
 
 
 def _floats(node: Node) -> int:

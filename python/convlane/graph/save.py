@@ -1,7 +1,8 @@
 """Compiled networks in files: the optimised graph as JSON in the metadata of a safetensors file, its arrays as tensors.
 
-A saved graph holds nothing of the machine that it was saved on; whoever reads it lowers it again. What is read is held
-against the rules that compiling goes by, so a file can only describe what could have been compiled.
+A saved graph holds nothing of the machine that it was saved on, but for what autotuning chose there; whoever reads it
+lowers it again. What is read is held against the rules that compiling goes by, so a file can only describe what could
+have been compiled.
 """
 
 from __future__ import annotations
@@ -9,15 +10,17 @@ from __future__ import annotations
 import json
 import operator
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from convlane.functional._arguments import Array, as_int, as_positive
 from convlane.functional._op import Shape
+from convlane.graph.autotune import are_times
 from convlane.graph.check import check_graph
 from convlane.graph.lower import check_supported
-from convlane.graph.trace import INPUT, Graph, Node, Value
+from convlane.graph.trace import INPUT, Graph, Measured, Node, Value
 from convlane.safetensors_file import Path, TensorFile, shown, strict_json, write_tensors
 
 FORMAT = 1
@@ -85,7 +88,8 @@ def _encode(node: Node, name: str, tensors: dict[str, Any]) -> dict[str, Any]:
 
     given = {key: value for key, value in node.attributes.items() if key not in node.inputs}
     attributes = {key: plain(value, f"{name}.{key}") for key, value in given.items()}
-    return {"op": node.op, "attributes": attributes, "shape": node.shape, "fused": node.fused}
+    measured = {} if node.measured is None else asdict(node.measured)
+    return {"op": node.op, "attributes": attributes, "shape": node.shape, "fused": node.fused, "measured": measured}
 
 
 def _decode(text: str, types: Mapping[str, str], read: Callable[[str], Array]) -> tuple[Graph, dict[str, Any]]:
@@ -119,7 +123,7 @@ class _Reader:
         inputs = record["inputs"]
         if not inputs or not all(type(source) is int for source in inputs.values()):
             raise ValueError(f"{what} has the inputs {shown(inputs)}; they must be values under names")
-        return Node(node.op, inputs, node.attributes, node.shape, fused=node.fused)
+        return replace(node, inputs=inputs)
 
     def check_all_read(self) -> None:
         if self._unread:
@@ -130,7 +134,8 @@ class _Reader:
         if not all(isinstance(name, str) for name in fused):
             raise ValueError(f"{what}: fused must be names, got {shown(fused)}")
         attributes = {key: self._attribute(value, f"{what}: {key}") for key, value in record["attributes"].items()}
-        return Node(record["op"], {}, attributes, _shape(record["shape"], what), fused=tuple(fused))
+        measured = _measured(record["measured"], what)
+        return Node(record["op"], {}, attributes, _shape(record["shape"], what), fused=tuple(fused), measured=measured)
 
     def _attribute(self, value: Any, what: str) -> Any:
         if not isinstance(value, dict):
@@ -155,7 +160,7 @@ class _Reader:
         return self._read(name)
 
 
-_FIELDS = {"op": str, "attributes": dict, "shape": list, "fused": list}
+_FIELDS = {"op": str, "attributes": dict, "shape": list, "fused": list, "measured": dict}
 
 
 def _check_fields(record: Any, fields: Mapping[str, type], what: str) -> None:
@@ -166,6 +171,16 @@ def _check_fields(record: Any, fields: Mapping[str, type], what: str) -> None:
     for name, kind in fields.items():
         if type(record[name]) is not kind:
             raise ValueError(f"{what}: {name} is of the wrong type: {shown(record[name])}")
+
+
+def _measured(record: dict[str, Any], what: str) -> Measured | None:
+    if not record:
+        return None
+    _check_fields(record, {"chosen": str, "expected": str, "seconds": dict}, f"{what}: measured")
+    measured = Measured(**record)
+    if not (are_times(measured.seconds) and {measured.chosen, measured.expected} <= measured.seconds.keys()):
+        raise ValueError(f"{what}: measured must have the times of what was chosen and expected")
+    return measured
 
 
 def _scalar(value: Any, what: str) -> Any:

@@ -21,6 +21,27 @@ INPUT: Value = 0
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What autotuning found out about a node."""
+
+    chosen: str
+    expected: str
+    """What the cost model would have chosen."""
+    seconds: Mapping[str, float]
+    """Of every candidate, by name."""
+
+    @property
+    def gain(self) -> float:
+        """Seconds that the choice saves against the expected one."""
+        return self.seconds[self.expected] - self.seconds[self.chosen]
+
+    def __str__(self) -> str:
+        first, *others = sorted(self.seconds.items(), key=lambda item: item[0] != self.chosen)
+        times = [f"{first[0]} {1e3 * first[1]:.3f} ms", *(f"{name} {1e3 * seconds:.3f}" for name, seconds in others)]
+        return f"measured: {', '.join(times)}"
+
+
+@dataclass(frozen=True)
 class Node:
     """One operation of `convlane.functional`: all arguments by name, those that are computed apart from the others."""
 
@@ -31,6 +52,8 @@ class Node:
     multiply_adds: int = 0
     fused: tuple[str, ...] = ()
     """Operations that a pass has drawn into this one, in their order."""
+    measured: Measured | None = None
+    """Set by autotuning, in the last node of those that it judged together."""
 
     def __str__(self) -> str:
         inputs = ", ".join(f"{name}=%{source}" for name, source in self.inputs.items())

@@ -1,0 +1,291 @@
+"""Autotuning: each layer that can be computed in several ways is timed in all of them, and takes the fastest.
+
+`tune` does that to a graph. A layer is timed by itself, with weights that are in no cache, as those of a network
+whose other layers ran in between, and with input and output in the cache, as the layer before leaves them. The ways
+take turns, so that a slow spell of the machine hits all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from convlane import _core, functional, machine
+from convlane.functional._arguments import Array, Pair, Sides
+from convlane.functional._op import Shape
+from convlane.functional.conv import conv2d_geometry
+from convlane.graph.lower import ALIGNMENT, INPUT_PLACE, Context, append_step
+from convlane.graph.trace import INPUT, Graph, Measured, Node, Value
+from convlane.runtime import get_num_threads
+from convlane.safetensors_file import strict_json, whole_file
+
+Way: TypeAlias = Sequence[tuple[Value, Node]]
+"""Nodes that compute a layer, in their order; the last one has the layer's value."""
+
+Times: TypeAlias = dict[str, dict[str, dict[str, float]]]
+"""Seconds by setting (machine, threads, batch), layer and way."""
+
+_CLEAR_GAIN = 0.03  # what a way must be faster by to be taken instead of the expected one
+_ROUNDS = 15
+_HOPELESS = 1.3  # times as slow as the fastest after the first rounds: not timed any longer
+_FIRST_ROUNDS = 3
+_SECONDS_PER_LAYER = 0.4
+_FORMAT = "convlane autotune 1"
+_LARGEST_FILE = 1 << 24
+_LONGEST = 1e9  # seconds that nobody has waited for
+
+_known: Times = {}
+_lock = threading.Lock()  # timings that run at once disturb each other
+
+
+def tune(graph: Graph, batch: int, winograd: bool, keep: object) -> Graph:
+    """Return the graph with the fastest algorithm written into every node that has a choice.
+
+    Parameters
+    ----------
+    graph
+        As the passes leave it.
+    batch
+        Number of images for which to choose.
+    winograd
+        Whether Winograd's algorithm is among the choices.
+    keep
+        True, or the path of a file: see `convlane.compile`.
+    """
+    path = _checked_path(keep)
+    with _lock:
+        setting = _setting(batch)
+        stored = {} if path is None else _load(path).get(setting, {})
+        known = _known.setdefault(setting, {})
+        known.update(stored)
+        used = {}
+        bench = _Bench(batch)
+        nodes: dict[Value, Node] = {}
+        for value, node in graph.nodes.items():
+            ways = _ways(value, node, graph, winograd)
+            if len(ways) < 2:
+                nodes[value] = node
+                continue
+            layer = _Layer(ways, graph)
+            times = known.get(layer.name, {})
+            if not times.keys() >= ways.keys():
+                times = known[layer.name] = bench.time(layer)
+            used[layer.name] = times
+            nodes.update(_fastest(ways, times))
+        if path is not None and not used.items() <= stored.items():
+            _save(path, setting, used)
+    return replace(graph, nodes=nodes)
+
+
+def _ways(value: Value, node: Node, graph: Graph, winograd: bool) -> dict[str, Way]:
+    """All ways to compute a node by name, the one that is expected to be fastest first."""
+    at = node.attributes
+    if node.op == "conv2d" and at["algorithm"] == "auto":
+        names = _core.conv2d_candidates(*_geometry(node, graph.nodes[node.inputs["input"]].shape), winograd)
+        return {name: [(value, replace(node, attributes={**at, "algorithm": name}))] for name in names}
+    if node.op == "depthwise_block":
+        return {"row bands": [(value, node)], "apart": _split(value, node)}
+    return {}
+
+
+def _split(value: Value, block: Node) -> Way:
+    """Return the convolutions of a block, each as a node of its own; the values between them are free again."""
+    first, *middle, last = block.attributes["parts"]
+    hidden = [part.inputs["input"] for part in (*middle, last)]
+    first = replace(first, inputs={"input": block.inputs["input"]})
+    last = replace(last, inputs={**block.inputs, "input": hidden[-1]})
+    return list(zip((*hidden, value), (first, *middle, last), strict=True))
+
+
+def _fastest(ways: Mapping[str, Way], times: Mapping[str, float]) -> Way:
+    """Return the nodes of the fastest way; its last one tells the times."""
+    expected = next(iter(ways))
+    seconds = {name: times[name] for name in ways}
+    best = min(seconds, key=seconds.__getitem__)
+    chosen = best if seconds[best] < (1 - _CLEAR_GAIN) * seconds[expected] else expected
+    *others, (value, last) = ways[chosen]
+    return [*others, (value, replace(last, measured=Measured(chosen, expected, seconds)))]
+
+
+class _Layer:
+    """What is timed: the ways, and the values that they read and write, the input first and the output last."""
+
+    def __init__(self, ways: Mapping[str, Way], graph: Graph) -> None:
+        self.ways = ways
+        split = max(ways.values(), key=len)
+        inner = dict(split)
+        values = dict.fromkeys(source for _, node in split for source in node.inputs.values())
+        values |= dict.fromkeys(inner)
+        self.shapes = {value: (inner.get(value) or graph.nodes[value]).shape for value in values}
+        self.input = split[0][1].inputs["input"]
+        # A convolution reads the caller's array itself, which is usually not channels last.
+        self.reads_caller = self.input == INPUT and all(way[0][1].op == "conv2d" for way in ways.values())
+        self.name = "; ".join([_features(node, self.shapes) for _, node in split])
+        if self.reads_caller:
+            self.name += "; first"
+
+
+class _Bench:
+    """Times layers for a number of images."""
+
+    def __init__(self, batch: int) -> None:
+        self._batch = batch
+        self._sweep: Array | None = None
+
+    def time(self, layer: _Layer) -> dict[str, float]:
+        """Return the seconds that each way takes.
+
+        That is the lower quartile over the rounds: other programs only add to a time, and the very best of several
+        may be luck.
+        """
+        images = self._images(layer)
+        plans = {name: self._plan(layer, way) for name, way in layer.ways.items()}
+        samples: dict[str, list[float]] = {name: [] for name in plans}
+        for plan in plans.values():
+            plan.run(images)
+        end = time.monotonic() + _SECONDS_PER_LAYER
+        for count in range(_ROUNDS):
+            if count == _FIRST_ROUNDS:
+                best = min(min(seconds) for seconds in samples.values())
+                plans = {name: plan for name, plan in plans.items() if min(samples[name]) < _HOPELESS * best}
+            if len(plans) == 1 or (count >= _FIRST_ROUNDS and time.monotonic() > end):
+                break
+            for name, plan in plans.items():
+                self._empty_caches()
+                samples[name].append(sum(plan.profile(images)[2:]))
+        return {name: float(np.quantile(seconds, 0.25)) for name, seconds in samples.items()}
+
+    def _plan(self, layer: _Layer, way: Way) -> _core.Plan:
+        """Return a plan of two steps that bring all but weights into the cache, and those of the layer.
+
+        The input comes last, as it is what the layer before has just written.
+        """
+        places, end = {}, 0
+        for value, shape in layer.shapes.items():
+            places[value] = end
+            end += -(-math.prod(shape) // ALIGNMENT) * ALIGNMENT
+        n, c, h, w = layer.shapes[layer.input]
+        plan = _core.Plan((n, c, h, w), [1], end)
+        plan.activation(0, 0, end, "sigmoid", 0.0)
+        plan.copy(INPUT_PLACE, (n, c, h, w), places[layer.input])
+        if layer.reads_caller:
+            places[layer.input] = INPUT_PLACE
+        for value, node in way:
+            arguments = {name: places[source] for name, source in node.inputs.items()}
+            shapes = {name: layer.shapes[source] for name, source in node.inputs.items()}
+            append_step(Context(plan, node, arguments, shapes, places[value], places[value], {}, winograd=False))
+        return plan
+
+    def _images(self, layer: _Layer) -> Array:
+        shape = self._batch, *layer.shapes[layer.input][1:]
+        images = np.random.default_rng(0).standard_normal(shape, np.float32)
+        return images if layer.reads_caller else functional.channels_last(images)
+
+    def _empty_caches(self) -> None:
+        """Read more memory than the caches hold, with all threads, for each has a cache of its own."""
+        if self._sweep is None:
+            rows = -(-2 * _largest_cache() // (4 * 16 * 1024))
+            self._sweep = np.ones((rows, 1024, 1, 16), np.float32).transpose(0, 3, 1, 2)
+        functional.global_max_pool2d(self._sweep)
+
+
+def _features(node: Node, shapes: Mapping[Value, Shape]) -> str:
+    """Describe in a line what the time of a node depends on."""
+    at = node.attributes
+    image, weight, stride, padding, dilation, groups = _geometry(node, shapes[node.inputs["input"]])
+    others = ["" if at["bias"] is None else "bias", at["activation"], *sorted(node.inputs.keys() - {"input"})]
+    text = f"{node.op} {_by(image[1:])} with {_by(weight)}, stride {_by(stride)}, padding {_by(padding)}"
+    return " ".join([f"{text}, dilation {_by(dilation)}, groups {groups},", *filter(None, others)])
+
+
+def _by(sizes: Iterable[int]) -> str:
+    return "x".join(map(str, sizes))
+
+
+def _geometry(node: Node, image: Shape) -> tuple[Any, Any, Pair, Sides, Pair, int]:
+    at = node.attributes
+    return conv2d_geometry(image, at["weight"].shape, at["stride"], at["padding"], at["dilation"], at["groups"])
+
+
+def _setting(batch: int) -> str:
+    import convlane
+
+    threads = get_num_threads()
+    return f"convlane {convlane.__version__}, {machine.cpu_model()}, {_core.active_isa()}, {threads=}, {batch=}"
+
+
+def _largest_cache() -> int:
+    """Return the bytes of the largest cache that Linux tells of; elsewhere what most desktop CPUs stay below."""
+    sizes = [64 << 20]
+    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        with suppress(OSError, ValueError):
+            sizes.append(int(path.read_text().strip().removesuffix("K")) << 10)
+    return max(sizes[1:] or sizes)
+
+
+def _checked_path(keep: object) -> Path | None:
+    if keep is True:
+        return None
+    if not isinstance(keep, (str, os.PathLike)):
+        raise TypeError(f"compile: autotune must be True, False or the path of a file, got {type(keep).__name__}")
+    path = Path(os.path.realpath(keep))  # a link stays a link
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"compile: there is no folder {path.parent} for the file of autotune")
+    return path
+
+
+def _load(path: Path) -> Times:
+    """Read a file of choices; one that does not exist has none."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(_LARGEST_FILE + 1)
+    except FileNotFoundError:
+        return {}
+    try:
+        if len(text) > _LARGEST_FILE:
+            raise ValueError(f"it has more than {_LARGEST_FILE} bytes")
+        return _checked_times(strict_json(text.decode()))
+    except ValueError as error:
+        raise ValueError(
+            f"compile: autotune={str(path)!r} is no file of choices that convlane has written ({error}); "
+            "delete it or name another"
+        ) from None
+
+
+def _checked_times(data: Any) -> Times:
+    if not isinstance(data, dict) or data.get("format") != _FORMAT or data.keys() != {"format", "seconds"}:
+        raise ValueError(f"it is not of the format {_FORMAT!r}")
+    for _, layers in _items(data["seconds"]):
+        if not all(are_times(times) for _, times in _items(layers)):
+            raise ValueError("a time in it is no positive number")
+    times_by_setting: Times = data["seconds"]
+    return times_by_setting
+
+
+def are_times(value: object) -> bool:
+    """Whether something from outside is a dictionary of seconds."""
+    return isinstance(value, dict) and all(type(t) in (int, float) and 0 < t < _LONGEST for t in value.values())
+
+
+def _items(value: Any) -> Iterable[tuple[str, Any]]:
+    if not isinstance(value, dict):
+        raise ValueError(f"a {type(value).__name__} is where names and values should be")
+    return value.items()
+
+
+def _save(path: Path, setting: str, times: Mapping[str, dict[str, float]]) -> None:
+    """Add times to a file. Whoever reads it meanwhile, or an interrupt, finds the old file or the new one, whole."""
+    merged = _load(path)  # another process may have added to it
+    merged.setdefault(setting, {}).update(times)
+    with whole_file(path) as file:
+        file.write(json.dumps({"format": _FORMAT, "seconds": merged}, indent=1).encode())
