@@ -40,21 +40,37 @@ py::array conv2d(const py::array& input, const PackedWeight& weight, const std::
   return dst;
 }
 
+// One number for each output channel of a weight.
+using PyFactors = py::array_t<double, py::array::c_style | py::array::forcecast>;
+
 }  // namespace
 
 void bind_conv2d(py::module_& m) {
   py::class_<PackedWeight, std::shared_ptr<PackedWeight>>(m, "PackedWeight")
-      .def(py::init([](const py::array& weight, int64_t groups, const std::string& algorithm) {
+      .def(py::init([](const py::array& weight, int64_t groups, const std::string& algorithm,
+                       const std::optional<PyFactors>& factor, bool flat) {
              const ImageView view = image_view(weight, "weight");
              const WeightLayout layout = conv2d_weight_layout(view.shape, groups, algorithm);
+             if (factor && (factor->ndim() != 1 || factor->shape(0) != view.shape[0]))
+               throw std::invalid_argument("conv2d: there must be one factor for each output channel");
              py::gil_scoped_release release;
-             return PackedWeight(view, groups, layout);
+             return PackedWeight(view, groups, layout, factor ? factor->data() : nullptr, flat);
            }),
-           py::arg("weight"), py::arg("groups"), py::arg("algorithm"))
+           py::arg("weight"), py::arg("groups"), py::arg("algorithm"), py::arg("factor") = py::none(),
+           py::arg("flat") = false)
       .def_property_readonly("shape", [](const PackedWeight& w) { return py::tuple(py::cast(w.shape())); })
       .def_property_readonly("groups", &PackedWeight::groups)
       .def_property_readonly("isa", [](const PackedWeight& w) { return isa_name(w.kernels().isa); })
-      .def_property_readonly("nbytes", &PackedWeight::bytes);
+      .def_property_readonly("nbytes", &PackedWeight::bytes)
+      .def_property_readonly("reversible", &PackedWeight::reversible)
+      .def("unpack", [](const PackedWeight& w) {
+        const auto [o, i, kh, kw] = w.shape();
+        py::array dst = new_array({o, i, kh, kw});
+        float* to = data_of(dst);
+        py::gil_scoped_release release;
+        w.unpack(to);
+        return dst;
+      });
 
   m.def("conv2d", &conv2d, py::arg("input"), py::arg("weight"), py::arg("bias").none(true), py::arg("stride"),
         py::arg("padding"), py::arg("dilation"), py::arg("algorithm"), py::arg("activation"), py::arg("slope"),

@@ -24,6 +24,7 @@ void fill(KernelTable& table) {
   table.gemm = gemm;
   table.depthwise = depthwise;
   table.pool = pool;
+  table.winograd_filters = winograd_filters;
   table.winograd_input = winograd_input;
   table.winograd_output = winograd_output;
   table.transpose = transpose;

@@ -117,6 +117,8 @@ struct KernelTable {
   void (*gemm)(const GemmArgs&);
   void (*depthwise)(const DepthwiseArgs&);
   void (*pool)(const PoolArgs&);
+  // Transforms 3x3 filters, side by side in 9 rows of `width` (whole vectors): dst[xi * dst_stride + column].
+  void (*winograd_filters)(int m, const float* src, int64_t width, float* dst, int64_t dst_stride);
   void (*winograd_input)(const WinogradInputArgs&);
   void (*winograd_output)(const WinogradOutputArgs&);
   // dst[j * dst_stride + i] = src[i * src_stride + j] for i < rows, j < columns

@@ -56,6 +56,52 @@ struct Winograd<4> {
   }
 };
 
+// G x for kLanes vectors x of 3 numbers, in float64, so that filters are rounded once. The rows of G are
+// a_j^k / prod over l != j of (a_j - a_l) for the points a, scaled reciprocally to those of the input transform.
+template <int M>
+CONVLANE_INLINE void filter_points(const double (&x)[3][kLanes], double (&y)[M + 2][kLanes]) {
+  constexpr double kWideRoot = 1.41421356237309504880;
+  for (int l = 0; l < kLanes; ++l) {
+    const double a = x[0][l], b = x[1][l], c = x[2][l];
+    y[0][l] = a;
+    if constexpr (M == 2) {
+      y[1][l] = (a + c + b) / 2;
+      y[2][l] = (a + c - b) / 2;
+    } else {
+      const double even = (-2.0 / 3) * a - (1.0 / 3) * c, odd = (kWideRoot / 3) * b;
+      y[1][l] = even - odd;
+      y[2][l] = even + odd;
+      const double even2 = (1.0 / 6) * a + (1.0 / 3) * c, odd2 = (kWideRoot / 6) * b;
+      y[3][l] = even2 + odd2;
+      y[4][l] = even2 - odd2;
+    }
+    y[M + 1][l] = c;
+  }
+}
+
+// G g G^T of every filter g.
+template <int M>
+void transform_filters(const float* src, int64_t width, float* dst, int64_t dst_stride) {
+  constexpr int N = M + 2;
+  for (int64_t c = 0; c < width; c += kLanes) {
+    double rows[N][3][kLanes];  // G g
+    for (int s = 0; s < 3; ++s) {
+      double x[3][kLanes], y[N][kLanes];
+      for (int r = 0; r < 3; ++r)
+        for (int l = 0; l < kLanes; ++l) x[r][l] = src[(3 * r + s) * width + c + l];
+      filter_points<M>(x, y);
+      for (int i = 0; i < N; ++i)
+        for (int l = 0; l < kLanes; ++l) rows[i][s][l] = y[i][l];
+    }
+    for (int i = 0; i < N; ++i) {
+      double y[N][kLanes];
+      filter_points<M>(rows[i], y);
+      for (int j = 0; j < N; ++j)
+        for (int l = 0; l < kLanes; ++l) dst[(i * N + j) * dst_stride + c + l] = static_cast<float>(y[j][l]);
+    }
+  }
+}
+
 template <int M>
 void winograd_input_tile(const WinogradInputArgs& a) {
   constexpr int N = M + 2;
@@ -129,6 +175,10 @@ void winograd_output_tile(const WinogradOutputArgs& a) {
   for (int i = 0; i < M && i < a.rows; ++i)
     activate_rows(a.dst + i * a.width * a.dst_stride, a.columns < M ? a.columns : M, a.dst_stride, a.channels,
                   a.epilogue);
+}
+
+void winograd_filters(int m, const float* src, int64_t width, float* dst, int64_t dst_stride) {
+  m == 2 ? transform_filters<2>(src, width, dst, dst_stride) : transform_filters<4>(src, width, dst, dst_stride);
 }
 
 void winograd_input(const WinogradInputArgs& a) { a.m == 2 ? winograd_input_tile<2>(a) : winograd_input_tile<4>(a); }

@@ -41,7 +41,11 @@ enum class WeightLayout {
 // A copy of the weights in the order in which an algorithm reads them, for the instruction set active at packing.
 class PackedWeight {
  public:
-  PackedWeight(const ImageView& weight, int64_t groups, WeightLayout layout);
+  // With factors, one for each output channel, of the products in float64 rounded once. `flat` is for linear layers
+  // that read channels-last images: the filters cover the image, and the packed weight counts as (O, KH * KW * I, 1,
+  // 1).
+  PackedWeight(const ImageView& weight, int64_t groups, WeightLayout layout, const double* factor = nullptr,
+               bool flat = false);
 
   const KernelTable& kernels() const { return *kernels_; }
   const Shape4& shape() const { return shape_; }  // (O, C / groups, KH, KW)
@@ -51,11 +55,16 @@ class PackedWeight {
   int64_t group_stride() const { return group_stride_; }  // floats between the panels of two groups
   int64_t bytes() const { return bytes_; }
 
+  // Whether the weights can be had back bit by bit; Winograd's are transformed and rounded.
+  bool reversible() const { return layout_ != WeightLayout::winograd2 && layout_ != WeightLayout::winograd4; }
+  // Writes the weights, after their multiplication, in the order of shape().
+  void unpack(float* dst) const;
+
  private:
   // The last panel is as wide as whole vectors allow.
   int64_t panel_width(int64_t columns) const { return columns <= kernels_->lanes ? kernels_->lanes : kernels_->nr; }
-  void pack_panels(const ImageView& weight);
-  void pack_winograd(const ImageView& weight, int m);
+  void pack_panels(const ImageView& weight, const double* factor);
+  void pack_winograd(const ImageView& weight, const double* factor, int m);
 
   const KernelTable* kernels_;
   Shape4 shape_;

@@ -1,5 +1,5 @@
 // Weights in the order in which an algorithm reads them.
-#include <cstring>
+#include <algorithm>
 #include <stdexcept>
 
 #include "ops/conv2d.h"
@@ -9,37 +9,34 @@ namespace convlane {
 namespace {
 
 constexpr int64_t kWidest = 64;  // columns of a panel, at most
+constexpr int64_t kRows = 64;    // of a panel that are gathered at once, so that they stay in the first-level cache
 
 [[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument("conv2d: " + what); }
 
-// The rows of G for the points 0, 1, -1, infinity (m = 2) and 0, +-sqrt(1/2), +-sqrt(2), infinity (m = 4):
-// G[j][k] = a_j^k / prod over l != j of (a_j - a_l), scaled reciprocally to the input transform's rows.
-constexpr double kRoot = 1.41421356237309504880;
-constexpr double kFilterTransform2[4][3] = {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}};
-constexpr double kFilterTransform4[6][3] = {{1, 0, 0},
-                                            {-2.0 / 3, -kRoot / 3, -1.0 / 3},
-                                            {-2.0 / 3, kRoot / 3, -1.0 / 3},
-                                            {1.0 / 6, kRoot / 6, 1.0 / 3},
-                                            {1.0 / 6, -kRoot / 6, 1.0 / 3},
-                                            {0, 0, 1}};
-
-// dst[j] = sum over k of G[j][k] * src[k]; rows of `width` numbers, `src_step` and `dst_step` rows apart.
-void multiply_rows(const double (*g)[3], int n, const double* src, int64_t src_step, double* dst, int64_t dst_step,
-                   int64_t width) {
-  for (int j = 0; j < n; ++j)
-    for (int64_t i = 0; i < width; ++i)
-      dst[j * dst_step * width + i] =
-          g[j][0] * src[i] + g[j][1] * src[src_step * width + i] + g[j][2] * src[2 * src_step * width + i];
-}
-
-// U = G g G^T of `width` filters side by side, [3][3][width] to [m + 2][m + 2][width]. In float64, so that the weights
-// are rounded once.
-void transform_filters(int m, const double* filters, double* dst, int64_t width) {
-  const double (*g)[3] = m == 2 ? kFilterTransform2 : kFilterTransform4;
-  const int n = m + 2;
-  double rows[6 * 3 * kWidest];  // G g
-  for (int s = 0; s < 3; ++s) multiply_rows(g, n, filters + s * width, 3, rows + s * width, 3, width);
-  for (int i = 0; i < n; ++i) multiply_rows(g, n, rows + i * 3 * width, 1, dst + i * n * width, 1, width);
+// Filters as columns: rows k of dst, `width` numbers long, are the numbers first_k + k of `columns` filters that begin
+// with `first`, times their factors, and zeros beyond them.
+void gather_columns(const KernelTable& kernels, const ImageView& weight, const double* factor, int64_t first,
+                    int64_t columns, int64_t first_k, int64_t count, float* dst, int64_t width) {
+  const auto [o, i, kh, kw] = weight.shape;
+  const auto [so, si, sh, sw] = weight.strides;
+  const float* src = weight.data + first * so;
+  const bool dense = (kw == 1 || sw == 1) && (kh == 1 || sh == kw) && (i == 1 || si == kh * kw);
+  if (dense) {
+    kernels.transpose(src + first_k, so, dst, width, columns, count);
+  } else {
+    for (int64_t k = 0; k < count; ++k) {
+      const int64_t tap = (first_k + k) % (kh * kw);
+      const float* row = src + (first_k + k) / (kh * kw) * si + tap / kw * sh + tap % kw * sw;
+      for (int64_t column = 0; column < columns; ++column) dst[k * width + column] = row[column * so];
+    }
+  }
+  for (int64_t k = 0; k < count; ++k) {
+    float* row = dst + k * width;
+    if (factor != nullptr)
+      for (int64_t column = 0; column < columns; ++column)
+        row[column] = static_cast<float>(row[column] * factor[first + column]);
+    std::fill(row + columns, row + width, 0.0f);
+  }
 }
 
 int64_t winograd_points(WeightLayout layout) {
@@ -48,7 +45,8 @@ int64_t winograd_points(WeightLayout layout) {
 
 }  // namespace
 
-PackedWeight::PackedWeight(const ImageView& weight, int64_t groups, WeightLayout layout)
+PackedWeight::PackedWeight(const ImageView& weight, int64_t groups, WeightLayout layout, const double* factor,
+                           bool flat)
     : kernels_(&active_table()), shape_(weight.shape), groups_(groups), layout_(layout) {
   const auto [o, i, kh, kw] = weight.shape;
   const int64_t points = winograd_points(layout);
@@ -59,80 +57,110 @@ PackedWeight::PackedWeight(const ImageView& weight, int64_t groups, WeightLayout
   if (points != 0 && (groups != 1 || kh != 3 || kw != 3))
     refuse("Winograd's algorithm takes 3x3 filters in one group, got weight " + to_string(weight.shape));
   if (layout == WeightLayout::depthwise && i != 1) refuse("depthwise weights have one input channel per group");
+  if (flat && (layout != WeightLayout::panels || groups != 1)) refuse("only panels of one group can be flat");
 
-  const int64_t columns = round_up(o / groups, kernels_->lanes);
+  const int64_t columns = round_up(o / groups, kernels_->lanes), taps = kh * kw;
   int64_t count = weight.count();
   if (layout == WeightLayout::panels) {
-    group_stride_ = checked_mul(checked_mul(kh * kw, i), columns);
+    group_stride_ = checked_mul(checked_mul(taps, i), columns);
     count = checked_mul(groups, group_stride_);
   }
   if (points != 0) count = checked_mul(checked_mul(points, i), columns);
   bytes_ = checked_mul(count, sizeof(float));
   data_ = allocate_aligned<float>(count);
+  float* dst = data_.get();
   switch (layout) {
     case WeightLayout::plain:
-      copy_to_nchw(weight, data_.get());
+      copy_to_nchw(weight, dst);
+      for (int64_t k = 0; factor != nullptr && k < count; ++k)
+        dst[k] = static_cast<float>(dst[k] * factor[k / (i * taps)]);
       break;
-    case WeightLayout::depthwise:
-      // (O, 1, KH, KW) seen as one image of O channels: channels last is what the kernel reads.
-      copy_to_channels_last({weight.data, {1, o, kh, kw}, {0, weight.strides[0], weight.strides[2], weight.strides[3]}},
-                            data_.get());
+    case WeightLayout::depthwise:  // [kh][kw][o] is the only group's one panel
+      gather_columns(*kernels_, weight, factor, 0, o, 0, taps, dst, o);
       break;
     case WeightLayout::winograd2:
-      pack_winograd(weight, 2);
+      pack_winograd(weight, factor, 2);
       break;
     case WeightLayout::winograd4:
-      pack_winograd(weight, 4);
+      pack_winograd(weight, factor, 4);
       break;
     case WeightLayout::panels:
-      pack_panels(weight);
+      pack_panels(weight, factor);
       break;
   }
+  if (flat) shape_ = {o, i * taps, 1, 1};
 }
 
-void PackedWeight::pack_panels(const ImageView& weight) {
+void PackedWeight::pack_panels(const ImageView& weight, const double* factor) {
   const auto [o, i, kh, kw] = weight.shape;
   const int64_t per_group = o / groups_, nr = kernels_->nr, panels = ceil_div(per_group, nr), taps = kh * kw;
-  parallel_for(groups_ * panels, threads_for(o * taps * i),
-               [&, i = i, kw = kw](int64_t begin, int64_t end, int) noexcept {
-                 for (int64_t task = begin; task < end; ++task) {
-                   const int64_t group = task / panels, first = task % panels * nr;
-                   const int64_t columns = std::min(nr, per_group - first), width = panel_width(columns);
-                   const float* from = weight.data + (group * per_group + first) * weight.strides[0];
-                   float* panel = data_.get() + group * group_stride_ + first * taps * i;
-                   for (int64_t c = 0; c < i; ++c) {
-                     for (int64_t tap = 0; tap < taps; ++tap) {
-                       const float* row =
-                           from + c * weight.strides[1] + tap / kw * weight.strides[2] + tap % kw * weight.strides[3];
-                       float* to = panel + (tap * i + c) * width;
-                       for (int64_t column = 0; column < columns; ++column)
-                         to[column] = row[column * weight.strides[0]];
-                       for (int64_t column = columns; column < width; ++column) to[column] = 0;
-                     }
-                   }
-                 }
-               });
+  parallel_for(groups_ * panels, threads_for(o * taps * i), [&, i = i](int64_t begin, int64_t end, int) noexcept {
+    float rows[kRows * kWidest];
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t group = task / panels, first = task % panels * nr;
+      const int64_t columns = std::min(nr, per_group - first), width = panel_width(columns);
+      float* panel = data_.get() + group * group_stride_ + first * taps * i;
+      for (int64_t k0 = 0; k0 < taps * i; k0 += kRows) {
+        const int64_t count = std::min(kRows, taps * i - k0);
+        float* to = taps == 1 ? panel + k0 * width : rows;
+        gather_columns(*kernels_, weight, factor, group * per_group + first, columns, k0, count, to, width);
+        for (int64_t k = k0; taps != 1 && k < k0 + count; ++k)
+          std::copy_n(rows + (k - k0) * width, width, panel + (k % taps * i + k / taps) * width);
+      }
+    }
+  });
 }
 
-void PackedWeight::pack_winograd(const ImageView& weight, int m) {
+void PackedWeight::pack_winograd(const ImageView& weight, const double* factor, int m) {
   const int64_t o = weight.shape[0], i = weight.shape[1], nr = kernels_->nr, points = (m + 2) * (m + 2);
   parallel_for(ceil_div(o, nr), threads_for(o * i * points), [&](int64_t begin, int64_t end, int) noexcept {
-    double filters[9 * kWidest], transformed[36 * kWidest];
+    // Filters of 16 channels are gathered at once, because that makes whole blocks of transposes; 4 channels' points
+    // are written at once, because the places of one channel's all fall into the same set of a cache.
+    constexpr int64_t kGathered = 16, kWritten = 4;
+    float rows[9 * kGathered * kWidest], transformed[36 * kWritten * kWidest];
     for (int64_t p = begin; p < end; ++p) {
       const int64_t columns = std::min(nr, o - p * nr), width = panel_width(columns);
       float* panel = data_.get() + p * nr * points * i;
-      for (int64_t c = 0; c < i; ++c) {
-        const float* from = weight.data + p * nr * weight.strides[0] + c * weight.strides[1];
-        for (int64_t tap = 0; tap < 9; ++tap)
-          for (int64_t column = 0; column < width; ++column)
-            filters[tap * width + column] =
-                column < columns
-                    ? from[column * weight.strides[0] + tap / 3 * weight.strides[2] + tap % 3 * weight.strides[3]]
-                    : 0;
-        transform_filters(m, filters, transformed, width);
+      for (int64_t c = 0; c < i; c += kWritten) {
+        const int64_t gathered = c % kGathered, count = std::min(kWritten, i - c);
+        if (gathered == 0)
+          gather_columns(*kernels_, weight, factor, p * nr, columns, 9 * c, 9 * std::min(kGathered, i - c), rows,
+                         width);
+        for (int64_t k = 0; k < count; ++k)
+          kernels_->winograd_filters(m, rows + 9 * (gathered + k) * width, width, transformed + k * width,
+                                     kWritten * width);
         for (int64_t xi = 0; xi < points; ++xi)
-          for (int64_t column = 0; column < width; ++column)
-            panel[(xi * i + c) * width + column] = static_cast<float>(transformed[xi * width + column]);
+          std::copy_n(transformed + xi * kWritten * width, count * width, panel + (xi * i + c) * width);
+      }
+    }
+  });
+}
+
+void PackedWeight::unpack(float* dst) const {
+  const auto [o, i, kh, kw] = shape_;
+  const int64_t taps = kh * kw, length = i * taps;
+  if (!reversible()) refuse("weights packed for Winograd's algorithm cannot be unpacked");
+  if (layout_ == WeightLayout::plain) {
+    std::copy_n(data_.get(), o * length, dst);
+    return;
+  }
+  if (layout_ == WeightLayout::depthwise) {
+    kernels_->transpose(data_.get(), o, dst, length, length, o);
+    return;
+  }
+  const int64_t per_group = o / groups_, nr = kernels_->nr, panels = ceil_div(per_group, nr);
+  parallel_for(groups_ * panels, threads_for(o * length), [&, i = i](int64_t begin, int64_t end, int) noexcept {
+    float rows[kRows * kWidest];
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t group = task / panels, first = task % panels * nr;
+      const int64_t columns = std::min(nr, per_group - first), width = panel_width(columns);
+      const float* panel = data_.get() + group * group_stride_ + first * length;
+      float* filters = dst + (group * per_group + first) * length;
+      for (int64_t k0 = 0; k0 < length; k0 += kRows) {
+        const int64_t count = std::min(kRows, length - k0);
+        for (int64_t k = k0; k < k0 + count; ++k)
+          std::copy_n(panel + (k % taps * i + k / taps) * width, width, rows + (k - k0) * width);
+        kernels_->transpose(rows, width, filters + k0, length, count, columns);
       }
     }
   });
