@@ -170,8 +170,15 @@ class TensorFile:
         self.tensors = {name: self._checked_info(name, info, begin) for name, info in header.items()}
         self._check_places(begin, size)
 
-    def read(self, name: str) -> NDArray[Any]:
+    def read(self, name: str, memory: Any = None) -> NDArray[Any]:
         """Return a tensor as a new array; bfloat16 becomes float32, which has all its values.
+
+        Parameters
+        ----------
+        name
+            One of `tensors`.
+        memory
+            A writable buffer of as many bytes as the tensor has, to be read into; the array then refers to it.
 
         Raises
         ------
@@ -181,7 +188,9 @@ class TensorFile:
             The file has become unreadable or shorter meanwhile.
         """
         info = self.tensors[name]
-        array: NDArray[Any] = np.empty(info.shape, _TYPES[info.type])
+        dtype = _TYPES[info.type]
+        array: NDArray[Any]
+        array = np.empty(info.shape, dtype) if memory is None else np.frombuffer(memory, dtype).reshape(info.shape)
         self._stream.seek(info.begin)
         if self._stream.readinto(array.reshape(-1).view(np.uint8)) != info.nbytes:  # type: ignore[attr-defined]
             self._refuse("it was changed while it was read")

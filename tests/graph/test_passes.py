@@ -234,7 +234,7 @@ def test_fold_flatten(rng):
     folded = fold_flatten(graph)
     assert text(folded) == "1: linear 0; output 1"
     x = rng.standard_normal(IMAGE, np.float32)
-    columns = folded.nodes[folded.output].attributes["weight"]
+    columns = np.asarray(folded.nodes[folded.output].attributes["weight"])
     np.testing.assert_array_equal(columns[2].reshape(6, 6, 4).transpose(2, 0, 1).ravel(), weight[2])
     pixels = x.transpose(0, 2, 3, 1).reshape(1, -1)
     np.testing.assert_allclose(pixels @ columns.T, x.reshape(1, -1) @ weight.T, rtol=1e-4)

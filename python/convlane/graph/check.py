@@ -14,6 +14,7 @@ import numpy as np
 from convlane.functional._op import Shape, operations, rules
 from convlane.graph.passes import fuse_depthwise_block
 from convlane.graph.trace import INPUT, Graph, Node, Value, signature_of
+from convlane.graph.weights import Weight
 from convlane.safetensors_file import shown
 
 _OPERATIONS = operations()
@@ -132,7 +133,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin in (Union, UnionType):
         return any(_fits(value, parameter) for parameter in parameters)
     if origin is np.ndarray:
-        return isinstance(value, (np.ndarray, _Computed))
+        return isinstance(value, (np.ndarray, Weight, _Computed))
     if origin is tuple:
         return isinstance(value, (list, tuple)) and len(value) == len(parameters) and all(map(_fits, value, parameters))
     if origin is not None and issubclass(origin, Sequence):

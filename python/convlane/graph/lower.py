@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from convlane import _core
 from convlane.functional._arguments import Pair, as_window
-from convlane.functional.conv import conv2d_geometry, pack_conv2d
-from convlane.functional.linear import pack_linear
+from convlane.functional.conv import conv2d_geometry
 from convlane.functional.pool import pooled_size
 from convlane.graph.passes import ACTIVATIONS, flattens_image
 from convlane.graph.trace import INPUT, Graph, Node, Value
+from convlane.graph.weights import Packer
 
 ALIGNMENT = 16  # floats: one cache line, and the widest vector
 _MOST_FLOATS = 2**48  # more than any machine has, and the sum over a network still fits into 64 bits
@@ -68,6 +68,7 @@ class Context:
     target: int | tuple[int, int, int]  # where an image goes: `dst`, or channels of a concatenation
     slices: Mapping[str, tuple[int, int, int]]  # arguments of a concatenation that are written in place
     winograd: bool
+    packer: Packer = field(default_factory=Packer)
 
     @property
     def src(self) -> int:
@@ -173,8 +174,11 @@ def check_supported(graph: Graph) -> None:
             raise ValueError(f"compile: shape {node.shape} of {node.op} is too large")
 
 
-def lower(graph: Graph, offsets: Mapping[Value, int], arena: int, winograd: bool) -> tuple[_core.Plan, list[Choice]]:
-    """Build the plan; every node but the input becomes one step."""
+def lower(
+    graph: Graph, offsets: Mapping[Value, int], arena: int, winograd: bool
+) -> tuple[_core.Plan, list[Choice], Graph]:
+    """Build the plan; every node but the input becomes one step. Return also the graph, referring to packed weights."""
+    packer = Packer()
     core = _core.Plan(_four(graph.nodes[INPUT].shape), list(graph.output_shape[1:]), arena)
     places = {INPUT: INPUT_PLACE, **offsets, graph.output: OUTPUT_PLACE}
     targets = {
@@ -194,9 +198,10 @@ def lower(graph: Graph, offsets: Mapping[Value, int], arena: int, winograd: bool
             targets.get(value, places.get(value, OUTPUT_PLACE)),
             {name: targets[source] for name, source in node.inputs.items() if source in targets},
             winograd,
+            packer,
         )
         choices.append(append_step(context))
-    return core, choices
+    return core, choices, packer.relieve(graph)
 
 
 def append_step(context: Context) -> Choice:
@@ -255,7 +260,7 @@ def _conv2d(at: Context) -> Choice:
         at.src,
         _four(at.shape),
         at.target,
-        pack_conv2d(at["weight"], groups, algorithm=choice.algorithm),
+        at.packer.pack(at["weight"], groups, choice.algorithm),
         at["bias"],
         stride,
         padding,
@@ -270,8 +275,8 @@ def _conv2d(at: Context) -> Choice:
 
 def _depthwise_block(at: Context) -> Choice:
     parts = at["parts"]
-    *expand, depthwise, project = [_part(part) for part in parts]
-    hidden = (1, len(parts[-2].attributes["weight"]), *at.shape[2:])
+    *expand, depthwise, project = [_part(part, at.packer) for part in parts]
+    hidden = (1, parts[-2].attributes["weight"].shape[0], *at.shape[2:])
     options = parts[-2].attributes
     geometry = (options[name] for name in ("stride", "padding", "dilation", "groups"))
     _, _, stride, padding, dilation, _ = conv2d_geometry(hidden, options["weight"].shape, *geometry)
@@ -290,10 +295,10 @@ def _depthwise_block(at: Context) -> Choice:
     return Choice("row bands", "the hidden image stays in the cache")
 
 
-def _part(node: Node) -> tuple[_core.PackedWeight, Any, str, float]:
+def _part(node: Node, packer: Packer) -> tuple[_core.PackedWeight, Any, str, float]:
     """One convolution of a depthwise block as `_core` takes it."""
     at = node.attributes
-    return pack_conv2d(at["weight"], at["groups"]), at["bias"], at["activation"], at["negative_slope"]
+    return packer.pack(at["weight"], at["groups"]), at["bias"], at["activation"], at["negative_slope"]
 
 
 def _why(algorithm: str, geometry: Any) -> str:
@@ -312,7 +317,7 @@ def _why(algorithm: str, geometry: Any) -> str:
 
 
 def _linear(at: Context) -> Choice:
-    weight = pack_linear(at["weight"])
+    weight = at.packer.pack(at["weight"])
     at.core.linear(at.src, at.dst, weight, at["bias"], at["activation"], at["negative_slope"])
     return Choice("panels", "one pass over the weight")
 

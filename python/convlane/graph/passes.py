@@ -18,6 +18,7 @@ from convlane import _core
 from convlane.functional._arguments import Array, Pair, Sides
 from convlane.functional.conv import conv2d_geometry
 from convlane.graph.trace import INPUT, Graph, Node, Value
+from convlane.graph.weights import Weight
 
 ACTIVATIONS = frozenset({"hardswish", "leaky_relu", "relu", "relu6", "sigmoid", "silu", "tanh"})
 """Operations that are also names of an epilogue's activation."""
@@ -118,10 +119,8 @@ def fold_flatten(graph: Graph) -> Graph:
         if flatten.op != "flatten" or not flattens_image(flatten, nodes):
             return node
         image = flatten.inputs["input"]
-        _, c, h, w = nodes[image].shape
-        weight = node.attributes["weight"]
-        columns = weight.reshape(-1, c, h * w).transpose(0, 2, 1).reshape(weight.shape)
-        return replace(node, inputs={"input": image}, attributes={**node.attributes, "weight": columns})
+        weight = Weight(node.attributes["weight"], image=nodes[image].shape[1:])
+        return replace(node, inputs={"input": image}, attributes={**node.attributes, "weight": weight})
 
     return _rewrite(graph, fold)
 
@@ -210,7 +209,7 @@ def _is_free_conv2d(node: Node) -> bool:
     at = node.attributes
     return (
         node.op == "conv2d"
-        and isinstance(at["weight"], np.ndarray)
+        and isinstance(at["weight"], (np.ndarray, Weight))
         and at["algorithm"] == "auto"
         and at.get("residual") is None
     )
@@ -233,9 +232,9 @@ def _is_identity(node: Node, nodes: Mapping[Value, Node]) -> bool:
     return False
 
 
-def _folded(weight: Array, bias: Array | None, norm: Any) -> tuple[Array, Array]:
+def _folded(weight: Array | Weight, bias: Array | None, norm: Any) -> tuple[Weight, Array]:
     """Weight and bias of a convolution that normalises its own result."""
-    channels = len(weight)
+    channels = weight.shape[0]
 
     def wide(array: Array | None, default: float) -> NDArray[np.float64]:
         return np.full(channels, default) if array is None else array.astype(np.float64)
@@ -243,6 +242,5 @@ def _folded(weight: Array, bias: Array | None, norm: Any) -> tuple[Array, Array]
     with np.errstate(all="ignore"):  # a negative variance gives NaN, as it does when batch norm runs itself
         factor = wide(norm["weight"], 1) / np.sqrt(wide(norm["running_var"], 1) + norm["eps"])
         shift = (wide(bias, 0) - wide(norm["running_mean"], 0)) * factor + wide(norm["bias"], 0)
-        scaled = np.empty(weight.shape, np.float32)
-        np.multiply(weight, factor[:, None, None, None], out=scaled, casting="same_kind")
-        return scaled, shift.astype(np.float32)
+        whole = weight if isinstance(weight, Weight) else Weight(weight)
+        return whole.times(factor), shift.astype(np.float32)

@@ -21,6 +21,7 @@ from convlane.graph.lower import check_supported, lower, plan_arena, stage_input
 from convlane.graph.passes import optimize
 from convlane.graph.save import read_graph, write_graph
 from convlane.graph.trace import INPUT, Graph, Measured, Node, trace
+from convlane.graph.weights import Weight
 from convlane.safetensors_file import open_tensors
 
 
@@ -159,7 +160,7 @@ class Plan:
 
     def _build(self) -> None:
         isa = _core.active_isa()
-        core, self._choices = lower(self._graph, self._offsets, self._arena, self._winograd)
+        core, self._choices, self._graph = lower(self._graph, self._offsets, self._arena, self._winograd)
         self._built = isa, core
 
     def _core_plan(self) -> _core.Plan:
@@ -430,8 +431,8 @@ def _parts(node: Node) -> list[str]:
 def _bytes(node: Node, graph: Graph, images: int) -> int:
     results = [node.shape, *(graph.nodes[source].shape for source in node.inputs.values())]
     holders = node.attributes.get("parts", (node,))
-    weights = sum(v.nbytes for holder in holders for v in holder.attributes.values() if isinstance(v, np.ndarray))
-    return 4 * images * sum(math.prod(shape) for shape in results) + weights
+    arrays = [v for holder in holders for v in holder.attributes.values() if isinstance(v, (np.ndarray, Weight))]
+    return 4 * images * sum(math.prod(shape) for shape in results) + sum(array.nbytes for array in arrays)
 
 
 def _sizes(shape: Shape) -> str:

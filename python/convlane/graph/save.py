@@ -7,10 +7,12 @@ have been compiled.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import mmap
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from convlane.graph.autotune import are_times
 from convlane.graph.check import check_graph
 from convlane.graph.lower import check_supported
 from convlane.graph.trace import INPUT, Graph, Measured, Node, Value
+from convlane.graph.weights import Weight
 from convlane.safetensors_file import Path, TensorFile, shown, strict_json, write_tensors
 
 FORMAT = 1
@@ -55,9 +58,14 @@ def write_graph(path: Path, graph: Graph, options: Mapping[str, Any]) -> None:
 
 
 def read_graph(file: TensorFile) -> tuple[Graph, dict[str, Any]]:
-    """Return graph and options of a file; TypeError or ValueError tells why it holds none that could be compiled."""
+    """Return graph and options of a file; TypeError or ValueError tells why it holds none that could be compiled.
 
-    def read(name: str) -> Array:
+    Weights are not read yet: the file must stay open until they are packed.
+    """
+
+    def read(name: str) -> Array | Weight:
+        if len(file.tensors[name].shape) > 1:
+            return Weight(_Stored(file, name))
         array: Array = file.read(name)
         array.flags.writeable = False
         return array
@@ -75,7 +83,7 @@ def _encode(node: Node, name: str, tensors: dict[str, Any]) -> dict[str, Any]:
     """Return a node as JSON holds it, but for its inputs; arrays go to `tensors` under names that begin so."""
 
     def plain(value: Any, name: str) -> Any:
-        if isinstance(value, np.ndarray) and value.ndim > 0:
+        if isinstance(value, Weight) or (isinstance(value, np.ndarray) and value.ndim > 0):
             tensors[name] = value
             return {"tensor": name}
         if isinstance(value, (tuple, list)):
@@ -92,7 +100,7 @@ def _encode(node: Node, name: str, tensors: dict[str, Any]) -> dict[str, Any]:
     return {"op": node.op, "attributes": attributes, "shape": node.shape, "fused": node.fused, "measured": measured}
 
 
-def _decode(text: str, types: Mapping[str, str], read: Callable[[str], Array]) -> tuple[Graph, dict[str, Any]]:
+def _decode(text: str, types: Mapping[str, str], read: Callable[[str], Array | Weight]) -> tuple[Graph, dict[str, Any]]:
     """Return graph and options of the plan's JSON, given the types of all tensors and who reads them."""
     plan = strict_json(text)
     _check_fields(plan, {"options": dict, "nodes": list, "output": int, "output_shape": list}, "the plan")
@@ -106,10 +114,31 @@ def _decode(text: str, types: Mapping[str, str], read: Callable[[str], Array]) -
     return graph, plan["options"]
 
 
+@dataclass(frozen=True, eq=False)
+class _Stored:
+    """A weight that stands in an open file."""
+
+    file: TensorFile
+    name: str
+
+    @property
+    def shape(self) -> Shape:
+        return self.file.tensors[self.name].shape
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        info = self.file.tensors[self.name]
+        # Memory that goes back to the system at once. From malloc it would come to lie between packed weights, which
+        # stay: 21 MiB of holes for ResNet-50.
+        memory = mmap.mmap(-1, max(info.nbytes, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        with contextlib.suppress(OSError):  # a kernel may know no huge pages
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        return self.file.read(self.name, memory)
+
+
 class _Reader:
     """Makes nodes of JSON and tensors; each tensor serves once, so nodes take no more memory than their file."""
 
-    def __init__(self, types: Mapping[str, str], read: Callable[[str], Array]) -> None:
+    def __init__(self, types: Mapping[str, str], read: Callable[[str], Array | Weight]) -> None:
         self._types, self._read, self._unread = types, read, set(types)
 
     def node(self, record: Any, value: Value) -> Node:

@@ -1,0 +1,124 @@
+"""Weights of a graph: arrays that stand elsewhere, and what is still to be done to them when they are packed.
+
+A network's parameters are read-only and replaced, never changed, so a graph may refer to them. Nothing that passes find
+out about a weight makes a copy of it; and once a weight is packed, the plan keeps the packed one only, where the weight
+can be had back from it bit by bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlane import _core
+from convlane.functional._arguments import Array
+from convlane.functional._op import Shape
+from convlane.graph.trace import Graph, Node
+
+
+class Source(Protocol):
+    """Where a weight stands: an array, or what `numpy.asarray` makes one of."""
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the array."""
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """A weight (O, ...) that is computed from its source when it is needed: sorted, multiplied and rounded once."""
+
+    source: Source
+    factor: NDArray[np.float64] | None = None
+    """One for each output channel."""
+    image: Shape | None = None
+    """The weight reads images (C, H, W) that were flattened; its columns are to be sorted for channels last."""
+
+    dtype = np.dtype(np.float32)
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the array."""
+        return tuple(self.source.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array."""
+        return 4 * math.prod(self.shape)
+
+    def times(self, factor: NDArray[np.float64]) -> Weight:
+        """Return the weight with its output channels multiplied."""
+        return replace(self, factor=factor if self.factor is None else self.factor * factor)
+
+    def loaded(self) -> Weight:
+        """Return the weight with its source in memory."""
+        return self if isinstance(self.source, (np.ndarray, _Packed)) else replace(self, source=np.asarray(self.source))
+
+    def pack(self, groups: int = 1, algorithm: str = "auto") -> _core.PackedWeight:
+        """Pack the weight of a convolution (O, C / groups, KH, KW) or of a linear layer (O, I)."""
+        array = np.asarray(self.source)
+        if array.ndim == 4:
+            return _core.PackedWeight(array, groups, algorithm, self.factor)
+        if self.image is None:
+            return _core.PackedWeight(array[:, :, None, None], 1, "pointwise", self.factor)
+        return _core.PackedWeight(array.reshape(-1, *self.image), 1, "im2col", self.factor, flat=True)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        array = np.asarray(self.source)
+        if self.image is not None:
+            c, *size = self.image
+            array = array.reshape(-1, c, math.prod(size)).transpose(0, 2, 1).reshape(array.shape)
+        if self.factor is not None:
+            scaled = np.empty(array.shape, np.float32)
+            with np.errstate(all="ignore"):
+                factor = self.factor.reshape(-1, *[1] * (array.ndim - 1))
+                array = np.multiply(array, factor, out=scaled, casting="same_kind")
+        return array
+
+    def __reduce__(self) -> Any:
+        return Weight, (np.asarray(self),)  # packed weights belong to a machine
+
+
+@dataclass(frozen=True, eq=False)
+class _Packed:
+    """A weight that stands nowhere but in its packed form."""
+
+    packed: _core.PackedWeight
+    shape: Shape
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return self.packed.unpack().reshape(self.shape)
+
+
+class Packer:
+    """Packs the weights of a graph and remembers where each can be had from then on."""
+
+    def __init__(self) -> None:
+        self._packed: dict[int, Weight] = {}
+
+    def pack(self, weight: Array | Weight, groups: int = 1, algorithm: str = "auto") -> _core.PackedWeight:
+        """Pack a weight of the graph, which must outlive this object."""
+        loaded = weight.loaded() if isinstance(weight, Weight) else Weight(weight)
+        packed = loaded.pack(groups, algorithm)
+        self._packed[id(weight)] = Weight(_Packed(packed, loaded.shape)) if packed.reversible else loaded
+        return packed
+
+    def relieve(self, graph: Graph) -> Graph:
+        """Return the graph with its weights taken from where they are packed."""
+        return replace(graph, nodes={value: self._relieve(node) for value, node in graph.nodes.items()})
+
+    def _relieve(self, node: Node) -> Node:
+        attributes: Mapping[str, Any] = {name: self._moved(value) for name, value in node.attributes.items()}
+        return replace(node, attributes=attributes)
+
+    def _moved(self, value: Any) -> Any:
+        if isinstance(value, tuple) and value and isinstance(value[0], Node):
+            return tuple(self._relieve(part) for part in value)
+        if id(value) in self._packed:
+            return self._packed[id(value)]
+        return value.loaded() if isinstance(value, Weight) else value
