@@ -105,7 +105,7 @@ void gemm_tile(const GemmArgs& g, int64_t row, int64_t column, const float* weig
 // Calls the tile compiled for exactly `rows`.
 template <int Vectors, int Rows = kGemmRows>
 CONVLANE_INLINE void gemm_tile_of(int64_t rows, const GemmArgs& g, int64_t row, int64_t column, const float* weight,
-                                 Ahead ahead) {
+                                  Ahead ahead) {
   if (rows == Rows) return gemm_tile<Rows, Vectors>(g, row, column, weight, ahead);
   if constexpr (Rows > 1) gemm_tile_of<Vectors, Rows - 1>(rows, g, row, column, weight, ahead);
 }
