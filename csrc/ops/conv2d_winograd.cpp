@@ -128,8 +128,10 @@ void run_winograd(const Conv2dDesc& d, const Conv2dArgs& args) {
   const int64_t panels = ceil_div(d.o, kernels.nr);
 
   const int64_t fit = std::max(kBlockFloats / (t.points * d.c) / kernels.mr, int64_t{1}) * kernels.mr;
-  const bool streamed = args.weight->bytes() > kCachedWeightBytes || ceil_div(t.count, fit) < threads;
-  const int64_t blocks = ceil_div(t.count, streamed ? kStreamedTiles : fit);
+  const int64_t fitting =
+      std::max((t.count + fit / 2) / fit, int64_t{1});  // 16 tiles are one block of 14, not two of 8
+  const bool streamed = args.weight->bytes() > kCachedWeightBytes || fitting < threads;
+  const int64_t blocks = streamed ? ceil_div(t.count, kStreamedTiles) : fitting;
   const int64_t block = ceil_div(t.count, blocks);  // tiles of the largest block
   const int64_t block_v = t.points * block * v_row(d), block_sums = t.points * (block * kernels.nr + 16);
 
