@@ -4,18 +4,27 @@
 // of depth KW * C instead of KH * KW taps of depth C. For that to hold at the borders, the rows that a band of output
 // rows needs are first copied into per-thread scratch with their padding. The copy reads any layout, so an NCHW
 // picture needs no conversion of its own.
+#include "ops/conv2d_stem.h"
+
 #include <cstring>
 
-#include "ops/conv2d.h"
-#include "ops/rows_gemm.h"
+#include "ops/parallel.h"
 
 namespace convlane {
 namespace {
 
+// Rows of the padded image.
 struct Band {
-  int64_t first_row, rows;  // rows of the padded image
-  int64_t width;            // floats per row
+  int64_t first_row, rows;
+  int64_t width;  // floats per row
 };
+
+int64_t padded_width(const Conv2dDesc& d) { return (d.w + d.window.left + d.window.right) * d.c; }
+
+// Padded rows under `rows` rows of output.
+int64_t padded_rows(const Conv2dDesc& d, int64_t rows) {
+  return (rows - 1) * d.window.stride[0] + (d.kh() - 1) * d.window.dilation[0] + 1;
+}
 
 // Planes to pixels. With the number of channels known the compiler makes shuffles of it.
 template <int C>
@@ -47,15 +56,48 @@ void copy_band(const Conv2dDesc& d, const ImageView& src, int64_t image, const B
   }
 }
 
-// Output rows per band: their input fits the first-level cache's big neighbour with room for the weights.
-int64_t rows_per_band(const Conv2dDesc& d, int64_t width, int threads) {
+}  // namespace
+
+// The input under a band fits the second-level cache with room for the weights.
+int64_t stem_band_rows(const Conv2dDesc& d) {
   constexpr int64_t kBandFloats = 32 * 1024;
-  const int64_t fit = (kBandFloats / width - d.kh()) / d.window.stride[0] + 1;
-  const int64_t share = ceil_div(d.n * d.oh, threads);
-  return std::clamp<int64_t>(std::min(fit, share), 1, std::min<int64_t>(d.oh, 16));
+  const int64_t fit = (kBandFloats / padded_width(d) - d.kh()) / d.window.stride[0] + 1;
+  return std::clamp<int64_t>(fit, 1, std::min<int64_t>(d.oh, 16));
 }
 
-}  // namespace
+int64_t StemBands::floats(const Conv2dDesc& d, int64_t rows) {
+  return round_up(checked_mul(padded_rows(d, rows), padded_width(d)), 16);
+}
+
+int64_t StemBands::pointers(const Conv2dDesc& d, int64_t rows) { return checked_mul(rows, d.ow * d.kh()); }
+
+// Every band has its input at the same place, so the pointers hold for all of them.
+StemBands::StemBands(const Conv2dDesc& d, const Conv2dArgs& args, int64_t rows, float* floats, const float** pointers)
+    : d_(d), args_(args), rows_(rows), padded_(floats), pointers_(pointers) {
+  const Window& w = d.window;
+  for (int64_t r = 0; r < d.kh(); ++r)
+    for (int64_t y = 0; y < rows; ++y)
+      for (int64_t x = 0; x < d.ow; ++x)
+        *pointers++ = floats + (y * w.stride[0] + r * w.dilation[0]) * padded_width(d) + x * w.stride[1] * d.c;
+}
+
+void StemBands::run(int64_t image, int64_t first, int64_t count, float* dst, int64_t dst_stride) const {
+  const Conv2dDesc& d = d_;
+  copy_band(d, args_.src, image, {first * d.window.stride[0], padded_rows(d, count), padded_width(d)}, padded_);
+  GemmArgs g{};
+  g.rows = pointers_;
+  g.rows_stride = rows_ * d.ow;
+  g.m = count * d.ow;
+  g.n = d.o;
+  g.taps = d.kh();
+  g.depth = d.kw() * d.c;
+  g.weight = args_.weight->data();
+  g.dst = dst;
+  g.dst_stride = dst_stride;
+  g.epilogue = args_.epilogue;
+  if (g.epilogue.residual != nullptr) g.epilogue.residual += (image * d.oh + first) * d.ow * g.epilogue.residual_stride;
+  args_.weight->kernels().gemm(g);
+}
 
 std::string refuse_stem(const Conv2dDesc& d) {
   if (d.groups != 1) return "there is more than one group";
@@ -66,40 +108,16 @@ std::string refuse_stem(const Conv2dDesc& d) {
 }
 
 void run_stem(const Conv2dDesc& d, const Conv2dArgs& args) {
-  const Window& w = d.window;
-  const int64_t width = (d.w + w.left + w.right) * d.c;
   const int threads = threads_for(d.multiply_adds());
-  const int64_t band_rows = rows_per_band(d, width, threads), bands = ceil_div(d.oh, band_rows);
-  const int64_t reach = (d.kh() - 1) * w.dilation[0] + 1;
-  const int64_t band_floats = ((band_rows - 1) * w.stride[0] + reach) * width;
-  const auto scratch = allocate_aligned<float>(checked_mul(threads, round_up(band_floats, 16)));
-  const auto pointers = allocate_aligned<const float*>(checked_mul(threads, band_rows * d.ow * d.kh()));
-
-  parallel_for(d.n * bands, threads, [&](int64_t begin, int64_t end, int thread) noexcept {
-    float* band = scratch.get() + thread * round_up(band_floats, 16);
-    const float** rows = pointers.get() + thread * band_rows * d.ow * d.kh();
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t image = task / bands, oh = task % bands * band_rows;
-      const int64_t count = std::min(band_rows, d.oh - oh), pixel = (image * d.oh + oh) * d.ow;
-      copy_band(d, args.src, image, {oh * w.stride[0], (count - 1) * w.stride[0] + reach, width}, band);
-      for (int64_t r = 0; r < d.kh(); ++r)
-        for (int64_t y = 0; y < count; ++y)
-          for (int64_t x = 0; x < d.ow; ++x)
-            rows[(r * count + y) * d.ow + x] =
-                band + (y * w.stride[0] + r * w.dilation[0]) * width + x * w.stride[1] * d.c;
-      GemmArgs g{};
-      g.rows = rows;
-      g.rows_stride = g.m = count * d.ow;
-      g.n = d.o;
-      g.taps = d.kh();
-      g.depth = d.kw() * d.c;
-      g.weight = args.weight->data();
-      g.dst = args.dst + pixel * args.dst_stride;
-      g.dst_stride = args.dst_stride;
-      g.epilogue = args.epilogue;
-      if (g.epilogue.residual != nullptr) g.epilogue.residual += pixel * g.epilogue.residual_stride;
-      args.weight->kernels().gemm(g);
-    }
+  const int64_t rows = stem_band_rows(d);
+  const int64_t floats = StemBands::floats(d, rows), pointers = StemBands::pointers(d, rows);
+  const auto scratch = allocate_aligned<float>(checked_mul(threads, floats));
+  const auto places = allocate_aligned<const float*>(checked_mul(threads, pointers));
+  parallel_for(d.n * d.oh, threads, [&](int64_t begin, int64_t end, int thread) noexcept {
+    const StemBands bands(d, args, rows, scratch.get() + thread * floats, places.get() + thread * pointers);
+    for_bands(begin, end, d.oh, rows, [&](int64_t image, int64_t first, int64_t count) {
+      bands.run(image, first, count, args.dst + (image * d.oh + first) * d.ow * args.dst_stride, args.dst_stride);
+    });
   });
 }
 

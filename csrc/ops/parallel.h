@@ -38,4 +38,15 @@ void parallel_for(std::int64_t count, int threads, const Body& body) {
   if (count > 0) body(std::int64_t{0}, count, 0);
 }
 
+// Goes through rows [begin, end) of images of `height` rows each, in bands of at most `rows` that lie within one image:
+// body(image, first row in it, count).
+template <class Body>
+void for_bands(std::int64_t begin, std::int64_t end, std::int64_t height, std::int64_t rows, const Body& body) {
+  while (begin < end) {
+    const std::int64_t first = begin % height, count = std::min({rows, end - begin, height - first});
+    body(begin / height, first, count);
+    begin += count;
+  }
+}
+
 }  // namespace convlane

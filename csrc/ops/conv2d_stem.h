@@ -1,0 +1,33 @@
+// The first layer of a network in bands of output rows, for those who take them one after the other.
+#pragma once
+
+#include "ops/conv2d.h"
+
+namespace convlane {
+
+// Output rows of a band when nothing else limits them.
+int64_t stem_band_rows(const Conv2dDesc& desc);
+
+// One thread's way through bands of at most `rows` output rows of one image.
+class StemBands {
+ public:
+  // Sizes of the thread's scratch.
+  static int64_t floats(const Conv2dDesc& desc, int64_t rows);
+  static int64_t pointers(const Conv2dDesc& desc, int64_t rows);
+
+  // Keeps all of them; args.dst is not used.
+  StemBands(const Conv2dDesc& desc, const Conv2dArgs& args, int64_t rows, float* floats, const float** pointers);
+
+  int64_t rows() const { return rows_; }
+  // Output rows [first, first + count) of an image; dst is where the first one goes.
+  void run(int64_t image, int64_t first, int64_t count, float* dst, int64_t dst_stride) const;
+
+ private:
+  const Conv2dDesc& d_;
+  const Conv2dArgs& args_;
+  int64_t rows_;
+  float* padded_;
+  const float** pointers_;
+};
+
+}  // namespace convlane
