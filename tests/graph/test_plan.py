@@ -279,6 +279,18 @@ def test_unsupported_operations_are_named_at_once(rng):
     )
 
 
+def test_computed_weights_are_named():
+    ones = np.ones(1, np.float32)
+    for model, op in (
+        (lambda x: F.relu(F.conv2d(x, F.tanh(x))), "conv2d"),
+        (lambda x: F.batch_norm(F.conv2d(x, F.tanh(x)), ones, ones), "conv2d"),
+        (lambda x: F.max_pool2d(F.conv2d(x, F.tanh(x), padding=1), 2), "conv2d"),
+        (lambda x: F.linear(F.flatten(x), F.tanh(F.flatten(x))), "linear"),
+    ):
+        with pytest.raises(ValueError, match=f"a plan cannot do: {op} with a computed weight"):
+            convlane.compile(model, (1, 3, 3, 3))
+
+
 def test_training_mode_is_refused():
     with pytest.raises(ValueError, match=r"call \.eval\(\)"):
         convlane.compile(nn.Sequential(nn.Conv2d(3, 3, 1)), (1, 3, 4, 4))

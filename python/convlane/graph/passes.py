@@ -61,7 +61,7 @@ def fold_batch_norm(graph: Graph) -> Graph:
             return node
         source = node.inputs["input"]
         conv = nodes[source]
-        if not (single(source) and _is_plain_conv2d(conv)) or isinstance(conv.attributes["weight"], _core.PackedWeight):
+        if not (single(source) and _is_plain_conv2d(conv) and _has_open_weight(conv)):
             return node
         weight, bias = _folded(conv.attributes["weight"], conv.attributes["bias"], node.attributes)
         return _absorb(conv, node, weight=weight, bias=bias)
@@ -113,7 +113,7 @@ def fold_flatten(graph: Graph) -> Graph:
     """Sort the columns of a linear layer's weight, so that it reads channels-last images without flattening them."""
 
     def fold(node: Node, nodes: dict[Value, Node], single: Callable[[Value], bool]) -> Node:
-        if node.op != "linear" or isinstance(node.attributes["weight"], _core.PackedWeight):
+        if node.op != "linear" or not _has_open_weight(node):
             return node
         flatten = nodes[node.inputs["input"]]
         if flatten.op != "flatten" or not flattens_image(flatten, nodes):
@@ -209,10 +209,15 @@ def _is_free_conv2d(node: Node) -> bool:
     at = node.attributes
     return (
         node.op == "conv2d"
-        and isinstance(at["weight"], (np.ndarray, Weight))
+        and _has_open_weight(node)
         and at["algorithm"] == "auto"
         and at.get("residual") is None
     )
+
+
+def _has_open_weight(node: Node) -> bool:
+    """Whether a pass may change the weight: it is neither packed nor computed by another node."""
+    return isinstance(node.attributes.get("weight"), (np.ndarray, Weight))
 
 
 def _has_no_residual(node: Node) -> bool:
