@@ -4,6 +4,7 @@
 
 #include "bindings/arrays.h"
 #include "ops/activation.h"
+#include "ops/conv2d_pool.h"
 #include "plan/plan.h"
 
 namespace convlane {
@@ -20,6 +21,18 @@ Target target_of(const PyTarget& target) {
 
 // Weight, bias, activation and slope of one convolution of a depthwise block.
 using PyPart = std::tuple<std::shared_ptr<PackedWeight>, std::optional<py::array>, std::string, float>;
+
+Pool2dDesc pool_of(const Shape4& shape, bool maximum, const Pair& kernel, const Pair& stride, const Sides& padding,
+                   const Pair& dilation, bool ceil_mode, bool count_padding, std::optional<int64_t> divisor) {
+  const Pooling kind = maximum ? Pooling::max : Pooling::average;
+  Pool2dDesc desc = describe_pool2d("plan", kind, shape, window_of(stride, padding, dilation, kernel), ceil_mode);
+  desc.count_padding = count_padding;
+  desc.divisor = divisor;
+  return desc;
+}
+
+// The arguments of pool_of, where a pooling is part of another step.
+using PyPool = std::tuple<Shape4, bool, Pair, Pair, Sides, Pair, bool, bool, std::optional<int64_t>>;
 
 std::vector<float> to_vector(const std::optional<py::array>& array, const char* name) {
   if (!array) return {};
@@ -60,6 +73,23 @@ void bind_plan(py::module_& m) {
       py::arg("input"), py::arg("weight"), py::arg("stride"), py::arg("padding"), py::arg("dilation"),
       py::arg("groups"), py::arg("winograd"));
 
+  m.def(
+      "may_pool_in_cache",
+      [](const Shape4& input, const Shape4& weight, const Pair& stride, const Sides& padding, const Pair& dilation,
+         int64_t groups, const PyPool& pool) {
+        const Conv2dDesc desc = describe_conv2d(input, weight, window_of(stride, padding, dilation), groups);
+        return may_pool_in_cache(desc, std::apply(pool_of, pool));
+      },
+      py::arg("input"), py::arg("weight"), py::arg("stride"), py::arg("padding"), py::arg("dilation"),
+      py::arg("groups"), py::arg("pool"));
+  m.def(
+      "pooled_from",
+      [](const std::string& algorithm, const PyPool& pool) {
+        const PooledFrom from = pooled_from(algorithm, std::apply(pool_of, pool));
+        return from == PooledFrom::bands ? "row bands" : from == PooledFrom::tiles ? "tiles" : "image";
+      },
+      py::arg("algorithm"), py::arg("pool"));
+
   const auto activation = [](const std::string& name, float slope) {
     return PlanActivation{activation_from_name(name), slope};
   };
@@ -70,13 +100,16 @@ void bind_plan(py::module_& m) {
           "conv2d",
           [=](Plan& plan, Place src, const Shape4& shape, const PyTarget& dst, std::shared_ptr<PackedWeight> weight,
               const std::optional<py::array>& bias, const Pair& stride, const Sides& padding, const Pair& dilation,
-              const std::string& algorithm, const std::string& name, float slope, std::optional<Place> residual) {
+              const std::string& algorithm, const std::string& name, float slope, std::optional<Place> residual,
+              const std::optional<PyPool>& pool) {
+            std::optional<Pool2dDesc> pooling;
+            if (pool) pooling = std::apply(pool_of, *pool);
             plan.conv2d(src, shape, target_of(dst), std::move(weight), to_vector(bias, "bias"),
-                        window_of(stride, padding, dilation), algorithm, activation(name, slope), residual);
+                        window_of(stride, padding, dilation), algorithm, activation(name, slope), residual, pooling);
           },
           py::arg("src"), py::arg("shape"), py::arg("dst"), py::arg("weight"), py::arg("bias").none(true),
           py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("algorithm"), py::arg("activation"),
-          py::arg("slope"), py::arg("residual").none(true))
+          py::arg("slope"), py::arg("residual").none(true), py::arg("pool").none(true) = std::optional<PyPool>())
       .def(
           "depthwise_block",
           [=](Plan& plan, Place src, const Shape4& shape, Place dst, const std::optional<PyPart>& expand,
@@ -97,12 +130,9 @@ void bind_plan(py::module_& m) {
           [](Plan& plan, Place src, const Shape4& shape, const PyTarget& dst, bool maximum, const Pair& kernel,
              const Pair& stride, const Sides& padding, const Pair& dilation, bool ceil_mode, bool count_padding,
              std::optional<int64_t> divisor) {
-            const Pooling kind = maximum ? Pooling::max : Pooling::average;
-            Pool2dDesc desc =
-                describe_pool2d("plan", kind, shape, window_of(stride, padding, dilation, kernel), ceil_mode);
-            desc.count_padding = count_padding;
-            desc.divisor = divisor;
-            plan.pool2d(src, desc, target_of(dst));
+            plan.pool2d(src,
+                        pool_of(shape, maximum, kernel, stride, padding, dilation, ceil_mode, count_padding, divisor),
+                        target_of(dst));
           },
           py::arg("src"), py::arg("shape"), py::arg("dst"), py::arg("maximum"), py::arg("kernel"), py::arg("stride"),
           py::arg("padding"), py::arg("dilation"), py::arg("ceil_mode"), py::arg("count_include_pad"),

@@ -12,6 +12,8 @@
 
 namespace convlane {
 
+struct Pool2dDesc;
+
 struct Conv2dDesc {
   int64_t n, c, h, w;  // input
   int64_t o, oh, ow;   // output
@@ -81,6 +83,8 @@ struct Conv2dArgs {
   Epilogue epilogue;   // residual is channels last, dense
   float* dst;          // channels last
   int64_t dst_stride;  // floats between its pixels: O, or more where dst is a slice of the channels of an image
+  // Where winograd_pools it: how the result is pooled before it is stored. dst is the pooled image, then.
+  const Pool2dDesc* pool = nullptr;
 };
 
 struct Conv2dAlgorithm {
@@ -117,6 +121,7 @@ std::string refuse_pointwise(const Conv2dDesc&);
 std::string refuse_depthwise(const Conv2dDesc&);
 std::string refuse_stem(const Conv2dDesc&);
 std::string refuse_winograd(const Conv2dDesc&);
+bool winograd_pools(const Pool2dDesc&);
 void run_direct(const Conv2dDesc&, const Conv2dArgs&);
 void run_depthwise(const Conv2dDesc&, const Conv2dArgs&);
 void run_stem(const Conv2dDesc&, const Conv2dArgs&);

@@ -12,6 +12,7 @@
 
 #include "ops/conv2d.h"
 #include "ops/parallel.h"
+#include "ops/pool2d.h"
 
 namespace convlane {
 namespace {
@@ -69,7 +70,33 @@ struct Block {
   const float* transformed;  // V
   const float** rows;        // scratch, `count` pointers
   float* sums;               // scratch, points * count * nr floats
+  float* pixels;             // scratch, m * m * nr floats: a tile of the output that is to be pooled
 };
+
+// Maxima of the 2x2 windows of a tile of the output, which are in `tile.dst` and nowhere else.
+void pool_tile(const WinogradOutputArgs& tile, const KernelTable& kernels, const Position& at, const Pool2dDesc& pool,
+               float* dst, int64_t dst_stride) {
+  const int64_t height = std::min<int64_t>(tile.rows, tile.m), width = std::min<int64_t>(tile.columns, tile.m);
+  PoolArgs k{};
+  k.kind = Pooling::max;
+  k.tap_step = tile.dst_stride;
+  k.row_step = tile.width * k.tap_step;
+  k.pixel_step = 2 * k.tap_step;
+  k.channels = tile.channels;
+  k.dst_step = dst_stride;
+  const auto run = [&](int64_t i, int64_t j, int64_t taps, int64_t pixels) {
+    k.src = tile.dst + i * k.row_step + j * k.tap_step;
+    k.dst = dst + (((at.image * pool.output[0]) + (at.y + i) / 2) * pool.output[1] + (at.x + j) / 2) * dst_stride;
+    k.rows = std::min<int64_t>(height - i, 2);
+    k.taps = taps;
+    k.pixels = pixels;
+    kernels.pool(k);
+  };
+  for (int64_t i = 0; i < height && (at.y + i) / 2 < pool.output[0]; i += 2) {
+    if (width > 1) run(i, 0, 2, width / 2);
+    if (width % 2 != 0 && (at.x + width) / 2 < pool.output[1]) run(i, width - 1, 1, 1);  // cut, ceil_mode keeps it
+  }
+}
 
 // All products and outputs of one panel of output channels over a block.
 void run_panel(const Conv2dDesc& d, const Conv2dArgs& args, const Tiling& t, const Block& b, int64_t panel) {
@@ -92,22 +119,24 @@ void run_panel(const Conv2dDesc& d, const Conv2dArgs& args, const Tiling& t, con
     kernels.gemm(g);
   }
   for (int64_t i = 0; i < b.count; ++i) {
-    const auto [image, y, x] = position(t, b.first + i);
+    const Position at = position(t, b.first + i);
+    const auto [image, y, x] = at;
     const int64_t pixel = (image * d.oh + y) * d.ow + x;
     WinogradOutputArgs out{};
     out.m = t.m;
     out.src = b.sums + i * nr;
     out.src_stride = b.count * nr + 16;
     out.channels = columns;
-    out.dst = args.dst + pixel * args.dst_stride + first_channel;
-    out.dst_stride = args.dst_stride;
-    out.width = d.ow;
+    out.dst = args.pool == nullptr ? args.dst + pixel * args.dst_stride + first_channel : b.pixels;
+    out.dst_stride = args.pool == nullptr ? args.dst_stride : nr;
+    out.width = args.pool == nullptr ? d.ow : t.m;
     out.rows = d.oh - y;
     out.columns = d.ow - x;
     out.epilogue = args.epilogue;
     if (out.epilogue.bias != nullptr) out.epilogue.bias += first_channel;
     if (out.epilogue.residual != nullptr) out.epilogue.residual += pixel * out.epilogue.residual_stride + first_channel;
     kernels.winograd_output(out);
+    if (args.pool != nullptr) pool_tile(out, kernels, at, *args.pool, args.dst + first_channel, args.dst_stride);
   }
 }
 
@@ -119,6 +148,13 @@ std::string refuse_winograd(const Conv2dDesc& d) {
   if (d.window.dilation != Pair{1, 1}) return "the kernel is dilated";
   if (d.groups != 1) return "there is more than one group";
   return "";
+}
+
+// Tiles of 2x2 and of 4x4 outputs hold whole windows of 2x2.
+bool winograd_pools(const Pool2dDesc& p) {
+  const Window& w = p.window;
+  return p.kind == Pooling::max && !p.adaptive && w.kernel == Pair{2, 2} && w.stride == Pair{2, 2} &&
+         w.dilation == Pair{1, 1} && w.top + w.bottom + w.left + w.right == 0;
 }
 
 void run_winograd(const Conv2dDesc& d, const Conv2dArgs& args) {
@@ -134,15 +170,17 @@ void run_winograd(const Conv2dDesc& d, const Conv2dArgs& args) {
   const int64_t blocks = streamed ? ceil_div(t.count, kStreamedTiles) : fitting;
   const int64_t block = ceil_div(t.count, blocks);  // tiles of the largest block
   const int64_t block_v = t.points * block * v_row(d), block_sums = t.points * (block * kernels.nr + 16);
+  const int64_t scratch = block_sums + t.m * t.m * kernels.nr;  // of a thread
 
   const auto zeros = allocate_aligned<float>(d.c);
   std::memset(zeros.get(), 0, sizeof(float) * d.c);
   const auto transformed = allocate_aligned<float>(checked_mul(streamed ? 1 : threads, block_v));
-  const auto sums = allocate_aligned<float>(checked_mul(threads, block_sums));
+  const auto sums = allocate_aligned<float>(checked_mul(threads, scratch));
   const auto rows = allocate_aligned<const float*>(checked_mul(threads, block));
   const auto part = [&](int64_t index, float* v, int thread) {
     const int64_t first = t.count * index / blocks, count = t.count * (index + 1) / blocks - first;
-    return Block{first, count, v, rows.get() + thread * block, sums.get() + thread * block_sums};
+    float* own = sums.get() + thread * scratch;
+    return Block{first, count, v, rows.get() + thread * block, own, own + block_sums};
   };
   const auto transform = [&](const Block& b, float* v, int64_t i) {
     transform_input(d, args, t, zeros.get(), b.first + i, v + i * v_row(d), b.count * v_row(d));

@@ -91,73 +91,92 @@ Pool2dDesc describe_adaptive_pool2d(const char* op, Pooling kind, const Shape4& 
   return {kind, input, output, true, Window{}};
 }
 
+Range pool2d_inputs(const Pool2dDesc& d, int64_t y) {
+  const Axis axis = axis_of(d, 0);
+  const Taps taps = taps_of(axis, y);
+  if (taps.count == 0) return {0, 0};
+  return {taps.first, taps.first + (taps.count - 1) * (d.adaptive ? 1 : axis.dilation) + 1};
+}
+
+void run_pool2d_row(const Pool2dDesc& d, const KernelTable& kernels, const Pool2dRow& row) {
+  const int64_t c = d.input[1], h = d.input[2], w = d.input[3];
+  const Window& window = d.window;
+  const Axis horizontal = axis_of(d, 1);
+  const Taps rows = taps_of(axis_of(d, 0), row.y);
+  PoolArgs k{};
+  k.kind = d.kind;
+  k.exponent = d.exponent;
+  k.rows = rows.count;
+  // Steps that leave the image are never taken; the minima keep their products within 64 bits.
+  k.index_row = std::min(window.dilation[0], h) * w;
+  k.index_tap = std::min(window.dilation[1], w);
+  k.index_pixel = std::min(window.stride[1], w);
+  k.row_step = k.index_row * c;
+  k.tap_step = k.index_tap * c;
+  k.pixel_step = k.index_pixel * c;
+  k.dst_step = row.dst_stride;
+  const auto run = [&](int64_t x, int64_t pixels) {
+    const Taps columns = taps_of(horizontal, x);
+    PoolArgs part = k;
+    part.taps = columns.count;
+    part.pixels = pixels;
+    part.channels = row.channels;
+    set_divisors(d, rows, columns, part);
+    const bool empty = rows.count == 0 || columns.count == 0;  // every tap of a dilated window in the padding
+    part.src = row.src + (empty ? 0 : (rows.first - row.first_row) * w + columns.first) * c + row.channel;
+    part.index = empty ? 0 : rows.first * w + columns.first;
+    if (empty) part.index_pixel = 0;
+    part.dst = row.dst + x * row.dst_stride + row.channel;
+    part.indices = row.indices == nullptr ? nullptr : row.indices + x * row.dst_stride + row.channel;
+    if (part.row_step == part.taps * part.tap_step && part.rows * part.taps <= kLongRow && row.indices == nullptr) {
+      part.taps *= part.rows;  // a window as wide as the image is one long row
+      part.rows = 1;
+    }
+    if (part.pixel_step == c && part.dst_step == c && part.channels == c && row.indices == nullptr) {
+      part.channels *= pixels;  // at stride 1 neighbouring windows are neighbouring channels
+      part.pixels = 1;
+    }
+    kernels.pool(part);
+  };
+  const Range whole = whole_windows(horizontal);
+  for (int64_t x = 0; x < whole.begin; ++x) run(x, 1);
+  if (whole.end > whole.begin) run(whole.begin, whole.end - whole.begin);
+  for (int64_t x = whole.end; x < d.output[1]; ++x) run(x, 1);
+}
+
 void run_pool2d(const Pool2dDesc& d, const ImageView& image, float* dst, int64_t dst_stride, int64_t* indices) {
   const auto [n, c, h, w] = d.input;
   const auto [oh, ow] = d.output;
   if (n * c * oh * ow == 0) return;
-  const Axis vertical = axis_of(d, 0), horizontal = axis_of(d, 1);
   if (indices != nullptr) {
     // The kernel counts inside a window with 32 bits.
-    const int64_t rows = d.adaptive ? h : std::min(h, (vertical.kernel - 1) * vertical.dilation + 1);
-    if (checked_mul(rows, w) > std::numeric_limits<std::int32_t>::max())
+    const int64_t reach = (d.window.kernel[0] - 1) * d.window.dilation[0] + 1;
+    if (checked_mul(d.adaptive ? h : std::min(h, reach), w) > std::numeric_limits<std::int32_t>::max())
       throw std::invalid_argument("max pooling: windows of more than 2^31 pixels have no indices");
   }
   const ChannelsLast converted(image);
   const float* src = converted.view().data;
-  const auto pool = active_table().pool;
-  const Range whole = whole_windows(horizontal);
-  const Window& window = d.window;
+  const KernelTable& kernels = active_table();
 
   const int threads = threads_for(std::max(image.count(), n * c * oh * ow));
   // Few rows (global pooling has one per image) are split by channels, which never meet.
   constexpr int64_t kBlock = 64;
   const int64_t block = n * oh >= threads ? c : kBlock, blocks = ceil_div(c, block);
-  parallel_for(
-      n * oh * blocks, threads, [&, c = c, h = h, w = w, oh = oh, ow = ow](int64_t begin, int64_t end, int) noexcept {
-        for (int64_t task = begin; task < end; ++task) {
-          const int64_t row = task / blocks, channel = task % blocks * block, y = row % oh;
-          const Taps rows = taps_of(vertical, y);
-          PoolArgs k{};
-          k.kind = d.kind;
-          k.exponent = d.exponent;
-          k.rows = rows.count;
-          // Steps that leave the image are never taken; the minima keep their products within 64 bits.
-          k.index_row = std::min(window.dilation[0], h) * w;
-          k.index_tap = std::min(window.dilation[1], w);
-          k.index_pixel = std::min(window.stride[1], w);
-          k.row_step = k.index_row * c;
-          k.tap_step = k.index_tap * c;
-          k.pixel_step = k.index_pixel * c;
-          k.dst_step = dst_stride;
-          const auto run = [&](int64_t x, int64_t pixels) {
-            const Taps columns = taps_of(horizontal, x);
-            PoolArgs part = k;
-            part.taps = columns.count;
-            part.pixels = pixels;
-            part.channels = std::min(block, c - channel);
-            set_divisors(d, rows, columns, part);
-            const bool empty = rows.count == 0 || columns.count == 0;  // every tap of a dilated window in the padding
-            const int64_t first = empty ? 0 : rows.first * w + columns.first;
-            part.src = src + (row / oh * h * w + first) * c + channel;
-            part.index = first;
-            if (empty) part.index_pixel = 0;
-            part.dst = dst + (row * ow + x) * dst_stride + channel;
-            part.indices = indices == nullptr ? nullptr : indices + (row * ow + x) * dst_stride + channel;
-            if (part.row_step == part.taps * part.tap_step && part.rows * part.taps <= kLongRow && indices == nullptr) {
-              part.taps *= part.rows;  // a window as wide as the image is one long row
-              part.rows = 1;
-            }
-            if (part.pixel_step == c && part.dst_step == c && part.channels == c && indices == nullptr) {
-              part.channels *= pixels;  // at stride 1 neighbouring windows are neighbouring channels
-              part.pixels = 1;
-            }
-            pool(part);
-          };
-          for (int64_t x = 0; x < whole.begin; ++x) run(x, 1);
-          if (whole.end > whole.begin) run(whole.begin, whole.end - whole.begin);
-          for (int64_t x = whole.end; x < ow; ++x) run(x, 1);
-        }
-      });
+  parallel_for(n * oh * blocks, threads,
+               [&, c = c, h = h, w = w, oh = oh, ow = ow](int64_t begin, int64_t end, int) noexcept {
+                 for (int64_t task = begin; task < end; ++task) {
+                   const int64_t row = task / blocks, channel = task % blocks * block, to = row * ow * dst_stride;
+                   Pool2dRow part{};
+                   part.y = row % oh;
+                   part.src = src + row / oh * h * w * c;
+                   part.channel = channel;
+                   part.channels = std::min(block, c - channel);
+                   part.dst = dst + to;
+                   part.dst_stride = dst_stride;
+                   part.indices = indices == nullptr ? nullptr : indices + to;
+                   run_pool2d_row(d, kernels, part);
+                 }
+               });
 }
 
 }  // namespace convlane

@@ -30,4 +30,20 @@ Pool2dDesc describe_adaptive_pool2d(const char* op, Pooling kind, const Shape4& 
 // `dst_stride` apart: C, or more where dst is a slice of the channels of an image.
 void run_pool2d(const Pool2dDesc& desc, const ImageView& src, float* dst, int64_t dst_stride, int64_t* indices);
 
+// Rows of the input from the first to the last that output row y folds; none where a dilated window lies in the
+// padding.
+Range pool2d_inputs(const Pool2dDesc& desc, int64_t y);
+
+// One row of run_pool2d's output, for those who have a part of the input at a time. The numbers are the same.
+struct Pool2dRow {
+  int64_t y;         // in the output of one image
+  const float* src;  // dense channels last, from row `first_row` of the image; pool2d_inputs(y) are there
+  int64_t first_row;
+  int64_t channel, channels;  // the first one to be pooled, and how many
+  float* dst;                 // pixels `dst_stride` apart
+  int64_t dst_stride;
+  int64_t* indices = nullptr;  // as for run_pool2d
+};
+void run_pool2d_row(const Pool2dDesc& desc, const KernelTable& kernels, const Pool2dRow& row);
+
 }  // namespace convlane

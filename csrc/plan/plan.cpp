@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "ops/activation.h"
+#include "ops/conv2d_pool.h"
 #include "ops/depthwise_block.h"
 #include "ops/elementwise.h"
 #include "ops/linear.h"
@@ -27,11 +28,13 @@ Plan::Plan(const Shape4& input, std::vector<int64_t> output, int64_t arena)
 
 void Plan::conv2d(Place src, const Shape4& shape, Target dst, std::shared_ptr<PackedWeight> weight,
                   std::vector<float> bias, const Window& window, const std::string& algorithm,
-                  PlanActivation activation, std::optional<Place> residual) {
+                  PlanActivation activation, std::optional<Place> residual, const std::optional<Pool2dDesc>& pool) {
   const Conv2dDesc one = describe_conv2d(shape, weight->shape(), window, weight->groups());
   if (!bias.empty() && static_cast<int64_t>(bias.size()) != one.o)
     throw std::invalid_argument("plan: the bias does not fit");
   choose_conv2d(one, algorithm, weight->layout());
+  if (pool) check_conv2d_pool(one, *pool);
+  if (pool && residual) throw std::invalid_argument("plan: a convolution that is pooled has no residual");
   steps_.push_back([=, weight = std::move(weight), bias = std::move(bias)](const PlanRun& run) {
     Conv2dDesc desc = one;
     desc.n = run.n;
@@ -45,7 +48,10 @@ void Plan::conv2d(Place src, const Shape4& shape, Target dst, std::shared_ptr<Pa
     }
     args.dst = run.at(dst);
     args.dst_stride = dst.stride(desc.o);
-    run_conv2d(desc, args, algorithm);
+    if (!pool) return run_conv2d(desc, args, algorithm);
+    Pool2dDesc pooled = *pool;
+    pooled.input[0] = run.n;
+    run_conv2d_pool(desc, args, algorithm, pooled);
   });
 }
 

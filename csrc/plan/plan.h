@@ -56,10 +56,11 @@ class Plan {
   // Sizes for one image, `arena` in floats.
   Plan(const Shape4& input, std::vector<int64_t> output, int64_t arena);
 
-  // Each appends a step. Bias and factors are copied; shapes are for one image.
+  // Each appends a step. Bias and factors are copied; shapes are for one image. With `pool`, dst is the pooled image
+  // and there is no residual.
   void conv2d(Place src, const Shape4& shape, Target dst, std::shared_ptr<PackedWeight> weight, std::vector<float> bias,
               const Window& window, const std::string& algorithm, PlanActivation activation,
-              std::optional<Place> residual);
+              std::optional<Place> residual, const std::optional<Pool2dDesc>& pool);
   // One convolution of a depthwise block.
   struct Part {
     std::shared_ptr<PackedWeight> weight;

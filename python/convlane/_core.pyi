@@ -137,6 +137,14 @@ def conv2d_candidates(
     input: _Shape4, weight: _Shape4, stride: _Pair, padding: _Sides, dilation: _Pair, groups: int, winograd: bool
 ) -> list[str]: ...
 
+# Of the image that is pooled: shape, maximum, kernel, stride, padding, dilation, ceil_mode, count_include_pad, divisor
+_Pool: TypeAlias = tuple[_Shape4, bool, _Pair, _Pair, _Sides, _Pair, bool, bool, int | None]
+
+def may_pool_in_cache(
+    input: _Shape4, weight: _Shape4, stride: _Pair, padding: _Sides, dilation: _Pair, groups: int, pool: _Pool
+) -> bool: ...
+def pooled_from(algorithm: str, pool: _Pool) -> str: ...
+
 _Part: TypeAlias = tuple[PackedWeight, _Array | None, str, float]  # weight, bias, activation, slope
 _Target: TypeAlias = int | tuple[int, int, int]  # a place; or with the first channel, and the channels of the whole
 
@@ -156,6 +164,7 @@ class Plan:
         activation: str,
         slope: float,
         residual: int | None,
+        pool: _Pool | None = None,
     ) -> None: ...
     def depthwise_block(
         self,

@@ -133,6 +133,23 @@ def test_algorithms_that_were_asked_for_stay(clock):
     assert not clock.timed
 
 
+@pytest.mark.parametrize("fastest", WAYS)
+def test_poolings_stay_with_their_convolutions(rng, clock, tmp_path, fastest):
+    clock.seconds = {fastest: 0.5}
+    model = layer()
+    plan = tuned(nn.Sequential(model, nn.ReLU(), nn.MaxPool2d(2)).eval())
+    (step,) = plan.describe().steps
+    assert (step.op, step.algorithm) == ("conv2d + relu + max_pool2d", fastest)
+    assert clock.timed[0].endswith("bias relu then max_pool2d 2x2, stride 2x2, padding 0x0x0x0, to 24x6x6; first")
+    x = images(rng)
+    maps = F.conv2d(x, model.weight, model.bias, padding=1, algorithm=fastest, activation="relu")
+    np.testing.assert_array_equal(plan(x), F.max_pool2d(maps, 2))
+    np.testing.assert_array_equal(saved(plan, tmp_path)(x), plan(x))
+    tuned(nn.Sequential(model, nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)).eval())
+    tuned(nn.Sequential(model, nn.ReLU()).eval())
+    assert len(clock.timed) == 2
+
+
 def test_without_winograd(clock):
     clock.seconds = {"winograd4": 0.1, "winograd2": 0.1}
     assert algorithms(tuned()) == ["winograd4"]
@@ -378,11 +395,12 @@ def test_same_bits_for_every_batch_split_and_number_of_threads(rng):
         np.testing.assert_array_equal(np.concatenate([plan(x[:2]), plan(x[2:])]), whole)
 
 
-def test_first_layers_are_timed_on_what_callers_pass(monkeypatch):
+@pytest.mark.parametrize("pooling", [nn.Identity(), nn.MaxPool2d(3, 1, 1)])
+def test_first_layers_are_timed_on_what_callers_pass(monkeypatch, pooling):
     seen = []
     run = autotune._Bench._images
     monkeypatch.setattr(autotune._Bench, "_images", lambda bench, layer: seen.append(run(bench, layer)) or seen[-1])
-    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3)).eval()
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), pooling, nn.Conv2d(16, 16, 3)).eval()
     convlane.compile(model, (2, 3, 9, 11), autotune=True)
     first, second = seen
     assert first.shape == (2, 3, 9, 11)

@@ -29,6 +29,7 @@ class Everything(nn.Module):
         self.expand, self.depthwise = nn.Conv2d(4, 8, 1), nn.Conv2d(8, 8, 3, padding=1, groups=8)
         self.project, self.norm = nn.Conv2d(8, 4, 1), nn.BatchNorm2d(4)
         self.gate, self.last, self.peak = nn.Linear(4, 4), nn.Linear(8 * 2 * 2, 5), nn.Linear(4, 5)
+        self.top = nn.Conv2d(4, 4, 3, padding=1)
 
     def forward(self, x):
         x = self.stem(x)
@@ -38,7 +39,8 @@ class Everything(nn.Module):
         pooled = F.add(F.avg_pool2d(x, 3, 1, 1), F.mul(x, F.adaptive_max_pool2d(x, 1)), activation="relu")
         x = F.max_pool2d(F.cat([pooled, x]), 2, (2, 1), (1, 0, 0, 0))
         scores = self.last(F.flatten(F.adaptive_avg_pool2d(x, (2, 2))))
-        return F.log_softmax(F.add(scores, self.peak(F.flatten(F.global_max_pool2d(pooled)))), 1)
+        top = F.max_pool2d(F.relu(self.top(pooled)), 2)
+        return F.log_softmax(F.add(scores, self.peak(F.flatten(F.global_max_pool2d(top)))), 1)
 
 
 PLAN = convlane.compile(Everything().eval(), (None, 3, 9, 8))
@@ -195,6 +197,10 @@ def measured(seconds, chosen):
     return {"chosen": chosen, "expected": "stem", "seconds": {"stem": seconds}}
 
 
+def without_pooling(plan, tensors):
+    del find(plan, "conv2d_pool")["attributes"]["parts"]["parts"][1]
+
+
 CHANGES = {
     "empty plan": (lambda plan, tensors: plan.clear(), "the plan: 'nodes' is missing"),
     "more in the plan": (set_in(None, "more", 1), "the plan: 'more' is unknown"),
@@ -278,6 +284,15 @@ CHANGES = {
     "last part missing": (without_project, "its parts cannot be joined"),
     "first part with a stride": (stride_of_expand, "depthwise_block: its parts cannot be joined|result has the shape"),
     "block without input": (set_in("depthwise_block", "inputs", {"residual": 1}), "it must have parts, an input"),
+    "pooling missing": (without_pooling, "conv2d_pool: its parts cannot be joined"),
+    "pooling that cannot be joined": (
+        set_in("conv2d_pool", "attributes", "parts", "parts", 1, "attributes", "return_indices", True),
+        "conv2d_pool: its parts cannot be joined",
+    ),
+    "pooling and residual": (
+        set_in("conv2d_pool", "inputs", {"input": 1, "residual": 1}),
+        "max_pool2d: 'residual' is no argument",
+    ),
     "fused numbers": (set_in("conv2d", "fused", [1]), "fused must be names"),
     "measured numbers": (set_in("conv2d", "measured", [1]), "node 1: measured is of the wrong type"),
     "measured without times": (set_in("conv2d", "measured", {"chosen": "stem"}), "measured: 'expected' is missing"),

@@ -25,6 +25,7 @@ from convlane.functional._arguments import Array, Pair, Sides
 from convlane.functional._op import Shape
 from convlane.functional.conv import conv2d_geometry
 from convlane.graph.lower import ALIGNMENT, INPUT_PLACE, Context, append_step
+from convlane.graph.passes import pool2d_geometry_of
 from convlane.graph.trace import INPUT, Graph, Measured, Node, Value
 from convlane.runtime import get_num_threads
 from convlane.safetensors_file import strict_json, whole_file
@@ -89,13 +90,24 @@ def tune(graph: Graph, batch: int, winograd: bool, keep: object) -> Graph:
 
 def _ways(value: Value, node: Node, graph: Graph, winograd: bool) -> dict[str, Way]:
     """All ways to compute a node by name, the one that is expected to be fastest first."""
-    at = node.attributes
-    if node.op == "conv2d" and at["algorithm"] == "auto":
-        names = _core.conv2d_candidates(*_geometry(node, graph.nodes[node.inputs["input"]].shape), winograd)
-        return {name: [(value, replace(node, attributes={**at, "algorithm": name}))] for name in names}
+    if node.op == "conv2d":
+        layers = _with_algorithms(node, graph.nodes[node.inputs["input"]].shape, winograd)
+        return {name: [(value, layer)] for name, layer in layers.items()}
+    if node.op == "conv2d_pool":
+        conv, pool = node.attributes["parts"]
+        layers = _with_algorithms(conv, graph.nodes[node.inputs["input"]].shape, winograd)
+        return {name: [(value, replace(node, attributes={"parts": (conv, pool)}))] for name, conv in layers.items()}
     if node.op == "depthwise_block":
         return {"row bands": [(value, node)], "apart": _split(value, node)}
     return {}
+
+
+def _with_algorithms(conv: Node, image: Shape, winograd: bool) -> dict[str, Node]:
+    """Return a convolution of an image with each of its algorithms, none where one was asked for."""
+    if conv.attributes["algorithm"] != "auto":
+        return {}
+    names = _core.conv2d_candidates(*_geometry(conv, image), winograd)
+    return {name: replace(conv, attributes={**conv.attributes, "algorithm": name}) for name in names}
 
 
 def _split(value: Value, block: Node) -> Way:
@@ -129,7 +141,8 @@ class _Layer:
         self.shapes = {value: (inner.get(value) or graph.nodes[value]).shape for value in values}
         self.input = split[0][1].inputs["input"]
         # A convolution reads the caller's array itself, which is usually not channels last.
-        self.reads_caller = self.input == INPUT and all(way[0][1].op == "conv2d" for way in ways.values())
+        firsts = {way[0][1].op for way in ways.values()}
+        self.reads_caller = self.input == INPUT and firsts <= {"conv2d", "conv2d_pool"}
         self.name = "; ".join([_features(node, self.shapes) for _, node in split])
         if self.reads_caller:
             self.name += "; first"
@@ -201,6 +214,11 @@ class _Bench:
 
 def _features(node: Node, shapes: Mapping[Value, Shape]) -> str:
     """Describe in a line what the time of a node depends on."""
+    if node.op == "conv2d_pool":
+        conv, pool = node.attributes["parts"]
+        _, _, kernel, stride, padding, *_ = pool2d_geometry_of(pool, conv.shape)
+        window = f"{pool.op} {_by(kernel)}, stride {_by(stride)}, padding {_by(padding)}, to {_by(node.shape[1:])}"
+        return f"{_features(replace(conv, inputs=node.inputs), shapes)} then {window}"
     at = node.attributes
     image, weight, stride, padding, dilation, groups = _geometry(node, shapes[node.inputs["input"]])
     others = ["" if at["bias"] is None else "bias", at["activation"], *sorted(node.inputs.keys() - {"input"})]

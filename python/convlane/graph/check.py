@@ -12,7 +12,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import numpy as np
 
 from convlane.functional._op import Shape, operations, rules
-from convlane.graph.passes import fuse_depthwise_block
+from convlane.graph.passes import fuse_depthwise_block, fuse_pool
 from convlane.graph.trace import INPUT, Graph, Node, Value, signature_of
 from convlane.graph.weights import Weight
 from convlane.safetensors_file import shown
@@ -55,7 +55,7 @@ def _checked(node: Node, nodes: Mapping[Value, Node]) -> Node:
     if unknown := [source for source in node.inputs.values() if source not in nodes]:
         raise ValueError(f"{node.op}: it reads the value {unknown[0]} before that is computed")
     shapes = {name: nodes[source].shape for name, source in node.inputs.items()}
-    rule = _FUSED.get(node.op, _infer_operation)
+    rule = _infer_joined if node.op in _JOINING else _infer_operation
     shape, multiply_adds = rule(node, shapes)
     if shape != node.shape:
         raise ValueError(f"{node.op}: its result has the shape {shape}, not {node.shape}")
@@ -89,11 +89,11 @@ def _infer_operation(node: Node, shapes: Mapping[str, Shape]) -> tuple[Shape, in
     return known.shape(**arguments), known.multiply_adds(**arguments)
 
 
-def _infer_depthwise_block(node: Node, shapes: Mapping[str, Shape]) -> tuple[Shape, int]:
-    """Shape and multiply-adds of convolutions one after the other, if the pass that joins them would do so."""
+def _infer_joined(node: Node, shapes: Mapping[str, Shape]) -> tuple[Shape, int]:
+    """Shape and multiply-adds of operations one after the other, if the pass that joins them would do so."""
     parts = node.attributes.get("parts", ())
     if node.attributes.keys() != {"parts"} or not parts or not {"input"} <= shapes.keys() <= {"input", "residual"}:
-        raise TypeError("depthwise_block: it must have parts, an input and perhaps a residual")
+        raise TypeError(f"{node.op}: it must have parts, an input and perhaps a residual")
     nodes = {value: Node("input", shape=shape) for value, shape in enumerate(shapes.values())}
     values = dict(zip(shapes, nodes, strict=True))
     last = values.pop("input")
@@ -101,15 +101,13 @@ def _infer_depthwise_block(node: Node, shapes: Mapping[str, Shape]) -> tuple[Sha
         inputs = {"input": last, **(values if part is parts[-1] else {})}
         last = len(nodes)
         nodes[last] = _checked(replace(part, inputs=inputs), nodes)
-    joined = fuse_depthwise_block(Graph(nodes, last, nodes[last].shape)).nodes[last]
+    joined = _JOINING[node.op](Graph(nodes, last, nodes[last].shape)).nodes[last]
     if joined.op != node.op or len(joined.attributes["parts"]) != len(parts):
-        raise ValueError("depthwise_block: its parts cannot be joined")
+        raise ValueError(f"{node.op}: its parts cannot be joined")
     return joined.shape, joined.multiply_adds
 
 
-_FUSED: dict[str, Callable[[Node, Mapping[str, Shape]], tuple[Shape, int]]] = {
-    "depthwise_block": _infer_depthwise_block
-}
+_JOINING: dict[str, Callable[[Graph], Graph]] = {"conv2d_pool": fuse_pool, "depthwise_block": fuse_depthwise_block}
 
 
 def _check_arguments(op: str, operation: Callable[..., Any], arguments: Mapping[str, Any]) -> None:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from convlane import _core
-from convlane.functional._arguments import Pair, as_window
+from convlane.functional._arguments import Pair
 from convlane.functional.conv import conv2d_geometry
 from convlane.functional.pool import pooled_size
-from convlane.graph.passes import ACTIVATIONS, flattens_image
+from convlane.graph.passes import ACTIVATIONS, flattens_image, pool2d_geometry_of
 from convlane.graph.trace import INPUT, Graph, Node, Value
 from convlane.graph.weights import Packer
 
@@ -26,6 +26,7 @@ _READS_ANY_LAYOUT = frozenset(
         "avg_pool2d",
         "channels_last",
         "conv2d",
+        "conv2d_pool",
         "flatten",
         "global_avg_pool2d",
         "global_max_pool2d",
@@ -41,6 +42,7 @@ _WRITES_SLICES = frozenset(
         "adaptive_max_pool2d",
         "avg_pool2d",
         "conv2d",
+        "conv2d_pool",
         "global_avg_pool2d",
         "global_max_pool2d",
         "max_pool2d",
@@ -249,13 +251,17 @@ def _refusal(node: Node, nodes: Mapping[Value, Node]) -> str:
     return ""
 
 
-def _conv2d(at: Context) -> Choice:
+def _conv2d(at: Context, pooling: Node | None = None) -> Choice:
     geometry = conv2d_geometry(at.shape, at["weight"].shape, at["stride"], at["padding"], at["dilation"], at["groups"])
     choice = Choice(at["algorithm"], "asked for")
     if choice.algorithm == "auto":
         name = _core.cheapest_conv2d(*geometry, at.winograd)
         choice = Choice(name, _why(name, geometry))
     _, _, stride, padding, dilation, groups = geometry
+    pool = None
+    if pooling is not None:
+        pool = pool2d_geometry_of(pooling, _core.conv2d_shape(*geometry))
+        choice = replace(choice, why=f"{choice.why}; pooled from {_core.pooled_from(choice.algorithm, pool)}")
     at.core.conv2d(
         at.src,
         _four(at.shape),
@@ -269,8 +275,14 @@ def _conv2d(at: Context) -> Choice:
         at["activation"],
         at["negative_slope"],
         at.places.get("residual"),
+        pool,
     )
     return choice
+
+
+def _conv2d_pool(at: Context) -> Choice:
+    conv, pooling = at["parts"]
+    return _conv2d(replace(at, node=conv), pooling)
 
 
 def _depthwise_block(at: Context) -> Choice:
@@ -322,15 +334,8 @@ def _linear(at: Context) -> Choice:
     return Choice("panels", "one pass over the weight")
 
 
-def _max_pool2d(at: Context) -> None:
-    geometry = as_window("max_pool2d", at.shape[2:], *(at[k] for k in ("kernel_size", "stride", "padding", "dilation")))
-    at.core.pool2d(at.src, _four(at.shape), at.target, True, *geometry, bool(at["ceil_mode"]), True, None)
-
-
-def _avg_pool2d(at: Context) -> None:
-    geometry = as_window("avg_pool2d", at.shape[2:], at["kernel_size"], at["stride"], at["padding"], 1)
-    counted, divisor = bool(at["count_include_pad"]), at["divisor_override"]
-    at.core.pool2d(at.src, _four(at.shape), at.target, False, *geometry, bool(at["ceil_mode"]), counted, divisor)
+def _pool2d(at: Context) -> None:
+    at.core.pool2d(at.src, _four(at.shape), at.target, *pool2d_geometry_of(at.node, at.shape)[1:])
 
 
 def _adaptive_pool2d(at: Context) -> None:
@@ -397,11 +402,12 @@ _STEPS: dict[str, Callable[[Context], Choice | None]] = {
     "adaptive_avg_pool2d": _adaptive_pool2d,
     "adaptive_max_pool2d": _adaptive_pool2d,
     "add": _add,
-    "avg_pool2d": _avg_pool2d,
+    "avg_pool2d": _pool2d,
     "batch_norm": _batch_norm,
     "cat": _cat,
     "channels_last": _copy,
     "conv2d": _conv2d,
+    "conv2d_pool": _conv2d_pool,
     "depthwise_block": _depthwise_block,
     "flatten": _flatten,
     "global_avg_pool2d": _adaptive_pool2d,
@@ -409,7 +415,7 @@ _STEPS: dict[str, Callable[[Context], Choice | None]] = {
     "linear": _linear,
     "local_response_norm": _local_response_norm,
     "log_softmax": _softmax,
-    "max_pool2d": _max_pool2d,
+    "max_pool2d": _pool2d,
     "mul": _mul,
     "scale": _scale,
     "softmax": _softmax,

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlane import _core
-from convlane.functional._arguments import Array, Pair, Sides
+from convlane.functional._arguments import Array, Pair, Sides, as_window
 from convlane.functional.conv import conv2d_geometry
 from convlane.graph.trace import INPUT, Graph, Node, Value
 from convlane.graph.weights import Weight
@@ -148,6 +148,26 @@ def fuse_depthwise_block(graph: Graph) -> Graph:
     return _rewrite(graph, fuse)
 
 
+def fuse_pool(graph: Graph) -> Graph:
+    """Join a convolution with the pooling after it, so that the image between stays in cache or is never whole."""
+
+    def fuse(node: Node, nodes: dict[Value, Node], single: Callable[[Value], bool]) -> Node:
+        if node.op not in ("avg_pool2d", "max_pool2d") or node.attributes.get("return_indices"):
+            return node
+        source = node.inputs["input"]
+        conv = nodes[source]
+        if not (single(source) and conv.op == "conv2d" and conv.inputs.keys() == {"input"} and _has_no_residual(conv)):
+            return node
+        if not _has_open_weight(conv):
+            return node
+        geometry = conv2d_geometry_of(conv, nodes)
+        if not _core.may_pool_in_cache(*geometry, pool2d_geometry_of(node, conv.shape)):
+            return node
+        return Node("conv2d_pool", conv.inputs, {"parts": (conv, node)}, node.shape, conv.multiply_adds)
+
+    return _rewrite(graph, fuse)
+
+
 PASSES = (
     remove_dead_code,
     drop_identities,
@@ -156,6 +176,7 @@ PASSES = (
     fuse_activation,
     fuse_residual_add,
     fuse_depthwise_block,
+    fuse_pool,
 )
 
 
@@ -164,6 +185,14 @@ def conv2d_geometry_of(node: Node, nodes: Mapping[Value, Node]) -> tuple[Any, An
     at = node.attributes
     image = nodes[node.inputs["input"]].shape
     return conv2d_geometry(image, at["weight"].shape, at["stride"], at["padding"], at["dilation"], at["groups"])
+
+
+def pool2d_geometry_of(node: Node, image: Any) -> tuple[Any, bool, Pair, Pair, Sides, Pair, bool, bool, int | None]:
+    """Input shape, maximum or not, kernel, stride, padding, dilation and options of a pooling, written out."""
+    at = node.attributes
+    window = as_window(node.op, image[2:], at["kernel_size"], at["stride"], at["padding"], at.get("dilation", 1))
+    counted, divisor = bool(at.get("count_include_pad", True)), at.get("divisor_override")
+    return image, node.op == "max_pool2d", *window, bool(at["ceil_mode"]), counted, divisor
 
 
 def flattens_image(node: Node, nodes: Mapping[Value, Node]) -> bool:
@@ -207,12 +236,7 @@ def _is_depthwise(node: Node, nodes: Mapping[Value, Node]) -> bool:
 def _is_free_conv2d(node: Node) -> bool:
     """Whether it is a convolution of which nothing is fixed that a block would change."""
     at = node.attributes
-    return (
-        node.op == "conv2d"
-        and _has_open_weight(node)
-        and at["algorithm"] == "auto"
-        and at.get("residual") is None
-    )
+    return node.op == "conv2d" and _has_open_weight(node) and at["algorithm"] == "auto" and at.get("residual") is None
 
 
 def _has_open_weight(node: Node) -> bool:

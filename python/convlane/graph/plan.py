@@ -424,6 +424,8 @@ def _checked_shape(input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
 
 def _parts(node: Node) -> list[str]:
     """Name the operations in a node, the activation that it always had among them."""
+    if node.op == "conv2d_pool":
+        return [name for part in node.attributes["parts"] for name in _parts(part)]
     activation = node.attributes.get("activation", "none")
     return [node.op, *node.fused, *([activation] if activation not in ("none", *node.fused) else [])]
 

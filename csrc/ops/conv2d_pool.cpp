@@ -1,0 +1,134 @@
+// Three ways:
+//   - The stem runs in bands. Each thread goes down its rows of the pooled image; the rows of the convolution under a
+//     band of them are computed into a buffer in the second-level cache, and those that the next band shares are kept.
+//     Where the parts of two threads meet, both compute them.
+//   - Winograd's tiles of the output hold whole windows of 2x2, so it pools tile by tile (conv2d_winograd.cpp).
+//   - Anything else computes the image and then pools it.
+#include "ops/conv2d_pool.h"
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+
+#include "ops/conv2d_stem.h"
+#include "ops/parallel.h"
+
+namespace convlane {
+namespace {
+
+// Floats of the buffer: a quarter of a 1 MB second-level cache, beside the stem's own scratch. Not tuned.
+constexpr int64_t kBufferFloats = 64 * 1024;
+
+struct Bands {
+  int64_t rows;    // of the pooled image, at most
+  int64_t buffer;  // rows of the convolution under them
+};
+
+Bands bands_of(const Pool2dDesc& p) {
+  const int64_t row = p.input[1] * p.input[3], kernel = p.window.kernel[0], stride = p.window.stride[0];
+  const int64_t rows = std::clamp<int64_t>((kBufferFloats / row - kernel) / stride + 1, 1, p.output[0]);
+  return {rows, std::min((rows - 1) * stride + kernel, p.input[2])};
+}
+
+class Worker {
+ public:
+  Worker(const Conv2dDesc& d, const Conv2dArgs& args, const Pool2dDesc& pool, const StemBands& stem, float* buffer)
+      : d_(d), args_(args), p_(pool), stem_(stem), buffer_(buffer) {}
+
+  // Rows [first, first + count) of a pooled image; they come in their order.
+  void run(int64_t image, int64_t first, int64_t count) {
+    if (image != image_) first_ = end_ = 0;
+    image_ = image;
+    convolve(pool2d_inputs(p_, first).begin, pool2d_inputs(p_, first + count - 1).end);
+    for (int64_t y = first; y < first + count; ++y) {
+      Pool2dRow row{};
+      row.y = y;
+      row.src = buffer_;
+      row.first_row = first_;
+      row.channels = d_.o;
+      row.dst = args_.dst + (image * p_.output[0] + y) * p_.output[1] * args_.dst_stride;
+      row.dst_stride = args_.dst_stride;
+      run_pool2d_row(p_, args_.weight->kernels(), row);
+    }
+  }
+
+ private:
+  // Rows [begin, end) of the convolution into the buffer. Neither is less than that of the band before.
+  void convolve(int64_t begin, int64_t end) {
+    const int64_t row = d_.ow * d_.o, kept = std::max<int64_t>(end_ - begin, 0);
+    if (kept > 0) std::memmove(buffer_, buffer_ + (begin - first_) * row, sizeof(float) * kept * row);
+    first_ = begin;
+    end_ = end;
+    for (int64_t y = begin + kept; y < end; y += stem_.rows())
+      stem_.run(image_, y, std::min(stem_.rows(), end - y), buffer_ + (y - begin) * row, d_.o);
+  }
+
+  const Conv2dDesc& d_;
+  const Conv2dArgs& args_;
+  const Pool2dDesc& p_;
+  const StemBands& stem_;
+  float* buffer_;
+  int64_t image_ = -1, first_ = 0, end_ = 0;  // the rows in the buffer
+};
+
+void run_bands(const Conv2dDesc& d, const Conv2dArgs& args, const Pool2dDesc& p, int threads) {
+  const Bands bands = bands_of(p);
+  const int64_t stem_rows = std::min(stem_band_rows(d), bands.buffer);
+  const int64_t floats = StemBands::floats(d, stem_rows), pointers = StemBands::pointers(d, stem_rows);
+  const int64_t buffer = round_up(checked_mul(bands.buffer, d.ow * d.o), 16);
+  const auto scratch = allocate_aligned<float>(checked_mul(threads, floats + buffer));
+  const auto places = allocate_aligned<const float*>(checked_mul(threads, pointers));
+  parallel_for(d.n * p.output[0], threads, [&](int64_t begin, int64_t end, int thread) noexcept {
+    float* memory = scratch.get() + thread * (floats + buffer);
+    const StemBands stem(d, args, stem_rows, memory, places.get() + thread * pointers);
+    Worker worker(d, args, p, stem, memory + floats);
+    for_bands(begin, end, p.output[0], bands.rows,
+              [&](int64_t image, int64_t first, int64_t count) { worker.run(image, first, count); });
+  });
+}
+
+// A thread with fewer rows of the pooled image than these computes too much twice. An estimate: 3x3 windows with
+// stride 2 share one row of two.
+constexpr int64_t kRowsPerThread = 8;
+
+}  // namespace
+
+PooledFrom pooled_from(const std::string& algorithm, const Pool2dDesc& p) {
+  // The windows of two rows follow each other only where dilation skips none.
+  if (algorithm == "stem" && !p.adaptive && p.window.dilation[0] == 1) return PooledFrom::bands;
+  if ((algorithm == "winograd4" || algorithm == "winograd2") && winograd_pools(p)) return PooledFrom::tiles;
+  return PooledFrom::image;
+}
+
+bool may_pool_in_cache(const Conv2dDesc& d, const Pool2dDesc& p) {
+  const auto& all = conv2d_algorithms();
+  return std::any_of(all.begin(), all.end(), [&](const Conv2dAlgorithm& a) {
+    return a.refusal(d).empty() && pooled_from(a.name, p) != PooledFrom::image;
+  });
+}
+
+void check_conv2d_pool(const Conv2dDesc& d, const Pool2dDesc& p) {
+  const Shape4 image{d.n, d.o, d.oh, d.ow};
+  if (p.input != image)
+    throw std::invalid_argument("conv2d: the pooling of " + to_string(p.input) + " is not one of " + to_string(image));
+}
+
+void run_conv2d_pool(const Conv2dDesc& d, const Conv2dArgs& args, const std::string& algorithm, const Pool2dDesc& p) {
+  if (d.pixels() == 0) return;
+  const int threads = threads_for(d.multiply_adds());
+  const PooledFrom from = pooled_from(choose_conv2d(d, algorithm, args.weight->layout()).name, p);
+  if (from == PooledFrom::bands && (threads == 1 || d.n * p.output[0] >= threads * kRowsPerThread))
+    return run_bands(d, args, p, threads);
+  Conv2dArgs conv = args;
+  if (from == PooledFrom::tiles) {
+    conv.pool = &p;
+    return run_conv2d(d, conv, algorithm);
+  }
+  const auto image = allocate_aligned<float>(checked_mul(d.pixels(), d.o));
+  conv.dst = image.get();
+  conv.dst_stride = d.o;
+  run_conv2d(d, conv, algorithm);
+  run_pool2d(p, channels_last_view(image.get(), p.input), args.dst, args.dst_stride, nullptr);
+}
+
+}  // namespace convlane

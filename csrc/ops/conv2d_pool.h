@@ -1,0 +1,25 @@
+// A convolution and the pooling that alone reads its result. The image between them, the largest of many networks,
+// stays in the cache where the convolution's algorithm has a form for that.
+#pragma once
+
+#include "ops/conv2d.h"
+#include "ops/pool2d.h"
+
+namespace convlane {
+
+// What of the convolution's result there is before it is pooled.
+enum class PooledFrom { image, bands, tiles };
+PooledFrom pooled_from(const std::string& algorithm, const Pool2dDesc& pool);
+
+// Whether an algorithm that can do the convolution need not compute the image as a whole.
+bool may_pool_in_cache(const Conv2dDesc& desc, const Pool2dDesc& pool);
+
+// std::invalid_argument when the pooling is not one of the convolution's result.
+void check_conv2d_pool(const Conv2dDesc& desc, const Pool2dDesc& pool);
+
+// As run_conv2d, but dst is the pooled image, and there is no residual. Bit for bit what the two give one after the
+// other.
+void run_conv2d_pool(const Conv2dDesc& desc, const Conv2dArgs& args, const std::string& algorithm,
+                     const Pool2dDesc& pool);
+
+}  // namespace convlane
