@@ -12,7 +12,6 @@ import json
 import math
 import os
 import reprlib
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -117,7 +116,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Write a file that takes its place when the ``with`` block is over; if that fails, nothing has happened."""
     # In the same folder, because only within one file system is the replacement a single step.
     path = os.path.realpath(path)
-    temporary = f"{path}.{secrets.token_hex(8)}.tmp"
+    temporary = f"{path}.{os.urandom(8).hex()}.tmp"
     try:
         with open(temporary, "xb") as stream:
             yield stream

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,10 @@ from convlane.functional._op import op, same_shape
 from convlane.functional.elementwise import mul
 from convlane.functional.shape import channels_last
 
-_default_rng = np.random.default_rng()
+
+@cache
+def _default_rng() -> np.random.Generator:
+    return np.random.default_rng()
 
 
 @op(shape=same_shape)
@@ -232,7 +236,7 @@ def dropout(input: Array, p: float = 0.5, training: bool = True, *, rng: np.rand
         return x
     images = x.ndim == 4
     shape = (x.shape[0], x.shape[2], x.shape[3], x.shape[1]) if images else x.shape
-    kept = (rng or _default_rng).random(shape, np.float32) >= p
+    kept = (rng or _default_rng()).random(shape, np.float32) >= p
     factors = np.multiply(kept, 1 / (1 - p) if p < 1 else 0.0, dtype=np.float32)
     return mul(x, factors.transpose(0, 3, 1, 2) if images else factors)
 

@@ -76,17 +76,18 @@ class ResNet(nn.Module):
     def __init__(self, depth: int, num_classes: int = 1000) -> None:
         bottleneck, counts = STAGES[depth]
         block = Bottleneck if bottleneck else BasicBlock
-        self.conv1 = nn.Conv2d(3, WIDTHS[0], 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(WIDTHS[0])
-        self.relu = nn.ReLU()
-        self.maxpool = nn.MaxPool2d(3, 2, 1)
         channels = WIDTHS[0]
-        for i, (width, count) in enumerate(zip(WIDTHS, counts, strict=True)):
-            blocks = []
-            for j in range(count):
-                blocks.append(block(channels, width, 2 if i > 0 and j == 0 else 1))
-                channels = width * block.expansion
-            setattr(self, f"layer{i + 1}", nn.Sequential(*blocks))
+        with nn.init.skip():  # drawn below
+            self.conv1 = nn.Conv2d(3, channels, 7, 2, 3, bias=False)
+            self.bn1 = nn.BatchNorm2d(channels)
+            self.relu = nn.ReLU()
+            self.maxpool = nn.MaxPool2d(3, 2, 1)
+            for i, (width, count) in enumerate(zip(WIDTHS, counts, strict=True)):
+                blocks = []
+                for j in range(count):
+                    blocks.append(block(channels, width, 2 if i > 0 and j == 0 else 1))
+                    channels = width * block.expansion
+                setattr(self, f"layer{i + 1}", nn.Sequential(*blocks))
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
         self.fc = nn.Linear(channels, num_classes)
         for module in self.modules():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -30,7 +29,7 @@ __all__ = [
 ]
 
 _CHUNK = 2**20  # numbers that one generator draws; their values depend on it, not on the number of threads
-_seeds = np.random.SeedSequence()
+_seeds: np.random.SeedSequence | None = None  # made at the first use: importing numpy.random takes 12 ms
 _skipping = ContextVar("_skipping", default=False)
 
 
@@ -171,11 +170,15 @@ def _fans(shape: Sequence[int]) -> tuple[int, int]:
 
 def _draw(shape: Sequence[int], fill: Callable[[np.random.Generator, Array], None]) -> Array:
     """Let threads fill an array chunk by chunk, each chunk from a generator of its own."""
+    from concurrent.futures import ThreadPoolExecutor  # takes 6 ms, which a process that loads a plan does not need
+
+    global _seeds
     if _skipping.get():
         return _done(np.zeros(shape, np.float32))
     array = np.empty(shape, np.float32)
     flat = array.reshape(-1)
     parts = [flat[i : i + _CHUNK] for i in range(0, flat.size, _CHUNK)]
+    _seeds = _seeds or np.random.SeedSequence()
     generators = [np.random.Generator(np.random.SFC64(seed)) for seed in _seeds.spawn(len(parts))]
     if len(parts) == 1:
         fill(generators[0], parts[0])
