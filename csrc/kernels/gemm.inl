@@ -42,17 +42,6 @@ template <int Rows, int Vectors>
 void gemm_tile(const GemmArgs& g, int64_t row, int64_t column, const float* weight, Ahead ahead) {
   const int64_t n = g.n - column;
   const bool full = n >= Vectors * kLanes;
-  float* dst = g.dst + row * g.dst_stride + column;
-  const float* residual =
-      g.epilogue.residual == nullptr ? nullptr : g.epilogue.residual + row * g.epilogue.residual_stride + column;
-  CONVLANE_UNROLL
-  for (int i = 0; i < Rows; ++i) {
-    CONVLANE_UNROLL
-    for (int v = 0; v < Vectors; ++v) {
-      prefetch_to_write(dst + i * g.dst_stride + v * kLanes);
-      if (residual != nullptr) prefetch(residual + i * g.epilogue.residual_stride + v * kLanes);
-    }
-  }
   Vec sum[Rows][Vectors];
   CONVLANE_UNROLL
   for (int v = 0; v < Vectors; ++v) {
@@ -82,6 +71,9 @@ void gemm_tile(const GemmArgs& g, int64_t row, int64_t column, const float* weig
   }
 
   const Clamp clamp(g.epilogue.activation);
+  float* dst = g.dst + row * g.dst_stride + column;
+  const float* residual =
+      g.epilogue.residual == nullptr ? nullptr : g.epilogue.residual + row * g.epilogue.residual_stride + column;
   CONVLANE_UNROLL
   for (int i = 0; i < Rows; ++i) {
     CONVLANE_UNROLL

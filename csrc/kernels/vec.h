@@ -34,9 +34,8 @@
 namespace convlane {
 namespace {
 
-// Fetch the cache line at `p`, to be read or to be written soon. A hint: any address will do.
+// Fetches the cache line at `p`, to be read soon. A hint: any address will do.
 CONVLANE_INLINE void prefetch(const float* p) { __builtin_prefetch(p, 0, 3); }
-CONVLANE_INLINE void prefetch_to_write(const float* p) { __builtin_prefetch(p, 1, 3); }
 
 #if defined(CONVLANE_VEC_AVX512)
 
