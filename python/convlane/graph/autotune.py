@@ -1,8 +1,8 @@
 """Autotuning: each layer that can be computed in several ways is timed in all of them, and takes the fastest.
 
 `tune` does that to a graph. A layer is timed by itself, with weights that are in no cache, as those of a network
-whose other layers ran in between, and with input and output in the cache, as the layer before leaves them. The ways
-take turns, so that a slow spell of the machine hits all of them.
+whose other layers ran in between, and with everything else in the cache, as the layers before leave it. The ways take
+turns, so that a slow spell of the machine hits all of them.
 """
 
 from __future__ import annotations
@@ -175,28 +175,32 @@ class _Bench:
                 break
             for name, plan in plans.items():
                 self._empty_caches()
-                samples[name].append(sum(plan.profile(images)[2:]))
+                samples[name].append(sum(plan.profile(images)[-len(layer.ways[name]) :]))
         return {name: float(np.quantile(seconds, 0.25)) for name, seconds in samples.items()}
 
     def _plan(self, layer: _Layer, way: Way) -> _core.Plan:
-        """Return a plan of two steps that bring all but weights into the cache, and those of the layer.
+        """Return a plan whose last steps are those of the layer.
 
-        The input comes last, as it is what the layer before has just written.
+        Those before bring all but its weights into the cache: the same layer with weights of its own has run there,
+        as other layers do in a network, for code and scratch memory take longer to come than small weights; and the
+        input has just been written.
         """
         places, end = {}, 0
         for value, shape in layer.shapes.items():
             places[value] = end
             end += -(-math.prod(shape) // ALIGNMENT) * ALIGNMENT
         n, c, h, w = layer.shapes[layer.input]
+        begin = places[layer.input]
         plan = _core.Plan((n, c, h, w), [1], end)
-        plan.activation(0, 0, end, "sigmoid", 0.0)
-        plan.copy(INPUT_PLACE, (n, c, h, w), places[layer.input])
+        plan.activation(0, 0, end, "sigmoid", 0.0)  # whatever stands there becomes a usual number
         if layer.reads_caller:
             places[layer.input] = INPUT_PLACE
-        for value, node in way:
-            arguments = {name: places[source] for name, source in node.inputs.items()}
-            shapes = {name: layer.shapes[source] for name, source in node.inputs.items()}
-            append_step(Context(plan, node, arguments, shapes, places[value], places[value], {}, winograd=False))
+        for _ in range(2):
+            plan.copy(INPUT_PLACE, (n, c, h, w), begin)
+            for value, node in way:
+                arguments = {name: places[source] for name, source in node.inputs.items()}
+                shapes = {name: layer.shapes[source] for name, source in node.inputs.items()}
+                append_step(Context(plan, node, arguments, shapes, places[value], places[value], {}, winograd=False))
         return plan
 
     def _images(self, layer: _Layer) -> Array:
