@@ -440,13 +440,14 @@ def test_profile(tmp_path, rng):
         assert step.op == described.op
         assert step.multiply_adds == 2 * described.multiply_adds
         assert step.seconds > 0
+        assert step.gigabytes_per_second == pytest.approx(1e-9 * step.bytes / step.seconds)
         if step.multiply_adds:
             assert step.gflops == pytest.approx(2e-9 * step.multiply_adds / step.seconds)
             assert 0 < step.percent_of_peak < 200
         else:
             assert step.gflops is None
     head, *_, total = str(report).splitlines()
-    assert head.endswith("GFLOP/s  % of peak")
+    assert " ".join(head.split()).endswith("GFLOP/s % of peak GB/s")
     assert total.startswith("all steps: ")
     events = json.loads(path.read_text())["traceEvents"]
     assert [event["name"] for event in events] == [f"{step.number} {step.op}" for step in report.steps]

@@ -335,6 +335,11 @@ class Step:
         """Share of `convlane.machine.fma_peak`."""
         return None if self.gflops is None else 1e11 * self.gflops / self.peak
 
+    @property
+    def gigabytes_per_second(self) -> float | None:
+        """`bytes` over the time; what bounds a linear layer on one image is `convlane.machine.read_bandwidth`."""
+        return 1e-9 * self.bytes / self.seconds if self.seconds else None
+
 
 @dataclass(frozen=True)
 class Report:
@@ -371,7 +376,7 @@ class Report:
     def __str__(self) -> str:
         timed = any(step.seconds is not None for step in self.steps)
         head = ["step", "op", "input", "output", "algorithm", "why", "multiply-adds", "bytes", "offset"]
-        rows = [head + ["ms", "GFLOP/s", "% of peak"] * timed]
+        rows = [head + ["ms", "GFLOP/s", "% of peak", "GB/s"] * timed]
         for step in self.steps:
             row = [
                 str(step.number),
@@ -385,7 +390,8 @@ class Report:
                 "output" if step.offset is None else f"{step.offset:,}",
             ]
             if timed:
-                row += [f"{1e3 * (step.seconds or 0):.3f}", _rounded(step.gflops), _rounded(step.percent_of_peak)]
+                rates = (step.gflops, step.percent_of_peak, step.gigabytes_per_second)
+                row += [f"{1e3 * (step.seconds or 0):.3f}", *map(_rounded, rates)]
             rows.append(row)
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         lines = [
@@ -408,7 +414,7 @@ class Report:
     __repr__ = __str__
 
 
-_RIGHT = frozenset({"step", "multiply-adds", "bytes", "offset", "ms", "GFLOP/s", "% of peak"})
+_RIGHT = frozenset({"step", "multiply-adds", "bytes", "offset", "ms", "GFLOP/s", "% of peak", "GB/s"})
 
 
 def _checked_shape(input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
