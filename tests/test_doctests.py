@@ -9,7 +9,15 @@ import pytest
 import convlane
 
 MODULES = ["convlane", *(info.name for info in pkgutil.walk_packages(convlane.__path__, "convlane."))]
-PUBLIC = ["convlane", "convlane.analysis", "convlane.functional", "convlane.graph", "convlane.models", "convlane.nn"]
+PUBLIC = [
+    "convlane",
+    "convlane.analysis",
+    "convlane.functional",
+    "convlane.graph",
+    "convlane.models",
+    "convlane.nn",
+    "convlane.weights",
+]
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name != "convlane._core"])

@@ -13,10 +13,12 @@ order, weight layout and numerics follow torch. Every image that an operation re
 
 import os as _os
 
-from convlane import _core, analysis, functional, graph, machine, models, nn
+from convlane import _core, analysis, functional, graph, machine, models, nn, weights
 from convlane.functional import explain, pack_conv2d, pack_linear
 from convlane.graph import Plan, compile, load_plan
+from convlane.models import load
 from convlane.runtime import get_num_threads, num_threads, set_num_threads, show_config
+from convlane.weights import load_weights, save_weights
 
 __version__ = "0.1.0"
 
@@ -28,15 +30,19 @@ __all__ = [
     "functional",
     "get_num_threads",
     "graph",
+    "load",
     "load_plan",
+    "load_weights",
     "machine",
     "models",
     "nn",
     "num_threads",
     "pack_conv2d",
     "pack_linear",
+    "save_weights",
     "set_num_threads",
     "show_config",
+    "weights",
 ]
 
 if _isa := _os.environ.get("CONVLANE_ISA"):

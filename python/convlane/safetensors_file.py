@@ -196,7 +196,7 @@ class TensorFile:
         if info.type == "BOOL":
             array = array.view(np.uint8) != 0  # any byte may stand in the file
         if info.type == "BF16":
-            array = (array.astype(np.uint32) << 16).view(np.float32)
+            array = from_bfloat16(array)
         return array
 
     def close(self) -> None:
@@ -257,6 +257,11 @@ class TensorFile:
 
     def _refuse(self, what: str) -> NoReturn:
         raise ValueError(f"{self.path}: no valid safetensors file: {what}")
+
+
+def from_bfloat16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """Return the numbers that bfloat16 has under these bits; float32 has all of them."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def strict_json(text: str) -> Any:

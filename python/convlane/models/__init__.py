@@ -10,5 +10,6 @@ Linear(in_features=512, out_features=10, bias=True)
 from convlane.models import alexnet, efficientnet, googlenet, mobilenet_v2, resnet, vgg  # noqa: F401  (they register)
 from convlane.models.registry import create, register
 from convlane.models.registry import list_models as list
+from convlane.models.saved import load
 
-__all__ = ["create", "list", "register"]
+__all__ = ["create", "list", "load", "register"]

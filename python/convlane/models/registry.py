@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from convlane.functional._arguments import as_positive
-from convlane.nn import Module
+from convlane.nn import Module, init
+from convlane.safetensors_file import Path
+from convlane.weights.files import load_weights
 
 B = TypeVar("B", bound="Callable[..., Module]")
 
+_ARCHITECTURE = "_architecture"  # the attribute of a network
 _BUILDERS: dict[str, Callable[..., Module]] = {}
 
 
@@ -24,8 +28,8 @@ def register(builder: B) -> B:
     return builder
 
 
-def create(name: str, num_classes: int = 1000, **config: Any) -> Module:
-    """Build a network with random weights, ready to run: in eval mode. Train it after ``.train()``.
+def create(name: str, num_classes: int = 1000, weights: Path | None = None, **config: Any) -> Module:
+    """Build a network, ready to run: in eval mode. Train it after ``.train()``.
 
     Parameters
     ----------
@@ -33,15 +37,19 @@ def create(name: str, num_classes: int = 1000, **config: Any) -> Module:
         One of `convlane.models.list`.
     num_classes
         Number of outputs.
+    weights
+        A file that `convlane.load_weights` reads; None for random weights.
     config
         What the family offers beyond, for example ``dropout``; see its file.
 
     Raises
     ------
+    OSError
+        The file cannot be opened or read.
     TypeError
         `num_classes` is not an integer, or the family does not know an argument of `config`.
     ValueError
-        There is no such network, or `num_classes` is less than 1.
+        There is no such network, `num_classes` is less than 1, or the file is damaged or does not fit the network.
 
     Examples
     --------
@@ -49,10 +57,40 @@ def create(name: str, num_classes: int = 1000, **config: Any) -> Module:
     >>> models.create("mobilenet_v2").num_parameters()
     3504872
     """
+    if weights is None:
+        return build(name, num_classes, config)
+    with init.skip():
+        model = build(name, num_classes, config)
+    arrays = load_weights(weights)
+    try:
+        model.load_state_dict(arrays)
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(weights)}: {error}") from error
+    return model
+
+
+class Architecture(NamedTuple):
+    """What `create` was called with, but for weights."""
+
+    name: str
+    num_classes: int
+    config: dict[str, Any]
+
+
+def build(name: str, num_classes: int, config: Mapping[str, Any]) -> Module:
+    """Build a network as `create` does, from arguments that may come from a file, so none of them names another."""
     if name not in _BUILDERS:
         near = get_close_matches(str(name), _BUILDERS) or sorted(_BUILDERS)
         raise ValueError(f"create: there is no model {name!r}; did you mean {' or '.join(near)}?")
-    return _BUILDERS[name](as_positive(num_classes, "create", "num_classes"), **config).eval()
+    num_classes = as_positive(num_classes, "create", "num_classes")
+    model = _BUILDERS[name](num_classes, **config).eval()
+    vars(model)[_ARCHITECTURE] = Architecture(name, num_classes, dict(config))
+    return model
+
+
+def architecture(model: Module) -> Architecture | None:
+    """Return what `create` was called with to make this network, None for any other."""
+    return vars(model).get(_ARCHITECTURE)
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -30,7 +30,7 @@ __all__ = [
 
 _CHUNK = 2**20  # numbers that one generator draws; their values depend on it, not on the number of threads
 _seeds: np.random.SeedSequence | None = None  # made at the first use: importing numpy.random takes 12 ms
-_skipping = ContextVar("_skipping", default=False)
+_skipping: ContextVar[float | None] = ContextVar("_skipping", default=None)  # numbers that an array may have
 
 
 def seed(value: int) -> None:
@@ -50,8 +50,10 @@ def seed(value: int) -> None:
 
 
 @contextmanager
-def skip() -> Iterator[None]:
+def skip(at_most: float = math.inf) -> Iterator[None]:
     """Draw zeros at no cost, for layers whose weights are set or loaded right after.
+
+    An array of more numbers than `at_most` is a ValueError: what is loaded has fewer.
 
     Examples
     --------
@@ -61,7 +63,7 @@ def skip() -> Iterator[None]:
     >>> bool(layer.weight.any())
     False
     """
-    token = _skipping.set(True)
+    token = _skipping.set(at_most)
     try:
         yield
     finally:
@@ -173,7 +175,10 @@ def _draw(shape: Sequence[int], fill: Callable[[np.random.Generator, Array], Non
     from concurrent.futures import ThreadPoolExecutor  # takes 6 ms, which a process that loads a plan does not need
 
     global _seeds
-    if _skipping.get():
+    at_most = _skipping.get()
+    if at_most is not None:
+        if math.prod(shape) > at_most:
+            raise ValueError(f"an array of shape {tuple(shape)} has more than {at_most} numbers")
         return _done(np.zeros(shape, np.float32))
     array = np.empty(shape, np.float32)
     flat = array.reshape(-1)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlane.functional._arguments import Array
+from convlane.safetensors_file import Path
 
 M = TypeVar("M", bound="Module")
 
@@ -232,6 +233,24 @@ class Module:
             module, name = entries[key]
             vars(module)[name] = array
         return IncompatibleKeys(missing, unexpected)
+
+    def save(self, path: Path) -> None:
+        """Write a network that `convlane.models.create` has built to a file; `convlane.load` builds it from that.
+
+        The file is a safetensors file of the state dict, with the network's name and configuration in its metadata. It
+        appears at once: nobody sees it half written, and one that stood there before stays until then.
+
+        Raises
+        ------
+        OSError
+            It cannot be written. Nothing is left behind then.
+        ValueError
+            The network was made in another way or its layers have been changed since, so only its weights could be
+            written: ``convlane.save_weights`` does.
+        """
+        from convlane.models.saved import save  # which builds networks, which are modules
+
+        save(self, path)
 
     def _walk(self, path: str) -> Iterator[tuple[str, Module]]:
         """Yield this module and all below it, one that is reached twice under each of its names."""

@@ -1,0 +1,167 @@
+"""Files of weights that convlane and other libraries write, recognised by what they begin with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlane.safetensors_file import Path, open_tensors, shown, write_tensors
+
+_ZIP = (b"PK\3\4", b"PK\5\6")
+_HEADER_LENGTH = 8  # bytes of safetensors before its header, which begins with a brace
+# What is known and not read, with what its owner can do.
+_NOT_READ = {
+    b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.": (
+        "a file of torch from before its version 1.6, which is a pickle and never read; where torch is installed, "
+        "torch.save(torch.load(path, weights_only=True), new_path) converts it"
+    ),
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file, as Keras writes; it is not read",
+    b"\x93NUMPY": "a single array; numpy.savez writes arrays under names",
+    b"\x80": "a Python pickle, which could do anything when it is loaded and is never read",
+    b"version https://git-lfs": "a pointer of Git LFS; git lfs pull fetches the file itself",
+}
+
+
+def load_weights(path: Path) -> dict[str, NDArray[Any]]:
+    """Read the weights in a file, for ``load_state_dict``.
+
+    What kind of file it is follows from its content, not from its name:
+
+    - safetensors;
+    - ``.npz`` of NumPy, with plain numbers only;
+    - ``.pth`` or ``.pt`` of torch since 1.6, a dictionary of tensors as ``torch.save(model.state_dict(), path)``
+      writes it. torch is not needed, and nothing is executed: the pickle is interpreted by a list of what is allowed.
+      Of a checkpoint, the dictionary under ``state_dict``, ``model_state_dict`` or ``model`` is taken. Where every name
+      begins with ``module.``, as DataParallel has them, it is dropped.
+
+    A file of unknown origin does no harm, and takes no more memory than 64 MiB or 20 times its size.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Returns
+    -------
+    dict
+        Names to read-only arrays, which a network that loads them shares. Floating-point numbers of every size,
+        bfloat16 among them, have become float32; integers and booleans are as they were.
+
+    Raises
+    ------
+    OSError
+        The file cannot be opened or read.
+    ValueError
+        It is damaged, of another kind, or holds something else; the message names it and tells what is wrong.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np, convlane
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "weights.npz")
+    ...     np.savez(path, weight=np.ones((2, 3)), bias=np.zeros(2, np.float16))
+    ...     weights = convlane.load_weights(path)
+    >>> {name: (array.shape, array.dtype.name) for name, array in weights.items()}
+    {'weight': ((2, 3), 'float32'), 'bias': ((2,), 'float32')}
+    >>> layer = convlane.nn.Linear(3, 2)
+    >>> layer.load_state_dict(weights)
+    IncompatibleKeys(missing_keys=[], unexpected_keys=[])
+    """
+    path = os.fspath(path)
+    with open(path, "rb") as stream:
+        start = stream.read(32)
+        if start[_HEADER_LENGTH : _HEADER_LENGTH + 1] == b"{":
+            return _read_safetensors(path)
+        stream.seek(0)
+        try:
+            arrays = _read_zip(stream) if start.startswith(_ZIP) else _refuse(start)
+            return {name: as_weight(name, arrays.pop(name)) for name in list(arrays)}
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+
+def save_weights(path: Path, weights: Mapping[str, Any]) -> None:
+    """Write arrays under names, such as a state dict, to a safetensors file.
+
+    The file appears at once: nobody sees it half written, and one that stood there before stays until then.
+
+    Parameters
+    ----------
+    path
+        Where to; a symbolic link is followed.
+    weights
+        Names to arrays, of any strides.
+
+    Raises
+    ------
+    OSError
+        It cannot be written. Nothing is left behind then.
+    TypeError
+        An array has a type that safetensors does not have.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import convlane
+    >>> layer = convlane.nn.Linear(3, 2)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "layer.safetensors")
+    ...     convlane.save_weights(path, layer.state_dict())
+    ...     weights = convlane.load_weights(path)
+    >>> bool((weights["weight"] == layer.weight).all())
+    True
+    """
+    write_tensors(path, {name: np.asarray(array) for name, array in weights.items()})
+
+
+def as_weight(name: str, array: NDArray[Any]) -> NDArray[Any]:
+    """Return the array as `load_weights` does: float32 if it has a floating point, in memory of its own, read-only."""
+    dtype = np.dtype(np.float32) if array.dtype.kind == "f" else array.dtype.newbyteorder("=")
+    try:
+        with np.errstate(over="raise", under="ignore", invalid="ignore"):
+            array = np.asarray(array.astype(dtype, order="C", copy=False))  # operations make scalars of 0-d arrays
+    except FloatingPointError:
+        raise ValueError(f"the array {shown(name)} has numbers that float32 cannot hold") from None
+    if not array.flags.owndata:
+        array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+def _read_safetensors(path: str) -> dict[str, NDArray[Any]]:
+    with open_tensors(path) as file:
+        if file.metadata.get("format") == "convlane plan":
+            raise ValueError(f"{path}: it is a compiled network, which convlane.load_plan reads")
+        try:
+            return {name: as_weight(name, file.read(name)) for name in file.tensors}
+        except ValueError as error:
+            raise ValueError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
+
+
+def _read_zip(stream: BinaryIO) -> dict[str, NDArray[Any]]:
+    # What these import takes time, which a process that reads no such file does not need.
+    from convlane.weights.archive import Archive
+    from convlane.weights.npz_file import SUFFIX, read_npz
+    from convlane.weights.torch_file import PICKLE, read_torch
+
+    archive = Archive(stream)
+    if any(name.rpartition("/")[2] == PICKLE for name in archive.entries):
+        return read_torch(archive)
+    if all(name.endswith(SUFFIX) for name in archive.entries):
+        return read_npz(archive)
+    raise ValueError(
+        f"it is a zip file neither of torch, which would have a {PICKLE}, nor of NumPy, "
+        f"where all would end in {SUFFIX}: it has {shown(sorted(archive.entries))}"
+    )
+
+
+def _refuse(start: bytes) -> dict[str, NDArray[Any]]:
+    for magic, what in _NOT_READ.items():
+        if start.startswith(magic):
+            raise ValueError(f"it is {what}")
+    raise ValueError(f"it is no file of safetensors, NumPy (.npz) or torch: it begins with {start[:16]!r}")

@@ -1,0 +1,408 @@
+"""Tensors of the zip files that ``torch.save`` writes, without torch and without `pickle`.
+
+Such an archive has a pickle, which is a program for a small stack machine, and the bytes of each storage as an entry.
+Here the program is interpreted with exactly the operations and the globals that dictionaries of tensors need, none of
+which can do anything but build plain values; everything else is refused by its name. A tensor remains a description
+until its bytes are asked for, so what is not wanted of a checkpoint is never read.
+"""
+
+from __future__ import annotations
+
+import math
+import pickletools
+import struct
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
+
+from convlane.safetensors_file import from_bfloat16, shown
+from convlane.weights.archive import Archive
+
+PICKLE = "data.pkl"
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_PREFIX = "module."
+_CONVERT = (
+    "only dictionaries of tensors are read; where torch is installed, "
+    "torch.save(model.state_dict(), path) writes such a file"
+)
+_MOST_PICKLE = 2**26  # bytes
+_MOST_OPERATIONS = 5_000_000  # of the pickle; about 40 make a tensor
+_MOST_DIMENSIONS = 32  # NumPy 1's limit
+_BFLOAT16 = np.dtype([("bfloat16", "<u2")])
+_OPERATION_NAMES = {operation.code: operation.name for operation in pickletools.opcodes}
+_STORAGES = {
+    "torch.BFloat16Storage": _BFLOAT16,
+    "torch.BoolStorage": np.dtype("?"),
+    "torch.ByteStorage": np.dtype("u1"),
+    "torch.CharStorage": np.dtype("i1"),
+    "torch.DoubleStorage": np.dtype("<f8"),
+    "torch.FloatStorage": np.dtype("<f4"),
+    "torch.HalfStorage": np.dtype("<f2"),
+    "torch.IntStorage": np.dtype("<i4"),
+    "torch.LongStorage": np.dtype("<i8"),
+    "torch.ShortStorage": np.dtype("<i2"),
+}
+
+
+def read_torch(archive: Archive) -> dict[str, NDArray[Any]]:
+    """Return the state dict of an archive that has a ``data.pkl``; ValueError tells what is wrong."""
+    names = [name for name in archive.entries if name.rpartition("/")[2] == PICKLE]
+    if len(names) != 1 or names[0].count("/") > 1:
+        raise ValueError(f"it must have one {PICKLE} in its folder, but has {shown(names)}")
+    folder = names[0].removesuffix(PICKLE)
+    if any(name == f"{folder}constants.pkl" or name.startswith(f"{folder}code/") for name in archive.entries):
+        raise ValueError(f"it is a TorchScript program; {_CONVERT}")
+    for name, entry in archive.entries.items():
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(f"the entry {shown(name)} is compressed, which torch.save does not do")
+    order = archive.read(f"{folder}byteorder", 16) if f"{folder}byteorder" in archive.entries else b"little"
+    if order != b"little":
+        raise ValueError(f"its byte order is {shown(order)}; only little is read")
+    tensors = _state_dict(_Interpreter(archive.read(names[0], _MOST_PICKLE)).run())
+    archive.check_total(sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in tensors.values()))
+
+    arrays: dict[str, NDArray[Any]] = dict.fromkeys(tensors, np.empty(0))  # in the order of the file
+    by_storage: dict[str, list[str]] = {}
+    for name, tensor in tensors.items():
+        by_storage.setdefault(tensor.storage.key, []).append(name)
+    for key, sharing in by_storage.items():
+        entry_name = f"{folder}data/{key}"
+        if entry_name not in archive.entries:
+            raise ValueError(f"the tensor {shown(sharing[0])} is in the storage {shown(key)}, which is missing")
+        size = archive.entries[entry_name].file_size
+        for name in sharing:
+            if size != tensors[name].storage.nbytes:
+                raise ValueError(
+                    f"the storage {shown(key)} has {size} bytes, but the tensor {shown(name)} expects "
+                    f"{tensors[name].storage.nbytes}"
+                )
+        data = archive.read(entry_name, size)
+        for name in sharing:
+            arrays[name] = tensors[name].view(data)
+    return arrays
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Numbers that tensors are views of: an entry of the archive."""
+
+    key: str
+    dtype: np.dtype[Any]
+    count: int
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the entry."""
+        return self.count * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A view of a storage that lies within it."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of its numbers."""
+        return self.storage.dtype
+
+    def view(self, data: bytes) -> NDArray[Any]:
+        """Return it as a view of the storage's bytes, or as an array where a type has to be changed."""
+        if 0 in self.shape:
+            return np.empty(self.shape, np.float32 if self.dtype == _BFLOAT16 else self.dtype)
+        steps = [stride * self.dtype.itemsize for stride in self.strides]
+        flat = np.frombuffer(data, self.dtype)[self.offset :]
+        array: NDArray[Any] = as_strided(flat, self.shape, steps, writeable=False)
+        if self.dtype == _BFLOAT16:
+            return from_bfloat16(array["bfloat16"])
+        return array.view(np.uint8) != 0 if self.dtype.kind == "b" else array
+
+
+@dataclass(frozen=True)
+class _Global:
+    """A name that the pickle refers to and that is allowed."""
+
+    name: str
+
+
+class _Mark:
+    """Where the arguments of an operation begin on the stack."""
+
+
+_MARK = _Mark()
+
+
+class _Interpreter:
+    """Runs a pickle of protocol 2, as far as it describes dictionaries of tensors.
+
+    Its values are None, bool, int, float, str, tuple, list, dict, `_Global`, `Storage` and `Tensor`; only lists and
+    dictionaries are ever changed.
+    """
+
+    def __init__(self, program: bytes) -> None:
+        self._program, self._place = program, 0
+        self._stack: list[Any] = []
+        self._memo: dict[int, Any] = {}
+
+    def run(self) -> Any:
+        """Return what the pickle describes."""
+        for _ in range(_MOST_OPERATIONS):
+            code = self._take(1)
+            if code == b".":
+                value = self._pop()
+                if self._stack or self._place != len(self._program):
+                    raise ValueError("its pickle goes on after its end")
+                return value
+            operation = _OPERATIONS.get(code)
+            if operation is None:
+                name = _OPERATION_NAMES.get(code.decode("latin1"), repr(code))
+                raise ValueError(f"its pickle has the operation {name}; {_CONVERT}")
+            operation(self)
+        raise ValueError(f"its pickle has more than {_MOST_OPERATIONS} operations")
+
+    # the program and the stack
+
+    def _take(self, count: int) -> bytes:
+        taken = self._program[self._place : self._place + count]
+        if len(taken) != count:
+            raise ValueError("its pickle is cut off")
+        self._place += count
+        return taken
+
+    def _number(self, layout: str) -> Any:
+        return struct.unpack(layout, self._take(struct.calcsize(layout)))[0]
+
+    def _line(self) -> str:
+        end = self._program.find(b"\n", self._place, self._place + 1000)
+        if end < 0:
+            raise ValueError("its pickle has a name without an end")
+        line = self._program[self._place : end].decode()
+        self._place = end + 1
+        return line
+
+    def _pop(self) -> Any:
+        if not self._stack or self._stack[-1] is _MARK:
+            raise ValueError("its pickle takes more from the stack than there is")
+        return self._stack.pop()
+
+    def _top(self, kind: type) -> Any:
+        """Return the value on top, which stays there."""
+        value = self._pop()
+        self._stack.append(value)
+        if type(value) is not kind:
+            raise ValueError(f"its pickle changes {shown(value)} as if it were a {kind.__name__}; {_CONVERT}")
+        return value
+
+    def _pop_to_mark(self) -> list[Any]:
+        place = len(self._stack) - 1
+        while place >= 0 and self._stack[place] is not _MARK:
+            place -= 1
+        if place < 0:
+            raise ValueError("its pickle lacks a mark")
+        values = self._stack[place + 1 :]
+        del self._stack[place:]
+        return values
+
+    # operations
+
+    def _protocol(self) -> None:
+        if (protocol := self._number("<B")) != 2:
+            raise ValueError(f"its pickle has the protocol {protocol}; torch.save writes 2")
+
+    def _push_long(self) -> None:
+        self._stack.append(int.from_bytes(self._take(self._number("<B")), "little", signed=True))
+
+    def _push_text(self) -> None:
+        self._stack.append(self._take(self._number("<I")).decode("utf-8", "surrogatepass"))
+
+    def _push_global(self) -> None:
+        module, name = self._line(), self._line()
+        full = f"{module}.{name}"
+        if full not in _FUNCTIONS and full not in _STORAGES:
+            raise ValueError(f"its pickle refers to {full!r}; {_CONVERT}")
+        self._stack.append(_Global(full))
+
+    def _push_tuple(self, count: int) -> None:
+        values = [self._pop() for _ in range(count)]
+        self._stack.append(tuple(reversed(values)))
+
+    def _remember(self, layout: str) -> None:
+        value = self._pop()
+        self._stack.append(value)
+        self._memo[self._number(layout)] = value
+
+    def _recall(self, layout: str) -> None:
+        index = self._number(layout)
+        if index not in self._memo:
+            raise ValueError(f"its pickle recalls {index}, which it never stored")
+        self._stack.append(self._memo[index])
+
+    def _append(self) -> None:
+        value = self._pop()
+        self._top(list).append(value)
+
+    def _extend(self) -> None:
+        values = self._pop_to_mark()
+        self._top(list).extend(values)
+
+    def _set_item(self) -> None:
+        value, key = self._pop(), self._pop()
+        self._set(self._top(dict), [key, value])
+
+    def _set_items(self) -> None:
+        items = self._pop_to_mark()
+        self._set(self._top(dict), items)
+
+    def _set(self, target: dict[Any, Any], items: list[Any]) -> None:
+        if len(items) % 2:
+            raise ValueError("its pickle has a key without a value")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            if type(key) not in (str, int):
+                raise ValueError(f"its pickle has {shown(key)} as a key; only text and integers are read")
+            if key in target:
+                raise ValueError(f"its pickle has the key {shown(key)} twice")
+            target[key] = value
+
+    def _build(self) -> None:
+        """Take and forget the attributes of an OrderedDict, which are versions of layers."""
+        if type(state := self._pop()) is not dict:
+            raise ValueError(f"its pickle has the attributes {shown(state)}")
+        self._top(dict)
+
+    def _push_storage(self) -> None:
+        match self._pop():
+            case ("storage", _Global(name), str(key), str(), int(count)) if name in _STORAGES and _is_size(count):
+                self._stack.append(Storage(key, _STORAGES[name], count))
+            case other:
+                raise ValueError(f"its pickle has the storage {shown(other)}, which is none that torch.save writes")
+
+    def _reduce(self) -> None:
+        arguments, function = self._pop(), self._pop()
+        if type(function) is not _Global or function.name not in _FUNCTIONS or type(arguments) is not tuple:
+            raise ValueError(f"its pickle calls {shown(function)} with {shown(arguments)}; {_CONVERT}")
+        self._stack.append(_FUNCTIONS[function.name](arguments))
+
+
+_OPERATIONS: dict[bytes, Callable[[_Interpreter], None]] = {
+    b"\x80": _Interpreter._protocol,
+    b"(": lambda self: self._stack.append(_MARK),
+    b"N": lambda self: self._stack.append(None),
+    b"\x88": lambda self: self._stack.append(True),
+    b"\x89": lambda self: self._stack.append(False),
+    b"K": lambda self: self._stack.append(self._number("<B")),
+    b"M": lambda self: self._stack.append(self._number("<H")),
+    b"J": lambda self: self._stack.append(self._number("<i")),
+    b"\x8a": _Interpreter._push_long,
+    b"G": lambda self: self._stack.append(self._number(">d")),
+    b"X": _Interpreter._push_text,
+    b"c": _Interpreter._push_global,
+    b")": lambda self: self._stack.append(()),
+    b"\x85": lambda self: self._push_tuple(1),
+    b"\x86": lambda self: self._push_tuple(2),
+    b"\x87": lambda self: self._push_tuple(3),
+    b"t": lambda self: self._stack.append(tuple(self._pop_to_mark())),
+    b"]": lambda self: self._stack.append([]),
+    b"a": _Interpreter._append,
+    b"e": _Interpreter._extend,
+    b"}": lambda self: self._stack.append({}),
+    b"s": _Interpreter._set_item,
+    b"u": _Interpreter._set_items,
+    b"q": lambda self: self._remember("<B"),
+    b"r": lambda self: self._remember("<I"),
+    b"h": lambda self: self._recall("<B"),
+    b"j": lambda self: self._recall("<I"),
+    b"Q": _Interpreter._push_storage,
+    b"R": _Interpreter._reduce,
+    b"b": _Interpreter._build,
+}
+
+
+def _ordered_dict(arguments: tuple[Any, ...]) -> dict[Any, Any]:
+    if arguments:
+        raise ValueError(f"its pickle makes an OrderedDict of {shown(arguments)}")
+    return {}
+
+
+def _rebuild_parameter(arguments: tuple[Any, ...]) -> Tensor:
+    match arguments:
+        case (Tensor() as tensor, bool(), dict()):
+            return tensor
+    raise ValueError(f"its pickle makes a parameter of {shown(arguments)}")
+
+
+def _rebuild_tensor(arguments: tuple[Any, ...]) -> Tensor:
+    match arguments:
+        case (Storage() as storage, int(offset), tuple(shape), tuple(strides), bool(), dict(), *metadata):
+            if any(metadata):
+                raise ValueError(f"its pickle has a tensor with {shown(metadata)}, such as one that is lazily negated")
+        case _:
+            raise ValueError(f"its pickle makes a tensor of {shown(arguments)}")
+
+    def refuse(why: str) -> NoReturn:
+        raise ValueError(
+            f"its pickle has a tensor of shape {shown(shape)}, strides {shown(strides)} and offset {shown(offset)} "
+            f"in a storage of {storage.count} numbers: {why}"
+        )
+
+    if not (_is_size(offset) and all(map(_is_size, shape)) and all(map(_is_size, strides))):
+        refuse("all must be integers, none negative")
+    if len(shape) != len(strides) or len(shape) > _MOST_DIMENSIONS:
+        refuse(f"there must be one stride for each of up to {_MOST_DIMENSIONS} sizes")
+    if math.prod(max(size, 1) for size in shape) * storage.dtype.itemsize > 2**63 - 1:
+        refuse("the product overflows")
+    strides = tuple(
+        stride if size > 1 else 0 for size, stride in zip(shape, strides, strict=True)
+    )  # others do not count
+    last = offset + sum(stride * (size - 1) for size, stride in zip(shape, strides, strict=True))
+    if 0 not in shape and last >= storage.count:
+        refuse("it does not lie within")
+    return Tensor(storage, offset, shape, strides)
+
+
+_FUNCTIONS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
+    "collections.OrderedDict": _ordered_dict,
+    "torch._utils._rebuild_parameter": _rebuild_parameter,
+    "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
+}
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _state_dict(value: Any) -> dict[str, Tensor]:
+    """Return the tensors of a state dict or of a checkpoint that holds one, without the prefix of DataParallel."""
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds {_told(value)}, not a dictionary of tensors")
+    if not _is_state_dict(value):
+        wrapped = [key for key in _WRAPPERS if isinstance(value.get(key), dict)]
+        if len(wrapped) > 1:
+            raise ValueError(f"it holds {' and '.join(wrapped)}, so which is meant is unclear; save one of them alone")
+        if wrapped:
+            value = value[wrapped[0]]
+    for key, tensor in value.items():
+        if not isinstance(key, str) or not isinstance(tensor, Tensor):
+            raise ValueError(
+                f"it is no dictionary of tensors under names, nor has it one as {' or '.join(map(repr, _WRAPPERS))}: "
+                f"under {shown(key)} it has {_told(tensor)}"
+            )
+    prefix = _PREFIX if all(key.startswith(_PREFIX) for key in value) else ""
+    return {key.removeprefix(prefix): tensor for key, tensor in value.items()}
+
+
+def _is_state_dict(value: Mapping[Any, Any]) -> bool:
+    return all(isinstance(tensor, Tensor) for tensor in value.values())
+
+
+def _told(value: Any) -> str:
+    return "a tensor" if isinstance(value, Tensor) else f"a {type(value).__name__}"

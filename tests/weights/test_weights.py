@@ -1,0 +1,297 @@
+"""Files of weights: what other libraries write, and hostile files one by one."""
+
+import contextlib
+import io
+import pickle
+import struct
+import tracemalloc
+import zipfile
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+import convlane
+from convlane import load_weights, models, nn
+from convlane.safetensors_file import write_tensors
+from networks import torchvision_network
+
+
+def zipped(entries, method=zipfile.ZIP_STORED):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", method) as archive:
+        for name, data in entries:
+            archive.writestr(zipfile.ZipInfo(name), data, method)
+    return stream.getvalue()
+
+
+def text(value):
+    data = value.encode()
+    return b"X" + struct.pack("<I", len(data)) + data
+
+
+def integer(value):
+    data = value.to_bytes(9, "little", signed=True)
+    return b"\x8a" + bytes([len(data)]) + data
+
+
+def numbers(values):
+    return b"(" + b"".join(integer(value) for value in values) + b"t"
+
+
+def storage(kind="FloatStorage", key="0", count=6):
+    return b"(" + text("storage") + f"ctorch\n{kind}\n".encode() + text(key) + text("cpu") + integer(count) + b"tQ"
+
+
+def tensor(shape=(2, 3), strides=(3, 1), offset=0, source=None, rest=b"\x89}"):
+    view = (source or storage()) + integer(offset) + numbers(shape) + numbers(strides)
+    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + view + rest + b"tR"
+
+
+def pickled(*items):
+    """A pickle of a dictionary with names and programs of values."""
+    return b"\x80\x02}" + b"".join(text(name) + program + b"s" for name, program in items) + b"."
+
+
+DATA = np.arange(6, dtype="<f4").tobytes()
+
+
+def archive(program, *more, data=DATA, method=zipfile.ZIP_STORED):
+    return zipped([("a/data.pkl", program), ("a/data/0", data), *more], method)
+
+
+def npy(header, data=b"", version=b"\1\0"):
+    return b"\x93NUMPY" + version + len(header).to_bytes(2, "little") + header + data
+
+
+def npz(header, data=b""):
+    return zipped([("x.npy", npy(header, data))])
+
+
+def npy_header(kind="<f4", shape="2,", order="False"):
+    return f"{{'descr': '{kind}', 'fortran_order': {order}, 'shape': ({shape}), }}\n".encode()
+
+
+def test_handmade_torch_file(tmp_path):
+    (tmp_path / "a").write_bytes(archive(pickled(("w", tensor()), ("t", tensor((3, 2), (1, 3))))))
+    weights = load_weights(tmp_path / "a")
+    np.testing.assert_array_equal(weights["w"], np.arange(6, dtype=np.float32).reshape(2, 3), strict=True)
+    np.testing.assert_array_equal(weights["t"], weights["w"].T, strict=True)
+    assert not weights["w"].flags.writeable
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "it is no file of safetensors"),
+        (b"garbage", "it is no file of safetensors"),
+        (pickle.dumps({}, 4), "a Python pickle"),
+        (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.more", r"torch from before its version 1\.6.*converts it"),
+        (b"\x89HDF\r\n\x1a\nmore", "an HDF5 file"),
+        (npy(npy_header(), bytes(8)), "a single array"),
+        (bytes(8) + b"{", "no valid safetensors file"),
+        (b"PK\3\4 and no more", "not a zip file"),
+        (zipped([("config.json", b"")]), "neither of torch"),
+        (zipped([("a/data.pkl", b""), ("b/data.pkl", b"")]), r"must have one data\.pkl"),
+        (archive(pickled(), ("a/code/x.py", b"")), "a TorchScript program"),
+        (archive(pickled(), method=zipfile.ZIP_DEFLATED), "is compressed"),
+        (archive(pickled(), ("a/byteorder", b"big")), "its byte order is b'big'"),
+        (archive(b"\x80\x04}."), "has the protocol 4"),
+        (archive(b"\x80\x02cos\nsystem\n" + text("true") + b"\x85R."), "refers to 'os.system'"),
+        (archive(b"\x80\x02cbuiltins\neval\n."), "refers to 'builtins.eval'"),
+        (archive(pickled(("w", b"ctorch\nComplexFloatStorage\n"))), "refers to 'torch.ComplexFloatStorage'"),
+        (archive(pickled(("w", b"(ios\nsystem\n"))), "has the operation INST"),
+        (archive(b"\x80\x02\xff"), "has the operation"),
+        (archive(b"\x80\x02}"), "its pickle is cut off"),
+        (archive(b"\x80\x02."), "takes more from the stack"),
+        (archive(b"\x80\x02}(a."), "takes more from the stack"),
+        (archive(b"\x80\x02t."), "lacks a mark"),
+        (archive(b"\x80\x02}}."), "goes on after its end"),
+        (archive(b"\x80\x02}..."), "goes on after its end"),
+        (archive(b"\x80\x02h\7."), "recalls 7"),
+        (archive(b"\x80\x02X\xff\xff\xff\xff."), "is cut off"),
+        (archive(b"\x80\x02c" + b"a" * 5000), "a name without an end"),
+        (archive(b"\x80\x02K\1}b."), "as if it were a dict"),
+        (archive(b"\x80\x02}]N" + b"s."), "as a key"),
+        (archive(pickled(("w", tensor()), ("w", tensor()))), "the key 'w' twice"),
+        (archive(b"\x80\x02}K\1R."), "calls"),
+        (archive(b"\x80\x02ccollections\nOrderedDict\nK\1\x85R."), "makes an OrderedDict of"),
+        (archive(b"\x80\x02]."), "it holds a list"),
+        (archive(pickled(("w", b"K\1"))), "under 'w' it has a int"),
+        (archive(pickled(("model", b"}"), ("state_dict", b"}"))), "holds state_dict and model"),
+        (archive(pickled(("w", tensor(source=storage(key="1"))))), "storage '1', which is missing"),
+        (archive(pickled(("w", tensor(source=storage(key="../x"))))), "which is missing"),
+        (archive(pickled(("w", tensor(source=storage(count=7))))), "has 24 bytes, but the tensor 'w' expects 28"),
+        (archive(pickled(("w", tensor(source=storage("DoubleStorage"))))), "has 24 bytes.* expects 48"),
+        (archive(pickled(("w", tensor(source=storage(count=-1))))), "which is none that torch.save writes"),
+        (archive(pickled(("w", tensor(offset=1)))), "does not lie within"),
+        (archive(pickled(("w", tensor(strides=(4, 1))))), "does not lie within"),
+        (archive(pickled(("w", tensor(strides=(2**62, 2**62))))), "does not lie within"),
+        (archive(pickled(("w", tensor(offset=-1)))), "none negative"),
+        (archive(pickled(("w", tensor(strides=(-3, 1))))), "none negative"),
+        (archive(pickled(("w", tensor((-2, 3))))), "none negative"),
+        (archive(pickled(("w", tensor((2**64, 3))))), "none negative"),
+        (archive(pickled(("w", tensor((6,), (1, 1))))), "one stride for each"),
+        (archive(pickled(("w", tensor((1,) * 33, (1,) * 33)))), "one stride for each"),
+        (archive(pickled(("w", tensor((0, 2**62, 2**62), (1, 1, 1))))), "the product overflows"),
+        (archive(pickled(("w", tensor((2**40,), (0,))))), "describe 4398046511104 bytes"),
+        (archive(pickled(("w", tensor(rest=b"\x89}}" + text("neg") + b"\x88s")))), "lazily negated"),
+        (npz(b"{}"), "header must tell"),
+        (npz(npy_header("|O"), bytes(16)), r"'\|O'.*nothing that needs pickle is read"),
+        (npz(npy_header("<f1"), bytes(2)), "unknown type '<f1'"),
+        (npz(npy_header("<c8"), bytes(16)), "no plain numbers"),
+        (npz(npy_header(shape="-2,"), bytes(8)), "header must tell"),
+        (npz(npy_header(shape="2,,"), bytes(8)), "it has the shape '2,,'"),
+        (npz(npy_header(shape="1," * 33), bytes(4)), "up to 32 sizes"),
+        (npz(npy_header(shape="2" * 20), bytes(8)), "it has the shape"),
+        (npz(npy_header(shape="1000000000000,")), "cannot have 0 bytes"),
+        (npz(npy_header(shape="0, 9000000000000000000, 9000000000000000000")), "whose product overflows"),
+        (npz(b" " * 20000), "header would take 20000 bytes"),
+        (zipped([("x.npy", b"none")]), "no array of NumPy's format"),
+        (zipped([("x.npy", bytes(2**27))], zipfile.ZIP_DEFLATED), "bytes of content; at most 67108864"),
+    ],
+)
+def test_hostile_files_are_refused(tmp_path, content, message):
+    path = tmp_path / "hostile"
+    path.write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=message) as error:
+            load_weights(path)
+        assert tracemalloc.get_traced_memory()[1] < 50 * len(content) + 2**20
+    finally:
+        tracemalloc.stop()
+    assert str(error.value).startswith(f"{path}: ")
+
+
+def test_twice_the_same_entry(tmp_path):
+    with pytest.warns(UserWarning, match="Duplicate"):
+        content = archive(pickled(), ("a/data/0", b""))
+    (tmp_path / "a").write_bytes(content)
+    with pytest.raises(ValueError, match="the entry 'a/data/0' comes twice"):
+        load_weights(tmp_path / "a")
+
+
+def valid_files():
+    stream = io.BytesIO()
+    np.savez_compressed(stream, w=np.arange(6, dtype=np.float32).reshape(2, 3))
+    return [archive(pickled(("w", tensor()))), stream.getvalue()]
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=400)
+@given(which=st.integers(0, 1), changes=st.lists(st.tuples(st.integers(0), st.integers(0, 255)), max_size=4))
+def test_changed_bytes_are_noticed(tmp_path, which, changes):
+    content = bytearray(valid_files()[which])
+    for place, byte in changes:
+        content[place % len(content)] = byte
+    (tmp_path / "a").write_bytes(content)
+    with contextlib.suppress(ValueError):
+        weights = load_weights(tmp_path / "a")
+        np.testing.assert_array_equal(weights["w"], np.arange(6, dtype=np.float32).reshape(2, 3), strict=True)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=400)
+@given(changes=st.lists(st.tuples(st.integers(0), st.integers(0, 255)), min_size=1, max_size=4))
+def test_changed_pickles_never_crash(tmp_path, changes):
+    program = bytearray(pickled(("w", tensor()), ("t", tensor((3, 2), (1, 3)))))
+    for place, byte in changes:
+        program[place % len(program)] = byte
+    (tmp_path / "a").write_bytes(archive(bytes(program)))
+    with contextlib.suppress(ValueError):
+        assert all(set(array.ravel()) <= set(range(6)) for array in load_weights(tmp_path / "a").values())
+
+
+@pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
+def test_npz(tmp_path, write):
+    arrays = {
+        "a": np.arange(6.0).reshape(2, 3),
+        "fortran": np.asfortranarray(np.ones((2, 3), "f2") * [1, 2, 3]).astype("f2"),
+        "big": np.arange(3, dtype=">f4"),
+        "scalar": np.array(3),
+        "empty": np.zeros((0, 2), np.float32),
+        "mask": np.array([True, False]),
+    }
+    write(tmp_path / "a.npz", **arrays)
+    weights = load_weights(tmp_path / "a.npz")
+    assert list(weights) == list(arrays)
+    for name, array in arrays.items():
+        expected = array.astype(np.float32) if array.dtype.kind == "f" else array
+        np.testing.assert_array_equal(weights[name], expected, strict=True)
+
+
+def test_safetensors_are_cast(tmp_path):
+    write_tensors(tmp_path / "a", {"h": np.ones(2, np.float16), "d": np.ones(2), "i": np.ones(2, np.int64)})
+    assert {k: v.dtype.name for k, v in load_weights(tmp_path / "a").items()} == {
+        "d": "float32", "i": "int64", "h": "float32",
+    }  # fmt: skip
+    write_tensors(tmp_path / "a", {"d": np.array([1e300])})
+    with pytest.raises(ValueError, match="'d' has numbers that float32 cannot hold"):
+        load_weights(tmp_path / "a")
+
+
+def test_plans_are_refused(tmp_path):
+    convlane.compile(nn.Sequential(nn.Conv2d(3, 4, 3)).eval(), (None, 3, 8, 8)).save(tmp_path / "a")
+    with pytest.raises(ValueError, match=r"which convlane\.load_plan reads"):
+        load_weights(tmp_path / "a")
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    "kind", ["float16", "bfloat16", "float32", "float64", "int64", "int32", "int16", "uint8", "bool"]
+)
+def test_views_that_torch_saves(tmp_path, kind):
+    import torch
+
+    base = torch.arange(24).reshape(2, 3, 4).to(getattr(torch, kind))
+    tensors = {
+        "whole": base, "transposed": base.transpose(0, 2), "part": base[1:, ::2, 1:3], "scalar": base[1, 2, 3],
+        "empty": base[:0], "expanded": base[:1, :1].expand(5, 3, 4), "parameter": base,
+        "last": base.permute(2, 0, 1)[3],
+    }  # fmt: skip
+    if base.is_floating_point():
+        tensors["parameter"] = torch.nn.Parameter(base)
+    torch.save(tensors, tmp_path / "a")
+    weights = load_weights(tmp_path / "a")
+    assert list(weights) == list(tensors)
+    for name, value in tensors.items():
+        value = value.detach()
+        expected = (value.float() if value.is_floating_point() else value).numpy()
+        np.testing.assert_array_equal(weights[name], expected, strict=True)
+
+
+@pytest.mark.torch
+def test_checkpoints(tmp_path):
+    import torch
+
+    layer = torch.nn.Linear(2, 3)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9)
+    prefixed = {f"module.{key}": value for key, value in layer.state_dict().items()}
+    for key in ("state_dict", "model_state_dict", "model"):
+        torch.save({"epoch": 3, key: prefixed, "optimizer": optimizer.state_dict()}, tmp_path / "a")
+        weights = load_weights(tmp_path / "a")
+        assert list(weights) == ["weight", "bias"]
+        np.testing.assert_array_equal(weights["weight"], layer.weight.detach().numpy())
+    torch.save(layer, tmp_path / "a")
+    with pytest.raises(
+        ValueError, match=r"refers to 'torch\.nn\.modules\.linear\.Linear'; only dictionaries of tensors"
+    ):
+        load_weights(tmp_path / "a")
+    torch.save(layer.state_dict(), tmp_path / "a", _use_new_zipfile_serialization=False)
+    with pytest.raises(ValueError, match=r"before its version 1\.6"):
+        load_weights(tmp_path / "a")
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", ["googlenet", "mobilenet_v2", "resnet18"])
+def test_networks_of_torchvision(tmp_path, name):
+    import torch
+
+    state = {
+        key: torch.full(value.shape, 3) if value.dtype == torch.int64 else torch.randn(value.shape)
+        for key, value in torchvision_network(name).state_dict().items()
+    }
+    torch.save(state, tmp_path / "a.pth")
+    model = models.create(name, weights=tmp_path / "a.pth")
+    for key, array in model.state_dict().items():
+        np.testing.assert_array_equal(array, state[key].numpy(), err_msg=key)
