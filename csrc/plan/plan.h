@@ -1,8 +1,8 @@
 // A compiled network: a list of steps over one arena, run as a whole without returning to Python.
 //
 // Places are offsets in floats into the arena for one image; a batch of n scales them all by n, so one plan serves any
-// batch. Between steps images are dense channels last. Runs share nothing but the weights, so several threads may run
-// one plan at once.
+// batch; a large one is run in parts. Between steps images are dense channels last. Runs share nothing but the weights,
+// so several threads may run one plan at once.
 #pragma once
 
 #include <functional>
@@ -107,12 +107,15 @@ class Plan {
 
  private:
   using Step = std::function<void(const PlanRun&)>;
+  void run_parts(const ImageView& input, float* output, const std::function<void(const PlanRun&)>& run) const;
+  int64_t images_at_once() const;
   AlignedArray<float> take_arena(int64_t floats) const;
   void return_arena(AlignedArray<float> memory, int64_t floats) const;
 
   Shape4 input_;
   std::vector<int64_t> output_;
   int64_t arena_;
+  int64_t linear_bytes_ = 0;  // of the weights of all fully connected layers
   std::vector<Step> steps_;
 
   struct Spare {

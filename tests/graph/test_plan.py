@@ -455,6 +455,17 @@ def test_profile(tmp_path, rng):
     assert all(b["ts"] == pytest.approx(a["ts"] + a["dur"]) for a, b in itertools.pairwise(events))
 
 
+def test_parts_of_a_batch_are_what_its_images_are(rng):
+    network = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 4, 3, stride=2), nn.Flatten())
+    plan = convlane.compile(network.eval(), (None, 3, 400, 400))
+    assert plan.arena_bytes > 9 * 2**20  # so that each image is a part
+    images = rng.standard_normal((3, 400, 400, 3), np.float32).transpose(0, 3, 1, 2)[::-1]
+    outputs = plan(images)
+    for image, output in zip(images, outputs, strict=True):
+        np.testing.assert_array_equal(plan(image), output)
+    assert len(plan.profile(images, repeat=1).steps) == len(plan.describe().steps)
+
+
 def test_profile_refuses(rng):
     plan = convlane.compile(F.relu, (None, 3, 4, 4))
     for images, repeat in ((0, 1), (1, 0)):
