@@ -6,7 +6,7 @@
 // they are in the cache. Two schedules differ in the block only:
 //   - V in the second-level cache: many blocks, each thread its own, the transformed weights U come from L2 or L3;
 //   - U streamed once: one block of all tiles, the threads share V and split the panels. For layers whose U exceeds
-//     the caches, and where there are too few tiles to give every thread a block.
+//     the caches, and where there are too few tiles to give every thread a block unless U is small.
 #include <cstring>
 #include <vector>
 
@@ -21,6 +21,9 @@ namespace {
 constexpr int64_t kBlockFloats = 128 * 1024;
 // U beyond this comes from memory, not from the cache, and should be read once only.
 constexpr int64_t kCachedWeightBytes = int64_t{16} << 20;
+// U up to this is read by every thread for a few tiles of its own; for larger ones few tiles are shared, not U (32
+// channels at 28x28, which are one panel, with two threads: 29 to 18 us; EPYC Zen 5, 2026-11-21).
+constexpr int64_t kOwnWeightBytes = int64_t{256} << 10;
 // Tiles of one block when U is streamed: bounds V, and the sums of a panel.
 constexpr int64_t kStreamedTiles = 256;
 
@@ -166,8 +169,10 @@ void run_winograd(const Conv2dDesc& d, const Conv2dArgs& args) {
   const int64_t fit = std::max(kBlockFloats / (t.points * d.c) / kernels.mr, int64_t{1}) * kernels.mr;
   const int64_t fitting =
       std::max((t.count + fit / 2) / fit, int64_t{1});  // 16 tiles are one block of 14, not two of 8
-  const bool streamed = args.weight->bytes() > kCachedWeightBytes || fitting < threads;
-  const int64_t blocks = streamed ? ceil_div(t.count, kStreamedTiles) : fitting;
+  const bool streamed =
+      args.weight->bytes() > kCachedWeightBytes || (fitting < threads && args.weight->bytes() > kOwnWeightBytes);
+  const int64_t blocks =
+      streamed ? ceil_div(t.count, kStreamedTiles) : std::max(fitting, std::min<int64_t>(threads, t.count));
   const int64_t block = ceil_div(t.count, blocks);  // tiles of the largest block
   const int64_t block_v = t.points * block * v_row(d), block_sums = t.points * (block * kernels.nr + 16);
   const int64_t scratch = block_sums + t.m * t.m * kernels.nr;  // of a thread
