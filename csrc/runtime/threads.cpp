@@ -52,8 +52,8 @@ int environment_count() {
 int default_count() {
   static const int from_environment = environment_count();
   if (from_environment > 0) return from_environment;
-  static const int cpus = available_cpus();
 #ifdef _OPENMP
+  static const int cpus = available_cpus();
   return std::min(cpus, omp_get_max_threads());  // follows OMP_NUM_THREADS and threadpoolctl
 #else
   return 1;
