@@ -1,4 +1,5 @@
 // Compiled networks.
+#include <limits>
 #include <tuple>
 #include <variant>
 
@@ -94,8 +95,8 @@ void bind_plan(py::module_& m) {
     return PlanActivation{activation_from_name(name), slope};
   };
   py::class_<Plan>(m, "Plan")
-      .def(py::init<const Shape4&, std::vector<int64_t>, int64_t>(), py::arg("input_shape"), py::arg("output_shape"),
-           py::arg("arena"))
+      .def(py::init<const Shape4&, std::vector<int64_t>, int64_t, int64_t>(), py::arg("input_shape"),
+           py::arg("output_shape"), py::arg("arena"), py::arg("at_once") = std::numeric_limits<int64_t>::max())
       .def(
           "conv2d",
           [=](Plan& plan, Place src, const Shape4& shape, const PyTarget& dst, std::shared_ptr<PackedWeight> weight,

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <limits>
 #include <stdexcept>
 
 #include "ops/activation.h"
@@ -25,8 +24,10 @@ Epilogue epilogue_of(const std::vector<float>& bias, PlanActivation activation) 
 
 }  // namespace
 
-Plan::Plan(const Shape4& input, std::vector<int64_t> output, int64_t arena)
-    : input_(input), output_(std::move(output)), arena_(arena) {}
+Plan::Plan(const Shape4& input, std::vector<int64_t> output, int64_t arena, int64_t at_once)
+    : input_(input), output_(std::move(output)), arena_(arena), at_once_(at_once) {
+  if (at_once < 1) throw std::invalid_argument("plan: at least one image must be run at once");
+}
 
 void Plan::conv2d(Place src, const Shape4& shape, Target dst, std::shared_ptr<PackedWeight> weight,
                   std::vector<float> bias, const Window& window, const std::string& algorithm,
@@ -93,7 +94,6 @@ void Plan::linear(Place src, Place dst, std::shared_ptr<PackedWeight> weight, st
                   PlanActivation activation) {
   if (!bias.empty() && static_cast<int64_t>(bias.size()) != weight->shape()[0])
     throw std::invalid_argument("plan: the bias does not fit");
-  linear_bytes_ += weight->bytes();
   steps_.push_back([=, weight = std::move(weight), bias = std::move(bias)](const PlanRun& run) {
     run_linear(run.at(src), run.n, weight->shape()[1], *weight, epilogue_of(bias, activation), run.at(dst));
   });
@@ -179,7 +179,7 @@ std::vector<double> Plan::profile(const ImageView& input, float* output) const {
 void Plan::run_parts(const ImageView& input, float* output, const std::function<void(const PlanRun&)>& run) const {
   const int64_t n = input.shape[0];
   if (n == 0) return;
-  const int64_t most = std::min(n, images_at_once());
+  const int64_t most = std::min(n, at_once_);
   int64_t floats_out = 1;
   for (int64_t size : output_) floats_out *= size;
   AlignedArray<float> arena = take_arena(checked_mul(arena_, most));
@@ -190,15 +190,6 @@ void Plan::run_parts(const ImageView& input, float* output, const std::function<
     run({images.shape[0], images, arena.get(), output + first * floats_out});
   }
   return_arena(std::move(arena), arena_ * most);
-}
-
-// A batch is run in parts whose activations stay in the caches: ResNet-50 on 8 images takes 237 ms image by image, 273
-// at once and 259 in parts of 16 MiB (EPYC Zen 5, one thread, 2026-11-21). But fully connected layers that are large
-// themselves would read their weights from memory for every part: then the batch stays whole.
-int64_t Plan::images_at_once() const {
-  constexpr int64_t kCacheBytes = int64_t{9} << 20;
-  if (linear_bytes_ > kCacheBytes) return std::numeric_limits<int64_t>::max();
-  return std::max<int64_t>(kCacheBytes / static_cast<int64_t>(sizeof(float)) / std::max<int64_t>(arena_, 1), 1);
 }
 
 AlignedArray<float> Plan::take_arena(int64_t floats) const {

@@ -53,8 +53,8 @@ struct PlanActivation {
 
 class Plan {
  public:
-  // Sizes for one image, `arena` in floats.
-  Plan(const Shape4& input, std::vector<int64_t> output, int64_t arena);
+  // Sizes for one image, `arena` in floats. A batch of more images than `at_once` is run in parts.
+  Plan(const Shape4& input, std::vector<int64_t> output, int64_t arena, int64_t at_once);
 
   // Each appends a step. Bias and factors are copied; shapes are for one image. With `pool`, dst is the pooled image
   // and there is no residual.
@@ -108,14 +108,12 @@ class Plan {
  private:
   using Step = std::function<void(const PlanRun&)>;
   void run_parts(const ImageView& input, float* output, const std::function<void(const PlanRun&)>& run) const;
-  int64_t images_at_once() const;
   AlignedArray<float> take_arena(int64_t floats) const;
   void return_arena(AlignedArray<float> memory, int64_t floats) const;
 
   Shape4 input_;
   std::vector<int64_t> output_;
-  int64_t arena_;
-  int64_t linear_bytes_ = 0;  // of the weights of all fully connected layers
+  int64_t arena_, at_once_;
   std::vector<Step> steps_;
 
   struct Spare {

@@ -149,7 +149,7 @@ _Part: TypeAlias = tuple[PackedWeight, _Array | None, str, float]  # weight, bia
 _Target: TypeAlias = int | tuple[int, int, int]  # a place; or with the first channel, and the channels of the whole
 
 class Plan:
-    def __init__(self, input_shape: _Shape4, output_shape: list[int], arena: int) -> None: ...
+    def __init__(self, input_shape: _Shape4, output_shape: list[int], arena: int, at_once: int = ...) -> None: ...
     def conv2d(
         self,
         src: int,

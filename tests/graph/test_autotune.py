@@ -197,6 +197,18 @@ def test_open_batch_is_tuned_for_one_image(clock):
     assert len(clock.timed) == 1
 
 
+def test_batches_that_run_in_parts_are_tuned_for_a_part(clock):
+    def images(size, *layers):
+        autotune._known.clear()
+        model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 8, 3), *layers).eval()
+        convlane.compile(model, (7, 3, size, size), autotune=True)
+        (setting,) = autotune._known
+        return int(setting.rpartition("images=")[2])
+
+    assert [images(size) for size in (64, 250, 700)] == [7, 2, 1]
+    assert images(250, nn.AvgPool2d(16), nn.Flatten(), nn.Linear(8 * 15 * 15, 1500)) == 7
+
+
 @pytest.mark.parametrize("kind", [str, lambda path: path])
 def test_files(clock, tmp_path, kind):
     path = tmp_path / "choices.json"

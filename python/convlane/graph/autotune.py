@@ -24,7 +24,15 @@ from convlane import _core, functional, machine
 from convlane.functional._arguments import Array, Pair, Sides
 from convlane.functional._op import Shape
 from convlane.functional.conv import conv2d_geometry
-from convlane.graph.lower import ALIGNMENT, INPUT_PLACE, Context, append_step
+from convlane.graph.lower import (
+    ALIGNMENT,
+    INPUT_PLACE,
+    Context,
+    append_step,
+    images_at_once,
+    plan_arena,
+    stage_input,
+)
 from convlane.graph.passes import pool2d_geometry_of
 from convlane.graph.trace import INPUT, Graph, Measured, Node, Value
 from convlane.runtime import get_num_threads
@@ -34,7 +42,7 @@ Way: TypeAlias = Sequence[tuple[Value, Node]]
 """Nodes that compute a layer, in their order; the last one has the layer's value."""
 
 Times: TypeAlias = dict[str, dict[str, dict[str, float]]]
-"""Seconds by setting (machine, threads, batch), layer and way."""
+"""Seconds by setting (machine, threads, images at once), layer and way."""
 
 _CLEAR_GAIN = 0.03  # what a way must be faster by to be taken instead of the expected one
 _ROUNDS = 15
@@ -57,20 +65,22 @@ def tune(graph: Graph, batch: int, winograd: bool, keep: object) -> Graph:
     graph
         As the passes leave it.
     batch
-        Number of images for which to choose.
+        Number of images for which to choose; what the plan runs at once of them counts.
     winograd
         Whether Winograd's algorithm is among the choices.
     keep
         True, or the path of a file: see `convlane.compile`.
     """
     path = _checked_path(keep)
+    _, arena = plan_arena(stage_input(graph))
+    images = min(batch, images_at_once(graph, arena))
     with _lock:
-        setting = _setting(batch)
+        setting = _setting(images)
         stored = {} if path is None else _load(path).get(setting, {})
         known = _known.setdefault(setting, {})
         known.update(stored)
         used = {}
-        bench = _Bench(batch)
+        bench = _Bench(images)
         nodes: dict[Value, Node] = {}
         for value, node in graph.nodes.items():
             ways = _ways(value, node, graph, winograd)
@@ -151,8 +161,8 @@ class _Layer:
 class _Bench:
     """Times layers for a number of images."""
 
-    def __init__(self, batch: int) -> None:
-        self._batch = batch
+    def __init__(self, images: int) -> None:
+        self._count = images
         self._sweep: Array | None = None
 
     def time(self, layer: _Layer) -> dict[str, float]:
@@ -204,7 +214,7 @@ class _Bench:
         return plan
 
     def _images(self, layer: _Layer) -> Array:
-        shape = self._batch, *layer.shapes[layer.input][1:]
+        shape = self._count, *layer.shapes[layer.input][1:]
         images = np.random.default_rng(0).standard_normal(shape, np.float32)
         return images if layer.reads_caller else functional.channels_last(images)
 
@@ -239,11 +249,11 @@ def _geometry(node: Node, image: Shape) -> tuple[Any, Any, Pair, Sides, Pair, in
     return conv2d_geometry(image, at["weight"].shape, at["stride"], at["padding"], at["dilation"], at["groups"])
 
 
-def _setting(batch: int) -> str:
+def _setting(images: int) -> str:
     import convlane
 
     threads = get_num_threads()
-    return f"convlane {convlane.__version__}, {machine.cpu_model()}, {_core.active_isa()}, {threads=}, {batch=}"
+    return f"convlane {convlane.__version__}, {machine.cpu_model()}, {_core.active_isa()}, {threads=}, {images=}"
 
 
 def _largest_cache() -> int:

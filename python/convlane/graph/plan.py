@@ -50,7 +50,8 @@ def compile(
         times as much as a direct sum (root mean square) and spreads a NaN or infinity over a tile of outputs.
     autotune
         Whether to time the algorithms that a layer has to choose from, with the number of threads now in force and
-        the batch of `input_shape` (1 where that is None), instead of trusting a cost model. True keeps the times
+        the batch of `input_shape` (1 where that is None; what runs at once of a larger one), instead of trusting a cost
+        model. True keeps the times
         for the life of the process; the path of a file keeps them in it too, and layers that it has times of are not
         timed again. See Notes.
 
