@@ -2,8 +2,14 @@
 
 import numpy as np
 
-from convlane import nn
+from convlane import models, nn
 from torchvision_import import import_torchvision
+
+
+def image_shape(name, size=64):
+    """Return channels, height and width of small images that a network takes: no larger than those it is made for."""
+    channels, *natural = models.input_shape(name)
+    return channels, *(min(size, side) for side in natural)
 
 
 def lively(model, rng, size=64):

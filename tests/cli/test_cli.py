@@ -18,7 +18,7 @@ FAST = ["bench", "--model", "mobilenet_v2", "--size", "32", "--repeat", "2", "--
     [
         ([], "COMMAND"),
         (["fly"], "invalid choice"),
-        (["bench", "--model", "resnet51"], "did you mean resnet50"),
+        (["bench", "--model", "resnet51"], "did you mean resnet56, resnet50"),
         (["bench", "--threads", "0"], "between 1 and 1024"),
         (["bench", "--threads", "two"], "invalid"),
         (["bench", "--batch", "0"], "at least 1"),

@@ -118,7 +118,7 @@ def test_what_cannot_be_read_is_not_written(tmp_path):
 @pytest.mark.parametrize("name", models.list())
 def test_checks_agree_with_tracing(name):
     with nn.init.skip():
-        graph = trace(models.create(name, 7).eval(), (1, 3, 64, 64))
+        graph = trace(models.create(name, 7).eval(), (1, *models.input_shape(name)))
     for optimization in (*passes.PASSES, stage_input):
         assert str(check_graph(graph)) == str(graph)
         assert [node.multiply_adds for node in check_graph(graph).nodes.values()] == [

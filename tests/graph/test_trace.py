@@ -61,7 +61,7 @@ def test_lists_of_symbols():
 def test_networks(name):
     with nn.init.skip():
         model = models.create(name, 7)
-    graph = trace(model, (2, 3, 64, 64))
+    graph = trace(model, (2, *models.input_shape(name)))
     assert graph.output_shape == (2, 7)
     convs = [path for path, module in model.named_modules() if isinstance(module, nn.Conv2d)]
     # GoogLeNet's auxiliary classifiers run in training only.

@@ -10,10 +10,11 @@ import convlane
 from convlane import _core, models, nn
 from convlane.functional._op import rules
 from convlane.models.googlenet import GoogLeNetOutputs
-from networks import lively, torchvision_network, torchvision_twin
+from networks import image_shape, lively, torchvision_network, torchvision_twin
 
 PARAMETERS = {
     "alexnet": 61_100_840,
+    "alexnet_2012": 60_965_224,
     "efficientnet_b0": 5_288_548,
     "efficientnet_b1": 7_794_184,
     "efficientnet_b2": 9_109_994,
@@ -24,11 +25,24 @@ PARAMETERS = {
     "efficientnet_b7": 66_347_960,
     "googlenet": 13_004_888,
     "mobilenet_v2": 3_504_872,
+    "nin": 7_595_176,
+    "plain20": 269_722,
+    "plain32": 464_154,
+    "plain44": 658_586,
+    "plain56": 853_018,
+    "plain110": 1_727_962,
     "resnet18": 11_689_512,
+    "resnet20": 269_722,
+    "resnet32": 464_154,
     "resnet34": 21_797_672,
+    "resnet44": 658_586,
     "resnet50": 25_557_032,
+    "resnet56": 853_018,
     "resnet101": 44_549_160,
+    "resnet110": 1_727_962,
     "resnet152": 60_192_808,
+    "resnext50_32x4d": 25_028_904,
+    "resnext101_32x8d": 88_791_336,
     "vgg11": 132_863_336,
     "vgg11_bn": 132_868_840,
     "vgg13": 133_047_848,
@@ -37,7 +51,12 @@ PARAMETERS = {
     "vgg16_bn": 138_365_992,
     "vgg19": 143_667_240,
     "vgg19_bn": 143_678_248,
+    "wide_resnet50_2": 68_883_240,
+    "wide_resnet101_2": 126_886_696,
+    "zfnet": 62_357_608,
 }
+CIFAR = [f"{kind}{depth}" for kind in ("plain", "resnet") for depth in (20, 32, 44, 56, 110)]
+NOT_TORCHVISION_S = [*CIFAR, "alexnet_2012", "nin", "zfnet"]
 SMALL = ["efficientnet_b0", "googlenet", "mobilenet_v2", "resnet18"]
 
 
@@ -47,7 +66,7 @@ def picture(rng, *shape):
 
 def test_list():
     assert models.list() == sorted(PARAMETERS)
-    assert models.list("resnet*") == ["resnet101", "resnet152", "resnet18", "resnet34", "resnet50"]
+    assert models.list("resnet?[048]") == ["resnet18", "resnet20", "resnet34", "resnet44", "resnet50"]
     assert models.list("efficientnet*") == [f"efficientnet_b{i}" for i in range(8)]
     assert models.list("vgg1[13]") == ["vgg11", "vgg13"]
     assert models.list("nothing") == []
@@ -62,19 +81,52 @@ def test_number_of_parameters(name):
 
 
 def test_create_refuses():
-    with pytest.raises(ValueError, match="no model 'resnet5'; did you mean resnet50"):
+    with pytest.raises(ValueError, match="no model 'resnet5'; did you mean resnet56 or resnet50"):
         models.create("resnet5")
-    with pytest.raises(ValueError, match="no model 'qqq'; did you mean alexnet or efficientnet_b0"):
+    with pytest.raises(ValueError, match="no model 'qqq'; did you mean alexnet or alexnet_2012"):
         models.create("qqq")
-    for number in (0, -1):
-        with pytest.raises(ValueError, match=f"num_classes must be at least 1, got {number}"):
-            models.create("resnet18", num_classes=number)
+    with pytest.raises(ValueError, match="create: num_classes must not be negative, got -1"):
+        models.create("resnet18", num_classes=-1)
     with pytest.raises(TypeError, match=r"num_classes must be an integer, got 10\.0"):
         models.create("resnet18", num_classes=10.0)
     with pytest.raises(TypeError, match="unexpected keyword argument 'depth'"):
         models.create("resnet18", depth=3)
     with pytest.raises(ValueError, match="width_mult must be positive, got 0"):
         models.create("mobilenet_v2", width_mult=0)
+    with pytest.raises(ValueError, match="resnet20: shortcut must be 'A' or 'B', got 'C'"):
+        models.create("resnet20", shortcut="C")
+
+
+def test_input_shapes():
+    assert models.input_shape("vgg16") == (3, 224, 224)
+    assert models.input_shape("efficientnet_b4") == (3, 380, 380)
+    with pytest.raises(ValueError, match="input_shape: there is no model 'resnet5'; did you mean resnet56 or resnet50"):
+        models.input_shape("resnet5")
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_no_classes_drop_the_head(name):
+    with nn.init.skip():
+        whole, headless = models.create(name, 12), models.create(name, 0)
+    own = [path for path in whole.state_dict() if not path.startswith("aux")]
+    kept = list(headless.state_dict())
+    assert kept == own[: len(kept)]
+    dropped = {path.rpartition(".")[0] for path in own[len(kept) :]}
+    assert len(dropped) == 1
+    assert own[len(kept) :], "nothing was dropped"
+    batch, features = headless(Symbol((3, *models.input_shape(name)))).shape
+    assert batch == 3
+    assert whole.state_dict()[own[len(kept)]].shape[:2] == (12, features)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_head_works_on_the_features(name, rng):
+    whole, headless = models.create(name, 12), models.create(name, 0)
+    headless.load_state_dict(whole.state_dict(), strict=False)
+    x = picture(rng, 2, *image_shape(name))
+    *_, weight, bias = whole.parameters()
+    features = headless(x).astype(np.float64)
+    np.testing.assert_allclose(whole(x), features @ weight.T + bias, rtol=1e-4, atol=1e-5)
 
 
 def test_register_refuses_a_second_of_the_same_name():
@@ -146,6 +198,71 @@ def test_resnet_blocks_are_what_they_say(rng):
     maps = model.layer4(model.layer3(model.layer2(maps)))
     expected = maps.astype(np.float64).mean((2, 3)) @ model.fc.weight.T + model.fc.bias
     np.testing.assert_allclose(model(x), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shortcut", ["A", "B", None])
+def test_cifar_shortcuts_are_what_they_say(shortcut, rng):
+    plain = shortcut is None
+    model = lively(models.create("plain20") if plain else models.create("resnet20", shortcut=shortcut), rng, 32)
+    assert model.num_parameters() == 269_722 + (2752 if shortcut == "B" else 0)
+    stem = model.relu(model.bn1(model.conv1(picture(rng, 2, 3, 32, 32))))
+    maps = model.layer1(stem)
+    block = model.layer2[0]
+    branch = block.bn2(block.conv2(np.maximum(block.bn1(block.conv1(maps)), 0)))
+    assert branch.shape == (2, 32, 16, 16)
+    if shortcut == "A":
+        branch[:, :16] += maps[:, :, ::2, ::2]
+    elif shortcut == "B":
+        branch += block.downsample[1](block.downsample[0](maps))
+    np.testing.assert_allclose(block(maps), np.maximum(branch, 0), rtol=1e-5, atol=1e-6)
+    block = model.layer1[0]
+    branch = block.bn2(block.conv2(np.maximum(block.bn1(block.conv1(stem)), 0)))
+    np.testing.assert_allclose(block(stem), np.maximum(branch if plain else branch + stem, 0), rtol=1e-5, atol=1e-6)
+
+
+def test_plain_networks_are_the_residual_ones_without_shortcuts():
+    plain, residual = models.create("plain32"), models.create("resnet32")
+    assert not plain.load_state_dict(residual.state_dict()).missing_keys
+    assert models.create("resnet32", 100).fc.out_features == 100
+
+
+def test_alexnet_2012_normalises_pools_and_splits_as_the_paper_says(rng):
+    with nn.init.skip():
+        model = models.create("alexnet_2012", 5)
+    x = picture(rng, 1, 3, 227, 227)
+    maps = model.features[1](model.features[0](x))
+    assert maps.shape == (1, 96, 55, 55)
+    model.features[0].weight = picture(rng, 96, 3, 11, 11)
+    maps = model.features[1](model.features[0](x))
+    squares = np.pad(maps.astype(np.float64) ** 2, ((0, 0), (2, 2), (0, 0), (0, 0)))
+    normalised = maps / (2 + 1e-4 * sum(squares[:, i : i + 96] for i in range(5))) ** 0.75
+    expected = np.lib.stride_tricks.sliding_window_view(normalised, (3, 3), (2, 3))[:, :, ::2, ::2].max((4, 5))
+    np.testing.assert_allclose(model.features[:4](x), expected, rtol=1e-5)
+    assert [m.groups for m in model.features if isinstance(m, nn.Conv2d)] == [1, 2, 1, 2, 2]
+    assert [(m.bias == 1).all() for m in model.features if isinstance(m, nn.Conv2d)] == [False, True, False, True, True]
+    assert model.features(x).shape == (1, 256, 6, 6)
+
+
+def test_zfnet_has_the_maps_of_figure_3():
+    with nn.init.skip():
+        model = models.create("zfnet")
+    sizes, maps = [], Symbol((1, 3, 224, 224))
+    for module in model.features:
+        maps = module(maps)
+        if isinstance(module, (nn.Conv2d, nn.MaxPool2d)):
+            sizes.append(maps.shape[2])
+    assert sizes == [110, 55, 26, 13, 13, 13, 13, 6]
+
+
+def test_nin_has_two_pointwise_convolutions_after_each_spatial_one(rng):
+    model = models.create("nin", 5)
+    kernels = [module.kernel_size[0] for module in model.features if isinstance(module, nn.Conv2d)]
+    assert kernels == [11, 1, 1, 5, 1, 1, 3, 1, 1, 3, 1, 1]
+    x = picture(rng, 2, 3, 64, 64)
+    maps = model.features(x)
+    assert maps.shape == (2, 5, 1, 1)
+    np.testing.assert_allclose(model(x), maps.mean((2, 3)), rtol=1e-6)
+    assert (model(x) >= 0).all()
 
 
 def test_mobilenet_blocks_are_what_they_say(rng):
@@ -240,7 +357,7 @@ class Symbol:
 def test_networks_go_through_operations_alone(name):
     with nn.init.skip():
         model = models.create(name, 12)
-    assert model(Symbol((3, 3, 96, 80))).shape == (3, 12)
+    assert model(Symbol((3, *models.input_shape(name)))).shape == (3, 12)
 
 
 def test_training_mode_runs(rng):
@@ -256,7 +373,7 @@ def constants(network, library):
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("name", [name for name in PARAMETERS if name not in NOT_TORCHVISION_S])
 def test_structure_is_torchvision_s(name):
     import torch
 
@@ -271,23 +388,25 @@ def test_structure_is_torchvision_s(name):
 
 @pytest.mark.torch
 @pytest.mark.parametrize(
-    ("name", "batch"),
+    ("name", "batch", "size"),
     [
-        ("alexnet", 2),
-        ("efficientnet_b0", 2),
-        ("googlenet", 2),
-        ("mobilenet_v2", 2),
-        ("resnet18", 2),
-        ("resnet50", 2),
-        ("vgg16", 1),
+        ("alexnet", 2, 224),
+        ("efficientnet_b0", 2, 224),
+        ("googlenet", 2, 224),
+        ("mobilenet_v2", 2, 224),
+        ("resnet18", 2, 224),
+        ("resnet50", 2, 224),
+        ("resnext50_32x4d", 2, 96),
+        ("vgg16", 1, 224),
+        ("wide_resnet50_2", 2, 96),
     ],
 )
-def test_outputs_are_torchvision_s(name, batch, rng):
+def test_outputs_are_torchvision_s(name, batch, size, rng):
     import torch
 
-    ours = lively(models.create(name), rng, 224)
+    ours = lively(models.create(name), rng, size)
     theirs = torchvision_twin(name, ours)
-    x = picture(rng, batch, 3, 224, 224)
+    x = picture(rng, batch, 3, size, size)
     with torch.inference_mode():
         expected = theirs(torch.tensor(x)).numpy()
     actual = ours(x)

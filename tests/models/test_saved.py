@@ -28,9 +28,11 @@ def small():
     ("name", "config"),
     [
         ("efficientnet_b0", {"dropout": 0.5}),
+        ("alexnet_2012", {"dropout": 0.25, "num_classes": 0}),
         ("googlenet", {"aux_logits": False, "num_classes": 7}),
         ("mobilenet_v2", {"width_mult": 0.35}),
         ("resnet18", {}),
+        ("resnet20", {"shortcut": "B"}),
     ],
 )
 def test_round_trip(tmp_path, name, config):
@@ -68,7 +70,8 @@ def test_what_cannot_be_saved(tmp_path, small):
         ({"name": "mobilenet_v3"}, "no model 'mobilenet_v3'; did you mean mobilenet_v2"),
         ({"name": 3}, "wrong types"),
         ({"extra": 3}, "must be an object with"),
-        ({"num_classes": 0}, "num_classes must be at least 1"),
+        ({"num_classes": 0}, "do not fit"),
+        ({"num_classes": -1}, "num_classes must not be negative"),
         ({"num_classes": 3}, "do not fit"),
         ({"num_classes": 10**12}, "has more than"),
         ({"config": {"width_mult": 1e5}}, "has more than"),

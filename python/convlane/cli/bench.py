@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--model", type=model_name, default="resnet50", help="a name of convlane.models.list()")
     parser.add_argument("--batch", type=positive, default=1, help="images per call (default 1)")
-    parser.add_argument("--size", type=positive, default=224, help="height and width of an image (default 224)")
+    parser.add_argument("--size", type=positive, help="height and width of an image (default: the network's own)")
     parser.add_argument("--threads", type=thread_count, default=runtime.get_num_threads(), help="default: all")
     parser.add_argument("--repeat", type=positive, default=20, help="timed calls (default 20)")
     parser.add_argument("--warmup", type=positive, default=3, help="calls before those (default 3)")
@@ -35,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
     model = models.create(args.model)
-    shape = args.batch, 3, args.size, args.size
+    channels, *size = models.input_shape(args.model)
+    shape = (args.batch, channels, *([args.size] * 2 if args.size else size))
     compiled = args.compiled or args.autotune is not False
     try:
         image = np.random.default_rng(0).standard_normal(shape, np.float32)
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
     result = {
         "model": args.model,
         "batch": args.batch,
-        "size": args.size,
+        "size": shape[2],
         "compiled": compiled,
         "autotuned": args.autotune is not False,
         "best ms": round(timing.best_ms, 3),

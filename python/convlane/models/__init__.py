@@ -2,14 +2,24 @@
 
 >>> from convlane import models
 >>> models.list("resnet1*")
-['resnet101', 'resnet152', 'resnet18']
+['resnet101', 'resnet110', 'resnet152', 'resnet18']
 >>> models.create("resnet18", num_classes=10).fc
 Linear(in_features=512, out_features=10, bias=True)
 """
 
-from convlane.models import alexnet, efficientnet, googlenet, mobilenet_v2, resnet, vgg  # noqa: F401  (they register)
-from convlane.models.registry import create, register
+from convlane.models import (  # noqa: F401  (they register)
+    alexnet,
+    efficientnet,
+    googlenet,
+    mobilenet_v2,
+    nin,
+    resnet,
+    resnet_cifar,
+    vgg,
+    zfnet,
+)
+from convlane.models.registry import create, input_shape, register
 from convlane.models.registry import list_models as list
 from convlane.models.saved import load
 
-__all__ = ["create", "list", "load", "register"]
+__all__ = ["create", "input_shape", "list", "load", "register"]

@@ -1,6 +1,8 @@
-"""AlexNet: Krizhevsky, One weird trick for parallelizing convolutional neural networks, 2014.
+"""AlexNet, of 2014 as in torchvision, and of 2012.
 
-The network for one machine, without the local response normalisation and the two groups of the paper of 2012.
+alexnet: Krizhevsky, One weird trick for parallelizing convolutional neural networks, 2014: the network for one machine,
+without local response normalisation and groups. alexnet_2012: Krizhevsky, Sutskever and Hinton, ImageNet Classification
+with Deep Convolutional Neural Networks, 2012.
 """
 
 from __future__ import annotations
@@ -8,7 +10,18 @@ from __future__ import annotations
 from convlane import nn
 from convlane.functional import flatten
 from convlane.functional._arguments import Array
+from convlane.models.blocks import head, linear_layers
 from convlane.models.registry import register
+
+# Output channels, kernel, stride, padding, groups, bias at the start, whether normalised, whether pooled.
+# Sections 3.5 and 5 of the paper of 2012; the groups are its two GPUs.
+CONVOLUTIONS_2012 = (
+    (96, 11, 4, 0, 1, 0, True, True),
+    (256, 5, 1, 2, 2, 1, True, True),
+    (384, 3, 1, 1, 1, 0, False, False),
+    (384, 3, 1, 1, 2, 1, False, False),
+    (256, 3, 1, 1, 2, 1, False, True),
+)
 
 
 class AlexNet(nn.Module):
@@ -38,7 +51,7 @@ class AlexNet(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(4096, 4096),
             nn.ReLU(),
-            nn.Linear(4096, num_classes),
+            head(4096, num_classes),
         )
 
     def forward(self, input: Array) -> Array:
@@ -47,7 +60,51 @@ class AlexNet(nn.Module):
         return self.classifier(flatten(maps))  # type: ignore[no-any-return]
 
 
+class AlexNet2012(nn.Module):
+    """Five convolutions, some of them in two groups, local response normalisation, overlapping max pools, then linear.
+
+    The paper says 224 pixels, but its 55 x 55 first maps need 227, as Caffe has them.
+    """
+
+    def __init__(self, num_classes: int = 1000, dropout: float = 0.5) -> None:
+        layers: list[nn.Module] = []
+        channels = 3
+        for out_channels, kernel, stride, padding, groups, bias, normalised, pooled in CONVOLUTIONS_2012:
+            conv = nn.Conv2d(channels, out_channels, kernel, stride, padding, groups=groups)
+            conv.weight = nn.init.normal(conv.weight.shape, std=0.01)
+            conv.bias = nn.init.constant((out_channels,), bias)
+            layers += [conv, nn.ReLU()]
+            if normalised:
+                layers.append(response_norm())
+            if pooled:
+                layers.append(nn.MaxPool2d(3, 2))
+            channels = out_channels
+        self.features = nn.Sequential(*layers)
+        self.avgpool = nn.AdaptiveAvgPool2d((6, 6))
+        with nn.init.skip():  # drawn below
+            self.classifier = linear_layers(256 * 6 * 6, num_classes, dropout)
+        for module in self.classifier:
+            if isinstance(module, nn.Linear):
+                module.weight = nn.init.normal(module.weight.shape, std=0.01)
+                module.bias = nn.init.constant((module.out_features,), module is not self.classifier[-1])
+
+    def forward(self, input: Array) -> Array:
+        """Return logits (N, num_classes) for images (N, 3, H, W), H and W at least 67."""
+        return self.classifier(flatten(self.avgpool(self.features(input))))  # type: ignore[no-any-return]
+
+
+def response_norm() -> nn.LocalResponseNorm:
+    """Return the normalisation of the paper of 2012, which does not divide alpha by the window as torch does."""
+    return nn.LocalResponseNorm(5, alpha=5 * 1e-4, beta=0.75, k=2.0)
+
+
 @register
 def alexnet(num_classes: int = 1000, *, dropout: float = 0.5) -> AlexNet:
-    """Build the network of the paper."""
+    """Build the network of 2014."""
     return AlexNet(num_classes, dropout)
+
+
+@register(input_shape=(3, 227, 227))
+def alexnet_2012(num_classes: int = 1000, *, dropout: float = 0.5) -> AlexNet2012:
+    """Build the network of 2012."""
+    return AlexNet2012(num_classes, dropout)

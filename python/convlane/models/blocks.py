@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from convlane import nn
+from convlane.functional import batch_norm
+from convlane.functional._arguments import Array
 
 
 def conv_norm(
@@ -23,6 +27,30 @@ def conv_norm(
         norm(out_channels),
         *([] if activation is None else [activation()]),
     )
+
+
+def head(in_features: int, num_classes: int, layer: Callable[[int, int], nn.Module] = nn.Linear) -> nn.Module:
+    """Return the last classifier of a network, or for no classes what leaves the features as they are."""
+    return layer(in_features, num_classes) if num_classes else nn.Identity()
+
+
+def linear_layers(in_features: int, num_classes: int, dropout: float) -> nn.Sequential:
+    """Return two hidden layers of 4096 numbers, with dropout behind them, and the last classifier."""
+    return nn.Sequential(
+        nn.Linear(in_features, 4096),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Linear(4096, 4096),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        head(4096, num_classes),
+    )
+
+
+def scale_and_shift(input: Array, weight: Array, bias: Array | None = None) -> Array:
+    """Return every channel times a number of its own, plus another: batch norm without statistics."""
+    neutral = np.zeros(len(weight), np.float32), np.ones(len(weight), np.float32)
+    return batch_norm(input, *neutral, weight, bias, eps=0.0)
 
 
 def divisible(channels: float, divisor: int = 8) -> int:

@@ -9,7 +9,7 @@ from functools import partial
 from convlane import nn
 from convlane.functional import add, flatten
 from convlane.functional._arguments import Array
-from convlane.models.blocks import conv_norm, divisible
+from convlane.models.blocks import conv_norm, divisible, head
 from convlane.models.registry import register
 
 STEM_CHANNELS = 32
@@ -100,7 +100,7 @@ class EfficientNet(nn.Module):
         self.features = nn.Sequential(*features)
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
         self.classifier = nn.Sequential(
-            nn.Dropout(usual_dropout if dropout is None else dropout), nn.Linear(4 * channels, num_classes)
+            nn.Dropout(usual_dropout if dropout is None else dropout), head(4 * channels, num_classes)
         )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -125,7 +125,7 @@ def efficientnet_b0(
     return EfficientNet(0, num_classes, dropout, stochastic_depth_prob)
 
 
-@register
+@register(input_shape=(3, 240, 240))
 def efficientnet_b1(
     num_classes: int = 1000, *, dropout: float | None = None, stochastic_depth_prob: float = 0.2
 ) -> EfficientNet:
@@ -133,7 +133,7 @@ def efficientnet_b1(
     return EfficientNet(1, num_classes, dropout, stochastic_depth_prob)
 
 
-@register
+@register(input_shape=(3, 260, 260))
 def efficientnet_b2(
     num_classes: int = 1000, *, dropout: float | None = None, stochastic_depth_prob: float = 0.2
 ) -> EfficientNet:
@@ -141,7 +141,7 @@ def efficientnet_b2(
     return EfficientNet(2, num_classes, dropout, stochastic_depth_prob)
 
 
-@register
+@register(input_shape=(3, 300, 300))
 def efficientnet_b3(
     num_classes: int = 1000, *, dropout: float | None = None, stochastic_depth_prob: float = 0.2
 ) -> EfficientNet:
@@ -149,7 +149,7 @@ def efficientnet_b3(
     return EfficientNet(3, num_classes, dropout, stochastic_depth_prob)
 
 
-@register
+@register(input_shape=(3, 380, 380))
 def efficientnet_b4(
     num_classes: int = 1000, *, dropout: float | None = None, stochastic_depth_prob: float = 0.2
 ) -> EfficientNet:
@@ -157,7 +157,7 @@ def efficientnet_b4(
     return EfficientNet(4, num_classes, dropout, stochastic_depth_prob)
 
 
-@register
+@register(input_shape=(3, 456, 456))
 def efficientnet_b5(
     num_classes: int = 1000, *, dropout: float | None = None, stochastic_depth_prob: float = 0.2
 ) -> EfficientNet:
@@ -165,7 +165,7 @@ def efficientnet_b5(
     return EfficientNet(5, num_classes, dropout, stochastic_depth_prob)
 
 
-@register
+@register(input_shape=(3, 528, 528))
 def efficientnet_b6(
     num_classes: int = 1000, *, dropout: float | None = None, stochastic_depth_prob: float = 0.2
 ) -> EfficientNet:
@@ -173,7 +173,7 @@ def efficientnet_b6(
     return EfficientNet(6, num_classes, dropout, stochastic_depth_prob)
 
 
-@register
+@register(input_shape=(3, 600, 600))
 def efficientnet_b7(
     num_classes: int = 1000, *, dropout: float | None = None, stochastic_depth_prob: float = 0.2
 ) -> EfficientNet:

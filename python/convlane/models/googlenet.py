@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from convlane import nn
-from convlane.functional import batch_norm, flatten
+from convlane.functional import flatten
 from convlane.functional._arguments import Array
+from convlane.models.blocks import head, scale_and_shift
 from convlane.models.registry import register
 
 
@@ -86,11 +87,12 @@ class GoogLeNet(nn.Module):
         self.maxpool4 = nn.MaxPool2d(2, 2, ceil_mode=True)
         self.inception5a = Inception(832, 256, 160, 320, 32, 128, 128)
         self.inception5b = Inception(832, 384, 192, 384, 48, 128, 128)
-        self.aux1 = InceptionAux(512, num_classes, dropout_aux) if aux_logits else None
-        self.aux2 = InceptionAux(528, num_classes, dropout_aux) if aux_logits else None
+        auxiliary = aux_logits and num_classes > 0
+        self.aux1 = InceptionAux(512, num_classes, dropout_aux) if auxiliary else None
+        self.aux2 = InceptionAux(528, num_classes, dropout_aux) if auxiliary else None
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
         self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(1024, num_classes)
+        self.fc = head(1024, num_classes)
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 # torchvision cuts this off at 200 standard deviations, where nothing is left to cut.
@@ -128,7 +130,7 @@ def _from_imagenet(input: Array) -> Array:
     """Undo ``(x - mean) / deviation`` of ImageNet's colours and do ``(x - 0.5) / 0.5`` instead."""
     mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     weight, bias = (deviation / 0.5).astype(np.float32), ((mean - 0.5) / 0.5).astype(np.float32)
-    return batch_norm(input, np.zeros(3, np.float32), np.ones(3, np.float32), weight, bias, eps=0.0)
+    return scale_and_shift(input, weight, bias)
 
 
 @register

@@ -7,7 +7,7 @@ from functools import partial
 from convlane import nn
 from convlane.functional import adaptive_avg_pool2d, add, flatten
 from convlane.functional._arguments import Array
-from convlane.models.blocks import conv_norm, divisible
+from convlane.models.blocks import conv_norm, divisible, head
 from convlane.models.registry import register
 
 STEM_CHANNELS, LAST_CHANNELS = 32, 1280
@@ -63,7 +63,7 @@ class MobileNetV2(nn.Module):
         last = divisible(LAST_CHANNELS * max(1.0, width_mult))
         features.append(_conv_bn_relu6(channels, last, 1))
         self.features = nn.Sequential(*features)
-        self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(last, num_classes))
+        self.classifier = nn.Sequential(nn.Dropout(dropout), head(last, num_classes))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 module.weight = nn.init.kaiming_normal(module.weight.shape, mode="fan_out")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, overload
 
-from convlane.functional._arguments import as_positive
+from convlane.functional._arguments import as_int
 from convlane.nn import Module, init
 from convlane.safetensors_file import Path
 from convlane.weights.files import load_weights
@@ -17,18 +18,32 @@ B = TypeVar("B", bound="Callable[..., Module]")
 
 _ARCHITECTURE = "_architecture"  # the attribute of a network
 _BUILDERS: dict[str, Callable[..., Module]] = {}
+_INPUT_SHAPES: dict[str, tuple[int, int, int]] = {}
 
 
-def register(builder: B) -> B:
-    """Make a function ``builder(num_classes=1000, **config)`` a network under its own name."""
-    name = builder.__name__
-    if name in _BUILDERS:
-        raise ValueError(f"a model named {name!r} is registered already")
-    _BUILDERS[name] = builder
-    return builder
+@overload
+def register(builder: B) -> B: ...
+@overload
+def register(*, input_shape: tuple[int, int, int]) -> Callable[[B], B]: ...
+def register(builder: B | None = None, *, input_shape: tuple[int, int, int] = (3, 224, 224)) -> Any:
+    """Make a function ``builder(num_classes=1000, **config)`` a network under its own name.
+
+    It builds its last layer with `blocks.head`, so that `num_classes` may be 0. `input_shape` is what its authors
+    feed it: channels, height, width.
+    """
+
+    def add(builder: B) -> B:
+        name = builder.__name__
+        if name in _BUILDERS:
+            raise ValueError(f"a model named {name!r} is registered already")
+        _BUILDERS[name] = builder
+        _INPUT_SHAPES[name] = input_shape
+        return builder
+
+    return add if builder is None else add(builder)
 
 
-def create(name: str, num_classes: int = 1000, weights: Path | None = None, **config: Any) -> Module:
+def create(name: str, num_classes: int | None = None, weights: Path | None = None, **config: Any) -> Module:
     """Build a network, ready to run: in eval mode. Train it after ``.train()``.
 
     Parameters
@@ -36,7 +51,8 @@ def create(name: str, num_classes: int = 1000, weights: Path | None = None, **co
     name
         One of `convlane.models.list`.
     num_classes
-        Number of outputs.
+        Number of outputs; the network's own where not given: 1000 for ImageNet's, 10 for those of small pictures.
+        0 drops the head: the network then returns the features before its last classifier, (N, C).
     weights
         A file that `convlane.load_weights` reads; None for random weights.
     config
@@ -49,7 +65,7 @@ def create(name: str, num_classes: int = 1000, weights: Path | None = None, **co
     TypeError
         `num_classes` is not an integer, or the family does not know an argument of `config`.
     ValueError
-        There is no such network, `num_classes` is less than 1, or the file is damaged or does not fit the network.
+        There is no such network, `num_classes` is negative, or the file is damaged or does not fit the network.
 
     Examples
     --------
@@ -70,20 +86,23 @@ def create(name: str, num_classes: int = 1000, weights: Path | None = None, **co
 
 
 class Architecture(NamedTuple):
-    """What `create` was called with, but for weights."""
+    """What `create` was called with, but for weights, and with the number of classes where none was given."""
 
     name: str
     num_classes: int
     config: dict[str, Any]
 
 
-def build(name: str, num_classes: int, config: Mapping[str, Any]) -> Module:
+def build(name: str, num_classes: int | None, config: Mapping[str, Any]) -> Module:
     """Build a network as `create` does, from arguments that may come from a file, so none of them names another."""
-    if name not in _BUILDERS:
-        near = get_close_matches(str(name), _BUILDERS) or sorted(_BUILDERS)
-        raise ValueError(f"create: there is no model {name!r}; did you mean {' or '.join(near)}?")
-    num_classes = as_positive(num_classes, "create", "num_classes")
-    model = _BUILDERS[name](num_classes, **config).eval()
+    _check_name(name, "create")
+    builder = _BUILDERS[name]
+    if num_classes is None:
+        num_classes = inspect.signature(builder).parameters["num_classes"].default
+    num_classes = as_int(num_classes, "create", "num_classes")
+    if num_classes < 0:
+        raise ValueError(f"create: num_classes must not be negative, got {num_classes}")
+    model = builder(num_classes, **config).eval()
     vars(model)[_ARCHITECTURE] = Architecture(name, num_classes, dict(config))
     return model
 
@@ -93,6 +112,30 @@ def architecture(model: Module) -> Architecture | None:
     return vars(model).get(_ARCHITECTURE)
 
 
+def input_shape(name: str) -> tuple[int, int, int]:
+    """Return the channels, height and width of the images that a network was designed for.
+
+    Raises
+    ------
+    ValueError
+        There is no such network.
+
+    Examples
+    --------
+    >>> from convlane import models
+    >>> models.input_shape("resnet50")
+    (3, 224, 224)
+    """
+    _check_name(name, "input_shape")
+    return _INPUT_SHAPES[name]
+
+
 def list_models(pattern: str = "*") -> list[str]:
     """Return the names of all networks that match a shell pattern, sorted."""
     return sorted(name for name in _BUILDERS if fnmatchcase(name, pattern))
+
+
+def _check_name(name: str, caller: str) -> None:
+    if name not in _BUILDERS:
+        near = get_close_matches(str(name), _BUILDERS) or sorted(_BUILDERS)
+        raise ValueError(f"{caller}: there is no model {name!r}; did you mean {' or '.join(near)}?")

@@ -1,13 +1,20 @@
 """ResNet: He, Zhang, Ren and Sun, Deep Residual Learning for Image Recognition, 2015.
 
+Wide ResNet: Zagoruyko and Komodakis, Wide Residual Networks, 2016. ResNeXt: Xie, Girshick, Dollar, Tu and He,
+Aggregated Residual Transformations for Deep Neural Networks, 2016. Both change the 3x3 convolution of a bottleneck.
+
 As in torchvision, the stride of a bottleneck is on its 3x3 convolution, not on the first 1x1 as in the paper.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from convlane import nn
 from convlane.functional import add, flatten
 from convlane.functional._arguments import Array
+from convlane.models.blocks import head
 from convlane.models.registry import register
 
 WIDTHS = (64, 128, 256, 512)
@@ -21,18 +28,31 @@ STAGES = {
 }
 
 
+def projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    """Return the identity where it fits, otherwise a projection (option B of the paper)."""
+    if stride == 1 and in_channels == out_channels:
+        return nn.Identity()
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut."""
 
     expansion = 1
 
-    def __init__(self, in_channels: int, width: int, stride: int) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        width: int,
+        stride: int,
+        shortcut: Callable[[int, int, int], nn.Module] = projection,
+    ) -> None:
         self.conv1 = nn.Conv2d(in_channels, width, 3, stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU()
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
-        self.downsample = _shortcut(in_channels, width * self.expansion, stride)
+        self.downsample = shortcut(in_channels, width, stride)
 
     def forward(self, input: Array) -> Array:
         """Return the block's maps."""
@@ -46,16 +66,19 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, in_channels: int, width: int, stride: int) -> None:
+    def __init__(
+        self, in_channels: int, width: int, stride: int, groups: int = 1, width_per_group: int = WIDTHS[0]
+    ) -> None:
         out_channels = width * self.expansion
-        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
+        inner = width * width_per_group // WIDTHS[0] * groups
+        self.conv1 = nn.Conv2d(in_channels, inner, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(inner)
+        self.conv2 = nn.Conv2d(inner, inner, 3, stride, 1, groups=groups, bias=False)
+        self.bn2 = nn.BatchNorm2d(inner)
+        self.conv3 = nn.Conv2d(inner, out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU()
-        self.downsample = _shortcut(in_channels, out_channels, stride)
+        self.downsample = projection(in_channels, out_channels, stride)
 
     def forward(self, input: Array) -> Array:
         """Return the block's maps."""
@@ -66,16 +89,23 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A 7x7 stem, four stages of residual blocks, the mean over each map, one linear layer."""
+    """A 7x7 stem, four stages of residual blocks, the mean over each map, one linear layer.
+
+    The 3x3 convolutions of bottlenecks have `groups` groups, of `width_per_group` channels in the first stage.
+    """
 
     layer1: nn.Sequential
     layer2: nn.Sequential
     layer3: nn.Sequential
     layer4: nn.Sequential
 
-    def __init__(self, depth: int, num_classes: int = 1000) -> None:
+    def __init__(self, depth: int, num_classes: int = 1000, groups: int = 1, width_per_group: int = WIDTHS[0]) -> None:
         bottleneck, counts = STAGES[depth]
-        block = Bottleneck if bottleneck else BasicBlock
+        block: Callable[[int, int, int], nn.Module] = BasicBlock
+        expansion = BasicBlock.expansion
+        if bottleneck:
+            block = partial(Bottleneck, groups=groups, width_per_group=width_per_group)
+            expansion = Bottleneck.expansion
         channels = WIDTHS[0]
         with nn.init.skip():  # drawn below
             self.conv1 = nn.Conv2d(3, channels, 7, 2, 3, bias=False)
@@ -86,10 +116,10 @@ class ResNet(nn.Module):
                 blocks = []
                 for j in range(count):
                     blocks.append(block(channels, width, 2 if i > 0 and j == 0 else 1))
-                    channels = width * block.expansion
+                    channels = width * expansion
                 setattr(self, f"layer{i + 1}", nn.Sequential(*blocks))
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
-        self.fc = nn.Linear(channels, num_classes)
+        self.fc = head(channels, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 module.weight = nn.init.kaiming_normal(module.weight.shape, mode="fan_out")
@@ -99,13 +129,6 @@ class ResNet(nn.Module):
         maps = self.maxpool(self.relu(self.bn1(self.conv1(input))))
         maps = self.layer4(self.layer3(self.layer2(self.layer1(maps))))
         return self.fc(flatten(self.avgpool(maps)))  # type: ignore[no-any-return]
-
-
-def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """Return the identity where it fits, otherwise a projection (option B of the paper)."""
-    if stride == 1 and in_channels == out_channels:
-        return nn.Identity()
-    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
 
 
 @register
@@ -136,3 +159,27 @@ def resnet101(num_classes: int = 1000) -> ResNet:
 def resnet152(num_classes: int = 1000) -> ResNet:
     """Build 152 layers of bottlenecks."""
     return ResNet(152, num_classes)
+
+
+@register
+def wide_resnet50_2(num_classes: int = 1000) -> ResNet:
+    """Build 50 layers of bottlenecks that are twice as wide inside."""
+    return ResNet(50, num_classes, width_per_group=128)
+
+
+@register
+def wide_resnet101_2(num_classes: int = 1000) -> ResNet:
+    """Build 101 layers of bottlenecks that are twice as wide inside."""
+    return ResNet(101, num_classes, width_per_group=128)
+
+
+@register
+def resnext50_32x4d(num_classes: int = 1000) -> ResNet:
+    """Build 50 layers of bottlenecks with 32 groups of 4 channels and more."""
+    return ResNet(50, num_classes, groups=32, width_per_group=4)
+
+
+@register
+def resnext101_32x8d(num_classes: int = 1000) -> ResNet:
+    """Build 101 layers of bottlenecks with 32 groups of 8 channels and more."""
+    return ResNet(101, num_classes, groups=32, width_per_group=8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from convlane import nn
 from convlane.functional import flatten
 from convlane.functional._arguments import Array
+from convlane.models.blocks import linear_layers
 from convlane.models.registry import register
 
 # Output channels of the 3x3 convolutions of each stage; every stage ends with a 2x2 max pool. Table 1 of the paper.
@@ -23,15 +24,7 @@ class VGG(nn.Module):
         with nn.init.skip():  # drawing 138 million numbers twice would take as long again
             self.features = _features(STAGES[depth], batch_norm)
             self.avgpool = nn.AdaptiveAvgPool2d((7, 7))
-            self.classifier = nn.Sequential(
-                nn.Linear(512 * 7 * 7, 4096),
-                nn.ReLU(),
-                nn.Dropout(dropout),
-                nn.Linear(4096, 4096),
-                nn.ReLU(),
-                nn.Dropout(dropout),
-                nn.Linear(4096, num_classes),
-            )
+            self.classifier = linear_layers(512 * 7 * 7, num_classes, dropout)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 module.weight = nn.init.kaiming_normal(module.weight.shape, mode="fan_out")
