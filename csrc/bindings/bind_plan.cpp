@@ -115,17 +115,19 @@ void bind_plan(py::module_& m) {
           "depthwise_block",
           [=](Plan& plan, Place src, const Shape4& shape, Place dst, const std::optional<PyPart>& expand,
               const PyPart& depthwise, const Pair& stride, const Sides& padding, const Pair& dilation,
-              const PyPart& project, std::optional<Place> residual) {
-            const auto part = [&](const PyPart& p) {
-              const auto& [weight, bias, name, slope] = p;
+              const std::optional<PyPart>& squeeze, const std::optional<PyPart>& excite, const PyPart& project,
+              std::optional<Place> residual) {
+            const auto part = [&](const std::optional<PyPart>& p) {
+              if (!p) return Plan::Part{};
+              const auto& [weight, bias, name, slope] = *p;
               return Plan::Part{weight, to_vector(bias, "bias"), activation(name, slope)};
             };
-            plan.depthwise_block(src, shape, dst, expand ? part(*expand) : Plan::Part{}, part(depthwise),
-                                 window_of(stride, padding, dilation), part(project), residual);
+            plan.depthwise_block(src, shape, dst, part(expand), part(depthwise), window_of(stride, padding, dilation),
+                                 part(squeeze), part(excite), part(project), residual);
           },
           py::arg("src"), py::arg("shape"), py::arg("dst"), py::arg("expand").none(true), py::arg("depthwise"),
-          py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("project"),
-          py::arg("residual").none(true))
+          py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("squeeze").none(true),
+          py::arg("excite").none(true), py::arg("project"), py::arg("residual").none(true))
       .def(
           "pool2d",
           [](Plan& plan, Place src, const Shape4& shape, const PyTarget& dst, bool maximum, const Pair& kernel,

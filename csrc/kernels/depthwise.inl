@@ -47,9 +47,9 @@ CONVLANE_INLINE void depthwise_run(const DepthwiseArgs& d, int64_t y, int64_t x,
   for (int p = 0; p < Pixels; ++p) sum[p] = bias;
   CONVLANE_UNROLL
   for (int r = 0; r < Kernel; ++r) {
-    const float* src = d.rows[y * d.stride_h + r] + first * d.channels + c;
+    const float* src = d.rows[y * d.stride_h + r] + first * d.src_stride + c;
     CONVLANE_UNROLL
-    for (int i = 0; i < (Pixels - 1) * Stride + Kernel; ++i, src += d.channels) {
+    for (int i = 0; i < (Pixels - 1) * Stride + Kernel; ++i, src += d.src_stride) {
       const float* from = src;
       if (i < Kernel - 1 || Pixels == 1) from = first + i >= 0 ? from : kZeros;
       if (i > (Pixels - 1) * Stride || Pixels == 1) from = first + i < d.width ? from : kZeros;
@@ -70,7 +70,23 @@ CONVLANE_INLINE void depthwise_run(const DepthwiseArgs& d, int64_t y, int64_t x,
     else
       depthwise_store(d, pixel + p, c, kLanes, sum[p], clamp);
   }
-  if (!is_clamp(d.epilogue.activation)) activate_rows(dst, Pixels, d.dst_stride, kLanes, d.epilogue);
+}
+
+// What follows a row of one vector of channels while it is in the first-level cache: the longer activations, and the
+// row's sum.
+CONVLANE_INLINE void depthwise_finish_row(const DepthwiseArgs& d, int64_t y, int64_t c, int lanes) {
+  float* row = d.dst + y * d.out_width * d.dst_stride + c;
+  if (!is_clamp(d.epilogue.activation)) activate_rows(row, d.out_width, d.dst_stride, lanes, d.epilogue);
+  if (d.sums == nullptr) return;
+  float* sums = d.sums + y * d.sums_stride + c;
+  Vec sum = zero();
+  if (lanes == kLanes) {
+    for (int64_t x = 0; x < d.out_width; ++x) sum = add(sum, load(row + x * d.dst_stride));
+    store(sums, sum);
+  } else {
+    for (int64_t x = 0; x < d.out_width; ++x) sum = add(sum, load(row + x * d.dst_stride, lanes));
+    store(sums, sum, lanes);
+  }
 }
 
 // Whole vectors of channels; returns where they end.
@@ -82,7 +98,7 @@ int64_t depthwise_unrolled(const DepthwiseArgs& d) {
   for (; c + kLanes <= d.channels; c += kLanes) {
     Vec weight[Kernel * Kernel];
     CONVLANE_UNROLL
-    for (int tap = 0; tap < Kernel * Kernel; ++tap) weight[tap] = load(d.weight + tap * d.channels + c);
+    for (int tap = 0; tap < Kernel * Kernel; ++tap) weight[tap] = load(d.weight + tap * d.weight_stride + c);
     const Vec bias = depthwise_bias(d, c, kLanes);
     for (int64_t y = 0; y < d.out_rows; ++y) {
       for (int64_t x = 0; x < d.out_width;) {
@@ -94,6 +110,7 @@ int64_t depthwise_unrolled(const DepthwiseArgs& d) {
           depthwise_run<Kernel, Stride, 1>(d, y, x, c, weight, bias, clamp);
         x += whole ? kPixels : 1;
       }
+      depthwise_finish_row(d, y, c, kLanes);
     }
   }
   return c;
@@ -102,24 +119,25 @@ int64_t depthwise_unrolled(const DepthwiseArgs& d) {
 // Any filter, stride and dilation, from channel `begin` on.
 void depthwise_any(const DepthwiseArgs& d, int64_t begin) {
   const Clamp clamp(d.epilogue.activation);
-  for (int64_t pixel = 0; pixel < d.out_rows * d.out_width; ++pixel) {
-    const float* const* rows = d.rows + pixel / d.out_width * d.stride_h;
-    const int64_t first = pixel % d.out_width * d.stride_w - d.left;
+  for (int64_t y = 0; y < d.out_rows; ++y) {
+    const float* const* rows = d.rows + y * d.stride_h;
     for (int64_t c = begin; c < d.channels; c += kLanes) {
       const int lanes = static_cast<int>(d.channels - c < kLanes ? d.channels - c : kLanes);
-      Vec sum = depthwise_bias(d, c, lanes);
-      for (int64_t r = 0; r < d.kernel_h; ++r) {
-        for (int64_t s = 0; s < d.kernel_w; ++s) {
-          const int64_t column = first + s * d.dilation_w;
-          if (column < 0 || column >= d.width) continue;
-          const Vec value = load(rows[r * d.dilation_h] + column * d.channels + c, lanes);
-          sum = fma(value, load(d.weight + (r * d.kernel_w + s) * d.channels + c, lanes), sum);
+      const Vec bias = depthwise_bias(d, c, lanes);
+      for (int64_t x = 0; x < d.out_width; ++x) {
+        Vec sum = bias;
+        for (int64_t r = 0; r < d.kernel_h; ++r) {
+          for (int64_t s = 0; s < d.kernel_w; ++s) {
+            const int64_t column = x * d.stride_w - d.left + s * d.dilation_w;
+            if (column < 0 || column >= d.width) continue;
+            const Vec value = load(rows[r * d.dilation_h] + column * d.src_stride + c, lanes);
+            sum = fma(value, load(d.weight + (r * d.kernel_w + s) * d.weight_stride + c, lanes), sum);
+          }
         }
+        depthwise_store(d, y * d.out_width + x, c, lanes, sum, clamp);
       }
-      depthwise_store(d, pixel, c, lanes, sum, clamp);
+      depthwise_finish_row(d, y, c, lanes);
     }
-    if (!is_clamp(d.epilogue.activation))
-      activate_rows(d.dst + pixel * d.dst_stride + begin, 1, 0, d.channels - begin, d.epilogue);
   }
 }
 

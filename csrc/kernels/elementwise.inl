@@ -30,5 +30,12 @@ void scale_channels(const float* src, const float* scale, float* dst, int64_t ro
   for (int64_t row = 0; row < rows; ++row) multiply_arrays(src + row * channels, scale, dst + row * channels, channels);
 }
 
+void scale_rows(const float* src, const float* scale, float* dst, int64_t rows, int64_t columns) {
+  for (int64_t row = 0; row < rows; ++row) {
+    const Vec factor = broadcast(scale[row]);
+    map(src + row * columns, dst + row * columns, columns, [=](Vec x) { return mul(x, factor); });
+  }
+}
+
 }  // namespace
 }  // namespace convlane

@@ -32,6 +32,7 @@ void fill(KernelTable& table) {
   table.add = add_arrays;
   table.multiply = multiply_arrays;
   table.scale = scale_channels;
+  table.scale_rows = scale_rows;
   table.softmax = softmax;
   table.moments = moments;
   table.normalize = normalize;

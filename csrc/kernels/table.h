@@ -39,16 +39,23 @@ struct GemmArgs {
 };
 
 // Depthwise convolution of a band of output rows: dst[y, p, c] = epilogue(sum over r, s of
-// rows[y * stride_h + r * dilation_h][column * channels + c] * weight[r, s, c]), column = p * stride_w + s * dilation_w
-// - left. Rows of padding point at zeros; columns outside [0, width) count as zero. dst must not be the residual.
+// rows[y * stride_h + r * dilation_h][column * src_stride + c] * weight[r, s, c]), column = p * stride_w +
+// s * dilation_w - left. Rows of padding point at zeros; columns outside [0, width) count as zero. dst must not be the
+// residual.
 struct DepthwiseArgs {
   const float* const* rows;  // one pointer per input row under the band
+  int64_t src_stride;        // floats between pixels of an input row
   int64_t width, left;       // columns of an input row, columns of padding before them
   int64_t out_rows, out_width, channels;
   int64_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;
-  const float* weight;  // [kernel_h][kernel_w][channels]
-  float* dst;           // rows of out_width pixels
-  int64_t dst_stride;   // floats between pixels
+  const float* weight;    // [kernel_h][kernel_w][channels]
+  int64_t weight_stride;  // floats between two taps
+  float* dst;             // rows of out_width pixels
+  int64_t dst_stride;     // floats between pixels
+  // Where the channels' sums over each row of dst go, added from left to right, or null: [out_rows][channels], the rows
+  // sums_stride apart.
+  float* sums;
+  int64_t sums_stride;
   Epilogue epilogue;
 };
 
@@ -129,6 +136,8 @@ struct KernelTable {
   void (*multiply)(const float* a, const float* b, float* dst, int64_t count);
   // dst[r, c] = src[r, c] * scale[c]
   void (*scale)(const float* src, const float* scale, float* dst, int64_t rows, int64_t channels);
+  // dst[r, c] = src[r, c] * scale[r]
+  void (*scale_rows)(const float* src, const float* scale, float* dst, int64_t rows, int64_t columns);
   // Of every row; with `log`, its logarithm.
   void (*softmax)(const float* src, float* dst, int64_t rows, int64_t channels, bool log);
   // Of every channel over at least one row: the mean, and the sum of squared deviations from it.

@@ -57,14 +57,16 @@ class PackedWeight {
   int64_t group_stride() const { return group_stride_; }  // floats between the panels of two groups
   int64_t bytes() const { return bytes_; }
 
+  // Floats per row of a panel whose first column has `columns` behind it, itself included: the last panel is as wide as
+  // whole vectors allow.
+  int64_t panel_width(int64_t columns) const { return columns <= kernels_->lanes ? kernels_->lanes : kernels_->nr; }
+
   // Whether the weights can be had back bit by bit; Winograd's are transformed and rounded.
   bool reversible() const { return layout_ != WeightLayout::winograd2 && layout_ != WeightLayout::winograd4; }
   // Writes the weights, after their multiplication, in the order of shape().
   void unpack(float* dst) const;
 
  private:
-  // The last panel is as wide as whole vectors allow.
-  int64_t panel_width(int64_t columns) const { return columns <= kernels_->lanes ? kernels_->lanes : kernels_->nr; }
   void pack_panels(const ImageView& weight, const double* factor);
   void pack_winograd(const ImageView& weight, const double* factor, int m);
 

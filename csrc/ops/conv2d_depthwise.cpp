@@ -26,6 +26,7 @@ int64_t rows_per_band(const Conv2dDesc& d, int threads) {
 
 DepthwiseArgs depthwise_args(const Conv2dDesc& d, const PackedWeight& weight, const Epilogue& epilogue) {
   DepthwiseArgs k{};
+  k.src_stride = d.o;  // a pixel with its channels repeated for the multiplier
   k.width = d.w;
   k.left = d.window.left;
   k.out_width = d.ow;
@@ -37,6 +38,7 @@ DepthwiseArgs depthwise_args(const Conv2dDesc& d, const PackedWeight& weight, co
   k.dilation_h = d.window.dilation[0];
   k.dilation_w = d.window.dilation[1];
   k.weight = weight.data();
+  k.weight_stride = d.o;
   k.dst_stride = d.o;
   k.epilogue = epilogue;
   return k;

@@ -1,6 +1,9 @@
 // A depthwise convolution with the pointwise convolutions around it, as MobileNet and EfficientNet stack them:
 // expand (1x1) -> depthwise -> project (1x1). The hidden image between them is several times wider than input and
 // output; done one after the other it goes through memory twice.
+//
+// With squeeze-and-excitation (Hu, Shen and Sun, "Squeeze-and-excitation networks", CVPR 2018) the hidden channels of
+// an image are multiplied, before they are projected, by factors that two small layers make of the channels' means.
 #pragma once
 
 #include "ops/conv2d.h"
@@ -15,6 +18,11 @@ struct DepthwiseBlock {
   Conv2dDesc depthwise;
   const PackedWeight* depthwise_weight;
   Epilogue depthwise_epilogue;
+  // Pointwise layers of one pixel: from the means to fewer numbers, and from those to the factors; null without.
+  const PackedWeight* squeeze;
+  Epilogue squeeze_epilogue;
+  const PackedWeight* excite;
+  Epilogue excite_epilogue;
   // Pointwise, to the block's output.
   const PackedWeight* project;
   Epilogue project_epilogue;
@@ -23,8 +31,11 @@ struct DepthwiseBlock {
 // std::invalid_argument when the parts do not fit together.
 void check_depthwise_block(const DepthwiseBlock& block);
 
-// src and dst are dense channels last, and so is the residual of project_epilogue. Bit for bit what the three
-// convolutions give.
-void run_depthwise_block(const DepthwiseBlock& block, const float* src, float* dst);
+// Floats of scratch that a run with up to `threads` threads needs.
+int64_t depthwise_block_scratch(const DepthwiseBlock& block, int threads);
+
+// src and dst are dense channels last, and so is the residual of project_epilogue. Without squeeze-and-excitation, bit
+// for bit what the three convolutions give.
+void run_depthwise_block(const DepthwiseBlock& block, const float* src, float* dst, int threads, float* scratch);
 
 }  // namespace convlane

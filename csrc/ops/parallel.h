@@ -14,9 +14,9 @@ namespace convlane {
 
 // Threads worth starting for `work` multiply-adds (or moved floats). Starting a team takes microseconds; 64 Ki
 // multiply-adds for each thread are an estimate of what outweighs that, not a measurement.
-inline int threads_for(std::int64_t work) {
+inline int threads_for(std::int64_t work, int limit = num_threads()) {
   constexpr std::int64_t kWorkPerThread = 1 << 16;
-  return static_cast<int>(std::clamp<std::int64_t>(work / kWorkPerThread, 1, num_threads()));
+  return static_cast<int>(std::clamp<std::int64_t>(work / kWorkPerThread, 1, limit));
 }
 
 // Calls body(begin, end, thread) for contiguous parts of [0, count), thread < threads. Which part falls to which

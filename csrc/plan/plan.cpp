@@ -10,6 +10,7 @@
 #include "ops/elementwise.h"
 #include "ops/linear.h"
 #include "ops/norm.h"
+#include "runtime/threads.h"
 
 namespace convlane {
 namespace {
@@ -59,13 +60,18 @@ void Plan::conv2d(Place src, const Shape4& shape, Target dst, std::shared_ptr<Pa
 }
 
 void Plan::depthwise_block(Place src, const Shape4& shape, Place dst, Part expand, Part depthwise, const Window& window,
-                           Part project, std::optional<Place> residual) {
+                           Part squeeze, Part excite, Part project, std::optional<Place> residual) {
+  for (const Part* part : {&expand, &depthwise, &squeeze, &excite, &project})
+    if (!part->bias.empty() && (!part->weight || static_cast<int64_t>(part->bias.size()) != part->weight->shape()[0]))
+      throw std::invalid_argument("plan: the bias does not fit");
   Shape4 hidden = shape;
   if (expand.weight) hidden[1] = expand.weight->shape()[0];
   DepthwiseBlock one{};
   one.expand = expand.weight.get();
   one.depthwise = describe_conv2d(hidden, depthwise.weight->shape(), window, depthwise.weight->groups());
   one.depthwise_weight = depthwise.weight.get();
+  one.squeeze = squeeze.weight.get();
+  one.excite = excite.weight.get();
   one.project = project.weight.get();
   check_depthwise_block(one);
   steps_.push_back([=](const PlanRun& run) {
@@ -73,12 +79,19 @@ void Plan::depthwise_block(Place src, const Shape4& shape, Place dst, Part expan
     block.depthwise.n = run.n;
     block.expand_epilogue = epilogue_of(expand.bias, expand.activation);
     block.depthwise_epilogue = epilogue_of(depthwise.bias, depthwise.activation);
+    block.squeeze_epilogue = epilogue_of(squeeze.bias, squeeze.activation);
+    block.excite_epilogue = epilogue_of(excite.bias, excite.activation);
     block.project_epilogue = epilogue_of(project.bias, project.activation);
     if (residual) {
       block.project_epilogue.residual = run.at(*residual);
       block.project_epilogue.residual_stride = project.weight->shape()[0];
     }
-    run_depthwise_block(block, run.at(src), run.at(dst));
+    run_depthwise_block(block, run.at(src), run.at(dst), run.threads, run.scratch);
+  });
+  scratch_.push_back([one](int64_t n, int threads) {
+    DepthwiseBlock block = one;
+    block.depthwise.n = n;
+    return depthwise_block_scratch(block, threads);
   });
 }
 
@@ -182,14 +195,22 @@ void Plan::run_parts(const ImageView& input, float* output, const std::function<
   const int64_t most = std::min(n, at_once_);
   int64_t floats_out = 1;
   for (int64_t size : output_) floats_out *= size;
-  AlignedArray<float> arena = take_arena(checked_mul(arena_, most));
+  const int threads = num_threads();
+  const int64_t floats = std::max(memory(most, threads), memory(n % most, threads));
+  AlignedArray<float> arena = take_arena(floats);
   for (int64_t first = 0; first < n; first += most) {
     ImageView images = input;
     images.data += first * input.strides[0];
     images.shape[0] = std::min(most, n - first);
-    run({images.shape[0], images, arena.get(), output + first * floats_out});
+    run({images.shape[0], images, arena.get(), output + first * floats_out, arena.get() + arena_ * most, threads});
   }
-  return_arena(std::move(arena), arena_ * most);
+  return_arena(std::move(arena), floats);
+}
+
+int64_t Plan::memory(int64_t n, int threads) const {
+  int64_t scratch = 0;
+  for (const auto& step : scratch_) scratch = std::max(scratch, step(n, threads));
+  return checked_add(checked_mul(arena_, n), scratch);
 }
 
 AlignedArray<float> Plan::take_arena(int64_t floats) const {

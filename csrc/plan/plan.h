@@ -34,6 +34,8 @@ struct PlanRun {
   ImageView input;
   float* arena;
   float* output;
+  float* scratch;  // of the step at work, for up to `threads` threads
+  int threads;
 
   float* at(Place place) const { return place == kOutput ? output : arena + place * n; }
   float* at(const Target& target) const { return at(target.place) + target.channel; }
@@ -67,9 +69,10 @@ class Plan {
     std::vector<float> bias;
     PlanActivation activation;
   };
-  // Expand (no weight: left out), depthwise, project; `shape` is the block's input, `window` the middle one's.
+  // Expand (no weight: left out), depthwise, squeeze and excite (left out, or both there), project; `shape` is the
+  // block's input, `window` the depthwise convolution's.
   void depthwise_block(Place src, const Shape4& shape, Place dst, Part expand, Part depthwise, const Window& window,
-                       Part project, std::optional<Place> residual);
+                       Part squeeze, Part excite, Part project, std::optional<Place> residual);
   void pool2d(Place src, const Pool2dDesc& desc, Target dst);
   void linear(Place src, Place dst, std::shared_ptr<PackedWeight> weight, std::vector<float> bias,
               PlanActivation activation);
@@ -108,6 +111,7 @@ class Plan {
  private:
   using Step = std::function<void(const PlanRun&)>;
   void run_parts(const ImageView& input, float* output, const std::function<void(const PlanRun&)>& run) const;
+  int64_t memory(int64_t n, int threads) const;  // floats of arena and scratch
   AlignedArray<float> take_arena(int64_t floats) const;
   void return_arena(AlignedArray<float> memory, int64_t floats) const;
 
@@ -115,6 +119,7 @@ class Plan {
   std::vector<int64_t> output_;
   int64_t arena_, at_once_;
   std::vector<Step> steps_;
+  std::vector<std::function<int64_t(int64_t, int)>> scratch_;  // floats that steps need for n images and threads
 
   struct Spare {
     AlignedArray<float> memory;

@@ -176,6 +176,8 @@ class Plan:
         stride: _Pair,
         padding: _Sides,
         dilation: _Pair,
+        squeeze: _Part | None,
+        excite: _Part | None,
         project: _Part,
         residual: int | None,
     ) -> None: ...

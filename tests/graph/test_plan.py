@@ -107,8 +107,10 @@ def test_same_bits_for_every_batch_split_and_number_of_threads(name):
         parts = np.concatenate([plan(x[:1]), plan(x[1:])])
     with convlane.num_threads(3):
         threaded = plan(x)
+        shared = plan(x[:1])  # threads that would take an image each share this one
     np.testing.assert_array_equal(parts, whole)
     np.testing.assert_array_equal(threaded, whole)
+    np.testing.assert_array_equal(shared, whole[:1])
     assert len(np.unique(whole)) > 1000
 
 

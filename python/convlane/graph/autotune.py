@@ -33,7 +33,7 @@ from convlane.graph.lower import (
     plan_arena,
     stage_input,
 )
-from convlane.graph.passes import pool2d_geometry_of
+from convlane.graph.passes import pool2d_geometry_of, results_between, unjoin
 from convlane.graph.trace import INPUT, Graph, Measured, Node, Value
 from convlane.runtime import get_num_threads
 from convlane.safetensors_file import strict_json, whole_file
@@ -108,7 +108,7 @@ def _ways(value: Value, node: Node, graph: Graph, winograd: bool) -> dict[str, W
         layers = _with_algorithms(conv, graph.nodes[node.inputs["input"]].shape, winograd)
         return {name: [(value, replace(node, attributes={"parts": (conv, pool)}))] for name, conv in layers.items()}
     if node.op == "depthwise_block":
-        return {"row bands": [(value, node)], "apart": _split(value, node)}
+        return {"row bands": [(value, node)], "apart": unjoin(node, value, results_between(node))}
     return {}
 
 
@@ -118,15 +118,6 @@ def _with_algorithms(conv: Node, image: Shape, winograd: bool) -> dict[str, Node
         return {}
     names = _core.conv2d_candidates(*_geometry(conv, image), winograd)
     return {name: replace(conv, attributes={**conv.attributes, "algorithm": name}) for name in names}
-
-
-def _split(value: Value, block: Node) -> Way:
-    """Return the convolutions of a block, each as a node of its own; the values between them are free again."""
-    first, *middle, last = block.attributes["parts"]
-    hidden = [part.inputs["input"] for part in (*middle, last)]
-    first = replace(first, inputs={"input": block.inputs["input"]})
-    last = replace(last, inputs={**block.inputs, "input": hidden[-1]})
-    return list(zip((*hidden, value), (first, *middle, last), strict=True))
 
 
 def _fastest(ways: Mapping[str, Way], times: Mapping[str, float]) -> Way:
@@ -233,6 +224,8 @@ def _features(node: Node, shapes: Mapping[Value, Shape]) -> str:
         _, _, kernel, stride, padding, *_ = pool2d_geometry_of(pool, conv.shape)
         window = f"{pool.op} {_by(kernel)}, stride {_by(stride)}, padding {_by(padding)}, to {_by(node.shape[1:])}"
         return f"{_features(replace(conv, inputs=node.inputs), shapes)} then {window}"
+    if node.op != "conv2d":
+        return f"{node.op} {_by(shapes[node.inputs['input']][1:])}"
     at = node.attributes
     image, weight, stride, padding, dilation, groups = _geometry(node, shapes[node.inputs["input"]])
     others = ["" if at["bias"] is None else "bias", at["activation"], *sorted(node.inputs.keys() - {"input"})]

@@ -12,7 +12,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import numpy as np
 
 from convlane.functional._op import Shape, operations, rules
-from convlane.graph.passes import fuse_depthwise_block, fuse_pool
+from convlane.graph.passes import fuse_depthwise_block, fuse_pool, unjoin
 from convlane.graph.trace import INPUT, Graph, Node, Value, signature_of
 from convlane.graph.weights import Weight
 from convlane.safetensors_file import shown
@@ -95,12 +95,11 @@ def _infer_joined(node: Node, shapes: Mapping[str, Shape]) -> tuple[Shape, int]:
     if node.attributes.keys() != {"parts"} or not parts or not {"input"} <= shapes.keys() <= {"input", "residual"}:
         raise TypeError(f"{node.op}: it must have parts, an input and perhaps a residual")
     nodes = {value: Node("input", shape=shape) for value, shape in enumerate(shapes.values())}
-    values = dict(zip(shapes, nodes, strict=True))
-    last = values.pop("input")
-    for part in parts:
-        inputs = {"input": last, **(values if part is parts[-1] else {})}
-        last = len(nodes)
-        nodes[last] = _checked(replace(part, inputs=inputs), nodes)
+    first = len(nodes)
+    last = first + len(parts) - 1
+    whole = replace(node, inputs=dict(zip(shapes, nodes, strict=True)))
+    for value, part in unjoin(whole, last, range(first, last)):
+        nodes[value] = _checked(part, nodes)
     joined = _JOINING[node.op](Graph(nodes, last, nodes[last].shape)).nodes[last]
     if joined.op != node.op or len(joined.attributes["parts"]) != len(parts):
         raise ValueError(f"{node.op}: its parts cannot be joined")

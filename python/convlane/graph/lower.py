@@ -298,25 +298,30 @@ def _conv2d_pool(at: Context) -> Choice:
 
 
 def _depthwise_block(at: Context) -> Choice:
-    parts = at["parts"]
-    *expand, depthwise, project = [_part(part, at.packer) for part in parts]
-    hidden = (1, parts[-2].attributes["weight"].shape[0], *at.shape[2:])
-    options = parts[-2].attributes
+    convolutions = [part for part in at["parts"] if part.op == "conv2d"]
+    first = len(convolutions) % 2  # the depthwise one: what follows are one or three
+    packed = [_part(part, at.packer) for part in convolutions]
+    depthwise, *excitation, project = packed[first:]
+    squeeze, excite = excitation or (None, None)
+    options = convolutions[first].attributes
+    hidden = (1, options["weight"].shape[0], *at.shape[2:])
     geometry = (options[name] for name in ("stride", "padding", "dilation", "groups"))
     _, _, stride, padding, dilation, _ = conv2d_geometry(hidden, options["weight"].shape, *geometry)
     at.core.depthwise_block(
         at.src,
         _four(at.shape),
         at.dst,
-        expand[0] if expand else None,
+        packed[0] if first else None,
         depthwise,
         stride,
         padding,
         dilation,
+        squeeze,
+        excite,
         project,
         at.places.get("residual"),
     )
-    return Choice("row bands", "the hidden image stays in the cache")
+    return Choice("row bands", f"the hidden image {'is written once' if excitation else 'stays in the cache'}")
 
 
 def _part(node: Node, packer: Packer) -> tuple[_core.PackedWeight, Any, str, float]:

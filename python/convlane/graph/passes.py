@@ -7,7 +7,7 @@ took over has no readers left then and is removed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,12 @@ from convlane.graph.weights import Weight
 
 ACTIVATIONS = frozenset({"hardswish", "leaky_relu", "relu", "relu6", "sigmoid", "silu", "tanh"})
 """Operations that are also names of an epilogue's activation."""
+
+_FACTORS = {"mul": "other", "scale": "scale"}
+"""Operations that multiply the channels of images by factors, with the name of that argument."""
+
+_GLOBAL_AVERAGES = frozenset({"adaptive_avg_pool2d", "global_avg_pool2d"})
+"""Operations that can be the mean of each channel."""
 
 
 def optimize(graph: Graph) -> Graph:
@@ -126,23 +132,33 @@ def fold_flatten(graph: Graph) -> Graph:
 
 
 def fuse_depthwise_block(graph: Graph) -> Graph:
-    """Join a depthwise convolution with the pointwise ones around it, so that the wide image between stays in cache."""
+    """Join a depthwise convolution with the pointwise ones around it, so that the wide image between stays in cache.
+
+    Squeeze-and-excitation between depthwise and last convolution is joined with them.
+    """
+    users = graph.users()
 
     def fuse(node: Node, nodes: dict[Value, Node], single: Callable[[Value], bool]) -> Node:
         if not _is_pointwise(node, nodes):
             return node
         hidden = node.inputs["input"]
+        excitation = _excitation(hidden, nodes, users)
+        if excitation:
+            hidden = excitation[0].inputs["input"]
+        elif not single(hidden):
+            return node
         depthwise = nodes[hidden]
-        if not (single(hidden) and _is_depthwise(depthwise, nodes)):
+        if not _is_depthwise(depthwise, nodes):
             return node
         source = depthwise.inputs["input"]
         expand = nodes[source]
-        parts: tuple[Node, ...] = (depthwise, node)
+        parts: tuple[Node, ...] = (depthwise, *excitation, node)
+        names = ["depthwise", *(["squeeze", "excite"] if excitation else []), "project"]
         if single(source) and _is_pointwise(expand, nodes) and _has_no_residual(expand):
-            parts = (expand, *parts)
+            parts, names = (expand, *parts), ["expand", *names]
         inputs = {**node.inputs, "input": parts[0].inputs["input"]}
         adds = sum(part.multiply_adds for part in parts)
-        fused = (*("expand", "depthwise", "project")[-len(parts) :], *(["add"] if "residual" in inputs else []))
+        fused = (*names, *(["add"] if "residual" in inputs else []))
         return Node("depthwise_block", inputs, {"parts": parts}, node.shape, adds, fused)
 
     return _rewrite(graph, fuse)
@@ -178,6 +194,36 @@ PASSES = (
     fuse_depthwise_block,
     fuse_pool,
 )
+
+
+def unjoin(joined: Node, value: Value, between: Sequence[Value]) -> list[tuple[Value, Node]]:
+    """Return the operations that a node has joined, each as a node of its own; the last one has the node's value.
+
+    Parameters
+    ----------
+    joined, value
+        A node with parts, and its value.
+    between
+        Values for the results of all parts but the last.
+    """
+    nodes: list[tuple[Value, Node]] = []
+    source = image = joined.inputs["input"]
+    for part, result in zip(joined.attributes["parts"], (*between, value), strict=True):
+        inputs = {"input": source}
+        if part.op in _FACTORS:
+            inputs = {"input": image, _FACTORS[part.op]: source}
+        elif part.op in _GLOBAL_AVERAGES:
+            image = source
+        nodes.append((result, replace(part, inputs=inputs)))
+        source = result
+    *others, (_, last) = nodes
+    return [*others, (value, replace(last, inputs={**joined.inputs, **last.inputs}))]
+
+
+def results_between(joined: Node) -> list[Value]:
+    """Return the values that the results of all parts but the last had before they were joined."""
+    _, *others = joined.attributes["parts"]
+    return [part.inputs[_FACTORS.get(part.op, "input")] for part in others]
 
 
 def conv2d_geometry_of(node: Node, nodes: Mapping[Value, Node]) -> tuple[Any, Any, Pair, Sides, Pair, int]:
@@ -231,6 +277,25 @@ def _is_depthwise(node: Node, nodes: Mapping[Value, Node]) -> bool:
         return False
     image, weight, *_, groups = conv2d_geometry_of(node, nodes)
     return bool(groups == image[1] == weight[0] > 1)
+
+
+def _excitation(scaled: Value, nodes: Mapping[Value, Node], users: Mapping[Value, Sequence[Value]]) -> tuple[Node, ...]:
+    """Return the nodes of squeeze-and-excitation from pooling to scaling, if nobody else reads anything on the way."""
+    scale = nodes[scaled]
+    if scale.op not in _FACTORS or scale.inputs.keys() != {"input", _FACTORS[scale.op]}:
+        return ()
+    image, values = scale.inputs["input"], [scaled, scale.inputs[_FACTORS[scale.op]]]
+    while len(values) < 4:
+        layer = nodes[values[-1]]
+        if not (_is_pointwise(layer, nodes) and _has_no_residual(layer)):
+            return ()
+        values.append(layer.inputs["input"])
+    pool = nodes[values[-1]]
+    if pool.op not in _GLOBAL_AVERAGES or pool.shape[2:] != (1, 1) or pool.inputs["input"] != image:
+        return ()
+    if len(users[image]) != 2 or any(len(users[value]) != 1 for value in values):
+        return ()
+    return tuple(nodes[value] for value in reversed(values))
 
 
 def _is_free_conv2d(node: Node) -> bool:
