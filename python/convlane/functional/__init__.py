@@ -18,6 +18,7 @@ from convlane.functional.activation import (
 from convlane.functional.conv import conv2d, explain, pack_conv2d
 from convlane.functional.elementwise import add, mul, scale
 from convlane.functional.linear import linear, pack_linear
+from convlane.functional.loss import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 from convlane.functional.norm import batch_norm, local_response_norm
 from convlane.functional.pool import (
     adaptive_avg_pool2d,
@@ -37,10 +38,12 @@ __all__ = [
     "add",
     "avg_pool2d",
     "batch_norm",
+    "binary_cross_entropy_with_logits",
     "cat",
     "channels_last",
     "col2im",
     "conv2d",
+    "cross_entropy",
     "dropout",
     "explain",
     "flatten",
@@ -55,6 +58,7 @@ __all__ = [
     "log_softmax",
     "lp_pool2d",
     "max_pool2d",
+    "mse_loss",
     "mul",
     "nchw",
     "pack_conv2d",

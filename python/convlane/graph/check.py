@@ -11,9 +11,9 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from convlane.functional._op import Shape, operations, rules
+from convlane.functional._op import Shape, operations, rules, signature_of
 from convlane.graph.passes import fuse_depthwise_block, fuse_pool, unjoin
-from convlane.graph.trace import INPUT, Graph, Node, Value, signature_of
+from convlane.graph.trace import INPUT, Graph, Node, Value
 from convlane.graph.weights import Weight
 from convlane.safetensors_file import shown
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from convlane.functional._arguments import as_array
-from convlane.functional._op import Shape, rules
+from convlane.functional._op import Shape, rules, signature_of
+from convlane.functional._placeholder import Placeholder
 from convlane.nn.module import Module
 
 Value: TypeAlias = int
@@ -131,23 +130,12 @@ def record(model: Callable[[Any], Any], input_shape: Sequence[int]) -> tuple[dic
     return nodes, model(Symbol(shape, INPUT, nodes))
 
 
-class Symbol:
+class Symbol(Placeholder):
     """Stands for an array of which only the shape is known; operations on it are recorded."""
 
-    __hash__ = None  # type: ignore[assignment]
-
     def __init__(self, shape: Shape, value: Value, nodes: dict[Value, Node]) -> None:
-        self.shape, self.value, self._nodes = shape, value, nodes
-
-    @property
-    def ndim(self) -> int:
-        """Return the number of dimensions."""
-        return len(self.shape)
-
-    @property
-    def dtype(self) -> np.dtype[np.float32]:
-        """Return what arrays in a network hold."""
-        return np.dtype(np.float32)
+        super().__init__(shape)
+        self.value, self._nodes = value, nodes
 
     @staticmethod
     def __convlane_op__(operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Symbol:
@@ -176,68 +164,8 @@ class Symbol:
         nodes[value] = Node(name, sources, attributes, shape, known.multiply_adds(*args, **kwargs))
         return Symbol(shape, value, nodes)
 
-    def _refuse(self, what: str) -> NoReturn:
-        raise TypeError(
-            f"{what} cannot be traced: while a network is compiled there is no array yet, only its shape. "
-            "Use the functions of convlane.functional"
-        )
-
-    def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
-        self._refuse("conversion to an array")
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> NoReturn:
-        self._refuse(f"numpy.{ufunc.__name__}{_instead(ufunc.__name__)}")
-
-    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> NoReturn:
-        self._refuse(f"numpy.{function.__name__}{_instead(function.__name__)}")
-
-    def __getattr__(self, name: str) -> NoReturn:
-        if name.startswith("_"):  # protocols that Python and NumPy look for
-            raise AttributeError(name)
-        self._refuse(f"the array's attribute {name!r}{_instead(name)}")
-
-
-_INSTEAD = {
-    "add": "add",
-    "concatenate": "cat",
-    "iadd": "add",
-    "imul": "mul",
-    "maximum": "relu",
-    "mul": "mul",
-    "multiply": "mul",
-    "pad": "pad",
-    "radd": "add",
-    "ravel": "flatten",
-    "reshape": "flatten",
-    "rmul": "mul",
-    "tanh": "tanh",
-}
-
-
-def _instead(name: str) -> str:
-    return f" (here: convlane.functional.{_INSTEAD[name]})" if name in _INSTEAD else ""
-
-
-def _refusing(name: str) -> Callable[..., NoReturn]:
-    def method(self: Symbol, *args: Any) -> NoReturn:
-        self._refuse(f"__{name}__{_instead(name)}")
-
-    return method
-
-
-_ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul")
-for _name in (
-    *(prefix + name for name in _ARITHMETIC for prefix in ("", "r", "i")),
-    *("neg", "pos", "abs", "lt", "le", "eq", "ne", "gt", "ge"),
-    *("bool", "int", "float", "index", "len", "iter", "getitem", "setitem", "contains"),
-):
-    setattr(Symbol, f"__{_name}__", _refusing(_name))
-
-
-@cache
-def signature_of(operation: Callable[..., Any]) -> inspect.Signature:
-    """Return the arguments of an operation."""
-    return inspect.signature(operation)
+    def _why(self, what: str) -> str:
+        return f"{what} cannot be traced: while a network is compiled there is no array yet, only its shape"
 
 
 def _kept(value: Any, op: str, argument: str) -> Any:

@@ -52,6 +52,7 @@ class Module:
 
     forward: Callable[..., Any]
     training: bool
+    frozen: bool
     _parameter_names: list[str]
     _buffer_names: list[str]
     _optional_names: list[str]
@@ -61,7 +62,9 @@ class Module:
     def __new__(cls, *args: Any, **kwargs: Any) -> Module:
         """Make the lists of names before ``__init__``, so that a subclass need not call this one's."""
         module = super().__new__(cls)
-        vars(module).update(training=True, _parameter_names=[], _buffer_names=[], _optional_names=[], _child_names=[])
+        vars(module).update(
+            training=True, frozen=False, _parameter_names=[], _buffer_names=[], _optional_names=[], _child_names=[]
+        )
         return module
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -126,14 +129,36 @@ class Module:
         return self
 
     def train(self: M, mode: bool = True) -> M:
-        """Set training mode (dropout drops, batch norm measures its batch) here and below; return this module."""
+        """Set training mode (dropout drops, batch norm measures its batch) here and below; return this module.
+
+        What is frozen stays in eval mode.
+        """
         for module in self.modules():
-            module.training = bool(mode)
+            module.training = bool(mode) and not module.frozen
         return self
 
     def eval(self: M) -> M:
         """Leave training mode, here and below; return this module."""
         return self.train(False)
+
+    def freeze(self: M, frozen: bool = True) -> M:
+        """Keep all parameters here and below as they are while the rest of the network is trained; return this module.
+
+        Frozen modules get no gradients and stay in eval mode, so that batch norm uses its running statistics and
+        dropout drops nothing. ``freeze(False)`` undoes it; call `train` after it.
+
+        Examples
+        --------
+        >>> from convlane import models, nn
+        >>> network = models.create("resnet18").freeze()
+        >>> network.fc = nn.Linear(512, 10)
+        >>> [name for name, _ in network.named_parameters(trainable=True)]
+        ['fc.weight', 'fc.bias']
+        """
+        for module in self.modules():
+            module.frozen = bool(frozen)
+            module.training = module.training and not module.frozen
+        return self
 
     # parameters and buffers
 
@@ -150,11 +175,14 @@ class Module:
         if optional:
             self._optional_names.append(name)
 
-    def named_parameters(self) -> Iterator[tuple[str, Array]]:
-        """Yield all parameters here and below with their dotted names, each array once."""
+    def named_parameters(self, trainable: bool = False) -> Iterator[tuple[str, Array]]:
+        """Yield all parameters here and below with their dotted names, each array once.
+
+        With `trainable`, only those of modules that are not frozen.
+        """
         seen = set()
         for path, module in self.named_modules():
-            for name in module._parameter_names:
+            for name in () if trainable and module.frozen else module._parameter_names:
                 array = vars(module)[name]
                 if array is not None and id(array) not in seen:
                     seen.add(id(array))

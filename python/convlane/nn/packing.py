@@ -7,6 +7,7 @@ from typing import Any
 
 from convlane import _core
 from convlane.functional._arguments import Array
+from convlane.functional._op import is_recorded
 from convlane.nn.module import Module
 
 
@@ -28,7 +29,7 @@ class PackingModule(Module, ABC):
     def weight_for(self, input: Any) -> Array | _core.PackedWeight:
         """Return the packed weight for arrays; the weight itself for those who record or trace what is done to it."""
         weight, cached = self.weight, self._packed
-        if hasattr(type(input), "__convlane_op__"):
+        if is_recorded(input, weight):
             return weight
         if cached is None or cached[0] is not weight or cached[1].isa != _core.active_isa():
             cached = weight, self.pack(weight)

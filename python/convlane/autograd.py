@@ -1,0 +1,311 @@
+"""The tape: gradients by recording what a function does and going through it backwards (reverse mode).
+
+While `value_and_grad` calls the loss function, every operation of `convlane.functional` that depends on a parameter is
+run by its gradient rule, which returns the output and a pullback: a function from the output's gradient to those of
+the arguments. The tape is the list of these pullbacks. Going back runs each once and forgets it, and with it the
+arrays that it kept; so an activation lives no longer than its last user. Background: Griewank and Walther, "Evaluating
+derivatives", 2008, chapter 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from convlane.functional import add
+from convlane.functional._arguments import Array, as_array
+from convlane.functional._op import Pending, Pullback, recorder, rules, signature_of
+from convlane.functional._placeholder import Placeholder
+from convlane.nn.module import Module
+
+__all__ = ["value_and_grad", "vjp"]
+
+Slot: TypeAlias = int
+"""Where the gradient of one array is gathered."""
+
+
+def value_and_grad(loss_fn: Callable[..., Any], model: Module, *, has_aux: bool = False) -> Callable[..., Any]:
+    """Return a function that computes a loss and its gradients for all parameters that are not frozen.
+
+    Parameters
+    ----------
+    loss_fn
+        Any function that runs `model` and returns one number, made of operations of `convlane.functional`. What depends
+        on a parameter is no NumPy array inside it, and NumPy's functions refuse it. What NumPy computes from the
+        parameters themselves (``np.sum(layer.weight**2)``) counts as a constant.
+    model
+        The network. `Module.freeze` tells which parts of it get no gradients; those before the first trainable layer
+        also keep no activations.
+    has_aux
+        `loss_fn` returns ``(loss, aux)``; aux is passed on, as arrays: logits for the accuracy, say.
+
+    Returns
+    -------
+    callable
+        With the arguments of `loss_fn`. Returns ``(loss, gradients)``, or ``((loss, aux), gradients)``: a float, and a
+        dict from the names of `Module.named_parameters` to float32 arrays of the parameters' shapes. A parameter that
+        the loss does not depend on has the gradient 0.
+
+    Raises
+    ------
+    TypeError
+        `loss_fn` uses something that is no operation with a gradient, or the loss is not one number that depends on a
+        parameter.
+
+    Examples
+    --------
+    >>> import convlane, numpy as np
+    >>> from convlane import nn
+    >>> from convlane.functional import mse_loss
+    >>> layer = nn.Linear(2, 1, bias=False)
+    >>> layer.weight = np.array([[1, 2]], np.float32)
+    >>> step = convlane.value_and_grad(lambda x, y: mse_loss(layer(x), y), layer)
+    >>> step(np.array([[1, 1]], np.float32), np.array([[1]], np.float32))
+    (4.0, {'weight': array([[4., 4.]], dtype=float32)})
+    """
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        parameters = dict(model.named_parameters(trainable=True))
+        tape = _Tape()
+        slots = {name: tape.leaf(array) for name, array in parameters.items()}
+        with tape.recording():
+            result = loss_fn(*args, **kwargs)
+            loss, aux = result if has_aux else (result, None)
+            aux = _arrays(aux)
+        if not isinstance(loss, _Variable) or loss.shape != ():
+            raise TypeError(
+                "value_and_grad: the loss function must return one number that depends on the model's parameters, "
+                f"got {_kind(loss)}"
+            )
+        value = float(loss.array())
+        found = tape.backward(loss.slot, np.ones((), np.float32))
+        gradients = {
+            name: found[slot] if slot in found else np.zeros(parameters[name].shape, np.float32)
+            for name, slot in slots.items()
+        }
+        return ((value, aux) if has_aux else value), gradients
+
+    return run
+
+
+def vjp(fn: Callable[..., Any], *arrays: Array) -> tuple[Array, Callable[[Array], tuple[Array, ...]]]:
+    """Run a function and return its value and how to pull a gradient of the value back to the arguments.
+
+    Parameters
+    ----------
+    fn
+        Made of operations of `convlane.functional`; returns one array. Its arguments are no NumPy arrays inside it, and
+        NumPy's functions refuse them.
+    arrays
+        float32, what `fn` is called with.
+
+    Returns
+    -------
+    value : numpy.ndarray
+        ``fn(*arrays)``.
+    pullback : callable
+        From the gradient of some number with respect to `value` to a tuple of those with respect to `arrays`
+        (vector-Jacobian products). It can be called once, because it releases on its way what the function kept.
+
+    Raises
+    ------
+    TypeError
+        `fn` uses something that is no operation with a gradient, or its value does not depend on the arguments.
+
+    Examples
+    --------
+    >>> import convlane, numpy as np
+    >>> from convlane.functional import mul
+    >>> value, pullback = convlane.vjp(mul, np.array([2, 3], np.float32), np.array([5, 7], np.float32))
+    >>> pullback(np.ones(2, np.float32))
+    (array([5., 7.], dtype=float32), array([2., 3.], dtype=float32))
+    """
+    tape = _Tape()
+    variables = [_Variable(tape, as_array(array, "vjp", f"arrays[{i}]")) for i, array in enumerate(arrays)]
+    with tape.recording():
+        result = fn(*variables)
+    if not isinstance(result, _Variable):
+        raise TypeError(f"vjp: the function must return an array that depends on its arguments, got {_kind(result)}")
+    value, slot = result.array(), result.slot
+    shapes = [(variable.slot, variable.shape) for variable in variables]
+
+    def pullback(gradient: Array) -> tuple[Array, ...]:
+        seed = as_array(gradient, "pullback", "gradient")
+        if seed.shape != value.shape:
+            raise ValueError(f"pullback: the value has shape {value.shape}, but its gradient {seed.shape}")
+        found = tape.backward(slot, seed)
+        return tuple(found[slot] if slot in found else np.zeros(shape, np.float32) for slot, shape in shapes)
+
+    return value, pullback
+
+
+class _Node(NamedTuple):
+    """One operation on the tape, without the arrays: what its pullback keeps is all that lives on."""
+
+    slot: Slot
+    sources: Mapping[str, Slot | list[Slot | None]]
+    pullback: Pullback
+
+
+class _Tape:
+    """What has been done since the recording began, in its order."""
+
+    def __init__(self) -> None:
+        self.nodes: list[_Node] = []
+        self.leaves: dict[int, tuple[Array, Slot]] = {}  # by the array's id; holding the array keeps the id its own
+        self.slots = 0
+        self.finished = False
+
+    def new_slot(self) -> Slot:
+        self.slots += 1
+        return self.slots
+
+    def leaf(self, array: Array) -> Slot:
+        """Make an array one that gradients are wanted for, wherever it turns up as an argument."""
+        slot = self.new_slot()
+        self.leaves[id(array)] = array, slot
+        return slot
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        token = recorder.set(self)
+        try:
+            yield
+        finally:
+            recorder.reset(token)
+
+    def wants(self, array: Any) -> bool:
+        """Return whether an array is a leaf."""
+        return id(array) in self.leaves
+
+    def __call__(self, operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run an operation, and write it down where its result depends on a leaf."""
+        if self.finished:
+            raise RuntimeError(
+                f"{operation.__name__}: called on a variable of a recording that is over; return what you need from "
+                "the recorded function"
+            )
+        bound = signature_of(operation).bind(*args, **kwargs)
+        bound.apply_defaults()
+        given = bound.arguments
+        sources = {name: source for name, value in given.items() if (source := self._source(value)) is not None}
+        token = recorder.set(None)  # what an operation is made of is not recorded
+        try:
+            if not sources:
+                return operation(*args, **kwargs)
+            fused = self._fused(operation, given, sources)
+            return self._recorded(operation, given, sources) if fused is None else fused
+        finally:
+            recorder.reset(token)
+
+    def _recorded(self, operation: Callable[..., Any], given: Mapping[str, Any], sources: Mapping[str, Any]) -> Any:
+        rule = rules(operation).vjp
+        if rule is None:
+            raise TypeError(f"{operation.__name__} has no gradient")
+        output, pullback = rule(frozenset(sources), **{name: _arrays(value) for name, value in given.items()})
+        return _Variable(self, output, sources, pullback)
+
+    def _fused(self, operation: Callable[..., Any], given: Mapping[str, Any], sources: Mapping[str, Any]) -> Any:
+        """Compute the operation together with the one before it, if that has waited for this."""
+        for name, value in given.items():
+            if isinstance(value, _Variable) and (pending := value.pending) is not None:
+                arguments = {n: pending if n == name else _arrays(v) for n, v in given.items()}
+                fused = pending.then(operation.__name__, arguments)
+                if fused is not None:
+                    others = {f"{operation.__name__}.{n}": source for n, source in sources.items() if n != name}
+                    return _Variable(self, fused[0], {**value.sources, **others}, fused[1])
+        return None
+
+    def _source(self, value: Any) -> Slot | list[Slot | None] | None:
+        """Return where the gradient of an argument goes; None for one that needs none."""
+        if isinstance(value, _Variable):
+            if value.tape is not self:
+                raise ValueError("a variable of one recording is used in another")
+            return value.slot
+        if isinstance(value, (list, tuple)):
+            slots = [self._source(item) for item in value if not isinstance(item, (list, tuple))]
+            return slots if any(slot is not None for slot in slots) else None  # type: ignore[return-value]
+        leaf = self.leaves.get(id(value))
+        return None if leaf is None else leaf[1]
+
+    def backward(self, slot: Slot, gradient: Array) -> dict[Slot, Array]:
+        """Go back from one slot; return the gradients of the leaves, and leave the tape empty."""
+        if self.finished:
+            raise RuntimeError("the gradients of this recording have been computed, which released what it kept")
+        self.finished = True
+        gradients = {slot: gradient}
+        while self.nodes:
+            _step_back(self.nodes.pop(), gradients)
+        return gradients
+
+
+def _step_back(node: _Node, gradients: dict[Slot, Array]) -> None:
+    """Move the gradient of a node's output on to its arguments."""
+    gradient = gradients.pop(node.slot, None)
+    if gradient is None:
+        return
+    for name, found in node.pullback(gradient).items():
+        source = node.sources[name]
+        pairs = zip(source, found, strict=True) if isinstance(source, list) else [(source, found)]
+        for slot, part in pairs:
+            if slot is not None:
+                gradients[slot] = add(gradients[slot], part) if slot in gradients else part
+
+
+class _Variable(Placeholder):
+    """Stands for an array that depends on a leaf, while operations are recorded."""
+
+    def __init__(
+        self,
+        tape: _Tape,
+        output: Array | Pending,
+        sources: Mapping[str, Any] | None = None,
+        pullback: Pullback | None = None,
+    ) -> None:
+        super().__init__(tuple(output.shape))
+        self.tape, self.slot = tape, tape.new_slot()
+        self.sources: Mapping[str, Any] = sources or {}
+        self.pending = output if isinstance(output, Pending) else None
+        self._pullback = pullback
+        self._array: Any = None
+        if self.pending is None:
+            self._settle(output)
+
+    def array(self) -> Array:
+        """Return the array, and compute it where that has been put off."""
+        if self.pending is not None:
+            self._settle(self.pending.compute())
+        return self._array  # type: ignore[no-any-return]
+
+    def _settle(self, array: Any) -> None:
+        self._array, self.pending = array, None
+        if self._pullback is not None:
+            self.tape.nodes.append(_Node(self.slot, self.sources, self._pullback))
+            self._pullback = None
+
+    @staticmethod
+    def __convlane_op__(operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        first = args[0][0] if isinstance(args[0], (list, tuple)) else args[0]
+        return first.tape(operation, *args, **kwargs)
+
+    def _why(self, what: str) -> str:
+        return f"{what} is not recorded, so it would have no gradient"
+
+
+def _arrays(value: Any) -> Any:
+    """Return an argument, or what a function returned, with arrays for variables."""
+    if isinstance(value, _Variable):
+        return value.array()
+    if isinstance(value, (list, tuple)) and any(isinstance(item, (_Variable, list, tuple)) for item in value):
+        return type(value)([_arrays(item) for item in value])
+    if isinstance(value, dict):
+        return {key: _arrays(item) for key, item in value.items()}
+    return value
+
+
+def _kind(value: Any) -> str:
+    name = "a variable" if isinstance(value, _Variable) else type(value).__name__
+    return f"{name} of shape {value.shape}" if hasattr(value, "shape") else name

@@ -1,0 +1,318 @@
+"""The tape by itself, on operations made for these tests, whose gradients can be seen at a glance."""
+
+import gc
+import threading
+import weakref
+
+import numpy as np
+import pytest
+
+import convlane
+from convlane import nn
+from convlane.functional import cat, mse_loss
+from convlane.functional._op import Pending, op, same_shape
+
+
+def f32(*values):
+    return np.array(values, np.float32)
+
+
+def _times_vjp(wanted, input, other):
+    found = {"input": other, "other": input}
+    return input * other, lambda gradient: {name: gradient * found[name] for name in wanted}
+
+
+@op(shape=same_shape, vjp=_times_vjp)
+def times(input, other):
+    return input * other
+
+
+@op(shape=same_shape)
+def without_gradient(input):
+    return input
+
+
+def _total_vjp(wanted, input):
+    return np.asarray(input.sum()), lambda gradient: {"input": np.full_like(input, gradient)}
+
+
+@op(shape=lambda input: (), vjp=_total_vjp)
+def total(input):
+    return np.asarray(input.sum())
+
+
+class Factors(nn.Module):
+    """Multiplies by two parameters, one after the other."""
+
+    def __init__(self, a, b):
+        self.register_parameter("a", a)
+        self.register_parameter("b", b)
+
+    def forward(self, x):
+        return times(times(x, self.a), self.b)
+
+
+def test_value_and_grad_of_a_product():
+    model = Factors(f32(2, 3), f32(5, 7))
+    loss, gradients = convlane.value_and_grad(lambda x: total(model(x)), model)(f32(1, 10))
+    assert loss == 10 + 210
+    assert gradients.keys() == {"a", "b"}
+    np.testing.assert_array_equal(gradients["a"], [5, 70])
+    np.testing.assert_array_equal(gradients["b"], [2, 30])
+
+
+def test_gradients_of_several_uses_are_added():
+    model = Factors(f32(2), f32(5))
+    _, gradients = convlane.value_and_grad(lambda x: total(times(model(x), model.a)), model)(f32(1))
+    np.testing.assert_array_equal(gradients["a"], [2 * 2 * 5])
+
+
+def test_an_array_under_two_names_has_one_gradient():
+    shared = f32(3)
+    shared.flags.writeable = False
+    model = Factors(shared, shared)
+    _, gradients = convlane.value_and_grad(lambda x: total(model(x)), model)(f32(1))
+    assert list(gradients) == ["a"]
+    np.testing.assert_array_equal(gradients["a"], [6])
+
+
+def test_what_the_loss_does_not_depend_on_has_gradient_zero():
+    model = nn.Sequential(Factors(f32(2), f32(5)), Factors(f32(1), f32(1)))
+    _, gradients = convlane.value_and_grad(lambda x: total(model[0](x)), model)(f32(1))
+    np.testing.assert_array_equal(gradients["1.a"], [0])
+
+
+def test_aux_comes_back_as_arrays():
+    model = Factors(f32(2), f32(5))
+
+    def loss_fn(x):
+        y = model(x)
+        return total(y), {"outputs": [y, 3]}
+
+    (loss, aux), _ = convlane.value_and_grad(loss_fn, model, has_aux=True)(f32(1))
+    assert loss == 10
+    np.testing.assert_array_equal(aux["outputs"][0], [10])
+    assert type(aux["outputs"][0]) is np.ndarray
+    assert aux["outputs"][1] == 3
+
+
+def test_vjp():
+    value, pullback = convlane.vjp(lambda x, y: times(x, times(x, y)), f32(2, 3), f32(5, 7))
+    np.testing.assert_array_equal(value, [20, 63])
+    dx, dy = pullback(f32(1, 10))
+    np.testing.assert_array_equal(dx, [2 * 2 * 5, 10 * 2 * 3 * 7])
+    np.testing.assert_array_equal(dy, [4, 90])
+
+
+def test_vjp_of_the_same_array_twice():
+    x = f32(3)
+    _, pullback = convlane.vjp(times, x, x)
+    np.testing.assert_array_equal(pullback(f32(1)), [[3], [3]])
+
+
+def test_vjp_of_an_argument_that_is_not_used():
+    _, pullback = convlane.vjp(lambda x, y: times(x, x), f32(3), f32(4, 5))
+    np.testing.assert_array_equal(pullback(f32(1))[1], [0, 0])
+
+
+def test_rules_learn_which_gradients_are_wanted():
+    seen = []
+
+    def rule(wanted, input, other):
+        seen.append(wanted)
+        return _times_vjp(wanted, input, other)
+
+    watched = op(shape=same_shape, vjp=rule)(lambda input, other: input * other)
+    model = Factors(f32(2), f32(5))
+    convlane.value_and_grad(lambda x: total(watched(x, model.a)), model)(f32(1))
+    convlane.vjp(lambda x: watched(x, f32(1)), f32(1))
+    assert seen == [{"other"}, {"input"}]
+
+
+def test_what_is_frozen_is_computed_at_once():
+    model = nn.Sequential(Factors(f32(2), f32(5)), Factors(f32(3), f32(4)))
+    model[0].freeze()
+    kinds = []
+
+    def loss_fn(x):
+        features = model[0](x)
+        kinds.append(type(features))
+        return total(model[1](features))
+
+    _, gradients = convlane.value_and_grad(loss_fn, model)(f32(1))
+    assert kinds == [np.ndarray]
+    assert gradients.keys() == {"1.a", "1.b"}
+    np.testing.assert_array_equal(gradients["1.a"], [40])
+
+
+def test_arrays_are_released_on_the_way_back():
+    alive = []
+    kept = []
+
+    def rule(wanted, input):
+        mine = np.array(input)  # what this operation keeps
+        kept.append(weakref.ref(mine))
+
+        def pullback(gradient):
+            alive.append([ref() is not None for ref in kept])
+            return {"input": gradient + 0 * mine}
+
+        return input + 0, pullback
+
+    keeping = op(shape=same_shape, vjp=rule)(lambda input: input)
+    gc.disable()
+    try:
+        _, pullback = convlane.vjp(lambda x: keeping(keeping(keeping(x))), f32(1))
+        pullback(f32(1))
+    finally:
+        gc.enable()
+    assert alive == [[True, True, True], [True, True, False], [True, False, False]]
+    assert [ref() for ref in kept] == [None] * 3
+
+
+class _Sum(Pending):
+    """x + 1, which can take a following `times` into itself."""
+
+    def __init__(self, x, log):
+        self.shape, self.x, self.log = x.shape, x, log
+
+    def compute(self):
+        self.log.append("alone")
+        return self.x + 1
+
+    def then(self, operation, arguments):
+        if operation != "times":
+            return None
+        self.log.append("fused")
+        name, other = next((n, a) for n, a in arguments.items() if a is not self)
+        return (self.x + 1) * other, lambda g: {"input": g * other, f"times.{name}": g * (self.x + 1)}
+
+
+@pytest.mark.parametrize("swap", [False, True], ids=["first", "second"])
+def test_a_pending_output_is_computed_with_its_user(swap):
+    log = []
+    plus = op(shape=same_shape, vjp=lambda wanted, input: (_Sum(input, log), lambda g: {"input": g}))(lambda input: 0)
+    value, pullback = convlane.vjp(lambda x, y: times(y, plus(x)) if swap else times(plus(x), y), f32(2), f32(5))
+    np.testing.assert_array_equal(value, [15])
+    np.testing.assert_array_equal(pullback(f32(1)), [[5], [3]])
+    assert log == ["fused"]
+
+
+def test_a_pending_output_of_two_users_is_computed_for_each():
+    log = []
+    plus = op(shape=same_shape, vjp=lambda wanted, input: (_Sum(input, log), lambda g: {"input": g}))(lambda input: 0)
+
+    def fn(x, y):
+        z = plus(x)
+        return times(times(z, y), z)
+
+    value, pullback = convlane.vjp(fn, f32(2), f32(5))
+    np.testing.assert_array_equal(value, [45])
+    np.testing.assert_array_equal(pullback(f32(1)), [[30], [9]])
+    assert log == ["fused", "alone"] or log == ["fused", "fused"]
+
+
+def test_lists_of_arrays():
+    def rule(wanted, tensors, dim):
+        return cat(tensors, dim), lambda g: {"tensors": np.split(g, len(tensors), dim)}
+
+    join = op(shape=same_shape, vjp=rule)(lambda tensors, dim: cat(tensors, dim))
+    constant = f32(7)
+    value, pullback = convlane.vjp(lambda x: join([x, constant, x], 0), f32(1))
+    np.testing.assert_array_equal(value, [1, 7, 1])
+    np.testing.assert_array_equal(pullback(f32(2, 3, 4)), [[6]])
+
+
+@pytest.mark.parametrize(
+    ("use", "named"),
+    [
+        (lambda y: np.tanh(y), "functional.tanh"),
+        (lambda y: y + 1, "functional.add"),
+        (lambda y: y * y, "functional.mul"),
+        (lambda y: np.concatenate([y, y]), "functional.cat"),
+        (lambda y: y.reshape(-1), "functional.flatten"),
+        (lambda y: np.asarray(y), "conversion to an array"),
+        (lambda y: float(y), "__float__"),
+    ],
+)
+def test_numpy_on_a_variable_names_what_to_use(use, named):
+    with pytest.raises(TypeError, match=named):
+        convlane.vjp(use, f32(1))
+
+
+def test_an_operation_without_gradient_is_named():
+    with pytest.raises(TypeError, match="without_gradient has no gradient"):
+        convlane.vjp(without_gradient, f32(1))
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "got"),
+    [
+        (lambda model, x: model(x), "variable of shape"),
+        (lambda model, x: total(x), "ndarray of shape"),
+        (lambda model, x: None, "NoneType"),
+    ],
+    ids=["not one number", "no parameter", "nothing"],
+)
+def test_what_is_no_loss_is_refused(loss_fn, got):
+    model = Factors(f32(2, 3), f32(5, 7))
+    with pytest.raises(TypeError, match=got):
+        convlane.value_and_grad(lambda x: loss_fn(model, x), model)(f32(1, 1))
+
+
+def test_a_pullback_runs_once():
+    _, pullback = convlane.vjp(lambda x: times(x, x), f32(1))
+    with pytest.raises(ValueError, match=r"\(1,\).*\(2,\)"):
+        pullback(f32(1, 2))
+    pullback(f32(1))
+    with pytest.raises(RuntimeError, match="released"):
+        pullback(f32(1))
+
+
+def test_a_variable_that_escapes_is_refused():
+    escaped = []
+    _, pullback = convlane.vjp(lambda x: escaped.append(y := times(x, x)) or y, f32(1))
+    pullback(f32(1))
+    with pytest.raises(RuntimeError, match="over"):
+        times(escaped[0], f32(1))
+    with pytest.raises(ValueError, match="another"):
+        convlane.vjp(lambda x: times(x, escaped[0]), f32(1))
+
+
+def test_after_an_error_nothing_is_recorded():
+    model = Factors(f32(2), f32(5))
+    with pytest.raises(ZeroDivisionError):
+        convlane.value_and_grad(lambda x: 1 / 0, model)(f32(1))
+    assert type(model(f32(1))) is np.ndarray
+
+
+def test_other_threads_are_not_recorded():
+    model = Factors(f32(2), f32(5))
+    kinds = []
+
+    def loss_fn(x):
+        thread = threading.Thread(target=lambda: kinds.append(type(model(x))))
+        thread.start()
+        thread.join()
+        return total(model(x))
+
+    convlane.value_and_grad(loss_fn, model)(f32(1))
+    assert kinds == [np.ndarray]
+
+
+def test_a_loss_of_the_library():
+    model = Factors(f32(2), f32(5))
+    loss, gradients = convlane.value_and_grad(lambda x, y: mse_loss(model(x), y), model)(f32(1), f32(4))
+    assert loss == 36
+    np.testing.assert_array_equal(gradients["a"], [2 * 6 * 5])
+
+
+def test_freezing():
+    model = nn.Sequential(nn.BatchNorm2d(2), nn.BatchNorm2d(2))
+    model[0].freeze()
+    model.train()
+    assert [module.training for module in model] == [False, True]
+    assert [name for name, _ in model.named_parameters(trainable=True)] == ["1.weight", "1.bias"]
+    assert len(list(model.named_parameters())) == 4
+    model.freeze(False).train()
+    assert model[0].training
