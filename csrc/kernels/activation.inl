@@ -48,10 +48,11 @@ CONVLANE_INLINE Vec tanh(Vec x) {
   return select(greater(size, broadcast(0.625f)), large, select(greater(size, broadcast(1e-4f)), small, x));
 }
 
-CONVLANE_INLINE Vec hardswish(Vec x) {
-  const Vec gate = min(broadcast(6.0f), max(zero(), add(x, broadcast(3.0f))));
-  return mul(x, mul(gate, broadcast(1.0f / 6.0f)));
+CONVLANE_INLINE Vec hardsigmoid(Vec x) {
+  return mul(min(broadcast(6.0f), max(zero(), add(x, broadcast(3.0f)))), broadcast(1.0f / 6.0f));
 }
+
+CONVLANE_INLINE Vec hardswish(Vec x) { return mul(x, hardsigmoid(x)); }
 
 // none, relu and relu6 are one clamp, cheap enough to apply to every register of a tile without a branch.
 struct Clamp {
@@ -84,6 +85,8 @@ CONVLANE_INLINE void with_activation(Activation activation, float slope, Use use
       return use([](Vec x) { return mul(x, sigmoid(x)); });
     case Activation::hardswish:
       return use([](Vec x) { return hardswish(x); });
+    case Activation::hardsigmoid:
+      return use([](Vec x) { return hardsigmoid(x); });
     case Activation::sigmoid:
       return use([](Vec x) { return sigmoid(x); });
     case Activation::tanh:

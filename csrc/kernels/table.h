@@ -12,7 +12,7 @@ namespace convlane {
 
 using std::int64_t;
 
-enum class Activation : int { none, relu, relu6, leaky_relu, silu, hardswish, sigmoid, tanh };
+enum class Activation : int { none, relu, relu6, leaky_relu, silu, hardswish, sigmoid, tanh, hardsigmoid };
 
 // What happens to a sum before it is stored: dst = activation(sum + bias + residual).
 struct Epilogue {

@@ -7,11 +7,15 @@
 namespace convlane {
 
 Activation activation_from_name(const std::string& name) {
-  static constexpr std::pair<const char*, Activation> kNames[] = {
-      {"none", Activation::none},       {"relu", Activation::relu},
-      {"relu6", Activation::relu6},     {"leaky_relu", Activation::leaky_relu},
-      {"silu", Activation::silu},       {"hardswish", Activation::hardswish},
-      {"sigmoid", Activation::sigmoid}, {"tanh", Activation::tanh}};
+  static constexpr std::pair<const char*, Activation> kNames[] = {{"none", Activation::none},
+                                                                  {"relu", Activation::relu},
+                                                                  {"relu6", Activation::relu6},
+                                                                  {"leaky_relu", Activation::leaky_relu},
+                                                                  {"silu", Activation::silu},
+                                                                  {"hardswish", Activation::hardswish},
+                                                                  {"sigmoid", Activation::sigmoid},
+                                                                  {"tanh", Activation::tanh},
+                                                                  {"hardsigmoid", Activation::hardsigmoid}};
   std::string known;
   for (const auto& [known_name, activation] : kNames) {
     if (name == known_name) return activation;

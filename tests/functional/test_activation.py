@@ -70,7 +70,7 @@ def test_layouts(rng, name, layout):
         assert given_x.tobytes() == before, "the input is only read"
 
 
-@pytest.mark.parametrize(("name", "bound"), [("sigmoid", 3), ("tanh", 3), ("hardswish", 3)])
+@pytest.mark.parametrize(("name", "bound"), [("sigmoid", 3), ("tanh", 3), ("hardswish", 3), ("hardsigmoid", 3)])
 def test_accuracy_over_all_floats(isa, name, bound):
     x = all_floats()
     with np.errstate(over="ignore"):
@@ -118,6 +118,9 @@ NAN, INF = np.nan, np.inf
         ("tanh", 1e-40, 1e-40),
         ("silu", INF, INF),
         ("silu", -0.0, -0.0),
+        ("hardsigmoid", -INF, 0.0),
+        ("hardsigmoid", -3.0, 0.0),
+        ("hardsigmoid", INF, 1.0),
         ("hardswish", INF, INF),
         ("hardswish", -3.0, -0.0),
     ],

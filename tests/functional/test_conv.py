@@ -371,7 +371,7 @@ class TestSpecialValues:
 
     def test_relu_keeps_nan(self, isa):
         x = np.full((1, 1, 1, 1), np.nan, np.float32)
-        for name in ("relu", "relu6", "hardswish", "leaky_relu", "silu", "sigmoid", "tanh"):
+        for name in ("relu", "relu6", "hardsigmoid", "hardswish", "leaky_relu", "silu", "sigmoid", "tanh"):
             assert np.isnan(F.conv2d(x, np.ones((1, 1, 1, 1), np.float32), activation=name)).all(), name
 
     def test_denormals_are_kept(self, isa):

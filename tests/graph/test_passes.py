@@ -143,7 +143,7 @@ def test_fold_batch_norm_leaves_others(network):
     assert text(fold_batch_norm(graph)) == text(graph)
 
 
-@pytest.mark.parametrize("name", ["relu", "relu6", "silu", "hardswish", "sigmoid", "tanh", "leaky_relu"])
+@pytest.mark.parametrize("name", ["relu", "relu6", "silu", "hardsigmoid", "hardswish", "sigmoid", "tanh", "leaky_relu"])
 @pytest.mark.parametrize("before", [conv, lambda x: F.add(x, x), lambda x: F.linear(F.flatten(x), COLUMNS)])
 def test_fuse_activation(name, before):
     arguments = (0.25,) if name == "leaky_relu" else ()

@@ -30,10 +30,16 @@ def network(name):
 # Smallest sizes, and no cache: what these have that those do not is worth one look at each.
 MORE_NETWORKS = {
     "alexnet_2012": (3, 96, 96),
+    "densenet121": (3, 64, 64),
+    "mobilenet_v1": (3, 64, 64),
+    "mobilenet_v3_large": (3, 64, 64),
+    "mobilenet_v3_small": (3, 64, 64),
     "nin": (3, 64, 64),
     "plain20": (3, 32, 32),
     "resnet20": (3, 32, 32),
     "resnext50_32x4d": (3, 64, 64),
+    "squeezenet1_0": (3, 64, 64),
+    "squeezenet1_1": (3, 64, 64),
     "wide_resnet50_2": (3, 64, 64),
     "zfnet": (3, 64, 64),
 }

@@ -82,6 +82,7 @@ EVERY_OPERATION = {
     "flatten": F.flatten,
     "global_avg_pool2d": F.global_avg_pool2d,
     "global_max_pool2d": F.global_max_pool2d,
+    "hardsigmoid": F.hardsigmoid,
     "hardswish": F.hardswish,
     "im2col": lambda x: F.im2col(x, 2),
     "leaky_relu": F.leaky_relu,

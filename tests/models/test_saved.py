@@ -67,7 +67,7 @@ def test_what_cannot_be_saved(tmp_path, small):
     [
         ({"kind": "pt"}, r"do not say that it is one; convlane\.load_weights reads"),
         ({"version": "2"}, "has the format '2'"),
-        ({"name": "mobilenet_v3"}, "no model 'mobilenet_v3'; did you mean mobilenet_v2"),
+        ({"name": "mobilenet_v9"}, "no model 'mobilenet_v9'; did you mean mobilenet_v"),
         ({"name": 3}, "wrong types"),
         ({"extra": 3}, "must be an object with"),
         ({"num_classes": 0}, "do not fit"),

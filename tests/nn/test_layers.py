@@ -34,6 +34,7 @@ LAYERS = {
     "relu6": (lambda nn: nn.ReLU6(), IMAGE),
     "leaky relu": (lambda nn: nn.LeakyReLU(0.3), IMAGE),
     "silu": (lambda nn: nn.SiLU(), IMAGE),
+    "hardsigmoid": (lambda nn: nn.Hardsigmoid(), IMAGE),
     "hardswish": (lambda nn: nn.Hardswish(), IMAGE),
     "sigmoid": (lambda nn: nn.Sigmoid(), IMAGE),
     "tanh": (lambda nn: nn.Tanh(), IMAGE),

@@ -23,6 +23,10 @@ def silu(x):
     return x * sigmoid(x)
 
 
+def hardsigmoid(x):
+    return np.clip(x + 3, 0, 6) / 6
+
+
 def hardswish(x):
     return x * np.clip(x + 3, 0, 6) / 6
 
@@ -32,6 +36,7 @@ BY_NAME = {
     "relu6": relu6,
     "leaky_relu": leaky_relu,
     "silu": silu,
+    "hardsigmoid": hardsigmoid,
     "hardswish": hardswish,
     "sigmoid": sigmoid,
     "tanh": np.tanh,

@@ -5,6 +5,7 @@ Each family has one file that holds, for every operation, its argument checks, i
 
 from convlane.functional.activation import (
     dropout,
+    hardsigmoid,
     hardswish,
     leaky_relu,
     log_softmax,
@@ -50,6 +51,7 @@ __all__ = [
     "fold",
     "global_avg_pool2d",
     "global_max_pool2d",
+    "hardsigmoid",
     "hardswish",
     "im2col",
     "leaky_relu",

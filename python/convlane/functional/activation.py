@@ -109,6 +109,20 @@ def hardswish(input: Array) -> Array:
 
 
 @op(shape=same_shape)
+def hardsigmoid(input: Array) -> Array:
+    """Clamp a line to a sigmoid's range: ``min(max(x + 3, 0), 6) / 6`` (MobileNet v3); shapes as in `relu`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import hardsigmoid
+    >>> hardsigmoid(np.array([-4, 0, 4], np.float32))
+    array([0. , 0.5, 1. ], dtype=float32)
+    """
+    return _activate(input, "hardsigmoid")
+
+
+@op(shape=same_shape)
 def sigmoid(input: Array) -> Array:
     """Compute ``1 / (1 + exp(-x))`` within 3 units in the last place; shapes as in `relu`.
 

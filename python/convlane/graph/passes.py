@@ -20,7 +20,7 @@ from convlane.functional.conv import conv2d_geometry
 from convlane.graph.trace import INPUT, Graph, Node, Value
 from convlane.graph.weights import Weight
 
-ACTIVATIONS = frozenset({"hardswish", "leaky_relu", "relu", "relu6", "sigmoid", "silu", "tanh"})
+ACTIVATIONS = frozenset({"hardsigmoid", "hardswish", "leaky_relu", "relu", "relu6", "sigmoid", "silu", "tanh"})
 """Operations that are also names of an epilogue's activation."""
 
 _FACTORS = {"mul": "other", "scale": "scale"}

@@ -9,12 +9,16 @@ Linear(in_features=512, out_features=10, bias=True)
 
 from convlane.models import (  # noqa: F401  (they register)
     alexnet,
+    densenet,
     efficientnet,
     googlenet,
+    mobilenet_v1,
     mobilenet_v2,
+    mobilenet_v3,
     nin,
     resnet,
     resnet_cifar,
+    squeezenet,
     vgg,
     zfnet,
 )

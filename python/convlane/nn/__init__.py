@@ -4,6 +4,7 @@ from convlane.nn import init
 from convlane.nn.activation import (
     Dropout,
     Flatten,
+    Hardsigmoid,
     Hardswish,
     Identity,
     LeakyReLU,
@@ -44,6 +45,7 @@ __all__ = [
     "Flatten",
     "GlobalAvgPool2d",
     "GlobalMaxPool2d",
+    "Hardsigmoid",
     "Hardswish",
     "Identity",
     "IncompatibleKeys",

@@ -66,6 +66,14 @@ class Hardswish(Module):
         return F.hardswish(input)
 
 
+class Hardsigmoid(Module):
+    """``min(max(x + 3, 0), 6) / 6``."""
+
+    def forward(self, input: Array) -> Array:
+        """Apply it to every number."""
+        return F.hardsigmoid(input)
+
+
 class Sigmoid(Module):
     """``1 / (1 + exp(-x))``."""
 
