@@ -1,5 +1,6 @@
 // Batch normalisation and local response normalisation.
 #include "bindings/arrays.h"
+#include "ops/activation.h"
 #include "ops/norm.h"
 
 namespace convlane {
@@ -20,13 +21,37 @@ py::array batch_norm(const py::array& input, const py::array& running_mean, cons
   return dst;
 }
 
+// Memory of a residual or an output that must have the images' shape; null without one.
+class OptionalImage {
+ public:
+  OptionalImage(const std::optional<py::array>& array, const Shape4& shape, const std::string& name) {
+    if (!array) return;
+    view_ = image_view(*array, name.c_str());
+    if (view_->shape != shape)
+      throw std::invalid_argument(name + " must have shape " + to_string(shape) + ", got " + to_string(view_->shape));
+  }
+  // Converts where it must; without the GIL.
+  const float* dense() {
+    if (view_) return converted_.emplace(*view_).view().data;
+    return nullptr;
+  }
+  explicit operator bool() const { return view_.has_value(); }
+
+ private:
+  std::optional<ImageView> view_;
+  std::optional<ChannelsLast> converted_;
+};
+
 // Also returns the mean and the biased variance, in double.
 py::tuple batch_norm_train(const py::array& input, const std::optional<py::array>& weight,
-                           const std::optional<py::array>& bias, double eps) {
+                           const std::optional<py::array>& bias, double eps, const std::string& name, float slope,
+                           const std::optional<py::array>& residual) {
   const ImageView src = image_view(input, "batch_norm: input");
   const int64_t channels = src.shape[1];
   if (src.pixels() == 0) throw std::invalid_argument("batch_norm: there are no values to take statistics of");
   const OptionalVector weight_v(weight, channels, "batch_norm: weight"), bias_v(bias, channels, "batch_norm: bias");
+  OptionalImage added(residual, src.shape, "batch_norm: residual");
+  NormTail tail{activation_from_name(name), slope, nullptr};
   py::array dst = new_image(src.shape);
   py::array_t<double> mean(channels), variance(channels);
   float* to = data_of(dst);
@@ -35,10 +60,77 @@ py::tuple batch_norm_train(const py::array& input, const std::optional<py::array
   {
     py::gil_scoped_release release;
     const float* from = channels_last_or_into(src, to);
+    tail.residual = added.dense();
     run_moments(from, src.pixels(), channels, mean_to, variance_to);
-    run_batch_norm(from, src.pixels(), channels, mean_to, variance_to, weight_v.data(), bias_v.data(), eps, to);
+    run_batch_norm(from, src.pixels(), channels, mean_to, variance_to, weight_v.data(), bias_v.data(), eps, to, tail);
   }
   return py::make_tuple(dst, mean, variance);
+}
+
+using Doubles = py::array_t<double, py::array::c_style>;
+
+const double* doubles_of(const Doubles& vector, int64_t size, const char* name) {
+  if (vector.ndim() != 1 || vector.shape(0) != size)
+    throw std::invalid_argument(std::string("batch_norm_gradient: ") + name + " must have shape (" +
+                                std::to_string(size) + ",), got " +
+                                to_string(vector.shape(), static_cast<int>(vector.ndim())));
+  return vector.data();
+}
+
+// The gradients of the input, the weight, the bias and the residual; None for those not asked for.
+py::tuple batch_norm_gradient(const py::array& input, const py::array& gradient, const Doubles& mean,
+                              const Doubles& variance, const std::optional<py::array>& weight,
+                              const std::optional<py::array>& bias, double eps, const std::string& name, float slope,
+                              const std::optional<py::array>& output, const std::optional<py::array>& residual,
+                              bool training, bool of_input, bool of_vectors, bool of_residual) {
+  const ImageView src = image_view(input, "batch_norm_gradient: input");
+  const int64_t channels = src.shape[1];
+  if (training && src.pixels() == 0)
+    throw std::invalid_argument("batch_norm_gradient: there are no values that statistics were taken of");
+  if (output && residual)
+    throw std::invalid_argument("batch_norm_gradient: either output or residual tells the activation's input");
+  const OptionalVector weight_v(weight, channels, "batch_norm_gradient: weight");
+  const OptionalVector bias_v(bias, channels, "batch_norm_gradient: bias");
+  OptionalImage of_output(gradient, src.shape, "batch_norm_gradient: gradient");
+  OptionalImage kept(output ? output : residual, src.shape,
+                     output ? "batch_norm_gradient: output" : "batch_norm_gradient: residual");
+  BatchNormGradient g{};
+  g.activation = activation_from_name(name);
+  if (output) check_told_by_output(g.activation, name, slope);
+  g.rows = src.pixels();
+  g.channels = channels;
+  g.mean = doubles_of(mean, channels, "mean");
+  g.variance = doubles_of(variance, channels, "var");
+  g.weight = weight_v.data();
+  g.bias = bias_v.data();
+  g.eps = eps;
+  g.training = training;
+  g.slope = slope;
+  g.kept_is_output = output.has_value();
+
+  const auto image = [&](bool wanted, float*& to) {
+    if (!wanted) return py::object(py::none());
+    py::array dst = new_image(src.shape);
+    to = data_of(dst);
+    return py::object(std::move(dst));
+  };
+  const auto vector = [&](float*& to) {
+    if (!of_vectors) return py::object(py::none());
+    py::array dst = new_array({channels});
+    to = data_of(dst);
+    return py::object(std::move(dst));
+  };
+  py::object to_input = image(of_input, g.src_gradient), to_residual = image(of_residual, g.residual_gradient);
+  py::object to_weight = vector(g.weight_gradient), to_bias = vector(g.bias_gradient);
+  {
+    py::gil_scoped_release release;
+    const ChannelsLast converted(src);
+    g.src = converted.view().data;
+    g.gradient = of_output.dense();
+    g.kept = kept.dense();
+    run_batch_norm_gradient(g);
+  }
+  return py::make_tuple(to_input, to_weight, to_bias, to_residual);
 }
 
 py::array local_response_norm(const py::array& input, int64_t size, float alpha, float beta, float k) {
@@ -56,7 +148,13 @@ void bind_norm(py::module_& m) {
   m.def("batch_norm", &batch_norm, py::arg("input"), py::arg("running_mean"), py::arg("running_var"),
         py::arg("weight").none(true), py::arg("bias").none(true), py::arg("eps"));
   m.def("batch_norm_train", &batch_norm_train, py::arg("input"), py::arg("weight").none(true),
-        py::arg("bias").none(true), py::arg("eps"));
+        py::arg("bias").none(true), py::arg("eps"), py::arg("activation") = "none", py::arg("slope") = 0.0f,
+        py::arg("residual").none(true) = py::none());
+  m.def("batch_norm_gradient", &batch_norm_gradient, py::arg("input"), py::arg("gradient"), py::arg("mean"),
+        py::arg("var"), py::arg("weight").none(true), py::arg("bias").none(true), py::arg("eps"),
+        py::arg("activation") = "none", py::arg("slope") = 0.0f, py::arg("output").none(true) = py::none(),
+        py::arg("residual").none(true) = py::none(), py::arg("training") = true, py::arg("of_input") = true,
+        py::arg("of_vectors") = true, py::arg("of_residual") = false);
   m.def("local_response_norm", &local_response_norm, py::arg("input"), py::arg("size"), py::arg("alpha"),
         py::arg("beta"), py::arg("k"));
 }

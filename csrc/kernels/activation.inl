@@ -100,6 +100,55 @@ CONVLANE_INLINE void with_activation(Activation activation, float slope, Use use
   }
 }
 
+// The derivative of the sigmoid, e^-|x| / (1 + e^-|x|)^2: without the cancellation of s (1 - s) where s is near 1.
+CONVLANE_INLINE Vec sigmoid_slope(Vec x) {
+  const Vec power = exp(sub(zero(), abs(x)));
+  const Vec inverse = div(broadcast(1.0f), add(power, broadcast(1.0f)));
+  return mul(mul(power, inverse), inverse);
+}
+
+// s (1 + x (1 - s)). Beyond the bounds x stands still, as infinity times 0 is not the limit.
+CONVLANE_INLINE Vec silu_slope(Vec x) {
+  const Vec near = max(broadcast(-104.0f), min(broadcast(104.0f), x));
+  return fma(near, sigmoid_slope(near), sigmoid(near));
+}
+
+CONVLANE_INLINE Vec hardswish_slope(Vec x) {
+  const Vec inner = fma(x, broadcast(1.0f / 3.0f), broadcast(0.5f));
+  const Vec upper = select(at_most(broadcast(3.0f), x), broadcast(1.0f), inner);
+  return select(at_most(x, broadcast(-3.0f)), zero(), upper);
+}
+
+// Calls use(f): f(at, gradient) is the gradient in front of the activation, `at` the activation's input or, with
+// `from_output`, its output (not for silu and hardswish). At a corner the lower side counts, and the upper one at 6;
+// where relu and relu6 met a NaN the gradient passes.
+template <class Use>
+CONVLANE_INLINE void with_activation_gradient(Activation activation, float slope, bool from_output, Use use) {
+  const Vec slope_v = broadcast(slope);
+  switch (activation) {
+    case Activation::none:
+      return use([](Vec, Vec gradient) { return gradient; });
+    case Activation::relu:
+      return use([](Vec at, Vec gradient) { return select(at_most(at, zero()), zero(), gradient); });
+    case Activation::relu6:
+      return use([](Vec at, Vec gradient) {
+        return select(either(at_most(at, zero()), at_most(broadcast(6.0f), at)), zero(), gradient);
+      });
+    case Activation::leaky_relu:
+      return use([=](Vec at, Vec gradient) { return select(greater(at, zero()), gradient, mul(gradient, slope_v)); });
+    case Activation::silu:
+      return use([](Vec at, Vec gradient) { return mul(gradient, silu_slope(at)); });
+    case Activation::hardswish:
+      return use([](Vec at, Vec gradient) { return mul(gradient, hardswish_slope(at)); });
+    case Activation::sigmoid:
+      if (from_output) return use([](Vec at, Vec gradient) { return mul(gradient, fnma(at, at, at)); });
+      return use([](Vec at, Vec gradient) { return mul(gradient, sigmoid_slope(at)); });
+    case Activation::tanh:
+      if (from_output) return use([](Vec at, Vec gradient) { return mul(gradient, fnma(at, at, broadcast(1.0f))); });
+      return use([](Vec at, Vec gradient) { return mul(gradient, mul(broadcast(4.0f), sigmoid_slope(add(at, at)))); });
+  }
+}
+
 // dst may be src.
 void activate(const float* src, float* dst, int64_t count, Activation activation, float slope) {
   with_activation(activation, slope, [=](auto f) { map(src, dst, count, f); });

@@ -7,6 +7,7 @@
 #include "kernels/gemm.inl"
 #include "kernels/layout.inl"
 #include "kernels/norm.inl"
+#include "kernels/norm_gradient.inl"
 #include "kernels/peak.inl"
 #include "kernels/pool.inl"
 #include "kernels/softmax.inl"
@@ -36,6 +37,8 @@ void fill(KernelTable& table) {
   table.softmax = softmax;
   table.moments = moments;
   table.normalize = normalize;
+  table.norm_gradient_sums = norm_gradient_sums;
+  table.norm_gradient = norm_gradient;
   table.local_response = local_response;
   table.fma_peak = fma_peak;
   table.read_all = read_all;

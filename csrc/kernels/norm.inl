@@ -65,16 +65,33 @@ void moments(const float* src, int64_t rows, int64_t channels, double* mean, dou
 }
 
 // Subtracting first is exact near the center, where x * scale + (shift - center * scale) would cancel.
-void normalize(const float* src, float* dst, int64_t rows, const NormalizeArgs& a) {
+template <bool Residual, class Activate>
+CONVLANE_INLINE void normalize_rows(const float* src, float* dst, int64_t rows, const NormalizeArgs& a,
+                                    const Activate& activated) {
+  const float* residual = a.residual;
   for (int64_t row = 0; row < rows; ++row, src += a.channels, dst += a.channels) {
     int64_t c = 0;
-    for (; c + kLanes <= a.channels; c += kLanes)
-      store(dst + c, fma(sub(load(src + c), load(a.center + c)), load(a.scale + c), load(a.shift + c)));
+    for (; c + kLanes <= a.channels; c += kLanes) {
+      const Vec y = fma(sub(load(src + c), load(a.center + c)), load(a.scale + c), load(a.shift + c));
+      store(dst + c, activated(Residual ? add(y, load(residual + c)) : y));
+    }
     const int tail = static_cast<int>(a.channels - c);
-    if (tail == 0) continue;
-    const Vec x = sub(load(src + c, tail), load(a.center + c, tail));
-    store(dst + c, fma(x, load(a.scale + c, tail), load(a.shift + c, tail)), tail);
+    if (tail > 0) {
+      const Vec x = sub(load(src + c, tail), load(a.center + c, tail));
+      const Vec y = fma(x, load(a.scale + c, tail), load(a.shift + c, tail));
+      store(dst + c, activated(Residual ? add(y, load(residual + c, tail)) : y), tail);
+    }
+    if (Residual) residual += a.channels;
   }
+}
+
+void normalize(const float* src, float* dst, int64_t rows, const NormalizeArgs& a) {
+  with_activation(a.activation, a.slope, [&](auto f) {
+    if (a.residual != nullptr)
+      normalize_rows<true>(src, dst, rows, a, f);
+    else
+      normalize_rows<false>(src, dst, rows, a, f);
+  });
 }
 
 // 0.75 is the exponent of AlexNet and GoogLeNet; any other takes libm's powf, lane by lane.

@@ -59,10 +59,35 @@ struct DepthwiseArgs {
   Epilogue epilogue;
 };
 
-// dst[r, c] = (src[r, c] - center[c]) * scale[c] + shift[c]
+// dst[r, c] = activation((src[r, c] - center[c]) * scale[c] + shift[c] + residual[r, c])
 struct NormalizeArgs {
   int64_t channels;
   const float *center, *scale, *shift;
+  Activation activation = Activation::none;
+  float slope = 0;                  // leaky_relu's
+  const float* residual = nullptr;  // rows like src's, or null
+};
+
+// The gradient of batch normalisation: of `channels` channels of rows that lie `row_stride` floats apart.
+struct NormGradientArgs {
+  int64_t rows, channels, row_stride;
+  const float* src;
+  const float* gradient;                // of the output
+  const float *center, *scale, *shift;  // as in NormalizeArgs
+  Activation activation;
+  float slope;
+  // What the activation is differentiated at: null, the normalised values; else the output or, when that does not tell,
+  // the residual that was added to them.
+  const float* kept;
+  bool kept_is_output;
+  float* masked;  // the gradient in front of the activation, or null
+  // First pass: added to.
+  float* sums;      // of the gradient in front of the activation
+  float* products;  // of the same times (src - center)
+  // Second pass: dst = scale * (gradient in front of the activation - offset - (src - center) * factor), where factor
+  // is null without the two last terms.
+  const float *offset, *factor;
+  float* dst;
 };
 
 // Local response normalisation of pixels: dst = src / (k + alpha * sum of squares over the window)^beta.
@@ -143,6 +168,8 @@ struct KernelTable {
   // Of every channel over at least one row: the mean, and the sum of squared deviations from it.
   void (*moments)(const float* src, int64_t rows, int64_t channels, double* mean, double* squares);
   void (*normalize)(const float* src, float* dst, int64_t rows, const NormalizeArgs&);
+  void (*norm_gradient_sums)(const NormGradientArgs&);
+  void (*norm_gradient)(const NormGradientArgs&);
   void (*local_response)(const float* src, float* dst, int64_t rows, const LocalResponseArgs&);
   // Independent multiply-adds in registers; returns how many floating-point operations were done.
   double (*fma_peak)(int64_t iterations);

@@ -65,6 +65,7 @@ CONVLANE_INLINE Vec sqrt(Vec a) { return _mm512_sqrt_ps(a); }
 CONVLANE_INLINE Vec abs(Vec a) { return _mm512_abs_ps(a); }
 CONVLANE_INLINE Vec bit_or(Vec a, Vec b) { return _mm512_or_ps(a, b); }
 CONVLANE_INLINE Mask greater(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
+CONVLANE_INLINE Mask at_most(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ); }
 CONVLANE_INLINE Mask is_nan(Vec a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q); }
 CONVLANE_INLINE Mask either(Mask a, Mask b) { return static_cast<Mask>(a | b); }
 CONVLANE_INLINE Vec select(Mask m, Vec yes, Vec no) { return _mm512_mask_blend_ps(m, no, yes); }
@@ -110,6 +111,7 @@ CONVLANE_INLINE Vec sqrt(Vec a) { return _mm256_sqrt_ps(a); }
 CONVLANE_INLINE Vec abs(Vec a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
 CONVLANE_INLINE Vec bit_or(Vec a, Vec b) { return _mm256_or_ps(a, b); }
 CONVLANE_INLINE Mask greater(Vec a, Vec b) { return _mm256_cmp_ps(a, b, _CMP_GT_OQ); }
+CONVLANE_INLINE Mask at_most(Vec a, Vec b) { return _mm256_cmp_ps(a, b, _CMP_LE_OQ); }
 CONVLANE_INLINE Mask is_nan(Vec a) { return _mm256_cmp_ps(a, a, _CMP_UNORD_Q); }
 CONVLANE_INLINE Mask either(Mask a, Mask b) { return _mm256_or_ps(a, b); }
 CONVLANE_INLINE Vec select(Mask m, Vec yes, Vec no) { return _mm256_blendv_ps(no, yes, m); }
@@ -170,6 +172,7 @@ CONVLANE_INLINE Vec fnma(Vec a, Vec b, Vec c) { return c - a * b; }
 CONVLANE_INLINE Vec as_float(IntVec a) { return reinterpret_cast<Vec>(a); }
 CONVLANE_INLINE IntVec as_int(Vec a) { return reinterpret_cast<IntVec>(a); }
 CONVLANE_INLINE Mask greater(Vec a, Vec b) { return a > b; }
+CONVLANE_INLINE Mask at_most(Vec a, Vec b) { return a <= b; }
 CONVLANE_INLINE Mask is_nan(Vec a) { return a != a; }
 CONVLANE_INLINE Mask either(Mask a, Mask b) { return a | b; }
 CONVLANE_INLINE IntVec select(Mask m, IntVec yes, IntVec no) { return (yes & m) | (no & ~m); }

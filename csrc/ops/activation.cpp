@@ -24,6 +24,12 @@ Activation activation_from_name(const std::string& name) {
   throw std::invalid_argument("unknown activation '" + name + "'; there are " + known);
 }
 
+void check_told_by_output(Activation activation, const std::string& name, float slope) {
+  if (activation == Activation::silu || activation == Activation::hardswish ||
+      (activation == Activation::leaky_relu && slope < 0))
+    throw std::invalid_argument("the gradient of " + name + " does not follow from its output");
+}
+
 void run_activation(const float* src, float* dst, int64_t count, Activation activation, float slope) {
   const auto activate = active_table().activate;
   parallel_for(count, threads_for(count), [&](int64_t begin, int64_t end, int) noexcept {

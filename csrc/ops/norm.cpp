@@ -7,28 +7,190 @@
 
 namespace convlane {
 
+namespace {
+
+// Rows of few channels are taken together as one wide row, with the channels' factors repeated, so that they fill
+// whole vectors.
+int64_t rows_together(int64_t channels) {
+  constexpr int64_t kWide = 64;
+  int64_t rows = 1;
+  while (channels > 0 && channels < kWide && (rows * channels < kWide || rows * channels % 16 != 0) && rows < kWide)
+    rows *= 2;
+  return rows;
+}
+
+// One number per channel of a wide row.
+class Repeated {
+ public:
+  Repeated(int64_t channels, int64_t times, int64_t vectors)
+      : channels_(channels), times_(times), memory_(allocate_aligned<float>(vectors * channels * times)) {}
+  template <class Value>
+  const float* fill(int64_t vector, const Value& value) {
+    float* const to = memory_.get() + vector * channels_ * times_;
+    for (int64_t c = 0; c < channels_; ++c) to[c] = static_cast<float>(value(c));
+    for (int64_t i = 1; i < times_; ++i) std::copy_n(to, channels_, to + i * channels_);
+    return to;
+  }
+
+ private:
+  int64_t channels_, times_;
+  AlignedArray<float> memory_;
+};
+
+// x -> (x - center) * scale + shift. What rounding the mean to `center` leaves goes into the shift.
+struct Affine {
+  const float *center, *scale, *shift;
+};
+constexpr int64_t kAffineVectors = 3;
+
+template <class Real>
+Affine affine_of(Repeated& memory, const Real* mean, const Real* variance, const float* weight, const float* bias,
+                 double eps) {
+  const auto factor = [=](int64_t c) { return (weight ? weight[c] : 1.0) / std::sqrt(variance[c] + eps); };
+  const float* center = memory.fill(0, [=](int64_t c) { return mean[c]; });
+  return {center, memory.fill(1, factor), memory.fill(2, [=](int64_t c) {
+            return (bias ? bias[c] : 0.0) - (mean[c] - static_cast<double>(center[c])) * factor(c);
+          })};
+}
+
+// Calls body(first row, wide rows, channels of each) for parts of [0, rows): wide rows in parallel, then the rest.
+template <class Body>
+void for_wide_rows(int64_t rows, int64_t channels, int64_t together, const Body& body) {
+  const int64_t wide = rows / together;
+  parallel_for(wide, threads_for(rows * channels), [&](int64_t begin, int64_t end, int) noexcept {
+    body(begin * together, end - begin, channels * together);
+  });
+  if (rows > wide * together) body(wide * together, 1, (rows - wide * together) * channels);
+}
+
+}  // namespace
+
 template <class Real>
 void run_batch_norm(const float* src, int64_t rows, int64_t channels, const Real* mean, const Real* variance,
-                    const float* weight, const float* bias, double eps, float* dst) {
-  const AlignedArray<float> vectors = allocate_aligned<float>(3 * channels);
-  float *center = vectors.get(), *scale = center + channels, *shift = scale + channels;
-  for (int64_t c = 0; c < channels; ++c) {
-    const double factor = (weight ? weight[c] : 1.0) / std::sqrt(variance[c] + eps);
-    center[c] = static_cast<float>(mean[c]);
-    scale[c] = static_cast<float>(factor);
-    shift[c] = static_cast<float>((bias ? bias[c] : 0.0) - (mean[c] - static_cast<double>(center[c])) * factor);
-  }
-  const NormalizeArgs args{channels, center, scale, shift};
+                    const float* weight, const float* bias, double eps, float* dst, const NormTail& tail) {
+  const int64_t together = rows_together(channels);
+  Repeated memory(channels, together, kAffineVectors);
+  const Affine affine = affine_of(memory, mean, variance, weight, bias, eps);
   const auto normalize = active_table().normalize;
-  parallel_for(rows, threads_for(rows * channels), [&](int64_t begin, int64_t end, int) noexcept {
-    normalize(src + begin * channels, dst + begin * channels, end - begin, args);
+  for_wide_rows(rows, channels, together, [&](int64_t first, int64_t count, int64_t width) noexcept {
+    const int64_t at = first * channels;
+    const float* residual = tail.residual == nullptr ? nullptr : tail.residual + at;
+    normalize(src + at, dst + at, count,
+              {width, affine.center, affine.scale, affine.shift, tail.activation, tail.slope, residual});
   });
 }
 
 template void run_batch_norm(const float*, int64_t, int64_t, const float*, const float*, const float*, const float*,
-                             double, float*);
+                             double, float*, const NormTail&);
 template void run_batch_norm(const float*, int64_t, int64_t, const double*, const double*, const float*, const float*,
-                             double, float*);
+                             double, float*, const NormTail&);
+
+namespace {
+
+// Per channel: sums[c] of the gradient in front of the activation, products[c] of the same times (src - mean).
+void sum_gradients(const BatchNormGradient& g, NormGradientArgs args, int64_t together, double* sums,
+                   double* products) {
+  constexpr int64_t kRows = 256, kBlock = 512;  // of a task: wide rows whose sums are in float, channels
+  const int64_t width = g.channels * together, wide = g.rows / together, rest = g.rows - wide * together;
+  const int64_t chunks = std::max<int64_t>(1, ceil_div(wide, kRows)), length = ceil_div(wide, chunks);
+  const int64_t blocks = ceil_div(width, kBlock);
+  const AlignedArray<float> parts = allocate_aligned<float>(checked_mul(chunks, 2 * width));
+  const auto add_up = active_table().norm_gradient_sums;
+  parallel_for(chunks * blocks, threads_for(2 * g.rows * g.channels), [&](int64_t begin, int64_t end, int) noexcept {
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t chunk = task / blocks, c = task % blocks * kBlock, first = chunk * length;
+      NormGradientArgs part = args;
+      part.sums = parts.get() + chunk * 2 * width + c;
+      part.products = part.sums + width;
+      part.channels = std::min(kBlock, width - c);
+      std::fill_n(part.sums, part.channels, 0.0f);
+      std::fill_n(part.products, part.channels, 0.0f);
+      const auto run = [&](int64_t row, int64_t rows) {
+        const int64_t at = row * width + c;
+        NormGradientArgs own = part;
+        own.rows = rows;
+        own.src += at;
+        own.gradient += at;
+        if (own.kept != nullptr) own.kept += at;
+        if (own.masked != nullptr) own.masked += at;
+        own.center += c;
+        own.scale += c;
+        own.shift += c;
+        add_up(own);
+      };
+      run(first, std::min(length, wide - first));
+      part.channels = std::min(part.channels, rest * g.channels - c);
+      if (part.channels > 0 && chunk == chunks - 1) run(wide, 1);
+    }
+  });
+  std::fill_n(sums, g.channels, 0.0);
+  std::fill_n(products, g.channels, 0.0);
+  for (int64_t row = 0; row < chunks * together; ++row) {
+    const int64_t chunk = row / together, phase = row % together;
+    const float* part = parts.get() + chunk * 2 * width + phase * g.channels;
+    for (int64_t c = 0; c < g.channels; ++c) {
+      sums[c] += static_cast<double>(part[c]);
+      products[c] += static_cast<double>(part[width + c]);
+    }
+  }
+  for (int64_t c = 0; c < g.channels; ++c) products[c] -= (g.mean[c] - static_cast<double>(args.center[c])) * sums[c];
+}
+
+}  // namespace
+
+void run_batch_norm_gradient(const BatchNormGradient& g) {
+  if (g.channels == 0) return;
+  const int64_t together = rows_together(g.channels);
+  Repeated memory(g.channels, together, kAffineVectors + 2);
+  const Affine affine = affine_of(memory, g.mean, g.variance, g.weight, g.bias, g.eps);
+  NormGradientArgs args{};
+  args.row_stride = g.channels * together;
+  args.src = g.src;
+  args.gradient = g.gradient;
+  args.center = affine.center;
+  args.scale = affine.scale;
+  args.shift = affine.shift;
+  args.activation = g.activation;
+  args.slope = g.slope;
+  args.kept = g.kept;
+  args.kept_is_output = g.kept_is_output;
+  args.masked = g.residual_gradient;
+
+  const bool vectors = g.weight_gradient != nullptr || g.bias_gradient != nullptr;
+  const AlignedArray<double> totals = allocate_aligned<double>(2 * g.channels);
+  double *sums = totals.get(), *products = sums + g.channels;
+  if (vectors || g.residual_gradient != nullptr || (g.training && g.src_gradient != nullptr))
+    sum_gradients(g, args, together, sums, products);
+  for (int64_t c = 0; c < g.channels && vectors; ++c) {
+    if (g.bias_gradient != nullptr) g.bias_gradient[c] = static_cast<float>(sums[c]);
+    if (g.weight_gradient != nullptr)
+      g.weight_gradient[c] = static_cast<float>(products[c] / std::sqrt(g.variance[c] + g.eps));
+  }
+  if (g.src_gradient == nullptr) return;
+
+  if (g.training) {  // dx = scale * (dy - mean of dy - (x - mean) * mean of dy (x - mean) / (variance + eps))
+    const double count = static_cast<double>(g.rows);
+    const auto factor = [&](int64_t c) { return products[c] / count / (g.variance[c] + g.eps); };
+    args.factor = memory.fill(kAffineVectors, factor);
+    args.offset = memory.fill(kAffineVectors + 1, [&](int64_t c) {
+      return sums[c] / count - (g.mean[c] - static_cast<double>(affine.center[c])) * factor(c);
+    });
+  }
+  if (g.residual_gradient != nullptr) {
+    args.gradient = g.residual_gradient;
+    args.activation = Activation::none;
+  }
+  const auto apply = active_table().norm_gradient;
+  for_wide_rows(g.rows, g.channels, together, [&](int64_t first, int64_t rows, int64_t width) noexcept {
+    NormGradientArgs part = args;
+    part.rows = rows;
+    part.channels = width;
+    part.src += first * g.channels;
+    part.gradient += first * g.channels;
+    part.dst = g.src_gradient + first * g.channels;
+    apply(part);
+  });
+}
 
 // Chunks of a fixed number of rows, merged in their order (Chan, Golub, LeVeque 1983): neither the threads nor the
 // length of the array decide which values are summed together.

@@ -95,8 +95,34 @@ def batch_norm(
     eps: float,
 ) -> _Array: ...
 def batch_norm_train(
-    input: _Array, weight: _Array | None, bias: _Array | None, eps: float
+    input: _Array,
+    weight: _Array | None,
+    bias: _Array | None,
+    eps: float,
+    activation: str = ...,
+    slope: float = ...,
+    residual: _Array | None = None,
 ) -> tuple[_Array, NDArray[np.float64], NDArray[np.float64]]: ...
+
+# Of input, weight, bias and residual. When a residual was added and an activation followed, `output` tells what to
+# differentiate it at, or `residual` where the output does not (silu, hardswish, leaky_relu with a negative slope).
+def batch_norm_gradient(
+    input: _Array,
+    gradient: _Array,
+    mean: NDArray[np.float64],
+    var: NDArray[np.float64],
+    weight: _Array | None,
+    bias: _Array | None,
+    eps: float,
+    activation: str = ...,
+    slope: float = ...,
+    output: _Array | None = None,
+    residual: _Array | None = None,
+    training: bool = True,
+    of_input: bool = True,
+    of_vectors: bool = True,
+    of_residual: bool = False,
+) -> tuple[_Array | None, _Array | None, _Array | None, _Array | None]: ...
 def local_response_norm(input: _Array, size: int, alpha: float, beta: float, k: float) -> _Array: ...
 
 # pooling

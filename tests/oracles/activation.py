@@ -58,3 +58,20 @@ def log_softmax(x, dim):
         shifted = rows[index] - rows[index].max()
         rows[index] = shifted - np.log(np.exp(shifted).sum())
     return np.moveaxis(rows, -1, dim)
+
+
+def _sigmoid_slope(x):
+    return sigmoid(x) * (1 - sigmoid(x))
+
+
+SLOPES = {
+    "none": lambda x: np.ones_like(x),
+    "relu": lambda x: np.where(x > 0, 1.0, 0.0),
+    "relu6": lambda x: np.where((x > 0) & (x < 6), 1.0, 0.0),
+    "leaky_relu": lambda x, negative_slope=0.01: np.where(x > 0, 1.0, negative_slope),
+    "silu": lambda x: sigmoid(x) + x * _sigmoid_slope(x),
+    "hardswish": lambda x: np.where(x <= -3, 0.0, np.where(x >= 3, 1.0, x / 3 + 0.5)),
+    "sigmoid": _sigmoid_slope,
+    "tanh": lambda x: 1 - np.tanh(x) ** 2,
+}
+"""Derivatives; at a corner the lower side's, at 6 and at hardswish's 3 the upper one's."""

@@ -18,6 +18,18 @@ def statistics(x):
     return values.mean(axis=1), values.var(axis=1), values.var(axis=1, ddof=1)
 
 
+def batch_norm_gradient(x, gradient, mean, var, weight=None, eps=1e-5, training=True):
+    """Of input, weight and bias, channel by channel; when training, mean and var depend on x."""
+    dx, dweight, dbias = np.empty(x.shape), np.empty(x.shape[1]), np.empty(x.shape[1])
+    for c in range(x.shape[1]):
+        dy, deviation = gradient[:, c].astype(np.float64), 1 / np.sqrt(np.float64(var[c]) + eps)
+        normal = (x[:, c].astype(np.float64) - mean[c]) * deviation
+        dweight[c], dbias[c] = (dy * normal).sum(), dy.sum()
+        through_statistics = (dy.mean() + normal * (dy * normal).mean()) if training else 0
+        dx[:, c] = (1 if weight is None else weight[c]) * deviation * (dy - through_statistics)
+    return dx, dweight, dbias
+
+
 def local_response_norm(x, size, alpha=1e-4, beta=0.75, k=1.0):
     """One output at a time; the window reaches size // 2 channels back and (size - 1) // 2 ahead."""
     x = x.astype(np.float64)

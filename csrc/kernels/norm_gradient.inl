@@ -1,0 +1,78 @@
+// The gradient of batch normalisation in two passes: sums per channel, then the gradient of the input. A fused
+// activation is differentiated at the normalised value, computed again from the input by the forward pass's own
+// instructions, so that neither a mask nor that value is kept.
+#pragma once
+
+#include "kernels/activation.inl"
+#include "kernels/table.h"
+#include "kernels/vec.h"
+
+namespace convlane {
+namespace {
+
+// Row `row`, channels from `c`, of the gradient in front of the activation.
+template <class Load, class Gradient>
+CONVLANE_INLINE Vec gradient_before(const NormGradientArgs& a, int64_t at, Vec centered, Vec scale, Vec shift,
+                                    const Load& get, const Gradient& f) {
+  const Vec gradient = get(a.gradient + at);
+  if (a.kept == nullptr) return f(fma(centered, scale, shift), gradient);
+  const Vec kept = get(a.kept + at);
+  return f(a.kept_is_output ? kept : add(fma(centered, scale, shift), kept), gradient);
+}
+
+// `Rows` rows at a time: sums are loaded and stored once for all of them, and memory is read in as many streams.
+template <int Rows, class Load, class Store, class Gradient>
+CONVLANE_INLINE void sum_rows(const NormGradientArgs& a, int64_t row, int64_t c, const Load& get, const Store& put,
+                              const Gradient& f) {
+  const Vec center = get(a.center + c), scale = get(a.scale + c), shift = get(a.shift + c);
+  Vec sum = get(a.sums + c), product = get(a.products + c);
+  CONVLANE_UNROLL
+  for (int r = 0; r < Rows; ++r) {
+    const int64_t at = (row + r) * a.row_stride + c;
+    const Vec centered = sub(get(a.src + at), center);
+    const Vec gradient = gradient_before(a, at, centered, scale, shift, get, f);
+    if (a.masked != nullptr) put(a.masked + at, gradient);
+    sum = add(sum, gradient);
+    product = fma(gradient, centered, product);
+  }
+  put(a.sums + c, sum);
+  put(a.products + c, product);
+}
+
+// Calls run(c, get, put) for the vectors of a row: functions that load and store whole vectors or the last part of one.
+template <class Run>
+CONVLANE_INLINE void for_vectors(int64_t channels, const Run& run) {
+  int64_t c = 0;
+  for (; c + kLanes <= channels; c += kLanes)
+    run(c, [](const float* p) { return load(p); }, [](float* p, Vec x) { store(p, x); });
+  const int tail = static_cast<int>(channels - c);
+  if (tail > 0) run(c, [=](const float* p) { return load(p, tail); }, [=](float* p, Vec x) { store(p, x, tail); });
+}
+
+void norm_gradient_sums(const NormGradientArgs& a) {
+  constexpr int kRows = 4;
+  with_activation_gradient(a.activation, a.slope, a.kept_is_output, [&](auto f) {
+    int64_t row = 0;
+    for (; row + kRows <= a.rows; row += kRows)
+      for_vectors(a.channels, [&](int64_t c, auto get, auto put) { sum_rows<kRows>(a, row, c, get, put, f); });
+    for (; row < a.rows; ++row)
+      for_vectors(a.channels, [&](int64_t c, auto get, auto put) { sum_rows<1>(a, row, c, get, put, f); });
+  });
+}
+
+void norm_gradient(const NormGradientArgs& a) {
+  with_activation_gradient(a.activation, a.slope, false, [&](auto f) {
+    for (int64_t row = 0; row < a.rows; ++row)
+      for_vectors(a.channels, [&](int64_t c, auto get, auto put) {
+        const int64_t at = row * a.row_stride + c;
+        const Vec scale = get(a.scale + c), centered = sub(get(a.src + at), get(a.center + c));
+        const Vec gradient = f(fma(centered, scale, get(a.shift + c)), get(a.gradient + at));
+        const bool given = a.factor == nullptr;
+        put(a.dst + at,
+            mul(scale, given ? gradient : fnma(centered, get(a.factor + c), sub(gradient, get(a.offset + c)))));
+      });
+  });
+}
+
+}  // namespace
+}  // namespace convlane
