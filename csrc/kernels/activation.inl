@@ -120,11 +120,12 @@ CONVLANE_INLINE Vec hardswish_slope(Vec x) {
 }
 
 // Calls use(f): f(at, gradient) is the gradient in front of the activation, `at` the activation's input or, with
-// `from_output`, its output (not for silu and hardswish). At a corner the lower side counts, and the upper one at 6;
-// where relu and relu6 met a NaN the gradient passes.
+// `from_output`, its output (not for silu and hardswish). At a corner the flat side counts; where one that
+// clamps met a NaN the gradient passes.
 template <class Use>
 CONVLANE_INLINE void with_activation_gradient(Activation activation, float slope, bool from_output, Use use) {
   const Vec slope_v = broadcast(slope);
+  const Vec low = broadcast(from_output ? 0.0f : -3.0f), high = broadcast(from_output ? 1.0f : 3.0f);  // hardsigmoid's
   switch (activation) {
     case Activation::none:
       return use([](Vec, Vec gradient) { return gradient; });
@@ -140,6 +141,11 @@ CONVLANE_INLINE void with_activation_gradient(Activation activation, float slope
       return use([](Vec at, Vec gradient) { return mul(gradient, silu_slope(at)); });
     case Activation::hardswish:
       return use([](Vec at, Vec gradient) { return mul(gradient, hardswish_slope(at)); });
+    case Activation::hardsigmoid:
+      return use([=](Vec at, Vec gradient) {
+        const Mask outside = either(at_most(at, low), at_most(high, at));
+        return select(outside, zero(), mul(gradient, broadcast(1.0f / 6.0f)));
+      });
     case Activation::sigmoid:
       if (from_output) return use([](Vec at, Vec gradient) { return mul(gradient, fnma(at, at, at)); });
       return use([](Vec at, Vec gradient) { return mul(gradient, sigmoid_slope(at)); });

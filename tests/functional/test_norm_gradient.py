@@ -12,7 +12,7 @@ from oracles import activation as activations
 from oracles import norm as oracle
 
 ACTIVATIONS = ["none", *activations.BY_NAME]
-TOLD_BY_OUTPUT = ["relu", "relu6", "leaky_relu", "sigmoid", "tanh"]
+TOLD_BY_OUTPUT = ["relu", "relu6", "leaky_relu", "hardsigmoid", "sigmoid", "tanh"]
 SLOPE = 0.125
 
 

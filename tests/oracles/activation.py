@@ -70,8 +70,9 @@ SLOPES = {
     "relu6": lambda x: np.where((x > 0) & (x < 6), 1.0, 0.0),
     "leaky_relu": lambda x, negative_slope=0.01: np.where(x > 0, 1.0, negative_slope),
     "silu": lambda x: sigmoid(x) + x * _sigmoid_slope(x),
+    "hardsigmoid": lambda x: np.where((x > -3) & (x < 3), 1 / 6, 0.0),
     "hardswish": lambda x: np.where(x <= -3, 0.0, np.where(x >= 3, 1.0, x / 3 + 0.5)),
     "sigmoid": _sigmoid_slope,
     "tanh": lambda x: 1 - np.tanh(x) ** 2,
 }
-"""Derivatives; at a corner the lower side's, at 6 and at hardswish's 3 the upper one's."""
+"""Derivatives; at a corner those of the flat side, and 1 at hardswish's upper one."""
