@@ -43,6 +43,7 @@ void bind_im2col(py::module_& m);
 void bind_layout(py::module_& m);
 void bind_linear(py::module_& m);
 void bind_norm(py::module_& m);
+void bind_optimizer(py::module_& m);
 void bind_plan(py::module_& m);
 void bind_pool2d(py::module_& m);
 void bind_runtime(py::module_& m);

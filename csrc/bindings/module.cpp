@@ -12,4 +12,5 @@ PYBIND11_MODULE(_core, m) {
   convlane::bind_pool2d(m);
   convlane::bind_plan(m);
   convlane::bind_im2col(m);
+  convlane::bind_optimizer(m);
 }

@@ -8,6 +8,7 @@
 #include "kernels/layout.inl"
 #include "kernels/norm.inl"
 #include "kernels/norm_gradient.inl"
+#include "kernels/optimizer.inl"
 #include "kernels/peak.inl"
 #include "kernels/pool.inl"
 #include "kernels/softmax.inl"
@@ -40,6 +41,8 @@ void fill(KernelTable& table) {
   table.norm_gradient_sums = norm_gradient_sums;
   table.norm_gradient = norm_gradient;
   table.local_response = local_response;
+  table.update = update;
+  table.sum_of_squares = sum_of_squares;
   table.fma_peak = fma_peak;
   table.read_all = read_all;
 }

@@ -141,6 +141,23 @@ struct WinogradOutputArgs {
   Epilogue epilogue;
 };
 
+enum class Rule : int { sgd, nesterov, rmsprop, adam };
+
+// One step of an optimiser for `count` parameters in a row. With g = gradient_factor * gradient + weight_decay * src:
+//   sgd       first = momentum * first + g;  dst = src - lr * first
+//   nesterov  first as before;               dst = src - lr * (g + momentum * first)
+//   rmsprop   second = average * second + (1 - average) * g^2;  first = momentum * first + g / (sqrt(second) + eps);
+//             dst = src - lr * first
+//   adam      first = momentum * first + fresh * g;  second as before;
+//             dst = shrink * src - lr * first / (correction * sqrt(second) + eps)
+struct UpdateArgs {
+  int64_t count;
+  const float *src, *gradient;
+  float* dst;             // may be src
+  float *first, *second;  // null where a rule does without: they count as zero and are not kept
+  float gradient_factor, weight_decay, lr, momentum, average, fresh, correction, shrink, eps;
+};
+
 struct KernelTable {
   Isa isa;
   int lanes;   // floats per vector
@@ -171,6 +188,8 @@ struct KernelTable {
   void (*norm_gradient_sums)(const NormGradientArgs&);
   void (*norm_gradient)(const NormGradientArgs&);
   void (*local_response)(const float* src, float* dst, int64_t rows, const LocalResponseArgs&);
+  void (*update)(Rule rule, const UpdateArgs&);
+  double (*sum_of_squares)(const float* src, int64_t count);
   // Independent multiply-adds in registers; returns how many floating-point operations were done.
   double (*fma_peak)(int64_t iterations);
   // Loads every float once; returns their sum, so that the loads cannot be left out.

@@ -85,6 +85,24 @@ def add(input: _Array, other: _Array, activation: str, slope: float) -> _Array: 
 def mul(input: _Array, other: _Array) -> _Array: ...
 def scale(input: _Array, scale: _Array) -> _Array: ...
 
+# optimisers; contiguous arrays, dst, first and second are written
+def optimizer_step(
+    rule: str,
+    src: _Array,
+    dst: _Array,
+    first: _Array | None,
+    second: _Array | None,
+    segments: list[tuple[int, _Array, float, float, float]],
+    *,
+    gradient_factor: float = 1.0,
+    momentum: float = 0.0,
+    average: float = 0.0,
+    fresh: float = 0.0,
+    correction: float = 1.0,
+    eps: float = 0.0,
+) -> None: ...
+def sum_of_squares(arrays: list[_Array]) -> float: ...
+
 # normalisation
 def batch_norm(
     input: _Array,

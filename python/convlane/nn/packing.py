@@ -26,6 +26,10 @@ class PackingModule(Module, ABC):
     def pack(self, weight: Array) -> _core.PackedWeight:
         """Pack a weight for this layer."""
 
+    def forget_packed(self) -> None:
+        """Release the packed copy of a weight that is about to change."""
+        self._packed = None
+
     def weight_for(self, input: Any) -> Array | _core.PackedWeight:
         """Return the packed weight for arrays; the weight itself for those who record or trace what is done to it."""
         weight, cached = self.weight, self._packed

@@ -1,0 +1,24 @@
+// One step of an optimiser over all parameters of a network, which lie in one buffer.
+#pragma once
+
+#include <vector>
+
+#include "kernels/table.h"
+
+namespace convlane {
+
+// The part of the buffers that one parameter takes, its gradient, and what may differ between parameters.
+struct Segment {
+  int64_t offset, count;
+  const float* gradient;
+  float lr, weight_decay;
+  float shrink;  // factor of the parameter itself, for weight decay apart from the gradient
+};
+
+// What all parameters have in common; src, dst, first and second are the buffers.
+void run_update(Rule rule, const UpdateArgs& common, const std::vector<Segment>& segments);
+
+// The same for any number of threads.
+double run_sum_of_squares(const std::vector<Segment>& segments);
+
+}  // namespace convlane
