@@ -25,6 +25,8 @@ PARAMETERS = {
     "efficientnet_b6": 43_040_704,
     "efficientnet_b7": 66_347_960,
     "googlenet": 13_004_888,
+    "lenet5": 61_706,
+    "lenet5_1998": 60_000,
     "mobilenet_v1": 4_231_976,
     "mobilenet_v2": 3_504_872,
     "mobilenet_v3_large": 5_483_032,
@@ -62,7 +64,7 @@ PARAMETERS = {
     "zfnet": 62_357_608,
 }
 CIFAR = [f"{kind}{depth}" for kind in ("plain", "resnet") for depth in (20, 32, 44, 56, 110)]
-NOT_TORCHVISION_S = [*CIFAR, "alexnet_2012", "mobilenet_v1", "nin", "zfnet"]
+NOT_TORCHVISION_S = [*CIFAR, "alexnet_2012", "lenet5", "lenet5_1998", "mobilenet_v1", "nin", "zfnet"]
 SMALL = ["efficientnet_b0", "googlenet", "mobilenet_v2", "resnet18"]
 
 
@@ -238,6 +240,50 @@ def test_plain_networks_are_the_residual_ones_without_shortcuts():
     plain, residual = models.create("plain32"), models.create("resnet32")
     assert not plain.load_state_dict(residual.state_dict()).missing_keys
     assert models.create("resnet32", 100).fc.out_features == 100
+
+
+def test_lenet5_of_1998_is_the_paper_s(rng):
+    model = models.create("lenet5_1998")
+    weights = {key: array.astype(np.float64) for key, array in model.state_dict().items()}
+
+    def squashed(x):
+        return 1.7159 * np.tanh(2 / 3 * x)
+
+    def convolution(x, weight, bias):
+        windows = np.lib.stride_tricks.sliding_window_view(x, (5, 5), (1, 2))
+        return np.einsum("chwij,ocij->ohw", windows, weight) + bias[:, None, None]
+
+    def sub_sampling(x, layer):
+        sums = x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]
+        coefficient, bias = (weights[f"{layer}.1.{name}"].reshape(-1, 1, 1) for name in ("weight", "bias"))
+        return squashed(sums * coefficient + bias)
+
+    x = picture(rng, 1, 32, 32)
+    maps = sub_sampling(convolution(x, weights["c1.weight"], weights["c1.bias"]), "s2")
+    # Table I of the paper, one string per map of S2.
+    table = [
+        "X   XXX  XXXX XX",
+        "XX   XXX  XXXX X",
+        "XXX   XXX  X XXX",
+        " XXX  XXXX  X XX",
+        "  XXX  XXXX XX X",
+        "   XXX  XXXX XXX",
+    ]
+    kernels, seen = np.zeros((16, 6, 5, 5)), [0, 0, 0]
+    for i in range(16):
+        maps_of_i = [j for j in range(6) if table[j][i] == "X"]
+        branch = {3: 0, 4: 1, 6: 2}[len(maps_of_i)]
+        kernels[i, maps_of_i] = weights[f"c3.{branch}.1.weight"][seen[branch]]
+        seen[branch] += 1
+    maps = sub_sampling(convolution(maps, kernels, np.concatenate([weights[f"c3.{i}.1.bias"] for i in range(3)])), "s4")
+    numbers = squashed(convolution(maps, weights["c5.0.weight"], weights["c5.0.bias"])).ravel()
+    numbers = squashed(weights["f6.0.weight"] @ numbers + weights["f6.0.bias"])
+    expected = ((numbers - weights["output.centers"]) ** 2).sum(1)
+    np.testing.assert_allclose(model(x[None])[0], expected, rtol=1e-5)
+    seven = weights["output.centers"][7].reshape(12, 7)
+    assert (seven[0] == 1).all()
+    assert (seven[1:].sum(1) == -5).all()
+    assert len(np.unique(models.create("lenet5_1998", 30).output.centers, axis=0)) == 30
 
 
 def test_alexnet_2012_normalises_pools_and_splits_as_the_paper_says(rng):

@@ -30,6 +30,7 @@ def small():
         ("efficientnet_b0", {"dropout": 0.5}),
         ("alexnet_2012", {"dropout": 0.25, "num_classes": 0}),
         ("googlenet", {"aux_logits": False, "num_classes": 7}),
+        ("lenet5_1998", {"num_classes": 12}),
         ("mobilenet_v2", {"width_mult": 0.35}),
         ("resnet18", {}),
         ("resnet20", {"shortcut": "B"}),

@@ -12,6 +12,7 @@ from convlane.models import (  # noqa: F401  (they register)
     densenet,
     efficientnet,
     googlenet,
+    lenet,
     mobilenet_v1,
     mobilenet_v2,
     mobilenet_v3,

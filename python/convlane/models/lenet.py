@@ -1,0 +1,171 @@
+"""LeNet-5: LeCun, Bottou, Bengio and Haffner, Gradient-Based Learning Applied to Document Recognition, 1998.
+
+lenet5 is what is taught today: the same sizes with ReLU, max pooling, all connections and a linear classifier.
+lenet5_1998 is the paper's: sub-sampling layers with a coefficient and a bias per map and the squashing behind them,
+partial connections in C3, a scaled hyperbolic tangent, and an output of distances to drawn characters.
+"""
+
+from __future__ import annotations
+
+from itertools import chain, groupby
+
+import numpy as np
+
+from convlane import nn
+from convlane.functional import add, conv2d, flatten, linear, mul, tanh
+from convlane.functional._arguments import Array
+from convlane.models.blocks import head, scale_and_shift
+from convlane.models.registry import register
+
+# Maps of C1 and C3 (5x5 kernels, each followed by 2x2 pooling), numbers in C5 and F6.
+WIDTHS = (6, 16, 120, 84)
+# Which maps of S2 each map of C3 sees. Table I of the paper.
+CONNECTIONS = (
+    *((0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5)),
+    *((0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5), (0, 3, 4, 5), (0, 1, 4, 5), (0, 1, 2, 5)),
+    *((0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5)),
+    (0, 1, 2, 3, 4, 5),
+)
+# The scaled tangent A tanh(S x), which maps 1 to 1 and -1 to -1. Appendix A of the paper.
+AMPLITUDE, SLOPE = 1.7159, 2 / 3
+# The ten digits, 7 wide and 12 high as F6 is, in the manner of figure 3 of the paper.
+DIGITS = (
+    "..###.. ...#... .#####. .#####. .....#. ####### ..####. ####### .#####. .#####.",
+    ".#...#. ..##... #.....# #.....# ....##. #...... .#..... ......# #.....# #.....#",
+    "#.....# .###... #.....# ......# ...#.#. #...... #...... ......# #.....# #.....#",
+    "#.....# ...#... ......# ......# ..#..#. #...... #...... .....#. #.....# #.....#",
+    "#.....# ...#... ......# ......# .#...#. #.####. #...... .....#. #.....# #.....#",
+    "#.....# ...#... .....#. ..####. #....#. ##....# #.####. ....#.. .#####. #....##",
+    "#.....# ...#... ....#.. ......# ####### ......# ##....# ....#.. #.....# .####.#",
+    "#.....# ...#... ...#... ......# .....#. ......# #.....# ...#... #.....# ......#",
+    "#.....# ...#... ..#.... ......# .....#. ......# #.....# ...#... #.....# ......#",
+    "#.....# ...#... .#..... ......# .....#. ......# #.....# ..#.... #.....# ......#",
+    ".#...#. ...#... #...... #.....# .....#. #.....# #.....# ..#.... #.....# .....#.",
+    "..###.. .#####. ####### .#####. .....#. .#####. .#####. ..#.... .#####. .####..",
+)
+
+
+class LeNet5(nn.Module):
+    """Two convolutions with max pools behind them, then three linear layers on a 5x5 map."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        c1, c3, c5, f6 = WIDTHS
+        self.features = nn.Sequential(
+            *(nn.Conv2d(1, c1, 5), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(c1, c3, 5), nn.ReLU(), nn.MaxPool2d(2)),
+        )
+        self.classifier = nn.Sequential(
+            *(nn.Linear(c3 * 5 * 5, c5), nn.ReLU()),
+            *(nn.Linear(c5, f6), nn.ReLU()),
+            head(f6, num_classes),
+        )
+
+    def forward(self, input: Array) -> Array:
+        """Return logits (N, num_classes) for images (N, 1, 32, 32)."""
+        return self.classifier(flatten(self.features(input)))  # type: ignore[no-any-return]
+
+
+class LeNet5Of1998(nn.Module):
+    """Convolutions C1, C3 and C5, sub-sampling S2 and S4 between them, the layer F6 and the distances to characters.
+
+    S2, S4, C5 and F6 are squashed, C1 and C3 only where S2 and S4 have summed them. The 60,000 parameters are those of
+    the paper; the characters are not learned.
+    """
+
+    def __init__(self, num_classes: int = 10) -> None:
+        c1, c3, c5, f6 = WIDTHS
+        self.c1 = nn.Conv2d(1, c1, 5)
+        self.s2 = sub_sampling(c1)
+        self.c3 = partly_connected(c1)
+        self.s4 = sub_sampling(c3)
+        self.c5 = nn.Sequential(nn.Conv2d(c3, c5, 5), ScaledTanh())
+        self.f6 = nn.Sequential(nn.Linear(c5, f6), ScaledTanh())
+        self.output = head(f6, num_classes, lambda _, classes: Distances(classes))
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                bound = 2.4 / module.weight[0].size
+                module.weight = nn.init.uniform(module.weight.shape, -bound, bound)
+                module.bias = nn.init.uniform(module.weight.shape[:1], -bound, bound)
+
+    def forward(self, input: Array) -> Array:
+        """Return penalties (N, num_classes), the least for the best class, for images (N, 1, 32, 32).
+
+        Times -1 they are logits, of which the cross entropy is the paper's criterion (9) without its rubbish class.
+        The paper's pixels are -0.1 for white and 1.175 for black.
+        """
+        maps = self.c5(self.s4(self.c3(self.s2(self.c1(input)))))
+        return self.output(self.f6(flatten(maps)))  # type: ignore[no-any-return]
+
+
+class ScaledTanh(nn.Module):
+    """``1.7159 tanh(2 x / 3)``."""
+
+    def forward(self, input: Array) -> Array:
+        """Apply it to every number of images or vectors."""
+        slopes, amplitudes = (np.full(input.shape[1], value, np.float32) for value in (SLOPE, AMPLITUDE))
+        return scale_and_shift(tanh(scale_and_shift(input, slopes)), amplitudes)
+
+
+class Distances(nn.Module):
+    """Euclidean radial basis functions: squared distances to one vector of -1 and 1 for each class.
+
+    These are drawn digits, and for classes beyond the tenth random, as the paper has it for other codes.
+    """
+
+    centers: Array
+
+    def __init__(self, num_classes: int) -> None:
+        drawn = [
+            [pixel for row in digit for pixel in row] for digit in zip(*(row.split() for row in DIGITS), strict=True)
+        ]
+        signs = nn.init.uniform((num_classes, WIDTHS[-1]), -1, 1) < 0
+        signs[: len(drawn)] = np.array(drawn[:num_classes]) == "#"
+        self.register_buffer("centers", np.where(signs, 1, -1).astype(np.float32))
+
+    def forward(self, input: Array) -> Array:
+        """Return ``sum((x - center)^2)`` (N, num_classes) for vectors (N, C), multiplied out."""
+        centers = self.centers
+        ones = np.ones_like(centers)
+        return add(linear(mul(input, input), ones), linear(input, -2 * centers, (centers**2).sum(1)))
+
+
+def sub_sampling(channels: int) -> nn.Sequential:
+    """Return the sum over 2x2 pixels, times a coefficient and plus a bias for each map, squashed."""
+    return nn.Sequential(
+        nn.AvgPool2d(2, divisor_override=1), nn.Conv2d(channels, channels, 1, groups=channels), ScaledTanh()
+    )
+
+
+class Selected(nn.Module):
+    """Maps in another order, some of them several times: a convolution with zeros and ones."""
+
+    def __init__(self, maps: tuple[int, ...], channels: int) -> None:
+        self.maps, self.channels = maps, channels
+
+    def forward(self, input: Array) -> Array:
+        """Return the maps (N, len(maps), H, W)."""
+        weight = np.eye(self.channels, dtype=np.float32)[list(self.maps), :, None, None]
+        return conv2d(input, weight)
+
+
+def partly_connected(channels: int) -> nn.Concat:
+    """Return the convolutions of C3: those that see equally many maps are the groups of one."""
+    branches = []
+    for _, rows in groupby(CONNECTIONS, len):
+        seen = list(rows)
+        maps = tuple(chain.from_iterable(seen))
+        convolution = nn.Conv2d(len(maps), len(seen), 5, groups=len(seen))
+        branches.append(nn.Sequential(Selected(maps, channels), convolution))
+    return nn.Concat(*branches)
+
+
+@register(input_shape=(1, 32, 32))
+def lenet5(num_classes: int = 10) -> LeNet5:
+    """Build the network as it is taught today."""
+    return LeNet5(num_classes)
+
+
+@register(input_shape=(1, 32, 32))
+def lenet5_1998(num_classes: int = 10) -> LeNet5Of1998:
+    """Build the network of the paper."""
+    return LeNet5Of1998(num_classes)
