@@ -2,6 +2,7 @@
 #include "bindings/arrays.h"
 #include "ops/activation.h"
 #include "ops/conv2d.h"
+#include "ops/conv2d_backward.h"
 
 namespace convlane {
 namespace {
@@ -40,6 +41,49 @@ py::array conv2d(const py::array& input, const PackedWeight& weight, const std::
   return dst;
 }
 
+// A view of the output's gradient; std::invalid_argument unless it has the output's shape.
+ImageView gradient_view(const py::array& gradient, const Conv2dDesc& d) {
+  const ImageView view = image_view(gradient, "gradient");
+  const Shape4 shape{d.n, d.o, d.oh, d.ow};
+  if (view.shape != shape)
+    throw std::invalid_argument("conv2d: the gradient has shape " + to_string(view.shape) + ", but the output has " +
+                                to_string(shape));
+  return view;
+}
+
+py::array conv2d_input_gradient(const py::array& gradient, const py::array& weight, const Shape4& input,
+                                const Pair& stride, const Sides& padding, const Pair& dilation, int64_t groups) {
+  const ImageView filters = image_view(weight, "weight");
+  const Conv2dDesc d = describe_conv2d(input, filters.shape, window_of(stride, padding, dilation), groups);
+  const ImageView src = gradient_view(gradient, d);
+  py::array dst = new_image(input);
+  float* to = data_of(dst);
+  py::gil_scoped_release release;
+  run_conv2d_input_gradient(d, src, filters, to);
+  return dst;
+}
+
+py::array conv2d_weight_gradient(const py::array& gradient, const py::array& input, const Shape4& weight,
+                                 const Pair& stride, const Sides& padding, const Pair& dilation, int64_t groups) {
+  const ImageView image = image_view(input, "input");
+  const Conv2dDesc d = describe_conv2d(image.shape, weight, window_of(stride, padding, dilation), groups);
+  const ImageView src = gradient_view(gradient, d);
+  py::array dst = new_array({weight[0], weight[1], weight[2], weight[3]});
+  float* to = data_of(dst);
+  py::gil_scoped_release release;
+  run_conv2d_weight_gradient(d, src, image, to);
+  return dst;
+}
+
+py::array conv2d_bias_gradient(const py::array& gradient) {
+  const ImageView src = image_view(gradient, "gradient");
+  py::array dst = new_array({src.shape[1]});
+  float* to = data_of(dst);
+  py::gil_scoped_release release;
+  run_conv2d_bias_gradient(src, to);
+  return dst;
+}
+
 // One number for each output channel of a weight.
 using PyFactors = py::array_t<double, py::array::c_style | py::array::forcecast>;
 
@@ -75,6 +119,11 @@ void bind_conv2d(py::module_& m) {
   m.def("conv2d", &conv2d, py::arg("input"), py::arg("weight"), py::arg("bias").none(true), py::arg("stride"),
         py::arg("padding"), py::arg("dilation"), py::arg("algorithm"), py::arg("activation"), py::arg("slope"),
         py::arg("residual").none(true));
+  m.def("conv2d_input_gradient", &conv2d_input_gradient, py::arg("gradient"), py::arg("weight"), py::arg("input"),
+        py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"));
+  m.def("conv2d_weight_gradient", &conv2d_weight_gradient, py::arg("gradient"), py::arg("input"), py::arg("weight"),
+        py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"));
+  m.def("conv2d_bias_gradient", &conv2d_bias_gradient, py::arg("gradient"));
   m.def(
       "conv2d_shape",
       [](const Shape4& input, const Shape4& weight, const Pair& stride, const Sides& padding, const Pair& dilation,

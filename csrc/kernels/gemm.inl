@@ -51,6 +51,16 @@ void gemm_tile(const GemmArgs& g, int64_t row, int64_t column, const float* weig
     CONVLANE_UNROLL
     for (int i = 0; i < Rows; ++i) sum[i][v] = start;
   }
+  if (g.accumulate) {
+    CONVLANE_UNROLL
+    for (int i = 0; i < Rows; ++i) {
+      CONVLANE_UNROLL
+      for (int v = 0; v < Vectors; ++v) {
+        const float* from = g.dst + (row + i) * g.dst_stride + column + v * kLanes;
+        sum[i][v] = full ? load(from) : load(from, lanes_of(n, v));
+      }
+    }
+  }
   for (int64_t tap = 0; tap < g.taps; ++tap) {
     const float* src[Rows];
     CONVLANE_UNROLL

@@ -14,6 +14,7 @@
 #include "kernels/softmax.inl"
 #include "kernels/table.h"
 #include "kernels/vec.h"
+#include "kernels/weight_gradient.inl"
 #include "kernels/winograd.inl"
 
 namespace convlane {
@@ -25,6 +26,9 @@ void fill(KernelTable& table) {
   table.nr = kGemmColumns;
   table.gemm = gemm;
   table.depthwise = depthwise;
+  table.outer = outer;
+  table.depthwise_gradient = depthwise_gradient;
+  table.sum_columns = sum_columns;
   table.pool = pool;
   table.winograd_filters = winograd_filters;
   table.winograd_input = winograd_input;

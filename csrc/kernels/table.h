@@ -35,6 +35,7 @@ struct GemmArgs {
   const float* weight;
   float* dst;
   int64_t dst_stride;  // floats between dst's rows
+  bool accumulate;     // sums go on from what dst holds, instead of from the bias
   Epilogue epilogue;
 };
 
@@ -158,6 +159,29 @@ struct UpdateArgs {
   float gradient_factor, weight_decay, lr, momentum, average, fresh, correction, shrink, eps;
 };
 
+// dst[i, j] = sum over p of a[p][a_offset + i] * b[p][b_offset + j]; with `accumulate`, what dst holds plus that sum.
+struct OuterArgs {
+  const float* const* a;
+  const float* const* b;
+  int64_t a_offset, b_offset;
+  int64_t count;  // of p
+  int64_t rows, columns;
+  float* dst;
+  int64_t dst_stride;
+  bool accumulate;
+};
+
+// What a band of output rows adds to the gradient of depthwise filters: dst[r, s, c] = sum over y, x of
+// gradient[y, x, c] * rows[y * stride_h + r * dilation_h][column * channels + c], column as in DepthwiseArgs.
+struct DepthwiseGradientArgs {
+  const float* const* rows;
+  int64_t width, left;
+  int64_t out_rows, out_width, channels;
+  int64_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;
+  const float* gradient;  // rows of out_width pixels
+  float* dst;             // [kernel_h][kernel_w][channels]
+};
+
 struct KernelTable {
   Isa isa;
   int lanes;   // floats per vector
@@ -165,6 +189,10 @@ struct KernelTable {
 
   void (*gemm)(const GemmArgs&);
   void (*depthwise)(const DepthwiseArgs&);
+  void (*outer)(const OuterArgs&);
+  void (*depthwise_gradient)(const DepthwiseGradientArgs&);
+  // dst[c] = sum over rows of src[row * stride + c]
+  void (*sum_columns)(const float* src, int64_t stride, int64_t rows, int64_t columns, float* dst);
   void (*pool)(const PoolArgs&);
   // Transforms 3x3 filters, side by side in 9 rows of `width` (whole vectors): dst[xi * dst_stride + column].
   void (*winograd_filters)(int m, const float* src, int64_t width, float* dst, int64_t dst_stride);

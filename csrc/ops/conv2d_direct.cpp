@@ -7,9 +7,8 @@
 #include "ops/rows_gemm.h"
 
 namespace convlane {
-namespace {
 
-// Pointers for `count` output pixels from `first`, tap by tap; runs along an output row differ by a constant step.
+// Runs along an output row differ by a constant step.
 void fill_pixel_rows(const Conv2dDesc& d, const float* src, const float* zeros, int64_t first, int64_t count,
                      const float** rows) {
   const Window& w = d.window;
@@ -35,8 +34,6 @@ void fill_pixel_rows(const Conv2dDesc& d, const float* src, const float* zeros, 
     done += run;
   }
 }
-
-}  // namespace
 
 void run_direct(const Conv2dDesc& d, const Conv2dArgs& args) {
   const auto zeros = allocate_aligned<float>(d.c);

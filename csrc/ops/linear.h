@@ -10,4 +10,13 @@ namespace convlane {
 void run_linear(const float* src, int64_t rows, int64_t src_stride, const PackedWeight& weight,
                 const Epilogue& epilogue, float* dst);
 
+// As run_linear, bit by bit, with a weight (O, I) whose rows are contiguous, read once without a packed copy: for
+// weights that change from one call to the next.
+void run_linear_unpacked(const float* src, int64_t rows, int64_t src_stride, const float* weight, const Pair& shape,
+                         const Epilogue& epilogue, float* dst);
+
+// Gradient of the input: dst (rows, I) = gradient (rows, O) * weight (O, I).
+void run_linear_input_gradient(const float* gradient, int64_t rows, int64_t gradient_stride, const float* weight,
+                               const Pair& shape, float* dst);
+
 }  // namespace convlane

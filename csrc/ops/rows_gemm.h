@@ -5,6 +5,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "kernels/table.h"
 #include "ops/conv2d.h"
@@ -42,6 +43,11 @@ inline RowsGemm conv2d_gemm(const Conv2dDesc& d, const Conv2dArgs& args) {
   return p;
 }
 
+// Pointers for `count` output pixels from `first` of a convolution of channels-last images: rows[tap * count + i]. Taps
+// in the padding point at `zeros`, which are as many as the input has channels.
+void fill_pixel_rows(const Conv2dDesc& d, const float* src, const float* zeros, int64_t first, int64_t count,
+                     const float** rows);
+
 // Rows per block: enough to reuse each weight panel several times while the panel is in the cache, few enough that
 // the block's input stays in the second-level cache beside it (256 KB of 1 MB). Not tuned.
 inline int64_t rows_per_block(const RowsGemm& p) {
@@ -50,9 +56,15 @@ inline int64_t rows_per_block(const RowsGemm& p) {
   return tiles * p.kernels->mr;
 }
 
+// Rows of dst lie where RowsGemm says.
+struct InOrder {};
+
 // fill(first, count, rows) writes rows[tap * count + i] for the `count` rows from `first`; noexcept.
-template <class FillRows>
-void rows_gemm(const RowsGemm& p, const FillRows& fill) {
+// `place`, if given, tells where row i of dst lies, instead of p.dst; then there must be no bias and no residual.
+template <class FillRows, class Place = InOrder>
+void rows_gemm(const RowsGemm& p, const FillRows& fill, const Place& place = {}) {
+  constexpr bool scattered = !std::is_same_v<Place, InOrder>;
+  constexpr int64_t kScatteredPanels = 8;  // their block of rows stays in the second-level cache until it is moved
   const int64_t panels = ceil_div(p.n, p.kernels->nr);
   const int64_t units = p.groups > 1 ? p.groups : panels;  // what can be split along the columns
   const int threads = threads_for(p.m * p.n * p.groups * p.taps * p.depth);
@@ -66,6 +78,8 @@ void rows_gemm(const RowsGemm& p, const FillRows& fill) {
   const int64_t row_parts = by_columns ? blocks_of_rows : round_up(blocks_of_rows, threads);
   const int64_t block = ceil_div(p.m, row_parts);
   const auto pointers = allocate_aligned<const float*>(checked_mul(checked_mul(threads, p.taps), block));
+  const int64_t moved_columns = std::min(p.n, kScatteredPanels * p.kernels->nr), moved = block * moved_columns;
+  const auto blocks = allocate_aligned<float>(scattered ? checked_mul(threads, moved) : 0);
 
   parallel_for(row_parts * column_parts, threads, [&](int64_t begin, int64_t end, int thread) noexcept {
     const float** rows = pointers.get() + thread * p.taps * block;
@@ -92,6 +106,18 @@ void rows_gemm(const RowsGemm& p, const FillRows& fill) {
         args.taps = p.taps;
         args.depth = p.depth;
         args.weight = p.weight + group * p.group_stride + column * p.taps * p.depth;
+        if constexpr (scattered) {
+          args.dst = blocks.get() + thread * moved;
+          args.dst_stride = moved_columns;
+          for (int64_t done = 0; done < column_end - column; done += moved_columns) {
+            args.n = std::min(moved_columns, column_end - column - done);
+            p.kernels->gemm(args);
+            args.weight += args.n * p.taps * p.depth;
+            for (int64_t i = 0; i < count; ++i)
+              std::copy_n(args.dst + i * moved_columns, args.n, place(first + i) + channel + done);
+          }
+          continue;
+        }
         args.dst = p.dst + first * p.dst_stride + channel;
         args.dst_stride = p.dst_stride;
         args.epilogue = p.epilogue;

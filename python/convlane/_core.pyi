@@ -67,6 +67,25 @@ def conv2d(
     slope: float,
     residual: _Array | None,
 ) -> _Array: ...
+def conv2d_input_gradient(
+    gradient: _Array,
+    weight: _Array,
+    input: _Shape4,
+    stride: _Pair,
+    padding: _Sides,
+    dilation: _Pair,
+    groups: int,
+) -> _Array: ...
+def conv2d_weight_gradient(
+    gradient: _Array,
+    input: _Array,
+    weight: _Shape4,
+    stride: _Pair,
+    padding: _Sides,
+    dilation: _Pair,
+    groups: int,
+) -> _Array: ...
+def conv2d_bias_gradient(gradient: _Array) -> _Array: ...
 def conv2d_shape(
     input: _Shape4, weight: _Shape4, stride: _Pair, padding: _Sides, dilation: _Pair, groups: int
 ) -> _Shape4: ...
@@ -77,6 +96,8 @@ def conv2d_algorithms() -> list[str]: ...
 
 # linear
 def linear(input: _Array, weight: PackedWeight, bias: _Array | None, activation: str, slope: float) -> _Array: ...
+def linear_unpacked(input: _Array, weight: _Array, bias: _Array | None, activation: str, slope: float) -> _Array: ...
+def linear_input_gradient(gradient: _Array, weight: _Array) -> _Array: ...
 
 # element-wise operations; arrays of four dimensions
 def activation(input: _Array, name: str, slope: float) -> _Array: ...

@@ -69,3 +69,60 @@ def conv2d(x, weight, bias=None, stride=(1, 1), padding=(0, 0, 0, 0), dilation=(
         outputs.append((rows.astype(np.float64) @ columns).reshape(len(x), filters // groups, oh, ow))
     out = np.concatenate(outputs, axis=1)
     return out if bias is None else out + bias.astype(np.float64)[:, None, None]
+
+
+def _pairs(x_shape, weight_shape, stride, padding, dilation, groups):
+    """All that the definition multiplies: index of the output, of the input (inside the image) and of the weight."""
+    n_images, _, height, width = x_shape
+    filters, per_group, kh, kw = weight_shape
+    oh = (height + padding[0] + padding[1] - ((kh - 1) * dilation[0] + 1)) // stride[0] + 1
+    ow = (width + padding[2] + padding[3] - ((kw - 1) * dilation[1] + 1)) // stride[1] + 1
+    for n, o, y, x, c, r, s in np.ndindex(n_images, filters, oh, ow, per_group, kh, kw):
+        h, w = y * stride[0] + r * dilation[0] - padding[0], x * stride[1] + s * dilation[1] - padding[2]
+        if 0 <= h < height and 0 <= w < width:
+            yield (n, o, y, x), (n, o // (filters // groups) * per_group + c, h, w), (o, c, r, s)
+
+
+def conv2d_input_gradient_loops(gradient, weight, x_shape, stride, padding, dilation, groups):
+    """The definition: what every product of the convolution passes on to its input."""
+    out = np.zeros(x_shape)
+    for output, source, tap in _pairs(x_shape, weight.shape, stride, padding, dilation, groups):
+        out[source] += np.float64(gradient[output]) * weight[tap]
+    return out
+
+
+def conv2d_weight_gradient_loops(gradient, x, weight_shape, stride, padding, dilation, groups):
+    """The definition: what every product of the convolution passes on to its weight."""
+    out = np.zeros(weight_shape)
+    for output, source, tap in _pairs(x.shape, weight_shape, stride, padding, dilation, groups):
+        out[tap] += np.float64(gradient[output]) * x[source]
+    return out
+
+
+def _as_matrices(images):
+    """(N, C, H * W)."""
+    return images.astype(np.float64).reshape(*images.shape[:2], images.shape[2] * images.shape[3])
+
+
+def conv2d_input_gradient(gradient, weight, x_shape, stride, padding, dilation, groups):
+    """The adjoint of `conv2d`: the transposed W_row times the gradient, put back by col2im."""
+    filters, _, kh, kw = weight.shape
+    each = filters // groups
+    images = []
+    for g in range(groups):
+        rows = weight[g * each : (g + 1) * each].reshape(each, -1).astype(np.float64)
+        columns = rows.T @ _as_matrices(gradient[:, g * each : (g + 1) * each])
+        images.append(col2im(columns, x_shape[2:], (kh, kw), stride, padding, dilation))
+    return np.concatenate(images, axis=1)
+
+
+def conv2d_weight_gradient(gradient, x, weight_shape, stride, padding, dilation, groups):
+    """The gradient times the transposed X_col, summed over the images."""
+    filters, per_group, kh, kw = weight_shape
+    each = filters // groups
+    weights = []
+    for g in range(groups):
+        columns, _ = im2col(x[:, g * per_group : (g + 1) * per_group], (kh, kw), stride, padding, dilation)
+        rows = _as_matrices(gradient[:, g * each : (g + 1) * each])
+        weights.append((rows @ columns.transpose(0, 2, 1)).sum(axis=0).reshape(each, per_group, kh, kw))
+    return np.concatenate(weights)

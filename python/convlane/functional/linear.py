@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from convlane import _core
 from convlane.functional._arguments import Array, as_array
 from convlane.functional._op import Shape, check_vector, op
@@ -55,23 +57,33 @@ def linear(
     array([[11., 17.]], dtype=float32)
     """
     x = as_array(input, "linear", "input")
-    packed = weight if isinstance(weight, _core.PackedWeight) else pack_linear(weight)
-    features = packed.shape[1]
-    _check_features(x.shape, packed.shape)
-    rows = x.reshape(-1, features)
-    if features > 1 and rows.strides[1] != 4:
-        rows = rows.copy()
+    matrix = weight if isinstance(weight, _core.PackedWeight) else _as_matrix(weight)
+    _check_features(x.shape, matrix.shape)
+    rows = _as_rows(x)
     bias = None if bias is None else as_array(bias, "linear", "bias")
-    y = _core.linear(rows, packed, bias, activation, negative_slope)
-    return y if x.ndim == 2 else y.reshape(*x.shape[:-1], packed.shape[0])
+    if isinstance(matrix, _core.PackedWeight):
+        y = _core.linear(rows, matrix, bias, activation, negative_slope)
+    else:
+        y = _core.linear_unpacked(rows, matrix, bias, activation, negative_slope)
+    return y if x.ndim == 2 else y.reshape(*x.shape[:-1], matrix.shape[0])
 
 
 def pack_linear(weight: Array) -> _core.PackedWeight:
     """Copy a weight (O, I) into the order in which the kernels read it, once for many calls of `linear`."""
+    return _core.PackedWeight(_as_matrix(weight)[:, :, None, None], 1, "pointwise")
+
+
+def _as_matrix(weight: Array) -> Array:
     array = as_array(weight, "linear", "weight")
     if array.ndim != 2:
         raise ValueError(f"linear: weight must be (O, I), got shape {array.shape}")
-    return _core.PackedWeight(array[:, :, None, None], 1, "pointwise")
+    return np.ascontiguousarray(array)
+
+
+def _as_rows(array: Array) -> Array:
+    """All leading dimensions as one; the numbers of a row are contiguous."""
+    rows = array.reshape(-1, array.shape[-1])
+    return rows.copy() if array.shape[-1] > 1 and rows.strides[1] != 4 else rows
 
 
 def _check_features(input_shape: Shape, weight_shape: Shape) -> None:

@@ -1,0 +1,21 @@
+// Gradients of two-dimensional convolution. `gradient` is always that of the output, (N, O, OH, OW) of the descriptor.
+#pragma once
+
+#include "ops/conv2d.h"
+
+namespace convlane {
+
+// Gradient of the input, channels last into dst; weight is (O, C / groups, KH, KW) with any strides. What an image gets
+// does not depend on the batch.
+void run_conv2d_input_gradient(const Conv2dDesc& desc, const ImageView& gradient, const ImageView& weight, float* dst);
+
+// Gradient of the weight, C-contiguous into dst. The order of its sums follows from the descriptor alone.
+void run_conv2d_weight_gradient(const Conv2dDesc& desc, const ImageView& gradient, const ImageView& input, float* dst);
+
+// Gradient of the bias: the sum of every channel.
+void run_conv2d_bias_gradient(const ImageView& gradient, float* dst);
+
+// As run_conv2d_weight_gradient for depthwise filters, one for each channel.
+void run_depthwise_weight_gradient(const Conv2dDesc& desc, const float* gradient, const float* input, float* dst);
+
+}  // namespace convlane
