@@ -42,6 +42,51 @@ class OptionalImage {
   std::optional<ChannelsLast> converted_;
 };
 
+using Doubles = py::array_t<double, py::array::c_style>;
+
+const double* doubles_of(const Doubles& vector, int64_t size, const char* name) {
+  if (vector.ndim() != 1 || vector.shape(0) != size)
+    throw std::invalid_argument(std::string("batch_norm: ") + name + " must have shape (" + std::to_string(size) +
+                                ",), got " + to_string(vector.shape(), static_cast<int>(vector.ndim())));
+  return vector.data();
+}
+
+// The mean and the biased variance of every channel.
+py::tuple batch_norm_moments(const py::array& input) {
+  const ImageView src = image_view(input, "batch_norm: input");
+  const int64_t channels = src.shape[1];
+  if (src.pixels() == 0) throw std::invalid_argument("batch_norm: there are no values to take statistics of");
+  Doubles mean(channels), variance(channels);
+  double* mean_to = mean.mutable_data();
+  double* variance_to = variance.mutable_data();
+  {
+    py::gil_scoped_release release;
+    const ChannelsLast converted(src);
+    run_moments(converted.view().data, src.pixels(), channels, mean_to, variance_to);
+  }
+  return py::make_tuple(mean, variance);
+}
+
+// With statistics in double, a residual and an activation.
+py::array batch_norm_apply(const py::array& input, const Doubles& mean, const Doubles& variance,
+                           const std::optional<py::array>& weight, const std::optional<py::array>& bias, double eps,
+                           const std::string& name, float slope, const std::optional<py::array>& residual) {
+  const ImageView src = image_view(input, "batch_norm: input");
+  const int64_t channels = src.shape[1];
+  const double* mean_of = doubles_of(mean, channels, "mean");
+  const double* variance_of = doubles_of(variance, channels, "var");
+  const OptionalVector weight_v(weight, channels, "batch_norm: weight"), bias_v(bias, channels, "batch_norm: bias");
+  OptionalImage added(residual, src.shape, "batch_norm: residual");
+  NormTail tail{activation_from_name(name), slope, nullptr};
+  py::array dst = new_image(src.shape);
+  float* to = data_of(dst);
+  py::gil_scoped_release release;
+  const float* from = channels_last_or_into(src, to);
+  tail.residual = added.dense();
+  run_batch_norm(from, src.pixels(), channels, mean_of, variance_of, weight_v.data(), bias_v.data(), eps, to, tail);
+  return dst;
+}
+
 // Also returns the mean and the biased variance, in double.
 py::tuple batch_norm_train(const py::array& input, const std::optional<py::array>& weight,
                            const std::optional<py::array>& bias, double eps, const std::string& name, float slope,
@@ -65,16 +110,6 @@ py::tuple batch_norm_train(const py::array& input, const std::optional<py::array
     run_batch_norm(from, src.pixels(), channels, mean_to, variance_to, weight_v.data(), bias_v.data(), eps, to, tail);
   }
   return py::make_tuple(dst, mean, variance);
-}
-
-using Doubles = py::array_t<double, py::array::c_style>;
-
-const double* doubles_of(const Doubles& vector, int64_t size, const char* name) {
-  if (vector.ndim() != 1 || vector.shape(0) != size)
-    throw std::invalid_argument(std::string("batch_norm_gradient: ") + name + " must have shape (" +
-                                std::to_string(size) + ",), got " +
-                                to_string(vector.shape(), static_cast<int>(vector.ndim())));
-  return vector.data();
 }
 
 // The gradients of the input, the weight, the bias and the residual; None for those not asked for.
@@ -147,6 +182,10 @@ py::array local_response_norm(const py::array& input, int64_t size, float alpha,
 void bind_norm(py::module_& m) {
   m.def("batch_norm", &batch_norm, py::arg("input"), py::arg("running_mean"), py::arg("running_var"),
         py::arg("weight").none(true), py::arg("bias").none(true), py::arg("eps"));
+  m.def("batch_norm_moments", &batch_norm_moments, py::arg("input"));
+  m.def("batch_norm_apply", &batch_norm_apply, py::arg("input"), py::arg("mean"), py::arg("var"),
+        py::arg("weight").none(true), py::arg("bias").none(true), py::arg("eps"), py::arg("activation"),
+        py::arg("slope"), py::arg("residual").none(true));
   m.def("batch_norm_train", &batch_norm_train, py::arg("input"), py::arg("weight").none(true),
         py::arg("bias").none(true), py::arg("eps"), py::arg("activation") = "none", py::arg("slope") = 0.0f,
         py::arg("residual").none(true) = py::none());

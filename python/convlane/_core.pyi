@@ -133,6 +133,18 @@ def batch_norm(
     bias: _Array | None,
     eps: float,
 ) -> _Array: ...
+def batch_norm_moments(input: _Array) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
+def batch_norm_apply(
+    input: _Array,
+    mean: NDArray[np.float64],
+    var: NDArray[np.float64],
+    weight: _Array | None,
+    bias: _Array | None,
+    eps: float,
+    activation: str,
+    slope: float,
+    residual: _Array | None,
+) -> _Array: ...
 def batch_norm_train(
     input: _Array,
     weight: _Array | None,

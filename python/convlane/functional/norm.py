@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from convlane import _core
 from convlane.functional._arguments import Array, as_array, as_float, as_int
-from convlane.functional._op import Shape, check_vector, op
+from convlane.functional._op import ACTIVATIONS, TOLD_BY_OUTPUT, Pending, Pullback, Shape, check_vector, op
 
 
 def _batch_norm_shape(
@@ -40,7 +42,105 @@ def _local_response_shape(input: Any, *args: Any, **kwargs: Any) -> Shape:
     return shape
 
 
-@op(shape=_batch_norm_shape)
+class _Normalised(Pending):
+    """Batch norm's output, which takes an activation, or an addition and its activation, into its pass."""
+
+    def __init__(
+        self,
+        image: Array,
+        moments: tuple[NDArray[np.float64], NDArray[np.float64]],
+        weight: Array | None,
+        bias: Array | None,
+        eps: float,
+        training: bool,
+        wanted: frozenset[str],
+        shape: Shape,
+    ) -> None:
+        self.shape = shape
+        self._image, self._arguments = image, (*moments, weight, bias, eps)
+        self._training, self._wanted = training, wanted
+
+    def compute(self) -> Array:
+        return self._with("none", 0.0)[0].reshape(self.shape)
+
+    def pullback(self, gradient: Array) -> dict[str, Array]:
+        return self._back(gradient, "none", 0.0)
+
+    def then(self, operation: str, arguments: Mapping[str, Any]) -> tuple[Array, Pullback] | None:
+        if len(self.shape) != 4:
+            return None
+        slope = float(arguments.get("negative_slope", 0.0))
+        if operation in ACTIVATIONS:
+            return self._with(operation, slope)
+        if operation != "add":
+            return None
+        name, other = next((name, a) for name, a in arguments.items() if name in ("input", "other") and a is not self)
+        if tuple(other.shape) != self.shape:
+            raise ValueError(f"add: the arrays have shapes {self.shape} and {tuple(other.shape)}")
+        return self._with(arguments["activation"], slope, as_array(other, "add", name), f"add.{name}")
+
+    def _with(
+        self, activation: str, slope: float, residual: Array | None = None, residual_name: str = ""
+    ) -> tuple[Array, Pullback]:
+        output = _core.batch_norm_apply(self._image, *self._arguments, activation, slope, residual)
+        kept: dict[str, Any] = {}  # what tells, with a residual, where the activation is to be differentiated
+        if residual is not None:
+            kept = {"output": output} if activation in TOLD_BY_OUTPUT else {"residual": residual}
+        return output, lambda gradient: self._back(gradient, activation, slope, kept, residual_name)
+
+    def _back(
+        self,
+        gradient: Array,
+        activation: str,
+        slope: float,
+        kept: Mapping[str, Any] | None = None,
+        residual_name: str = "",
+    ) -> dict[str, Array]:
+        image = self._image
+        activated = activation != "none"
+        *found, of_residual = _core.batch_norm_gradient(
+            image,
+            gradient.reshape(image.shape),
+            *self._arguments,
+            activation,
+            slope,
+            **(kept or {}) if activated else {},
+            training=self._training,
+            of_input="input" in self._wanted,
+            of_vectors=not self._wanted.isdisjoint({"weight", "bias"}),
+            of_residual=bool(residual_name) and activated,
+        )
+        gradients: dict[str, Any] = dict(zip(("input", "weight", "bias"), found, strict=True))
+        if "input" in self._wanted:
+            gradients["input"] = gradients["input"].reshape(self.shape)
+        wanted = {name: gradients[name] for name in self._wanted}
+        return wanted | ({residual_name: of_residual if activated else gradient} if residual_name else {})
+
+
+def _batch_norm_vjp(
+    wanted: frozenset[str],
+    input: Any,
+    running_mean: Any,
+    running_var: Any,
+    weight: Any,
+    bias: Any,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> tuple[Pending, Pullback]:
+    x, image, weight, bias, eps = _checked(input, weight, bias, eps)
+    if training:
+        _check_trainable(running_mean, running_var, image)
+        moments = _core.batch_norm_moments(image)
+        _move_running(running_mean, running_var, image, moments, momentum)
+    else:
+        _check_present(running_mean, running_var)
+        moments = (np.array(running_mean, np.float64), np.array(running_var, np.float64))
+    output = _Normalised(image, moments, weight, bias, eps, training, wanted, x.shape)
+    return output, output.pullback
+
+
+@op(shape=_batch_norm_shape, vjp=_batch_norm_vjp)
 def batch_norm(
     input: Array,
     running_mean: Array | None,
@@ -101,19 +201,16 @@ def batch_norm(
     Ioffe, Szegedy, "Batch normalization", ICML 2015. Chan, Golub, LeVeque, "Algorithms for computing the sample
     variance", The American Statistician 37, 1983.
     """
-    x = as_array(input, "batch_norm", "input")
-    shape = _batch_norm_shape(x, None, None, training=True)
-    image = x if x.ndim == 4 else x[:, :, None, None]
-    weight = None if weight is None else as_array(weight, "batch_norm", "weight")
-    bias = None if bias is None else as_array(bias, "batch_norm", "bias")
-    eps = as_float(eps, "batch_norm", "eps")
+    x, image, weight, bias, eps = _checked(input, weight, bias, eps)
     if training:
-        y = _train(image, running_mean, running_var, weight, bias, as_float(momentum, "batch_norm", "momentum"), eps)
+        _check_trainable(running_mean, running_var, image)
+        y, *moments = _core.batch_norm_train(image, weight, bias, eps)
+        _move_running(running_mean, running_var, image, moments, momentum)
     else:
         _check_present(running_mean, running_var)
         mean = as_array(running_mean, "batch_norm", "running_mean")
         y = _core.batch_norm(image, mean, as_array(running_var, "batch_norm", "running_var"), weight, bias, eps)
-    return y if x.ndim == 4 else y.reshape(shape)
+    return y.reshape(x.shape)
 
 
 @op(shape=_local_response_shape)
@@ -163,27 +260,37 @@ def local_response_norm(input: Array, size: int, alpha: float = 1e-4, beta: floa
     return _core.local_response_norm(x, as_int(size, op, "size"), alpha, beta, k)
 
 
-def _train(
-    image: Array,
-    running_mean: Array | None,
-    running_var: Array | None,
-    weight: Array | None,
-    bias: Array | None,
-    momentum: float,
-    eps: float,
-) -> Array:
-    channels = image.shape[1]
-    _check_updatable(running_mean, "running_mean", channels)
-    _check_updatable(running_var, "running_var", channels)
-    values = image.shape[0] * math.prod(image.shape[2:])
-    if values < 2:
+def _checked(input: Any, weight: Any, bias: Any, eps: Any) -> tuple[Array, Array, Array | None, Array | None, float]:
+    """Return batch norm's input, the same as an image, and the other arguments."""
+    x = as_array(input, "batch_norm", "input")
+    _batch_norm_shape(x, None, None, training=True)
+    weight = None if weight is None else as_array(weight, "batch_norm", "weight")
+    bias = None if bias is None else as_array(bias, "batch_norm", "bias")
+    return x, x if x.ndim == 4 else x[:, :, None, None], weight, bias, as_float(eps, "batch_norm", "eps")
+
+
+def _check_trainable(running_mean: Any, running_var: Any, image: Array) -> None:
+    for running, name in ((running_mean, "running_mean"), (running_var, "running_var")):
+        _check_updatable(running, name, image.shape[1])
+    if _values(image) < 2:
         raise ValueError(f"batch_norm: training needs more than 1 value per channel, got input shape {image.shape}")
-    y, mean, var = _core.batch_norm_train(image, weight, bias, eps)
+
+
+def _move_running(
+    running_mean: Array | None, running_var: Array | None, image: Array, moments: Sequence[Any], momentum: Any
+) -> None:
+    """Move running statistics towards those of a batch."""
+    part, (mean, var) = as_float(momentum, "batch_norm", "momentum"), moments
+    unbiased = _values(image) / (_values(image) - 1)
     if running_mean is not None:
-        running_mean[...] = (1 - momentum) * running_mean + momentum * mean
+        running_mean[...] = (1 - part) * running_mean + part * mean
     if running_var is not None:
-        running_var[...] = (1 - momentum) * running_var + momentum * (values / (values - 1)) * var
-    return y
+        running_var[...] = (1 - part) * running_var + part * unbiased * var
+
+
+def _values(image: Array) -> int:
+    """Return how many values a channel has."""
+    return int(image.shape[0]) * math.prod(image.shape[2:])
 
 
 def _check_present(running_mean: Any, running_var: Any) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 
 from convlane import _core
 from convlane.functional._arguments import Pair
+from convlane.functional._op import ACTIVATIONS
 from convlane.functional.conv import conv2d_geometry
 from convlane.functional.pool import pooled_size
-from convlane.graph.passes import ACTIVATIONS, flattens_image, pool2d_geometry_of
+from convlane.graph.passes import flattens_image, pool2d_geometry_of
 from convlane.graph.trace import INPUT, Graph, Node, Value
 from convlane.graph.weights import Packer
 

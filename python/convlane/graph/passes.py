@@ -16,12 +16,10 @@ from numpy.typing import NDArray
 
 from convlane import _core
 from convlane.functional._arguments import Array, Pair, Sides, as_window
+from convlane.functional._op import ACTIVATIONS
 from convlane.functional.conv import conv2d_geometry
 from convlane.graph.trace import INPUT, Graph, Node, Value
 from convlane.graph.weights import Weight
-
-ACTIVATIONS = frozenset({"hardsigmoid", "hardswish", "leaky_relu", "relu", "relu6", "sigmoid", "silu", "tanh"})
-"""Operations that are also names of an epilogue's activation."""
 
 _FACTORS = {"mul": "other", "scale": "scale"}
 """Operations that multiply the channels of images by factors, with the name of that argument."""
