@@ -7,29 +7,48 @@
 namespace convlane {
 namespace {
 
-// e^x for -105 <= x <= 89 or NaN: Cephes' range reduction (ln 2 in two parts) and the polynomial of degree 6 on
-// [-ln2/2, ln2/2] that has the least relative error (2^-28) with 1 + r + r^2 / 2 as its start.
+// e^-u for |u| <= ln2 / 2^(Bits + 1). Bits = 0: the polynomial of degree 6 that has the least relative error (2^-28)
+// with 1 - u + u^2 / 2 as its start. Bits = 4: degree 3, with the square adjusted for an error of 2^-28, too.
+template <int Bits>
+CONVLANE_INLINE Vec exp_of_minus(Vec u) {
+  static_assert(Bits == 0 || Bits == 4, "find a polynomial");
+  if constexpr (Bits == 4) {
+    Vec p = fnma(broadcast(1.0f / 6.0f), u, broadcast(0.50001955f));
+    p = fnma(p, u, broadcast(1.0f));
+    return fnma(p, u, broadcast(1.0f));
+  }
+  Vec p = broadcast(1.3863756994e-3f);
+  p = fnma(p, u, broadcast(8.3675091755e-3f));
+  p = fnma(p, u, broadcast(4.1667238770e-2f));
+  p = fnma(p, u, broadcast(1.6666533803e-1f));
+  p = fnma(p, u, broadcast(0.5f));
+  p = fnma(p, u, broadcast(1.0f));
+  return fnma(p, u, broadcast(1.0f));
+}
+
+// Cephes' ln 2 in two parts, of which the first times a whole number is exact.
+constexpr float kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
+
+// e^x for -105 <= x <= 89 or NaN.
 CONVLANE_INLINE Vec exp_in_range(Vec x) {
   const Vec n = round(mul(x, broadcast(1.44269504088896341f)));
-  Vec r = fma(n, broadcast(-0.693359375f), x);
-  r = fma(n, broadcast(2.12194440e-4f), r);
-  Vec p = broadcast(1.3863756994e-3f);
-  p = fma(p, r, broadcast(8.3675091755e-3f));
-  p = fma(p, r, broadcast(4.1667238770e-2f));
-  p = fma(p, r, broadcast(1.6666533803e-1f));
-  p = fma(p, r, broadcast(0.5f));
-  p = fma(p, r, broadcast(1.0f));
-  p = fma(p, r, broadcast(1.0f));
-  return times_power_of_2(p, n);
+  const Vec u = fma(n, broadcast(kLn2Low), sub(mul(n, broadcast(kLn2High)), x));
+  return times_power_of_2(exp_of_minus<0>(u), n);
 }
 
 // e^x: beyond the bounds results are 0 or infinity; NaN passes.
 CONVLANE_INLINE Vec exp(Vec x) { return exp_in_range(max(broadcast(-104.5f), min(broadcast(89.0f), x))); }
 
-// e^x / (e^x + 1), which from 30 on is 1 and reaches the denormals at the other end.
+// 1 / (1 + e^-x), numerator and denominator times 2^-32: so e^-x stays finite where the quotient is denormal. From 30
+// on the result is 1.
 CONVLANE_INLINE Vec sigmoid(Vec x) {
-  const Vec z = exp_in_range(max(broadcast(-104.5f), min(broadcast(30.0f), x)));
-  return div(z, add(z, broadcast(1.0f)));
+  constexpr float kStep = 1.0f / (1 << kPowerBits);
+  x = max(broadcast(-104.5f), min(broadcast(30.0f), x));
+  const Vec sum = fma(x, broadcast(-1.44269504088896341f / kStep), broadcast(kRounding));
+  const Vec n = sub(sum, broadcast(kRounding));
+  const Vec u = fma(n, broadcast(kLn2Low * kStep), fma(n, broadcast(kLn2High * kStep), x));
+  const Vec one = broadcast(0x1p-32f);
+  return div(one, fma(small_power_of_2(sum), exp_of_minus<kPowerBits>(u), one));
 }
 
 // Cephes' tanhf: an odd polynomial below 0.625, where 1 - 2 / (e^2x + 1) would cancel; x itself (and so -0.0) where

@@ -72,6 +72,15 @@ CONVLANE_INLINE Vec select(Mask m, Vec yes, Vec no) { return _mm512_mask_blend_p
 CONVLANE_INLINE IntVec select(Mask m, IntVec yes, IntVec no) { return _mm512_mask_blend_epi32(m, no, yes); }
 CONVLANE_INLINE Vec round(Vec a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 CONVLANE_INLINE Vec times_power_of_2(Vec a, Vec n) { return _mm512_scalef_ps(a, n); }
+// See below. The table is 2^(j / 16 - 32), j = 0 to 15, less what the shift adds for j.
+constexpr int kPowerBits = 4;
+CONVLANE_INLINE Vec small_power_of_2(Vec sum) {
+  const __m512i table =
+      _mm512_setr_epi32(0x2f800000, 0x2f7daac3, 0x2f7b95c2, 0x2f79c3d3, 0x2f7837f0, 0x2f76f532, 0x2f75fed7, 0x2f75583f,
+                        0x2f7504f3, 0x2f7508a4, 0x2f75672a, 0x2f76248c, 0x2f7744fd, 0x2f78ccdf, 0x2f7ac0c7, 0x2f7d257d);
+  const __m512i n = _mm512_castps_si512(sum);
+  return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_slli_epi32(n, 23 - 4), _mm512_permutexvar_epi32(n, table)));
+}
 CONVLANE_INLINE Vec load_quads(const float* p, int64_t stride) {
   const Vec first = _mm512_zextps128_ps512(_mm_loadu_ps(p));
   const Vec two = _mm512_insertf32x4(first, _mm_loadu_ps(p + stride), 1);
@@ -216,6 +225,17 @@ CONVLANE_INLINE Vec times_power_of_2(Vec a, Vec n) {
   const Vec low = as_float(shift_left<23>(add(half, bias)));
   const Vec high = as_float(shift_left<23>(add(sub(whole, half), bias)));
   return mul(mul(a, low), high);
+}
+#endif
+
+// Adding this rounds |a| < 2^22 to whole numbers, and leaves them in the low bits.
+constexpr float kRounding = 12582912.0f;  // 1.5 * 2^23
+
+// 2^(n / 2^kPowerBits - 32) for whole n, given n + kRounding; within the range of normal numbers.
+#if !defined(CONVLANE_VEC_AVX512)
+constexpr int kPowerBits = 0;
+CONVLANE_INLINE Vec small_power_of_2(Vec sum) {
+  return as_float(add(shift_left<23>(as_int(sum)), broadcast_int((127 - 32) << 23)));
 }
 #endif
 
