@@ -34,7 +34,7 @@ def torchvision_network(name, **config):
     """Build torchvision's network of this name, whose weights are yet to be loaded."""
     import torch
 
-    if name == "googlenet":
+    if name in ("googlenet", "inception_v3"):
         config["init_weights"] = False  # the default warns
     with torch.device("meta"):
         return import_torchvision().models.get_model(name, **config)

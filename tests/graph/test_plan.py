@@ -31,6 +31,7 @@ def network(name):
 MORE_NETWORKS = {
     "alexnet_2012": (3, 96, 96),
     "densenet121": (3, 64, 64),
+    "inception_v3": (3, 107, 107),
     "lenet5": (1, 32, 32),
     "lenet5_1998": (1, 32, 32),
     "mobilenet_v1": (3, 64, 64),

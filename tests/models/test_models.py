@@ -25,6 +25,7 @@ PARAMETERS = {
     "efficientnet_b6": 43_040_704,
     "efficientnet_b7": 66_347_960,
     "googlenet": 13_004_888,
+    "inception_v3": 27_161_264,
     "lenet5": 61_706,
     "lenet5_1998": 60_000,
     "mobilenet_v1": 4_231_976,
@@ -124,7 +125,7 @@ def test_input_shapes():
 def test_no_classes_drop_the_head(name):
     with nn.init.skip():
         whole, headless = models.create(name, 12), models.create(name, 0)
-    own = [path for path in whole.state_dict() if not path.startswith("aux")]
+    own = [path for path in whole.state_dict() if not path.lower().startswith("aux")]
     kept = list(headless.state_dict())
     assert kept == own[: len(kept)]
     dropped = {path.rpartition(".")[0] for path in own[len(kept) :]}
@@ -454,6 +455,7 @@ def test_structure_is_torchvision_s(name):
         ("densenet121", 2, 96),
         ("efficientnet_b0", 2, 224),
         ("googlenet", 2, 224),
+        ("inception_v3", 2, 128),
         ("mobilenet_v2", 2, 224),
         ("mobilenet_v3_large", 2, 224),
         ("mobilenet_v3_small", 2, 224),
@@ -482,13 +484,16 @@ def test_outputs_are_torchvision_s(name, batch, size, rng):
 
 
 @pytest.mark.torch
-def test_googlenet_trains_and_transforms_its_input_as_torchvision_s(rng):
+@pytest.mark.parametrize(
+    ("name", "batch", "size", "more"), [("googlenet", 2, 96, {"dropout_aux": 0.0}), ("inception_v3", 5, 299, {})]
+)
+def test_inceptions_train_and_transform_their_input_as_torchvision_s(name, batch, size, more, rng):
     import torch
 
-    config = {"num_classes": 50, "transform_input": True, "dropout": 0.0, "dropout_aux": 0.0}
-    ours = lively(models.create("googlenet", **config), rng, 96)
-    theirs = torchvision_twin("googlenet", ours, **config).train()
-    x = picture(rng, 2, 3, 96, 96)
+    config = {"num_classes": 50, "transform_input": True, "dropout": 0.0, **more}
+    ours = lively(models.create(name, **config), rng, size)
+    theirs = torchvision_twin(name, ours, **config).train()
+    x = picture(rng, batch, 3, size, size)
     with torch.no_grad():
         expected = theirs(torch.tensor(x))
     actual = ours.train()(x)

@@ -12,6 +12,7 @@ from convlane.models import (  # noqa: F401  (they register)
     densenet,
     efficientnet,
     googlenet,
+    inception_v3,
     lenet,
     mobilenet_v1,
     mobilenet_v2,

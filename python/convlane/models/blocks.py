@@ -8,7 +8,7 @@ import numpy as np
 
 from convlane import nn
 from convlane.functional import batch_norm
-from convlane.functional._arguments import Array
+from convlane.functional._arguments import Array, Pair
 
 
 def conv_norm(
@@ -26,6 +26,24 @@ def conv_norm(
         nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False),
         norm(out_channels),
         *([] if activation is None else [activation()]),
+    )
+
+
+def named_conv(
+    in_channels: int, out_channels: int, kernel: int | Pair, stride: int = 1, padding: int | Pair | None = None
+) -> nn.Sequential:
+    """Return a convolution, its normalisation and a ReLU with the names that they have in the Inception networks.
+
+    The padding is half the kernel where it is not given.
+    """
+    if padding is None:
+        padding = kernel // 2 if isinstance(kernel, int) else (kernel[0] // 2, kernel[1] // 2)
+    return nn.Sequential(
+        {
+            "conv": nn.Conv2d(in_channels, out_channels, kernel, stride, padding, bias=False),
+            "bn": nn.BatchNorm2d(out_channels, eps=0.001),
+            "relu": nn.ReLU(),
+        }
     )
 
 
@@ -51,6 +69,13 @@ def scale_and_shift(input: Array, weight: Array, bias: Array | None = None) -> A
     """Return every channel times a number of its own, plus another: batch norm without statistics."""
     neutral = np.zeros(len(weight), np.float32), np.ones(len(weight), np.float32)
     return batch_norm(input, *neutral, weight, bias, eps=0.0)
+
+
+def from_imagenet(input: Array) -> Array:
+    """Undo ``(x - mean) / deviation`` of ImageNet's colours and do ``(x - 0.5) / 0.5`` instead."""
+    mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    weight, bias = (deviation / 0.5).astype(np.float32), ((mean - 0.5) / 0.5).astype(np.float32)
+    return scale_and_shift(input, weight, bias)
 
 
 def divisible(channels: float, divisor: int = 8) -> int:

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-
 from convlane import nn
 from convlane.functional import flatten
 from convlane.functional._arguments import Array
-from convlane.models.blocks import head, scale_and_shift
+from convlane.models.blocks import from_imagenet, head, named_conv
 from convlane.models.registry import register
 
 
@@ -30,10 +28,10 @@ class Inception(nn.Concat):
     def __init__(
         self, in_channels: int, ch1x1: int, ch3x3red: int, ch3x3: int, ch5x5red: int, ch5x5: int, pool_proj: int
     ) -> None:
-        self.branch1 = _conv_bn_relu(in_channels, ch1x1, 1)
-        self.branch2 = nn.Sequential(_conv_bn_relu(in_channels, ch3x3red, 1), _conv_bn_relu(ch3x3red, ch3x3, 3))
-        self.branch3 = nn.Sequential(_conv_bn_relu(in_channels, ch5x5red, 1), _conv_bn_relu(ch5x5red, ch5x5, 3))
-        self.branch4 = nn.Sequential(nn.MaxPool2d(3, 1, 1, ceil_mode=True), _conv_bn_relu(in_channels, pool_proj, 1))
+        self.branch1 = named_conv(in_channels, ch1x1, 1)
+        self.branch2 = nn.Sequential(named_conv(in_channels, ch3x3red, 1), named_conv(ch3x3red, ch3x3, 3))
+        self.branch3 = nn.Sequential(named_conv(in_channels, ch5x5red, 1), named_conv(ch5x5red, ch5x5, 3))
+        self.branch4 = nn.Sequential(nn.MaxPool2d(3, 1, 1, ceil_mode=True), named_conv(in_channels, pool_proj, 1))
 
 
 class InceptionAux(nn.Module):
@@ -41,7 +39,7 @@ class InceptionAux(nn.Module):
 
     def __init__(self, in_channels: int, num_classes: int, dropout: float = 0.7) -> None:
         self.avgpool = nn.AdaptiveAvgPool2d((4, 4))
-        self.conv = _conv_bn_relu(in_channels, 128, 1)
+        self.conv = named_conv(in_channels, 128, 1)
         self.fc1 = nn.Linear(128 * 4 * 4, 1024)
         self.relu = nn.ReLU()
         self.fc2 = nn.Linear(1024, num_classes)
@@ -70,10 +68,10 @@ class GoogLeNet(nn.Module):
         dropout_aux: float = 0.7,
     ) -> None:
         self.transform_input = transform_input
-        self.conv1 = _conv_bn_relu(3, 64, 7, stride=2)
+        self.conv1 = named_conv(3, 64, 7, stride=2)
         self.maxpool1 = nn.MaxPool2d(3, 2, ceil_mode=True)
-        self.conv2 = _conv_bn_relu(64, 64, 1)
-        self.conv3 = _conv_bn_relu(64, 192, 3)
+        self.conv2 = named_conv(64, 64, 1)
+        self.conv3 = named_conv(64, 192, 3)
         self.maxpool2 = nn.MaxPool2d(3, 2, ceil_mode=True)
         # Table 1 of the paper.
         self.inception3a = Inception(192, 64, 96, 128, 16, 32, 32)
@@ -103,7 +101,7 @@ class GoogLeNet(nn.Module):
 
         In training mode with auxiliary classifiers, return `GoogLeNetOutputs`.
         """
-        maps = self.maxpool1(self.conv1(_from_imagenet(input) if self.transform_input else input))
+        maps = self.maxpool1(self.conv1(from_imagenet(input) if self.transform_input else input))
         maps = self.maxpool2(self.conv3(self.conv2(maps)))
         maps = self.maxpool3(self.inception3b(self.inception3a(maps)))
         early = self.inception4a(maps)
@@ -114,23 +112,6 @@ class GoogLeNet(nn.Module):
         if self.training and self.aux1 is not None and self.aux2 is not None:
             return GoogLeNetOutputs(logits, self.aux2(late), self.aux1(early))
         return logits
-
-
-def _conv_bn_relu(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        {
-            "conv": nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False),
-            "bn": nn.BatchNorm2d(out_channels, eps=0.001),
-            "relu": nn.ReLU(),
-        }
-    )
-
-
-def _from_imagenet(input: Array) -> Array:
-    """Undo ``(x - mean) / deviation`` of ImageNet's colours and do ``(x - 0.5) / 0.5`` instead."""
-    mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-    weight, bias = (deviation / 0.5).astype(np.float32), ((mean - 0.5) / 0.5).astype(np.float32)
-    return scale_and_shift(input, weight, bias)
 
 
 @register
