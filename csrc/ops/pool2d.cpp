@@ -67,6 +67,21 @@ void set_divisors(const Pool2dDesc& d, const Taps& vertical, const Taps& horizon
     k.scale = static_cast<float>(static_cast<double>(d.window.kernel[0] * d.window.kernel[1]) / inside);
 }
 
+// Channels that one thread takes at a time where tasks are images and runs of channels.
+constexpr int64_t kChannels = 64;
+
+// Calls body(image, first channel, channels) for parts of images that no two threads share.
+template <class Body>
+void for_channel_blocks(const Shape4& shape, const Body& body) {
+  const int64_t blocks = ceil_div(shape[1], kChannels), work = shape[0] * shape[1] * shape[2] * shape[3];
+  parallel_for(shape[0] * blocks, threads_for(work), [&](int64_t begin, int64_t end, int) noexcept {
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t channel = task % blocks * kChannels;
+      body(task / blocks, channel, std::min(kChannels, shape[1] - channel));
+    }
+  });
+}
+
 }  // namespace
 
 Pool2dDesc describe_pool2d(const char* op, Pooling kind, const Shape4& input, const Window& w, bool ceil_mode) {
@@ -177,6 +192,48 @@ void run_pool2d(const Pool2dDesc& d, const ImageView& image, float* dst, int64_t
                    run_pool2d_row(d, kernels, part);
                  }
                });
+}
+
+void run_max_pool2d_gradient(const ImageView& image, const int64_t* indices, const Shape4& input, float* dst) {
+  const ChannelsLast converted(image);
+  const float* gradient = converted.view().data;
+  const int64_t c = input[1], pixels = input[2] * input[3], outputs = image.shape[2] * image.shape[3];
+  for_channel_blocks(input, [=](int64_t n, int64_t channel, int64_t channels) noexcept {
+    float* const to = dst + n * pixels * c + channel;
+    for (int64_t p = 0; p < pixels; ++p) std::fill_n(to + p * c, channels, 0.0f);
+    for (int64_t p = 0; p < outputs; ++p) {
+      const int64_t from = (n * outputs + p) * c + channel;
+      for (int64_t i = 0; i < channels; ++i) to[indices[from + i] * c + i] += gradient[from + i];
+    }
+  });
+}
+
+void run_avg_pool2d_gradient(const Pool2dDesc& d, const ImageView& image, float* dst) {
+  const ChannelsLast converted(image);
+  const float* gradient = converted.view().data;
+  const int64_t c = d.input[1], h = d.input[2], w = d.input[3], oh = d.output[0], ow = d.output[1];
+  const Axis vertical = axis_of(d, 0), horizontal = axis_of(d, 1);
+  const KernelTable& kernels = active_table();
+  for_channel_blocks(d.input, [&, c, h, w, oh, ow](int64_t n, int64_t channel, int64_t channels) noexcept {
+    float share[kChannels];
+    float* const to = dst + n * h * w * c + channel;
+    for (int64_t p = 0; p < h * w; ++p) std::fill_n(to + p * c, channels, 0.0f);
+    for (int64_t y = 0; y < oh; ++y) {
+      const Taps rows = taps_of(vertical, y);
+      for (int64_t x = 0; x < ow; ++x) {
+        const Taps columns = taps_of(horizontal, x);
+        PoolArgs k{};
+        set_divisors(d, rows, columns, k);
+        const float part = 1 / k.divisor;
+        kernels.scale_rows(gradient + ((n * oh + y) * ow + x) * c + channel, &part, share, 1, channels);
+        for (int64_t r = 0; r < rows.count; ++r)
+          for (int64_t s = 0; s < columns.count; ++s) {
+            float* const tap = to + ((rows.first + r) * w + columns.first + s) * c;
+            kernels.add(tap, share, tap, channels, Activation::none, 0);
+          }
+      }
+    }
+  });
 }
 
 }  // namespace convlane

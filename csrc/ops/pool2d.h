@@ -30,6 +30,12 @@ Pool2dDesc describe_adaptive_pool2d(const char* op, Pooling kind, const Shape4& 
 // `dst_stride` apart: C, or more where dst is a slice of the channels of an image.
 void run_pool2d(const Pool2dDesc& desc, const ImageView& src, float* dst, int64_t dst_stride, int64_t* indices);
 
+// Gradients of the input from that of the output, channels last into dst, in an order of sums that threads do not
+// change. Of a maximum: all goes to where it stood, by the indices of run_pool2d (channels last, dense).
+void run_max_pool2d_gradient(const ImageView& gradient, const int64_t* indices, const Shape4& input, float* dst);
+// Of an average: every tap gets its share.
+void run_avg_pool2d_gradient(const Pool2dDesc& desc, const ImageView& gradient, float* dst);
+
 // Rows of the input from the first to the last that output row y folds; none where a dilated window lies in the
 // padding.
 Range pool2d_inputs(const Pool2dDesc& desc, int64_t y);

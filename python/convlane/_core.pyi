@@ -177,6 +177,18 @@ def batch_norm_gradient(
 def local_response_norm(input: _Array, size: int, alpha: float, beta: float, k: float) -> _Array: ...
 
 # pooling
+def max_pool2d_gradient(gradient: _Array, indices: NDArray[np.int64], input: _Shape4) -> _Array: ...
+def avg_pool2d_gradient(
+    gradient: _Array,
+    input: _Shape4,
+    kernel: _Pair,
+    stride: _Pair,
+    padding: _Sides,
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: int | None,
+) -> _Array: ...
+def adaptive_avg_pool2d_gradient(gradient: _Array, input: _Shape4, output: _Pair) -> _Array: ...
 def max_pool2d(
     input: _Array, kernel: _Pair, stride: _Pair, padding: _Sides, dilation: _Pair, ceil_mode: bool, return_indices: bool
 ) -> _Array | tuple[_Array, NDArray[np.int64]]: ...

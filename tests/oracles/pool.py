@@ -96,3 +96,18 @@ def lp_pool2d(x, p, kernel, stride, ceil_mode=False):
         return ((np.abs(window) ** p).mean(axis=(2, 3)) * kernel[0] * kernel[1]) ** (1 / p)
 
     return pool(x, windows(x, kernel, stride, ceil_mode=ceil_mode), fold)
+
+
+def max_pool2d_gradient(x, gradient, kernel, stride, padding):
+    """Each gradient goes to the first of the largest values of its window."""
+    h, w = x.shape[2:]
+    out = np.zeros(x.shape)
+    for b, ch, y, z in np.ndindex(gradient.shape):
+        best = None
+        for r in range(kernel[0]):
+            for s in range(kernel[1]):
+                row, column = y * stride[0] + r - padding[0], z * stride[1] + s - padding[1]
+                if 0 <= row < h and 0 <= column < w and (best is None or x[b, ch, row, column] > x[(b, ch, *best)]):
+                    best = row, column
+        out[(b, ch, *best)] += gradient[b, ch, y, z]
+    return out

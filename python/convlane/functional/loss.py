@@ -148,7 +148,7 @@ def cross_entropy(
     --------
     >>> import numpy as np
     >>> from convlane.functional import cross_entropy
-    >>> float(cross_entropy(np.log([[0.25, 0.75]]).astype(np.float32), np.array([0])).round(4))
+    >>> round(float(cross_entropy(np.log([[0.25, 0.75]]).astype(np.float32), np.array([0]))), 4)
     1.3863
     """
     return _cross_entropy_vjp(frozenset(), input, target, weight, ignore_index, label_smoothing, reduction)[0]
@@ -218,7 +218,7 @@ def binary_cross_entropy_with_logits(
     --------
     >>> import numpy as np
     >>> from convlane.functional import binary_cross_entropy_with_logits
-    >>> float(binary_cross_entropy_with_logits(np.zeros(2, np.float32), np.array([0, 1], np.float32)).round(4))
+    >>> round(float(binary_cross_entropy_with_logits(np.zeros(2, np.float32), np.array([0, 1], np.float32))), 4)
     0.6931
     """
     return _bce_vjp(frozenset(), input, target, pos_weight, reduction)[0]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from convlane import _core
 from convlane.functional._arguments import Array, Padding, Pair, as_image, as_int, as_window
-from convlane.functional._op import Shape, op
+from convlane.functional._op import Pullback, Shape, op
 
 Indices: TypeAlias = NDArray[np.int64]
 OutputSize: TypeAlias = "int | tuple[int | None, int | None] | None"
@@ -36,7 +36,34 @@ def _max_pool2d_shape(
     return _window_shape("max_pool2d", input, kernel_size, stride, padding, dilation, ceil_mode)
 
 
-@op(shape=_max_pool2d_shape)
+def _max_rule(output: Array | tuple[Array, Indices], input_shape: Shape) -> tuple[Array, Pullback]:
+    """Return the maxima and the pullback that moves gradients to where they stood."""
+    maxima, indices = output
+    image = (1,) * (4 - len(input_shape)) + tuple(input_shape)
+
+    def pullback(gradient: Array) -> dict[str, Array]:
+        places = indices.reshape(*image[:2], *indices.shape[-2:])
+        g = gradient.reshape(places.shape)
+        return {"input": _core.max_pool2d_gradient(g, places, image).reshape(input_shape)}  # type: ignore[arg-type]
+
+    return maxima, pullback
+
+
+def _max_pool2d_vjp(
+    wanted: frozenset[str],
+    input: Any,
+    kernel_size: Any,
+    stride: Any,
+    padding: Padding,
+    dilation: Any,
+    ceil_mode: bool,
+    return_indices: bool,
+) -> tuple[Array, Pullback]:
+    _refuse_indices("max_pool2d", return_indices)
+    return _max_rule(max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode, True), input.shape)
+
+
+@op(shape=_max_pool2d_shape, vjp=_max_pool2d_vjp)
 def max_pool2d(
     input: Array,
     kernel_size: int | Pair,
@@ -104,7 +131,29 @@ def _avg_pool2d_shape(
     return _window_shape("avg_pool2d", input, kernel_size, stride, padding, 1, ceil_mode)
 
 
-@op(shape=_avg_pool2d_shape)
+def _avg_pool2d_vjp(
+    wanted: frozenset[str],
+    input: Any,
+    kernel_size: Any,
+    stride: Any,
+    padding: Padding,
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: int | None,
+) -> tuple[Array, Pullback]:
+    output = avg_pool2d(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+    x, single = as_image(input, "avg_pool2d")
+    kernel, steps, sides, _ = as_window("avg_pool2d", x.shape[2:], kernel_size, stride, padding, 1)
+    geometry = (x.shape, kernel, steps, sides, bool(ceil_mode), bool(count_include_pad), divisor_override)
+
+    def pullback(gradient: Array) -> dict[str, Array]:
+        found = _core.avg_pool2d_gradient(gradient[None] if single else gradient, *geometry)
+        return {"input": found[0] if single else found}
+
+    return output, pullback
+
+
+@op(shape=_avg_pool2d_shape, vjp=_avg_pool2d_vjp)
 def avg_pool2d(
     input: Array,
     kernel_size: int | Pair,
@@ -239,7 +288,43 @@ def _adaptive_max_pool2d_shape(input: Any, output_size: Any, return_indices: boo
     return _adaptive_shape("adaptive_max_pool2d", input, output_size)
 
 
-@op(shape=_adaptive_avg_pool2d_shape)
+def _adaptive_avg_rule(output: Array, input: Array) -> tuple[Array, Pullback]:
+    shape = input.shape
+    image = (1,) * (4 - len(shape)) + shape
+
+    def pullback(gradient: Array) -> dict[str, Array]:
+        g = gradient.reshape(*image[:2], *gradient.shape[-2:])
+        found = _core.adaptive_avg_pool2d_gradient(g, image, g.shape[2:])  # type: ignore[arg-type]
+        return {"input": found.reshape(shape)}
+
+    return output, pullback
+
+
+def _adaptive_avg_pool2d_vjp(wanted: frozenset[str], input: Any, output_size: Any) -> tuple[Array, Pullback]:
+    return _adaptive_avg_rule(adaptive_avg_pool2d(input, output_size), input)
+
+
+def _adaptive_max_pool2d_vjp(
+    wanted: frozenset[str], input: Any, output_size: Any, return_indices: bool
+) -> tuple[Array, Pullback]:
+    _refuse_indices("adaptive_max_pool2d", return_indices)
+    return _max_rule(adaptive_max_pool2d(input, output_size, True), input.shape)
+
+
+def _global_avg_pool2d_vjp(wanted: frozenset[str], input: Any) -> tuple[Array, Pullback]:
+    return _adaptive_avg_rule(global_avg_pool2d(input), input)
+
+
+def _global_max_pool2d_vjp(wanted: frozenset[str], input: Any) -> tuple[Array, Pullback]:
+    return _max_rule(adaptive_max_pool2d(input, 1, True), input.shape)
+
+
+def _refuse_indices(op_name: str, return_indices: bool) -> None:
+    if return_indices:
+        raise TypeError(f"{op_name}: indices are not recorded; leave return_indices away where gradients are wanted")
+
+
+@op(shape=_adaptive_avg_pool2d_shape, vjp=_adaptive_avg_pool2d_vjp)
 def adaptive_avg_pool2d(input: Array, output_size: OutputSize) -> Array:
     """Average windows chosen so that the output has a given size.
 
@@ -278,7 +363,7 @@ def adaptive_avg_pool2d(input: Array, output_size: OutputSize) -> Array:
     return y[0] if single else y
 
 
-@op(shape=_adaptive_max_pool2d_shape)
+@op(shape=_adaptive_max_pool2d_shape, vjp=_adaptive_max_pool2d_vjp)
 def adaptive_max_pool2d(
     input: Array, output_size: OutputSize, return_indices: bool = False
 ) -> Array | tuple[Array, Indices]:
@@ -321,7 +406,7 @@ def _global_max_pool2d_shape(input: Any) -> Shape:
     return _adaptive_shape("global_max_pool2d", input, 1)
 
 
-@op(shape=_global_avg_pool2d_shape)
+@op(shape=_global_avg_pool2d_shape, vjp=_global_avg_pool2d_vjp)
 def global_avg_pool2d(input: Array) -> Array:
     """Average each channel's plane: (N, C, H, W) to (N, C, 1, 1).
 
@@ -352,7 +437,7 @@ def global_avg_pool2d(input: Array) -> Array:
     return y[0] if single else y
 
 
-@op(shape=_global_max_pool2d_shape)
+@op(shape=_global_max_pool2d_shape, vjp=_global_max_pool2d_vjp)
 def global_max_pool2d(input: Array) -> Array:
     """Take the maximum of each channel's plane: (N, C, H, W) to (N, C, 1, 1).
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
 
 from convlane import _core
 from convlane.functional._arguments import Array, as_array, as_dim, as_image, as_int
-from convlane.functional._op import Shape, op, same_shape
+from convlane.functional._op import Pullback, Shape, op, same_shape
 
 
 def _cat_shape(tensors: Sequence[Any], dim: int = 1) -> Shape:
@@ -52,7 +52,33 @@ def _flatten_shape(input: Any, start_dim: int = 1, end_dim: int = -1) -> Shape:
     return (*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :])
 
 
-@op(shape=_cat_shape)
+def _cat_vjp(wanted: frozenset[str], tensors: Sequence[Any], dim: int) -> tuple[Array, Pullback]:
+    output = cat(tensors, dim)
+    ends = list(accumulate(tensor.shape[dim] for tensor in tensors))[:-1]
+    return output, lambda gradient: {"tensors": np.split(gradient, ends, dim)}
+
+
+def _pad_vjp(wanted: frozenset[str], input: Any, pad: Any) -> tuple[Array, Pullback]:
+    *_, height, width = input.shape
+    left, _, top, _ = _sides(pad)
+    rows, columns = slice(top, top + height), slice(left, left + width)
+    return _padded(input, pad), lambda gradient: {"input": gradient[..., rows, columns]}
+
+
+def _flatten_vjp(wanted: frozenset[str], input: Any, start_dim: int, end_dim: int) -> tuple[Array, Pullback]:
+    shape = input.shape
+    return flatten(input, start_dim, end_dim), lambda gradient: {"input": gradient.reshape(shape)}
+
+
+def _channels_last_vjp(wanted: frozenset[str], input: Any) -> tuple[Array, Pullback]:
+    return channels_last(input), lambda gradient: {"input": gradient}
+
+
+def _nchw_vjp(wanted: frozenset[str], input: Any) -> tuple[Array, Pullback]:
+    return nchw(input), lambda gradient: {"input": gradient}
+
+
+@op(shape=_cat_shape, vjp=_cat_vjp)
 def cat(tensors: Sequence[Array], dim: int = 1) -> Array:
     """Join arrays along a dimension.
 
@@ -91,7 +117,7 @@ def cat(tensors: Sequence[Array], dim: int = 1) -> Array:
     return np.ascontiguousarray(np.concatenate(tensors, axis=axis))
 
 
-@op(shape=_pad_shape)
+@op(shape=_pad_shape, vjp=_pad_vjp)
 def pad(input: Array, pad: Sequence[int]) -> Array:
     """Put zeros around images.
 
@@ -122,13 +148,10 @@ def pad(input: Array, pad: Sequence[int]) -> Array:
     array([[[[0., 1.],
              [0., 0.]]]], dtype=float32)
     """
-    sides = _sides(pad)
-    x, single = as_image(input, "pad")
-    y = _core.pad(x, sides)
-    return y[0] if single else y
+    return _padded(input, pad)
 
 
-@op(shape=_flatten_shape)
+@op(shape=_flatten_shape, vjp=_flatten_vjp)
 def flatten(input: Array, start_dim: int = 1, end_dim: int = -1) -> Array:
     """Join neighbouring dimensions into one, in the order of indices (N, C, H, W) whatever the memory layout.
 
@@ -164,7 +187,7 @@ def flatten(input: Array, start_dim: int = 1, end_dim: int = -1) -> Array:
     return (_core.to_nchw(x) if x.ndim == 4 and not _joins_in_place(x, start_dim, end_dim) else x).reshape(shape)
 
 
-@op(shape=same_shape)
+@op(shape=same_shape, vjp=_channels_last_vjp)
 def channels_last(input: Array) -> Array:
     """Return images (N, C, H, W) that are channels last in memory: `input` itself where it is so already.
 
@@ -186,7 +209,7 @@ def channels_last(input: Array) -> Array:
     return x if x.transpose(0, 2, 3, 1).flags.c_contiguous else _core.to_channels_last(x)
 
 
-@op(shape=same_shape)
+@op(shape=same_shape, vjp=_nchw_vjp)
 def nchw(input: Array) -> Array:
     """Return images (N, C, H, W) that are C-contiguous: `input` itself where it is so already.
 
@@ -206,6 +229,13 @@ def nchw(input: Array) -> Array:
     """
     x = _four_dimensions(input, "nchw")
     return x if x.flags.c_contiguous else _core.to_nchw(x)
+
+
+def _padded(input: Any, pad: Any) -> Array:
+    sides = _sides(pad)
+    x, single = as_image(input, "pad")
+    y = _core.pad(x, sides)
+    return y[0] if single else y
 
 
 def _four_dimensions(input: Any, op: str) -> Array:

@@ -1,0 +1,134 @@
+"""Gradients of pooling: against plain loops in float64 and torch's."""
+
+import numpy as np
+import pytest
+from tests.oracles import pool as oracle
+
+import convlane
+from convlane import functional as F
+
+SHAPES = [(2, 3, 7, 8), (1, 17, 6, 5), (2, 70, 5, 5), (3, 6, 5)]
+
+
+def image(rng, shape, layout):
+    x = rng.normal(size=shape).astype(np.float32)
+    return F.channels_last(x) if layout == "nhwc" and x.ndim == 4 else x
+
+
+CASES = {
+    "max": (lambda x: F.max_pool2d(x, 2), lambda t, x: t.max_pool2d(x, 2)),
+    "max overlapping": (lambda x: F.max_pool2d(x, 3, 2, 1), lambda t, x: t.max_pool2d(x, 3, 2, 1)),
+    "max dilated": (
+        lambda x: F.max_pool2d(x, (2, 3), 1, (0, 1), (2, 1)),
+        lambda t, x: t.max_pool2d(x, (2, 3), 1, (0, 1), (2, 1)),
+    ),
+    "max ceil": (
+        lambda x: F.max_pool2d(x, 2, ceil_mode=True),
+        lambda t, x: t.max_pool2d(x, 2, ceil_mode=True),
+    ),
+    "avg": (lambda x: F.avg_pool2d(x, 2), lambda t, x: t.avg_pool2d(x, 2)),
+    "avg padded": (lambda x: F.avg_pool2d(x, 3, 2, 1), lambda t, x: t.avg_pool2d(x, 3, 2, 1)),
+    "avg inside": (
+        lambda x: F.avg_pool2d(x, 3, 2, 1, True, False),
+        lambda t, x: t.avg_pool2d(x, 3, 2, 1, True, False),
+    ),
+    "avg divisor": (
+        lambda x: F.avg_pool2d(x, 3, divisor_override=5),
+        lambda t, x: t.avg_pool2d(x, 3, divisor_override=5),
+    ),
+    "adaptive avg": (
+        lambda x: F.adaptive_avg_pool2d(x, (3, 4)),
+        lambda t, x: t.adaptive_avg_pool2d(x, (3, 4)),
+    ),
+    "adaptive max": (
+        lambda x: F.adaptive_max_pool2d(x, (3, 4)),
+        lambda t, x: t.adaptive_max_pool2d(x, (3, 4)),
+    ),
+    "global avg": (lambda x: F.global_avg_pool2d(x), lambda t, x: t.adaptive_avg_pool2d(x, 1)),
+    "global max": (lambda x: F.global_max_pool2d(x), lambda t, x: t.adaptive_max_pool2d(x, 1)),
+}
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("case", CASES)
+def test_like_torch(case, shape, layout, rng, isa):
+    import torch
+
+    ours, theirs = CASES[case]
+    x = image(rng, shape, layout)
+    tensor = torch.tensor(np.ascontiguousarray(x), requires_grad=True)
+    expected = theirs(torch.nn.functional, tensor)
+    gradient = image(rng, tuple(expected.shape), layout)
+    expected.backward(torch.tensor(np.ascontiguousarray(gradient)))
+    value, pullback = convlane.vjp(ours, x)
+    np.testing.assert_allclose(value, expected.detach().numpy(), rtol=1e-6, atol=1e-6)
+    (found,) = pullback(gradient)
+    np.testing.assert_allclose(found, tensor.grad.numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_adjoint_of_a_linear_map(case, rng):
+    """Pooling is linear near a point without ties: <f(x), g> is <x, f*(g)> with the gradient taken at x."""
+    x = rng.permutation(2 * 5 * 7 * 8).reshape(2, 5, 7, 8).astype(np.float32)
+    value, pullback = convlane.vjp(CASES[case][0], x)
+    gradient = rng.normal(size=value.shape).astype(np.float32)
+    (found,) = pullback(gradient)
+    left = np.sum(value.astype(np.float64) * gradient)
+    np.testing.assert_allclose(np.sum(x.astype(np.float64) * found), left, rtol=1e-4, atol=1e-3)
+
+
+def test_max_pool_against_loops(rng):
+    x = rng.integers(0, 4, (2, 3, 6, 7)).astype(np.float32)  # with ties, of which the first counts
+    gradient = rng.normal(size=(2, 3, 3, 3)).astype(np.float32)
+    _, pullback = convlane.vjp(lambda x: F.max_pool2d(x, 3, 2, (1, 0)), x)
+    (found,) = pullback(gradient)
+    expected = oracle.max_pool2d_gradient(x, gradient, (3, 3), (2, 2), (1, 0))
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_same_bits_for_any_number_of_threads(case, rng):
+    x = rng.normal(size=(3, 130, 40, 40)).astype(np.float32)
+    found = []
+    for count in (1, 2, 5):
+        with convlane.num_threads(count):
+            value, pullback = convlane.vjp(CASES[case][0], x)
+            found.append(pullback(value)[0])
+    np.testing.assert_array_equal(found[1], found[0])
+    np.testing.assert_array_equal(found[2], found[0])
+
+
+def test_empty_batch():
+    for ours, _ in CASES.values():
+        value, pullback = convlane.vjp(ours, np.zeros((0, 3, 7, 8), np.float32))
+        assert pullback(value)[0].shape == (0, 3, 7, 8)
+
+
+def test_nan_receives_the_gradient():
+    x = np.array([[1, np.nan], [3, 2]], np.float32).reshape(1, 1, 2, 2)
+    _, pullback = convlane.vjp(lambda x: F.max_pool2d(x, 2), x)
+    np.testing.assert_array_equal(pullback(np.full((1, 1, 1, 1), 5, np.float32))[0].ravel(), [0, 5, 0, 0])
+
+
+def test_indices_are_not_recorded(rng):
+    x = rng.normal(size=(1, 2, 4, 4)).astype(np.float32)
+    for fn in (lambda x: F.max_pool2d(x, 2, return_indices=True), lambda x: F.adaptive_max_pool2d(x, 2, True)):
+        with pytest.raises(TypeError, match="return_indices"):
+            convlane.vjp(fn, x)
+
+
+def test_wrong_arguments_of_the_kernels():
+    core = convlane._core
+    indices, one = np.zeros((1, 1, 2, 2), np.int64), np.zeros((1, 1, 2, 2), np.float32)
+    with pytest.raises(ValueError, match="outside"):
+        core.max_pool2d_gradient(one, indices + 16, (1, 1, 4, 4))
+    with pytest.raises(ValueError, match="outside"):
+        core.max_pool2d_gradient(one, indices - 1, (1, 1, 4, 4))
+    with pytest.raises(ValueError, match="shape"):
+        core.max_pool2d_gradient(one[:, :, :1], indices, (1, 1, 4, 4))
+    with pytest.raises(ValueError, match="belong"):
+        core.max_pool2d_gradient(one, indices, (2, 1, 4, 4))
+    with pytest.raises(ValueError, match="shape"):
+        core.adaptive_avg_pool2d_gradient(one, (1, 1, 4, 4), (1, 1))
