@@ -10,6 +10,8 @@ from hypothesis import given, settings
 import convlane
 from compare import assert_close
 from convlane import _core
+from convlane import functional as F
+from convlane.functional._op import rules, signature_of
 from layouts import LAYOUTS
 from oracles import conv as oracle
 
@@ -297,6 +299,79 @@ class TestLinear:
         with convlane.num_threads(3):
             np.testing.assert_array_equal(_core.linear_input_gradient(gradient, weight), whole)
         np.testing.assert_array_equal(_core.linear_input_gradient(gradient[3:5], weight), whole[3:5])
+
+
+class TestRules:
+    """The operations' own rules, as the tape calls them."""
+
+    GEOMETRY = ((2, 1), (1, 0, 2, 1), (1, 2), 2)
+
+    @pytest.mark.parametrize("batch", [(2,), (0,), ()])
+    def test_conv2d(self, rng, batch):
+        stride, padding, dilation, groups = self.GEOMETRY
+        x, weight, bias = normal(rng, *batch, 4, 9, 8), normal(rng, 6, 2, 3, 3), normal(rng, 6)
+        plain = F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+        residual = normal(rng, *plain.shape)
+
+        def layer(x, weight, bias, residual):
+            return F.conv2d(x, weight, bias, stride, padding, dilation, groups, residual=residual)
+
+        y, pullback = convlane.vjp(layer, x, weight, bias, residual)
+        np.testing.assert_array_equal(y, plain + residual)
+        gradient = normal(rng, *y.shape)
+        dx, dw, db, dr = pullback(gradient)
+        images, gradients = (x, gradient) if batch else (x[None], gradient[None])
+        expected = oracle.conv2d_input_gradient(gradients, weight, images.shape, *self.GEOMETRY)
+        assert_sums_close(dx, expected if batch else expected[0], 54)
+        expected = oracle.conv2d_weight_gradient(gradients, images, weight.shape, *self.GEOMETRY)
+        assert_sums_close(dw, expected, gradient.size // 6)
+        assert_sums_close(db, gradients.sum((0, 2, 3), dtype=np.float64), gradient.size // 6)
+        np.testing.assert_array_equal(dr, gradient)
+
+    @pytest.mark.parametrize("size", [6, 16])
+    def test_the_forward_takes_the_algorithm_of_compiled_networks(self, rng, size):
+        x, weight = channels_last(normal(rng, 1, 64, size, size)), normal(rng, 64, 64, 3, 3)
+        name = _core.cheapest_conv2d(x.shape, weight.shape, (1, 1), (1, 1, 1, 1), (1, 1), 1, True)
+        y, _ = convlane.vjp(lambda x: F.conv2d(x, weight, padding=1), x)
+        np.testing.assert_array_equal(y, F.conv2d(x, weight, padding=1, algorithm=name))
+        y, _ = convlane.vjp(lambda x: F.conv2d(x, weight, padding=1, algorithm="direct"), x)
+        np.testing.assert_array_equal(y, F.conv2d(x, weight, padding=1, algorithm="direct"))
+
+    @pytest.mark.parametrize("shape", [(7,), (3, 7), (2, 3, 7), (0, 7)])
+    def test_linear(self, rng, shape):
+        x, weight, bias = normal(rng, *shape), normal(rng, 5, 7), normal(rng, 5)
+        y, pullback = convlane.vjp(F.linear, x, weight, bias)
+        np.testing.assert_array_equal(y, F.linear(x, weight, bias))
+        gradient = normal(rng, *y.shape)
+        dx, dw, db = pullback(gradient)
+        rows, inputs = gradient.reshape(-1, 5).astype(np.float64), x.reshape(math.prod(shape[:-1]), 7)
+        assert_sums_close(dx, gradient.astype(np.float64) @ weight, 5)
+        assert_sums_close(dw, rows.T @ inputs, max(len(rows), 1))
+        assert_sums_close(db, rows.sum(0), max(len(rows), 1))
+
+    def test_nothing_is_computed_for_what_is_frozen(self, rng):
+        x, weight, bias = normal(rng, 1, 3, 5, 5), normal(rng, 4, 3, 3, 3), normal(rng, 4)
+        arguments = signature_of(F.conv2d).bind(x, weight, bias)
+        arguments.apply_defaults()
+        for names in [{"weight"}, {"input"}, {"bias"}, {"input", "bias"}]:
+            y, pullback = rules(F.conv2d).vjp(frozenset(names), **arguments.arguments)
+            assert set(pullback(np.ones_like(y))) == names
+        arguments = signature_of(F.linear).bind(x[0, 0], weight[:, 0, 0, :1] + np.zeros((4, 5), np.float32), bias)
+        arguments.apply_defaults()
+        for names in [{"weight"}, {"input"}, {"bias"}]:
+            y, pullback = rules(F.linear).vjp(frozenset(names), **arguments.arguments)
+            assert set(pullback(np.ones_like(y))) == names
+
+    def test_what_has_no_gradient(self, rng):
+        x, weight, matrix = normal(rng, 1, 3, 5, 5), normal(rng, 4, 3, 3, 3), normal(rng, 4, 5)
+        with pytest.raises(TypeError, match="call relu on the result instead"):
+            convlane.vjp(lambda x: F.conv2d(x, weight, activation="relu"), x)
+        with pytest.raises(TypeError, match="call relu on the result instead"):
+            convlane.vjp(lambda x: F.linear(x, matrix, activation="relu"), x)
+        with pytest.raises(TypeError, match="packed weight has no gradient"):
+            convlane.vjp(lambda x: F.conv2d(x, F.pack_conv2d(weight)), x)
+        with pytest.raises(TypeError, match="packed weight has no gradient"):
+            convlane.vjp(lambda x: F.linear(x, F.pack_linear(matrix)), x)
 
 
 @pytest.mark.parametrize(

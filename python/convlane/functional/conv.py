@@ -8,7 +8,7 @@ from typing import Any
 
 from convlane import _core
 from convlane.functional._arguments import Array, Padding, Pair, Sides, as_array, as_image, as_int, as_pair, as_sides
-from convlane.functional._op import Shape, check_vector, op
+from convlane.functional._op import Pullback, Shape, check_vector, op, refuse_activation
 
 
 def _weight_shape(weight: Any, groups: Any) -> tuple[Any, int]:
@@ -45,7 +45,64 @@ def _multiply_adds(input: Any, weight: Any, *args: Any, **kwargs: Any) -> int:
     return math.prod(_shape(input, weight, *args, **kwargs)) * int(per_output)
 
 
-@op(shape=_shape, multiply_adds=_multiply_adds)
+def _conv2d_vjp(
+    wanted: frozenset[str],
+    input: Any,
+    weight: Any,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+    algorithm: str,
+    activation: str,
+    negative_slope: float,
+    residual: Any,
+) -> tuple[Array, Pullback]:
+    """Convolve as compiled networks do, by the algorithm that the cost model takes.
+
+    The weight is packed for this call alone: the next one comes after it has changed.
+    """
+    refuse_activation("conv2d", activation)
+    if isinstance(weight, _core.PackedWeight):
+        raise TypeError("conv2d: a packed weight has no gradient, nor the input through it; give the array")
+    x, single = as_image(input, "conv2d")
+    filters = as_array(weight, "conv2d", "weight")
+    shape, filters_shape, steps, sides, apart, parts = conv2d_geometry(
+        x.shape, filters.shape, stride, padding, dilation, groups
+    )
+    geometry = steps, sides, apart, parts
+    if algorithm == "auto":
+        algorithm = _core.cheapest_conv2d(shape, filters_shape, *geometry, True)
+    packed = pack_conv2d(filters, groups, algorithm=algorithm)
+    output = conv2d(x, packed, bias, stride, padding, dilation, algorithm=algorithm, residual=_batch(residual))
+    kept_input = x if "weight" in wanted else None
+    kept_weight = filters if "input" in wanted else None
+    of_bias, of_residual = "bias" in wanted, "residual" in wanted
+
+    def pullback(gradient: Array) -> dict[str, Array]:
+        images = gradient[None] if single else gradient
+        found: dict[str, Array] = {}
+        if kept_weight is not None:
+            dx = _core.conv2d_input_gradient(images, kept_weight, shape, *geometry)
+            found["input"] = dx[0] if single else dx
+        if kept_input is not None:
+            found["weight"] = _core.conv2d_weight_gradient(images, kept_input, filters_shape, *geometry)
+        if of_bias:
+            found["bias"] = _core.conv2d_bias_gradient(images)
+        if of_residual:
+            found["residual"] = gradient
+        return found
+
+    return output[0] if single else output, pullback
+
+
+def _batch(residual: Any) -> Any:
+    """Return a residual of one image as a batch."""
+    return residual[None] if residual is not None and residual.ndim == 3 else residual
+
+
+@op(shape=_shape, multiply_adds=_multiply_adds, vjp=_conv2d_vjp)
 def conv2d(
     input: Array,
     weight: Array | _core.PackedWeight,

@@ -9,7 +9,7 @@ import numpy as np
 
 from convlane import _core
 from convlane.functional._arguments import Array, as_array
-from convlane.functional._op import Shape, check_vector, op
+from convlane.functional._op import Pullback, Shape, check_vector, op, refuse_activation
 
 
 def _shape(input: Any, weight: Any, bias: Any = None, **_: Any) -> Shape:
@@ -22,7 +22,37 @@ def _multiply_adds(input: Any, weight: Any, *args: Any, **kwargs: Any) -> int:
     return math.prod(_shape(input, weight)) * int(input.shape[-1])
 
 
-@op(shape=_shape, multiply_adds=_multiply_adds)
+def _linear_vjp(
+    wanted: frozenset[str], input: Any, weight: Any, bias: Any, activation: str, negative_slope: float
+) -> tuple[Array, Pullback]:
+    refuse_activation("linear", activation)
+    if isinstance(weight, _core.PackedWeight):
+        raise TypeError("linear: a packed weight has no gradient, nor the input through it; give the array")
+    x, matrix = as_array(input, "linear", "input"), _as_matrix(weight)
+    output = linear(x, matrix, bias)
+    shape, outputs = x.shape, matrix.shape[0]
+    kept_rows = _as_rows(x) if "weight" in wanted else None
+    kept_weight = matrix if "input" in wanted else None
+    of_bias = "bias" in wanted
+
+    def pullback(gradient: Array) -> dict[str, Array]:
+        rows = _as_rows(gradient)
+        found: dict[str, Array] = {}
+        if kept_weight is not None:
+            found["input"] = _core.linear_input_gradient(rows, kept_weight).reshape(shape)
+        if kept_rows is not None:
+            filters = (outputs, shape[-1], 1, 1)
+            pixels, inputs = rows[:, :, None, None], kept_rows[:, :, None, None]
+            dw = _core.conv2d_weight_gradient(pixels, inputs, filters, (1, 1), (0, 0, 0, 0), (1, 1), 1)
+            found["weight"] = dw[:, :, 0, 0]
+        if of_bias:
+            found["bias"] = _core.conv2d_bias_gradient(rows[:, :, None, None])
+        return found
+
+    return output, pullback
+
+
+@op(shape=_shape, multiply_adds=_multiply_adds, vjp=_linear_vjp)
 def linear(
     input: Array,
     weight: Array | _core.PackedWeight,
@@ -82,7 +112,7 @@ def _as_matrix(weight: Array) -> Array:
 
 def _as_rows(array: Array) -> Array:
     """All leading dimensions as one; the numbers of a row are contiguous."""
-    rows = array.reshape(-1, array.shape[-1])
+    rows = array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
     return rows.copy() if array.shape[-1] > 1 and rows.strides[1] != 4 else rows
 
 
