@@ -7,6 +7,15 @@
 namespace convlane {
 namespace {
 
+std::pair<ImageView, ImageView> same_shapes(const py::array& input, const py::array& other, const std::string& op,
+                                            const std::string& name = "other") {
+  const ImageView a = image_view(input, "input"), b = image_view(other, name.c_str());
+  if (a.shape != b.shape)
+    throw std::invalid_argument(op + ": input has shape " + to_string(a.shape) + ", but " + name + " has " +
+                                to_string(b.shape));
+  return {a, b};
+}
+
 py::array activation(const py::array& input, const std::string& name, float slope) {
   const Activation which = activation_from_name(name);
   const ImageView src = image_view(input, "input");
@@ -26,14 +35,6 @@ py::array softmax(const py::array& input, bool log) {
   return dst;
 }
 
-std::pair<ImageView, ImageView> same_shapes(const py::array& input, const py::array& other, const std::string& op) {
-  const ImageView a = image_view(input, "input"), b = image_view(other, "other");
-  if (a.shape != b.shape)
-    throw std::invalid_argument(op + ": input has shape " + to_string(a.shape) + ", but other has " +
-                                to_string(b.shape));
-  return {a, b};
-}
-
 py::array add(const py::array& input, const py::array& other, const std::string& name, float slope) {
   const Activation which = activation_from_name(name);
   const auto [a, b] = same_shapes(input, other, "add");
@@ -42,6 +43,41 @@ py::array add(const py::array& input, const py::array& other, const std::string&
   py::gil_scoped_release release;
   const ChannelsLast second(b);
   run_add(channels_last_or_into(a, to), second.view().data, to, a.count(), which, slope);
+  return dst;
+}
+
+py::array activation_gradient(const py::array& kept, const py::array& gradient, const std::string& name, float slope,
+                              bool from_output) {
+  const Activation which = activation_from_name(name);
+  if (from_output) check_told_by_output(which, name, slope);
+  const auto [at, behind] = same_shapes(kept, gradient, "activation_gradient", "gradient");
+  py::array dst = new_image(at.shape);
+  float* to = data_of(dst);
+  py::gil_scoped_release release;
+  const ChannelsLast first(at);
+  run_activation_gradient(first.view().data, channels_last_or_into(behind, to), to, at.count(), which, slope,
+                          from_output);
+  return dst;
+}
+
+py::array softmax_gradient(const py::array& output, const py::array& gradient, bool log) {
+  const auto [y, behind] = same_shapes(output, gradient, "softmax_gradient", "gradient");
+  py::array dst = new_image(y.shape);
+  float* to = data_of(dst);
+  py::gil_scoped_release release;
+  const ChannelsLast first(y);
+  run_softmax_gradient(first.view().data, channels_last_or_into(behind, to), to, y.pixels(), y.shape[1], log);
+  return dst;
+}
+
+// Of the factors: (N, C, 1, 1) or, where the images share them, (1, C, 1, 1).
+py::array scale_scale_gradient(const py::array& input, const py::array& gradient, bool shared) {
+  const auto [src, behind] = same_shapes(input, gradient, "scale_scale_gradient", "gradient");
+  py::array dst = new_image({shared ? 1 : src.shape[0], src.shape[1], 1, 1});
+  float* to = data_of(dst);
+  py::gil_scoped_release release;
+  const ChannelsLast first(src), second(behind);
+  run_scale_gradient(first.view(), second.view().data, shared, to);
   return dst;
 }
 
@@ -74,10 +110,14 @@ py::array scale(const py::array& input, const py::array& factor) {
 
 void bind_elementwise(py::module_& m) {
   m.def("activation", &activation, py::arg("input"), py::arg("name"), py::arg("slope"));
+  m.def("activation_gradient", &activation_gradient, py::arg("kept"), py::arg("gradient"), py::arg("name"),
+        py::arg("slope"), py::arg("from_output"));
   m.def("softmax", &softmax, py::arg("input"), py::arg("log"));
+  m.def("softmax_gradient", &softmax_gradient, py::arg("output"), py::arg("gradient"), py::arg("log"));
   m.def("add", &add, py::arg("input"), py::arg("other"), py::arg("activation"), py::arg("slope"));
   m.def("mul", &mul, py::arg("input"), py::arg("other"));
   m.def("scale", &scale, py::arg("input"), py::arg("scale"));
+  m.def("scale_scale_gradient", &scale_scale_gradient, py::arg("input"), py::arg("gradient"), py::arg("shared"));
 }
 
 }  // namespace convlane

@@ -177,6 +177,19 @@ py::array local_response_norm(const py::array& input, int64_t size, float alpha,
   return dst;
 }
 
+py::array local_response_norm_gradient(const py::array& input, const py::array& gradient, int64_t size, float alpha,
+                                       float beta, float k) {
+  const ImageView src = image_view(input, "local_response_norm_gradient: input");
+  OptionalImage of_output(gradient, src.shape, "local_response_norm_gradient: gradient");
+  py::array dst = new_image(src.shape);
+  float* to = data_of(dst);
+  py::gil_scoped_release release;
+  const ChannelsLast converted(src);
+  run_local_response_gradient(converted.view().data, of_output.dense(), src.pixels(), src.shape[1], size, alpha, beta,
+                              k, to);
+  return dst;
+}
+
 }  // namespace
 
 void bind_norm(py::module_& m) {
@@ -196,6 +209,8 @@ void bind_norm(py::module_& m) {
         py::arg("of_vectors") = true, py::arg("of_residual") = false);
   m.def("local_response_norm", &local_response_norm, py::arg("input"), py::arg("size"), py::arg("alpha"),
         py::arg("beta"), py::arg("k"));
+  m.def("local_response_norm_gradient", &local_response_norm_gradient, py::arg("input"), py::arg("gradient"),
+        py::arg("size"), py::arg("alpha"), py::arg("beta"), py::arg("k"));
 }
 
 }  // namespace convlane

@@ -179,6 +179,14 @@ void activate(const float* src, float* dst, int64_t count, Activation activation
   with_activation(activation, slope, [=](auto f) { map(src, dst, count, f); });
 }
 
+// dst may be gradient.
+void activation_gradient(const float* at, const float* gradient, float* dst, int64_t count, Activation activation,
+                         float slope, bool from_output) {
+  with_activation_gradient(activation, slope, from_output, [=](auto f) {
+    for_vectors(count, [=](int64_t i, auto get, auto put) { put(dst + i, f(get(at + i), get(gradient + i))); });
+  });
+}
+
 // In place, `rows` runs of `columns` floats: what a kernel has just stored and is too long an activation for its
 // registers. Out of line, as every tile shape would hold a copy.
 __attribute__((noinline)) void activate_rows(float* dst, int64_t rows, int64_t stride, int64_t columns,

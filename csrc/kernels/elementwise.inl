@@ -37,5 +37,12 @@ void scale_rows(const float* src, const float* scale, float* dst, int64_t rows, 
   }
 }
 
+void dot_channels(const float* a, const float* b, int64_t rows, int64_t stride, int64_t channels, float* sums) {
+  for (int64_t row = 0; row < rows; ++row)
+    for_vectors(channels, [&](int64_t c, auto get, auto put) {
+      put(sums + c, fma(get(a + row * stride + c), get(b + row * stride + c), get(sums + c)));
+    });
+}
+
 }  // namespace
 }  // namespace convlane

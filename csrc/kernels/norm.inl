@@ -106,6 +106,13 @@ CONVLANE_INLINE Vec power(Vec x, float exponent) {
   return load(lanes);
 }
 
+// Over the places from `back` before to `ahead` after each lane's own.
+CONVLANE_INLINE Vec window_sum(const float* at, int64_t back, int64_t ahead) {
+  Vec sum = load(at - back);
+  for (int64_t t = 1 - back; t <= ahead; ++t) sum = add(sum, load(at + t));
+  return sum;
+}
+
 // Every window is summed anew: adding one square and subtracting another would carry rounding errors, and a NaN, on.
 void local_response(const float* src, float* dst, int64_t rows, const LocalResponseArgs& a) {
   float* const squares = a.scratch + a.before;
@@ -114,11 +121,35 @@ void local_response(const float* src, float* dst, int64_t rows, const LocalRespo
     map(src, squares, a.channels, [](Vec x) { return mul(x, x); });
     for (int64_t c = 0; c < a.channels; c += kLanes) {
       const int lanes = static_cast<int>(a.channels - c < kLanes ? a.channels - c : kLanes);
-      Vec sum = load(squares + c - a.before);
-      for (int64_t t = 1 - a.before; t <= a.after; ++t) sum = add(sum, load(squares + c + t));
+      const Vec sum = window_sum(squares + c, a.before, a.after);
       const Vec divisor = power(fma(sum, broadcast(a.alpha), broadcast(a.k)), a.beta);
       store(dst + c, div(load(src + c, lanes), divisor), lanes);
     }
+  }
+}
+
+// With d = k + alpha * sum of squares: gradient / d^beta - 2 alpha beta x * sum of gradient * x / d^(beta + 1) over the
+// windows that x is in, which reach as far back as a window reaches ahead.
+void local_response_gradient(const float* src, const float* gradient, float* dst, int64_t rows,
+                             const LocalResponseArgs& a) {
+  const int64_t padding = a.before + a.after, size = padding + a.channels + padding + kLanes;
+  float* const squares = a.scratch + padding;
+  float* const shares = squares + size;
+  for (int64_t i = 0; i < 2 * size; ++i) a.scratch[i] = 0;
+  const Vec factor = broadcast(-2 * a.alpha * a.beta);
+  for (int64_t row = 0; row < rows; ++row, src += a.channels, gradient += a.channels, dst += a.channels) {
+    map(src, squares, a.channels, [](Vec x) { return mul(x, x); });
+    for_vectors(a.channels, [&](int64_t c, auto get, auto put) {
+      const Vec sum = window_sum(squares + c, a.before, a.after);
+      const Vec base = fma(sum, broadcast(a.alpha), broadcast(a.k));
+      const Vec direct = div(get(gradient + c), power(base, a.beta));
+      put(dst + c, direct);
+      put(shares + c, div(mul(direct, get(src + c)), base));
+    });
+    for_vectors(a.channels, [&](int64_t c, auto get, auto put) {
+      const Vec sum = window_sum(shares + c, a.after, a.before);
+      put(dst + c, fma(mul(get(src + c), factor), sum, get(dst + c)));
+    });
   }
 }
 

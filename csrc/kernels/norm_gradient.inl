@@ -39,16 +39,6 @@ CONVLANE_INLINE void sum_rows(const NormGradientArgs& a, int64_t row, int64_t c,
   put(a.products + c, product);
 }
 
-// Calls run(c, get, put) for the vectors of a row: functions that load and store whole vectors or the last part of one.
-template <class Run>
-CONVLANE_INLINE void for_vectors(int64_t channels, const Run& run) {
-  int64_t c = 0;
-  for (; c + kLanes <= channels; c += kLanes)
-    run(c, [](const float* p) { return load(p); }, [](float* p, Vec x) { store(p, x); });
-  const int tail = static_cast<int>(channels - c);
-  if (tail > 0) run(c, [=](const float* p) { return load(p, tail); }, [=](float* p, Vec x) { store(p, x, tail); });
-}
-
 void norm_gradient_sums(const NormGradientArgs& a) {
   constexpr int kRows = 4;
   with_activation_gradient(a.activation, a.slope, a.kept_is_output, [&](auto f) {

@@ -63,5 +63,22 @@ void softmax(const float* src, float* dst, int64_t rows, int64_t channels, bool 
   }
 }
 
+// From softmax's output y: y * (gradient - sum of gradient * y); from its logarithm: gradient - e^y * sum of gradient.
+// dst may be gradient.
+void softmax_gradient(const float* y, const float* gradient, float* dst, int64_t rows, int64_t channels, bool log) {
+  for (int64_t row = 0; row < rows; ++row, y += channels, gradient += channels, dst += channels) {
+    Vec sums = zero();
+    for_vectors(channels, [&](int64_t c, auto get, auto) {
+      const Vec g = get(gradient + c);
+      sums = log ? add(sums, g) : fma(g, get(y + c), sums);
+    });
+    const Vec sum = broadcast(fold_lanes(sums, [](float a, float b) { return a + b; }));
+    for_vectors(channels, [&](int64_t c, auto get, auto put) {
+      const Vec g = get(gradient + c), value = get(y + c);
+      put(dst + c, log ? fnma(exp(value), sum, g) : mul(value, sub(g, sum)));
+    });
+  }
+}
+
 }  // namespace
 }  // namespace convlane

@@ -96,7 +96,7 @@ struct LocalResponseArgs {
   int64_t channels;
   int64_t before, after;  // channels of the window on either side of the one it belongs to
   float alpha, beta, k;
-  float* scratch;  // before + channels + after + lanes floats
+  float* scratch;  // before + channels + after + lanes floats; for the gradient twice with both paddings doubled
 };
 
 enum class Pooling : int { max, average, power };
@@ -202,20 +202,30 @@ struct KernelTable {
   void (*transpose)(const float* src, int64_t src_stride, float* dst, int64_t dst_stride, int64_t rows,
                     int64_t columns);
   void (*activate)(const float* src, float* dst, int64_t count, Activation activation, float slope);
+  // dst = gradient in front of the activation; `at` is its input or, with from_output, its output.
+  void (*activation_gradient)(const float* at, const float* gradient, float* dst, int64_t count, Activation activation,
+                              float slope, bool from_output);
   void (*add)(const float* a, const float* b, float* dst, int64_t count, Activation activation, float slope);
   void (*multiply)(const float* a, const float* b, float* dst, int64_t count);
   // dst[r, c] = src[r, c] * scale[c]
   void (*scale)(const float* src, const float* scale, float* dst, int64_t rows, int64_t channels);
   // dst[r, c] = src[r, c] * scale[r]
   void (*scale_rows)(const float* src, const float* scale, float* dst, int64_t rows, int64_t columns);
+  // sums[c] += sum over r of a[r * stride + c] * b[r * stride + c]
+  void (*dot_channels)(const float* a, const float* b, int64_t rows, int64_t stride, int64_t channels, float* sums);
   // Of every row; with `log`, its logarithm.
   void (*softmax)(const float* src, float* dst, int64_t rows, int64_t channels, bool log);
+  // From the output and the gradient of the output.
+  void (*softmax_gradient)(const float* output, const float* gradient, float* dst, int64_t rows, int64_t channels,
+                           bool log);
   // Of every channel over at least one row: the mean, and the sum of squared deviations from it.
   void (*moments)(const float* src, int64_t rows, int64_t channels, double* mean, double* squares);
   void (*normalize)(const float* src, float* dst, int64_t rows, const NormalizeArgs&);
   void (*norm_gradient_sums)(const NormGradientArgs&);
   void (*norm_gradient)(const NormGradientArgs&);
   void (*local_response)(const float* src, float* dst, int64_t rows, const LocalResponseArgs&);
+  void (*local_response_gradient)(const float* src, const float* gradient, float* dst, int64_t rows,
+                                  const LocalResponseArgs&);
   void (*update)(Rule rule, const UpdateArgs&);
   double (*sum_of_squares)(const float* src, int64_t count);
   // Independent multiply-adds in registers; returns how many floating-point operations were done.

@@ -252,6 +252,16 @@ CONVLANE_INLINE Vec in_register(Vec a) {
 // exponent is all ones and the mantissas only gain bits. Equal operands are unchanged.
 CONVLANE_INLINE Vec max_or_nan(Vec a, Vec b) { return bit_or(max(a, b), max(b, a)); }
 
+// Calls run(c, get, put) for the vectors of a row: functions that load and store whole vectors or the last part of one.
+template <class Run>
+CONVLANE_INLINE void for_vectors(int64_t channels, const Run& run) {
+  int64_t c = 0;
+  for (; c + kLanes <= channels; c += kLanes)
+    run(c, [](const float* p) { return load(p); }, [](float* p, Vec x) { store(p, x); });
+  const int tail = static_cast<int>(channels - c);
+  if (tail > 0) run(c, [=](const float* p) { return load(p, tail); }, [=](float* p, Vec x) { store(p, x, tail); });
+}
+
 // The lanes in index order, so that the result does not depend on the compiler.
 CONVLANE_INLINE float sum_lanes(Vec a) {
   float lanes[kLanes], sum = 0;

@@ -37,4 +37,12 @@ void run_activation(const float* src, float* dst, int64_t count, Activation acti
   });
 }
 
+void run_activation_gradient(const float* at, const float* gradient, float* dst, int64_t count, Activation activation,
+                             float slope, bool from_output) {
+  const auto run = active_table().activation_gradient;
+  parallel_for(count, threads_for(count), [&](int64_t begin, int64_t end, int) noexcept {
+    run(at + begin, gradient + begin, dst + begin, end - begin, activation, slope, from_output);
+  });
+}
+
 }  // namespace convlane

@@ -16,4 +16,9 @@ void check_told_by_output(Activation activation, const std::string& name, float 
 
 void run_activation(const float* src, float* dst, int64_t count, Activation activation, float slope);
 
+// dst = gradient in front of the activation, from the gradient behind it; `at` is the activation's input or, with
+// `from_output`, its output. dst may be `gradient`.
+void run_activation_gradient(const float* at, const float* gradient, float* dst, int64_t count, Activation activation,
+                             float slope, bool from_output);
+
 }  // namespace convlane

@@ -39,4 +39,34 @@ void run_softmax(const float* src, float* dst, int64_t rows, int64_t channels, b
   });
 }
 
+void run_softmax_gradient(const float* output, const float* gradient, float* dst, int64_t rows, int64_t channels,
+                          bool log) {
+  const auto run = active_table().softmax_gradient;
+  parallel_for(rows, threads_for(rows * channels), [&](int64_t begin, int64_t end, int) noexcept {
+    run(output + begin * channels, gradient + begin * channels, dst + begin * channels, end - begin, channels, log);
+  });
+}
+
+// Sums of a chunk of pixels are in float, the chunks' in double, in their order.
+void run_scale_gradient(const ImageView& src, const float* gradient, bool shared, float* dst) {
+  constexpr int64_t kChunk = 256, kBlock = 64;  // pixels, channels
+  const int64_t channels = src.shape[1], sums = shared ? 1 : src.shape[0];
+  const int64_t pixels = sums == 0 ? 0 : src.pixels() / sums, blocks = ceil_div(channels, kBlock);
+  const auto dot = active_table().dot_channels;
+  parallel_for(sums * blocks, threads_for(2 * src.count()), [&](int64_t begin, int64_t end, int) noexcept {
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t first = task % blocks * kBlock, count = std::min(kBlock, channels - first);
+      const int64_t image = task / blocks;
+      double total[kBlock] = {};
+      for (int64_t pixel = 0; pixel < pixels; pixel += kChunk) {
+        const int64_t at = (image * pixels + pixel) * channels + first;
+        float part[kBlock] = {};
+        dot(src.data + at, gradient + at, std::min(kChunk, pixels - pixel), channels, count, part);
+        for (int64_t c = 0; c < count; ++c) total[c] += static_cast<double>(part[c]);
+      }
+      for (int64_t c = 0; c < count; ++c) dst[image * channels + first + c] = static_cast<float>(total[c]);
+    }
+  });
+}
+
 }  // namespace convlane

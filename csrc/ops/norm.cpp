@@ -221,11 +221,11 @@ void run_moments(const float* src, int64_t rows, int64_t channels, double* mean,
   for (int64_t c = 0; c < channels; ++c) variance[c] /= static_cast<double>(rows);
 }
 
-void run_local_response(const float* src, int64_t rows, int64_t channels, int64_t size, float alpha, float beta,
-                        float k, float* dst) {
+namespace {
+
+LocalResponseArgs describe_local_response(int64_t channels, int64_t size, float alpha, float beta, float k) {
   if (size < 1)
     throw std::invalid_argument("local_response_norm: size must be at least 1, got " + std::to_string(size));
-  const KernelTable& kernels = active_table();
   LocalResponseArgs args{};
   args.channels = channels;
   args.before = std::min(size / 2, channels);
@@ -233,14 +233,43 @@ void run_local_response(const float* src, int64_t rows, int64_t channels, int64_
   args.alpha = alpha / static_cast<float>(size);
   args.beta = beta;
   args.k = k;
-  const int threads = threads_for(rows * channels * (args.before + args.after + 8));
-  const int64_t scratch_size = round_up(args.before + channels + args.after + kernels.lanes, 16);
-  const AlignedArray<float> scratch = allocate_aligned<float>(threads * scratch_size);
+  return args;
+}
+
+// Calls body(begin, end, args), where args has `scratch` floats of its own.
+template <class Body>
+void for_pixels(int64_t rows, const LocalResponseArgs& args, int64_t scratch, const Body& body) {
+  const int threads = threads_for(rows * args.channels * (args.before + args.after + 8));
+  const int64_t size = round_up(scratch, 16);
+  const AlignedArray<float> memory = allocate_aligned<float>(threads * size);
   parallel_for(rows, threads, [&](int64_t begin, int64_t end, int thread) noexcept {
     LocalResponseArgs own = args;
-    own.scratch = scratch.get() + thread * scratch_size;
-    kernels.local_response(src + begin * channels, dst + begin * channels, end - begin, own);
+    own.scratch = memory.get() + thread * size;
+    body(begin, end, own);
   });
+}
+
+}  // namespace
+
+void run_local_response(const float* src, int64_t rows, int64_t channels, int64_t size, float alpha, float beta,
+                        float k, float* dst) {
+  const KernelTable& kernels = active_table();
+  const LocalResponseArgs args = describe_local_response(channels, size, alpha, beta, k);
+  for_pixels(rows, args, args.before + channels + args.after + kernels.lanes,
+             [&](int64_t begin, int64_t end, const LocalResponseArgs& own) noexcept {
+               kernels.local_response(src + begin * channels, dst + begin * channels, end - begin, own);
+             });
+}
+
+void run_local_response_gradient(const float* src, const float* gradient, int64_t rows, int64_t channels, int64_t size,
+                                 float alpha, float beta, float k, float* dst) {
+  const KernelTable& kernels = active_table();
+  const LocalResponseArgs args = describe_local_response(channels, size, alpha, beta, k);
+  for_pixels(rows, args, 2 * (2 * (args.before + args.after) + channels + kernels.lanes),
+             [&](int64_t begin, int64_t end, const LocalResponseArgs& own) noexcept {
+               kernels.local_response_gradient(src + begin * channels, gradient + begin * channels,
+                                               dst + begin * channels, end - begin, own);
+             });
 }
 
 }  // namespace convlane

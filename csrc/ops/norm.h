@@ -51,4 +51,8 @@ void run_moments(const float* src, int64_t rows, int64_t channels, double* mean,
 void run_local_response(const float* src, int64_t rows, int64_t channels, int64_t size, float alpha, float beta,
                         float k, float* dst);
 
+// From run_local_response's input and the gradient of its output.
+void run_local_response_gradient(const float* src, const float* gradient, int64_t rows, int64_t channels, int64_t size,
+                                 float alpha, float beta, float k, float* dst);
+
 }  // namespace convlane

@@ -6,7 +6,8 @@ import pytest
 import convlane
 from compare import assert_close
 from convlane import _core
-from gradients import numeric_gradient
+from convlane import functional as F
+from gradients import by_rule, numeric_gradient
 from layouts import LAYOUTS
 from oracles import activation as activations
 from oracles import norm as oracle
@@ -275,6 +276,72 @@ class TestBatchNormWithGivenStatistics:
         np.testing.assert_array_equal(dbias, np.zeros(shape[1]))
 
 
+class TestLocalResponseNorm:
+    def test_oracle_is_the_derivative(self, rng):
+        x, gradient = rng.standard_normal((1, 6, 1, 2)), rng.standard_normal((1, 6, 1, 2))
+        for size in (1, 2, 3, 5, 9):
+            args = (size, 0.5, 0.6, 2.0)
+            numeric = numeric_gradient(lambda z, args=args: oracle.local_response_norm(z, *args), x, gradient)
+            np.testing.assert_allclose(oracle.local_response_norm_gradient(x, gradient, *args), numeric, atol=1e-9)
+
+    @pytest.mark.parametrize("size", [1, 2, 4, 5])
+    def test_tile_edges(self, rng, isa, threads, size):
+        for channels in edges()[:-1]:
+            x, gradient = 5 * normal(rng, 2, channels, 2, 3), channels_last(normal(rng, 2, channels, 2, 3))
+            y, found = by_rule(F.local_response_norm, gradient, x, size, alpha=0.1)
+            np.testing.assert_array_equal(y, F.local_response_norm(x, size, alpha=0.1))
+            expected = oracle.local_response_norm_gradient(x, gradient, size, alpha=0.1)
+            assert_close(found["input"], expected, terms=size)
+            assert is_channels_last(found["input"])
+
+    @pytest.mark.parametrize("size", [6, 11, 100, 2**61])
+    def test_window_larger_than_the_channels(self, rng, isa, size):
+        x, gradient = normal(rng, 1, 5, 2, 2), normal(rng, 1, 5, 2, 2)
+        same = min(size, 100) * 2 if size > 100 else size  # a window over everything, with alpha / size kept
+        expected = oracle.local_response_norm_gradient(x, gradient, same, alpha=0.5 * same / size)
+        assert_close(by_rule(F.local_response_norm, gradient, x, size, alpha=0.5)[1]["input"], expected, terms=5)
+
+    @pytest.mark.parametrize("beta", [0.75, 0.5, 0.3, 0.0, -1.0])
+    def test_powers(self, rng, isa, beta):
+        x, gradient = 3 * normal(rng, 1, 40, 2, 2), normal(rng, 1, 40, 2, 2)
+        expected = oracle.local_response_norm_gradient(x, gradient, 5, 1.0, beta, 2.0)
+        found = by_rule(F.local_response_norm, gradient, x, 5, 1.0, beta, 2.0)[1]["input"]
+        assert_close(found, expected, terms=5, factor=2)
+
+    def test_nan_reaches_its_neighbours_only(self, isa):
+        """Those whose window holds the value, and those in a window with one of these."""
+        x, gradient = np.ones((1, 37, 1, 2), np.float32), np.ones((1, 37, 1, 2), np.float32)
+        x[0, 20, 0, 0] = np.nan
+        found = by_rule(F.local_response_norm, gradient, x, 5)[1]["input"]
+        np.testing.assert_array_equal(np.flatnonzero(np.isnan(found[0, :, 0, 0])), np.arange(16, 25))
+        assert np.isfinite(found[0, :, 0, 1]).all()
+
+    @pytest.mark.parametrize("shape", [(0, 3, 4, 4), (2, 0, 4, 4), (2, 3, 0, 4)])
+    def test_empty(self, shape):
+        x = np.ones(shape, np.float32)
+        assert by_rule(F.local_response_norm, x, x, 5)[1]["input"].shape == shape
+
+    def test_same_bits_for_any_split_and_thread_count(self, rng, isa):
+        x, gradient = normal(rng, 5, 33, 30, 30), normal(rng, 5, 33, 30, 30)
+        with convlane.num_threads(1):
+            whole = by_rule(F.local_response_norm, gradient, x, 5)[1]["input"]
+        with convlane.num_threads(3):
+            np.testing.assert_array_equal(by_rule(F.local_response_norm, gradient, x, 5)[1]["input"], whole)
+        part = by_rule(F.local_response_norm, gradient[2:3], x[2:3], 5)[1]["input"]
+        np.testing.assert_array_equal(part, whole[2:3])
+
+    @pytest.mark.torch
+    def test_agrees_with_torch(self, rng):
+        import torch
+
+        x, gradient = 3 * normal(rng, 2, 7, 3, 4), normal(rng, 2, 7, 3, 4)
+        for args in [(1,), (4, 0.5), (5, 0.5, 0.6, 2.0)]:
+            tensor = torch.from_numpy(x).double().requires_grad_()
+            torch.nn.functional.local_response_norm(tensor, *args).backward(torch.from_numpy(gradient).double())
+            found = by_rule(F.local_response_norm, gradient, x, *args)[1]["input"]
+            assert_close(found, tensor.grad.numpy(), terms=5)
+
+
 IMAGE, THREE = np.ones((2, 3, 4, 5), np.float32), np.ones(3)
 GIVEN = (IMAGE, IMAGE, THREE, THREE, None, None, 1e-5)
 
@@ -299,6 +366,8 @@ GIVEN = (IMAGE, IMAGE, THREE, THREE, None, None, 1e-5)
             "residual must h",
         ),
         (lambda: _core.batch_norm_train(IMAGE, None, None, 1e-5, "gelu"), ValueError, "unknown activation"),
+        (lambda: _core.local_response_norm_gradient(IMAGE, IMAGE[:1], 5, 1, 1, 1), ValueError, "gradient must have sh"),
+        (lambda: by_rule(F.local_response_norm, IMAGE, IMAGE, 0), ValueError, "size must be at least 1"),
     ],
 )
 def test_bad_input(call, error, match):

@@ -76,3 +76,14 @@ SLOPES = {
     "tanh": lambda x: 1 - np.tanh(x) ** 2,
 }
 """Derivatives; at a corner those of the flat side, and 1 at hardswish's upper one."""
+
+
+def softmax_gradient(x, gradient, dim, log=False):
+    """Of every row the gradient times the Jacobian: y_i (delta_ij - y_j), or delta_ij - y_j of the logarithm."""
+    rows = np.moveaxis(np.array(x, np.float64), dim, -1)
+    gradients = np.moveaxis(np.array(gradient, np.float64), dim, -1)
+    for index in np.ndindex(rows.shape[:-1]):
+        y = softmax(rows[index], 0)
+        jacobian = np.eye(len(y)) - y if log else y[:, None] * (np.eye(len(y)) - y)
+        rows[index] = gradients[index] @ jacobian
+    return np.moveaxis(rows, -1, dim)

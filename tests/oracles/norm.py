@@ -41,3 +41,17 @@ def local_response_norm(x, size, alpha=1e-4, beta=0.75, k=1.0):
                 total += x[n, i, h, w] ** 2
         out[n, c, h, w] = x[n, c, h, w] / (k + alpha / size * total) ** beta
     return out
+
+
+def local_response_norm_gradient(x, gradient, size, alpha=1e-4, beta=0.75, k=1.0):
+    """One output at a time: what it passes to each input in its window."""
+    x = x.astype(np.float64)
+    out = np.zeros(x.shape)
+    for n, c, h, w in np.ndindex(x.shape):
+        window = [i for i in range(c - size // 2, c + (size - 1) // 2 + 1) if 0 <= i < x.shape[1]]
+        base = k + alpha / size * sum(x[n, i, h, w] ** 2 for i in window)
+        out[n, c, h, w] += gradient[n, c, h, w] / base**beta
+        for i in window:
+            slope = -beta * x[n, c, h, w] / base ** (beta + 1) * alpha / size * 2 * x[n, i, h, w]
+            out[n, i, h, w] += gradient[n, c, h, w] * slope
+    return out

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
 from convlane import _core
 from convlane.functional._arguments import Array, as_array, as_dim, as_flat_image, as_float
-from convlane.functional._op import op, same_shape
+from convlane.functional._gradient import activation_gradient, follows_from_output
+from convlane.functional._op import Pullback, Shape, op, same_shape
 from convlane.functional.elementwise import mul
 from convlane.functional.shape import channels_last
 
@@ -20,7 +22,46 @@ def _default_rng() -> np.random.Generator:
     return np.random.default_rng()
 
 
-@op(shape=same_shape)
+def _rule(name: str) -> Callable[..., tuple[Array, Pullback]]:
+    """Return the gradient rule of an activation: it keeps the output where that is enough, as the next layer does."""
+
+    def vjp(wanted: frozenset[str], input: Any, negative_slope: Any = 0.0) -> tuple[Array, Pullback]:
+        x, slope = as_array(input, name, "input"), as_float(negative_slope, name, "negative_slope")
+        output = _activate(x, name, slope)
+        from_output = follows_from_output(name, slope)
+        kept = output if from_output else x
+        return output, lambda gradient: {
+            "input": activation_gradient(kept, gradient, name, slope, from_output=from_output)
+        }
+
+    return vjp
+
+
+def _softmax_rule(name: str) -> Callable[..., tuple[Array, Pullback]]:
+    def vjp(wanted: frozenset[str], input: Any, dim: Any) -> tuple[Array, Pullback]:
+        output = _softmax(input, dim, name)
+        axis, log = as_dim(dim, name, max(output.ndim, 1)), name == "log_softmax"
+
+        def pullback(gradient: Array) -> dict[str, Array]:
+            run = partial(_core.softmax_gradient, log=log)
+            return {"input": _along(axis, run, output, gradient)}
+
+        return output, pullback
+
+    return vjp
+
+
+def _dropout_vjp(
+    wanted: frozenset[str], input: Any, p: Any, training: Any, rng: np.random.Generator | None
+) -> tuple[Array, Pullback]:
+    x = as_array(input, "dropout", "input")
+    factors = _dropout_factors(x.shape, p, training, rng)
+    if factors is None:
+        return x, lambda gradient: {"input": gradient}
+    return mul(x, factors), lambda gradient: {"input": mul(gradient, factors)}
+
+
+@op(shape=same_shape, vjp=_rule("relu"))
 def relu(input: Array) -> Array:
     """Clamp below at zero: ``max(0, x)``. NaN stays NaN and -0.0 stays -0.0.
 
@@ -49,7 +90,7 @@ def relu(input: Array) -> Array:
     return _activate(input, "relu")
 
 
-@op(shape=same_shape)
+@op(shape=same_shape, vjp=_rule("relu6"))
 def relu6(input: Array) -> Array:
     """Clamp between zero and six; otherwise as `relu`.
 
@@ -63,7 +104,7 @@ def relu6(input: Array) -> Array:
     return _activate(input, "relu6")
 
 
-@op(shape=same_shape)
+@op(shape=same_shape, vjp=_rule("leaky_relu"))
 def leaky_relu(input: Array, negative_slope: float = 0.01) -> Array:
     """Multiply what is below zero by `negative_slope`; otherwise as `relu`.
 
@@ -77,7 +118,7 @@ def leaky_relu(input: Array, negative_slope: float = 0.01) -> Array:
     return _activate(input, "leaky_relu", as_float(negative_slope, "leaky_relu", "negative_slope"))
 
 
-@op(shape=same_shape)
+@op(shape=same_shape, vjp=_rule("silu"))
 def silu(input: Array) -> Array:
     """Multiply by the own sigmoid: ``x / (1 + exp(-x))``, also known as swish; shapes as in `relu`.
 
@@ -94,7 +135,7 @@ def silu(input: Array) -> Array:
     return _activate(input, "silu")
 
 
-@op(shape=same_shape)
+@op(shape=same_shape, vjp=_rule("hardswish"))
 def hardswish(input: Array) -> Array:
     """Multiply by a piecewise linear sigmoid: ``x * min(max(x + 3, 0), 6) / 6`` (MobileNet v3); shapes as in `relu`.
 
@@ -108,7 +149,7 @@ def hardswish(input: Array) -> Array:
     return _activate(input, "hardswish")
 
 
-@op(shape=same_shape)
+@op(shape=same_shape, vjp=_rule("hardsigmoid"))
 def hardsigmoid(input: Array) -> Array:
     """Clamp a line to a sigmoid's range: ``min(max(x + 3, 0), 6) / 6`` (MobileNet v3); shapes as in `relu`.
 
@@ -122,7 +163,7 @@ def hardsigmoid(input: Array) -> Array:
     return _activate(input, "hardsigmoid")
 
 
-@op(shape=same_shape)
+@op(shape=same_shape, vjp=_rule("sigmoid"))
 def sigmoid(input: Array) -> Array:
     """Compute ``1 / (1 + exp(-x))`` within 3 units in the last place; shapes as in `relu`.
 
@@ -136,7 +177,7 @@ def sigmoid(input: Array) -> Array:
     return _activate(input, "sigmoid")
 
 
-@op(shape=same_shape)
+@op(shape=same_shape, vjp=_rule("tanh"))
 def tanh(input: Array) -> Array:
     """Compute the hyperbolic tangent within 3 units in the last place; shapes as in `relu`.
 
@@ -150,7 +191,7 @@ def tanh(input: Array) -> Array:
     return _activate(input, "tanh")
 
 
-@op(shape=same_shape)
+@op(shape=same_shape, vjp=_softmax_rule("softmax"))
 def softmax(input: Array, dim: int) -> Array:
     """Turn scores along `dim` into probabilities: ``exp(x) / sum(exp(x))``.
 
@@ -188,7 +229,7 @@ def softmax(input: Array, dim: int) -> Array:
     return _softmax(input, dim, "softmax")
 
 
-@op(shape=same_shape)
+@op(shape=same_shape, vjp=_softmax_rule("log_softmax"))
 def log_softmax(input: Array, dim: int) -> Array:
     """Compute the logarithm of `softmax`, without taking the logarithm of small probabilities.
 
@@ -202,7 +243,7 @@ def log_softmax(input: Array, dim: int) -> Array:
     return _softmax(input, dim, "log_softmax")
 
 
-@op(shape=same_shape)
+@op(shape=same_shape, vjp=_dropout_vjp)
 def dropout(input: Array, p: float = 0.5, training: bool = True, *, rng: np.random.Generator | None = None) -> Array:
     """Zero each value with probability `p` and divide the others by ``1 - p``; nothing when not training.
 
@@ -241,18 +282,24 @@ def dropout(input: Array, p: float = 0.5, training: bool = True, *, rng: np.rand
     Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 15, 2014.
     """
     x = as_array(input, "dropout", "input")
+    factors = _dropout_factors(x.shape, p, training, rng)
+    return x if factors is None else mul(x, factors)
+
+
+def _dropout_factors(shape: Shape, p: Any, training: Any, rng: np.random.Generator | None) -> Array | None:
+    """0 or 1 / (1 - p) for each value, channels last for images; None where dropout does nothing."""
     p = as_float(p, "dropout", "p")
     if not 0 <= p <= 1:
         raise ValueError(f"dropout: p must be between 0 and 1, got {p}")
     if rng is not None and not isinstance(rng, np.random.Generator):
         raise TypeError(f"dropout: rng must be a numpy.random.Generator, got {type(rng).__name__}")
     if not training or p == 0:
-        return x
-    images = x.ndim == 4
-    shape = (x.shape[0], x.shape[2], x.shape[3], x.shape[1]) if images else x.shape
-    kept = (rng or _default_rng()).random(shape, np.float32) >= p
-    factors = np.multiply(kept, 1 / (1 - p) if p < 1 else 0.0, dtype=np.float32)
-    return mul(x, factors.transpose(0, 3, 1, 2) if images else factors)
+        return None
+    images = len(shape) == 4
+    drawn = (shape[0], shape[2], shape[3], shape[1]) if images else shape
+    kept = (rng or _default_rng()).random(drawn, np.float32) >= p
+    factors: Array = np.multiply(kept, 1 / (1 - p) if p < 1 else 0.0, dtype=np.float32)
+    return factors.transpose(0, 3, 1, 2) if images else factors
 
 
 def _activate(input: Any, name: str, slope: float = 0.0) -> Array:
@@ -264,11 +311,16 @@ def _activate(input: Any, name: str, slope: float = 0.0) -> Array:
 
 def _softmax(input: Any, dim: int, name: str) -> Array:
     x = as_array(input, name, "input")
-    log = name == "log_softmax"
-    axis = as_dim(dim, name, max(x.ndim, 1))
-    if x.ndim == 4 and axis == 1:
-        return _core.softmax(x, log)
-    rows = np.moveaxis(np.atleast_1d(x), axis, -1)
-    matrix = np.ascontiguousarray(rows).reshape(math.prod(rows.shape[:-1]), rows.shape[-1], 1, 1)
-    y = np.moveaxis(_core.softmax(matrix, log).reshape(rows.shape), -1, axis)
-    return channels_last(y) if x.ndim == 4 else np.ascontiguousarray(y).reshape(x.shape)
+    return _along(as_dim(dim, name, max(x.ndim, 1)), partial(_core.softmax, log=name == "log_softmax"), x)
+
+
+def _along(axis: int, run: Callable[..., Array], *arrays: Array) -> Array:
+    """Call a kernel that works on the channels of images for arrays of one shape, with `axis` as the channels."""
+    shape = arrays[0].shape
+    if len(shape) == 4 and axis == 1:
+        return run(*arrays)
+    moved = [np.moveaxis(np.atleast_1d(array), axis, -1) for array in arrays]
+    rows = moved[0].shape
+    matrices = (np.ascontiguousarray(m).reshape(math.prod(rows[:-1]), rows[-1], 1, 1) for m in moved)
+    y = np.moveaxis(run(*matrices).reshape(rows), -1, axis)
+    return channels_last(y) if len(shape) == 4 else np.ascontiguousarray(y).reshape(shape)

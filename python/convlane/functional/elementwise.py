@@ -6,7 +6,8 @@ from typing import Any
 
 from convlane import _core
 from convlane.functional._arguments import Array, as_array, as_flat_image, as_float
-from convlane.functional._op import Shape, op
+from convlane.functional._gradient import activation_gradient, follows_from_output
+from convlane.functional._op import Pullback, Shape, op
 
 
 def _same_shapes(op: str, input: Any, other: Any) -> Shape:
@@ -41,7 +42,55 @@ def _scale_shape(input: Any, scale: Any) -> Shape:
     return tuple(input.shape)
 
 
-@op(shape=_add_shape)
+def _add_vjp(
+    wanted: frozenset[str], input: Any, other: Any, activation: str, negative_slope: Any
+) -> tuple[Array, Pullback]:
+    slope = as_float(negative_slope, "add", "negative_slope")
+    output = add(input, other, activation=activation, negative_slope=slope)
+    from_output = follows_from_output(activation, slope)
+    kept = None if activation == "none" else output if from_output else add(input, other)
+
+    def pullback(gradient: Array) -> dict[str, Array]:
+        if kept is not None:
+            gradient = activation_gradient(kept, gradient, activation, slope, from_output=from_output)
+        return dict.fromkeys(wanted, gradient)
+
+    return output, pullback
+
+
+def _mul_vjp(wanted: frozenset[str], input: Any, other: Any) -> tuple[Array, Pullback]:
+    output = mul(input, other)
+    return output, _product_pullback(wanted, "other", as_array(input, "mul", "input"), as_array(other, "mul", "other"))
+
+
+def _scale_vjp(wanted: frozenset[str], input: Any, scale: Any) -> tuple[Array, Pullback]:
+    x, factors = as_array(input, "scale", "input"), as_array(scale, "scale", "scale")
+    _scale_shape(x, factors)
+    pullback = _product_pullback(wanted, "scale", x, factors)
+    return mul(x, factors if factors.ndim == 4 else factors[:, :, None, None]), pullback
+
+
+def _product_pullback(wanted: frozenset[str], name: str, input: Array, factor: Array) -> Pullback:
+    """Return the pullback of ``input * factor``, whose second argument is called `name`."""
+    shape, like_input = factor.shape, factor.shape == input.shape
+    a = input if name in wanted else None
+    b = None if "input" not in wanted else factor if like_input or factor.ndim == 4 else factor[:, :, None, None]
+
+    def pullback(gradient: Array) -> dict[str, Array]:
+        found = {}
+        if b is not None:
+            found["input"] = mul(gradient, b)
+        if a is not None and like_input:
+            found[name] = mul(gradient, a)
+        elif a is not None:
+            shared = shape[0] == 1
+            found[name] = _core.scale_scale_gradient(a, gradient, shared).reshape(shape)
+        return found
+
+    return pullback
+
+
+@op(shape=_add_shape, vjp=_add_vjp)
 def add(input: Array, other: Array, *, activation: str = "none", negative_slope: float = 0.01) -> Array:
     """Add two arrays of the same shape, and apply an activation to the sum in the same pass.
 
@@ -79,7 +128,7 @@ def add(input: Array, other: Array, *, activation: str = "none", negative_slope:
     return _core.add(as_flat_image(a), as_flat_image(b), activation, slope).reshape(a.shape)
 
 
-@op(shape=_mul_shape)
+@op(shape=_mul_shape, vjp=_mul_vjp)
 def mul(input: Array, other: Array) -> Array:
     """Multiply two arrays of the same shape, or images (N, C, H, W) by one factor per channel.
 
@@ -116,7 +165,7 @@ def mul(input: Array, other: Array) -> Array:
     return _core.mul(a, b) if a.shape == b.shape else _core.scale(a, b)
 
 
-@op(shape=_scale_shape)
+@op(shape=_scale_shape, vjp=_scale_vjp)
 def scale(input: Array, scale: Array) -> Array:
     """Multiply every channel of every image by a factor of its own, as squeeze-and-excitation does.
 

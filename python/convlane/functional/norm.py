@@ -213,7 +213,15 @@ def batch_norm(
     return y.reshape(x.shape)
 
 
-@op(shape=_local_response_shape)
+def _local_response_vjp(
+    wanted: frozenset[str], input: Any, size: Any, alpha: Any, beta: Any, k: Any
+) -> tuple[Array, Pullback]:
+    output = local_response_norm(input, size, alpha, beta, k)
+    x, factors = as_array(input, "local_response_norm", "input"), (float(alpha), float(beta), float(k))
+    return output, lambda gradient: {"input": _core.local_response_norm_gradient(x, gradient, size, *factors)}
+
+
+@op(shape=_local_response_shape, vjp=_local_response_vjp)
 def local_response_norm(input: Array, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Array:
     """Divide every value by a power of the mean square of its neighbours in the channels.
 

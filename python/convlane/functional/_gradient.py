@@ -1,0 +1,38 @@
+"""What the gradient rules of several families share."""
+
+from __future__ import annotations
+
+from convlane import _core
+from convlane.functional._arguments import Array, as_flat_image
+from convlane.functional._op import TOLD_BY_OUTPUT
+
+
+def follows_from_output(activation: str, negative_slope: float) -> bool:
+    """Return whether the output of an activation tells its gradient, so that its input need not be kept."""
+    return activation in TOLD_BY_OUTPUT or (activation == "leaky_relu" and negative_slope >= 0)
+
+
+def activation_gradient(
+    kept: Array, gradient: Array, activation: str, negative_slope: float = 0.0, *, from_output: bool
+) -> Array:
+    """Return the gradient in front of an activation.
+
+    Parameters
+    ----------
+    kept
+        The output of the activation where `from_output`, else its input.
+    gradient
+        That of the output, of the same shape.
+    activation, negative_slope
+        As in `conv2d`.
+    from_output
+        Possible where `follows_from_output`.
+    """
+    if activation == "none":
+        return gradient
+    if kept.ndim == 4:
+        return _core.activation_gradient(kept, gradient, activation, negative_slope, from_output)
+    flat = _core.activation_gradient(
+        as_flat_image(kept), as_flat_image(gradient), activation, negative_slope, from_output
+    )
+    return flat.reshape(kept.shape)
