@@ -97,7 +97,7 @@ def test_ratio_takes_the_best_peer():
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--models", "resnet51"], "did you mean resnet50"),
+        (["--models", "resnet50x"], "did you mean resnet50"),
         (["--models", ""], "unknown network"),
         (["--runtimes", "convlane,caffe"], "unknown runtime 'caffe'"),
         (["--runtimes", "torch"], "convlane must be among them"),
