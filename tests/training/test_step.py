@@ -1,5 +1,7 @@
 """Whole training steps: torchvision's networks gradient by gradient, and LeNet-5 learning something."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -23,24 +25,28 @@ def without_chance(model):
 def test_gradients_are_torch_s(name, rng):
     import torch
 
-    ours = without_chance(lively(models.create(name, 10), rng))
+    nn.init.seed(7)
+    ours = without_chance(lively(models.create(name, 10), rng, 96))
     theirs = without_chance(torchvision_twin(name, ours, num_classes=10)).train()
     ours.train()
-    images, classes = rng.normal(size=(4, 3, 64, 64)).astype(np.float32), np.array([3, 1, 4, 1])
+    images, classes = rng.normal(size=(4, 3, 96, 96)).astype(np.float32), np.array([3, 1, 4, 1])
     for parameter in theirs.parameters():
         parameter.requires_grad_(True)
+    exact = copy.deepcopy(theirs).double()
+    torch.nn.functional.cross_entropy(exact(torch.tensor(images).double()), torch.tensor(classes)).backward()
     expected = torch.nn.functional.cross_entropy(theirs(torch.tensor(images)), torch.tensor(classes))
     expected.backward()
     loss, gradients = convlane.value_and_grad(lambda x: cross_entropy(ours(x), classes), ours)(images)
     np.testing.assert_allclose(loss, float(expected.detach()), rtol=1e-3)
     named = dict(theirs.named_parameters())
     assert gradients.keys() == named.keys()
-    # What a batch norm subtracts again, such as a bias before the next one, has a gradient of rounding errors.
-    largest = max(float(parameter.grad.norm()) for parameter in named.values())
+    # Rounding moves values across ReLU6's corners, in torch's float32 too: its distance from float64 is the measure.
+    doubles = {key: parameter.grad.numpy() for key, parameter in exact.named_parameters()}
+    largest = max(np.linalg.norm(gradient) for gradient in doubles.values())
     for key, gradient in gradients.items():
-        other = named[key].grad.numpy()
-        difference = np.linalg.norm(gradient - other) / max(np.linalg.norm(other), 1e-3 * largest)
-        assert difference < 1e-2, f"{key}: {difference}"
+        scale = max(np.linalg.norm(doubles[key]), 1e-3 * largest)
+        ours_off, theirs_off = (np.linalg.norm(g - doubles[key]) / scale for g in (gradient, named[key].grad.numpy()))
+        assert ours_off < 1e-2 + 4 * theirs_off, f"{key}: {ours_off}, torch {theirs_off}"
     buffers = dict(theirs.named_buffers())
     for key, array in ours.state_dict().items():
         if key in buffers:
