@@ -1,12 +1,19 @@
 """Fixtures shared by all tests."""
 
 import importlib.util
+import os
 
+import hypothesis
 import numpy as np
 import pytest
 
 import convlane
 from convlane import _core
+
+# The same examples in every run: a change lands or not by what it does. HYPOTHESIS_PROFILE=random looks for new ones.
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.register_profile("random")
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
 def pytest_collection_modifyitems(items):

@@ -280,6 +280,8 @@ CHANGES = {
     "tensor of two": (share_tensor, "which served already"),
     "unused tensor": (remove("conv2d", "attributes", "bias"), "no node has the tensor|'bias' is missing"),
     "no part": (set_in("depthwise_block", "attributes", "parts", []), "it must have parts|no node has the tensor"),
+    "parts that are text": (set_in("conv2d_pool", "attributes", "parts", "relu"), "conv2d_pool: it must have parts"),
+    "parts that are numbers": (set_in("conv2d_pool", "attributes", "parts", [1, 2]), "conv2d_pool: it must have parts"),
     "part with parts": (part_with_parts, "parts cannot have parts"),
     "last part missing": (without_project, "its parts cannot be joined"),
     "first part with a stride": (stride_of_expand, "depthwise_block: its parts cannot be joined|result has the shape"),
