@@ -7,6 +7,7 @@ import convlane
 from compare import assert_close
 from convlane import functional as F
 from convlane.functional._op import rules
+from gradients import by_rule, numeric_gradient
 from layouts import LAYOUTS
 from oracles import conv as oracle
 
@@ -58,6 +59,18 @@ class TestGeometry:
         left, right = (np.vdot(a.astype(np.float64), b) for a, b in ((columns, other), (x, back)))
         np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-4)
 
+    def test_gradients(self, rng, isa, threads, channels, kernel, dilation, padding, stride):
+        """Each is the other with the same window."""
+        x, geometry = images(rng, 2, channels, 8, 9), (kernel, dilation, padding, stride)
+        columns = images(rng, *rules(F.im2col).shape(x, *geometry))
+        oracle_geometry = (kernel, stride, padding, dilation)
+        y, found = by_rule(F.im2col, columns, x, *geometry)
+        np.testing.assert_array_equal(y, F.im2col(x, *geometry))
+        assert_close(found["input"], oracle.col2im(columns, (8, 9), *oracle_geometry), terms=kernel[0] * kernel[1])
+        y, found = by_rule(F.col2im, x, columns, (8, 9), *geometry)
+        np.testing.assert_array_equal(y, F.col2im(columns, (8, 9), *geometry))
+        np.testing.assert_array_equal(found["input"], oracle.im2col(x, *oracle_geometry)[0].astype(np.float32))
+
 
 class TestTextbook:
     def test_first_layer_of_alexnet(self, rng):
@@ -82,6 +95,58 @@ def test_torch(rng):
     columns = images(rng, *expected.shape)
     expected = torch.nn.functional.fold(torch.from_numpy(columns).double(), (9, 8), **geometry)
     assert_close(F.fold(columns, (9, 8), **geometry), expected.numpy(), terms=6)
+
+
+class TestGradients:
+    GEOMETRY = ((3, 2), (1, 2), (1, 2, 0, 1), (2, 1))
+
+    def test_rules_are_the_derivatives(self, rng):
+        x = rng.normal(size=(1, 2, 4, 5))
+        kernel, dilation, padding, stride = self.GEOMETRY
+
+        def forward(x):
+            return oracle.im2col(x, kernel, stride, padding, dilation)[0]
+
+        gradient = images(rng, *forward(x).shape)
+        found = by_rule(F.im2col, gradient, x.astype(np.float32), *self.GEOMETRY)[1]["input"]
+        np.testing.assert_allclose(found, numeric_gradient(forward, x, gradient), rtol=1e-5, atol=1e-5)
+
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_layouts_and_single_images(self, rng, layout):
+        x, to = images(rng, 2, 5, 8, 9), LAYOUTS[layout]
+        columns = F.im2col(x, *self.GEOMETRY)
+        whole = by_rule(F.im2col, to(columns), to(x), *self.GEOMETRY)[1]["input"]
+        np.testing.assert_array_equal(whole, F.col2im(columns, (8, 9), *self.GEOMETRY))
+        single = by_rule(F.im2col, to(columns[1]), to(x[1]), *self.GEOMETRY)[1]["input"]
+        np.testing.assert_array_equal(single, whole[1])
+        whole = by_rule(F.col2im, to(x), to(columns), (8, 9), *self.GEOMETRY)[1]["input"]
+        np.testing.assert_array_equal(whole, columns)
+        single = by_rule(F.col2im, to(x[1]), to(columns[1]), (8, 9), *self.GEOMETRY)[1]["input"]
+        np.testing.assert_array_equal(single, columns[1])
+
+    def test_empty(self):
+        x = np.zeros((2, 5, 6, 7), np.float32)
+        for part in (x[:0], x[:, :0]):
+            columns = F.im2col(part, 3)
+            assert by_rule(F.im2col, columns, part, 3)[1]["input"].shape == part.shape
+            assert by_rule(F.col2im, part, columns, (6, 7), 3)[1]["input"].shape == columns.shape
+
+    @pytest.mark.torch
+    def test_torch(self, rng):
+        import torch
+
+        x = images(rng, 2, 5, 9, 8)
+        geometry = {"kernel_size": (3, 2), "dilation": (1, 2), "padding": (1, 2), "stride": (2, 1)}
+        tensor = torch.tensor(x, requires_grad=True)
+        expected = torch.nn.functional.unfold(tensor, **geometry)
+        gradient = images(rng, *expected.shape)
+        expected.backward(torch.from_numpy(gradient))
+        _, pullback = convlane.vjp(lambda x: F.unfold(x, **geometry), x)
+        assert_close(pullback(gradient)[0], tensor.grad.numpy(), terms=6)
+        columns = torch.tensor(gradient, requires_grad=True)
+        torch.nn.functional.fold(columns, (9, 8), **geometry).backward(torch.from_numpy(x))
+        _, pullback = convlane.vjp(lambda c: F.fold(c, (9, 8), **geometry), gradient)
+        np.testing.assert_array_equal(pullback(x)[0], columns.grad.numpy())
 
 
 class TestArrays:

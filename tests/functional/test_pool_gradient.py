@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
-from tests.oracles import pool as oracle
 
 import convlane
+from compare import assert_close
 from convlane import functional as F
+from gradients import by_rule, numeric_gradient
+from layouts import LAYOUTS
+from oracles import pool as oracle
 
 SHAPES = [(2, 3, 7, 8), (1, 17, 6, 5), (2, 70, 5, 5), (3, 6, 5)]
 
@@ -35,6 +38,11 @@ CASES = {
     "avg divisor": (
         lambda x: F.avg_pool2d(x, 3, divisor_override=5),
         lambda t, x: t.avg_pool2d(x, 3, divisor_override=5),
+    ),
+    "lp": (lambda x: F.lp_pool2d(x, 2, 3, 2), lambda t, x: t.lp_pool2d(x, 2, 3, 2)),
+    "lp ceil": (
+        lambda x: F.lp_pool2d(x, 4, 3, 2, ceil_mode=True),
+        lambda t, x: t.lp_pool2d(x, 4, 3, 2, ceil_mode=True),
     ),
     "adaptive avg": (
         lambda x: F.adaptive_avg_pool2d(x, (3, 4)),
@@ -69,8 +77,8 @@ def test_like_torch(case, shape, layout, rng, isa):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_adjoint_of_a_linear_map(case, rng):
-    """Pooling is linear near a point without ties: <f(x), g> is <x, f*(g)> with the gradient taken at x."""
+def test_adjoint(case, rng):
+    """Pooling scales with its input, so <f(x), g> is <x, f*(g)> with the gradient taken at x, where there is no tie."""
     x = rng.permutation(2 * 5 * 7 * 8).reshape(2, 5, 7, 8).astype(np.float32)
     value, pullback = convlane.vjp(CASES[case][0], x)
     gradient = rng.normal(size=value.shape).astype(np.float32)
@@ -86,6 +94,54 @@ def test_max_pool_against_loops(rng):
     (found,) = pullback(gradient)
     expected = oracle.max_pool2d_gradient(x, gradient, (3, 3), (2, 2), (1, 0))
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
+class TestLpPool:
+    @pytest.mark.parametrize("p", [0.5, 1, 1.5, 2, 3, 4.0])
+    def test_oracle_is_the_derivative(self, rng, p):
+        x = rng.choice([-1, 1], (1, 2, 4, 5)) * rng.uniform(0.5, 2, (1, 2, 4, 5))
+        args = (p, (3, 2), (2, 2), True)
+        gradient = rng.normal(size=oracle.lp_pool2d(x, *args).shape)
+        numeric = numeric_gradient(lambda z: oracle.lp_pool2d(z, *args), x, gradient)
+        np.testing.assert_allclose(oracle.lp_pool2d_gradient(x, gradient, *args), numeric, rtol=1e-6, atol=1e-7)
+
+    @pytest.mark.parametrize("p", [0.5, 1, 1.5, 2, 3, 4.0])
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_against_loops(self, rng, isa, threads, layout, p):
+        for channels in (1, 3, 17, 33):
+            x = rng.choice([-1, 1], (2, channels, 6, 7)) * rng.uniform(0.5, 2, (2, channels, 6, 7))
+            x[0, 0, 1] = 0
+            for kernel, stride, ceil_mode in [((2, 3), (1, 2), False), ((3, 2), (2, 3), True), ((6, 7), (1, 1), False)]:
+                args = (p, kernel, stride, ceil_mode)
+                x = x.astype(np.float32)
+                gradient = rng.normal(size=oracle.lp_pool2d(x, *args).shape).astype(np.float32)
+                y, found = by_rule(F.lp_pool2d, LAYOUTS[layout](gradient), LAYOUTS[layout](x), *args)
+                np.testing.assert_array_equal(y, F.lp_pool2d(x, *args))
+                expected = oracle.lp_pool2d_gradient(x, gradient, *args)
+                assert_close(found["input"], expected, terms=kernel[0] * kernel[1])
+
+    def test_maximum_of_absolute_values(self, rng):
+        x, gradient = (rng.normal(size=shape).astype(np.float32) for shape in ((2, 5, 6, 7), (2, 5, 3, 3)))
+        _, found = by_rule(F.lp_pool2d, gradient, x, np.inf, 3, 2, True)
+        _, of_largest = by_rule(F.max_pool2d, gradient, np.abs(x), 3, 2, ceil_mode=True)
+        np.testing.assert_array_equal(found["input"], of_largest["input"] * np.sign(x))
+        _, single = by_rule(F.lp_pool2d, gradient[0], x[0], np.inf, 3, 2, True)
+        np.testing.assert_array_equal(single["input"], found["input"][0])
+
+    @pytest.mark.parametrize("p", [0.5, 1, 2, 3, np.inf])
+    def test_nothing_comes_from_zeros(self, p):
+        x = np.zeros((1, 1, 2, 4), np.float32)
+        x[0, 0, 0, 3] = -2
+        _, found = by_rule(F.lp_pool2d, np.ones((1, 1, 1, 2), np.float32), x, p, 2)
+        np.testing.assert_allclose(found["input"].ravel(), [0, 0, 0, -1, 0, 0, 0, 0], rtol=1e-6)
+
+    @pytest.mark.parametrize("p", [1, 2, 3])
+    def test_nan_reaches_its_window_only(self, p):
+        x = np.ones((1, 1, 2, 4), np.float32)
+        x[0, 0, 1, 1] = np.nan
+        _, found = by_rule(F.lp_pool2d, np.ones((1, 1, 1, 2), np.float32), x, p, 2)
+        assert np.isfinite(found["input"][..., 2:]).all()
+        assert np.isnan(found["input"][0, 0, 1, 1])
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -111,3 +111,19 @@ def max_pool2d_gradient(x, gradient, kernel, stride, padding):
                     best = row, column
         out[(b, ch, *best)] += gradient[b, ch, y, z]
     return out
+
+
+def lp_pool2d_gradient(x, gradient, p, kernel, stride, ceil_mode=False):
+    """One window and one of its pixels at a time; what is 0, value or norm, has no derivative and passes nothing."""
+    x = x.astype(np.float64)
+    out, norms = np.zeros(x.shape), lp_pool2d(x, p, kernel, stride, ceil_mode)
+    for (y, xx), rows, columns in windows(x, kernel, stride, ceil_mode=ceil_mode):
+        share = kernel[0] * kernel[1] / (len(rows) * len(columns))
+        for n, c in np.ndindex(x.shape[:2]):
+            for h in rows:
+                for w in columns:
+                    value, norm = x[n, c, h, w], norms[n, c, y, xx]
+                    if value != 0 and norm != 0:
+                        slope = share * (abs(value) / norm) ** (p - 1) * np.sign(value)
+                        out[n, c, h, w] += slope * gradient[n, c, y, xx]
+    return out

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlane import _core
-from convlane.functional._arguments import Array, Padding, Pair, as_image, as_int, as_window
+from convlane.functional._arguments import Array, Padding, Pair, as_array, as_float, as_image, as_int, as_window
 from convlane.functional._op import Pullback, Shape, op
 
 Indices: TypeAlias = NDArray[np.int64]
@@ -211,7 +211,40 @@ def _lp_pool2d_shape(
     return _window_shape("lp_pool2d", input, kernel_size, stride, 0, 1, ceil_mode)
 
 
-@op(shape=_lp_pool2d_shape)
+def _lp_pool2d_vjp(
+    wanted: frozenset[str], input: Any, norm_type: Any, kernel_size: Any, stride: Any, ceil_mode: bool
+) -> tuple[Array, Pullback]:
+    x, single = as_image(input, "lp_pool2d")
+    power = _norm_power(norm_type)
+    if math.isinf(power):
+        return _largest_rule(as_array(input, "lp_pool2d", "input"), kernel_size, stride, ceil_mode)
+    output = lp_pool2d(x, power, kernel_size, stride, ceil_mode)
+    kernel, steps, sides, _ = as_window("lp_pool2d", x.shape[2:], kernel_size, stride, 0, 1)
+    average = (x.shape, kernel, steps, sides, bool(ceil_mode), False, None)
+
+    def pullback(gradient: Array) -> dict[str, Array]:
+        # y**p is the mean of |x|**p times the kernel's size, so dy/dx is x's share of the mean times y**(1 - p), which
+        # belongs to the window, times |x|**(p - 1) and x's sign, which belong to the pixel.
+        with np.errstate(all="ignore"):
+            of_window = np.float32(math.prod(kernel)) * gradient * output ** np.float32(1 - power)
+            of_window[output == 0] = 0
+            of_pixel = x if power == 2 else np.sign(x) * np.abs(x) ** np.float32(power - 1)
+            if power < 1:
+                of_pixel[x == 0] = 0
+        found = _core.mul(_core.avg_pool2d_gradient(of_window, *average), of_pixel)
+        return {"input": found[0] if single else found}
+
+    return output[0] if single else output, pullback
+
+
+def _largest_rule(x: Array, kernel_size: Any, stride: Any, ceil_mode: bool) -> tuple[Array, Pullback]:
+    """Return the largest absolute values and the pullback that moves gradients, with signs, to where they stood."""
+    output, of_largest = _max_rule(max_pool2d(np.abs(x), kernel_size, stride, 0, 1, ceil_mode, True), x.shape)
+    signs = np.sign(x)
+    return output, lambda gradient: {"input": of_largest(gradient)["input"] * signs}
+
+
+@op(shape=_lp_pool2d_shape, vjp=_lp_pool2d_vjp)
 def lp_pool2d(
     input: Array,
     norm_type: float,
@@ -222,7 +255,8 @@ def lp_pool2d(
     """Take the p-norm of each window: ``(sum of |x|**p) ** (1 / p)``.
 
     torch sums ``x**p`` instead, the same for even p; for other p it gives NaN where negative values prevail. As in
-    torch, a window that `ceil_mode` lets hang over the edge has its sum scaled up to the kernel's full size.
+    torch, a window that `ceil_mode` lets hang over the edge has its sum scaled up to the kernel's full size. A value of
+    0 and a window of zeros, where the norm may have no derivative, have the gradient 0 (torch: often NaN).
 
     Parameters
     ----------
@@ -251,18 +285,20 @@ def lp_pool2d(
     array([[[5.]]], dtype=float32)
     """
     x, single = as_image(input, "lp_pool2d")
-    try:
-        power = float(norm_type)
-    except (TypeError, ValueError):
-        raise TypeError(f"lp_pool2d: norm_type must be a number, got {norm_type!r}") from None
-    if not power > 0:
-        raise ValueError(f"lp_pool2d: norm_type must be larger than 0, got {norm_type}")
+    power = _norm_power(norm_type)
     kernel, steps, sides, apart = as_window("lp_pool2d", x.shape[2:], kernel_size, stride, 0, 1)
     if math.isinf(power):
         y: Any = _core.max_pool2d(np.abs(x), kernel, steps, sides, apart, bool(ceil_mode), False)
     else:
         y = _core.lp_pool2d(x, power, kernel, steps, bool(ceil_mode))
     return y[0] if single else y  # type: ignore[no-any-return]
+
+
+def _norm_power(norm_type: Any) -> float:
+    power = as_float(norm_type, "lp_pool2d", "norm_type")
+    if not power > 0:
+        raise ValueError(f"lp_pool2d: norm_type must be larger than 0, got {norm_type}")
+    return power
 
 
 def pooled_size(op_name: str, value: Any, size: Any) -> Pair:

@@ -6,7 +6,7 @@ from typing import Any
 
 from convlane import _core
 from convlane.functional._arguments import Array, Padding, Pair, as_array, as_image, as_pair, as_window
-from convlane.functional._op import Shape, op
+from convlane.functional._op import Pullback, Shape, op
 
 
 def _im2col_shape(input: Any, kernel_size: Any, dilation: Any = 1, padding: Padding = 0, stride: Any = 1) -> Shape:
@@ -15,7 +15,18 @@ def _im2col_shape(input: Any, kernel_size: Any, dilation: Any = 1, padding: Padd
     return _core.im2col_shape("im2col", (*batch, *input.shape), *geometry)[len(batch) :]
 
 
-@op(shape=_im2col_shape)
+def _im2col_vjp(
+    wanted: frozenset[str], input: Any, kernel_size: Any, dilation: Any, padding: Padding, stride: Any
+) -> tuple[Array, Pullback]:
+    size = input.shape[-2:]
+
+    def pullback(gradient: Array) -> dict[str, Array]:
+        return {"input": col2im(gradient, size, kernel_size, dilation, padding, stride)}
+
+    return im2col(input, kernel_size, dilation, padding, stride), pullback
+
+
+@op(shape=_im2col_shape, vjp=_im2col_vjp)
 def im2col(
     input: Array,
     kernel_size: int | Pair,
@@ -88,7 +99,20 @@ def _col2im_shape(
     return image[len(batch) :]
 
 
-@op(shape=_col2im_shape)
+def _col2im_vjp(
+    wanted: frozenset[str],
+    input: Any,
+    output_size: Any,
+    kernel_size: Any,
+    dilation: Any,
+    padding: Padding,
+    stride: Any,
+) -> tuple[Array, Pullback]:
+    output = col2im(input, output_size, kernel_size, dilation, padding, stride)
+    return output, lambda gradient: {"input": im2col(gradient, kernel_size, dilation, padding, stride)}
+
+
+@op(shape=_col2im_shape, vjp=_col2im_vjp)
 def col2im(
     input: Array,
     output_size: int | Pair,
