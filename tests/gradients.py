@@ -1,5 +1,8 @@
 """Gradients by an operation's rule, as the tape calls it, and without a rule, to check the oracles."""
 
+from functools import partial
+from types import FunctionType, MethodType
+
 import numpy as np
 
 from convlane.functional._op import rules, signature_of
@@ -29,3 +32,26 @@ def numeric_gradient(forward, x, gradient, step=1e-5):
         x[index] = value
         out[index] = (sums[0] - sums[1]) / (2 * step)
     return out
+
+
+def kept_arrays(pullback):
+    """Return the arrays that a pullback holds on to, in whatever its closures reach."""
+    found, waiting, seen = {}, [pullback], set()
+    while waiting:
+        item = waiting.pop()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, np.ndarray):
+            found[item.ctypes.data] = item
+        elif isinstance(item, FunctionType):
+            waiting += [cell.cell_contents for cell in item.__closure__ or ()]
+        elif isinstance(item, MethodType):
+            waiting += vars(item.__self__).values()
+        elif isinstance(item, partial):
+            waiting += [item.func, *item.args, *item.keywords.values()]
+        elif isinstance(item, (list, tuple, set, frozenset)):
+            waiting += item
+        elif isinstance(item, dict):
+            waiting += item.values()
+    return list(found.values())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from convlane import _core
-from convlane.functional._arguments import Array, as_flat_image
+from convlane.functional._arguments import Array, as_array, as_flat_image
 from convlane.functional._op import TOLD_BY_OUTPUT
 
 
@@ -36,3 +38,30 @@ def activation_gradient(
         as_flat_image(kept), as_flat_image(gradient), activation, negative_slope, from_output
     )
     return flat.reshape(kept.shape)
+
+
+def activate(input: Array, name: str, slope: float = 0.0) -> Array:
+    """Return an activation of an array of any shape."""
+    x = as_array(input, name, "input")
+    if x.ndim == 4:
+        return _core.activation(x, name, slope)
+    return _core.activation(as_flat_image(x), name, slope).reshape(x.shape)
+
+
+def activated(run: Callable[..., Array], activation: str, slope: float) -> tuple[Array, Callable[[Array], Array]]:
+    """Run an operation with an activation behind it; return the output and what moves its gradient before that.
+
+    Parameters
+    ----------
+    run
+        Takes the keywords `activation` and `negative_slope`. It is called without them where the activation's input
+        must be kept.
+    activation, slope
+        As in `conv2d`.
+    """
+    if activation == "none":
+        return run(), lambda gradient: gradient
+    from_output = follows_from_output(activation, slope)
+    kept = run(activation=activation, negative_slope=slope) if from_output else run()
+    output = kept if from_output else activate(kept, activation, slope)
+    return output, lambda gradient: activation_gradient(kept, gradient, activation, slope, from_output=from_output)

@@ -103,14 +103,6 @@ def check_vector(op: str, name: str, vector: Any, size: int) -> None:
         raise ValueError(f"{op}: {name} must have shape ({size},), got {tuple(vector.shape)}")
 
 
-def refuse_activation(op: str, activation: str) -> None:
-    """Refuse the gradient of an operation that applies an activation as well, whose input nobody would have kept."""
-    if activation != "none":
-        raise TypeError(
-            f"{op}: activation='{activation}' has no gradient here; call {activation} on the result instead"
-        )
-
-
 def none(*args: Any, **kwargs: Any) -> int:
     """Cost rule of an operation without multiply-adds worth counting."""
     return 0

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from convlane import _core
-from convlane.functional._arguments import Array, as_array, as_dim, as_flat_image, as_float
-from convlane.functional._gradient import activation_gradient, follows_from_output
+from convlane.functional._arguments import Array, as_array, as_dim, as_float
+from convlane.functional._gradient import activate, activation_gradient, follows_from_output
 from convlane.functional._op import Pullback, Shape, op, same_shape
 from convlane.functional.elementwise import mul
 from convlane.functional.shape import channels_last
@@ -27,7 +27,7 @@ def _rule(name: str) -> Callable[..., tuple[Array, Pullback]]:
 
     def vjp(wanted: frozenset[str], input: Any, negative_slope: Any = 0.0) -> tuple[Array, Pullback]:
         x, slope = as_array(input, name, "input"), as_float(negative_slope, name, "negative_slope")
-        output = _activate(x, name, slope)
+        output = activate(x, name, slope)
         from_output = follows_from_output(name, slope)
         kept = output if from_output else x
         return output, lambda gradient: {
@@ -87,7 +87,7 @@ def relu(input: Array) -> Array:
     >>> relu(np.array([-1, 2], np.float32))
     array([0., 2.], dtype=float32)
     """
-    return _activate(input, "relu")
+    return activate(input, "relu")
 
 
 @op(shape=same_shape, vjp=_rule("relu6"))
@@ -101,7 +101,7 @@ def relu6(input: Array) -> Array:
     >>> relu6(np.array([-1, 2, 8], np.float32))
     array([0., 2., 6.], dtype=float32)
     """
-    return _activate(input, "relu6")
+    return activate(input, "relu6")
 
 
 @op(shape=same_shape, vjp=_rule("leaky_relu"))
@@ -115,7 +115,7 @@ def leaky_relu(input: Array, negative_slope: float = 0.01) -> Array:
     >>> leaky_relu(np.array([-1, 2], np.float32), 0.5)
     array([-0.5,  2. ], dtype=float32)
     """
-    return _activate(input, "leaky_relu", as_float(negative_slope, "leaky_relu", "negative_slope"))
+    return activate(input, "leaky_relu", as_float(negative_slope, "leaky_relu", "negative_slope"))
 
 
 @op(shape=same_shape, vjp=_rule("silu"))
@@ -132,7 +132,7 @@ def silu(input: Array) -> Array:
     >>> silu(np.array([0, 20], np.float32))
     array([ 0., 20.], dtype=float32)
     """
-    return _activate(input, "silu")
+    return activate(input, "silu")
 
 
 @op(shape=same_shape, vjp=_rule("hardswish"))
@@ -146,7 +146,7 @@ def hardswish(input: Array) -> Array:
     >>> hardswish(np.array([-4, 0, 4], np.float32))
     array([-0.,  0.,  4.], dtype=float32)
     """
-    return _activate(input, "hardswish")
+    return activate(input, "hardswish")
 
 
 @op(shape=same_shape, vjp=_rule("hardsigmoid"))
@@ -160,7 +160,7 @@ def hardsigmoid(input: Array) -> Array:
     >>> hardsigmoid(np.array([-4, 0, 4], np.float32))
     array([0. , 0.5, 1. ], dtype=float32)
     """
-    return _activate(input, "hardsigmoid")
+    return activate(input, "hardsigmoid")
 
 
 @op(shape=same_shape, vjp=_rule("sigmoid"))
@@ -174,7 +174,7 @@ def sigmoid(input: Array) -> Array:
     >>> sigmoid(np.array([-np.inf, 0, np.inf], np.float32))
     array([0. , 0.5, 1. ], dtype=float32)
     """
-    return _activate(input, "sigmoid")
+    return activate(input, "sigmoid")
 
 
 @op(shape=same_shape, vjp=_rule("tanh"))
@@ -188,7 +188,7 @@ def tanh(input: Array) -> Array:
     >>> tanh(np.array([-np.inf, 0, np.inf], np.float32))
     array([-1.,  0.,  1.], dtype=float32)
     """
-    return _activate(input, "tanh")
+    return activate(input, "tanh")
 
 
 @op(shape=same_shape, vjp=_softmax_rule("softmax"))
@@ -300,13 +300,6 @@ def _dropout_factors(shape: Shape, p: Any, training: Any, rng: np.random.Generat
     kept = (rng or _default_rng()).random(drawn, np.float32) >= p
     factors: Array = np.multiply(kept, 1 / (1 - p) if p < 1 else 0.0, dtype=np.float32)
     return factors.transpose(0, 3, 1, 2) if images else factors
-
-
-def _activate(input: Any, name: str, slope: float = 0.0) -> Array:
-    x = as_array(input, name, "input")
-    if x.ndim == 4:
-        return _core.activation(x, name, slope)
-    return _core.activation(as_flat_image(x), name, slope).reshape(x.shape)
 
 
 def _softmax(input: Any, dim: int, name: str) -> Array:

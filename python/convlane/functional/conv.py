@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from convlane import _core
-from convlane.functional._arguments import Array, Padding, Pair, Sides, as_array, as_image, as_int, as_pair, as_sides
-from convlane.functional._op import Pullback, Shape, check_vector, op, refuse_activation
+from convlane.functional._arguments import (
+    Array,
+    Padding,
+    Pair,
+    Sides,
+    as_array,
+    as_float,
+    as_image,
+    as_int,
+    as_pair,
+    as_sides,
+)
+from convlane.functional._gradient import activated
+from convlane.functional._op import Pullback, Shape, check_vector, op
 
 
 def _weight_shape(weight: Any, groups: Any) -> tuple[Any, int]:
@@ -63,7 +76,6 @@ def _conv2d_vjp(
 
     The weight is packed for this call alone: the next one comes after it has changed.
     """
-    refuse_activation("conv2d", activation)
     if isinstance(weight, _core.PackedWeight):
         raise TypeError("conv2d: a packed weight has no gradient, nor the input through it; give the array")
     x, single = as_image(input, "conv2d")
@@ -75,13 +87,16 @@ def _conv2d_vjp(
     if algorithm == "auto":
         algorithm = _core.cheapest_conv2d(shape, filters_shape, *geometry, True)
     packed = pack_conv2d(filters, groups, algorithm=algorithm)
-    output = conv2d(x, packed, bias, stride, padding, dilation, algorithm=algorithm, residual=_batch(residual))
+    convolve = partial(
+        conv2d, x, packed, bias, stride, padding, dilation, algorithm=algorithm, residual=_batch(residual)
+    )
+    output, before = activated(convolve, activation, as_float(negative_slope, "conv2d", "negative_slope"))
     kept_input = x if "weight" in wanted else None
     kept_weight = filters if "input" in wanted else None
     of_bias, of_residual = "bias" in wanted, "residual" in wanted
 
     def pullback(gradient: Array) -> dict[str, Array]:
-        images = gradient[None] if single else gradient
+        images = before(gradient[None] if single else gradient)
         found: dict[str, Array] = {}
         if kept_weight is not None:
             dx = _core.conv2d_input_gradient(images, kept_weight, shape, *geometry)
@@ -91,7 +106,7 @@ def _conv2d_vjp(
         if of_bias:
             found["bias"] = _core.conv2d_bias_gradient(images)
         if of_residual:
-            found["residual"] = gradient
+            found["residual"] = images[0] if single else images
         return found
 
     return output[0] if single else output, pullback

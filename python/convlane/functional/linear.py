@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from convlane import _core
-from convlane.functional._arguments import Array, as_array
-from convlane.functional._op import Pullback, Shape, check_vector, op, refuse_activation
+from convlane.functional._arguments import Array, as_array, as_float
+from convlane.functional._gradient import activated
+from convlane.functional._op import Pullback, Shape, check_vector, op
 
 
 def _shape(input: Any, weight: Any, bias: Any = None, **_: Any) -> Shape:
@@ -25,18 +27,18 @@ def _multiply_adds(input: Any, weight: Any, *args: Any, **kwargs: Any) -> int:
 def _linear_vjp(
     wanted: frozenset[str], input: Any, weight: Any, bias: Any, activation: str, negative_slope: float
 ) -> tuple[Array, Pullback]:
-    refuse_activation("linear", activation)
     if isinstance(weight, _core.PackedWeight):
         raise TypeError("linear: a packed weight has no gradient, nor the input through it; give the array")
     x, matrix = as_array(input, "linear", "input"), _as_matrix(weight)
-    output = linear(x, matrix, bias)
+    slope = as_float(negative_slope, "linear", "negative_slope")
+    output, before = activated(partial(linear, x, matrix, bias), activation, slope)
     shape, outputs = x.shape, matrix.shape[0]
     kept_rows = _as_rows(x) if "weight" in wanted else None
     kept_weight = matrix if "input" in wanted else None
     of_bias = "bias" in wanted
 
     def pullback(gradient: Array) -> dict[str, Array]:
-        rows = _as_rows(gradient)
+        rows = _as_rows(before(gradient))
         found: dict[str, Array] = {}
         if kept_weight is not None:
             found["input"] = _core.linear_input_gradient(rows, kept_weight).reshape(shape)
