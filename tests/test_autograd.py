@@ -9,8 +9,9 @@ import pytest
 
 import convlane
 from convlane import nn
-from convlane.functional import cat, mse_loss
+from convlane.functional import cat, mean, mse_loss, square
 from convlane.functional._op import Pending, op, same_shape
+from gradients import numeric_gradient
 
 
 def f32(*values):
@@ -223,21 +224,151 @@ def test_lists_of_arrays():
     np.testing.assert_array_equal(pullback(f32(2, 3, 4)), [[6]])
 
 
+ARITHMETIC = {  # both sides of a function of two arrays: on the tape and in NumPy
+    "a + b": lambda a, b: a + b,
+    "a - b": lambda a, b: a - b,
+    "a * b": lambda a, b: a * b,
+    "a / b": lambda a, b: a / b,
+    "-a": lambda a, b: -a,
+    "abs(a)": lambda a, b: abs(a),
+    "a**2": lambda a, b: a**2,
+    "numbers on the right": lambda a, b: ((a + 1.5) * 0.4 - 2) / 3,
+    "numbers on the left": lambda a, b: 1.5 + 0.4 * (2 - a),
+    "NumPy's numbers": lambda a, b: (a + np.float32(1.5)) * np.int64(3) / np.float64(0.4) - np.uint8(1),
+    "one as two": lambda a, b: a * b + a,
+}
+
+
+@pytest.mark.parametrize("name", ARITHMETIC)
+@pytest.mark.parametrize("shape", [(), (3,), (1, 2, 2, 3)])
+@pytest.mark.parametrize("constant", [False, True], ids=["two variables", "a variable and an array"])
+def test_arithmetic(name, shape, constant, rng):
+    a, b = (np.asarray(rng.choice([-1, 1], shape) * rng.uniform(0.5, 2, shape), np.float32) for _ in range(2))
+    gradient = np.asarray(rng.normal(size=shape), np.float32)
+    fn = ARITHMETIC[name]
+    value, pullback = convlane.vjp((lambda x: fn(x, b)) if constant else fn, *([a] if constant else [a, b]))
+    np.testing.assert_allclose(value, fn(a, b), rtol=1e-6, atol=1e-6)
+    exact = [a.astype(np.float64), b.astype(np.float64)]
+    expected = [
+        numeric_gradient(lambda z: np.asarray(fn(z, exact[1])), exact[0], gradient),
+        numeric_gradient(lambda z: np.asarray(fn(exact[0], z)), exact[1], gradient),
+    ]
+    for found, wished in zip(pullback(gradient), expected, strict=False):
+        np.testing.assert_allclose(found, wished, rtol=1e-5, atol=1e-5)
+
+
+def test_assignment_makes_a_new_variable():
+    def fn(x):
+        y = x
+        y += 2 * x
+        y *= x
+        return y - x
+
+    value, pullback = convlane.vjp(fn, f32(5))
+    np.testing.assert_array_equal(value, [3 * 25 - 5])
+    np.testing.assert_array_equal(pullback(f32(1)), [[6 * 5 - 1]])
+
+
+def test_losses_are_added_with_factors():
+    model = Factors(f32(2), f32(5))
+
+    def loss_fn(x, target):
+        y = model(x)
+        return mse_loss(y, target) + 0.4 * mse_loss(times(y, model.a), target) - mean(square(model.b)) / 10
+
+    loss, gradients = convlane.value_and_grad(loss_fn, model)(f32(1), f32(4))
+    np.testing.assert_allclose(loss, 36 + 0.4 * 256 - 2.5, rtol=1e-6)
+    np.testing.assert_allclose(gradients["a"], [2 * 6 * 5 + 0.4 * 2 * 16 * 20], rtol=1e-6)
+    np.testing.assert_allclose(gradients["b"], [2 * 6 * 2 + 0.4 * 2 * 16 * 4 - 1], rtol=1e-6)
+
+
+def test_parameters_on_the_right_have_gradients():
+    model = Factors(f32(2), f32(5))
+    _, gradients = convlane.value_and_grad(lambda x: total((times(x, model.a) - model.b) / model.b), model)(f32(3))
+    np.testing.assert_allclose(gradients["a"], [3 / 5])
+    np.testing.assert_allclose(gradients["b"], [-3 * 2 / 25], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("use", "named"),
     [
-        (lambda y: np.tanh(y), "functional.tanh"),
-        (lambda y: y + 1, "functional.add"),
-        (lambda y: y * y, "functional.mul"),
-        (lambda y: np.concatenate([y, y]), "functional.cat"),
-        (lambda y: y.reshape(-1), "functional.flatten"),
+        (lambda y: np.tanh(y), "numpy.tanh .*functional.tanh"),
+        (lambda y: np.add(y, 1), "numpy.add .*functional.add"),
+        (lambda y: f32(2) * y, "numpy.multiply .*functional.mul"),
+        (lambda y: np.subtract(y, y), "numpy.subtract .*functional"),
+        (lambda y: np.exp(y), "numpy.exp .*functional.exp"),
+        (lambda y: np.log(y), "numpy.log .*functional.log"),
+        (lambda y: np.mean(y), "numpy.mean .*functional.mean"),
+        (lambda y: np.sum(y), "numpy.sum .*functional.sum"),
+        (lambda y: np.square(y), "numpy.square .*functional.square"),
+        (lambda y: np.abs(y), "numpy.absolute .*functional.abs"),
+        (lambda y: np.concatenate([y, y]), "numpy.concatenate .*functional.cat"),
+        (lambda y: np.reshape(y, -1), "numpy.reshape .*functional.flatten"),
+        (lambda y: np.maximum(y, 0), "numpy.maximum .*functional.relu"),
+        (lambda y: y.sum(), "'sum' .*functional.sum"),
+        (lambda y: y.reshape(-1), "'reshape' .*functional.flatten"),
+        (lambda y: y**3, "__pow__ .*functional.square"),
+        (lambda y: 1 / y, "__rtruediv__ .*functional.div"),
+        (lambda y: y @ y, "__matmul__ .*functional.linear"),
         (lambda y: np.asarray(y), "conversion to an array"),
         (lambda y: float(y), "__float__"),
+        (lambda y: y > 0, "__gt__"),
+        (lambda y: y[0], "__getitem__"),
     ],
 )
-def test_numpy_on_a_variable_names_what_to_use(use, named):
+def test_what_is_not_recorded_names_what_to_use(use, named):
     with pytest.raises(TypeError, match=named):
         convlane.vjp(use, f32(1))
+
+
+@pytest.mark.parametrize("use", [lambda y: y + "1", lambda y: None * y, lambda y: y / [1], lambda y: "1" - y])
+def test_arithmetic_with_anything_else(use):
+    with pytest.raises(TypeError, match="unsupported operand"):
+        convlane.vjp(use, f32(1))
+
+
+def test_division_by_nothing():
+    with pytest.raises(ZeroDivisionError):
+        convlane.vjp(lambda y: y / 0, f32(1))
+
+
+class Watched(nn.Module):
+    """A network of which one can tell, while gradients go back through it, which activations live still."""
+
+    def __init__(self, *layers):
+        self.layers = nn.Sequential(*layers)
+        self.activations, self.alive = [], []
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+            self.activations.append(weakref.ref(x.array()))
+            x = self.passed(x)
+        return x
+
+    @property
+    def passed(self):
+        def rule(wanted, input):
+            def pullback(gradient):
+                self.alive.append([ref() is not None for ref in self.activations])
+                return {"input": gradient}
+
+            return input, pullback
+
+        return op(shape=same_shape, vjp=rule)(lambda input: input)
+
+
+def test_an_activation_is_released_when_its_last_user_has_run(rng):
+    """The outputs of convolutions that a ReLU follows are not needed; those of ReLU are until the next one is done."""
+    model = Watched(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3), nn.ReLU())
+    images = rng.normal(size=(1, 1, 9, 9)).astype(np.float32)
+    gc.disable()
+    try:
+        convlane.value_and_grad(lambda x: mean(model(x)), model)(images)
+    finally:
+        gc.enable()
+    relu_lives = [[i % 2 == 1 and i <= layer for i in range(6)] for layer in reversed(range(6))]
+    assert model.alive == relu_lives
 
 
 def test_an_operation_without_gradient_is_named():

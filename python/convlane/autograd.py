@@ -34,8 +34,10 @@ def value_and_grad(loss_fn: Callable[..., Any], model: Module, *, has_aux: bool 
     ----------
     loss_fn
         Any function that runs `model` and returns one number, made of operations of `convlane.functional`. What depends
-        on a parameter is no NumPy array inside it, and NumPy's functions refuse it. What NumPy computes from the
-        parameters themselves (``np.sum(layer.weight**2)``) counts as a constant.
+        on a parameter is no NumPy array inside it, and NumPy's functions refuse it; Python's ``+ - * /`` work, with
+        numbers, with arrays on the right and with each other: ``main + 0.4 * auxiliary``. What NumPy computes from the
+        parameters themselves (``np.sum(layer.weight**2)``) counts as a constant; ``sum(square(layer.weight))`` of
+        `convlane.functional` does not.
     model
         The network. `Module.freeze` tells which parts of it get no gradients; those before the first trainable layer
         also keep no activations.

@@ -1,4 +1,4 @@
-"""add, mul and scale against NumPy in float64."""
+"""Arithmetic and functions of single numbers against NumPy in float64."""
 
 import numpy as np
 import pytest
@@ -149,3 +149,60 @@ def test_bad_input(call, error, match):
 def test_the_core_checks_for_itself(call):
     with pytest.raises(ValueError, match=r"shape|dimensions"):
         call()
+
+
+FUNCTIONS = {
+    "abs": (F.abs, np.abs),
+    "affine": (lambda x: F.affine(x, 0.3, -2), lambda x: x * np.float32(0.3) - 2),
+    "affine factor": (lambda x: F.affine(x, factor=np.int64(3)), lambda x: 3 * x),
+    "affine offset": (lambda x: F.affine(x, offset=np.float32(0.5)), lambda x: x + 0.5),
+    "div": (lambda x: F.div(x, F.affine(x, 2, 30)), lambda x: x / (2 * x + 30)),
+    "exp": (F.exp, np.exp),
+    "log": (lambda x: F.log(F.square(x)), lambda x: np.log(np.square(x))),
+    "square": (F.square, np.square),
+}
+
+
+class TestFunctions:
+    @pytest.mark.parametrize("name", FUNCTIONS)
+    @pytest.mark.parametrize("shape", [(), (7,), (2, 3, 5), (2, 3, 4, 5), (0, 3, 4, 5), (2, 3, 1, 1)])
+    def test_shapes(self, rng, name, shape):
+        ours, theirs = FUNCTIONS[name]
+        x = np.asarray(normal(rng, *shape), np.float32)
+        y = ours(x)
+        assert_close(y, np.asarray(theirs(x.astype(np.float64))), factor=2)
+        assert is_channels_last(y) if y.ndim == 4 else y.flags.c_contiguous
+
+    @pytest.mark.parametrize("name", FUNCTIONS)
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_layouts(self, rng, name, layout):
+        for shape in [(5, 7), (2, 5, 3, 4)]:
+            x = normal(rng, *shape)
+            given = LAYOUTS[layout](x)
+            np.testing.assert_array_equal(FUNCTIONS[name][0](given), FUNCTIONS[name][0](x))
+            np.testing.assert_array_equal(given, x)
+
+    def test_special_values(self):
+        x = np.array([0, -0.0, np.inf, -np.inf, np.nan, 100, -100], np.float32)
+        np.testing.assert_array_equal(F.exp(x), np.array([1, 1, np.inf, 0, np.nan, np.inf, np.exp(-100)], np.float32))
+        np.testing.assert_array_equal(F.log(x[:5]), np.array([-np.inf, -np.inf, np.inf, np.nan, np.nan], np.float32))
+        np.testing.assert_array_equal(F.div(x[2:3], x[:1]), [np.inf])
+        assert np.isnan(F.div(x[:1], x[:1]))
+        np.testing.assert_array_equal(F.abs(x[:4]), [0, 0, np.inf, np.inf])
+        np.testing.assert_array_equal(np.signbit(F.affine(x[:2], 1)), [False, True])
+
+    @pytest.mark.parametrize(
+        ("call", "error", "match"),
+        [
+            (lambda x: F.affine(x, "2"), TypeError, "affine: factor must be a number, got '2'"),
+            (lambda x: F.affine(x, 1, x), TypeError, "affine: offset must be a number"),
+            (lambda x: F.affine(x.astype(np.float64)), TypeError, "affine: input must be float32"),
+            (lambda x: F.div(x, x[:1]), ValueError, r"div: input has shape \(2, 3\), but other has \(1, 3\)"),
+            (lambda x: F.div(x, 2.0), TypeError, "div: other must be a NumPy array, got float"),
+            (lambda x: F.exp([1.0]), TypeError, "exp: input must be a NumPy array, got list"),
+            (lambda x: F.log(x.astype(int)), TypeError, "log: input must be float32"),
+        ],
+    )
+    def test_bad_input(self, call, error, match):
+        with pytest.raises(error, match=match):
+            call(np.ones((2, 3), np.float32))

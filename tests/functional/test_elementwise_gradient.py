@@ -1,4 +1,4 @@
-"""Gradients of sums, products and scaling of channels, against sums in float64."""
+"""Gradients of arithmetic and of functions of single numbers, against NumPy in float64."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ import convlane
 from compare import assert_close
 from convlane import _core
 from convlane import functional as F
-from gradients import by_rule
+from gradients import by_rule, numeric_gradient
 from layouts import LAYOUTS
 from oracles import activation as activations
 
@@ -123,6 +123,47 @@ class TestProducts:
         _, found = by_rule(operation, gradient, x, factors, wanted=("input", name))
         assert_close(found["input"], tensors[0].grad.numpy())
         assert_close(found[name], tensors[1].grad.numpy(), terms=24)
+
+
+FUNCTIONS = {  # operation, arguments, and the same in float64
+    "abs": (F.abs, (), np.abs),
+    "affine": (F.affine, (-0.3, 2), lambda x: -0.3 * x + 2),
+    "exp": (F.exp, (), np.exp),
+    "log": (F.log, (), np.log),
+    "square": (F.square, (), np.square),
+}
+
+
+class TestFunctions:
+    @pytest.mark.parametrize("name", FUNCTIONS)
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_gradient(self, rng, name, layout):
+        operation, arguments, exact = FUNCTIONS[name]
+        for shape in [(), (7,), (2, 3, 2, 2), (0, 3, 2, 2)]:
+            x, gradient = (np.asarray(normal(rng, *shape), np.float32) for _ in range(2))
+            x = x if name == "abs" else np.asarray(np.abs(x) + np.float32(0.2))
+            to = LAYOUTS[layout] if len(shape) == 4 else np.asarray
+            y, found = by_rule(operation, to(gradient), to(x), *arguments)
+            np.testing.assert_array_equal(y, operation(x, *arguments))
+            expected = numeric_gradient(exact, x, gradient)
+            np.testing.assert_allclose(found["input"], expected, rtol=1e-5, atol=1e-6)
+            assert found["input"].dtype == np.float32
+
+    @pytest.mark.parametrize("shape", [(), (7,), (2, 3, 2, 2)])
+    def test_div(self, rng, shape):
+        a, b, gradient = (np.asarray(normal(rng, *shape), np.float32) for _ in range(3))
+        b = np.asarray(np.copysign(np.abs(b) + np.float32(0.2), b))
+        y, found = by_rule(F.div, gradient, a, b, wanted=("input", "other"))
+        np.testing.assert_array_equal(y, a / b)
+        expected = numeric_gradient(lambda z: z / b, a, gradient)
+        np.testing.assert_allclose(found["input"], expected, rtol=1e-5, atol=1e-6)
+        expected = numeric_gradient(lambda z: a / z, b, gradient)
+        np.testing.assert_allclose(found["other"], expected, rtol=1e-4, atol=1e-5)
+        assert set(by_rule(F.div, gradient, a, b, wanted=("other",))[1]) == {"other"}
+
+    def test_the_corner_of_abs(self):
+        _, found = by_rule(F.abs, np.ones(3, np.float32), np.array([0, -0.0, np.nan], np.float32))
+        np.testing.assert_array_equal(found["input"], [0, 0, np.nan])
 
 
 def test_bad_input(rng):

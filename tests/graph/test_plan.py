@@ -298,6 +298,17 @@ def test_shapes_that_are_refused(shape, error, message):
         convlane.compile(F.relu, shape)
 
 
+def test_arithmetic_with_numbers(rng):
+    layer = nn.Conv2d(3, 5, 3, padding=1).eval()
+
+    def model(x):
+        y = layer(x) * 0.17
+        return F.softmax(1 - F.flatten(F.global_avg_pool2d(y / 3 + F.affine(y, -2, 0.5))), 1)
+
+    x = rng.standard_normal((2, 3, 6, 6), np.float32)
+    np.testing.assert_allclose(convlane.compile(model, x.shape)(x), model(x), rtol=1e-5)
+
+
 def test_unsupported_operations_are_named_at_once(rng):
     one = np.ones((1, 6, 8, 8), np.float32)
 

@@ -70,16 +70,20 @@ def test_networks(name):
 
 
 EVERY_OPERATION = {
+    "abs": F.abs,
     "adaptive_avg_pool2d": lambda x: F.adaptive_avg_pool2d(x, 2),
     "adaptive_max_pool2d": lambda x: F.adaptive_max_pool2d(x, 2),
     "add": lambda x: F.add(x, x),
+    "affine": lambda x: F.affine(x, 2, 1),
     "avg_pool2d": lambda x: F.avg_pool2d(x, 2),
     "batch_norm": lambda x: F.batch_norm(x, np.zeros(2, np.float32), TWO),
     "cat": lambda x: F.cat([x, x]),
     "channels_last": F.channels_last,
     "col2im": lambda x: F.col2im(F.im2col(x, 2), 6, 2),
     "conv2d": lambda x: F.conv2d(x, POINTS),
+    "div": lambda x: F.div(x, x),
     "dropout": F.dropout,
+    "exp": F.exp,
     "flatten": F.flatten,
     "global_avg_pool2d": F.global_avg_pool2d,
     "global_max_pool2d": F.global_max_pool2d,
@@ -89,9 +93,11 @@ EVERY_OPERATION = {
     "leaky_relu": F.leaky_relu,
     "linear": lambda x: F.linear(x, np.ones((3, 6), np.float32)),
     "local_response_norm": lambda x: F.local_response_norm(x, 5),
+    "log": lambda x: F.log(F.exp(x)),
     "log_softmax": lambda x: F.log_softmax(x, 1),
     "lp_pool2d": lambda x: F.lp_pool2d(x, 2, 2),
     "max_pool2d": lambda x: F.max_pool2d(x, 2),
+    "mean": F.mean,
     "mul": lambda x: F.mul(x, x),
     "nchw": F.nchw,
     "pad": lambda x: F.pad(x, (1, 2, 3, 4)),
@@ -101,6 +107,8 @@ EVERY_OPERATION = {
     "sigmoid": F.sigmoid,
     "silu": F.silu,
     "softmax": lambda x: F.softmax(x, 1),
+    "square": F.square,
+    "sum": lambda x: F.sum(x, (2, 3)),
     "tanh": F.tanh,
 }
 
@@ -121,9 +129,9 @@ def test_no_operation_is_left_out():
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (lambda x: x + 1, r"__add__ \(here: convlane.functional.add\) cannot be traced"),
-        (lambda x: 2 * x, r"__rmul__ \(here: convlane.functional.mul\)"),
-        (lambda x: -x, "__neg__ cannot be traced"),
+        (lambda x: x @ x, r"__matmul__ \(here: convlane.functional.linear\) cannot be traced"),
+        (lambda x: 1 / x, r"__rtruediv__ \(here: convlane.functional.div\)"),
+        (lambda x: +x, "__pos__ cannot be traced"),
         (lambda x: x[0], "__getitem__ cannot be traced"),
         (lambda x: x or None, "__bool__ cannot be traced"),
         (lambda x: x > 0, "__gt__ cannot be traced"),
@@ -133,7 +141,7 @@ def test_no_operation_is_left_out():
         (lambda x: np.asarray(x), "conversion to an array cannot be traced"),
         (lambda x: F.add(np.ones(IMAGE, np.float32), x), "conversion to an array cannot be traced"),
         (lambda x: x.reshape(1, -1), r"attribute 'reshape' \(here: convlane.functional.flatten\)"),
-        (lambda x: x.mean(), "attribute 'mean' cannot be traced"),
+        (lambda x: x.mean(), r"attribute 'mean' \(here: convlane.functional.mean\) cannot be traced"),
         (lambda x: F.cat([x, np.ones(IMAGE, np.float32)]), r"cat: tensors\[1\] must be computed from the input"),
         (lambda x: (x, x), "must return one array, but returned tuple"),
         (lambda x: None, "must return one array, but returned NoneType"),
@@ -142,6 +150,16 @@ def test_no_operation_is_left_out():
 def test_what_cannot_be_traced(function, message):
     with pytest.raises(TypeError, match=message):
         trace(function, IMAGE)
+
+
+def test_arithmetic():
+    graph = trace(lambda x: -(x + 1) * (x - x) / 4, IMAGE)
+    assert ops(graph) == ["affine", "affine", "affine", "add", "mul", "affine"]
+    assert [graph.nodes[i].attributes[name] for i, name in ((1, "offset"), (2, "factor"), (6, "factor"))] == [
+        1,
+        -1,
+        0.25,
+    ]
 
 
 def test_training_mode():

@@ -17,7 +17,7 @@ from convlane.functional.activation import (
     tanh,
 )
 from convlane.functional.conv import conv2d, explain, pack_conv2d
-from convlane.functional.elementwise import add, mul, scale
+from convlane.functional.elementwise import abs, add, affine, div, exp, log, mul, scale, square
 from convlane.functional.linear import linear, pack_linear
 from convlane.functional.loss import binary_cross_entropy_with_logits, cross_entropy, mse_loss
 from convlane.functional.norm import batch_norm, local_response_norm
@@ -30,13 +30,16 @@ from convlane.functional.pool import (
     lp_pool2d,
     max_pool2d,
 )
+from convlane.functional.reduce import mean, sum
 from convlane.functional.shape import cat, channels_last, flatten, nchw, pad
 from convlane.functional.unfold import col2im, fold, im2col, unfold
 
 __all__ = [
+    "abs",
     "adaptive_avg_pool2d",
     "adaptive_max_pool2d",
     "add",
+    "affine",
     "avg_pool2d",
     "batch_norm",
     "binary_cross_entropy_with_logits",
@@ -45,7 +48,9 @@ __all__ = [
     "col2im",
     "conv2d",
     "cross_entropy",
+    "div",
     "dropout",
+    "exp",
     "explain",
     "flatten",
     "fold",
@@ -57,9 +62,11 @@ __all__ = [
     "leaky_relu",
     "linear",
     "local_response_norm",
+    "log",
     "log_softmax",
     "lp_pool2d",
     "max_pool2d",
+    "mean",
     "mse_loss",
     "mul",
     "nchw",
@@ -72,6 +79,8 @@ __all__ = [
     "sigmoid",
     "silu",
     "softmax",
+    "square",
+    "sum",
     "tanh",
     "unfold",
 ]

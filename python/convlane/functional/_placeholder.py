@@ -1,4 +1,7 @@
-"""What stands for an array where there is none to compute with: it refuses whatever is not one of our operations."""
+"""What stands for an array where there is none to compute with: it refuses whatever is not one of our operations.
+
+Python's arithmetic is: with numbers, with arrays and with each other.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,12 @@ from typing import Any, NoReturn
 import numpy as np
 
 from convlane.functional._op import Shape
+from convlane.functional.elementwise import abs as absolute
+from convlane.functional.elementwise import add, affine, div, mul, square
 
 
 class Placeholder(ABC):
-    """An array's shape and type; NumPy's functions and Python's operators are TypeErrors that name what to use."""
+    """An array's shape and type; NumPy's functions and most attributes are TypeErrors that name what to use."""
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -34,7 +39,7 @@ class Placeholder(ABC):
         """Say why `what` cannot be done."""
 
     def _refuse(self, what: str) -> NoReturn:
-        raise TypeError(f"{self._why(what)}. Use the functions of convlane.functional")
+        raise TypeError(f"{self._why(what)}. Use the functions of convlane.functional, or + - * / with numbers")
 
     def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
         self._refuse("conversion to an array")
@@ -50,20 +55,74 @@ class Placeholder(ABC):
             raise AttributeError(name)
         self._refuse(f"the array's attribute {name!r}{_instead(name)}")
 
+    def __add__(self: Any, other: Any) -> Any:
+        number = _number(other)
+        return _paired(add, self, other) if number is None else affine(self, 1, number)
+
+    def __radd__(self: Any, other: Any) -> Any:
+        return self.__add__(other)
+
+    def __sub__(self: Any, other: Any) -> Any:
+        number = _number(other)
+        if number is not None:
+            return affine(self, 1, -number)
+        return _paired(add, self, affine(other, -1)) if isinstance(other, _ARRAYS) else NotImplemented
+
+    def __rsub__(self: Any, other: Any) -> Any:
+        number = _number(other)
+        return NotImplemented if number is None else affine(self, -1, number)
+
+    def __mul__(self: Any, other: Any) -> Any:
+        number = _number(other)
+        return _paired(mul, self, other) if number is None else affine(self, number)
+
+    def __rmul__(self: Any, other: Any) -> Any:
+        return self.__mul__(other)
+
+    def __truediv__(self: Any, other: Any) -> Any:
+        number = _number(other)
+        return _paired(div, self, other) if number is None else affine(self, 1 / number)
+
+    def __neg__(self: Any) -> Any:
+        return affine(self, -1)
+
+    def __abs__(self: Any) -> Any:
+        return absolute(self)
+
+    def __pow__(self: Any, exponent: Any) -> Any:
+        return square(self) if _number(exponent) == 2 else self._refuse(f"__pow__{_instead('power')}")
+
+
+_ARRAYS: tuple[type[Any], ...] = (Placeholder, np.ndarray)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float, np.integer, np.floating)) else None
+
+
+def _paired(operation: Callable[..., Any], input: Placeholder, other: Any) -> Any:
+    return operation(input, other) if isinstance(other, _ARRAYS) else NotImplemented
+
 
 _INSTEAD = {
+    "absolute": "abs",
     "add": "add",
     "concatenate": "cat",
-    "iadd": "add",
-    "imul": "mul",
+    "divide": "div",
+    "exp": "exp",
+    "log": "log",
+    "matmul": "linear",
     "maximum": "relu",
+    "mean": "mean",
     "mul": "mul",
     "multiply": "mul",
     "pad": "pad",
-    "radd": "add",
+    "power": "square",
     "ravel": "flatten",
     "reshape": "flatten",
-    "rmul": "mul",
+    "rtruediv": "div",
+    "square": "square",
+    "sum": "sum",
     "tanh": "tanh",
 }
 
@@ -79,10 +138,9 @@ def _refusing(name: str) -> Callable[..., NoReturn]:
     return method
 
 
-_ARITHMETIC = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul")
 for _name in (
-    *(prefix + name for name in _ARITHMETIC for prefix in ("", "r", "i")),
-    *("neg", "pos", "abs", "lt", "le", "eq", "ne", "gt", "ge"),
+    *(prefix + name for name in ("floordiv", "mod", "matmul") for prefix in ("", "r", "i")),
+    *("rpow", "ipow", "rtruediv", "pos", "lt", "le", "eq", "ne", "gt", "ge"),
     *("bool", "int", "float", "index", "len", "iter", "getitem", "setitem", "contains"),
 ):
     setattr(Placeholder, f"__{_name}__", _refusing(_name))

@@ -1,13 +1,18 @@
-"""Sums and products of arrays."""
+"""Arithmetic and functions of single numbers."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from convlane import _core
 from convlane.functional._arguments import Array, as_array, as_flat_image, as_float
-from convlane.functional._gradient import activation_gradient, follows_from_output
-from convlane.functional._op import Pullback, Shape, op
+from convlane.functional._gradient import activated
+from convlane.functional._op import Pullback, Shape, op, same_shape
+from convlane.functional.shape import channels_last
 
 
 def _same_shapes(op: str, input: Any, other: Any) -> Shape:
@@ -25,6 +30,10 @@ def _is_channel_vector(input_shape: Shape, shape: Shape) -> bool:
 
 def _add_shape(input: Any, other: Any, *args: Any, **kwargs: Any) -> Shape:
     return _same_shapes("add", input, other)
+
+
+def _div_shape(input: Any, other: Any) -> Shape:
+    return _same_shapes("div", input, other)
 
 
 def _mul_shape(input: Any, other: Any) -> Shape:
@@ -46,21 +55,55 @@ def _add_vjp(
     wanted: frozenset[str], input: Any, other: Any, activation: str, negative_slope: Any
 ) -> tuple[Array, Pullback]:
     slope = as_float(negative_slope, "add", "negative_slope")
-    output = add(input, other, activation=activation, negative_slope=slope)
-    from_output = follows_from_output(activation, slope)
-    kept = None if activation == "none" else output if from_output else add(input, other)
-
-    def pullback(gradient: Array) -> dict[str, Array]:
-        if kept is not None:
-            gradient = activation_gradient(kept, gradient, activation, slope, from_output=from_output)
-        return dict.fromkeys(wanted, gradient)
-
-    return output, pullback
+    output, before = activated(partial(add, input, other), activation, slope)
+    return output, lambda gradient: dict.fromkeys(wanted, before(gradient))
 
 
 def _mul_vjp(wanted: frozenset[str], input: Any, other: Any) -> tuple[Array, Pullback]:
     output = mul(input, other)
     return output, _product_pullback(wanted, "other", as_array(input, "mul", "input"), as_array(other, "mul", "other"))
+
+
+def _affine_vjp(wanted: frozenset[str], input: Any, factor: Any, offset: Any) -> tuple[Array, Pullback]:
+    return affine(input, factor, offset), lambda gradient: {"input": affine(gradient, factor)}
+
+
+def _div_vjp(wanted: frozenset[str], input: Any, other: Any) -> tuple[Array, Pullback]:
+    output, divisor = div(input, other), as_array(other, "div", "other")
+    quotient = output if "other" in wanted else None
+
+    def pullback(gradient: Array) -> dict[str, Array]:
+        of_input = div(gradient, divisor)
+        found = {"input": of_input} if "input" in wanted else {}
+        return found if quotient is None else found | {"other": affine(mul(of_input, quotient), -1)}
+
+    return output, pullback
+
+
+def _exp_vjp(wanted: frozenset[str], input: Any) -> tuple[Array, Pullback]:
+    output = exp(input)
+    return output, lambda gradient: {"input": mul(gradient, output)}
+
+
+def _log_vjp(wanted: frozenset[str], input: Any) -> tuple[Array, Pullback]:
+    x = as_array(input, "log", "input")
+    return log(x), lambda gradient: {"input": div(gradient, x)}
+
+
+def _square_vjp(wanted: frozenset[str], input: Any) -> tuple[Array, Pullback]:
+    x = as_array(input, "square", "input")
+    return mul(x, x), lambda gradient: {"input": mul(gradient, affine(x, 2))}
+
+
+def _abs_vjp(wanted: frozenset[str], input: Any) -> tuple[Array, Pullback]:
+    x = as_array(input, "abs", "input")
+    return abs(x), lambda gradient: {"input": mul(gradient, _mapped(np.sign, x))}
+
+
+def _mapped(function: Callable[..., Any], *arrays: Array) -> Array:
+    """Return what a NumPy function makes of each number; infinities and NaN are results like others."""
+    with np.errstate(all="ignore"):
+        return np.asarray(function(*(channels_last(a) if a.ndim == 4 else np.asarray(a, order="C") for a in arrays)))
 
 
 def _scale_vjp(wanted: frozenset[str], input: Any, scale: Any) -> tuple[Array, Pullback]:
@@ -204,3 +247,130 @@ def scale(input: Array, scale: Array) -> Array:
     x, factors = as_array(input, "scale", "input"), as_array(scale, "scale", "scale")
     _scale_shape(x, factors)
     return _core.scale(x, factors if factors.ndim == 4 else factors[:, :, None, None])
+
+
+@op(shape=same_shape, vjp=_affine_vjp)
+def affine(input: Array, factor: float = 1.0, offset: float = 0.0) -> Array:
+    """Multiply by a number and add one: ``input * factor + offset``.
+
+    Python's operators with a number do this while gradients are recorded or a network is traced: ``0.4 * loss``.
+
+    Parameters
+    ----------
+    input
+        float32, any shape and strides.
+    factor, offset
+        Numbers, rounded to float32.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, the same shape; channels last in memory where that has four dimensions, else C-contiguous.
+
+    Raises
+    ------
+    TypeError
+        If `input` is not a float32 array, or one of the others no number.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import affine
+    >>> affine(np.array([1, 2], np.float32), 10, 1)
+    array([11., 21.], dtype=float32)
+    """
+    x = as_array(input, "affine", "input")
+    a, b = (np.float32(as_float(value, "affine", name)) for value, name in ((factor, "factor"), (offset, "offset")))
+    return _mapped(lambda x: x * a + b if b != 0 else x * a, x)
+
+
+@op(shape=_div_shape, vjp=_div_vjp)
+def div(input: Array, other: Array) -> Array:
+    """Divide by an array of the same shape.
+
+    Parameters
+    ----------
+    input, other
+        float32, any shape, both the same; any strides.
+
+    Returns
+    -------
+    numpy.ndarray
+        As in `affine`. Division by 0 gives an infinity, or NaN.
+
+    Raises
+    ------
+    TypeError
+        If one is not a float32 array.
+    ValueError
+        If the shapes differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import div
+    >>> div(np.array([1, 6], np.float32), np.array([2, 3], np.float32))
+    array([0.5, 2. ], dtype=float32)
+    """
+    a, b = as_array(input, "div", "input"), as_array(other, "div", "other")
+    _same_shapes("div", a, b)
+    return _mapped(np.divide, a, b)
+
+
+@op(shape=same_shape, vjp=_exp_vjp)
+def exp(input: Array) -> Array:
+    """Compute ``e**x`` of every number; shapes as in `affine`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import exp
+    >>> exp(np.array([0, -np.inf], np.float32))
+    array([1., 0.], dtype=float32)
+    """
+    return _mapped(np.exp, as_array(input, "exp", "input"))
+
+
+@op(shape=same_shape, vjp=_log_vjp)
+def log(input: Array) -> Array:
+    """Compute the natural logarithm of every number, minus infinity of 0, NaN below; shapes as in `affine`.
+
+    The logarithm of probabilities is better taken by `log_softmax`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import log
+    >>> log(np.array([1, 0], np.float32))
+    array([  0., -inf], dtype=float32)
+    """
+    return _mapped(np.log, as_array(input, "log", "input"))
+
+
+@op(shape=same_shape, vjp=_square_vjp)
+def square(input: Array) -> Array:
+    """Multiply every number by itself; shapes as in `affine`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import square
+    >>> square(np.array([-3, 2], np.float32))
+    array([9., 4.], dtype=float32)
+    """
+    x = as_array(input, "square", "input")
+    return mul(x, x)
+
+
+@op(shape=same_shape, vjp=_abs_vjp)
+def abs(input: Array) -> Array:
+    """Drop the sign of every number; shapes as in `affine`. The gradient at 0 is 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import abs
+    >>> abs(np.array([-3, 2], np.float32))
+    array([3., 2.], dtype=float32)
+    """
+    return _mapped(np.abs, as_array(input, "abs", "input"))

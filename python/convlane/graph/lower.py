@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from convlane import _core
 from convlane.functional._arguments import Pair
 from convlane.functional._op import ACTIVATIONS
@@ -373,6 +375,14 @@ def _mul(at: Context) -> None:
         at.core.scale(at.src, _four(at.shape), at.places["other"], at.dst)
 
 
+def _affine(at: Context) -> None:
+    channels = at.node.shape[1]
+    zeros, ones, factor, offset = (
+        np.full(channels, value, np.float32) for value in (0, 1, float(at["factor"]), float(at["offset"]))
+    )
+    at.core.batch_norm(at.src, at.dst, at.count // channels, zeros, ones, factor, offset, 0.0)
+
+
 def _scale(at: Context) -> None:
     at.core.scale(at.src, _four(at.shape), at.places["scale"], at.dst)
 
@@ -420,6 +430,7 @@ _STEPS: dict[str, Callable[[Context], Choice | None]] = {
     "adaptive_avg_pool2d": _adaptive_pool2d,
     "adaptive_max_pool2d": _adaptive_pool2d,
     "add": _add,
+    "affine": _affine,
     "avg_pool2d": _pool2d,
     "batch_norm": _batch_norm,
     "cat": _cat,
