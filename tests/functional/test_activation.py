@@ -245,6 +245,25 @@ class TestDropout:
         np.testing.assert_array_equal(F.dropout(F.channels_last(x), rng=np.random.default_rng(7)), first)
         assert (F.dropout(np.ones(1000, np.float32)) != F.dropout(np.ones(1000, np.float32))).any()
 
+    def test_seeded(self):
+        def draw(*numbers):
+            with F.seeded(*numbers):
+                return F.dropout(np.ones(1000, np.float32)), F.dropout(np.ones(1000, np.float32))
+
+        (first, second), again, other = draw(1, 2), draw(1, 2), draw(1, 3)
+        np.testing.assert_array_equal(again[0], first)
+        np.testing.assert_array_equal(again[1], second)
+        assert (first != second).any()
+        assert (first != other[0]).any()
+        with F.seeded(1, 2):
+            np.testing.assert_array_equal(
+                F.dropout(np.ones(1000, np.float32), rng=np.random.default_rng(7)),
+                F.dropout(np.ones(1000, np.float32), rng=np.random.default_rng(7)),
+            )
+            np.testing.assert_array_equal(F.dropout(np.ones(1000, np.float32)), first)
+            np.testing.assert_array_equal(draw(1, 2)[0], first)  # inner ones come back to the outer
+            np.testing.assert_array_equal(F.dropout(np.ones(1000, np.float32)), second)
+
     def test_identity_and_extremes(self, rng):
         x = normal(rng, 5, 6)
         assert F.dropout(x, 0.5, training=False) is x

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache, partial
 from typing import Any
 
@@ -15,6 +17,36 @@ from convlane.functional._gradient import activate, activation_gradient, follows
 from convlane.functional._op import Pullback, Shape, op, same_shape
 from convlane.functional.elementwise import mul
 from convlane.functional.shape import channels_last
+
+_seeded: ContextVar[np.random.Generator | None] = ContextVar("_seeded", default=None)
+
+
+@contextmanager
+def seeded(*numbers: int) -> Iterator[None]:
+    """Let `dropout`, and what is made of it, draw the same random numbers whenever the block is entered.
+
+    They follow from `numbers`, none negative: a seed and the number of the step, say, so that training can be resumed
+    without a state to be kept.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import dropout, seeded
+    >>> def draw():
+    ...     with seeded(1, 2):
+    ...         return dropout(np.ones(1000, np.float32))
+    >>> bool((draw() == draw()).all())
+    True
+    """
+    token = _seeded.set(np.random.default_rng(numbers))
+    try:
+        yield
+    finally:
+        _seeded.reset(token)
+
+
+def _rng() -> np.random.Generator:
+    return _seeded.get() or _default_rng()
 
 
 @cache
@@ -256,7 +288,8 @@ def dropout(input: Array, p: float = 0.5, training: bool = True, *, rng: np.rand
     training
         Where false, `input` is returned itself.
     rng
-        Where the random numbers come from; a generator of this module, seeded by the system, where none is given.
+        Where the random numbers come from. Where none is given, that of `seeded` around the call; else one of this
+        module, seeded by the system.
 
     Returns
     -------
@@ -297,7 +330,7 @@ def _dropout_factors(shape: Shape, p: Any, training: Any, rng: np.random.Generat
         return None
     images = len(shape) == 4
     drawn = (shape[0], shape[2], shape[3], shape[1]) if images else shape
-    kept = (rng or _default_rng()).random(drawn, np.float32) >= p
+    kept = (rng or _rng()).random(drawn, np.float32) >= p
     factors: Array = np.multiply(kept, 1 / (1 - p) if p < 1 else 0.0, dtype=np.float32)
     return factors.transpose(0, 3, 1, 2) if images else factors
 
