@@ -16,6 +16,7 @@ PUBLIC = [
     "convlane.graph",
     "convlane.models",
     "convlane.nn",
+    "convlane.training",
     "convlane.weights",
 ]
 

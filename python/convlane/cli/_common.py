@@ -1,24 +1,22 @@
-"""What commands share: their arguments, their errors, progress bars and the timing of networks."""
+"""What commands share: their arguments, their errors and the timing of networks."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
-import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from convlane import machine, models
+from convlane._progress import progress
 from convlane.analysis import multiply_adds
 from convlane.functional._arguments import Array
 from convlane.graph import compile
 from convlane.runtime import checked_threads
-
-T = TypeVar("T")
 
 
 class CommandError(Exception):
@@ -49,16 +47,6 @@ def model_name(text: str) -> str:
         near = difflib.get_close_matches(text, names, n=3, cutoff=0.4) or names
         raise argparse.ArgumentTypeError(f"unknown network {text!r}; did you mean {', '.join(near)}?")
     return text
-
-
-def progress(iterable: Iterable[T], label: str) -> Iterable[T]:
-    """Show a bar on a terminal's stderr once the loop has taken a second, if tqdm is installed."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return iterable
-    bar: Iterable[T] = tqdm(iterable, label, file=sys.stderr, disable=None, delay=1, leave=False)
-    return bar
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convlane import _core, functional, machine, models, runtime
-from convlane.cli._common import CommandError, progress, time_network
+from convlane._progress import progress
+from convlane.cli._common import CommandError, time_network
 from convlane.functional._arguments import Array
 
 if TYPE_CHECKING:

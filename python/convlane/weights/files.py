@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from convlane.safetensors_file import Path, open_tensors, shown, write_tensors
 
 _ZIP = (b"PK\3\4", b"PK\5\6")
+CHECKPOINT = "convlane checkpoint"
+"""What the metadata of one of `convlane.training` call it; its network's weights are under ``model.``"""
+
 _HEADER_LENGTH = 8  # bytes of safetensors before its header, which begins with a brace
 # What is known and not read, with what its owner can do.
 _NOT_READ = {
@@ -37,6 +40,8 @@ def load_weights(path: Path) -> dict[str, NDArray[Any]]:
       writes it. torch is not needed, and nothing is executed: the pickle is interpreted by a list of what is allowed.
       Of a checkpoint, the dictionary under ``state_dict``, ``model_state_dict`` or ``model`` is taken. Where every name
       begins with ``module.``, as DataParallel has them, it is dropped.
+
+    Of a checkpoint of `convlane.training`, the network's weights are taken.
 
     A file of unknown origin does no harm, and takes no more memory than 64 MiB or 20 times its size.
 
@@ -137,8 +142,10 @@ def _read_safetensors(path: str) -> dict[str, NDArray[Any]]:
     with open_tensors(path) as file:
         if file.metadata.get("format") == "convlane plan":
             raise ValueError(f"{path}: it is a compiled network, which convlane.load_plan reads")
+        prefix = "model." if file.metadata.get("format") == CHECKPOINT else ""
+        names = [name for name in file.tensors if name.startswith(prefix)]
         try:
-            return {name: as_weight(name, file.read(name)) for name in file.tensors}
+            return {name[len(prefix) :]: as_weight(name, file.read(name)) for name in names}
         except ValueError as error:
             raise ValueError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
 

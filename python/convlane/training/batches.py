@@ -1,0 +1,60 @@
+"""Data as training takes it: two arrays, or anything that yields batches whenever it is asked again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sized
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlane.functional._arguments import Array
+
+Data: TypeAlias = tuple[Array, NDArray[Any]] | Iterable[tuple[Array, NDArray[Any]]]
+"""Images and targets of all examples, or a re-iterable of those of batches."""
+
+
+def is_arrays(data: Any) -> bool:
+    """Return whether data are the two arrays."""
+    return isinstance(data, tuple) and len(data) == 2 and all(hasattr(part, "shape") for part in data)
+
+
+def check_data(data: Any, batch_size: int, caller: str) -> None:
+    """Refuse what is no data."""
+    if batch_size < 1:
+        raise ValueError(f"{caller}: batch_size must be at least 1, got {batch_size}")
+    if is_arrays(data):
+        images, targets = data
+        if len(images) != len(targets):
+            raise ValueError(f"{caller}: there are {len(images)} images, but {len(targets)} targets")
+    elif not isinstance(data, Iterable):
+        raise TypeError(
+            f"{caller}: data must be a tuple (images, targets) of arrays or an iterable of such batches, "
+            f"got {type(data).__name__}"
+        )
+
+
+def batches(
+    data: Data, batch_size: int, caller: str, order: NDArray[np.integer[Any]] | None = None
+) -> Iterator[tuple[Array, NDArray[Any]]]:
+    """Yield images and targets of one batch after the other; `order` is that of the examples of two arrays."""
+    if is_arrays(data):
+        images, targets = data
+        for start in range(0, len(images), batch_size):
+            part = slice(start, start + batch_size)
+            yield (images[part], targets[part]) if order is None else (images[order[part]], targets[order[part]])
+        return
+    for batch in data:
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            raise TypeError(f"{caller}: data must yield pairs (images, targets), got {type(batch).__name__}")
+        images, targets = batch
+        if len(images) != len(targets):
+            raise ValueError(f"{caller}: a batch has {len(images)} images, but {len(targets)} targets")
+        yield images, targets
+
+
+def batch_count(data: Data, batch_size: int) -> int | None:
+    """Return how many batches there will be, if that is known."""
+    if is_arrays(data):
+        return -(-len(data[0]) // batch_size)  # type: ignore[index]
+    return len(data) if isinstance(data, Sized) else None

@@ -1,0 +1,474 @@
+"""The loop over the data: `fit` trains a network, `evaluate` measures it, `predict` runs it."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
+from types import FrameType, TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlane._progress import progress
+from convlane.autograd import value_and_grad
+from convlane.functional import cross_entropy, seeded
+from convlane.functional._arguments import Array, as_float, as_int
+from convlane.nn.module import Module
+from convlane.safetensors_file import Path
+from convlane.training.batches import Data, batch_count, batches, check_data, is_arrays
+from convlane.training.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
+from convlane.training.history import History
+from convlane.training.metrics import Means, Metrics, named
+from convlane.training.optim import Optimizer, clip_grad_norm
+
+__all__ = ["evaluate", "fit", "predict"]
+
+Loss = Callable[[Any, Any], Any]
+
+
+def fit(
+    model: Module,
+    data: Data,
+    *,
+    epochs: int,
+    optimizer: Optimizer,
+    loss: Loss = cross_entropy,
+    metrics: Metrics = ("accuracy",),
+    validation: Data | None = None,
+    batch_size: int = 64,
+    shuffle: bool = True,
+    seed: int = 0,
+    clip_norm: float | None = None,
+    patience: int | None = None,
+    monitor: str | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    on_nan: str = "raise",
+    verbose: bool = True,
+) -> History:
+    """Train a network.
+
+    It is set to training mode, and to whatever mode it was in afterwards; frozen modules stay in eval mode. What is
+    drawn (the order of examples, dropout) follows from `seed` and the number of steps that the optimiser has done, so
+    the same call gives the same bits, for any number of threads, and also if it was interrupted and resumed.
+
+    Parameters
+    ----------
+    model
+        The network.
+    data
+        Images and targets of all examples, a tuple of two arrays: float32 (N, C, H, W) and integers (N,), or whatever
+        the network and the loss take. Or an iterable of such pairs, one for each batch; every epoch iterates it anew.
+    epochs
+        How often to go through the data, those of a resumed checkpoint included.
+    optimizer
+        Made for this network. Schedules are its own: a function as its learning rate.
+    loss
+        From outputs and targets of a batch to one number, made of operations of `convlane.functional`.
+    metrics
+        ``"accuracy"``, ``"top5"``, or functions from outputs and targets of a batch to one number for every example,
+        or to their mean; a dict gives them names. Those of a network with several outputs get the first.
+    validation
+        Data to measure after every epoch, in eval mode.
+    batch_size, shuffle
+        How two arrays become batches; the last one may be smaller. What yields batches decides itself.
+    seed
+        Not negative.
+    clip_norm
+        Scales the gradients down where the norm of all together is larger.
+    patience
+        Stop early after so many epochs without a better `monitor`. At the end, early or not, the network gets the
+        weights of the best epoch.
+    monitor
+        The column of the history that `patience` watches: ``"validation_loss"`` where there are validation data, else
+        ``"loss"``. A name with ``loss`` or ``error`` in it is better if smaller, any other if larger.
+    checkpoint
+        A file to write after every epoch, at once, so that there is always a whole one; it holds the network, the
+        optimiser and how far training has come. Ctrl-C lets the step finish, writes it and raises `KeyboardInterrupt`;
+        a second Ctrl-C does not wait.
+    resume
+        Go on from `checkpoint` if that file exists. An iterable as `data` must yield the same batches for the same
+        epoch; where it has an attribute ``epoch``, that is set to what it was.
+    on_nan
+        ``"raise"``: stop where the loss or a gradient is not finite. ``"ignore"``: go on.
+    verbose
+        Print a line for every epoch, and show a progress bar on terminals where tqdm is installed.
+
+    Returns
+    -------
+    History
+        The loss, the metrics, the learning rate and the seconds of every epoch. Those of the training data are means
+        over the steps, while the network learned.
+
+    Raises
+    ------
+    FloatingPointError
+        The loss or a gradient was not finite. The network has the parameters of the last step whose loss and gradients
+        were, and its buffers from before it; the optimiser has moved on.
+    KeyboardInterrupt
+        After writing the checkpoint, if there is one. The network is as after the last step.
+    OSError
+        The checkpoint cannot be written or read.
+    TypeError, ValueError
+        An argument of the wrong kind or out of range, data that do not fit, or a checkpoint of another network,
+        optimiser or seed. An error within a step leaves the network as it was before the step.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane import nn
+    >>> from convlane.training import SGD, fit
+    >>> nn.init.seed(0)
+    >>> model = nn.Linear(2, 2)
+    >>> points = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
+    >>> sides = (points.sum(1) > 0).astype(int)
+    >>> history = fit(model, (points, sides), epochs=5, optimizer=SGD(model, 1.0), verbose=False)
+    >>> history["accuracy"][-1] > 0.95
+    True
+    """
+    check_data(data, batch_size, "fit")
+    if validation is not None:
+        check_data(validation, batch_size, "fit")
+    scores = named(metrics, "fit")
+    columns = ["loss", *scores]
+    columns += [f"validation_{name}" for name in columns] if validation is not None else []
+    monitor = monitor or ("validation_loss" if validation is not None else "loss")
+    _check(epochs, seed, patience, clip_norm, on_nan)
+    if optimizer.model is not model:
+        raise ValueError("fit: the optimiser was made for another network")
+    if patience is not None and monitor not in columns:
+        raise ValueError(f"fit: monitor must be one of {', '.join(columns)}, got {monitor!r}")
+    if resume and checkpoint is None:
+        raise ValueError("fit: resume needs a checkpoint")
+    if epochs > 1 and not is_arrays(data) and iter(data) is data:
+        raise TypeError("fit: data can be iterated only once; pass a list, or a class whose __iter__ starts anew")
+
+    training = _Training(model, data, optimizer, loss, Means(scores), seed, clip_norm, on_nan)
+    if resume and checkpoint is not None and os.path.exists(checkpoint):
+        training.load(checkpoint)
+    with _modes_kept(model), _Interrupts() as interrupts:
+        try:
+            while training.epoch < epochs and not (patience is not None and training.waited(monitor) >= patience):
+                label = f"epoch {training.epoch + 1}/{epochs}"
+                begin = time.perf_counter()
+                training.run_epoch(batch_size, shuffle, interrupts, label if verbose else None)
+                row = training.means.result()
+                if validation is not None:
+                    found = evaluate(model, validation, loss=loss, metrics=scores, batch_size=batch_size)
+                    row |= {f"validation_{name}": value for name, value in found.items()}
+                    training.check_finite("the validation loss", found["loss"])
+                    interrupts.check()
+                row |= {"learning_rate": training.learning_rate(), "seconds": time.perf_counter() - begin}
+                training.finish_epoch(row, monitor if patience is not None else None)
+                if verbose:
+                    print(f"{label}: " + ", ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
+                if checkpoint is not None:
+                    training.save(checkpoint)
+                interrupts.check()
+        except KeyboardInterrupt:
+            if checkpoint is not None and not interrupts.urgent:
+                training.save(checkpoint)
+                if verbose:
+                    where = f"epoch {training.epoch + 1}, after step {training.step}"
+                    print(f"interrupted in {where}; resume=True goes on from {os.fspath(checkpoint)}", flush=True)
+            raise
+        training.keep_best()
+    return training.history
+
+
+def evaluate(
+    model: Callable[[Array], Any],
+    data: Data,
+    *,
+    loss: Loss = cross_entropy,
+    metrics: Metrics = ("accuracy",),
+    batch_size: int = 64,
+) -> dict[str, float]:
+    """Measure a network: the loss and the metrics, averaged over all examples.
+
+    Parameters
+    ----------
+    model
+        A network, which is in eval mode meanwhile, or a compiled plan for any batch size.
+    data, loss, metrics, batch_size
+        As for `fit`.
+
+    Returns
+    -------
+    dict
+        Numbers by name, ``"loss"`` first.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As from `fit`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.training import evaluate
+    >>> scores = np.array([[0, 1], [0, 1]], np.float32)
+    >>> evaluate(lambda batch: batch, (scores, np.array([0, 1])))["accuracy"]
+    0.5
+    """
+    check_data(data, batch_size, "evaluate")
+    means = Means(named(metrics, "evaluate"))
+    with _modes_kept(model):
+        if isinstance(model, Module):
+            model.eval()
+        for images, targets in batches(data, batch_size, "evaluate"):
+            outputs = model(images)
+            means.add(float(loss(outputs, targets)), outputs, targets)
+    if not means.examples:
+        raise ValueError("evaluate: the data are empty")
+    return means.result()
+
+
+def predict(model: Callable[[Array], Any], data: Any, *, batch_size: int = 64) -> Array:
+    """Run a network, in eval mode, on all images and return its outputs one after the other.
+
+    Parameters
+    ----------
+    model
+        A network, or a compiled plan for any batch size.
+    data
+        An array of images (N, C, H, W), data as for `fit` (whose targets are left alone), or an iterable of arrays.
+    batch_size
+        How many images of an array are run together. The result does not depend on it.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, (N, ...).
+
+    Raises
+    ------
+    ValueError
+        There are no images.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane import models
+    >>> from convlane.training import predict
+    >>> predict(models.create("lenet5"), np.zeros((3, 1, 32, 32), np.float32)).shape
+    (3, 10)
+    """
+    if is_arrays(data):
+        data = data[0]
+    if hasattr(data, "shape"):
+        if batch_size < 1:
+            raise ValueError(f"predict: batch_size must be at least 1, got {batch_size}")
+        data = [data[start : start + batch_size] for start in range(0, len(data), batch_size)]
+    with _modes_kept(model):
+        if isinstance(model, Module):
+            model.eval()
+        outputs = [model(batch[0] if isinstance(batch, (tuple, list)) else batch) for batch in data]
+    if not outputs:
+        raise ValueError("predict: the data are empty")
+    return np.concatenate(outputs)
+
+
+class _Training:
+    """A network on its way: what a step does, and all that a checkpoint holds."""
+
+    def __init__(
+        self,
+        model: Module,
+        data: Data,
+        optimizer: Optimizer,
+        loss: Loss,
+        means: Means,
+        seed: int,
+        clip_norm: float | None,
+        on_nan: str,
+    ) -> None:
+        self.model, self.data, self.optimizer, self.means = model, data, optimizer, means
+        self.seed, self.clip_norm, self.on_nan = seed, clip_norm, on_nan
+        self.history = History()
+        self.epoch, self.step = 0, 0  # done; the steps are those of the epoch after
+        self._best: dict[str, NDArray[Any]] = {}
+        self._good = model.state_dict()  # what gave finite numbers
+        self._data_epoch: int | None = None
+
+        def with_outputs(images: Array, targets: Any) -> tuple[Any, Any]:
+            outputs = model(images)
+            return loss(outputs, targets), outputs
+
+        self._gradients = value_and_grad(with_outputs, model, has_aux=True)
+
+    def run_epoch(self, batch_size: int, shuffle: bool, interrupts: _Interrupts, label: str | None) -> None:
+        """Do those steps of an epoch that have not been done; with a label, behind a progress bar."""
+        self.model.train()
+        order = None
+        if shuffle and is_arrays(self.data):
+            generator = np.random.default_rng((self.seed, self.optimizer.steps - self.step, 1))
+            order = generator.permutation(len(self.data[0]))  # type: ignore[index]
+        if self._data_epoch is not None:
+            self.data.epoch = self._data_epoch  # type: ignore[union-attr]
+        self._data_epoch = getattr(self.data, "epoch", None)
+        todo = islice(batches(self.data, batch_size, "fit", order), self.step, None)
+        count = batch_count(self.data, batch_size)
+        shown = todo if label is None else progress(todo, label, None if count is None else count - self.step)
+        for images, targets in shown:
+            self._do(images, targets)
+            interrupts.check()
+        self._data_epoch = None
+        if not self.step:
+            raise ValueError("fit: the data are empty")
+
+    def _do(self, images: Array, targets: Any) -> None:
+        """Do one step."""
+        before = self.model.state_dict()
+        try:
+            with seeded(self.seed, self.optimizer.steps):
+                (value, outputs), gradients = self._gradients(images, targets)
+            norm, factor = clip_grad_norm(gradients, math.inf if self.clip_norm is None else self.clip_norm)
+            self.means.add(value, outputs, targets)
+        except BaseException:
+            self.model.load_state_dict(before)
+            raise
+        self.check_finite("the loss", value)
+        self.check_finite("the norm of the gradients", norm)
+        self._good = before
+        self.optimizer.step(gradients, gradient_factor=factor if math.isfinite(norm) else 1.0)
+        self.step += 1
+
+    def check_finite(self, what: str, value: float) -> None:
+        """Raise if a number is not finite, with the network as it was when all were."""
+        if self.on_nan == "raise" and not math.isfinite(value):
+            self.model.load_state_dict(self._good)
+            raise FloatingPointError(
+                f"fit: {what} is {value} in epoch {self.epoch + 1}, after step {self.step}. The network has the last "
+                "parameters with which all was finite. A smaller learning rate or clip_norm may help, if it is not the "
+                "data"
+            )
+
+    def learning_rate(self) -> float:
+        """Return the next step's, for the first parameter."""
+        return self.optimizer.learning_rate(next(name for name, _ in self.model.named_parameters(trainable=True)))
+
+    def finish_epoch(self, row: Mapping[str, float], monitor: str | None) -> None:
+        """Note down what an epoch has brought, and keep the weights if it was the best by `monitor`."""
+        self.history.append(row)
+        self.epoch, self.step = self.epoch + 1, 0
+        self.means.start()
+        if monitor is not None and not self.waited(monitor):
+            self.history.best_epoch, self._best = self.epoch, self.model.state_dict()
+
+    def waited(self, monitor: str) -> int:
+        """Count the epochs since the best by `monitor`, the first of several."""
+        if not self.epoch:
+            return 0
+        sign = 1 if "loss" in monitor or "error" in monitor else -1
+        values = [math.inf if math.isnan(value) else sign * value for value in self.history[monitor]]
+        return self.epoch - 1 - values.index(min(values))
+
+    def keep_best(self) -> None:
+        """Give the network the weights of the best epoch, where they have been kept."""
+        if self._best:
+            self.model.load_state_dict(self._best)
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint."""
+        data_epoch = getattr(self.data, "epoch", None) if self._data_epoch is None else self._data_epoch
+        counters = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "seed": self.seed,
+            "examples": self.means.examples,
+            "best_epoch": self.history.best_epoch,
+            "data_epoch": data_epoch,
+        }
+        save_checkpoint(
+            path,
+            self.model,
+            self.optimizer,
+            progress={name: count for name, count in counters.items() if count is not None},
+            sums=self.means.sums,
+            history=self.history,
+            best=self._best,
+        )
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint."""
+        groups = read_checkpoint(path)
+        try:
+            counters = {name: int(array) for name, array in groups.get("progress", {}).items()}
+            epoch, step, seed, examples = (counters[name] for name in ("epoch", "step", "seed", "examples"))
+            sums = {name: float(array) for name, array in groups["sums"].items()}
+            columns = {name: array.tolist() for name, array in groups.get("history", {}).items()}
+            if sums.keys() != self.means.sums.keys() or any(len(column) != epoch for column in columns.values()):
+                raise ValueError("it has other metrics")
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{os.fspath(path)}: no checkpoint of this fit: {error}") from error
+        if seed != self.seed:
+            raise ValueError(f"{os.fspath(path)}: it was written with seed={seed}, but fit was given {self.seed}")
+        load_checkpoint(path, self.model, self.optimizer)
+        self._good = self.model.state_dict()
+        self.epoch, self.step, self._data_epoch = epoch, step, counters.get("data_epoch")
+        self.means.start(sums, examples)
+        self.history = History(columns)
+        self.history.best_epoch, self._best = counters.get("best_epoch"), groups.get("best", {})
+
+
+class _Interrupts:
+    """Keeps Ctrl-C from breaking into a step: the first waits for `check`, the second acts at once."""
+
+    def __init__(self) -> None:
+        self.urgent = False
+        self._waiting = self._installed = False
+
+    def check(self) -> None:
+        """Raise what has waited."""
+        if self._waiting:
+            raise KeyboardInterrupt
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._waiting:
+            self.urgent = True
+            raise KeyboardInterrupt
+        self._waiting = True
+
+    def __enter__(self) -> _Interrupts:
+        # Only the main thread gets signals, and a handler of somebody else has its reasons.
+        in_main = threading.current_thread() is threading.main_thread()
+        self._installed = in_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if self._installed:
+            signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._installed:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def _modes_kept(model: Any) -> Iterator[None]:
+    """Leave every module in the mode in which it was."""
+    modes = [(module, module.training) for module in model.modules()] if isinstance(model, Module) else []
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _check(epochs: int, seed: int, patience: int | None, clip_norm: float | None, on_nan: str) -> None:
+    """Refuse numbers out of range."""
+    for name, value, least in [("epochs", epochs, 0), ("seed", seed, 0), ("patience", patience, 1)]:
+        if value is not None and as_int(value, "fit", name) < least:
+            raise ValueError(f"fit: {name} must be at least {least}, got {value}")
+    if clip_norm is not None and not as_float(clip_norm, "fit", "clip_norm") > 0:
+        raise ValueError(f"fit: clip_norm must be positive, got {clip_norm}")
+    if on_nan not in ("raise", "ignore"):
+        raise ValueError(f"fit: on_nan must be 'raise' or 'ignore', got {on_nan!r}")

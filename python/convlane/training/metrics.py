@@ -1,0 +1,113 @@
+"""Metrics: what is told of a network beside its loss, and their averages over a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlane.functional._arguments import Array
+
+__all__ = ["accuracy", "top5"]
+
+Metric: TypeAlias = Callable[[Array, Any], Any]
+"""From outputs and targets of a batch to a number for every example, or to their mean."""
+Metrics: TypeAlias = Iterable[str | Metric] | Mapping[str, Metric]
+
+
+def accuracy(outputs: Array, targets: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+    """Return for every example whether its class has the largest output.
+
+    Parameters
+    ----------
+    outputs
+        float32, (N, classes).
+    targets
+        Integers, (N,).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.training import accuracy
+    >>> accuracy(np.array([[1, 3], [2, 0]], np.float32), np.array([1, 1]))
+    array([ True, False])
+    """
+    right: NDArray[np.bool_] = outputs.argmax(1) == targets
+    return right
+
+
+def top5(outputs: Array, targets: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+    """Return for every example whether its class is among those with the five largest outputs.
+
+    Of equal outputs, those of the first classes count as the larger ones, as in `accuracy`; a NaN is no large output.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.training import top5
+    >>> top5(np.arange(14, dtype=np.float32).reshape(2, 7), np.array([1, 2]))
+    array([False,  True])
+    """
+    rows = np.arange(len(outputs))
+    own = outputs[rows, targets][:, None]
+    earlier = np.arange(outputs.shape[1]) < np.asarray(targets)[:, None]
+    larger = ((outputs > own) | ((outputs == own) & earlier)).sum(1)
+    among: NDArray[np.bool_] = (larger < 5) & ~np.isnan(own[:, 0])
+    return among
+
+
+_BY_NAME: dict[str, Metric] = {"accuracy": accuracy, "top5": top5}
+
+
+def named(metrics: Metrics, caller: str) -> dict[str, Metric]:
+    """Return the metrics by their names."""
+    if isinstance(metrics, Mapping):
+        result = dict(metrics)
+    else:
+        result = {}
+        for metric in [metrics] if isinstance(metrics, str) else metrics:
+            if isinstance(metric, str) and metric not in _BY_NAME:
+                raise ValueError(f"{caller}: there is no metric {metric!r}; known are {', '.join(_BY_NAME)}")
+            name = metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
+            if name in result:
+                raise ValueError(f"{caller}: there are two metrics {name!r}; give them names by a dict")
+            result[name] = _BY_NAME[metric] if isinstance(metric, str) else metric
+    if taken := result.keys() & {"loss", "learning_rate", "seconds"}:
+        raise ValueError(f"{caller}: a metric cannot have the name {min(taken)!r}")
+    for name, metric in result.items():
+        if not callable(metric):
+            raise TypeError(f"{caller}: the metric {name!r} must be a function, got {type(metric).__name__}")
+    return result
+
+
+class Means:
+    """The loss and the metrics, averaged over all examples of some batches."""
+
+    def __init__(self, metrics: Mapping[str, Metric]) -> None:
+        self._metrics = metrics
+        self.start()
+
+    def start(self, sums: Mapping[str, float] | None = None, examples: int = 0) -> None:
+        """Begin with nothing, or go on."""
+        self.sums = dict(sums) if sums is not None else dict.fromkeys(["loss", *self._metrics], 0.0)
+        self.examples = examples
+
+    def add(self, loss: float, outputs: Any, targets: Any) -> None:
+        """Count a batch in; of several outputs, the first."""
+        first = outputs[0] if isinstance(outputs, tuple) else outputs
+        count = len(first)
+        found = {"loss": loss * count}
+        for name, metric in self._metrics.items():
+            value = np.asarray(metric(first, targets), np.float64)
+            if value.shape not in ((), (count,)):
+                raise ValueError(f"the metric {name!r} must return one number or {count}, got shape {value.shape}")
+            found[name] = float(value.sum() if value.ndim else value * count)
+        for name, total in found.items():
+            self.sums[name] += total
+        self.examples += count
+
+    def result(self) -> dict[str, float]:
+        """Return the averages by name."""
+        return {name: total / self.examples for name, total in self.sums.items()}
