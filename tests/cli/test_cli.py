@@ -24,6 +24,8 @@ FAST = ["bench", "--model", "mobilenet_v2", "--size", "32", "--repeat", "2", "--
         (["bench", "--batch", "0"], "at least 1"),
         (["bench", "--repeat", "-3"], "at least 1"),
         (["info", "--model", "resnet50"], "unrecognized"),
+        (["summary"], "MODEL"),
+        (["summary", "vgg61"], "did you mean vgg19, vgg16"),
     ],
 )
 def test_wrong_usage(argv, message, capsys):
@@ -104,6 +106,19 @@ def test_bench_of_impossible_shapes(capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert len(err.splitlines()) == 3
+
+
+def test_summary(capsys):
+    assert main(["summary", "lenet5"]) == 0
+    text = capsys.readouterr().out
+    assert "features.3" in text
+    assert "61,706" in text
+    assert main(["summary", "mobilenet_v2", "--size", "64", "--batch", "2", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["input_shape"] == [2, 3, 64, 64]
+    assert data["parameters"] == 3_504_872
+    assert main(["summary", "vgg16", "--size", "8"]) == 1
+    assert "shape (1, 3, 8, 8)" in capsys.readouterr().err
 
 
 def test_demo(capsys, monkeypatch, tmp_path):

@@ -1,10 +1,14 @@
-"""Arithmetic cost of a network: it is called on a symbol instead of an array, and every operation states its cost."""
+"""Arithmetic cost of networks, and of the ways to do without most of it.
+
+A network is called on a symbol instead of an array, and every operation states its cost.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from convlane.functional._arguments import Pair, as_pair, as_positive
 from convlane.graph.trace import record
 
 
@@ -34,3 +38,109 @@ def multiply_adds(model: Callable[[Any], Any], input_shape: Sequence[int]) -> in
     """
     nodes, _ = record(model, input_shape)
     return sum(node.multiply_adds for node in nodes.values())
+
+
+def plain(size: int | Pair, in_channels: int, out_channels: int, kernel_size: int | Pair) -> int:
+    """Count the multiplications of a convolution: one per output and number of its window.
+
+    Parameters
+    ----------
+    size
+        Height and width of the output, an integer or a pair.
+    in_channels, out_channels
+        Channels before and after.
+    kernel_size
+        An integer or a pair (height, width).
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is no integer or not positive.
+
+    Examples
+    --------
+    >>> from convlane.analysis import cost
+    >>> f"{cost.plain(28, in_channels=192, out_channels=32, kernel_size=5):,}"
+    '120,422,400'
+    """
+    return _area(size, "size") * _positive(in_channels, "in_channels") * _filters(out_channels, kernel_size)
+
+
+def bottleneck(size: int | Pair, in_channels: int, out_channels: int, kernel_size: int | Pair, between: int) -> int:
+    """Count the multiplications of a convolution that works on fewer channels, after a 1x1 convolution to these.
+
+    Inception's modules are made of them: Szegedy et al., Going Deeper with Convolutions, 2014.
+
+    Parameters
+    ----------
+    size, in_channels, out_channels, kernel_size
+        As for `plain`.
+    between
+        Channels between the two.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is no integer or not positive.
+
+    Examples
+    --------
+    >>> from convlane.analysis import cost
+    >>> f"{cost.bottleneck(28, in_channels=192, out_channels=32, kernel_size=5, between=16):,}"
+    '12,443,648'
+    """
+    return plain(size, in_channels, between, 1) + plain(size, between, out_channels, kernel_size)
+
+
+def separable(size: int | Pair, in_channels: int, out_channels: int, kernel_size: int | Pair) -> int:
+    """Count the multiplications of a depthwise convolution (each channel on its own) and a 1x1 convolution after it.
+
+    MobileNets are made of them: Howard et al., MobileNets, 2017.
+
+    Parameters
+    ----------
+    size, in_channels, out_channels, kernel_size
+        As for `plain`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is no integer or not positive.
+
+    Examples
+    --------
+    >>> from convlane.analysis import cost
+    >>> cost.separable(4, in_channels=3, out_channels=5, kernel_size=3), cost.plain(4, 3, 5, 3)
+    (672, 2160)
+    """
+    return plain(size, 1, in_channels, kernel_size) + plain(size, in_channels, out_channels, 1)
+
+
+def separable_ratio(out_channels: int, kernel_size: int | Pair) -> float:
+    """Return `separable` over `plain`: ``1 / out_channels + 1 / kernel_size ** 2``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is no integer or not positive.
+
+    Examples
+    --------
+    >>> from convlane.analysis import cost
+    >>> round(cost.separable_ratio(out_channels=512, kernel_size=3), 3)  # nine times fewer, nearly
+    0.113
+    """
+    return 1 / _positive(out_channels, "out_channels") + 1 / _area(kernel_size, "kernel_size")
+
+
+def _filters(out_channels: int, kernel_size: int | Pair) -> int:
+    return _positive(out_channels, "out_channels") * _area(kernel_size, "kernel_size")
+
+
+def _area(size: int | Pair, name: str) -> int:
+    height, width = as_pair(size, "cost", name)
+    return _positive(height, name) * _positive(width, name)
+
+
+def _positive(value: int, name: str) -> int:
+    return as_positive(value, "cost", name)

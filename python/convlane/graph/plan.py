@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from convlane import _core, machine
+from convlane._table import sizes, table
 from convlane.functional._arguments import Array, as_image, as_positive
 from convlane.functional._op import Shape
 from convlane.graph.autotune import tune
@@ -382,8 +383,8 @@ class Report:
             row = [
                 str(step.number),
                 step.op,
-                _sizes(step.input_shape),
-                _sizes(step.output_shape),
+                sizes(step.input_shape),
+                sizes(step.output_shape),
                 step.algorithm,
                 step.why,
                 f"{step.multiply_adds:,}",
@@ -394,14 +395,7 @@ class Report:
                 rates = (step.gflops, step.percent_of_peak, step.gigabytes_per_second)
                 row += [f"{1e3 * (step.seconds or 0):.3f}", *map(_rounded, rates)]
             rows.append(row)
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = [
-            "  ".join(
-                cell.rjust(width) if name in _RIGHT else cell.ljust(width)
-                for cell, width, name in zip(row, widths, rows[0], strict=True)
-            ).rstrip()
-            for row in rows
-        ]
+        lines = table(rows, _RIGHT)
         total = f"arena: {self.arena_bytes:,} bytes per image; separate results would take {self.activation_bytes:,}"
         measured = [step.measured for step in self.steps if step.measured]
         if measured:
@@ -442,10 +436,6 @@ def _bytes(node: Node, graph: Graph, images: int) -> int:
     holders = node.attributes.get("parts", (node,))
     arrays = [v for holder in holders for v in holder.attributes.values() if isinstance(v, (np.ndarray, Weight))]
     return 4 * images * sum(math.prod(shape) for shape in results) + sum(array.nbytes for array in arrays)
-
-
-def _sizes(shape: Shape) -> str:
-    return "x".join(map(str, shape))
 
 
 def _rounded(number: float | None) -> str:

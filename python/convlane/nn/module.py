@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convlane.functional._arguments import Array
 from convlane.safetensors_file import Path
+
+if TYPE_CHECKING:
+    from convlane.analysis.summary import Summary
 
 M = TypeVar("M", bound="Module")
 
@@ -195,6 +198,12 @@ class Module:
     def num_parameters(self) -> int:
         """Count the numbers in all parameters."""
         return sum(array.size for array in self.parameters())
+
+    def summary(self, input_shape: Sequence[int] | None = None) -> Summary:
+        """Return the table of the network's layers, see `convlane.analysis.summary`."""
+        from convlane.analysis.summary import summary  # which traces networks, which are modules
+
+        return summary(self, input_shape)
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Return all parameters (the read-only arrays themselves) and copies of all buffers, under torch's keys.

@@ -1,0 +1,192 @@
+"""The layers of a network: which module, or which operation in a module's own code, each traced operation belongs to.
+
+The network is traced through copies of its modules that share their arrays, are in eval mode and tell when they are
+called; the network itself is left as it is.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from convlane.functional._op import Shape, operations, signature_of
+from convlane.graph.trace import INPUT, Node, Symbol, Value
+from convlane.models.registry import architecture, input_shape
+from convlane.nn.module import Module
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A module without children that was called, or an operation in the code of one that has some.
+
+    `name` is the module's dotted path, for an operation that of the module around it and its own name; a second call
+    is told apart as ``name#2``.
+    """
+
+    name: str
+    kind: str
+    """The module's class or the operation."""
+    values: tuple[Value, ...]
+    """Its operations; the last one's result is the layer's."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a module."""
+
+    name: str
+    module: Module
+    first: Value
+    end: Value
+    """One past its last operation."""
+    result: Value | None
+    """None where it did not return one array."""
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """A traced network."""
+
+    nodes: Mapping[Value, Node]
+    layers: tuple[Layer, ...]
+    """In the order in which they run; every node but the input is in one."""
+    calls: tuple[Call, ...]
+    output: Value | None
+
+    def names(self) -> dict[str, Value]:
+        """Return whose results can be asked for: layers and the modules around them."""
+        named = {layer.name: layer.values[-1] for layer in self.layers}
+        return named | {call.name: call.result for call in self.calls if call.name and call.result is not None}
+
+    def find(self, name: str, caller: str) -> Value:
+        """Return the result of a layer, or of a module with layers, by name.
+
+        Raises
+        ------
+        ValueError
+            There is none; the message names the nearest.
+        """
+        named = self.names()
+        if name not in named:
+            near = get_close_matches(str(name), named, n=3, cutoff=0.5) or list(named)[:3]
+            raise ValueError(f"{caller}: there is no layer {name!r}; did you mean {' or '.join(near)}?")
+        return named[name]
+
+
+def anatomy(model: Callable[[Any], Any], shape: Sequence[int]) -> Anatomy:
+    """Trace a network for an input of a shape and tell its layers apart."""
+    shape = tuple(shape)
+    nodes: dict[Value, Node] = {INPUT: Node("input", shape=shape)}
+    log = _Log(nodes)
+    result = (log.watched(model) if isinstance(model, Module) else model)(Symbol(shape, INPUT, nodes))
+    calls = tuple(log.calls)
+    return Anatomy(nodes, _layers(nodes, calls), calls, result.value if isinstance(result, Symbol) else None)
+
+
+def until(network: Anatomy, *values: Value) -> Callable[[Any], tuple[Any, ...]]:
+    """Return what computes these results from the input: arrays from arrays, and on the tape as well."""
+    last: dict[Value, Value] = dict.fromkeys(values, max(network.nodes) + 1)  # who reads it last
+    for value in reversed(list(network.nodes)):
+        if value in last:
+            for source in network.nodes[value].inputs.values():
+                last.setdefault(source, value)
+
+    def run(input: Any) -> tuple[Any, ...]:
+        results = {INPUT: input}
+        for value, node in network.nodes.items():
+            if value in last and value != INPUT:
+                results[value] = _run(node, results)
+                for source in set(node.inputs.values()):
+                    if last[source] == value:
+                        del results[source]
+        return tuple(results[value] for value in values)
+
+    return run
+
+
+def _run(node: Node, results: Mapping[Value, Any]) -> Any:
+    """Call a node's operation; by position where that is possible, which it goes by to see who runs it."""
+    operation = operations()[node.op]
+    given = dict(node.attributes)
+    for name, source in node.inputs.items():
+        argument, bracket, _ = name.partition("[")
+        if bracket:
+            given.setdefault(argument, []).append(results[source])
+        else:
+            given[argument] = results[source]
+    parameters = signature_of(operation).parameters.values()
+    by_place = [given.pop(each.name) for each in parameters if each.kind is not each.KEYWORD_ONLY]
+    return operation(*by_place, **given)
+
+
+def checked_shape(model: Any, shape: Sequence[int] | None, caller: str) -> Shape:
+    """Return the shape that was given, or for one image of what a network of `models.create` is made for."""
+    if shape is not None:
+        return tuple(shape)
+    made = architecture(model) if isinstance(model, Module) else None
+    if made is None:
+        raise ValueError(f"{caller}: input_shape must be given for a network that models.create has not built")
+    return 1, *input_shape(made.name)
+
+
+class _Log:
+    """Who was called while the nodes were written."""
+
+    def __init__(self, nodes: Mapping[Value, Node]) -> None:
+        self.calls: list[Call] = []  # in the order in which they began
+        self._nodes = nodes
+        self._names: Counter[str] = Counter()
+
+    def watched(self, model: Module) -> Module:
+        paths = {id(module): path for path, module in model.named_modules()}
+        copies: dict[int, Module] = {}
+
+        def watch(module: Module) -> Module:
+            if id(module) not in copies:
+                twin = copies[id(module)] = copy.copy(module)
+                forward, path = twin.forward, paths[id(module)]
+                vars(twin).update({name: watch(child) for name, child in module.named_children()}, training=False)
+                vars(twin)["forward"] = lambda *args, **kwargs: self._call(path, module, forward, args, kwargs)
+            return copies[id(module)]
+
+        return watch(model)
+
+    def _call(
+        self, path: str, module: Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        place, name, first = len(self.calls), _unique(path, self._names), len(self._nodes)
+        self.calls.append(Call(name, module, first, first, None))
+        result = forward(*args, **kwargs)
+        value = result.value if isinstance(result, Symbol) else None
+        self.calls[place] = Call(name, module, first, len(self._nodes), value)
+        return result
+
+
+def _layers(nodes: Mapping[Value, Node], calls: Sequence[Call]) -> tuple[Layer, ...]:
+    innermost: dict[Value, int] = {}
+    for i, call in enumerate(calls):  # a call within another comes later
+        innermost.update(dict.fromkeys(range(call.first, call.end), i))
+    names = Counter(call.name for call in calls if call.name)
+    layers: dict[int | str, Layer] = {}
+    for value, node in nodes.items():
+        if value == INPUT:
+            continue
+        place = innermost.get(value)
+        within = None if place is None else calls[place]
+        if place is None or within is None or any(True for _ in within.module.children()):
+            name = _unique(f"{within.name}.{node.op}" if within and within.name else node.op, names)
+            layers[name] = Layer(name, node.op, (value,))
+        else:
+            kind = type(within.module).__name__
+            values = layers[place].values if place in layers else ()
+            layers[place] = Layer(within.name or kind, kind, (*values, value))
+    return tuple(layers.values())
+
+
+def _unique(name: str, seen: Counter[str]) -> str:
+    seen[name] += 1
+    return name if seen[name] == 1 else f"{name}#{seen[name]}"

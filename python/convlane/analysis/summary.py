@@ -1,0 +1,281 @@
+"""The table of a network: for each layer its shapes, activations, parameters and multiply-adds."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from convlane import _core
+from convlane._table import sizes, table
+from convlane.analysis.layers import Anatomy, Layer, anatomy, checked_shape
+from convlane.functional._op import ACTIVATIONS, Shape
+from convlane.graph.trace import INPUT, Node, Value
+from convlane.nn.module import Module
+
+WEIGHTED = frozenset({"conv2d", "linear"})
+"""The operations of layers that are counted."""
+
+# What needs no memory of its own: it can overwrite its input, or is another view of it. The parts of a concatenation
+# can be written where they belong.
+_IN_PLACE = ACTIVATIONS | {
+    *("add", "batch_norm", "dropout", "local_response_norm", "log_softmax", "mul", "scale", "softmax"),
+    *("cat", "channels_last", "flatten", "nchw"),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer."""
+
+    layer: int | None
+    """Number of the layer with weights that this is or belongs to; None before the first."""
+    name: str
+    """As `feature_maps` and others take it."""
+    kind: str
+    input_shape: Shape
+    output_shape: Shape
+    activations: int
+    """Numbers of its result; 0 where that needs no memory of its own."""
+    parameters: int
+    multiply_adds: int
+
+    @property
+    def memory(self) -> int:
+        """Bytes of its activations and parameters."""
+        return 4 * (self.activations + self.parameters)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A network's layers and totals; its text is a table, `to_json` the same for programs."""
+
+    rows: tuple[Row, ...]
+    """The first is the input."""
+    layers: int
+    """Layers with weights: convolutions and linear layers."""
+    depth: int
+    """The largest number of them on a path from the input to the output, as networks are named by."""
+    parameters: int
+    unused_parameters: int
+    """Those among them that this call does not reach: auxiliary classifiers, say."""
+
+    @property
+    def input_shape(self) -> Shape:
+        """Shape of the input."""
+        return self.rows[0].output_shape
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds of all layers."""
+        return sum(row.multiply_adds for row in self.rows)
+
+    @property
+    def activations(self) -> int:
+        """Numbers of all layers' results, with the input."""
+        return sum(row.activations for row in self.rows)
+
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes of all activations: what training keeps, at least."""
+        return 4 * self.activations
+
+    @property
+    def parameter_bytes(self) -> int:
+        """Bytes of all parameters."""
+        return 4 * self.parameters
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return rows and totals as dicts, lists and numbers."""
+        totals = ("activations", "activation_bytes", "parameters", "parameter_bytes", "unused_parameters")
+        return {
+            "input_shape": list(self.input_shape),
+            "rows": [_plain({**asdict(row), "memory": row.memory}) for row in self.rows],
+            **{name: getattr(self, name) for name in ("layers", "depth", "multiply_adds", *totals)},
+        }
+
+    def to_json(self) -> str:
+        """Return `to_dict` as JSON."""
+        return json.dumps(self.to_dict())
+
+    def __str__(self) -> str:
+        rows = [["layer", "name", "kind", "output", "activations", "parameters", "multiply-adds", "memory"]]
+        for i, row in enumerate(self.rows):
+            shown = row.layer is not None and row.layer != (self.rows[i - 1].layer if i else None)
+            figures = (row.activations, row.parameters, row.multiply_adds)
+            cells = [str(row.layer) if shown else "", row.name, row.kind, sizes(row.output_shape)]
+            rows.append([*cells, *(f"{figure:,}" if figure else "" for figure in figures), _bytes(row.memory)])
+        figures = (self.activations, self.parameters, self.multiply_adds)
+        memory = self.activation_bytes + self.parameter_bytes
+        rows.append(["", "total", "", "", *(f"{figure:,}" for figure in figures), _bytes(memory)])
+        lines = [
+            *table(rows, _RIGHT),
+            f"{self.layers} layers with weights, {self.depth} of them on the longest path",
+            f"activations {_bytes(self.activation_bytes)} with the input, parameters {_bytes(self.parameter_bytes)}",
+        ]
+        if self.unused_parameters:
+            lines.append(f"{self.unused_parameters:,} of the parameters are in parts that this call does not reach")
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+_RIGHT = frozenset({"layer", "activations", "parameters", "multiply-adds", "memory"})
+
+
+def summary(model: Callable[[Any], Any], input_shape: Sequence[int] | None = None) -> Summary:
+    """Tell the layers of a network, their shapes and what they cost, without running it.
+
+    Layers are counted as in textbooks: convolutions and linear layers with weights of the network are numbered, and
+    what follows one (normalisation, activation, pooling) belongs to it. Activations are what a layer has to store:
+    results of convolutions, linear layers and pooling; activation functions, normalisation, sums and concatenation
+    are taken as done in place. The figures are those of eval mode, whatever mode the network is in.
+
+    Parameters
+    ----------
+    model
+        A network, or any function of one array that is made of operations of `convlane.functional`; its parameters
+        are then all weights and biases that it passes to them.
+    input_shape
+        Shape of the array that it would be called with, for images (N, C, H, W). By default one image of the size that
+        the network is made for, if `convlane.models.create` has built it.
+
+    Returns
+    -------
+    Summary
+        Print it for the table; see its attributes for the figures.
+
+    Raises
+    ------
+    TypeError
+        The network does something to an array that is no operation of `convlane.functional`.
+    ValueError
+        An operation refuses the shape that reaches it, or there is no default for the shape.
+
+    Examples
+    --------
+    >>> from convlane import analysis, models
+    >>> print(analysis.summary(models.create("lenet5")))
+    layer  name          kind       output     activations  parameters  multiply-adds    memory
+           input         input      1x1x32x32        1,024                               4.1 kB
+        1  features.0    Conv2d     1x6x28x28        4,704         156        117,600   19.4 kB
+           features.1    ReLU       1x6x28x28                                               0 B
+           features.2    MaxPool2d  1x6x14x14        1,176                               4.7 kB
+        2  features.3    Conv2d     1x16x10x10       1,600       2,416        240,000   16.1 kB
+           features.4    ReLU       1x16x10x10                                              0 B
+           features.5    MaxPool2d  1x16x5x5           400                               1.6 kB
+           flatten       flatten    1x400                                                   0 B
+        3  classifier.0  Linear     1x120              120      48,120         48,000  193.0 kB
+           classifier.1  ReLU       1x120                                                   0 B
+        4  classifier.2  Linear     1x84                84      10,164         10,080   41.0 kB
+           classifier.3  ReLU       1x84                                                    0 B
+        5  classifier.4  Linear     1x10                10         850            840    3.4 kB
+           total                                     9,118      61,706        416,520  283.3 kB
+    5 layers with weights, 5 of them on the longest path
+    activations 36.5 kB with the input, parameters 246.8 kB
+    >>> vgg = analysis.summary(models.create("vgg16"))
+    >>> f"{vgg.multiply_adds:,} {vgg.parameters:,} {vgg.activations:,}"
+    '15,470,264,320 138,357,544 15,237,608'
+    """
+    network = anatomy(model, checked_shape(model, input_shape, "summary"))
+    parameters = {id(array): array.size for array in model.parameters()} if isinstance(model, Module) else None
+    counted = {value for value, node in network.nodes.items() if _is_counted(node, parameters)}
+    numbers, depths = _numbers(network, counted), _depths(network, counted)
+    held, unused = _parameters(network, parameters)
+    shape = network.nodes[INPUT].shape
+    rows = [Row(None, "input", "input", shape, shape, math.prod(shape), 0, 0)]
+    for layer in network.layers:
+        nodes = [network.nodes[value] for value in layer.values]
+        rows.append(
+            Row(
+                numbers[layer.values[-1]] or None,
+                layer.name,
+                layer.kind,
+                network.nodes[next(iter(nodes[0].inputs.values()))].shape,
+                nodes[-1].shape,
+                sum(_stored(node, network) for node in nodes),
+                held.get(layer.name, 0),
+                sum(node.multiply_adds for node in nodes),
+            )
+        )
+    total = sum(row.parameters for row in rows) + unused
+    depth = max(depths.values()) if network.output is None else depths[network.output]
+    return Summary(tuple(rows), len(counted), depth, total, unused)
+
+
+def _is_counted(node: Node, parameters: dict[int, int] | None) -> bool:
+    """Return whether it is a convolution or a linear layer, in a network with one of its parameters as weight."""
+    return node.op in WEIGHTED and (parameters is None or id(node.attributes.get("weight")) in parameters)
+
+
+def _numbers(network: Anatomy, counted: set[Value]) -> dict[Value, int]:
+    """Return for each value the number of the counted layer that it is or comes after; 0 before the first."""
+    numbers, last = {INPUT: 0}, 0
+    for value, node in network.nodes.items():
+        if value in counted:
+            last += 1
+            numbers[value] = last
+        elif value != INPUT:
+            numbers[value] = max(numbers[source] for source in node.inputs.values())
+    return numbers
+
+
+def _depths(network: Anatomy, counted: set[Value]) -> dict[Value, int]:
+    depths = {INPUT: 0}
+    for value, node in network.nodes.items():
+        if value != INPUT:
+            depths[value] = max(depths[source] for source in node.inputs.values()) + (value in counted)
+    return depths
+
+
+def _parameters(network: Anatomy, sizes: dict[int, int] | None) -> tuple[dict[str, int], int]:
+    """Return how many parameters each layer holds, each array at its first use, and how many none of them does.
+
+    A parameter that reaches no operation as it is belongs to its module's first layer.
+    """
+    held: dict[str, int] = {}
+    seen: set[int] = set()
+
+    def give(layer: Layer, arrays: Iterable[Any]) -> None:
+        for array in arrays:
+            if id(array) not in seen and (sizes is None or id(array) in sizes):
+                seen.add(id(array))
+                held[layer.name] = held.get(layer.name, 0) + math.prod(array.shape)
+
+    for layer in network.layers:
+        for value in layer.values:
+            arguments = network.nodes[value].attributes
+            found = (given for name, given in arguments.items() if sizes is not None or name in ("weight", "bias"))
+            give(layer, (given for given in found if isinstance(given, (np.ndarray, _core.PackedWeight))))
+    if sizes is None:
+        return held, 0
+    home = {value: layer for layer in network.layers for value in layer.values}
+    for call in network.calls:
+        if call.end > call.first:
+            arrays = (vars(call.module)[name] for name in call.module._parameter_names)
+            give(home[call.first], (array for array in arrays if array is not None))
+    return held, sum(sizes.values()) - sum(held.values())
+
+
+def _stored(node: Node, network: Anatomy) -> int:
+    """Return how many numbers a result adds to what is stored."""
+    source = network.nodes[next(iter(node.inputs.values()))]
+    unchanged = node.op.startswith("adaptive") and node.shape == source.shape  # windows of one pixel
+    return 0 if node.op in _IN_PLACE or unchanged else math.prod(node.shape)
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in row.items()}
+
+
+def _bytes(number: float) -> str:
+    """Return a number of bytes as people write it, in powers of 1000."""
+    for unit in ("B", "kB", "MB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} GB"

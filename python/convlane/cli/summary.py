@@ -1,0 +1,31 @@
+"""Tell the layers of a network: their shapes, activations, parameters, multiply-adds and memory."""
+
+from __future__ import annotations
+
+import argparse
+
+from convlane import models
+from convlane.analysis import summary
+from convlane.cli._common import CommandError, model_name, positive
+from convlane.nn import init
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("model", type=model_name, metavar="MODEL", help="a name of convlane.models.list()")
+    parser.add_argument("--batch", type=positive, default=1, help="images per call (default 1)")
+    parser.add_argument("--size", type=positive, help="height and width of an image (default: the network's own)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the command."""
+    channels, *size = models.input_shape(args.model)
+    shape = (args.batch, channels, *([args.size] * 2 if args.size else size))
+    with init.skip():
+        model = models.create(args.model)
+    try:
+        result = summary(model, shape)
+    except (OverflowError, ValueError) as error:
+        raise CommandError(f"{args.model} with an input of shape {shape}: {error}") from None
+    print(result.to_json() if args.json else result)
