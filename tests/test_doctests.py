@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import pkgutil
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ MODULES = ["convlane", *(info.name for info in pkgutil.walk_packages(convlane.__
 PUBLIC = [
     "convlane",
     "convlane.analysis",
+    "convlane.analysis.draw",
     "convlane.functional",
     "convlane.graph",
     "convlane.models",
@@ -33,6 +35,13 @@ def test_examples_of_operations_are_found():
     # They are wrapped by a decorator from another module, which a finder may mistake for their home.
     found = doctest.DocTestFinder(exclude_empty=True).find(importlib.import_module("convlane.functional.conv"))
     assert any(test.name.endswith(".conv2d") and test.examples for test in found)
+
+
+@pytest.mark.parametrize("page", ["why-convolutions.md"])
+def test_examples_of_pages(page):
+    path = Path(__file__).parents[1] / "docs" / page
+    assert doctest.testfile(str(path), module_relative=False).attempted > 10
+    assert doctest.testfile(str(path), module_relative=False).failed == 0
 
 
 @pytest.mark.parametrize("name", PUBLIC)

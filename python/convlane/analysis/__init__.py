@@ -1,7 +1,25 @@
-"""What can be said of a network without running it."""
+"""What can be said of a network without running it, and what shows how it works."""
 
-from convlane.analysis import cost
+from convlane.analysis import cost, draw
 from convlane.analysis.cost import multiply_adds
+from convlane.analysis.coverage import Coverage, coverage
+from convlane.analysis.receptive_field import Field, ReceptiveFields, receptive_field
 from convlane.analysis.summary import Row, Summary, summary
+from convlane.analysis.visualise import feature_maps, filters, maximise
 
-__all__ = ["Row", "Summary", "cost", "multiply_adds", "summary"]
+__all__ = [
+    "Coverage",
+    "Field",
+    "ReceptiveFields",
+    "Row",
+    "Summary",
+    "cost",
+    "coverage",
+    "draw",
+    "feature_maps",
+    "filters",
+    "maximise",
+    "multiply_adds",
+    "receptive_field",
+    "summary",
+]

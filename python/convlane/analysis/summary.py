@@ -23,7 +23,20 @@ WEIGHTED = frozenset({"conv2d", "linear"})
 # What needs no memory of its own: it can overwrite its input, or is another view of it. The parts of a concatenation
 # can be written where they belong.
 _IN_PLACE = ACTIVATIONS | {
-    *("add", "batch_norm", "dropout", "local_response_norm", "log_softmax", "mul", "scale", "softmax"),
+    *(
+        "abs",
+        "add",
+        "affine",
+        "batch_norm",
+        "div",
+        "dropout",
+        "exp",
+        "local_response_norm",
+        "log",
+        "log_softmax",
+        "mul",
+    ),
+    *("scale", "softmax", "square"),
     *("cat", "channels_last", "flatten", "nchw"),
 }
 

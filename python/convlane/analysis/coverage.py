@@ -1,0 +1,114 @@
+"""How often a convolution uses each pixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlane.functional._arguments import Padding, Pair, as_pair, as_positive, as_window
+
+
+@dataclass(frozen=True, eq=False)
+class Coverage:
+    """How often each pixel is used; its text is a small map. `convlane.analysis.draw.coverage` draws it."""
+
+    map: NDArray[np.int64]
+    """(height, width): the number of windows that a pixel lies in."""
+
+    @property
+    def histogram(self) -> dict[int, int]:
+        """How many pixels are used how often: ``{uses: pixels}``, in the order of uses."""
+        uses, pixels = np.unique(self.map, return_counts=True)
+        return dict(zip(uses.tolist(), pixels.tolist(), strict=True))
+
+    def __str__(self) -> str:
+        width = len(str(self.map.max()))
+        return "\n".join(" ".join(str(uses).rjust(width) for uses in row) for row in self.map.tolist())
+
+    __repr__ = __str__
+
+
+def coverage(
+    height: int,
+    width: int,
+    kernel_size: int | Pair,
+    stride: int | Pair = 1,
+    padding: Padding = 0,
+    dilation: int | Pair = 1,
+    *,
+    transposed: bool = False,
+) -> Coverage:
+    """Count in how many windows of a convolution each pixel of its input lies.
+
+    Pixels near an edge count less where there is no padding, and where the stride does not divide the kernel the
+    interior is uneven too. A transposed convolution writes where the convolution reads, so the same map tells how many
+    terms are summed in each pixel of its *output*: the checkerboard that is seen in generated pictures (Odena, Dumoulin
+    and Olah, Deconvolution and Checkerboard Artifacts, Distill, 2016).
+
+    Parameters
+    ----------
+    height, width
+        Of the input, of a transposed convolution as well.
+    kernel_size, stride, padding, dilation
+        As in `convlane.functional.conv2d`.
+    transposed
+        Count for the output of the transposed convolution, which has ``(height - 1) * stride - 2 * padding +
+        dilation * (kernel_size - 1) + 1`` rows.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is out of range, or the kernel does not fit into the padded input.
+
+    Examples
+    --------
+    >>> from convlane import analysis
+    >>> analysis.coverage(5, 5, kernel_size=3, padding=1)
+    4 6 6 6 4
+    6 9 9 9 6
+    6 9 9 9 6
+    6 9 9 9 6
+    4 6 6 6 4
+    >>> uneven = analysis.coverage(6, 6, kernel_size=3, stride=2, padding=1)
+    >>> uneven
+    1 2 1 2 1 1
+    2 4 2 4 2 2
+    1 2 1 2 1 1
+    2 4 2 4 2 2
+    1 2 1 2 1 1
+    1 2 1 2 1 1
+    >>> uneven.histogram
+    {1: 16, 2: 16, 4: 4}
+    """
+    size = as_positive(height, "coverage", "height"), as_positive(width, "coverage", "width")
+    kernel, steps = (
+        as_pair(value, "coverage", name) for value, name in ((kernel_size, "kernel_size"), (stride, "stride"))
+    )
+    apart = as_pair(dilation, "coverage", "dilation")
+    for name, pair in {"kernel_size": kernel, "stride": steps, "dilation": apart}.items():
+        if min(pair) < 1:
+            raise ValueError(f"coverage: {name} must be at least 1, got {pair}")
+    sides = as_window("coverage", size, kernel, steps, padding, apart)[2]
+    if min(sides) < 0:
+        raise ValueError(f"coverage: padding must not be negative, got {padding}")
+    uses = [_along(size[i], kernel[i], steps[i], sides[2 * i : 2 * i + 2], apart[i], transposed) for i in range(2)]
+    return Coverage(np.outer(*uses))
+
+
+def _along(
+    size: int, kernel: int, stride: int, sides: tuple[int, ...], dilation: int, transposed: bool
+) -> NDArray[np.int64]:
+    before, after = sides
+    reach = dilation * (kernel - 1) + 1
+    if transposed:
+        windows, size = size, (size - 1) * stride + reach - before - after
+        if size < 1:
+            raise ValueError(f"coverage: padding {sides} leaves nothing of the output")
+    elif reach > size + before + after:
+        raise ValueError(f"coverage: a kernel that reaches over {reach} does not fit into {size + before + after}")
+    else:
+        windows = (size + before + after - reach) // stride + 1
+    taps = np.arange(windows)[:, None] * stride + np.arange(kernel) * dilation - before
+    return np.bincount(taps[(taps >= 0) & (taps < size)], minlength=size)

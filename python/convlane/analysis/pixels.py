@@ -1,0 +1,38 @@
+"""Arrays as pixels that can be looked at."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+
+
+def pixels(array: NDArray[Any]) -> Pixels:
+    """Stretch numbers to 0 to 255, the least to black and the largest to white; what is not finite is black."""
+    numbers = np.asarray(array, np.float64)
+    finite = np.isfinite(numbers)
+    low, high = (numbers[finite].min(), numbers[finite].max()) if finite.any() else (0.0, 0.0)
+    scaled = (np.where(finite, numbers, low) - low) * (255 / (high - low) if high > low else 0.0)
+    return np.asarray(np.rint(scaled), np.uint8)
+
+
+def colours(picture: NDArray[Any]) -> Pixels:
+    """Return a picture (C, H, W) as pixels: (H, W, 3) for three channels, else (H, W), their mean."""
+    return pixels(picture.transpose(1, 2, 0) if len(picture) == 3 else picture.mean(0))
+
+
+def png(image: Pixels) -> bytes:
+    """Return grey (H, W) or coloured (H, W, 3) pixels as a PNG file."""
+    height, width = image.shape[:2]
+    lines = np.zeros((height, 1 + image[0].size), np.uint8)  # each begins with the number of its filter: none
+    lines[:, 1:] = image.reshape(height, -1)
+    header = struct.pack(">IIBBBBB", width, height, 8, 0 if image.ndim == 2 else 2, 0, 0, 0)
+    chunks = (b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
