@@ -26,41 +26,37 @@ py::object max_pool(const Pool2dDesc& desc, const ImageView& src, bool return_in
   return py::make_tuple(dst, indices);
 }
 
-// A gradient must have the shape of what it is the gradient of.
-ImageView checked_gradient(const py::array& gradient, const Shape4& shape) {
-  const ImageView view = image_view(gradient, "gradient");
-  if (view.shape != shape)
-    throw std::invalid_argument("pooling: the gradient has shape " + to_string(view.shape) + ", expected " +
-                                to_string(shape));
-  return view;
-}
-
-py::array max_pool_gradient(const py::array& gradient, const py::array_t<int64_t>& indices, const Shape4& input) {
-  if (indices.ndim() != 4) throw std::invalid_argument("pooling: indices must be (N, C, OH, OW)");
-  Shape4 shape;
-  for (int d = 0; d < 4; ++d) shape[d] = indices.shape(d);
-  const ImageView view = checked_gradient(gradient, shape);
-  if (shape[0] != input[0] || shape[1] != input[1])
-    throw std::invalid_argument("pooling: indices " + to_string(shape) + " do not belong to input " + to_string(input));
-  const int64_t pixels = checked_mul(input[2], input[3]);
-  const py::array_t<int64_t, py::array::c_style> dense(py::array(indices.attr("transpose")(0, 2, 3, 1)));
-  const int64_t* places = dense.data();
-  for (int64_t i = 0; i < dense.size(); ++i)
-    if (places[i] < 0 || places[i] >= pixels)
-      throw std::invalid_argument("pooling: an index lies outside of the input");
-  py::array dst = new_image(input);
+// The maxima and their places in 32 bits, which the gradient reads.
+py::tuple placed_max_pool(const Pool2dDesc& desc, const ImageView& src) {
+  py::array dst = new_image(desc.shape()), places = new_place_image(desc.shape());
   float* to = data_of(dst);
-  py::gil_scoped_release release;
-  run_max_pool2d_gradient(view, places, input, to);
-  return dst;
+  auto* places_to = static_cast<std::int32_t*>(places.mutable_data());
+  {
+    py::gil_scoped_release release;
+    run_pool2d(desc, src, to, desc.input[1], nullptr, places_to);
+  }
+  return py::make_tuple(dst, places);
 }
 
-py::array avg_pool_gradient(const Pool2dDesc& desc, const py::array& gradient) {
-  const ImageView view = checked_gradient(gradient, desc.shape());
+// Of the input. `places` are those of placed_max_pool, none for averages.
+py::array pool_gradient(const Pool2dDesc& desc, const py::array& gradient,
+                        const std::optional<py::array_t<std::int32_t>>& places = std::nullopt) {
+  const ImageView view = image_view(gradient, "gradient");
+  if (view.shape != desc.shape())
+    throw std::invalid_argument("pooling: the gradient has shape " + to_string(view.shape) + ", expected " +
+                                to_string(desc.shape()));
+  if (places) {
+    const Shape4 dense = channels_last_view(nullptr, desc.shape()).strides;
+    for (int d = 0; d < 4; ++d)
+      if (places->ndim() != 4 || places->shape(d) != desc.shape()[d] ||
+          (places->shape(d) > 1 && places->size() > 0 && places->strides(d) != 4 * dense[d]))
+        throw std::invalid_argument("pooling: the places are not those of output " + to_string(desc.shape()));
+  }
   py::array dst = new_image(desc.input);
   float* to = data_of(dst);
+  const std::int32_t* from = places ? places->data() : nullptr;
   py::gil_scoped_release release;
-  run_avg_pool2d_gradient(desc, view, to);
+  run_pool2d_gradient(desc, view, from, to);
   return dst;
 }
 
@@ -90,7 +86,38 @@ void bind_pool2d(py::module_& m) {
       },
       py::arg("input"), py::arg("kernel"), py::arg("stride"), py::arg("padding"), py::arg("ceil_mode"),
       py::arg("count_include_pad"), py::arg("divisor_override").none(true));
-  m.def("max_pool2d_gradient", &max_pool_gradient, py::arg("gradient"), py::arg("indices"), py::arg("input"));
+  m.def(
+      "max_pool2d_places",
+      [](const py::array& input, const Pair& kernel, const Pair& stride, const Sides& padding, const Pair& dilation,
+         bool ceil_mode) {
+        const ImageView src = image_view(input, "input");
+        const Window window = window_of(stride, padding, dilation, kernel);
+        return placed_max_pool(describe_pool2d("max_pool2d", Pooling::max, src.shape, window, ceil_mode), src);
+      },
+      py::arg("input"), py::arg("kernel"), py::arg("stride"), py::arg("padding"), py::arg("dilation"),
+      py::arg("ceil_mode"));
+  m.def(
+      "max_pool2d_gradient",
+      [](const py::array& gradient, const py::array_t<std::int32_t>& places, const Shape4& input, const Pair& kernel,
+         const Pair& stride, const Sides& padding, const Pair& dilation, bool ceil_mode) {
+        const Window window = window_of(stride, padding, dilation, kernel);
+        return pool_gradient(describe_pool2d("max_pool2d", Pooling::max, input, window, ceil_mode), gradient, places);
+      },
+      py::arg("gradient"), py::arg("places"), py::arg("input"), py::arg("kernel"), py::arg("stride"),
+      py::arg("padding"), py::arg("dilation"), py::arg("ceil_mode"));
+  m.def(
+      "adaptive_max_pool2d_places",
+      [](const char* op, const py::array& input, const Pair& output) {
+        const ImageView src = image_view(input, "input");
+        return placed_max_pool(describe_adaptive_pool2d(op, Pooling::max, src.shape, output), src);
+      },
+      py::arg("op"), py::arg("input"), py::arg("output"));
+  m.def(
+      "adaptive_max_pool2d_gradient",
+      [](const py::array& gradient, const py::array_t<std::int32_t>& places, const Shape4& input, const Pair& output) {
+        return pool_gradient(describe_adaptive_pool2d("pooling", Pooling::max, input, output), gradient, places);
+      },
+      py::arg("gradient"), py::arg("places"), py::arg("input"), py::arg("output"));
   m.def(
       "avg_pool2d_gradient",
       [](const py::array& gradient, const Shape4& input, const Pair& kernel, const Pair& stride, const Sides& padding,
@@ -99,14 +126,14 @@ void bind_pool2d(py::module_& m) {
         Pool2dDesc desc = describe_pool2d("avg_pool2d", Pooling::average, input, window, ceil_mode);
         desc.count_padding = count_padding;
         desc.divisor = divisor;
-        return avg_pool_gradient(desc, gradient);
+        return pool_gradient(desc, gradient);
       },
       py::arg("gradient"), py::arg("input"), py::arg("kernel"), py::arg("stride"), py::arg("padding"),
       py::arg("ceil_mode"), py::arg("count_include_pad"), py::arg("divisor_override").none(true));
   m.def(
       "adaptive_avg_pool2d_gradient",
       [](const py::array& gradient, const Shape4& input, const Pair& output) {
-        return avg_pool_gradient(describe_adaptive_pool2d("pooling", Pooling::average, input, output), gradient);
+        return pool_gradient(describe_adaptive_pool2d("pooling", Pooling::average, input, output), gradient);
       },
       py::arg("gradient"), py::arg("input"), py::arg("output"));
   m.def(

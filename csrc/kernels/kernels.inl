@@ -30,6 +30,7 @@ void fill(KernelTable& table) {
   table.depthwise_gradient = depthwise_gradient;
   table.sum_columns = sum_columns;
   table.pool = pool;
+  table.pool_gradient = pool_gradient;
   table.winograd_filters = winograd_filters;
   table.winograd_input = winograd_input;
   table.winograd_output = winograd_output;

@@ -161,21 +161,28 @@ template <bool Whole>
 CONVLANE_INLINE void argmax_window(const PoolArgs& p, int64_t pixel, int64_t c, int lanes) {
   const float* src = p.src + pixel * p.pixel_step + c;
   Vec best = broadcast(-__builtin_inff());
-  IntVec place = broadcast_int(0);
+  const std::int64_t first = p.places != nullptr ? p.index + pixel * p.index_pixel : 0;
+  IntVec place = broadcast_int(static_cast<std::int32_t>(first));
   for (int64_t r = 0; r < p.rows; ++r) {
     for (int64_t s = 0; s < p.taps; ++s) {
       const Vec x = pool_load<Whole>(src + r * p.row_step + s * p.tap_step, lanes);
       const Mask better = either(greater(x, best), is_nan(x));
       best = select(better, x, best);
-      place = select(better, broadcast_int(static_cast<std::int32_t>(r * p.index_row + s * p.index_tap)), place);
+      place =
+          select(better, broadcast_int(static_cast<std::int32_t>(first + r * p.index_row + s * p.index_tap)), place);
     }
   }
   pool_store<Whole>(p.dst + pixel * p.dst_step + c, best, lanes);
+  if (Whole && p.places != nullptr) return store(p.places + pixel * p.dst_step + c, place);
   std::int32_t places[kLanes];
   store(places, place);
-  int64_t* indices = p.indices + pixel * p.dst_step + c;
-  const int64_t first = p.index + pixel * p.index_pixel;
-  for (int i = 0; i < lanes; ++i) indices[i] = first + places[i];
+  for (int i = 0; i < lanes; ++i) {
+    const int64_t at = pixel * p.dst_step + c + i;
+    if (p.places != nullptr)
+      p.places[at] = places[i];
+    else
+      p.indices[at] = p.index + pixel * p.index_pixel + places[i];
+  }
 }
 
 void pool_argmax(const PoolArgs& p) {
@@ -190,7 +197,7 @@ void pool(const PoolArgs& p) {
   const bool stride_2 = p.pixel_step == 2 * p.tap_step;
   switch (p.kind) {
     case Pooling::max:
-      if (p.indices != nullptr) return pool_argmax(p);
+      if (p.indices != nullptr || p.places != nullptr) return pool_argmax(p);
       if (p.rows == 2 && p.taps == 2 && stride_2) return max_unrolled<2, 2>(p);
       if (p.rows == 3 && p.taps == 3 && stride_2) return max_unrolled<3, 2>(p);
       return pool_any(p, FoldMax{});
@@ -199,6 +206,38 @@ void pool(const PoolArgs& p) {
     case Pooling::power:
       if (p.exponent == 2) return pool_any(p, FoldSquares{broadcast(p.scale)});
       return pool_any(p, FoldPowers{broadcast(p.scale), p.exponent});
+  }
+}
+
+// Gathered, not scattered: every pixel is written once, its windows are summed in their order, and threads share none.
+void pool_gradient(const PoolGradientArgs& p) {
+  for (int64_t pixel = 0; pixel < p.width; ++pixel) {
+    const IntVec here = broadcast_int(p.place + static_cast<std::int32_t>(pixel));
+    const int64_t x_begin = p.x_begin[pixel], x_end = p.x_end[pixel];
+    float* const dst = p.dst + pixel * p.channels;
+    const auto gather = [&](int64_t c, auto get, auto get_int, auto put) {
+      Vec sum = zero();
+      for (int64_t y = p.y_begin; y < p.y_end; ++y) {
+        for (int64_t x = x_begin; x < x_end; ++x) {
+          const int64_t window = y * p.out_width + x, at = window * p.channels + c;
+          if (p.places != nullptr)
+            sum = add(sum, select(equal(get_int(p.places + at), here), get(p.gradient + at), zero()));
+          else
+            sum = fma(get(p.gradient + at), broadcast(p.factors[window]), sum);
+        }
+      }
+      put(dst + c, sum);
+    };
+    int64_t c = 0;
+    for (; c + kLanes <= p.channels; c += kLanes)
+      gather(
+          c, [](const float* f) { return load(f); }, [](const std::int32_t* i) { return load_int(i); },
+          [](float* f, Vec a) { store(f, a); });
+    const int tail = static_cast<int>(p.channels - c);
+    if (tail > 0)
+      gather(
+          c, [=](const float* f) { return load(f, tail); }, [=](const std::int32_t* i) { return load_int(i, tail); },
+          [=](float* f, Vec a) { store(f, a, tail); });
   }
 }
 

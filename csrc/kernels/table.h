@@ -118,6 +118,19 @@ struct PoolArgs {
   // what a step adds to it.
   int64_t* indices;
   int64_t index, index_row, index_tap, index_pixel;
+  std::int32_t* places;  // the same in 32 bits, for planes that allow it; at most one of the two is not null
+};
+
+// One row of a pooling's input: each pixel gathers what the windows that it is in pass to it.
+struct PoolGradientArgs {
+  const float* gradient;           // of the image's output
+  const std::int32_t* places;      // of the image's maxima; null for averages
+  const float* factors;            // of averages: one per output pixel of the plane
+  int64_t y_begin, y_end;          // output rows whose windows may reach this row
+  const int64_t *x_begin, *x_end;  // for every pixel, the same of columns
+  int64_t width, out_width, channels;
+  std::int32_t place;  // of the first pixel
+  float* dst;
 };
 
 // One tile of the input of Winograd's F(m x m, 3 x 3): dst[xi][c], xi < (m + 2)^2.
@@ -194,6 +207,7 @@ struct KernelTable {
   // dst[c] = sum over rows of src[row * stride + c]
   void (*sum_columns)(const float* src, int64_t stride, int64_t rows, int64_t columns, float* dst);
   void (*pool)(const PoolArgs&);
+  void (*pool_gradient)(const PoolGradientArgs&);
   // Transforms 3x3 filters, side by side in 9 rows of `width` (whole vectors): dst[xi * dst_stride + column].
   void (*winograd_filters)(int m, const float* src, int64_t width, float* dst, int64_t dst_stride);
   void (*winograd_input)(const WinogradInputArgs&);

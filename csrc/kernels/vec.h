@@ -51,6 +51,8 @@ CONVLANE_INLINE Vec load(const float* p, int n) { return _mm512_maskz_loadu_ps(f
 CONVLANE_INLINE void store(float* p, Vec a) { _mm512_storeu_ps(p, a); }
 CONVLANE_INLINE void store(float* p, Vec a, int n) { _mm512_mask_storeu_ps(p, first_lanes(n), a); }
 CONVLANE_INLINE void store(std::int32_t* p, IntVec a) { _mm512_storeu_si512(p, a); }
+CONVLANE_INLINE IntVec load_int(const std::int32_t* p) { return _mm512_loadu_si512(p); }
+CONVLANE_INLINE IntVec load_int(const std::int32_t* p, int n) { return _mm512_maskz_loadu_epi32(first_lanes(n), p); }
 CONVLANE_INLINE Vec broadcast(float x) { return _mm512_set1_ps(x); }
 CONVLANE_INLINE IntVec broadcast_int(std::int32_t x) { return _mm512_set1_epi32(x); }
 CONVLANE_INLINE Vec add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
@@ -66,6 +68,7 @@ CONVLANE_INLINE Vec abs(Vec a) { return _mm512_abs_ps(a); }
 CONVLANE_INLINE Vec bit_or(Vec a, Vec b) { return _mm512_or_ps(a, b); }
 CONVLANE_INLINE Mask greater(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
 CONVLANE_INLINE Mask at_most(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ); }
+CONVLANE_INLINE Mask equal(IntVec a, IntVec b) { return _mm512_cmpeq_epi32_mask(a, b); }
 CONVLANE_INLINE Mask is_nan(Vec a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q); }
 CONVLANE_INLINE Mask either(Mask a, Mask b) { return static_cast<Mask>(a | b); }
 CONVLANE_INLINE Vec select(Mask m, Vec yes, Vec no) { return _mm512_mask_blend_ps(m, no, yes); }
@@ -106,6 +109,10 @@ CONVLANE_INLINE Vec load(const float* p, int n) { return _mm256_maskload_ps(p, f
 CONVLANE_INLINE void store(float* p, Vec a) { _mm256_storeu_ps(p, a); }
 CONVLANE_INLINE void store(float* p, Vec a, int n) { _mm256_maskstore_ps(p, first_lanes(n), a); }
 CONVLANE_INLINE void store(std::int32_t* p, IntVec a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a); }
+CONVLANE_INLINE IntVec load_int(const std::int32_t* p) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
+CONVLANE_INLINE IntVec load_int(const std::int32_t* p, int n) { return _mm256_maskload_epi32(p, first_lanes(n)); }
 CONVLANE_INLINE Vec broadcast(float x) { return _mm256_set1_ps(x); }
 CONVLANE_INLINE IntVec broadcast_int(std::int32_t x) { return _mm256_set1_epi32(x); }
 CONVLANE_INLINE Vec add(Vec a, Vec b) { return _mm256_add_ps(a, b); }
@@ -121,6 +128,7 @@ CONVLANE_INLINE Vec abs(Vec a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), 
 CONVLANE_INLINE Vec bit_or(Vec a, Vec b) { return _mm256_or_ps(a, b); }
 CONVLANE_INLINE Mask greater(Vec a, Vec b) { return _mm256_cmp_ps(a, b, _CMP_GT_OQ); }
 CONVLANE_INLINE Mask at_most(Vec a, Vec b) { return _mm256_cmp_ps(a, b, _CMP_LE_OQ); }
+CONVLANE_INLINE Mask equal(IntVec a, IntVec b) { return _mm256_castsi256_ps(_mm256_cmpeq_epi32(a, b)); }
 CONVLANE_INLINE Mask is_nan(Vec a) { return _mm256_cmp_ps(a, a, _CMP_UNORD_Q); }
 CONVLANE_INLINE Mask either(Mask a, Mask b) { return _mm256_or_ps(a, b); }
 CONVLANE_INLINE Vec select(Mask m, Vec yes, Vec no) { return _mm256_blendv_ps(no, yes, m); }
@@ -170,6 +178,16 @@ CONVLANE_INLINE void store(float* p, Vec a, int n) {
   for (int i = 0; i < n; ++i) p[i] = a[i];
 }
 CONVLANE_INLINE void store(std::int32_t* p, IntVec a) { __builtin_memcpy(p, &a, sizeof(a)); }
+CONVLANE_INLINE IntVec load_int(const std::int32_t* p) {
+  IntVec a;
+  __builtin_memcpy(&a, p, sizeof(a));
+  return a;
+}
+CONVLANE_INLINE IntVec load_int(const std::int32_t* p, int n) {
+  IntVec a = {0, 0, 0, 0};
+  for (int i = 0; i < n; ++i) a[i] = p[i];
+  return a;
+}
 CONVLANE_INLINE Vec broadcast(float x) { return Vec{x, x, x, x}; }
 CONVLANE_INLINE IntVec broadcast_int(std::int32_t x) { return IntVec{x, x, x, x}; }
 CONVLANE_INLINE Vec add(Vec a, Vec b) { return a + b; }
@@ -182,6 +200,7 @@ CONVLANE_INLINE Vec as_float(IntVec a) { return reinterpret_cast<Vec>(a); }
 CONVLANE_INLINE IntVec as_int(Vec a) { return reinterpret_cast<IntVec>(a); }
 CONVLANE_INLINE Mask greater(Vec a, Vec b) { return a > b; }
 CONVLANE_INLINE Mask at_most(Vec a, Vec b) { return a <= b; }
+CONVLANE_INLINE Mask equal(IntVec a, IntVec b) { return a == b; }
 CONVLANE_INLINE Mask is_nan(Vec a) { return a != a; }
 CONVLANE_INLINE Mask either(Mask a, Mask b) { return a | b; }
 CONVLANE_INLINE IntVec select(Mask m, IntVec yes, IntVec no) { return (yes & m) | (no & ~m); }

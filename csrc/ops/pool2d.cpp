@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 #include <stdexcept>
+#include <vector>
 
 #include "ops/parallel.h"
 
@@ -67,19 +68,27 @@ void set_divisors(const Pool2dDesc& d, const Taps& vertical, const Taps& horizon
     k.scale = static_cast<float>(static_cast<double>(d.window.kernel[0] * d.window.kernel[1]) / inside);
 }
 
-// Channels that one thread takes at a time where tasks are images and runs of channels.
-constexpr int64_t kChannels = 64;
+void check_places(const Pool2dDesc& d) {
+  if (checked_mul(d.input[2], d.input[3]) > std::numeric_limits<std::int32_t>::max())
+    throw std::invalid_argument("max pooling: planes of more than 2^31 pixels have no gradient");
+}
 
-// Calls body(image, first channel, channels) for parts of images that no two threads share.
-template <class Body>
-void for_channel_blocks(const Shape4& shape, const Body& body) {
-  const int64_t blocks = ceil_div(shape[1], kChannels), work = shape[0] * shape[1] * shape[2] * shape[3];
-  parallel_for(shape[0] * blocks, threads_for(work), [&](int64_t begin, int64_t end, int) noexcept {
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t channel = task % blocks * kChannels;
-      body(task / blocks, channel, std::min(kChannels, shape[1] - channel));
+// For every input position along an axis, the first output whose window reaches it, and the one after the last.
+struct Reached {
+  std::vector<int64_t> begin, end;
+};
+
+Reached reached_by(const Axis& a) {
+  Reached reached{std::vector<int64_t>(a.size, 0), std::vector<int64_t>(a.size, 0)};
+  for (int64_t output = 0; output < a.outputs; ++output) {
+    const Taps taps = taps_of(a, output);
+    for (int64_t tap = 0; tap < taps.count; ++tap) {
+      const int64_t at = taps.first + tap * (a.adaptive ? 1 : a.dilation);
+      if (reached.end[at] == 0) reached.begin[at] = output;
+      reached.end[at] = output + 1;
     }
-  });
+  }
+  return reached;
 }
 
 }  // namespace
@@ -118,6 +127,7 @@ void run_pool2d_row(const Pool2dDesc& d, const KernelTable& kernels, const Pool2
   const Window& window = d.window;
   const Axis horizontal = axis_of(d, 1);
   const Taps rows = taps_of(axis_of(d, 0), row.y);
+  const bool located = row.indices != nullptr || row.places != nullptr;
   PoolArgs k{};
   k.kind = d.kind;
   k.exponent = d.exponent;
@@ -139,15 +149,16 @@ void run_pool2d_row(const Pool2dDesc& d, const KernelTable& kernels, const Pool2
     set_divisors(d, rows, columns, part);
     const bool empty = rows.count == 0 || columns.count == 0;  // every tap of a dilated window in the padding
     part.src = row.src + (empty ? 0 : (rows.first - row.first_row) * w + columns.first) * c + row.channel;
-    part.index = empty ? 0 : rows.first * w + columns.first;
+    part.index = !empty ? rows.first * w + columns.first : row.places != nullptr ? -1 : 0;
     if (empty) part.index_pixel = 0;
     part.dst = row.dst + x * row.dst_stride + row.channel;
     part.indices = row.indices == nullptr ? nullptr : row.indices + x * row.dst_stride + row.channel;
-    if (part.row_step == part.taps * part.tap_step && part.rows * part.taps <= kLongRow && row.indices == nullptr) {
+    part.places = row.places == nullptr ? nullptr : row.places + x * row.dst_stride + row.channel;
+    if (part.row_step == part.taps * part.tap_step && part.rows * part.taps <= kLongRow && !located) {
       part.taps *= part.rows;  // a window as wide as the image is one long row
       part.rows = 1;
     }
-    if (part.pixel_step == c && part.dst_step == c && part.channels == c && row.indices == nullptr) {
+    if (part.pixel_step == c && part.dst_step == c && part.channels == c && !located) {
       part.channels *= pixels;  // at stride 1 neighbouring windows are neighbouring channels
       part.pixels = 1;
     }
@@ -159,9 +170,11 @@ void run_pool2d_row(const Pool2dDesc& d, const KernelTable& kernels, const Pool2
   for (int64_t x = whole.end; x < d.output[1]; ++x) run(x, 1);
 }
 
-void run_pool2d(const Pool2dDesc& d, const ImageView& image, float* dst, int64_t dst_stride, int64_t* indices) {
+void run_pool2d(const Pool2dDesc& d, const ImageView& image, float* dst, int64_t dst_stride, int64_t* indices,
+                std::int32_t* places) {
   const auto [n, c, h, w] = d.input;
   const auto [oh, ow] = d.output;
+  if (places != nullptr) check_places(d);
   if (n * c * oh * ow == 0) return;
   if (indices != nullptr) {
     // The kernel counts inside a window with 32 bits.
@@ -189,51 +202,48 @@ void run_pool2d(const Pool2dDesc& d, const ImageView& image, float* dst, int64_t
                    part.dst = dst + to;
                    part.dst_stride = dst_stride;
                    part.indices = indices == nullptr ? nullptr : indices + to;
+                   part.places = places == nullptr ? nullptr : places + to;
                    run_pool2d_row(d, kernels, part);
                  }
                });
 }
 
-void run_max_pool2d_gradient(const ImageView& image, const int64_t* indices, const Shape4& input, float* dst) {
+void run_pool2d_gradient(const Pool2dDesc& d, const ImageView& image, const std::int32_t* places, float* dst) {
+  const auto [n, c, h, w] = d.input;
+  const auto [oh, ow] = d.output;
+  if (places != nullptr) check_places(d);
+  if (n * c * h * w == 0) return;
   const ChannelsLast converted(image);
   const float* gradient = converted.view().data;
-  const int64_t c = input[1], pixels = input[2] * input[3], outputs = image.shape[2] * image.shape[3];
-  for_channel_blocks(input, [=](int64_t n, int64_t channel, int64_t channels) noexcept {
-    float* const to = dst + n * pixels * c + channel;
-    for (int64_t p = 0; p < pixels; ++p) std::fill_n(to + p * c, channels, 0.0f);
-    for (int64_t p = 0; p < outputs; ++p) {
-      const int64_t from = (n * outputs + p) * c + channel;
-      for (int64_t i = 0; i < channels; ++i) to[indices[from + i] * c + i] += gradient[from + i];
-    }
-  });
-}
-
-void run_avg_pool2d_gradient(const Pool2dDesc& d, const ImageView& image, float* dst) {
-  const ChannelsLast converted(image);
-  const float* gradient = converted.view().data;
-  const int64_t c = d.input[1], h = d.input[2], w = d.input[3], oh = d.output[0], ow = d.output[1];
   const Axis vertical = axis_of(d, 0), horizontal = axis_of(d, 1);
-  const KernelTable& kernels = active_table();
-  for_channel_blocks(d.input, [&, c, h, w, oh, ow](int64_t n, int64_t channel, int64_t channels) noexcept {
-    float share[kChannels];
-    float* const to = dst + n * h * w * c + channel;
-    for (int64_t p = 0; p < h * w; ++p) std::fill_n(to + p * c, channels, 0.0f);
-    for (int64_t y = 0; y < oh; ++y) {
-      const Taps rows = taps_of(vertical, y);
-      for (int64_t x = 0; x < ow; ++x) {
-        const Taps columns = taps_of(horizontal, x);
-        PoolArgs k{};
-        set_divisors(d, rows, columns, k);
-        const float part = 1 / k.divisor;
-        kernels.scale_rows(gradient + ((n * oh + y) * ow + x) * c + channel, &part, share, 1, channels);
-        for (int64_t r = 0; r < rows.count; ++r)
-          for (int64_t s = 0; s < columns.count; ++s) {
-            float* const tap = to + ((rows.first + r) * w + columns.first + s) * c;
-            kernels.add(tap, share, tap, channels, Activation::none, 0);
-          }
-      }
-    }
-  });
+  const Reached rows = reached_by(vertical), columns = reached_by(horizontal);
+  std::vector<float> factors(places == nullptr ? checked_mul(oh, ow) : 0);
+  for (int64_t window = 0; window < static_cast<int64_t>(factors.size()); ++window) {
+    PoolArgs divided{};
+    set_divisors(d, taps_of(vertical, window / ow), taps_of(horizontal, window % ow), divided);
+    factors[window] = 1 / divided.divisor;
+  }
+  const auto run = active_table().pool_gradient;
+  parallel_for(n * h, threads_for(n * c * h * w),
+               [&, c = c, h = h, w = w, oh = oh, ow = ow](int64_t begin, int64_t end, int) noexcept {
+                 for (int64_t row = begin; row < end; ++row) {
+                   const int64_t y = row % h, from = row / h * oh * ow * c;
+                   PoolGradientArgs args{};
+                   args.gradient = gradient + from;
+                   args.places = places == nullptr ? nullptr : places + from;
+                   args.factors = factors.data();
+                   args.y_begin = rows.begin[y];
+                   args.y_end = rows.end[y];
+                   args.x_begin = columns.begin.data();
+                   args.x_end = columns.end.data();
+                   args.width = w;
+                   args.out_width = ow;
+                   args.channels = c;
+                   args.place = static_cast<std::int32_t>(places == nullptr ? 0 : y * w);
+                   args.dst = dst + row * w * c;
+                   run(args);
+                 }
+               });
 }
 
 }  // namespace convlane

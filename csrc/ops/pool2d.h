@@ -27,14 +27,14 @@ Pool2dDesc describe_pool2d(const char* op, Pooling kind, const Shape4& input, co
 Pool2dDesc describe_adaptive_pool2d(const char* op, Pooling kind, const Shape4& input, const Pair& output);
 
 // dst and indices (null, or for maxima their places h * W + w in the input's plane) are channels last, their pixels
-// `dst_stride` apart: C, or more where dst is a slice of the channels of an image.
-void run_pool2d(const Pool2dDesc& desc, const ImageView& src, float* dst, int64_t dst_stride, int64_t* indices);
+// `dst_stride` apart: C, or more where dst is a slice of the channels of an image. `places` is what the gradient reads:
+// the same in 32 bits, -1 where a window lies in the padding; at most one of the two is given.
+void run_pool2d(const Pool2dDesc& desc, const ImageView& src, float* dst, int64_t dst_stride, int64_t* indices,
+                std::int32_t* places = nullptr);
 
-// Gradients of the input from that of the output, channels last into dst, in an order of sums that threads do not
-// change. Of a maximum: all goes to where it stood, by the indices of run_pool2d (channels last, dense).
-void run_max_pool2d_gradient(const ImageView& gradient, const int64_t* indices, const Shape4& input, float* dst);
-// Of an average: every tap gets its share.
-void run_avg_pool2d_gradient(const Pool2dDesc& desc, const ImageView& gradient, float* dst);
+// The gradient of the input from that of the output; dst is dense channels last. Maxima need their places, which are so
+// too, averages have none. Every pixel sums its windows in their order.
+void run_pool2d_gradient(const Pool2dDesc& desc, const ImageView& gradient, const std::int32_t* places, float* dst);
 
 // Rows of the input from the first to the last that output row y folds; none where a dilated window lies in the
 // padding.
@@ -49,6 +49,7 @@ struct Pool2dRow {
   float* dst;                 // pixels `dst_stride` apart
   int64_t dst_stride;
   int64_t* indices = nullptr;  // as for run_pool2d
+  std::int32_t* places = nullptr;
 };
 void run_pool2d_row(const Pool2dDesc& desc, const KernelTable& kernels, const Pool2dRow& row);
 

@@ -183,7 +183,16 @@ def local_response_norm_gradient(
 ) -> _Array: ...
 
 # pooling
-def max_pool2d_gradient(gradient: _Array, indices: NDArray[np.int64], input: _Shape4) -> _Array: ...
+def max_pool2d_gradient(
+    gradient: _Array,
+    places: NDArray[np.int32],
+    input: _Shape4,
+    kernel: _Pair,
+    stride: _Pair,
+    padding: _Sides,
+    dilation: _Pair,
+    ceil_mode: bool,
+) -> _Array: ...
 def avg_pool2d_gradient(
     gradient: _Array,
     input: _Shape4,
@@ -194,7 +203,16 @@ def avg_pool2d_gradient(
     count_include_pad: bool,
     divisor_override: int | None,
 ) -> _Array: ...
+def adaptive_max_pool2d_gradient(
+    gradient: _Array, places: NDArray[np.int32], input: _Shape4, output: _Pair
+) -> _Array: ...
 def adaptive_avg_pool2d_gradient(gradient: _Array, input: _Shape4, output: _Pair) -> _Array: ...
+
+# What the gradients of maxima need: the maxima and their places h * W + w in 32 bits, -1 for windows in the padding.
+def max_pool2d_places(
+    input: _Array, kernel: _Pair, stride: _Pair, padding: _Sides, dilation: _Pair, ceil_mode: bool
+) -> tuple[_Array, NDArray[np.int32]]: ...
+def adaptive_max_pool2d_places(op: str, input: _Array, output: _Pair) -> tuple[_Array, NDArray[np.int32]]: ...
 def max_pool2d(
     input: _Array, kernel: _Pair, stride: _Pair, padding: _Sides, dilation: _Pair, ceil_mode: bool, return_indices: bool
 ) -> _Array | tuple[_Array, NDArray[np.int64]]: ...

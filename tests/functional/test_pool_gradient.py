@@ -175,16 +175,23 @@ def test_indices_are_not_recorded(rng):
             convlane.vjp(fn, x)
 
 
+def test_a_window_in_the_padding_passes_nothing():
+    """Its maximum is minus infinity, which no pixel is."""
+    x, gradient = np.ones((1, 1, 2, 2), np.float32), np.ones((1, 1, 3, 3), np.float32)
+    y, found = by_rule(F.max_pool2d, gradient, x, 2, 1, 2, 3)
+    assert np.isfinite(y).sum() == found["input"].sum() == 4
+    assert np.isneginf(y).sum() == 5
+
+
 def test_wrong_arguments_of_the_kernels():
     core = convlane._core
-    indices, one = np.zeros((1, 1, 2, 2), np.int64), np.zeros((1, 1, 2, 2), np.float32)
-    with pytest.raises(ValueError, match="outside"):
-        core.max_pool2d_gradient(one, indices + 16, (1, 1, 4, 4))
-    with pytest.raises(ValueError, match="outside"):
-        core.max_pool2d_gradient(one, indices - 1, (1, 1, 4, 4))
+    one = np.zeros((1, 1, 2, 2), np.float32)
+    places, geometry = one.astype(np.int32), ((1, 1, 4, 4), (2, 2), (2, 2), (0, 0, 0, 0), (1, 1), False)
+    core.max_pool2d_gradient(one, places - 1, *geometry)
     with pytest.raises(ValueError, match="shape"):
-        core.max_pool2d_gradient(one[:, :, :1], indices, (1, 1, 4, 4))
-    with pytest.raises(ValueError, match="belong"):
-        core.max_pool2d_gradient(one, indices, (2, 1, 4, 4))
+        core.max_pool2d_gradient(one[:, :, :1], places, *geometry)
+    for wrong in (places[:, :, :1], places[0], np.zeros((1, 1, 2, 4), np.int32)[..., ::2]):
+        with pytest.raises(ValueError, match="places are not those"):
+            core.max_pool2d_gradient(one, wrong, *geometry)
     with pytest.raises(ValueError, match="shape"):
         core.adaptive_avg_pool2d_gradient(one, (1, 1, 4, 4), (1, 1))

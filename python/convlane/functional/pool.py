@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -36,17 +37,11 @@ def _max_pool2d_shape(
     return _window_shape("max_pool2d", input, kernel_size, stride, padding, dilation, ceil_mode)
 
 
-def _max_rule(output: Array | tuple[Array, Indices], input_shape: Shape) -> tuple[Array, Pullback]:
-    """Return the maxima and the pullback that moves gradients to where they stood."""
-    maxima, indices = output
-    image = (1,) * (4 - len(input_shape)) + tuple(input_shape)
-
-    def pullback(gradient: Array) -> dict[str, Array]:
-        places = indices.reshape(*image[:2], *indices.shape[-2:])
-        g = gradient.reshape(places.shape)
-        return {"input": _core.max_pool2d_gradient(g, places, image).reshape(input_shape)}  # type: ignore[arg-type]
-
-    return maxima, pullback
+def _image_rule(output: Array, single: bool, back: Callable[[Array], Array]) -> tuple[Array, Pullback]:
+    """Return output and pullback of one image, where it was one, from those of a batch."""
+    if single:
+        return output[0], lambda gradient: {"input": back(gradient[None])[0]}
+    return output, lambda gradient: {"input": back(gradient)}
 
 
 def _max_pool2d_vjp(
@@ -60,7 +55,11 @@ def _max_pool2d_vjp(
     return_indices: bool,
 ) -> tuple[Array, Pullback]:
     _refuse_indices("max_pool2d", return_indices)
-    return _max_rule(max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode, True), input.shape)
+    x, single = as_image(input, "max_pool2d")
+    geometry = (*as_window("max_pool2d", x.shape[2:], kernel_size, stride, padding, dilation), bool(ceil_mode))
+    output, places = _core.max_pool2d_places(x, *geometry)
+    shape = x.shape
+    return _image_rule(output, single, lambda g: _core.max_pool2d_gradient(g, places, shape, *geometry))
 
 
 @op(shape=_max_pool2d_shape, vjp=_max_pool2d_vjp)
@@ -141,16 +140,11 @@ def _avg_pool2d_vjp(
     count_include_pad: bool,
     divisor_override: int | None,
 ) -> tuple[Array, Pullback]:
-    output = avg_pool2d(input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
     x, single = as_image(input, "avg_pool2d")
+    output = avg_pool2d(x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
     kernel, steps, sides, _ = as_window("avg_pool2d", x.shape[2:], kernel_size, stride, padding, 1)
     geometry = (x.shape, kernel, steps, sides, bool(ceil_mode), bool(count_include_pad), divisor_override)
-
-    def pullback(gradient: Array) -> dict[str, Array]:
-        found = _core.avg_pool2d_gradient(gradient[None] if single else gradient, *geometry)
-        return {"input": found[0] if single else found}
-
-    return output, pullback
+    return _image_rule(output, single, lambda g: _core.avg_pool2d_gradient(g, *geometry))
 
 
 @op(shape=_avg_pool2d_shape, vjp=_avg_pool2d_vjp)
@@ -222,7 +216,7 @@ def _lp_pool2d_vjp(
     kernel, steps, sides, _ = as_window("lp_pool2d", x.shape[2:], kernel_size, stride, 0, 1)
     average = (x.shape, kernel, steps, sides, bool(ceil_mode), False, None)
 
-    def pullback(gradient: Array) -> dict[str, Array]:
+    def back(gradient: Array) -> Array:
         # y**p is the mean of |x|**p times the kernel's size, so dy/dx is x's share of the mean times y**(1 - p), which
         # belongs to the window, times |x|**(p - 1) and x's sign, which belong to the pixel.
         with np.errstate(all="ignore"):
@@ -231,15 +225,15 @@ def _lp_pool2d_vjp(
             of_pixel = x if power == 2 else np.sign(x) * np.abs(x) ** np.float32(power - 1)
             if power < 1:
                 of_pixel[x == 0] = 0
-        found = _core.mul(_core.avg_pool2d_gradient(of_window, *average), of_pixel)
-        return {"input": found[0] if single else found}
+        return _core.mul(_core.avg_pool2d_gradient(of_window, *average), of_pixel)
 
-    return output[0] if single else output, pullback
+    return _image_rule(output, single, back)
 
 
 def _largest_rule(x: Array, kernel_size: Any, stride: Any, ceil_mode: bool) -> tuple[Array, Pullback]:
     """Return the largest absolute values and the pullback that moves gradients, with signs, to where they stood."""
-    output, of_largest = _max_rule(max_pool2d(np.abs(x), kernel_size, stride, 0, 1, ceil_mode, True), x.shape)
+    wanted = frozenset({"input"})
+    output, of_largest = _max_pool2d_vjp(wanted, np.abs(x), kernel_size, stride, 0, 1, ceil_mode, False)
     signs = np.sign(x)
     return output, lambda gradient: {"input": of_largest(gradient)["input"] * signs}
 
@@ -324,35 +318,37 @@ def _adaptive_max_pool2d_shape(input: Any, output_size: Any, return_indices: boo
     return _adaptive_shape("adaptive_max_pool2d", input, output_size)
 
 
-def _adaptive_avg_rule(output: Array, input: Array) -> tuple[Array, Pullback]:
-    shape = input.shape
-    image = (1,) * (4 - len(shape)) + shape
+def _adaptive_avg_rule(op_name: str, input: Any, output_size: Any) -> tuple[Array, Pullback]:
+    x, single = as_image(input, op_name)
+    shape, size = x.shape, pooled_size(op_name, output_size, x.shape[2:])
+    output = _core.adaptive_avg_pool2d(op_name, x, size)
+    return _image_rule(output, single, lambda g: _core.adaptive_avg_pool2d_gradient(g, shape, size))
 
-    def pullback(gradient: Array) -> dict[str, Array]:
-        g = gradient.reshape(*image[:2], *gradient.shape[-2:])
-        found = _core.adaptive_avg_pool2d_gradient(g, image, g.shape[2:])  # type: ignore[arg-type]
-        return {"input": found.reshape(shape)}
 
-    return output, pullback
+def _adaptive_max_rule(op_name: str, input: Any, output_size: Any) -> tuple[Array, Pullback]:
+    x, single = as_image(input, op_name)
+    shape, size = x.shape, pooled_size(op_name, output_size, x.shape[2:])
+    output, places = _core.adaptive_max_pool2d_places(op_name, x, size)
+    return _image_rule(output, single, lambda g: _core.adaptive_max_pool2d_gradient(g, places, shape, size))
 
 
 def _adaptive_avg_pool2d_vjp(wanted: frozenset[str], input: Any, output_size: Any) -> tuple[Array, Pullback]:
-    return _adaptive_avg_rule(adaptive_avg_pool2d(input, output_size), input)
+    return _adaptive_avg_rule("adaptive_avg_pool2d", input, output_size)
 
 
 def _adaptive_max_pool2d_vjp(
     wanted: frozenset[str], input: Any, output_size: Any, return_indices: bool
 ) -> tuple[Array, Pullback]:
     _refuse_indices("adaptive_max_pool2d", return_indices)
-    return _max_rule(adaptive_max_pool2d(input, output_size, True), input.shape)
+    return _adaptive_max_rule("adaptive_max_pool2d", input, output_size)
 
 
 def _global_avg_pool2d_vjp(wanted: frozenset[str], input: Any) -> tuple[Array, Pullback]:
-    return _adaptive_avg_rule(global_avg_pool2d(input), input)
+    return _adaptive_avg_rule("global_avg_pool2d", input, 1)
 
 
 def _global_max_pool2d_vjp(wanted: frozenset[str], input: Any) -> tuple[Array, Pullback]:
-    return _max_rule(adaptive_max_pool2d(input, 1, True), input.shape)
+    return _adaptive_max_rule("global_max_pool2d", input, 1)
 
 
 def _refuse_indices(op_name: str, return_indices: bool) -> None:
