@@ -14,6 +14,8 @@ PUBLIC = [
     "convlane",
     "convlane.analysis",
     "convlane.analysis.draw",
+    "convlane.data",
+    "convlane.data.augment",
     "convlane.functional",
     "convlane.graph",
     "convlane.models",

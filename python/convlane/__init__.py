@@ -13,7 +13,7 @@ order, weight layout and numerics follow torch. Every image that an operation re
 
 import os as _os
 
-from convlane import _core, analysis, functional, graph, machine, models, nn, training, weights
+from convlane import _core, analysis, data, functional, graph, machine, models, nn, training, weights
 from convlane.autograd import value_and_grad, vjp
 from convlane.functional import explain, pack_conv2d, pack_linear
 from convlane.graph import Plan, compile, load_plan
@@ -27,6 +27,7 @@ __all__ = [
     "Plan",
     "analysis",
     "compile",
+    "data",
     "explain",
     "functional",
     "get_num_threads",

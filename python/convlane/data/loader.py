@@ -1,0 +1,331 @@
+"""Batches of pictures and classes, made ahead by threads while the network trains.
+
+What a batch holds follows from the seed and the number of the epoch alone. A thread makes whole batches, and they are
+handed out in order; so many threads, or none, give the same bits.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlane.data.augment import Step
+from convlane.data.geometry import as_picture
+from convlane.functional._arguments import Array, as_int, as_positive
+from convlane.runtime import num_threads
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from PIL import Image
+
+__all__ = ["ImageFolder", "Loader", "read_image"]
+
+Batch: TypeAlias = tuple[Array, NDArray[Any]]
+
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+_AHEAD = 2  # batches that wait for the network, beyond those that are being made
+
+
+class Samples(Protocol):
+    """What a loader takes: pictures with their targets, by number. `name(index)`, where it is there, is for errors."""
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+
+    def __getitem__(self, index: int, /) -> tuple[Any, Any]:
+        """Return a picture (C, H, W), float32 or uint8, and its target."""
+
+
+class Loader:
+    """Batches ``(images, targets)`` of a data set: float32 (N, C, H, W), and int64 (N,) for classes.
+
+    Every ``iter(loader)`` goes once through all data; it is the next epoch, with another order (with `shuffle`) and
+    other distortions. `epoch` is the number of the next one, and can be set to repeat one or to go on with a training.
+
+    Parameters
+    ----------
+    data
+        A tuple ``(images, targets)`` of arrays, (N, C, H, W) and (N, ...), or features (N, C) where nothing is to be
+        augmented; or anything that has a length and gives ``(image, target)`` for a number, such as an `ImageFolder`.
+        Images of uint8 are divided by 255.
+    batch_size
+        N. The last batch of an epoch is smaller where it does not come out even, or missing with `drop_last`.
+    shuffle
+        Whether every epoch has an order of its own.
+    seed
+        All that is drawn follows from it and the epoch.
+    drop_last
+        Whether batches all have the same size.
+    augment
+        Called with every image and a generator of its own, see `convlane.data.augment`. It must return images of one
+        size.
+    workers
+        Threads that make batches ahead of their use, up to two more than there are threads; 0 makes each when it is
+        asked for. One is enough where making a batch takes less time than training on it. A thread reads and
+        resamples pictures without holding up the others.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument of the wrong kind or out of range. While batches are made: an image that cannot be read, or is
+        unlike the others, is a ValueError that names it, raised where the batch is due.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.data import Loader, augment
+    >>> images, classes = np.zeros((10, 1, 8, 8), np.float32), np.arange(10)
+    >>> loader = Loader((images, classes), batch_size=4, augment=augment.Rotation(10), workers=1)
+    >>> for batch, targets in loader:
+    ...     print(batch.shape, targets)
+    (4, 1, 8, 8) [0 1 2 3]
+    (4, 1, 8, 8) [4 5 6 7]
+    (2, 1, 8, 8) [8 9]
+    """
+
+    def __init__(
+        self,
+        data: tuple[Any, Any] | Samples,
+        batch_size: int = 32,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        drop_last: bool = False,
+        augment: Step | None = None,
+        workers: int = 0,
+    ) -> None:
+        self.data = _samples(data)
+        self.batch_size = as_positive(batch_size, "Loader", "batch_size")
+        self.shuffle, self.drop_last, self.augment = bool(shuffle), bool(drop_last), augment
+        self.seed, self.workers = as_int(seed, "Loader", "seed"), as_int(workers, "Loader", "workers")
+        for name in ("seed", "workers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"Loader: {name} must not be negative, got {getattr(self, name)}")
+        if augment is not None and not callable(augment):
+            raise TypeError(f"Loader: augment must be a function of (image, rng), got {type(augment).__name__}")
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        count = len(self.data)
+        return count // self.batch_size if self.drop_last else -(-count // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Begin the next epoch."""
+        epoch, self.epoch = self.epoch, self.epoch + 1
+        order = self._order(epoch)
+        parts = [order[i * self.batch_size : (i + 1) * self.batch_size] for i in range(len(self))]
+        if self.workers == 0:
+            return (self._batch(part, epoch) for part in parts)
+        return self._ahead(parts, epoch)
+
+    def _ahead(self, parts: Sequence[NDArray[np.int64]], epoch: int) -> Iterator[Batch]:
+        """Yield the batches in order while threads make the next ones."""
+        from concurrent.futures import ThreadPoolExecutor  # not before somebody wants threads
+
+        process, stop = os.getpid(), Event()
+        pool = ThreadPoolExecutor(self.workers, "convlane.data")
+        waiting: deque[Future[Batch]] = deque()
+        try:
+            started = 0
+            for done, part in enumerate(parts):
+                if os.getpid() != process:  # a forked child has none of the threads, and goes on without
+                    yield self._batch(part, epoch)
+                    continue
+                started = max(started, done)
+                while started < len(parts) and len(waiting) < self.workers + _AHEAD:
+                    waiting.append(pool.submit(self._made_aside, parts[started], epoch, stop))
+                    started += 1
+                yield waiting.popleft().result()
+        finally:
+            if os.getpid() == process:
+                stop.set()
+                pool.shutdown(cancel_futures=True)
+
+    def _made_aside(self, part: NDArray[np.int64], epoch: int, stop: Event) -> Batch:
+        with num_threads(1):  # the other cores are the network's
+            return self._batch(part, epoch, stop)
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        count = len(self.data)
+        return _generator(self.seed, 0, epoch).permutation(count) if self.shuffle else np.arange(count)
+
+    def _batch(self, part: NDArray[np.int64], epoch: int, stop: Event | None = None) -> Batch:
+        if isinstance(self.data, _Arrays) and self.augment is None:
+            return self.data.take(part)
+        images: Array | None = None
+        targets = []
+        for row, index in enumerate(part.tolist()):
+            if stop is not None and stop.is_set():
+                break
+            try:
+                image, target = self._sample(index, epoch)
+                if images is None:  # channels last in memory, as the kernels have it
+                    channels, height, width = image.shape
+                    images = np.empty((len(part), height, width, channels), np.float32).transpose(0, 3, 1, 2)
+                elif image.shape != images.shape[1:]:
+                    raise ValueError(
+                        f"it has the shape {image.shape}, but the first of its batch {images.shape[1:]}; augment with "
+                        "a crop, or read them at one size"
+                    )
+            except Exception as error:
+                name = self.data.name(index) if hasattr(self.data, "name") else f"image {index}"
+                raise ValueError(f"Loader: {name}: {error or type(error).__name__}") from error
+            images[row] = image
+            targets.append(target)
+        return (np.zeros((0, 0, 0, 0), np.float32) if images is None else images), _as_targets(np.asarray(targets))
+
+    def _sample(self, index: int, epoch: int) -> tuple[Array, Any]:
+        image, target = self.data[index]
+        image = as_picture(image, "Loader")
+        if self.augment is not None:
+            image = as_picture(self.augment(image, _generator(self.seed, 1, epoch, index)), "Loader")
+        return image, target
+
+
+class ImageFolder:
+    """Picture files in one folder per class, with the numbers of the classes in the order of their names.
+
+    Parameters
+    ----------
+    path
+        The folder that holds the classes' folders. Files in these, and in folders further down, whose names end like
+        those of pictures (``.png``, ``.jpg`` and so on, in any case) are the data, in the order of their paths.
+    read
+        From a file's path to a picture (C, H, W), float32 or uint8; `read_image` where not given. It runs in the
+        loader's threads.
+
+    Attributes
+    ----------
+    classes
+        The names of the classes.
+    files
+        Pairs of a path and the number of its class.
+
+    Raises
+    ------
+    OSError
+        There is no such folder.
+    ValueError
+        It holds no classes, or one has no pictures.
+
+    Notes
+    -----
+    Reading needs Pillow: ``pip install 'convlane[data]'``.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], read: Callable[[Path], Any] | None = None) -> None:
+        self.path = Path(path)
+        self.read = read_image if read is None else read
+        folders = sorted(entry for entry in self.path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        if not folders:
+            raise ValueError(f"ImageFolder: {self.path} has no folders, of which each would be a class")
+        self.classes = [folder.name for folder in folders]
+        self.files: list[tuple[Path, int]] = []
+        for number, folder in enumerate(folders):
+            files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+            if not files:
+                raise ValueError(f"ImageFolder: {folder} has no pictures; known endings: {', '.join(sorted(SUFFIXES))}")
+            self.files += [(file, number) for file in files]
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        """Read a picture; return it with its class."""
+        file, number = self.files[index]
+        return self.read(file), number
+
+    def name(self, index: int) -> str:
+        """Return the path of a picture."""
+        return str(self.files[index][0])
+
+
+def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+    """Read a picture file: uint8 (3, H, W), turned upright as its camera noted; grey ones get three equal channels.
+
+    Raises
+    ------
+    ImportError
+        Pillow is not installed.
+    OSError
+        The file cannot be opened.
+    ValueError
+        It is damaged, no picture, or one so large that Pillow takes it for an attack.
+    """
+    return np.asarray(open_image(path)).transpose(2, 0, 1)
+
+
+def open_image(path: str | os.PathLike[str]) -> Image.Image:
+    """Read a picture file as `read_image` does, but as a Pillow image."""
+    try:
+        from PIL import Image, ImageOps
+    except ImportError:
+        raise ImportError("reading pictures needs Pillow: pip install 'convlane[data]'") from None
+    with open(path, "rb") as file:  # whose errors are those of files
+        try:
+            with Image.open(file) as image:
+                return ImageOps.exif_transpose(image).convert("RGB")
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all that Pillow raises
+            raise ValueError(f"{os.fspath(path)}: no readable picture: {error}") from error
+
+
+def _samples(data: Any) -> Samples:
+    if isinstance(data, tuple) and len(data) == 2:
+        return _Arrays(*data)
+    if isinstance(data, (tuple, np.ndarray)) or not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
+        raise TypeError(
+            "Loader: data must be a tuple of two arrays (images, targets), or have a length and give (image, target) "
+            f"for a number, got {type(data).__name__}"
+        )
+    return data  # type: ignore[no-any-return]
+
+
+class _Arrays:
+    """Two arrays as samples."""
+
+    def __init__(self, images: Any, targets: Any) -> None:
+        self.images, self.targets = np.asarray(images), _as_targets(np.asarray(targets))
+        if self.images.ndim not in (2, 4):  # features of a trunk, or images
+            raise ValueError(
+                f"Loader: images must be (N, C, H, W), got the shape {self.images.shape}; images[:, None] adds a "
+                "channel"
+            )
+        if self.images.dtype not in (np.float32, np.uint8):
+            raise TypeError(f"Loader: images must be float32 or uint8, got {self.images.dtype}")
+        if self.targets.ndim == 0 or len(self.targets) != len(self.images):
+            raise ValueError(f"Loader: {len(self.images)} images, but targets of the shape {self.targets.shape}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        return self.images[index], self.targets[index]
+
+    def take(self, part: NDArray[np.int64]) -> Batch:
+        """Return a batch of images as they are."""
+        images = self.images[part]
+        if images.dtype == np.uint8:
+            images = np.divide(images, np.float32(255), dtype=np.float32)
+        return images, self.targets[part]
+
+
+def _as_targets(targets: NDArray[Any]) -> NDArray[Any]:
+    if targets.dtype.kind in "iub":
+        return targets.astype(np.int64)
+    if targets.dtype.kind == "f":
+        return targets.astype(np.float32)
+    raise TypeError(f"Loader: targets must be classes or floating-point numbers, got {targets.dtype}")
+
+
+def _generator(seed: int, *key: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=key)))
