@@ -112,6 +112,11 @@ def architecture(model: Module) -> Architecture | None:
     return vars(model).get(_ARCHITECTURE)
 
 
+def set_num_classes(model: Module, num_classes: int) -> None:
+    """Remember that a network made by `create` has got a head for another number of classes."""
+    vars(model)[_ARCHITECTURE] = vars(model)[_ARCHITECTURE]._replace(num_classes=num_classes)
+
+
 def input_shape(name: str) -> tuple[int, int, int]:
     """Return the channels, height and width of the images that a network was designed for.
 

@@ -6,6 +6,7 @@ from convlane.training.fit import evaluate, fit, predict
 from convlane.training.history import History
 from convlane.training.metrics import accuracy, top5
 from convlane.training.optim import SGD, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm
+from convlane.training.transfer import freeze, freeze_all_but, precompute_features, replace_head, split_head
 
 __all__ = [
     "SGD",
@@ -18,9 +19,14 @@ __all__ = [
     "clip_grad_norm",
     "evaluate",
     "fit",
+    "freeze",
+    "freeze_all_but",
     "load_checkpoint",
+    "precompute_features",
     "predict",
+    "replace_head",
     "save_checkpoint",
     "schedule",
+    "split_head",
     "top5",
 ]

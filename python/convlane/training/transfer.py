@@ -1,0 +1,327 @@
+"""Transfer learning: parts of a network frozen by name, another head, features of a frozen trunk computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from copy import deepcopy
+from fnmatch import fnmatchcase
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlane.functional._arguments import Array, as_positive
+from convlane.models import registry
+from convlane.nn import Conv2d, Identity, Linear, Module, init
+
+__all__ = ["freeze", "freeze_all_but", "head_names", "precompute_features", "replace_head", "split_head"]
+
+M = TypeVar("M", bound=Module)
+
+
+def freeze(model: M, *names: str, frozen: bool = True) -> M:
+    """Freeze the layers of some names, with all below them; return the network.
+
+    Parameters
+    ----------
+    model
+        The network.
+    names
+        Names of modules (``"features"``, ``"layer1.0"``), or patterns with ``*`` and ``?`` (``"*.bn?"``).
+    frozen
+        False makes them learn again.
+
+    Raises
+    ------
+    ValueError
+        No module has one of the names. Nothing has been changed then.
+
+    Examples
+    --------
+    >>> from convlane import models
+    >>> from convlane.training import freeze
+    >>> network = freeze(models.create("lenet5"), "features", "classifier.0")
+    >>> [name for name, _ in network.named_parameters(trainable=True)]
+    ['classifier.2.weight', 'classifier.2.bias', 'classifier.4.weight', 'classifier.4.bias']
+    """
+    for module in _named(model, names, "freeze"):
+        _set_frozen(module, frozen, model.training)
+    return model
+
+
+def freeze_all_but(model: M, *names: str) -> M:
+    """Freeze everything but the layers of some names, which learn; return the network.
+
+    Parameters
+    ----------
+    model
+        The network.
+    names
+        As for `freeze`. Where there are none, the head is left to learn; dropout in front of it is frozen with all
+        else, and then drops nothing.
+
+    Raises
+    ------
+    ValueError
+        No module has one of the names, or the network's head is not known. Nothing has been changed then.
+
+    Examples
+    --------
+    >>> from convlane import models
+    >>> from convlane.training import freeze_all_but
+    >>> network = freeze_all_but(models.create("resnet18"))
+    >>> [name for name, _ in network.named_parameters(trainable=True)]
+    ['fc.weight', 'fc.bias']
+    """
+    training = model.training
+    learning = _named(model, names or tuple(head_names(model)), "freeze_all_but")
+    model.freeze()
+    for module in learning:
+        _set_frozen(module, False, training)
+    return model
+
+
+def head_names(model: Module) -> list[str]:
+    """Return the names of the layers that the number of classes decides: the head, and those of side branches.
+
+    Raises
+    ------
+    ValueError
+        `convlane.models.create` has not made the network, or its layers have been changed since.
+
+    Examples
+    --------
+    >>> from convlane import models
+    >>> from convlane.training.transfer import head_names
+    >>> head_names(models.create("googlenet"))
+    ['aux1.fc2', 'aux2.fc2', 'fc']
+    """
+    return list(_heads(model, 2, "head_names"))
+
+
+def replace_head(model: M, num_classes: int, head: str | None = None) -> M:
+    """Give a network a new head with random weights, for other classes; return the network.
+
+    Parameters
+    ----------
+    model
+        The network. What is frozen stays so; the new head learns.
+    num_classes
+        The number of classes.
+    head
+        The name of the layer to replace, `Linear` or `Conv2d`. It may be left out for networks that
+        `convlane.models.create` has made, also for those without a head (``num_classes=0``); side branches get new
+        heads too.
+
+    Raises
+    ------
+    ValueError
+        There is no such layer, or it is not known which one is the head. Nothing has been changed then.
+    TypeError
+        The head is of another kind.
+
+    Examples
+    --------
+    >>> from convlane import models
+    >>> from convlane.training import replace_head
+    >>> replace_head(models.create("mobilenet_v2"), 5).classifier
+    Sequential(
+      (0): Dropout(p=0.2)
+      (1): Linear(in_features=1280, out_features=5, bias=True)
+    )
+    """
+    num_classes = as_positive(num_classes, "replace_head", "num_classes")
+    old = _heads(model, num_classes, "replace_head") if head is None else {head: _module(model, head, "replace_head")}
+    new = {name: _fresh(layer, name, num_classes) for name, layer in old.items()}
+    for name, layer in new.items():
+        _put(model, name, layer.train(model.training))
+    if head is None:
+        registry.set_num_classes(model, num_classes)
+    return model
+
+
+def split_head(model: Module, head: str | None = None) -> tuple[Module, Module]:
+    """Return a network without its head, and the head: what is needed to train the latter on precomputed features.
+
+    Parameters
+    ----------
+    model
+        The network.
+    head
+        The name of the head; may be left out as for `replace_head`.
+
+    Returns
+    -------
+    trunk : Module
+        A copy of the network, in eval mode and frozen, with what leaves the features as they are in the place of the
+        head. It shares its parameters with the network for as long as these are not changed.
+    head : Module
+        The network's own. So when it is trained, the network is.
+
+    Raises
+    ------
+    ValueError
+        There is no such layer, or it is not known which one is the head.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane import models
+    >>> from convlane.training.transfer import split_head
+    >>> network = models.create("lenet5")
+    >>> trunk, head = split_head(network)
+    >>> images = np.ones((2, 1, 32, 32), np.float32)
+    >>> bool((head(trunk(images)) == network(images)).all())
+    True
+    """
+    name = head_names(model)[-1] if head is None else head
+    layer = _module(model, name, "split_head")
+    trunk = deepcopy(model, {id(array): array for array in model.parameters()})  # they are never written to
+    _put(trunk, name, Identity())
+    return trunk.eval().freeze(), layer
+
+
+def precompute_features(
+    trunk: Callable[[Array], Any], data: Iterable[tuple[Array, Any]] | tuple[Any, Any], *, epochs: int = 1
+) -> tuple[Array, NDArray[Any]]:
+    """Run a frozen trunk once over all data; the result is data for training what comes behind it.
+
+    Parameters
+    ----------
+    trunk
+        From images (N, C, H, W) to features, (N, C) or (N, C, H, W): a network in eval mode, made with
+        ``num_classes=0`` or by `split_head`, say, or the plan that `convlane.compile` makes of one.
+    data
+        Batches ``(images, targets)``, or a tuple of two arrays.
+    epochs
+        How often the data is gone through, for other distortions each time.
+
+    Returns
+    -------
+    features : numpy.ndarray
+        float32, in the order of the data.
+    targets : numpy.ndarray
+        In the same order. `convlane.data.Loader` takes the two.
+
+    Raises
+    ------
+    ValueError
+        The network is in training mode, in which features depend on their batch; or there is no data.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane import models
+    >>> from convlane.data import Loader
+    >>> from convlane.training import precompute_features
+    >>> data = Loader((np.zeros((6, 1, 32, 32), np.float32), np.arange(6)), batch_size=4)
+    >>> features, classes = precompute_features(models.create("lenet5", num_classes=0), data)
+    >>> features.shape
+    (6, 84)
+    """
+    if isinstance(trunk, Module) and any(module.training for module in trunk.modules()):
+        raise ValueError("precompute_features: the trunk is in training mode; call its eval() first")
+    epochs = as_positive(epochs, "precompute_features", "epochs")
+    features, targets = [], []
+    for _ in range(epochs):
+        for images, classes in _batches(data):
+            features.append(np.ascontiguousarray(trunk(images)))
+            targets.append(np.asarray(classes))
+    if not features:
+        raise ValueError("precompute_features: there is no data")
+    return np.concatenate(features), np.concatenate(targets)
+
+
+def _batches(data: Any) -> Iterator[tuple[Array, Any]]:
+    if not isinstance(data, tuple):
+        yield from data
+        return
+    images, targets = data
+    for start in range(0, len(images), 64):  # large enough for all threads, small enough for the activations
+        yield images[start : start + 64], targets[start : start + 64]
+
+
+def _set_frozen(module: Module, frozen: bool, training: bool) -> None:
+    module.freeze(frozen)
+    if not frozen:
+        module.train(training)
+
+
+def _named(model: Module, names: tuple[str, ...], caller: str) -> list[Module]:
+    """Return the modules that have one of the names or fit one of the patterns."""
+    paths = {path: module for path, module in model._walk("") if path}
+    found: dict[str, Module] = {}
+    for name in names:
+        fitting = {path: module for path, module in paths.items() if fnmatchcase(path, name)}
+        if not fitting:
+            raise ValueError(f"{caller}: {_unknown(name, paths)}")
+        found.update(fitting)
+    return list(found.values())
+
+
+def _module(model: Module, name: str, caller: str) -> Module:
+    paths = {path: module for path, module in model._walk("") if path}
+    if name not in paths:
+        raise ValueError(f"{caller}: {_unknown(name, paths)}")
+    return paths[name]
+
+
+def _unknown(name: str, paths: Iterable[str]) -> str:
+    top = sorted({path.split(".")[0] for path in paths})
+    return f"no module has the name {name!r}; there are {', '.join(top)} and those below them"
+
+
+def _put(model: Module, name: str, module: Module) -> None:
+    """Replace a module below another."""
+    *above, last = name.split(".")
+    parent = _module(model, ".".join(above), "replace_head") if above else model
+    setattr(parent, last, module)
+
+
+def _heads(model: Module, num_classes: int, caller: str) -> dict[str, Module]:
+    """Return the layers whose parameters the number of classes decides, as they are for this number."""
+    architecture = registry.architecture(model)
+    if architecture is None:
+        raise ValueError(
+            f"{caller}: convlane.models.create has not made this {type(model).__name__}, so it is not known which "
+            "layer is its head; name it"
+        )
+    name, _, config = architecture
+    with init.skip():
+        network, other = (registry.build(name, count, config) for count in (num_classes, num_classes + 1))
+    sizes = {path: [vars(module)[array].shape for array in _arrays(module)] for path, module in other.named_modules()}
+    heads = {
+        path: module
+        for path, module in network.named_modules()
+        if [vars(module)[array].shape for array in _arrays(module)] != sizes[path]
+    }
+    mine = {path for path, _ in model._walk("")}
+    heads = {path: module for path, module in heads.items() if path in mine}
+    if not heads:
+        raise ValueError(f"{caller}: the head of this {name} is not where it was made; name it")
+    return heads
+
+
+def _arrays(module: Module) -> list[str]:
+    return [name for name in module._parameter_names + module._buffer_names if vars(module)[name] is not None]
+
+
+def _fresh(layer: Module, name: str, num_classes: int) -> Module:
+    """Return a layer like this one with its weights drawn anew."""
+    if isinstance(layer, Linear):
+        return Linear(layer.in_features, num_classes, layer.bias is not None)
+    if isinstance(layer, Conv2d):
+        return Conv2d(
+            layer.in_channels,
+            num_classes,
+            layer.kernel_size,
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+            layer.groups,
+            layer.bias is not None,
+        )
+    raise TypeError(
+        f"replace_head: {name} is a {type(layer).__name__}, and only Linear and Conv2d can be made for another number "
+        "of classes; assign a layer of your own"
+    )
