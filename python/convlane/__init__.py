@@ -17,6 +17,7 @@ from convlane import _core, analysis, data, functional, graph, machine, models, 
 from convlane.autograd import value_and_grad, vjp
 from convlane.functional import explain, pack_conv2d, pack_linear
 from convlane.graph import Plan, compile, load_plan
+from convlane.inference import Ensemble, TenCrop, classify, ten_crop
 from convlane.models import load
 from convlane.runtime import get_num_threads, num_threads, set_num_threads, show_config
 from convlane.weights import load_weights, save_weights
@@ -24,8 +25,11 @@ from convlane.weights import load_weights, save_weights
 __version__ = "0.1.0"
 
 __all__ = [
+    "Ensemble",
     "Plan",
+    "TenCrop",
     "analysis",
+    "classify",
     "compile",
     "data",
     "explain",
@@ -44,6 +48,7 @@ __all__ = [
     "save_weights",
     "set_num_threads",
     "show_config",
+    "ten_crop",
     "training",
     "value_and_grad",
     "vjp",

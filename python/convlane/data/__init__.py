@@ -1,7 +1,17 @@
-"""Data: loaders that work ahead in threads, and augmentation."""
+"""Data: loaders that work ahead in threads, augmentation, and how pictures are prepared for a network."""
 
 from convlane.data import augment
 from convlane.data.geometry import resample
 from convlane.data.loader import ImageFolder, Loader, read_image
+from convlane.data.preprocess import Preprocessing, imagenet_categories, preprocessing
 
-__all__ = ["ImageFolder", "Loader", "augment", "read_image", "resample"]
+__all__ = [
+    "ImageFolder",
+    "Loader",
+    "Preprocessing",
+    "augment",
+    "imagenet_categories",
+    "preprocessing",
+    "read_image",
+    "resample",
+]

@@ -19,6 +19,7 @@ from convlane.nn.activation import (
 )
 from convlane.nn.container import Add, Concat, Sequential
 from convlane.nn.conv import Conv2d
+from convlane.nn.fully_convolutional import FullyConvolutional, to_fully_convolutional
 from convlane.nn.linear import Linear
 from convlane.nn.module import IncompatibleKeys, Module
 from convlane.nn.norm import BatchNorm2d, LocalResponseNorm
@@ -43,6 +44,7 @@ __all__ = [
     "Conv2d",
     "Dropout",
     "Flatten",
+    "FullyConvolutional",
     "GlobalAvgPool2d",
     "GlobalMaxPool2d",
     "Hardsigmoid",
@@ -66,4 +68,5 @@ __all__ = [
     "StochasticDepth",
     "Tanh",
     "init",
+    "to_fully_convolutional",
 ]

@@ -1,0 +1,239 @@
+"""From a picture to what a network was trained on, as those who published its weights did it.
+
+Resizing is Pillow's own, so it has the very bits that they had.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlane.data.loader import open_image
+from convlane.functional._arguments import Array
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["Picture", "Preprocessing", "imagenet_categories", "preprocessing"]
+
+Picture: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[np.uint8]"
+"""A file, a Pillow image, or uint8 (3, H, W)."""
+
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's colours
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Resize, cut out the middle, scale the colours: a function of a picture that returns float32 (3, H, W).
+
+    The colours, 0 to 255, become ``(colour / divisor - mean) / std``.
+
+    Parameters
+    ----------
+    crop
+        Height and width of the result.
+    resize
+        What the shorter side is resized to before; None resizes the whole picture to `crop` x `crop`, whatever shape it
+        had.
+    interpolation
+        ``"nearest"``, ``"bilinear"`` or ``"bicubic"``, as Pillow knows them.
+    divisor, mean, std
+        Of the formula; mean and std by channel.
+    bgr
+        Whether the channels are turned round before the formula, so that blue is the first.
+
+    Examples
+    --------
+    >>> import dataclasses
+    >>> import numpy as np
+    >>> from convlane.data import preprocessing
+    >>> prepare = preprocessing("resnet50")
+    >>> prepare.resize, prepare.crop
+    (256, 224)
+    >>> picture = np.full((3, 300, 400), 255, np.uint8)
+    >>> prepare(picture).shape
+    (3, 224, 224)
+    >>> dataclasses.replace(prepare, crop=256)(picture).shape  # for `convlane.TenCrop`
+    (3, 256, 256)
+    """
+
+    crop: int = 224
+    resize: int | None = 256
+    interpolation: str = "bilinear"
+    divisor: float = 255.0
+    mean: tuple[float, float, float] = _MEAN
+    std: tuple[float, float, float] = _STD
+    bgr: bool = False
+
+    def __post_init__(self) -> None:
+        if self.interpolation not in ("nearest", "bilinear", "bicubic"):
+            raise ValueError(
+                f"Preprocessing: interpolation must be nearest, bilinear or bicubic, got {self.interpolation!r}"
+            )
+        if self.crop < 1 or (self.resize is not None and self.resize < self.crop):
+            raise ValueError(
+                f"Preprocessing: crop must be positive and resize not smaller, got {self.crop} and {self.resize}"
+            )
+
+    def __call__(self, picture: Picture) -> Array:
+        """Prepare a picture: the path of a file, a Pillow image, or uint8 (3, H, W).
+
+        Raises
+        ------
+        ImportError
+            Pillow is not installed.
+        OSError, ValueError
+            The file cannot be read, or the array has another shape.
+        TypeError
+            It is none of these.
+        """
+        image = self._resized(_opened(picture))
+        left, top = (round((size - self.crop) / 2) for size in image.size)
+        image = image.crop((left, top, left + self.crop, top + self.crop))
+        colours = np.asarray(image, np.float32)
+        if self.bgr:
+            colours = colours[..., ::-1]
+        mean, std = (np.array(values, np.float32) for values in (self.mean, self.std))
+        prepared: Array = (colours / np.float32(self.divisor) - mean) / std
+        return prepared.transpose(2, 0, 1)  # channels last in memory
+
+    def _resized(self, image: Image.Image) -> Image.Image:
+        from PIL import Image
+
+        width, height = image.size
+        if self.resize is None:
+            size = self.crop, self.crop
+        elif width <= height:
+            size = self.resize, int(self.resize * height / width)
+        else:
+            size = int(self.resize * width / height), self.resize
+        return image if size == image.size else image.resize(size, Image.Resampling[self.interpolation.upper()])
+
+
+_BICUBIC = {"interpolation": "bicubic"}
+# What differs from 224 out of 256 pixels, bilinear. From torchvision 0.28.
+_TORCHVISION: dict[str, dict[str, Any]] = {
+    **{
+        name: {}
+        for name in (
+            *("alexnet", "densenet121", "googlenet", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small"),
+            *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d"),
+            *("shufflenet_v2_x1_0", "squeezenet1_0", "squeezenet1_1", "wide_resnet50_2", "wide_resnet101_2"),
+            *("vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn"),
+        )
+    },
+    "convnext_tiny": {"resize": 236},
+    "inception_v3": {"crop": 299, "resize": 342},
+    "efficientnet_b0": {"crop": 224, "resize": 256, **_BICUBIC},
+    "efficientnet_b1": {"crop": 240, "resize": 256, **_BICUBIC},
+    "efficientnet_b2": {"crop": 288, "resize": 288, **_BICUBIC},
+    "efficientnet_b3": {"crop": 300, "resize": 320, **_BICUBIC},
+    "efficientnet_b4": {"crop": 380, "resize": 384, **_BICUBIC},
+    "efficientnet_b5": {"crop": 456, "resize": 456, **_BICUBIC},
+    "efficientnet_b6": {"crop": 528, "resize": 528, **_BICUBIC},
+    "efficientnet_b7": {"crop": 600, "resize": 600, **_BICUBIC},
+}
+_TORCHVISION_V2: dict[str, dict[str, Any]] = {
+    **{
+        name: {"resize": 232}
+        for name in (
+            *("mobilenet_v2", "mobilenet_v3_large", "resnet50", "resnet101", "resnet152", "resnext50_32x4d"),
+            *("resnext101_32x8d", "wide_resnet50_2", "wide_resnet101_2"),
+        )
+    },
+    "efficientnet_b1": {"crop": 240, "resize": 255},
+}
+
+# Keras resizes the whole picture, in load_img and by default to the nearest pixel; the rest is its preprocess_input.
+_WHOLE: dict[str, Any] = {"resize": None, "interpolation": "nearest"}
+_CAFFE = {**_WHOLE, "divisor": 1.0, "mean": (103.939, 116.779, 123.68), "std": (1.0, 1.0, 1.0), "bgr": True}
+_BOTH_SIGNS = {**_WHOLE, "divisor": 127.5, "mean": (1.0, 1.0, 1.0), "std": (1.0, 1.0, 1.0)}
+_KERAS: dict[str, dict[str, Any]] = {
+    "vgg16": _CAFFE,
+    "vgg19": _CAFFE,
+    "resnet50": _CAFFE,
+    "resnet101": _CAFFE,
+    "resnet152": _CAFFE,
+    "inception_v3": {**_BOTH_SIGNS, "crop": 299},
+    "inception_resnet_v2": {**_BOTH_SIGNS, "crop": 299},
+    "mobilenet_v1": _BOTH_SIGNS,
+    "mobilenet_v2": _BOTH_SIGNS,
+    "densenet121": _WHOLE,
+    "efficientnet_b0": _WHOLE,  # the network of Keras does it by layers of its own
+}
+
+_SOURCES = {"torchvision": _TORCHVISION, "torchvision_v2": _TORCHVISION_V2, "keras": _KERAS}
+
+
+def preprocessing(name: str, source: str = "torchvision") -> Preprocessing:
+    """Return how pictures are prepared for a network with somebody's weights.
+
+    Parameters
+    ----------
+    name
+        One of `convlane.models.list`.
+    source
+        Whose weights: ``"torchvision"`` (those called ``IMAGENET1K_V1``), ``"torchvision_v2"`` (``IMAGENET1K_V2``) or
+        ``"keras"``.
+
+    Raises
+    ------
+    ValueError
+        There is no such source, or it has no weights for this network.
+
+    Examples
+    --------
+    >>> from convlane.data import preprocessing
+    >>> preprocessing("mobilenet_v2", "keras").divisor
+    127.5
+    """
+    if source not in _SOURCES:
+        raise ValueError(f"preprocessing: source must be one of {', '.join(_SOURCES)}, got {source!r}")
+    known = _SOURCES[source]
+    if name not in known:
+        near = get_close_matches(str(name), known) or sorted(known)
+        raise ValueError(f"preprocessing: {source} has no weights for {name!r}; it has them for {', '.join(near)}")
+    return Preprocessing(**known[name])
+
+
+@cache
+def imagenet_categories() -> Sequence[str]:
+    """Return the names of ImageNet's 1000 categories, in the order of the classes of networks trained on it.
+
+    Examples
+    --------
+    >>> from convlane.data import imagenet_categories
+    >>> imagenet_categories()[281]
+    'tabby'
+    """
+    text = (resources.files("convlane.data") / "imagenet_categories.txt").read_text(encoding="utf-8")
+    return tuple(text.splitlines())
+
+
+def _opened(picture: Picture) -> Image.Image:
+    if isinstance(picture, (str, os.PathLike)):
+        return open_image(picture)
+    try:
+        from PIL import Image
+    except ImportError:
+        raise ImportError("preparing pictures needs Pillow: pip install 'convlane[data]'") from None
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or picture.ndim != 3 or len(picture) != 3 or 0 in picture.shape:
+            raise ValueError(
+                f"a picture must be uint8 (3, H, W), got {picture.dtype} of the shape {picture.shape}; pixels of "
+                "(H, W, 3) become that by .transpose(2, 0, 1)"
+            )
+        return Image.fromarray(np.ascontiguousarray(picture.transpose(1, 2, 0)))
+    if isinstance(picture, Image.Image):
+        return picture.convert("RGB")
+    raise TypeError(
+        f"a picture must be a file's path, a Pillow image or an array uint8 (3, H, W), got {type(picture).__name__}"
+    )

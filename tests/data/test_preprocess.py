@@ -1,0 +1,127 @@
+"""Pictures prepared as those who trained the networks did it."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convlane import models
+from convlane.data import Preprocessing, imagenet_categories, preprocessing
+from convlane.data.preprocess import _KERAS, _TORCHVISION, _TORCHVISION_V2
+from torchvision_import import import_torchvision
+
+
+@pytest.fixture(params=[(300, 400), (401, 260), (256, 256), (100, 90), (224, 1000)], ids=str)
+def picture(request, rng):
+    """Return smooth noise, uint8 (H, W, 3)."""
+    height, width = request.param
+    small = Image.fromarray(rng.integers(0, 256, (20, 20, 3), np.uint8))
+    return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def test_tables_name_networks_and_their_sizes():
+    known = set(models.list())
+    later = {"convnext_tiny", "shufflenet_v2_x1_0", "inception_resnet_v2"}
+    for table in (_TORCHVISION, _TORCHVISION_V2, _KERAS):
+        assert set(table) - later <= known
+    for name in _TORCHVISION.keys() & known:
+        crop = preprocessing(name).crop
+        assert name == "efficientnet_b2" or models.input_shape(name) == (
+            3,
+            crop,
+            crop,
+        )  # torchvision evaluates it larger
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("version", ["IMAGENET1K_V1", "IMAGENET1K_V2"])
+def test_tables_are_those_of_torchvision(version):
+    torchvision = import_torchvision()
+    source, table = {
+        "IMAGENET1K_V1": ("torchvision", _TORCHVISION),
+        "IMAGENET1K_V2": ("torchvision_v2", _TORCHVISION_V2),
+    }[version]
+    names = set(torchvision.models.list_models()) & set(models.list())
+    having = {name for name in names if version in torchvision.models.get_model_weights(name).__members__}
+    assert having <= set(table)
+    for name in having:
+        theirs, ours = torchvision.models.get_model_weights(name)[version].transforms(), preprocessing(name, source)
+        assert ([ours.crop], [ours.resize], ours.interpolation, list(ours.mean), list(ours.std)) == (
+            *(theirs.crop_size, theirs.resize_size, theirs.interpolation.value, theirs.mean, theirs.std),
+        )
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", ["resnet50", "inception_v3", "efficientnet_b0"])
+def test_bits_are_those_of_torchvision(picture, name):
+    torchvision = import_torchvision()
+    theirs = torchvision.models.get_model_weights(name).IMAGENET1K_V1.transforms()(Image.fromarray(picture)).numpy()
+    ours = preprocessing(name)(Image.fromarray(picture))
+    assert ours.dtype == np.float32
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_categories_are_imagenets():
+    names = imagenet_categories()
+    assert len(names) == len(set(names)) == 1000
+    assert (names[0], names[281], names[999]) == ("tench", "tabby", "toilet tissue")
+
+
+@pytest.mark.torch
+def test_categories_are_those_of_torchvision():
+    meta = import_torchvision().models.resnet.ResNet18_Weights.IMAGENET1K_V1.meta
+    assert list(imagenet_categories()) == meta["categories"]
+
+
+def test_conventions_of_keras(picture):
+    """By the formulas of keras.applications.imagenet_utils.preprocess_input, on keras.utils.load_img's pixels."""
+
+    def pixels(size):
+        resized = Image.fromarray(picture).resize((size, size), Image.Resampling.NEAREST)
+        return np.asarray(resized, np.float32).transpose(2, 0, 1)
+
+    caffe = pixels(224)[::-1] - np.array([103.939, 116.779, 123.68], np.float32)[:, None, None]
+    np.testing.assert_array_equal(preprocessing("vgg16", "keras")(Image.fromarray(picture)), caffe)
+    for name, size in (("mobilenet_v2", 224), ("inception_v3", 299)):
+        both_signs = pixels(size) / np.float32(127.5) - 1
+        np.testing.assert_array_equal(preprocessing(name, "keras")(Image.fromarray(picture)), both_signs)
+    mean, std = (np.array(v, np.float32)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    torch = (pixels(224) / np.float32(255) - mean) / std
+    np.testing.assert_array_equal(preprocessing("densenet121", "keras")(Image.fromarray(picture)), torch)
+
+
+def test_every_kind_of_picture_gives_the_same(picture, tmp_path):
+    prepare = Preprocessing(crop=48, resize=50)
+    expected = prepare(Image.fromarray(picture))
+    assert expected.shape == (3, 48, 48)
+    path = tmp_path / "picture.png"
+    Image.fromarray(picture).save(path)
+    for same in (path, str(path), picture.transpose(2, 0, 1), np.asfortranarray(picture.transpose(2, 0, 1))):
+        np.testing.assert_array_equal(prepare(same), expected)
+
+
+def test_grey_and_transparent_pictures_become_colours(rng):
+    grey = Image.fromarray(rng.integers(0, 256, (40, 40), np.uint8))
+    prepare = Preprocessing(32, 32)
+    np.testing.assert_array_equal(prepare(grey), prepare(grey.convert("RGB")))
+    np.testing.assert_array_equal(prepare(grey.convert("RGBA")), prepare(grey.convert("RGB")))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: preprocessing("resnet5"), ValueError, "no weights for 'resnet5'; it has them for resnet50"),
+        (lambda: preprocessing("alexnet", "keras"), ValueError, "keras has no weights for 'alexnet'"),
+        (lambda: preprocessing("alexnet", "caffe"), ValueError, "source must be one of torchvision"),
+        (lambda: Preprocessing(0), ValueError, "crop must be positive"),
+        (lambda: Preprocessing(8, 7), ValueError, "resize not smaller"),
+        (lambda: Preprocessing(interpolation="cubic"), ValueError, "interpolation"),
+        (lambda: Preprocessing()(np.zeros((3, 4, 4), np.float32)), ValueError, r"uint8 \(3, H, W\), got float32"),
+        (lambda: Preprocessing()(np.zeros((4, 4, 3), np.uint8)), ValueError, r"transpose\(2, 0, 1\)"),
+        (lambda: Preprocessing()(3), TypeError, "got int"),
+        (lambda: Preprocessing()("missing.png"), FileNotFoundError, "missing.png"),
+        (lambda: Preprocessing()(__file__), ValueError, "no readable picture"),
+    ],
+)
+def test_what_is_refused(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
