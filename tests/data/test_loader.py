@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from convlane import nn
 from convlane.data import ImageFolder, Loader, augment, read_image
+from convlane.training import SGD, fit
 
 STEPS = augment.Compose(augment.RandomCrop(8, 2), augment.Mirror(), augment.Rotation(20), augment.Elastic(5, 2))
 
@@ -217,8 +219,10 @@ def test_closing_early_leaves_no_thread():
 
 
 def test_an_epoch_that_nobody_begins_starts_no_thread():
-    iter(Loader(arrays(), 4, workers=2))
+    loader = Loader(arrays(), 4, workers=2)
+    iter(loader)
     assert not threads_of_loaders()
+    assert loader.epoch == 0
 
 
 def test_not_all_batches_are_made_at_once():
@@ -277,6 +281,22 @@ def test_forked_children_go_on():
     os.waitpid(child, 0)
     for a, b in zip(gathered([first, *batches]), expected, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_training_from_a_loader_has_the_same_bits_and_goes_on_where_it_stopped(tmp_path):
+    def trained(workers, epochs, **options):
+        nn.init.seed(5)
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.GlobalAvgPool2d(), nn.Flatten(), nn.Linear(4, 23))
+        loader = Loader(arrays(), 4, shuffle=True, augment=STEPS, workers=workers)
+        fit(model, loader, epochs=epochs, optimizer=SGD(model, 0.1), verbose=False, **options)
+        return model.state_dict()
+
+    expected = trained(0, 4)
+    path = tmp_path / "run.safetensors"
+    trained(2, 2, checkpoint=path)
+    for state in (trained(3, 4), trained(2, 4, checkpoint=path, resume=True)):
+        for key, array in state.items():
+            np.testing.assert_array_equal(array, expected[key])
 
 
 @pytest.mark.parametrize(

@@ -47,8 +47,8 @@ class Samples(Protocol):
 class Loader:
     """Batches ``(images, targets)`` of a data set: float32 (N, C, H, W), and int64 (N,) for classes.
 
-    Every ``iter(loader)`` goes once through all data; it is the next epoch, with another order (with `shuffle`) and
-    other distortions. `epoch` is the number of the next one, and can be set to repeat one or to go on with a training.
+    Every loop over it goes once through all data; it is the next epoch, with another order (with `shuffle`) and other
+    distortions. `epoch` is the number of the next one, and can be set to repeat one or to go on with a training.
 
     Parameters
     ----------
@@ -119,13 +119,14 @@ class Loader:
         return count // self.batch_size if self.drop_last else -(-count // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Begin the next epoch."""
+        """Go through the next epoch, which begins with its first batch."""
         epoch, self.epoch = self.epoch, self.epoch + 1
         order = self._order(epoch)
         parts = [order[i * self.batch_size : (i + 1) * self.batch_size] for i in range(len(self))]
         if self.workers == 0:
-            return (self._batch(part, epoch) for part in parts)
-        return self._ahead(parts, epoch)
+            yield from (self._batch(part, epoch) for part in parts)
+        else:
+            yield from self._ahead(parts, epoch)
 
     def _ahead(self, parts: Sequence[NDArray[np.int64]], epoch: int) -> Iterator[Batch]:
         """Yield the batches in order while threads make the next ones."""

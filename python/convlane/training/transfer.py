@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from convlane.functional._arguments import Array, as_positive
 from convlane.models import registry
 from convlane.nn import Conv2d, Identity, Linear, Module, init
+from convlane.training.batches import Data, batches
 
 __all__ = ["freeze", "freeze_all_but", "head_names", "precompute_features", "replace_head", "split_head"]
 
@@ -181,9 +182,7 @@ def split_head(model: Module, head: str | None = None) -> tuple[Module, Module]:
     return trunk.eval().freeze(), layer
 
 
-def precompute_features(
-    trunk: Callable[[Array], Any], data: Iterable[tuple[Array, Any]] | tuple[Any, Any], *, epochs: int = 1
-) -> tuple[Array, NDArray[Any]]:
+def precompute_features(trunk: Callable[[Array], Any], data: Data, *, epochs: int = 1) -> tuple[Array, NDArray[Any]]:
     """Run a frozen trunk once over all data; the result is data for training what comes behind it.
 
     Parameters
@@ -192,7 +191,7 @@ def precompute_features(
         From images (N, C, H, W) to features, (N, C) or (N, C, H, W): a network in eval mode, made with
         ``num_classes=0`` or by `split_head`, say, or the plan that `convlane.compile` makes of one.
     data
-        Batches ``(images, targets)``, or a tuple of two arrays.
+        As for `convlane.training.fit`.
     epochs
         How often the data is gone through, for other distortions each time.
 
@@ -224,21 +223,12 @@ def precompute_features(
     epochs = as_positive(epochs, "precompute_features", "epochs")
     features, targets = [], []
     for _ in range(epochs):
-        for images, classes in _batches(data):
+        for images, classes in batches(data, 64, "precompute_features"):
             features.append(np.ascontiguousarray(trunk(images)))
             targets.append(np.asarray(classes))
     if not features:
         raise ValueError("precompute_features: there is no data")
     return np.concatenate(features), np.concatenate(targets)
-
-
-def _batches(data: Any) -> Iterator[tuple[Array, Any]]:
-    if not isinstance(data, tuple):
-        yield from data
-        return
-    images, targets = data
-    for start in range(0, len(images), 64):  # large enough for all threads, small enough for the activations
-        yield images[start : start + 64], targets[start : start + 64]
 
 
 def _set_frozen(module: Module, frozen: bool, training: bool) -> None:
