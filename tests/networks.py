@@ -30,6 +30,22 @@ def lively(model, rng, size=64):
     return model
 
 
+def without_chance(model):
+    """Switch off what draws random numbers."""
+    for module in model.modules():
+        if type(module).__name__ in ("Dropout", "StochasticDepth"):
+            module.p = 0.0
+    return model
+
+
+def weighted_loss(outputs, loss):
+    """Add the loss of the auxiliary classifiers, where there are any, as Szegedy et al. did in 2014."""
+    if not isinstance(outputs, tuple):
+        return loss(outputs)
+    main, *auxiliary = (loss(logits) for logits in outputs)
+    return main + 0.3 * sum(auxiliary)
+
+
 def torchvision_network(name, **config):
     """Build torchvision's network of this name, whose weights are yet to be loaded."""
     import torch
