@@ -10,7 +10,7 @@ import pytest
 import convlane
 from convlane import nn
 from convlane.functional import cat, mean, mse_loss, square
-from convlane.functional._op import Pending, op, same_shape
+from convlane.functional._op import Pending, op, operations, rules, same_shape
 from gradients import numeric_gradient
 
 
@@ -369,6 +369,12 @@ def test_an_activation_is_released_when_its_last_user_has_run(rng):
         gc.enable()
     relu_lives = [[i % 2 == 1 and i <= layer for i in range(6)] for layer in reversed(range(6))]
     assert model.alive == relu_lives
+
+
+def test_every_operation_of_the_library_has_a_gradient():
+    ours = [fn for fn in operations().values() if fn.__module__.startswith("convlane.")]
+    assert len(ours) > 40
+    assert [fn.__name__ for fn in ours if rules(fn).vjp is None] == []
 
 
 def test_an_operation_without_gradient_is_named():

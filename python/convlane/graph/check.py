@@ -91,7 +91,7 @@ def _infer_operation(node: Node, shapes: Mapping[str, Shape]) -> tuple[Shape, in
 
 def _infer_joined(node: Node, shapes: Mapping[str, Shape]) -> tuple[Shape, int]:
     """Shape and multiply-adds of operations one after the other, if the pass that joins them would do so."""
-    parts = node.attributes.get("parts")
+    parts: Any = node.attributes.get("parts")
     has_parts = isinstance(parts, (list, tuple)) and bool(parts) and all(isinstance(part, Node) for part in parts)
     if not has_parts or len(node.attributes) > 1 or not {"input"} <= shapes.keys() <= {"input", "residual"}:
         raise TypeError(f"{node.op}: it must have parts, an input and perhaps a residual")
