@@ -8,11 +8,13 @@ partial connections in C3, a scaled hyperbolic tangent, and an output of distanc
 from __future__ import annotations
 
 from itertools import chain, groupby
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from convlane import nn
-from convlane.functional import add, conv2d, flatten, linear, mul, tanh
+from convlane.functional import add, cat, conv2d, cross_entropy, flatten, linear, mul, tanh
 from convlane.functional._arguments import Array
 from convlane.models.blocks import head, scale_and_shift
 from convlane.models.registry import register
@@ -90,8 +92,7 @@ class LeNet5Of1998(nn.Module):
     def forward(self, input: Array) -> Array:
         """Return penalties (N, num_classes), the least for the best class, for images (N, 1, 32, 32).
 
-        Times -1 they are logits, of which the cross entropy is the paper's criterion (9) without its rubbish class.
-        The paper's pixels are -0.1 for white and 1.175 for black.
+        `map_criterion` is their loss. The paper's pixels are -0.1 for white and 1.175 for black.
         """
         maps = self.c5(self.s4(self.c3(self.s2(self.c1(input)))))
         return self.output(self.f6(flatten(maps)))  # type: ignore[no-any-return]
@@ -127,6 +128,33 @@ class Distances(nn.Module):
         centers = self.centers
         ones = np.ones_like(centers)
         return add(linear(mul(input, input), ones), linear(input, -2 * centers, (centers**2).sum(1)))
+
+
+def map_criterion(penalties: Array, targets: NDArray[np.integer[Any]], rubbish: float = 1.0) -> Array:
+    """Return the paper's loss (9), maximum a posteriori, for what `LeNet5Of1998` returns.
+
+    That is the penalty of the right class plus ``log(exp(-rubbish) + sum(exp(-penalties)))``, averaged: the right one
+    is pulled down, and the others are pushed up as long as they are not far above that of the rubbish class, which
+    stands for pictures of no class.
+
+    Parameters
+    ----------
+    penalties
+        float32, (N, classes).
+    targets
+        Integers, (N,).
+    rubbish
+        The penalty of the rubbish class, ``j`` in the paper, which does not tell it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.models.lenet import map_criterion
+    >>> round(float(map_criterion(np.array([[0, 50]], np.float32), np.array([0]), rubbish=50)), 4)
+    0.0
+    """
+    rest = np.full((penalties.shape[0], 1), -rubbish, np.float32)
+    return cross_entropy(cat([-penalties, rest], dim=1), targets)
 
 
 def sub_sampling(channels: int) -> nn.Sequential:

@@ -147,7 +147,7 @@ def fit(
         raise ValueError(f"fit: monitor must be one of {', '.join(columns)}, got {monitor!r}")
     if resume and checkpoint is None:
         raise ValueError("fit: resume needs a checkpoint")
-    if epochs > 1 and not is_arrays(data) and iter(data) is data:
+    if epochs > 1 and isinstance(data, Iterator):
         raise TypeError("fit: data can be iterated only once; pass a list, or a class whose __iter__ starts anew")
 
     training = _Training(model, data, optimizer, loss, Means(scores), seed, clip_norm, on_nan)

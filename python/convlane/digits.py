@@ -1,0 +1,140 @@
+"""Handwritten digits: the trained LeNet-5 that comes with this package, and pictures as it takes them.
+
+It has learned from the digits that scikit-learn bundles, 1797 pictures of 8x8 numbers between 0 (paper) and 16 (ink)
+from the UCI repository (E. Alpaydin and C. Kaynak, 1998). ``examples/train_lenet.py`` has trained it.
+
+>>> import numpy as np
+>>> from convlane import digits
+>>> page = np.full((40, 30), 255, np.uint8)  # white
+>>> page[5:35, 14:17] = 0  # a stroke of black ink
+>>> scores = digits.classifier()(digits.from_picture(page))
+>>> int(scores.argmax())
+1
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlane.functional._arguments import Array
+from convlane.models import load
+from convlane.nn import Module
+
+__all__ = ["classifier", "from_8x8", "from_picture", "training_data"]
+
+_CELLS, _SIDE, _INK = 8, 32, 16
+_WEIGHTS = Path(__file__).parent / "models" / "data" / "lenet5_digits.safetensors"
+_LEAST_CONTRAST = 0.1  # of white minus black
+_STROKE = 0.4  # of the darkest: what is ink and no shadow
+
+
+def classifier() -> Module:
+    """Return a trained LeNet-5, in eval mode: logits (N, 10) for what `from_8x8` and `from_picture` return."""
+    return load(_WEIGHTS)
+
+
+def training_data() -> tuple[tuple[Array, NDArray[np.int64]], tuple[Array, NDArray[np.int64]]]:
+    """Return scikit-learn's digits: images (N, 1, 32, 32) and classes (N,), to learn from and, a third, held out.
+
+    Raises
+    ------
+    ImportError
+        scikit-learn is not installed.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise ImportError(
+            "digits.training_data needs scikit-learn, which is not installed; pip install 'convlane[demo]' brings it"
+        ) from None
+    digits = load_digits()
+    images, classes = from_8x8(digits.images), digits.target.astype(np.int64)
+    order = np.random.default_rng(0).permutation(len(classes))
+    held_out, rest = np.split(order, [len(classes) // 3])
+    return (images[rest], classes[rest]), (images[held_out], classes[held_out])
+
+
+def from_8x8(images: Any) -> Array:
+    """Return the network's input for digits as scikit-learn has them.
+
+    Parameters
+    ----------
+    images
+        Numbers from 0 (paper) to 16 (ink), (N, 8, 8) or (N, 64).
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, (N, 1, 32, 32), from 0 to 1, interpolated linearly.
+    """
+    cells = np.asarray(images, np.float32)
+    if cells.ndim < 2 or cells.shape[1:] not in ((_CELLS, _CELLS), (_CELLS * _CELLS,)):
+        raise ValueError(f"from_8x8: images must be (N, 8, 8) or (N, 64), got shape {cells.shape}")
+    rows = _interpolation()
+    large = rows @ (cells.reshape(-1, _CELLS, _CELLS) / np.float32(_INK)) @ rows.T
+    return np.ascontiguousarray(large[:, None])
+
+
+def from_picture(grey: NDArray[Any]) -> Array:
+    """Return the network's input for a picture of one digit.
+
+    Ink may be darker or lighter than paper, which is what the picture's edge shows most of. What stands out is cut out,
+    put in the middle of a square, scaled to 8x8 cells by averaging, and these to 32x32.
+
+    Parameters
+    ----------
+    grey
+        Brightness (H, W): integers from 0 to 255 or floats from 0 to 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, (1, 1, 32, 32).
+
+    Raises
+    ------
+    TypeError
+        The array holds something else than such numbers.
+    ValueError
+        It has another shape, or all of it is about equally bright.
+    """
+    grey = np.asarray(grey)
+    if grey.ndim != 2 or min(grey.shape) < 2:
+        raise ValueError(f"from_picture: a picture must be (H, W) with at least 2x2 pixels, got shape {grey.shape}")
+    if grey.dtype != np.uint8 and grey.dtype.kind != "f":
+        raise TypeError(f"from_picture: a picture must hold uint8 or floats, got {grey.dtype}")
+    bright = grey / 255 if grey.dtype == np.uint8 else grey.astype(np.float64)
+    if not np.isfinite(bright).all():
+        raise ValueError("from_picture: the picture holds NaN or infinities")
+    paper = np.median(np.concatenate([bright[0], bright[-1], bright[:, 0], bright[:, -1]]))
+    darker, lighter = np.maximum(paper - bright, 0), np.maximum(bright - paper, 0)
+    ink = darker if darker.sum() >= lighter.sum() else lighter
+    darkest = ink.max()
+    if darkest < _LEAST_CONTRAST:
+        raise ValueError("from_picture: the picture is blank")
+    ink = np.clip((ink / darkest - _STROKE / 2) / (1 - _STROKE), 0, 1)  # no shadows, full strokes
+    rows, columns = (np.flatnonzero(ink.max(axis) > 0.5) for axis in (1, 0))
+    ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    side = max(ink.shape)
+    top, left = (side - ink.shape[0]) / 2, (side - ink.shape[1]) / 2
+    return from_8x8(_INK * _average(ink.shape[0], top, side) @ ink @ _average(ink.shape[1], left, side).T[None])
+
+
+def _average(count: int, begin: float, side: int) -> NDArray[np.float64]:
+    """Return the matrix that averages a row of pixels, which begins somewhere in a square, into cells."""
+    edges = np.linspace(0, side, _CELLS + 1)
+    pixels = begin + np.arange(count)
+    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    shares: NDArray[np.float64] = np.maximum(overlap, 0) * _CELLS / side
+    return shares
+
+
+def _interpolation() -> Array:
+    """Return the matrix that makes 32 numbers of 8 by linear interpolation between the middles of the cells."""
+    places = np.clip((np.arange(_SIDE) + 0.5) * _CELLS / _SIDE - 0.5, 0, _CELLS - 1)
+    shares: Array = np.maximum(1 - np.abs(places[:, None] - np.arange(_CELLS)), 0).astype(np.float32)
+    return shares
