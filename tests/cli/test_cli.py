@@ -1,6 +1,7 @@
 """The command line: what it prints, and with which code it leaves."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import convlane
+from convlane import digits
 from convlane.cli import _common, bench, demo, info, main
 
 FAST = ["bench", "--model", "mobilenet_v2", "--size", "32", "--repeat", "2", "--warmup", "1"]
@@ -129,8 +131,27 @@ def test_demo(capsys, monkeypatch, tmp_path):
     out = capsys.readouterr().out
     assert "mobilenet_v2" in out
     assert "random" in out
+    right = re.search(r"reads ([0-9.]+)% of 599 others", out)
+    assert float(right.group(1)) >= 98.5
     with Image.open(tmp_path / "new" / "folder" / "convlane-demo.png") as picture:
         assert picture.size == (3 * 638 + 2 * 8, 425)
+    with Image.open(tmp_path / "new" / "folder" / "convlane-digits.png") as picture:
+        assert picture.size == (12 * 64, 5 * 80)
+
+
+def test_demo_draws_what_is_wrong_first():
+    images = np.zeros((70, 1, 32, 32), np.float32)
+    images[65, 0, :16] = 1
+    answers, classes = np.zeros(70, int), np.zeros(70, int)
+    answers[65] = 3
+    sheet = np.asarray(demo._sheet(images, answers, classes))
+    first, second = sheet[:80, :64], sheet[:80, 64:128]
+    assert (first[4:30, 4:60] == 0).all()
+    assert (first[36:60, 4:60] == 255).all()
+    assert (first[64:, :, 0] - first[64:, :, 1].astype(int) > 100).any()
+    assert (second[4:60, 4:60] == 255).all()
+    assert (second[64:] < 100).any()
+    assert (second[..., 0] == second[..., 1]).all()
 
 
 def test_demo_finds_the_edges_of_a_picture(tmp_path):
@@ -148,6 +169,7 @@ def test_demo_takes_any_picture(capsys, monkeypatch, tmp_path):
     from PIL import Image
 
     monkeypatch.setattr(demo, "_NETWORKS", ())
+    monkeypatch.setattr(demo, "_EPOCHS", 1)
     Image.new("P", (5, 40)).save(tmp_path / "palette.png")
     assert main(["demo", "--out", str(tmp_path), "--image", str(tmp_path / "palette.png")]) == 0
     capsys.readouterr()
@@ -174,6 +196,86 @@ def test_demo_without_its_extra(module, package, capsys, monkeypatch, tmp_path):
         capsys.readouterr().err
         == f"convlane demo: {package} is not installed; pip install 'convlane[demo]' brings it\n"
     )
+
+
+def digit_file(path, number=7, mode="L", ink=0, paper=255):
+    """Write a picture of a digit that the embedded network has not seen."""
+    from PIL import Image
+
+    _, (images, classes) = digits.training_data()
+    image = images[np.flatnonzero(classes == number)[0], 0]
+    page = np.pad(np.kron(image, np.ones((6, 6))), 30)
+    Image.fromarray(np.uint8(paper + (ink - paper) * page)).convert(mode).save(path)
+    return str(path)
+
+
+def test_predict(capsys, tmp_path):
+    files = [digit_file(tmp_path / f"{number}.png", number) for number in range(10)]
+    assert main(["predict", *files]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    lines = out.splitlines()
+    assert len(lines) == 10
+    for number, line in enumerate(lines):
+        assert re.fullmatch(rf"{re.escape(files[number])}: {number} \([0-9.]+%; next \d, [0-9.]+%\)", line), line
+    assert main(["predict", "--json", *files[:2]]) == 0
+    for number, line in enumerate(capsys.readouterr().out.splitlines()):
+        found = json.loads(line)
+        assert (found["file"], found["digit"]) == (files[number], number)
+        assert len(found["probabilities"]) == 10
+        assert sum(found["probabilities"]) == pytest.approx(1, abs=1e-5)
+        assert int(np.argmax(found["probabilities"])) == number
+
+
+def test_predict_reads_any_kind_of_picture(capsys, tmp_path):
+    from PIL import Image
+
+    files = [digit_file(tmp_path / f"{mode}.png", 7, mode) for mode in ("RGB", "P", "1", "LA", "RGBA")]
+    files.append(digit_file(tmp_path / "white.jpg", 7, ink=255, paper=0))
+    with Image.open(files[0]) as black:
+        grey = np.asarray(black.convert("L"))
+    transparent = np.zeros((*grey.shape, 4), np.uint8)
+    transparent[..., 3] = 255 - grey
+    Image.fromarray(transparent).save(tmp_path / "transparent.png")
+    Image.fromarray(grey).rotate(90, expand=True).save(tmp_path / "turned.jpg", exif=_turned())
+    assert main(["predict", *files, str(tmp_path / "transparent.png"), str(tmp_path / "turned.jpg")]) == 0
+    assert [line.split(": ")[1][0] for line in capsys.readouterr().out.splitlines()] == ["7"] * 8
+
+
+def _turned():
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    return exif
+
+
+def test_predict_refuses(capsys, monkeypatch, tmp_path):
+    from PIL import Image
+
+    (tmp_path / "text.png").write_text("no picture")
+    Image.new("L", (20, 20), 77).save(tmp_path / "blank.png")
+    Image.new("I;16", (20, 20)).save(tmp_path / "deep.png")
+    messages = {
+        "text": "cannot read",
+        "missing": "cannot read",
+        "blank": "blank.png: the picture is blank",
+        "deep": "8 bits",
+    }
+    for name, message in messages.items():
+        assert main(["predict", str(tmp_path / f"{name}.png")]) == 1
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("convlane predict: ")
+        assert message in err
+        assert len(err.splitlines()) == 1
+    with pytest.raises(SystemExit) as exit_:
+        main(["predict"])
+    assert exit_.value.code == 2
+    capsys.readouterr()
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    assert main(["predict", "seven.png"]) == 1
+    assert "pip install 'convlane[demo]'" in capsys.readouterr().err
 
 
 def test_bench_needs_no_extra(capsys, monkeypatch):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import importlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,9 +20,32 @@ from convlane.functional._arguments import Array
 from convlane.graph import compile
 from convlane.runtime import checked_threads
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 
 class CommandError(Exception):
     """Ends a command with a message of one line and exit code 1."""
+
+
+def require(packages: Mapping[str, str]) -> None:
+    """Refuse to run without these modules, each with the name of its package."""
+    for module, package in packages.items():
+        try:
+            importlib.import_module(module)
+        except ImportError:
+            raise CommandError(f"{package} is not installed; pip install 'convlane[demo]' brings it") from None
+
+
+def read_picture(path: Path) -> Image.Image:
+    """Read a picture and turn it upright."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as file:
+            return ImageOps.exif_transpose(file)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all that Pillow raises
+        raise CommandError(f"cannot read the picture {path}: {error}") from None
 
 
 def positive(text: str) -> int:
