@@ -34,6 +34,8 @@ void fill(KernelTable& table) {
   table.winograd_filters = winograd_filters;
   table.winograd_input = winograd_input;
   table.winograd_output = winograd_output;
+  table.winograd_output_gradient = winograd_output_gradient;
+  table.winograd_filters_gradient = winograd_filters_gradient;
   table.transpose = transpose;
   table.activate = activate;
   table.activation_gradient = activation_gradient;

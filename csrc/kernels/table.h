@@ -133,10 +133,10 @@ struct PoolGradientArgs {
   float* dst;
 };
 
-// One tile of the input of Winograd's F(m x m, 3 x 3): dst[xi][c], xi < (m + 2)^2.
+// One tile of what Winograd's F(m x m, 3 x 3) takes: dst[xi][c], xi < (m + 2)^2.
 struct WinogradInputArgs {
   int m;                       // 2 or 4
-  const float* const* pixels;  // (m + 2)^2 pointers, row by row; zeros outside the image
+  const float* const* pixels;  // row by row; zeros outside the image
   int64_t channels;
   float* dst;
   int64_t dst_stride;  // floats between two xi
@@ -212,6 +212,11 @@ struct KernelTable {
   void (*winograd_filters)(int m, const float* src, int64_t width, float* dst, int64_t dst_stride);
   void (*winograd_input)(const WinogradInputArgs&);
   void (*winograd_output)(const WinogradOutputArgs&);
+  // The adjoint of winograd_output for m = 4, on 4 x 4 pixels.
+  void (*winograd_output_gradient)(const WinogradInputArgs&);
+  // The adjoint of winograd_filters for m = 4: `columns` filters side by side, dst[tap * dst_stride + column].
+  void (*winograd_filters_gradient)(const float* src, int64_t src_stride, int64_t columns, float* dst,
+                                    int64_t dst_stride);
   // dst[j * dst_stride + i] = src[i * src_stride + j] for i < rows, j < columns
   void (*transpose)(const float* src, int64_t src_stride, float* dst, int64_t dst_stride, int64_t rows,
                     int64_t columns);

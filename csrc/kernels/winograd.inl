@@ -54,6 +54,25 @@ struct Winograd<4> {
     y[2] = fma(broadcast(2.0f), s, mul(broadcast(0.5f), p));
     y[3] = add(fma(broadcast(2 * kRoot), t, mul(broadcast(kRoot / 4), q)), m[5]);
   }
+  // The transposed transform of `output`.
+  static CONVLANE_INLINE void output_gradient(const Vec (&y)[4], Vec (&m)[6]) {
+    const Vec e1 = fma(broadcast(0.5f), y[2], y[0]),
+              o1 = fma(broadcast(kRoot / 2), y[1], mul(broadcast(kRoot / 4), y[3]));
+    const Vec e2 = fma(broadcast(2.0f), y[2], y[0]), o2 = fma(broadcast(kRoot), y[1], mul(broadcast(2 * kRoot), y[3]));
+    m[0] = y[0];
+    m[1] = add(e1, o1);
+    m[2] = sub(e1, o1);
+    m[3] = add(e2, o2);
+    m[4] = sub(e2, o2);
+    m[5] = y[3];
+  }
+  // The transposed transform of `filter_points`.
+  static CONVLANE_INLINE void filter_gradient(const Vec (&m)[6], Vec (&g)[3]) {
+    const Vec p = add(m[1], m[2]), q = sub(m[2], m[1]), s = add(m[3], m[4]), t = sub(m[3], m[4]);
+    g[0] = fma(broadcast(1.0f / 6), s, fnma(broadcast(2.0f / 3), p, m[0]));
+    g[1] = fma(broadcast(kRoot / 6), t, mul(broadcast(kRoot / 3), q));
+    g[2] = fma(broadcast(1.0f / 3), sub(s, p), m[5]);
+  }
 };
 
 // G x for kLanes vectors x of 3 numbers, in float64, so that filters are rounded once. The rows of G are
@@ -102,31 +121,43 @@ void transform_filters(const float* src, int64_t width, float* dst, int64_t dst_
   }
 }
 
+// One dimension of the transforms that begin with pixels.
 template <int M>
-void winograd_input_tile(const WinogradInputArgs& a) {
-  constexpr int N = M + 2;
+struct InputPoints {
+  static constexpr int kIn = M + 2, kOut = M + 2;
+  static CONVLANE_INLINE void run(const Vec (&d)[kIn], Vec (&v)[kOut]) { Winograd<M>::input(d, v); }
+};
+
+struct OutputGradientPoints {
+  static constexpr int kIn = 4, kOut = 6;
+  static CONVLANE_INLINE void run(const Vec (&y)[kIn], Vec (&m)[kOut]) { Winograd<4>::output_gradient(y, m); }
+};
+
+template <class Points>
+CONVLANE_INLINE void transform_tile(const WinogradInputArgs& a) {
+  constexpr int In = Points::kIn, Out = Points::kOut;
   for (int64_t c = 0; c < a.channels; c += kLanes) {
     const int lanes = static_cast<int>(a.channels - c < kLanes ? a.channels - c : kLanes);
-    Vec columns[N][N];  // [transformed row][column]
+    Vec columns[Out][In];  // [transformed row][column]
     CONVLANE_UNROLL
-    for (int j = 0; j < N; ++j) {
-      Vec d[N], v[N];
+    for (int j = 0; j < In; ++j) {
+      Vec d[In], v[Out];
       CONVLANE_UNROLL
-      for (int i = 0; i < N; ++i) {
-        const float* from = a.pixels[i * N + j] + c;
+      for (int i = 0; i < In; ++i) {
+        const float* from = a.pixels[i * In + j] + c;
         d[i] = lanes == kLanes ? load(from) : load(from, lanes);
       }
-      Winograd<M>::input(d, v);
+      Points::run(d, v);
       CONVLANE_UNROLL
-      for (int i = 0; i < N; ++i) columns[i][j] = v[i];
+      for (int i = 0; i < Out; ++i) columns[i][j] = v[i];
     }
     CONVLANE_UNROLL
-    for (int i = 0; i < N; ++i) {
-      Vec v[N];
-      Winograd<M>::input(columns[i], v);
-      float* to = a.dst + i * N * a.dst_stride + c;
+    for (int i = 0; i < Out; ++i) {
+      Vec v[Out];
+      Points::run(columns[i], v);
+      float* to = a.dst + i * Out * a.dst_stride + c;
       CONVLANE_UNROLL
-      for (int j = 0; j < N; ++j, to += a.dst_stride) {
+      for (int j = 0; j < Out; ++j, to += a.dst_stride) {
         if (lanes == kLanes)
           store(to, v[j]);
         else
@@ -177,11 +208,40 @@ void winograd_output_tile(const WinogradOutputArgs& a) {
                   a.epilogue);
 }
 
+// G^T m G of every m.
+void winograd_filters_gradient(const float* src, int64_t src_stride, int64_t columns, float* dst, int64_t dst_stride) {
+  constexpr int N = 6;
+  for (int64_t c = 0; c < columns; c += kLanes) {
+    const int lanes = static_cast<int>(columns - c < kLanes ? columns - c : kLanes);
+    Vec rows[3][N];  // [tap row][column of m]
+    CONVLANE_UNROLL
+    for (int j = 0; j < N; ++j) {
+      Vec m[N], g[3];
+      CONVLANE_UNROLL
+      for (int i = 0; i < N; ++i) m[i] = load(src + (i * N + j) * src_stride + c, lanes);
+      Winograd<4>::filter_gradient(m, g);
+      CONVLANE_UNROLL
+      for (int i = 0; i < 3; ++i) rows[i][j] = g[i];
+    }
+    CONVLANE_UNROLL
+    for (int i = 0; i < 3; ++i) {
+      Vec g[3];
+      Winograd<4>::filter_gradient(rows[i], g);
+      CONVLANE_UNROLL
+      for (int j = 0; j < 3; ++j) store(dst + (3 * i + j) * dst_stride + c, g[j], lanes);
+    }
+  }
+}
+
 void winograd_filters(int m, const float* src, int64_t width, float* dst, int64_t dst_stride) {
   m == 2 ? transform_filters<2>(src, width, dst, dst_stride) : transform_filters<4>(src, width, dst, dst_stride);
 }
 
-void winograd_input(const WinogradInputArgs& a) { a.m == 2 ? winograd_input_tile<2>(a) : winograd_input_tile<4>(a); }
+void winograd_input(const WinogradInputArgs& a) {
+  a.m == 2 ? transform_tile<InputPoints<2>>(a) : transform_tile<InputPoints<4>>(a);
+}
+
+void winograd_output_gradient(const WinogradInputArgs& a) { transform_tile<OutputGradientPoints>(a); }
 
 void winograd_output(const WinogradOutputArgs& a) {
   a.m == 2 ? winograd_output_tile<2>(a) : winograd_output_tile<4>(a);

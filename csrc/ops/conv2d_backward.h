@@ -18,4 +18,10 @@ void run_conv2d_bias_gradient(const ImageView& gradient, float* dst);
 // As run_conv2d_weight_gradient for depthwise filters, one for each channel.
 void run_depthwise_weight_gradient(const Conv2dDesc& desc, const float* gradient, const float* input, float* dst);
 
+// The same for 3x3 filters with stride 1 by Winograd, whose rounding it has; all dense and channels last.
+void run_winograd_weight_gradient(const Conv2dDesc& desc, const float* gradient, const float* input, float* dst);
+
+// Whether that is expected to be faster.
+bool winograd_gradient_pays(const Conv2dDesc& desc);
+
 }  // namespace convlane

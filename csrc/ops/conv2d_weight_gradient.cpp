@@ -164,6 +164,7 @@ void run_conv2d_weight_gradient(const Conv2dDesc& d, const ImageView& gradient, 
   const ChannelsLast outputs(gradient), inputs(input);
   const float *dy = outputs.view().data, *x = inputs.view().data;
   if (d.groups > 1 && d.c_per_group() == 1 && d.o_per_group() == 1) return run_depthwise_weight_gradient(d, dy, x, dst);
+  if (winograd_gradient_pays(d)) return run_winograd_weight_gradient(d, dy, x, dst);
 
   const KernelTable& kernels = active_table();
   const Sums s = sums_of(d, d.taps(), d.c_per_group(), kernels.lanes);

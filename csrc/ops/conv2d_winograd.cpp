@@ -10,7 +10,7 @@
 #include <cstring>
 #include <vector>
 
-#include "ops/conv2d.h"
+#include "ops/conv2d_winograd.h"
 #include "ops/parallel.h"
 #include "ops/pool2d.h"
 
@@ -27,44 +27,17 @@ constexpr int64_t kOwnWeightBytes = int64_t{256} << 10;
 // Tiles of one block when U is streamed: bounds V, and the sums of a panel.
 constexpr int64_t kStreamedTiles = 256;
 
-struct Tiling {
-  int m;
-  int64_t points;        // (m + 2)^2
-  int64_t across, down;  // tiles per image
-  int64_t count;         // tiles in all
-};
-
-Tiling tiling(const Conv2dDesc& d, int m) {
-  const int64_t across = ceil_div(d.ow, m), down = ceil_div(d.oh, m);
-  return {m, (m + 2) * (m + 2), across, down, d.n * across * down};
-}
-
 // Floats between the rows of V: a cache line more than the channels, since rows a power of two apart would share a few
 // sets of the first-level cache.
 int64_t v_row(const Conv2dDesc& d) { return round_up(d.c, 16) + 16; }
-
-struct Position {
-  int64_t image, y, x;  // of the tile's first output pixel
-};
-
-Position position(const Tiling& t, int64_t tile) {
-  return {tile / (t.across * t.down), tile / t.across % t.down * t.m, tile % t.across * t.m};
-}
 
 // V[xi][tile - first] for one tile.
 void transform_input(const Conv2dDesc& d, const Conv2dArgs& args, const Tiling& t, const float* zeros, int64_t tile,
                      float* dst, int64_t dst_stride) {
   const auto [image, y, x] = position(t, tile);
   const float* pixels[36];
-  const int n = t.m + 2;
-  for (int i = 0; i < n; ++i) {
-    const int64_t ih = y + i - d.window.top;
-    for (int j = 0; j < n; ++j) {
-      const int64_t iw = x + j - d.window.left;
-      const bool inside = ih >= 0 && ih < d.h && iw >= 0 && iw < d.w;
-      pixels[i * n + j] = inside ? args.src.data + ((image * d.h + ih) * d.w + iw) * d.c : zeros;
-    }
-  }
+  tile_pixels(args.src.data + image * d.h * d.w * d.c, d.h, d.w, d.c, y - d.window.top, x - d.window.left, t.m + 2,
+              zeros, pixels);
   args.weight->kernels().winograd_input({t.m, pixels, d.c, dst, dst_stride});
 }
 
@@ -77,8 +50,8 @@ struct Block {
 };
 
 // Maxima of the 2x2 windows of a tile of the output, which are in `tile.dst` and nowhere else.
-void pool_tile(const WinogradOutputArgs& tile, const KernelTable& kernels, const Position& at, const Pool2dDesc& pool,
-               float* dst, int64_t dst_stride) {
+void pool_tile(const WinogradOutputArgs& tile, const KernelTable& kernels, const TilePosition& at,
+               const Pool2dDesc& pool, float* dst, int64_t dst_stride) {
   const int64_t height = std::min<int64_t>(tile.rows, tile.m), width = std::min<int64_t>(tile.columns, tile.m);
   PoolArgs k{};
   k.kind = Pooling::max;
@@ -122,7 +95,7 @@ void run_panel(const Conv2dDesc& d, const Conv2dArgs& args, const Tiling& t, con
     kernels.gemm(g);
   }
   for (int64_t i = 0; i < b.count; ++i) {
-    const Position at = position(t, b.first + i);
+    const TilePosition at = position(t, b.first + i);
     const auto [image, y, x] = at;
     const int64_t pixel = (image * d.oh + y) * d.ow + x;
     WinogradOutputArgs out{};

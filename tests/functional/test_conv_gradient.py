@@ -50,7 +50,8 @@ def check(rng, x_shape, weight_shape, stride=(1, 1), padding=(0, 0, 0, 0), dilat
     assert dx.transpose(0, 2, 3, 1).flags.c_contiguous, "images are channels last"
     dw = _core.conv2d_weight_gradient(gradient, x, weight_shape, *geometry)
     terms = gradient[:, 0].size
-    assert_sums_close(dw, oracle.conv2d_weight_gradient(gradient, x, weight_shape, *geometry), terms=terms)
+    expected = oracle.conv2d_weight_gradient(gradient, x, weight_shape, *geometry)
+    assert_sums_close(dw, expected, terms=terms, factor=WINOGRAD if winograd and min(weight_shape[:2]) >= 16 else 1)
     assert dw.flags.c_contiguous, "weights are in the order of parameters"
     assert_sums_close(_core.conv2d_bias_gradient(gradient), gradient.sum((0, 2, 3), dtype=np.float64), terms=terms)
 
@@ -126,6 +127,20 @@ class TestTileEdges:
         check(rng, (3, 1100, 9, 9), (40, 1100, 1, 1))
         check(rng, (3, 6, 40, 37), (12, 3, 3, 3), padding=(1, 1, 1, 1), groups=2)
 
+    def test_winograd(self, rng, isa, threads):
+        tile = _core.tile_sizes()
+        for c in [n for n in edges(tile["mr"]) if n >= 16] + [16, 17, 2 * tile["mr"] + 1]:
+            for o in [16, tile["nr"] + 1]:
+                if min(c, o) >= 16:
+                    check(rng, (2, c, 9, 6), (o, c, 3, 3), padding=(1, 1, 1, 1))
+        for height, width in [(1, 1), (3, 4), (5, 8), (13, 3)]:
+            check(rng, (1, 16, height, width), (18, 16, 3, 3), padding=(1, 2, 3, 1))
+        check(rng, (1, 17, 7, 11), (16, 17, 3, 3))
+
+    def test_winograd_in_blocks(self, rng, threads):
+        check(rng, (3, 20, 61, 58), (24, 20, 3, 3), padding=(1, 1, 1, 1))
+        check(rng, (20, 330, 14, 14), (360, 330, 3, 3), padding=(1, 1, 1, 1))
+
     def test_depthwise(self, rng, isa, threads):
         for c in [n for n in edges(_core.tile_sizes()["lanes"]) if n > 1]:
             for kernel, stride in [(3, 1), (3, 2), (5, 1), (5, 2)]:
@@ -175,6 +190,7 @@ def test_random_shapes(data):
 
 LAYERS = {
     "dense": ((3, 20, 17, 16), (33, 20, 3, 3), ((1, 1), (1, 1, 1, 1), (1, 1), 1)),
+    "narrow": ((3, 10, 17, 16), (33, 10, 3, 3), ((1, 1), (1, 1, 1, 1), (1, 1), 1)),
     "strided": ((3, 20, 17, 16), (33, 20, 3, 3), ((2, 2), (1, 1, 1, 1), (1, 1), 1)),
     "pointwise": ((3, 40, 30, 31), (70, 40, 1, 1), ((1, 1), (0, 0, 0, 0), (1, 1), 1)),
     "grouped": ((3, 20, 17, 16), (40, 10, 3, 3), ((1, 1), (1, 1, 1, 1), (1, 1), 2)),
