@@ -48,7 +48,7 @@ def prepare(folder, model, batches, size, seed, runtimes):
             if users:
                 export(folder, reference, inputs)
         except Exception as error:  # an exporter may raise anything; the other runtimes are still compared
-            problems |= dict.fromkeys(users, f"export failed: {_first_line(error)}")
+            problems |= dict.fromkeys(users, f"export failed: {first_line(error)}")
     return problems
 
 
@@ -62,8 +62,8 @@ def measure(folder, model, runtime, threads, batch, seconds):
     error = relative_error(np.asarray(run(image)), np.load(folder / f"expected-{batch}.npy"))
     if not error <= TOLERANCE:
         return {"error": error, "ms": []}
-    _time(run, image, seconds / 2)
-    return {"error": error, "ms": _time(run, image, seconds)}
+    time_calls(run, image, seconds / 2)
+    return {"error": error, "ms": time_calls(run, image, seconds)}
 
 
 def relative_error(actual, expected):
@@ -91,7 +91,7 @@ def _random_network(model, size, seed):
     return network.eval()
 
 
-def _time(run, image, seconds):
+def time_calls(run, image, seconds):
     """Return the milliseconds of each call; there are a few even if they take longer than they may."""
     calls = []
     end = time.perf_counter() + seconds
@@ -102,21 +102,25 @@ def _time(run, image, seconds):
     return calls
 
 
+def torchvision_models():
+    """Return torchvision's networks; how they stand beside the CPU build of torch is shared with the tests."""
+    sys.path.append(str(Path(__file__).parents[1] / "tests"))
+    from torchvision_import import import_torchvision
+
+    return import_torchvision().models
+
+
 # torch's network and its exports
 
 
 def _torch_network(folder, model):
     import torch
 
-    # The rule that lets torchvision stand beside the CPU build of torch is shared with the tests.
-    sys.path.append(str(Path(__file__).parents[1] / "tests"))
-    from torchvision_import import import_torchvision
-
     weights = np.load(folder / "weights.npz")
     state = {key: torch.from_numpy(weights[key]) for key in weights.files}
     config = {"aux_logits": any(key.startswith("aux") for key in state)} if model == "googlenet" else {}
     with torch.device("meta"):  # no time for initial weights
-        network = getattr(import_torchvision().models, model)(**config)
+        network = getattr(torchvision_models(), model)(**config)
     network.load_state_dict(state, assign=True)
     return network.eval()
 
@@ -232,8 +236,8 @@ def _torch(folder, model, image, threads):
     optimized = torch.jit.optimize_for_inference(freeze())  # works in place
     ways = [runner(network) for network in (fused, freeze(), optimized)]
     for way in ways:
-        _time(way, image, 0)
-    return min(ways, key=lambda way: min(_time(way, image, 0)))
+        time_calls(way, image, 0)
+    return min(ways, key=lambda way: min(time_calls(way, image, 0)))
 
 
 _RUNTIMES = {
@@ -245,7 +249,7 @@ _RUNTIMES = {
 }
 
 
-def _first_line(error):
+def first_line(error):
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
@@ -258,7 +262,7 @@ def main():
     try:
         answer = function(Path(task.pop("folder")), **task)
     except Exception as error:  # the parent reports it beside the runtimes that work
-        sys.exit(_first_line(error))
+        sys.exit(first_line(error))
     print(json.dumps(answer), file=result, flush=True)
 
 

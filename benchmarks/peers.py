@@ -40,7 +40,7 @@ PACKAGES = {
 }
 NETWORKS = ("alexnet", "vgg16", "resnet18", "resnet50", "googlenet", "mobilenet_v2", "efficientnet_b0")
 BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
-_WORKER = Path(__file__).with_name("peer_worker.py")
+WORKER = Path(__file__).with_name("peer_worker.py")
 _TIMEOUT = 900  # seconds; a worker takes a few
 _WIDTH = 20  # of a column
 
@@ -79,7 +79,8 @@ def main(argv=None):
         rows = compare(args, runtimes)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    report = describe(args, runtimes, rows, load)
+    packages = sorted({package for name in runtimes for package in PACKAGES[name]})
+    report = describe(args, packages, rows, load) | {"size": args.size}
     text = "\n".join([*summary(report), "", *table(rows, runtimes)])
     print(text)
     (args.out / "peers.json").write_text(json.dumps(report, indent=1) + "\n")
@@ -94,13 +95,13 @@ def parse(argv):
     parser = argparse.ArgumentParser(prog="peers", description="Compare convlane with other CPU runtimes.")
     known = [name for name in NETWORKS if name in models.list()]
     cpus = sorted({1, len(os.sched_getaffinity(0))})
-    parser.add_argument("--models", type=_list_of(model_name), default=known, help="default: %(default)s")
-    parser.add_argument("--runtimes", type=_list_of(_runtime), default=list(PACKAGES), help="default: all")
-    parser.add_argument("--threads", type=_list_of(thread_count), default=cpus, help="default: one and all")
-    parser.add_argument("--batch", type=_list_of(positive), default=[1, 8], help="images per call, default 1,8")
+    parser.add_argument("--models", type=list_of(model_name), default=known, help="default: %(default)s")
+    parser.add_argument("--runtimes", type=list_of(_runtime), default=list(PACKAGES), help="default: all")
+    parser.add_argument("--threads", type=list_of(thread_count), default=cpus, help="default: one and all")
+    parser.add_argument("--batch", type=list_of(positive), default=[1, 8], help="images per call, default 1,8")
     parser.add_argument("--size", type=positive, default=224, help="height and width of an image, default 224")
     parser.add_argument("--rounds", type=positive, default=5, help="processes per runtime and row, default 5")
-    parser.add_argument("--seconds", type=_seconds, default=1.0, help="timed calls per process, default 1")
+    parser.add_argument("--seconds", type=seconds, default=1.0, help="timed calls per process, default 1")
     parser.add_argument("--seed", type=int, default=0, help="of the weights and images, default 0")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of peers.json and peers.png")
     parser.add_argument("--markdown", type=Path, help="also rewrite the results in this file, between its markers")
@@ -129,7 +130,7 @@ def compare(args, runtimes):
             network = {"folder": folder, "model": model}
             options = {"batches": args.batch, "size": args.size, "seed": args.seed, "runtimes": runtimes}
             try:
-                problems = run_worker(task="prepare", **network, **options)
+                problems = run_worker(WORKER, task="prepare", **network, **options)
             except WorkerError as error:
                 problems = dict.fromkeys(runtimes, str(error))
             for threads, batch in product(args.threads, args.batch):
@@ -147,7 +148,7 @@ def compare(args, runtimes):
 def measure(row, name, task):
     """Add one process's times to the row, or why there are none."""
     try:
-        answer = run_worker(task="measure", runtime=name, threads=row.threads, batch=row.batch, **task)
+        answer = run_worker(WORKER, task="measure", runtime=name, threads=row.threads, batch=row.batch, **task)
     except WorkerError as error:
         row.problems[name] = str(error)
         return
@@ -161,30 +162,29 @@ class WorkerError(Exception):
     """A worker has failed; the message says how, in one line."""
 
 
-def run_worker(**task):
-    """Run one task in a process group that is gone when this returns or raises, whatever the reason."""
-    command = [sys.executable, str(_WORKER), json.dumps(task)]
+def run_worker(worker, **task):
+    """Run one task of a script in a process group that is gone when this returns or raises, whatever the reason."""
+    command = [sys.executable, str(worker), json.dumps(task)]
     pipe = subprocess.PIPE
-    worker = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
     try:
-        out, err = worker.communicate(timeout=_TIMEOUT)
+        out, err = process.communicate(timeout=_TIMEOUT)
     except subprocess.TimeoutExpired:
         raise WorkerError(f"no answer within {_TIMEOUT} s") from None
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(worker.pid, signal.SIGKILL)
-        worker.wait()
-    if worker.returncode:
-        raise WorkerError((err.strip().splitlines() or [f"left with code {worker.returncode}"])[-1])
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    if process.returncode:
+        raise WorkerError((err.strip().splitlines() or [f"left with code {process.returncode}"])[-1])
     return json.loads(out)
 
 
 # report
 
 
-def describe(args, runtimes, rows, load):
-    """Return all that is known of the run, as JSON has it."""
-    packages = sorted({package for name in runtimes for package in PACKAGES[name]})
+def describe(args, packages, rows, load):
+    """Return all that is known of the run, as JSON has it; `packages` are the other runtimes'."""
     statistics_of = {"best": min, "median": statistics.median}
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -194,7 +194,6 @@ def describe(args, runtimes, rows, load):
         "DRAM read GB/s": {threads: round(_dram_bandwidth(threads), 1) for threads in args.threads},
         "instruction set": runtime.config()["active"],
         "versions": {"convlane": convlane.__version__, **{package: metadata.version(package) for package in packages}},
-        "size": args.size,
         "rounds": args.rounds,
         "seconds": args.seconds,
         "geometric mean": {name: geometric_mean(rows, statistic) for name, statistic in statistics_of.items()},
@@ -225,8 +224,8 @@ def summary(report):
     return [
         f"- {report['CPU']}, {report['instruction set']}; FMA peak and DRAM reads with {limits}",
         f"- {versions}",
-        f"- {report['date']}, {report['rounds']} rounds of {report['seconds']:g} s, {report['size']} x {report['size']}"
-        f" pixels, load before the run {report['load before']:.1f}; ms best / median",
+        f"- {report['date']}, {report['rounds']} rounds of {report['seconds']:g} s, load before the run"
+        f" {report['load before']:.1f}; ms best / median",
     ]
 
 
@@ -285,12 +284,12 @@ def chart(rows, runtimes, path):
     figure.savefig(path, dpi=120)
 
 
-def with_section(document, text):
+def with_section(document, text, begin=BEGIN, end=END):
     """Return the document with what stands between its two markers replaced."""
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the file must contain the lines {BEGIN} and {END}, in this order")
+    before, found, rest = document.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"the file must contain the lines {begin} and {end}, in this order")
     return f"{before}{begin}\n\n{text}\n\n{end}{after}"
 
 
@@ -309,7 +308,7 @@ def _dram_bandwidth(threads):
     return machine.read_bandwidth(1 << 28, threads) / 1e9
 
 
-def _list_of(convert):
+def list_of(convert):
     """Argument type: items between commas, each once."""
 
     def items(text):
@@ -324,7 +323,7 @@ def _runtime(text):
     return text
 
 
-def _seconds(text):
+def seconds(text):
     number = float(text)
     if not 0 <= number <= 3600:
         raise argparse.ArgumentTypeError(f"must be between 0 and 3600, got {text}")

@@ -2,6 +2,7 @@
 #include "bindings/arrays.h"
 #include "kernels/table.h"
 #include "ops/machine.h"
+#include "runtime/buffer.h"
 #include "runtime/threads.h"
 
 namespace convlane {
@@ -24,6 +25,7 @@ void bind_runtime(py::module_& m) {
   m.def("num_threads", &num_threads);
   m.def("set_num_threads", &set_num_threads, py::arg("count"));
   m.def("exchange_thread_override", &exchange_thread_override, py::arg("count"));
+  py::class_<MemoryHold>(m, "MemoryHold").def(py::init<>());
   m.def("available_cpus", &available_cpus);
   m.def("measure_fma_peak", &measure_fma_peak, py::arg("threads"), py::call_guard<py::gil_scoped_release>());
   m.def("measure_read_bandwidth", &measure_read_bandwidth, py::arg("bytes"), py::arg("threads"),

@@ -1,5 +1,7 @@
 #include "runtime/buffer.h"
 
+#include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <mutex>
 #include <vector>
@@ -19,10 +21,11 @@ struct alignas(kAlignment) Header {
 // Freed blocks wait here to be used again, oldest first. Small ones are left to malloc, which keeps them anyway.
 // The bounds are what two of VGG-16's largest images take, so little enough to keep for good.
 #if defined(__SANITIZE_ADDRESS__)
-constexpr std::int64_t kKeptBytes = 0;  // every use after free is to be seen
+constexpr bool kKeeps = false;  // every use after free is to be seen
 #else
-constexpr std::int64_t kKeptBytes = std::int64_t{32} << 20;
+constexpr bool kKeeps = true;
 #endif
+constexpr std::int64_t kKeptBytes = std::int64_t{32} << 20;
 constexpr std::int64_t kSmallest = 128 * 1024;
 constexpr std::size_t kKeptBlocks = 16;
 
@@ -30,12 +33,24 @@ struct Cache {
   std::mutex mutex;
   std::vector<Header*> blocks;
   std::int64_t bytes = 0;
+  std::int64_t used = 0, most_used = 0;  // bytes of blocks that are not here; the most since the first hold
+  std::atomic<int> holds{0};
 
   Header* remove(std::size_t i) {
     Header* block = blocks[i];
     blocks.erase(blocks.begin() + static_cast<std::ptrdiff_t>(i));
     bytes -= block->bytes;
     return block;
+  }
+
+  void use(std::int64_t change) {
+    used += change;
+    most_used = std::max(most_used, used);
+  }
+
+  void trim() {
+    const std::int64_t most = holds > 0 ? std::max(most_used - used, kKeptBytes) : kKeptBytes;
+    while (!blocks.empty() && (bytes > most || (holds == 0 && blocks.size() > kKeptBlocks))) std::free(remove(0));
   }
 };
 
@@ -44,25 +59,33 @@ Cache& cache() {
   return *kept;
 }
 
-// A block of at least `bytes`, but not a quarter more.
+// The smallest block of at least `bytes`, but not a quarter more.
 Header* take(std::int64_t bytes) {
   Cache& kept = cache();
   // try_lock, here and below: a child of fork() may find the lock held by a thread that it does not have.
   const std::unique_lock<std::mutex> lock(kept.mutex, std::try_to_lock);
   if (!lock) return nullptr;
-  for (std::size_t i = kept.blocks.size(); i-- > 0;)
-    if (kept.blocks[i]->bytes >= bytes && kept.blocks[i]->bytes <= bytes + bytes / 4) return kept.remove(i);
-  return nullptr;
+  std::size_t best = kept.blocks.size();
+  for (std::size_t i = kept.blocks.size(); i-- > 0;) {
+    const std::int64_t size = kept.blocks[i]->bytes;
+    if (size >= bytes && size <= bytes + bytes / 4 && (best == kept.blocks.size() || size < kept.blocks[best]->bytes))
+      best = i;
+  }
+  Header* block = best == kept.blocks.size() ? nullptr : kept.remove(best);
+  kept.use(block == nullptr ? bytes : block->bytes);
+  return block;
 }
 
 bool keep(Header* block) {
-  if (block->bytes < kSmallest || block->bytes > kKeptBytes) return false;
+  if (!kKeeps || block->bytes < kSmallest) return false;
   Cache& kept = cache();
   const std::unique_lock<std::mutex> lock(kept.mutex, std::try_to_lock);
   if (!lock) return false;
+  kept.use(-block->bytes);
+  if (kept.holds == 0 && block->bytes > kKeptBytes) return false;
   kept.blocks.push_back(block);
   kept.bytes += block->bytes;
-  while (kept.bytes > kKeptBytes || kept.blocks.size() > kKeptBlocks) std::free(kept.remove(0));
+  kept.trim();
   return true;
 }
 
@@ -81,15 +104,28 @@ void advise_huge_pages(void* memory, std::int64_t bytes) {
 
 }  // namespace
 
+MemoryHold::MemoryHold() {
+  Cache& kept = cache();
+  const std::unique_lock<std::mutex> lock(kept.mutex, std::try_to_lock);
+  if (kept.holds++ == 0 && lock) kept.most_used = kept.used;
+}
+
+MemoryHold::~MemoryHold() {
+  Cache& kept = cache();
+  const std::unique_lock<std::mutex> lock(kept.mutex, std::try_to_lock);
+  --kept.holds;
+  if (lock) kept.trim();
+}
+
 void* allocate_block(std::int64_t bytes) {
-  if (bytes < 1) bytes = 1;
+  bytes = checked_add(std::max(bytes, std::int64_t{1}), kAlignment - 1) / kAlignment * kAlignment;
   if (bytes >= kSmallest)
     if (Header* block = take(bytes)) return block + 1;
-  const std::int64_t whole = checked_add(bytes, 2 * kAlignment - 1) / kAlignment * kAlignment;
+  const std::int64_t whole = checked_add(bytes, kAlignment);
   void* memory = std::aligned_alloc(kAlignment, static_cast<std::size_t>(whole));
   if (memory == nullptr) throw std::bad_alloc();
   advise_huge_pages(memory, whole);
-  return new (memory) Header{whole - kAlignment} + 1;
+  return new (memory) Header{bytes} + 1;
 }
 
 void free_block(void* memory) {

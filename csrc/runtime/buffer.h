@@ -31,6 +31,16 @@ constexpr std::int64_t round_up(std::int64_t a, std::int64_t b) { return ceil_di
 void* allocate_block(std::int64_t bytes);
 void free_block(void* memory);
 
+// While one exists, freed blocks are kept up to the most that were in use at once since then: for work that allocates
+// the same again and again, as training does.
+class MemoryHold {
+ public:
+  MemoryHold();
+  ~MemoryHold();
+  MemoryHold(const MemoryHold&) = delete;
+  MemoryHold& operator=(const MemoryHold&) = delete;
+};
+
 struct FreeAligned {
   void operator()(void* memory) const { free_block(memory); }
 };

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from convlane import _core
 from convlane.functional import add
 from convlane.functional._arguments import Array, as_array
 from convlane.functional._op import Pending, Pullback, recorder, rules, signature_of
@@ -49,7 +50,8 @@ def value_and_grad(loss_fn: Callable[..., Any], model: Module, *, has_aux: bool 
     callable
         With the arguments of `loss_fn`. Returns ``(loss, gradients)``, or ``((loss, aux), gradients)``: a float, and a
         dict from the names of `Module.named_parameters` to float32 arrays of the parameters' shapes. A parameter that
-        the loss does not depend on has the gradient 0.
+        the loss does not depend on has the gradient 0. The memory that a call has needed is kept for the next one
+        until the callable is deleted.
 
     Raises
     ------
@@ -90,6 +92,7 @@ def value_and_grad(loss_fn: Callable[..., Any], model: Module, *, has_aux: bool 
         }
         return ((value, aux) if has_aux else value), gradients
 
+    vars(run)["memory"] = _core.MemoryHold()  # every call allocates what the one before has freed
     return run
 
 

@@ -60,7 +60,7 @@ def test_torch_runs_the_same_network(tmp_path):
 def test_wrong_output_is_not_timed(tmp_path):
     task = {"folder": str(tmp_path), "model": "mobilenet_v2"}
     options = {"batches": [1], "size": 32, "seed": 3, "runtimes": ["convlane"]}
-    assert peers.run_worker(task="prepare", **task, **options) == {}
+    assert peers.run_worker(peers.WORKER, task="prepare", **task, **options) == {}
     expected = np.load(tmp_path / "expected-1.npy")
     assert expected.std() > 0.1 * np.abs(expected).max()
     np.save(tmp_path / "expected-1.npy", expected[:, ::-1])

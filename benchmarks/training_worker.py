@@ -1,0 +1,131 @@
+"""One task of benchmarks/training_peers.py in a process of its own: time steps of one network's training.
+
+The only argument is a JSON object, the only line on stdout is the JSON result; what libraries print goes to stderr.
+Weights and images follow from the seed. A step is everything between a batch in NumPy arrays and changed parameters:
+forward in training mode, cross-entropy, backward, SGD with momentum; it returns the loss as a number.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from collections import OrderedDict
+
+import numpy as np
+from peer_worker import first_line, time_calls, torchvision_models
+
+import convlane
+from convlane import models, nn
+from convlane.functional import cross_entropy
+from convlane.training import SGD
+
+CLASSES = 10
+LEARNING_RATE, MOMENTUM = 0.001, 0.9
+CHECKED_STEPS = 3
+
+
+def measure(model, runtime, threads, batch, seed, seconds):
+    """Train a few steps without dropout and return their losses, then time steps with it.
+
+    The memory is what the process has at its peak beyond what it had before the first step, when the library was
+    imported and the network and its optimiser existed.
+    """
+    random = np.random.default_rng([seed, batch])
+    images = random.standard_normal((batch, *models.input_shape(model)), np.float32)
+    labels = random.integers(0, CLASSES, batch)
+    nn.init.seed(seed)
+    network, step = _RUNTIMES[runtime](model, threads)
+    dropouts = [module for module in network.modules() if type(module).__name__ == "Dropout"]
+    rates = [module.p for module in dropouts]
+    before = _status_mb("VmRSS")
+    for module in dropouts:
+        module.p = 0.0
+    losses = [step(images, labels) for _ in range(CHECKED_STEPS)]
+    for module, rate in zip(dropouts, rates, strict=True):
+        module.p = rate
+
+    def run(images):
+        step(images, labels)
+
+    time_calls(run, images, seconds / 2)
+    times = time_calls(run, images, seconds)
+    return {"losses": losses, "ms": times, "megabytes": _status_mb("VmHWM") - before}
+
+
+def _convlane(name, threads):
+    convlane.set_num_threads(threads)
+    network = models.create(name, num_classes=CLASSES).train()
+    optimizer = SGD(network, LEARNING_RATE, MOMENTUM)
+    gradients_of = convlane.value_and_grad(lambda images, labels: cross_entropy(network(images), labels), network)
+
+    def step(images, labels):
+        loss, gradients = gradients_of(images, labels)
+        optimizer.step(gradients)
+        return loss
+
+    return network, step
+
+
+def _torch(name, threads):
+    """Take the usual best practice: channels last, gradients set to None, the optimiser's fused kernel."""
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.set_num_interop_threads(1)
+    state = models.create(name, num_classes=CLASSES).state_dict()
+    network = _torch_lenet5() if name == "lenet5" else getattr(torchvision_models(), name)(num_classes=CLASSES)
+    network.load_state_dict({key: torch.from_numpy(np.array(array)) for key, array in state.items()})
+    network = network.to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(network.parameters(), LEARNING_RATE, MOMENTUM, fused=True)
+
+    def step(images, labels):
+        x = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
+        loss = torch.nn.functional.cross_entropy(network(x), torch.from_numpy(labels))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return network, step
+
+
+def _torch_lenet5():
+    """Return convlane's LeNet-5, layer by layer."""
+    from torch import nn
+
+    def convolution(inputs, outputs):
+        return nn.Conv2d(inputs, outputs, 5), nn.ReLU(inplace=True), nn.MaxPool2d(2)
+
+    hidden = (nn.Linear(400, 120), nn.ReLU(inplace=True), nn.Linear(120, 84), nn.ReLU(inplace=True))
+    features = nn.Sequential(*convolution(1, 6), *convolution(6, 16))
+    classifier = nn.Sequential(*hidden, nn.Linear(84, CLASSES))
+    return nn.Sequential(OrderedDict(features=features, flatten=nn.Flatten(), classifier=classifier))
+
+
+_RUNTIMES = {"convlane": _convlane, "torch": _torch}
+
+
+def _status_mb(field):
+    """Return a field of the process's memory status in MB; 0 where the system has no such file."""
+    try:
+        with open("/proc/self/status") as lines:
+            return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith(field))
+    except OSError:
+        return 0.0
+
+
+def main():
+    warnings.simplefilter("ignore")  # other people's deprecations
+    result = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    try:
+        answer = measure(**json.loads(sys.argv[1]))
+    except Exception as error:  # the parent reports it beside the runtimes that work
+        sys.exit(first_line(error))
+    print(json.dumps(answer), file=result, flush=True)
+
+
+if __name__ == "__main__":
+    main()
