@@ -23,7 +23,7 @@ from convlane.training import SGD
 
 CLASSES = 10
 LEARNING_RATE, MOMENTUM = 0.001, 0.9
-CHECKED_STEPS = 3
+CHECKED_STEPS = 2
 
 
 def measure(model, runtime, threads, batch, seed, seconds):
