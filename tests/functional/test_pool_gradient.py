@@ -5,6 +5,7 @@ import pytest
 
 import convlane
 from compare import assert_close
+from convlane import _core
 from convlane import functional as F
 from gradients import by_rule, numeric_gradient
 from layouts import LAYOUTS
@@ -87,13 +88,86 @@ def test_adjoint(case, rng):
     np.testing.assert_allclose(np.sum(x.astype(np.float64) * found), left, rtol=1e-4, atol=1e-3)
 
 
-def test_max_pool_against_loops(rng):
-    x = rng.integers(0, 4, (2, 3, 6, 7)).astype(np.float32)  # with ties, of which the first counts
-    gradient = rng.normal(size=(2, 3, 3, 3)).astype(np.float32)
-    _, pullback = convlane.vjp(lambda x: F.max_pool2d(x, 3, 2, (1, 0)), x)
-    (found,) = pullback(gradient)
-    expected = oracle.max_pool2d_gradient(x, gradient, (3, 3), (2, 2), (1, 0))
-    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+MAXIMA = {  # the operation's arguments, and the oracle's windows
+    "2x2": ((2,), lambda x: oracle.windows(x, (2, 2), (2, 2))),
+    "3x3/2": ((3, 2, 1), lambda x: oracle.windows(x, (3, 3), (2, 2), (1, 1, 1, 1))),
+    "overlapping": (((3, 4), 1, (1, 2)), lambda x: oracle.windows(x, (3, 4), (1, 1), (1, 1, 2, 2))),
+    "gaps": ((1, (3, 2)), lambda x: oracle.windows(x, (1, 1), (3, 2))),
+    "dilated": (((2, 3), 1, 2, (3, 2)), lambda x: oracle.windows(x, (2, 3), (1, 1), (2, 2, 2, 2), (3, 2))),
+    "ceil": ((3, 2, 0, 1, True), lambda x: oracle.windows(x, (3, 3), (2, 2), ceil_mode=True)),
+}
+AVERAGES = {  # the operation's arguments and the oracle's
+    "2x2": ((2,), ((2, 2), (2, 2))),
+    "3x3/1": ((3, 1, 1), ((3, 3), (1, 1), (1, 1, 1, 1))),
+    "inside": ((3, 2, 1, True, False), ((3, 3), (2, 2), (1, 1, 1, 1), True, False)),
+    "gaps": ((1, (3, 2)), ((1, 1), (3, 2))),
+    "divisor": (((2, 3), 2, 0, False, True, -7), ((2, 3), (2, 2), (0, 0, 0, 0), False, True, -7)),
+}
+
+
+def normal(rng, *shape):
+    return rng.standard_normal(shape, dtype=np.float32)
+
+
+def edges():
+    """Channels around one vector and two."""
+    lanes = _core.tile_sizes()["lanes"]
+    return [1, lanes - 1, lanes, lanes + 1, 2 * lanes + 1]
+
+
+class TestTileEdges:
+    @pytest.mark.parametrize("case", MAXIMA)
+    def test_maxima(self, rng, isa, threads, case):
+        arguments, windows = MAXIMA[case]
+        for channels in edges():
+            x = rng.integers(0, 4, (2, channels, 6, 7)).astype(np.float32)  # with ties, of which the first counts
+            y = F.max_pool2d(x, *arguments)
+            gradient = normal(rng, *y.shape)
+            recorded, found = by_rule(F.max_pool2d, gradient, x, *arguments)
+            np.testing.assert_array_equal(recorded, y)
+            assert_close(found["input"], oracle.max_pool_gradient(x, gradient, windows(x)), terms=12)
+            assert found["input"].transpose(0, 2, 3, 1).flags.c_contiguous
+
+    @pytest.mark.parametrize("case", AVERAGES)
+    def test_averages(self, rng, isa, threads, case):
+        arguments, geometry = AVERAGES[case]
+        for channels in edges():
+            x = normal(rng, 2, channels, 6, 7)
+            gradient = normal(rng, *F.avg_pool2d(x, *arguments).shape)
+            _, found = by_rule(F.avg_pool2d, gradient, x, *arguments)
+            expected = oracle.linear_gradient(lambda one, g=geometry: oracle.avg_pool2d(one, *g), x.shape, gradient)
+            assert_close(found["input"], expected, terms=9)
+
+    @pytest.mark.parametrize("size", [(1, 1), (2, 3), (6, 7), (9, 4)])
+    def test_adaptive(self, rng, isa, threads, size):
+        for channels in edges():
+            x, gradient = normal(rng, 2, channels, 6, 7), normal(rng, 2, channels, *size)
+            places = list(oracle.adaptive_windows(x, size))
+            _, found = by_rule(F.adaptive_max_pool2d, gradient, x, size)
+            assert_close(found["input"], oracle.max_pool_gradient(x, gradient, places), terms=12)
+            _, found = by_rule(F.adaptive_avg_pool2d, gradient, x, size)
+            expected = oracle.linear_gradient(lambda one, p=places: oracle.avg_pool(one, p), x.shape, gradient)
+            assert_close(found["input"], expected, terms=42)
+
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_layouts(self, rng, layout):
+        x, gradient, to = normal(rng, 2, 5, 6, 7), normal(rng, 2, 5, 3, 4), LAYOUTS[layout]
+        for operation in (F.max_pool2d, F.avg_pool2d):
+            expected = by_rule(operation, gradient, x, 3, 2, 1)[1]["input"]
+            _, pullback = convlane.vjp(lambda x, f=operation: f(x, 3, 2, 1), to(x))
+            np.testing.assert_array_equal(pullback(to(gradient))[0], expected)
+            _, pullback = convlane.vjp(lambda x, f=operation: f(x, 3, 2, 1), to(x[1]))
+            np.testing.assert_array_equal(pullback(to(gradient[1]))[0], expected[1])
+
+    def test_oracles_are_the_derivatives(self, rng):
+        x = rng.permutation(42).astype(float).reshape(1, 1, 6, 7)
+        windows = list(oracle.windows(x, (3, 3), (2, 2), (1, 1, 1, 1)))
+        gradient = rng.normal(size=(1, 1, 3, 4))
+        numeric = numeric_gradient(lambda z: oracle.max_pool(z, windows), x, gradient)
+        np.testing.assert_allclose(oracle.max_pool_gradient(x, gradient, windows), numeric, atol=1e-6)
+        numeric = numeric_gradient(lambda z: oracle.avg_pool(z, windows), x, gradient)
+        found = oracle.linear_gradient(lambda z: oracle.avg_pool(z, windows), x.shape, gradient)
+        np.testing.assert_allclose(found, numeric, atol=1e-6)
 
 
 class TestLpPool:
@@ -184,14 +258,13 @@ def test_a_window_in_the_padding_passes_nothing():
 
 
 def test_wrong_arguments_of_the_kernels():
-    core = convlane._core
     one = np.zeros((1, 1, 2, 2), np.float32)
     places, geometry = one.astype(np.int32), ((1, 1, 4, 4), (2, 2), (2, 2), (0, 0, 0, 0), (1, 1), False)
-    core.max_pool2d_gradient(one, places - 1, *geometry)
+    _core.max_pool2d_gradient(one, places - 1, *geometry)
     with pytest.raises(ValueError, match="shape"):
-        core.max_pool2d_gradient(one[:, :, :1], places, *geometry)
+        _core.max_pool2d_gradient(one[:, :, :1], places, *geometry)
     for wrong in (places[:, :, :1], places[0], np.zeros((1, 1, 2, 4), np.int32)[..., ::2]):
         with pytest.raises(ValueError, match="places are not those"):
-            core.max_pool2d_gradient(one, wrong, *geometry)
+            _core.max_pool2d_gradient(one, wrong, *geometry)
     with pytest.raises(ValueError, match="shape"):
-        core.adaptive_avg_pool2d_gradient(one, (1, 1, 4, 4), (1, 1))
+        _core.adaptive_avg_pool2d_gradient(one, (1, 1, 4, 4), (1, 1))

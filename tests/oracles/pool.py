@@ -98,18 +98,25 @@ def lp_pool2d(x, p, kernel, stride, ceil_mode=False):
     return pool(x, windows(x, kernel, stride, ceil_mode=ceil_mode), fold)
 
 
-def max_pool2d_gradient(x, gradient, kernel, stride, padding):
-    """Each gradient goes to the first of the largest values of its window."""
-    h, w = x.shape[2:]
-    out = np.zeros(x.shape)
-    for b, ch, y, z in np.ndindex(gradient.shape):
-        best = None
-        for r in range(kernel[0]):
-            for s in range(kernel[1]):
-                row, column = y * stride[0] + r - padding[0], z * stride[1] + s - padding[1]
-                if 0 <= row < h and 0 <= column < w and (best is None or x[b, ch, row, column] > x[(b, ch, *best)]):
-                    best = row, column
-        out[(b, ch, *best)] += gradient[b, ch, y, z]
+def max_pool_gradient(x, gradient, places):
+    """Each output's gradient goes to where its maximum stands; a window without pixels passes nothing."""
+    places = list(places)
+    out, indices = np.zeros(x.shape), argmax_pool(x, places)
+    for (y, xx), rows, columns in places:
+        for n, c in np.ndindex(x.shape[:2]):
+            if rows and columns:
+                h, w = divmod(indices[n, c, y, xx], x.shape[3])
+                out[n, c, h, w] += gradient[n, c, y, xx]
+    return out
+
+
+def linear_gradient(forward, shape, gradient):
+    """Of any pooling that is linear: one input pixel at a time, what it passes on times the gradient."""
+    out = np.zeros(shape)
+    for h, w in np.ndindex(shape[2:]):
+        one = np.zeros((1, 1, *shape[2:]))
+        one[0, 0, h, w] = 1
+        out[:, :, h, w] = (forward(one) * gradient).sum(axis=(2, 3))
     return out
 
 
