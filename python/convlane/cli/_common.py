@@ -16,6 +16,7 @@ import numpy as np
 from convlane import machine, models
 from convlane._progress import progress
 from convlane.analysis import multiply_adds
+from convlane.data.loader import open_image
 from convlane.functional._arguments import Array
 from convlane.graph import compile
 from convlane.runtime import checked_threads
@@ -39,13 +40,10 @@ def require(packages: Mapping[str, str]) -> None:
 
 def read_picture(path: Path) -> Image.Image:
     """Read a picture and turn it upright."""
-    from PIL import Image, ImageOps
-
     try:
-        with Image.open(path) as file:
-            return ImageOps.exif_transpose(file)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all that Pillow raises
-        raise CommandError(f"cannot read the picture {path}: {error}") from None
+        return open_image(path)
+    except (OSError, ValueError) as error:
+        raise CommandError(f"cannot read the picture {path}: {error.__cause__ or error}") from None
 
 
 def positive(text: str) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from convlane import _core, digits, functional, machine, models, nn, runtime
 from convlane._progress import progress
 from convlane.cli._common import CommandError, read_picture, require, time_network
-from convlane.data import Loader, augment
+from convlane.data import Loader, augment, preprocessing
 from convlane.functional._arguments import Array
 from convlane.graph import compile
 from convlane.training import Adam, evaluate, fit, predict, schedule
@@ -30,12 +30,6 @@ _VERTICAL = np.array([[1, 0, -1]] * 3, np.float32)
 _HORIZONTAL = np.ascontiguousarray(_VERTICAL.T)
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # Rec. ITU-R BT.601
 
-# What torchvision's weights were trained with: the mean and deviation of ImageNet's colours, and 224 pixels out of 256.
-_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-_STD = np.array([0.229, 0.224, 0.225], np.float32)
-_CROP = 224
-_BORDER = (1 - _CROP / 256) / 2
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
@@ -51,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
     picture = args.out / "convlane-demo.png"
     _edges(photograph).save(picture)
     print(f"The photograph, its vertical and its horizontal edges: {picture}\n")
-    _networks(_prepared(photograph))
+    _networks(preprocessing("resnet50")(photograph)[None])
     _digits(args.out / "convlane-digits.png")
 
 
@@ -82,22 +76,13 @@ def _edges(photograph: Image.Image) -> Image.Image:
     return Image.fromarray(np.concatenate([pixels[1:-1, 1:-1], gap, vertical, gap, horizontal], axis=1))
 
 
-def _prepared(photograph: Image.Image) -> Array:
-    """Crop, scale and normalise the photograph as networks trained on ImageNet expect it."""
-    from PIL import Image, ImageOps
-
-    crop = ImageOps.fit(photograph, (_CROP, _CROP), Image.Resampling.BILINEAR, bleed=_BORDER)
-    colours = (np.asarray(crop, np.float32) / np.float32(255) - _MEAN) / _STD
-    return colours.transpose(2, 0, 1)[None]
-
-
 def _networks(image: Array) -> None:
     """Build and time the networks, and print the table."""
     built: dict[str, Any] = {name: models.create(name) for name in progress(_NETWORKS, "building")}
     timings = {name: time_network(model, image, _REPEAT, _WARMUP, name) for name, model in built.items()}
     threads, isa = runtime.get_num_threads(), _core.active_isa()
     peak = machine.fma_peak() / 1e9
-    print(f"One photograph of {_CROP}x{_CROP} pixels on {machine.cpu_name()},")
+    print(f"One photograph of {image.shape[2]}x{image.shape[3]} pixels on {machine.cpu_name()},")
     print(f"whose FMA peak with {threads} threads and {isa}, measured just now, is {peak:.0f} GFLOP/s:\n")
     print(f"{'network':<14}{'ms':>9}{'GFLOP/s':>10}{'% of peak':>11}{'threads':>9}  instruction set")
     for name, timing in timings.items():

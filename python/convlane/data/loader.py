@@ -263,11 +263,11 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     ValueError
         It is damaged, no picture, or one so large that Pillow takes it for an attack.
     """
-    return np.asarray(open_image(path)).transpose(2, 0, 1)
+    return np.asarray(open_image(path).convert("RGB")).transpose(2, 0, 1)
 
 
 def open_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Read a picture file as `read_image` does, but as a Pillow image."""
+    """Read a picture file as `read_image` does, but as a Pillow image with the channels that the file has."""
     try:
         from PIL import Image, ImageOps
     except ImportError:
@@ -275,7 +275,7 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
     with open(path, "rb") as file:  # whose errors are those of files
         try:
             with Image.open(file) as image:
-                return ImageOps.exif_transpose(image).convert("RGB")
+                return ImageOps.exif_transpose(image)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all that Pillow raises
             raise ValueError(f"{os.fspath(path)}: no readable picture: {error}") from error
 

@@ -220,7 +220,7 @@ def imagenet_categories() -> Sequence[str]:
 
 def _opened(picture: Picture) -> Image.Image:
     if isinstance(picture, (str, os.PathLike)):
-        return open_image(picture)
+        return open_image(picture).convert("RGB")
     try:
         from PIL import Image
     except ImportError:

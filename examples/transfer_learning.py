@@ -1,0 +1,118 @@
+"""Transfer learning: a network that knows the digits 0 to 4 learns 5 to 9 from five examples of each.
+
+LeNet-5 is trained on scikit-learn's small scans of 0 to 4. Then it is to tell 5 to 9 apart: learning all anew; with a
+new last layer on all that it knows; with a new classifier behind its convolutions, which know strokes and not yet
+digits; and with these trained further, much slower than what is new, on examples as they are and distorted at random.
+What is frozen runs over the examples only once. Needs scikit-learn: ``pip install 'convlane[demo]'``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from convlane import digits, models, nn
+from convlane.data import Loader, augment
+from convlane.training import (
+    SGD,
+    evaluate,
+    fit,
+    freeze,
+    freeze_all_but,
+    precompute_features,
+    replace_head,
+    split_head,
+)
+
+STEPS = augment.Compose(augment.RandomCrop(32, padding=3), augment.Rotation(12), augment.Shear(8))
+SETTINGS = {"epochs": 50, "batch_size": 10, "verbose": False}
+
+
+def main():
+    """Train in all ways and print how well each did."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--examples", type=int, default=5, help="of each of the digits 5 to 9 (default 5)")
+    parser.add_argument("--draws", type=int, default=5, help="of the examples, to average over (default 5)")
+    args = parser.parse_args()
+
+    nn.init.seed(0)
+    data = load_digits()
+    images, classes = digits.from_8x8(data.images), data.target
+    old = classes < 5
+    known = models.create("lenet5", num_classes=5)
+    began = time.perf_counter()
+    batches = Loader((images[old], classes[old]), 64, shuffle=True, augment=STEPS, workers=1)
+    history = fit(known, batches, epochs=12, optimizer=SGD(known, 0.05, momentum=0.9), verbose=False)
+    seconds = time.perf_counter() - began
+    print(f"0 to 4: {old.sum()} scans, {100 * history['accuracy'][-1]:.1f} % learned, {seconds:.1f} s\n")
+
+    images, classes = images[~old], classes[~old] - 5
+    count = 5 * args.examples
+    print(f"5 to 9: {count} scans to learn from, the other {len(classes) - count} to be tested on")
+    for name, way in (
+        ("all anew", anew),
+        ("new last layer", last_layer),
+        ("new classifier", classifier),
+        ("... and fine-tuned", fine_tuned),
+        ("... on distorted examples", distorted),
+    ):
+        right, began = 0.0, time.perf_counter()
+        for draw in range(args.draws):
+            order = np.random.default_rng(draw).permutation(len(classes))
+            few = np.concatenate([order[classes[order] == digit][: args.examples] for digit in range(5)])
+            rest = np.setdiff1d(order, few)
+            model = way(known, (images[few], classes[few]))
+            right += evaluate(model, (images[rest], classes[rest]))["accuracy"]
+        seconds = (time.perf_counter() - began) / args.draws
+        print(f"  {name:<26}{100 * right / args.draws:5.1f} %{seconds:7.2f} s")
+
+
+def anew(known, examples):
+    """Learn without what is known."""
+    model = models.create("lenet5", num_classes=5)
+    fit(model, examples, optimizer=SGD(model, 0.02, momentum=0.9), **SETTINGS)
+    return model
+
+
+def copied(known):
+    """Return a network that knows what is known."""
+    model = models.create("lenet5", num_classes=5)
+    model.load_state_dict(known.state_dict())
+    return model
+
+
+def last_layer(known, examples):
+    """Train another last layer on what the frozen others say."""
+    model = freeze_all_but(replace_head(copied(known), 5))
+    trunk, head = split_head(model)
+    fit(head, precompute_features(trunk, examples), optimizer=SGD(head, 0.05, momentum=0.9), **SETTINGS)
+    return model
+
+
+def classifier(known, examples):
+    """Train one linear layer on the maps of the frozen convolutions."""
+    model = freeze(copied(known), "features")
+    model.classifier = nn.Sequential(nn.Linear(16 * 5 * 5, 5))
+    trunk, head = split_head(model, "classifier")
+    fit(head, precompute_features(trunk, examples), optimizer=SGD(head, 0.01, momentum=0.9), **SETTINGS)
+    return model
+
+
+def fine_tuned(known, examples, batches=None):
+    """Go on from there with all of the network, the convolutions at a fifth of the classifier's rate."""
+    model = classifier(known, examples).freeze(False)
+    optimizer = SGD(model, 0.01, momentum=0.9, groups={"features": {"lr": 0.002}})
+    fit(model, batches or examples, optimizer=optimizer, **SETTINGS)
+    return model
+
+
+def distorted(known, examples):
+    """Do the same with other distortions in every epoch, made by a thread ahead of the network."""
+    return fine_tuned(known, examples, Loader(examples, 10, shuffle=True, augment=STEPS, workers=1))
+
+
+if __name__ == "__main__":
+    main()
