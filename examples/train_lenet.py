@@ -1,8 +1,8 @@
 """Train LeNet-5 on handwritten digits, and write its weights and the history of its training.
 
-The digits are scikit-learn's, 1797 of them; a third is held out. Those to learn from are turned, sheared, warped and
-shifted anew in every epoch. ``convlane.load("lenet5_digits.safetensors")`` reads the weights; those that
-`convlane predict` uses, in python/convlane/models/data, were written by this script.
+The digits are scikit-learn's, 1797 of them; a third is held out. Those to learn from get thicker or thinner strokes and
+are stretched, turned, sheared, warped and shifted, anew in every epoch. ``convlane.load("lenet5_digits.safetensors")``
+reads the weights; those that `convlane predict` uses, in python/convlane/models/data, were written by this script.
 
     pip install 'convlane[demo,plot]'
     python examples/train_lenet.py --out results
@@ -15,11 +15,24 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
+
 from convlane import digits, models, nn
-from convlane.data import Loader, augment
+from convlane.data import Loader, augment, resample
 from convlane.training import Adam, evaluate, fit, schedule
 
 BATCH = 32
+
+
+def thicker_or_thinner(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the picture with strokes of another width: their edges are soft, and get darker or lighter."""
+    return image ** np.float32(np.exp(rng.uniform(-0.8, 0.8)))
+
+
+def wider_or_higher(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the picture stretched or compressed, across and down."""
+    across, down = np.exp(rng.uniform(-0.25, 0.25, 2))
+    return resample(image, [[across, 0, 0], [0, down, 0]])
 
 
 def main() -> None:
@@ -32,7 +45,8 @@ def main() -> None:
 
     train, held_out = digits.training_data()
     distort = augment.Compose(
-        augment.Rotation(10), augment.Shear(8), augment.Elastic(20, 4), augment.RandomCrop(32, padding=2)
+        *(thicker_or_thinner, wider_or_higher, augment.Rotation(12), augment.Shear(14)),
+        *(augment.Elastic(28, 4), augment.RandomCrop(32, padding=2)),
     )
     loader = Loader(train, BATCH, shuffle=True, augment=distort, workers=1)
 
