@@ -18,9 +18,20 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from convlane import digits, models, nn
-from convlane.training import SGD, fit, schedule
+from convlane.training import SGD, History, fit, schedule
 
 BATCH = 64
+
+
+def train(name: str, epochs: int) -> History:
+    """Return the history of one network."""
+    (images, classes), _ = digits.training_data()
+    colours = np.repeat(images[:, :, 2::4, 2::4], 3, axis=1)  # 8x8 pixels, and the three colours that it takes
+    steps = epochs * -(-len(classes) // BATCH)
+    nn.init.seed(0)
+    model = models.create(name)
+    optimizer = SGD(model, schedule.one_cycle(0.05, steps), momentum=0.9, weight_decay=1e-4)
+    return fit(model, (colours, classes), epochs=epochs, optimizer=optimizer, batch_size=BATCH, verbose=False)
 
 
 def main() -> None:
@@ -31,20 +42,10 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
 
-    (images, classes), _ = digits.training_data()
-    # 8x8 pixels are enough, and these networks take three colours.
-    colours = np.repeat(images[:, :, 2::4, 2::4], 3, axis=1)
-    steps = args.epochs * -(-len(classes) // BATCH)
-
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot(xlabel="epoch", ylabel="loss on what it learns from", yscale="log")
     for name in ("plain20", "plain56", "resnet20", "resnet56"):
-        nn.init.seed(0)
-        model = models.create(name)
-        optimizer = SGD(model, schedule.one_cycle(0.05, steps), momentum=0.9, weight_decay=1e-4)
-        history = fit(
-            model, (colours, classes), epochs=args.epochs, optimizer=optimizer, batch_size=BATCH, verbose=False
-        )
+        history = train(name, args.epochs)
         print(f"{name:>8}: loss {history['loss'][-1]:.4f}, accuracy {history['accuracy'][-1]:.2%}", flush=True)
         line = "--" if name.startswith("plain") else "-"
         axes.plot(range(1, args.epochs + 1), history["loss"], line, color="C0" if "20" in name else "C3", label=name)
