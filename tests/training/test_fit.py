@@ -5,12 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 
 import convlane
 from convlane import nn
+from convlane.data import Loader, augment
 from convlane.functional import cross_entropy
 from convlane.training import (
     SGD,
@@ -233,32 +235,38 @@ def test_data_that_count_their_epochs_are_told_where_to_go_on(data, tmp_path):
         assert_same(model, alone)
 
 
-def test_an_error_within_a_step_leaves_the_network_as_it_was_before(data):
-    model, twin = network(), network()
-    calls = []
+def test_a_loader_s_epochs_go_on(data, tmp_path):
+    def loader():
+        return Loader(data, BATCH, shuffle=True, seed=3, augment=augment.RandomCrop(6, padding=1), workers=1)
+
+    alone, path = network(), tmp_path / "run.safetensors"
+    expected = train(alone, loader())
+    model = network()
+    with pytest.raises(RuntimeError, match="no more"):
+        train(model, loader(), checkpoint=path, loss=failing_at(11))
+    assert not [thread for thread in threading.enumerate() if "convlane.data" in thread.name]
+    assert told(train(model, loader(), checkpoint=path, resume=True)) == told(expected)
+    assert_same(model, alone)
+
+
+def failing_at(step):
+    calls = iter(range(100))
 
     def loss(outputs, targets):
-        calls.append(0)
-        if len(calls) == 5:
+        if next(calls) == step:
             raise RuntimeError("no more")
         return cross_entropy(outputs, targets)
 
+    return loss
+
+
+def test_an_error_within_a_step_leaves_the_network_as_it_was_before(data):
+    model, twin = network(), network()
     with pytest.raises(RuntimeError, match="no more"):
-        train(model, data, loss=loss)
+        train(model, in_batches(data), loss=failing_at(4))
     with pytest.raises(KeyboardInterrupt):
-        train(twin, data, loss=lambda o, t: cross_entropy(o, t), metrics={"own": Counted(4)})
+        train(twin, Broken(in_batches(data), 4))
     assert_same(model, twin)
-
-
-class Counted:
-    def __init__(self, at):
-        self.left = at
-
-    def __call__(self, outputs, targets):
-        if self.left == 0:
-            raise KeyboardInterrupt
-        self.left -= 1
-        return 0.0
 
 
 @pytest.mark.parametrize("how", ["data", "learning rate"])
@@ -337,7 +345,9 @@ def test_gradients_are_clipped(data):
 def test_schedules_are_noted(data):
     model = network()
     history = train(model, data, optimizer=SGD(model, schedule.step(0.5, 7)))
-    np.testing.assert_allclose(history["learning_rate"], [0.05, 0.005, 0.0005])
+    np.testing.assert_allclose(history["learning_rate"], [0.5, 0.05, 0.005])
+    history = train(model, data, optimizer=SGD(model, 0.25), epochs=1)
+    assert history["learning_rate"] == [0.25]
 
 
 @pytest.mark.parametrize("times", [1, 2])

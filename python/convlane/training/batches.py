@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Generator, Iterable, Sized
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -36,7 +36,7 @@ def check_data(data: Any, batch_size: int, caller: str) -> None:
 
 def batches(
     data: Data, batch_size: int, caller: str, order: NDArray[np.integer[Any]] | None = None
-) -> Iterator[tuple[Array, NDArray[Any]]]:
+) -> Generator[tuple[Array, NDArray[Any]], None, None]:
     """Yield images and targets of one batch after the other; `order` is that of the examples of two arrays."""
     if is_arrays(data):
         images, targets = data

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import islice
 from types import FrameType, TracebackType
 from typing import Any
@@ -153,6 +153,8 @@ def fit(
     training = _Training(model, data, optimizer, loss, Means(scores), seed, clip_norm, on_nan)
     if resume and checkpoint is not None and os.path.exists(checkpoint):
         training.load(checkpoint)
+        if verbose:
+            print(f"going on in {training.where}, from {os.fspath(checkpoint)}", flush=True)
     with _modes_kept(model), _Interrupts() as interrupts:
         try:
             while training.epoch < epochs and not (patience is not None and training.waited(monitor) >= patience):
@@ -176,8 +178,9 @@ def fit(
             if checkpoint is not None and not interrupts.urgent:
                 training.save(checkpoint)
                 if verbose:
-                    where = f"epoch {training.epoch + 1}, after step {training.step}"
-                    print(f"interrupted in {where}; resume=True goes on from {os.fspath(checkpoint)}", flush=True)
+                    print(
+                        f"interrupted in {training.where}; resume=True goes on from {os.fspath(checkpoint)}", flush=True
+                    )
             raise
         training.keep_best()
     return training.history
@@ -314,12 +317,13 @@ class _Training:
         if self._data_epoch is not None:
             self.data.epoch = self._data_epoch  # type: ignore[union-attr]
         self._data_epoch = getattr(self.data, "epoch", None)
-        todo = islice(batches(self.data, batch_size, "fit", order), self.step, None)
         count = batch_count(self.data, batch_size)
-        shown = todo if label is None else progress(todo, label, None if count is None else count - self.step)
-        for images, targets in shown:
-            self._do(images, targets)
-            interrupts.check()
+        left = None if count is None else count - self.step
+        with closing(batches(self.data, batch_size, "fit", order)) as every:  # which may have threads
+            todo = islice(every, self.step, None)
+            for images, targets in todo if label is None else progress(todo, label, left):
+                self._do(images, targets)
+                interrupts.check()
         self._data_epoch = None
         if not self.step:
             raise ValueError("fit: the data are empty")
@@ -346,14 +350,19 @@ class _Training:
         if self.on_nan == "raise" and not math.isfinite(value):
             self.model.load_state_dict(self._good)
             raise FloatingPointError(
-                f"fit: {what} is {value} in epoch {self.epoch + 1}, after step {self.step}. The network has the last "
-                "parameters with which all was finite. A smaller learning rate or clip_norm may help, if it is not the "
-                "data"
+                f"fit: {what} is {value} in {self.where}. The network has the last parameters with which all was "
+                "finite. A smaller learning rate or clip_norm may help, if it is not the data"
             )
 
+    @property
+    def where(self) -> str:
+        """Tell how far it has come."""
+        return f"epoch {self.epoch + 1}, after step {self.step}"
+
     def learning_rate(self) -> float:
-        """Return the next step's, for the first parameter."""
-        return self.optimizer.learning_rate(next(name for name, _ in self.model.named_parameters(trainable=True)))
+        """Return the last step's, for the first parameter."""
+        first = next(name for name, _ in self.model.named_parameters(trainable=True))
+        return self.optimizer.learning_rate(first, self.optimizer.steps - 1)
 
     def finish_epoch(self, row: Mapping[str, float], monitor: str | None) -> None:
         """Note down what an epoch has brought, and keep the weights if it was the best by `monitor`."""

@@ -79,9 +79,9 @@ class Optimizer(ABC):
         self._views: dict[str, Array] = {}
         self._state = {buffer: np.zeros(end, np.float32) for buffer in self._buffers}
 
-    def learning_rate(self, name: str) -> float:
-        """Return the learning rate of a parameter in the next step."""
-        return self._rate(self._options[name]["lr"])
+    def learning_rate(self, name: str, steps: int | None = None) -> float:
+        """Return the learning rate of a parameter in the next step, or in that after so many."""
+        return self._rate(self._options[name]["lr"], self.steps if steps is None else steps)
 
     def step(self, gradients: Mapping[str, Array], *, gradient_factor: float = 1.0) -> None:
         """Move all parameters.
@@ -107,7 +107,7 @@ class Optimizer(ABC):
         segments = []
         for name, array in arrays.items():
             options = self._options[name]
-            segments.append((self._offsets[name], array, *self._pace(self._rate(options["lr"]), options)))
+            segments.append((self._offsets[name], array, *self._pace(self._rate(options["lr"], self.steps), options)))
         source, target = self._prepare()
         self._run(source, target, segments, gradient_factor)
         self.steps += 1
@@ -153,8 +153,8 @@ class Optimizer(ABC):
         """Return a parameter's learning rate, what of it is added to its gradient, and the factor of itself."""
         return lr, options["weight_decay"], 1.0
 
-    def _rate(self, lr: float | Schedule) -> float:
-        return float(lr(self.steps)) if callable(lr) else lr
+    def _rate(self, lr: float | Schedule, steps: int) -> float:
+        return float(lr(steps)) if callable(lr) else lr
 
     def _gradient(self, name: str, gradient: Array) -> Array:
         array = as_array(gradient, "step", f"gradients[{name!r}]")
