@@ -25,6 +25,9 @@ def lively(model, rng, size=64):
         norm.training, norm.momentum = True, 1.0
     if norms:
         model(rng.standard_normal((2, 3, size, size), np.float32))
+    for module in model.modules():
+        if hasattr(module, "layer_scale"):  # which begins so small that its branch is lost
+            module.layer_scale = rng.uniform(0.1, 0.5, module.layer_scale.shape)
     for norm, momentum in zip(norms, momentums, strict=True):
         norm.training, norm.momentum = False, momentum
     return model

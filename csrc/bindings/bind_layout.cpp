@@ -1,4 +1,4 @@
-// Layout conversions, concatenation and padding.
+// Layout conversions, concatenation, interleaving and padding.
 #include "bindings/arrays.h"
 #include "ops/shape.h"
 
@@ -39,6 +39,27 @@ void bind_layout(py::module_& m) {
         return dst;
       },
       py::arg("tensors"), py::arg("dim"), py::arg("shape"));
+  m.def(
+      "interleave",
+      [](const std::vector<py::array>& tensors) {
+        std::vector<ImageView> images;
+        for (const py::array& tensor : tensors) images.push_back(image_view(tensor, "tensors"));
+        if (images.empty()) throw std::invalid_argument("interleave: there are no images");
+        Shape4 shape = images[0].shape;
+        for (const ImageView& image : images)
+          if (image.shape != shape) throw std::invalid_argument("interleave: the images differ in shape");
+        shape[1] = checked_mul(shape[1], static_cast<int64_t>(images.size()));
+        py::array dst = new_image(shape);
+        float* to = data_of(dst);
+        py::gil_scoped_release release;
+        std::vector<ChannelsLast> converted;
+        converted.reserve(images.size());
+        for (ImageView& image : images)
+          if (!has_one_stride(image)) image = converted.emplace_back(image).view();
+        run_interleave(images, to);
+        return dst;
+      },
+      py::arg("tensors"));
   m.def(
       "pad",
       [](const py::array& input, const Shape4& pad) {

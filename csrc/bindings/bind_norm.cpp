@@ -1,4 +1,4 @@
-// Batch normalisation and local response normalisation.
+// Batch, layer and local response normalisation.
 #include "bindings/arrays.h"
 #include "ops/activation.h"
 #include "ops/norm.h"
@@ -168,6 +168,48 @@ py::tuple batch_norm_gradient(const py::array& input, const py::array& gradient,
   return py::make_tuple(to_input, to_weight, to_bias, to_residual);
 }
 
+py::array layer_norm(const py::array& input, const std::optional<py::array>& weight,
+                     const std::optional<py::array>& bias, float eps) {
+  const ImageView src = image_view(input, "layer_norm: input");
+  const int64_t channels = src.shape[1];
+  const OptionalVector weight_v(weight, channels, "layer_norm: weight"), bias_v(bias, channels, "layer_norm: bias");
+  py::array dst = new_image(src.shape);
+  float* to = data_of(dst);
+  py::gil_scoped_release release;
+  run_layer_norm(channels_last_or_into(src, to), src.pixels(), channels, weight_v.data(), bias_v.data(), eps, to);
+  return dst;
+}
+
+// The gradients of the input, the weight and the bias; None for those not asked for.
+py::tuple layer_norm_gradient(const py::array& input, const py::array& gradient, const std::optional<py::array>& weight,
+                              float eps, bool of_input, bool of_vectors) {
+  const ImageView src = image_view(input, "layer_norm_gradient: input");
+  const int64_t channels = src.shape[1];
+  const OptionalVector weight_v(weight, channels, "layer_norm_gradient: weight");
+  OptionalImage of_output(gradient, src.shape, "layer_norm_gradient: gradient");
+  float *to_input = nullptr, *to_weight = nullptr, *to_bias = nullptr;
+  py::object input_gradient = py::none(), weight_gradient = py::none(), bias_gradient = py::none();
+  if (of_input) {
+    py::array dst = new_image(src.shape);
+    to_input = data_of(dst);
+    input_gradient = std::move(dst);
+  }
+  if (of_vectors) {
+    py::array weights = new_array({channels}), biases = new_array({channels});
+    to_weight = data_of(weights);
+    to_bias = data_of(biases);
+    weight_gradient = std::move(weights);
+    bias_gradient = std::move(biases);
+  }
+  {
+    py::gil_scoped_release release;
+    const ChannelsLast converted(src);
+    run_layer_norm_gradient(converted.view().data, of_output.dense(), src.pixels(), channels, weight_v.data(), eps,
+                            to_input, to_weight, to_bias);
+  }
+  return py::make_tuple(input_gradient, weight_gradient, bias_gradient);
+}
+
 py::array local_response_norm(const py::array& input, int64_t size, float alpha, float beta, float k) {
   const ImageView src = image_view(input, "local_response_norm: input");
   py::array dst = new_image(src.shape);
@@ -207,6 +249,10 @@ void bind_norm(py::module_& m) {
         py::arg("activation") = "none", py::arg("slope") = 0.0f, py::arg("output").none(true) = py::none(),
         py::arg("residual").none(true) = py::none(), py::arg("training") = true, py::arg("of_input") = true,
         py::arg("of_vectors") = true, py::arg("of_residual") = false);
+  m.def("layer_norm", &layer_norm, py::arg("input"), py::arg("weight").none(true), py::arg("bias").none(true),
+        py::arg("eps"));
+  m.def("layer_norm_gradient", &layer_norm_gradient, py::arg("input"), py::arg("gradient"),
+        py::arg("weight").none(true), py::arg("eps"), py::arg("of_input"), py::arg("of_vectors"));
   m.def("local_response_norm", &local_response_norm, py::arg("input"), py::arg("size"), py::arg("alpha"),
         py::arg("beta"), py::arg("k"));
   m.def("local_response_norm_gradient", &local_response_norm_gradient, py::arg("input"), py::arg("gradient"),

@@ -42,15 +42,25 @@ std::vector<float> to_vector(const std::optional<py::array>& array, const char* 
   return {values.data(), values.data() + size};
 }
 
-py::array output_of(const Plan& plan, const ImageView& input) {
+// New arrays for the outputs of a run, and where they lie.
+struct Outputs {
+  py::list arrays;
+  std::vector<float*> data;
+};
+
+Outputs outputs_of(const Plan& plan, const ImageView& input) {
   if (Shape4{plan.input_shape()[0], input.shape[1], input.shape[2], input.shape[3]} != plan.input_shape())
     throw std::invalid_argument("plan: input has shape " + to_string(input.shape) + ", compiled for (N, " +
                                 to_string(plan.input_shape().data() + 1, 3).substr(1));
-  const auto& shape = plan.output_shape();
-  if (shape.size() == 3) return new_image({input.shape[0], shape[0], shape[1], shape[2]});
-  std::vector<py::ssize_t> sizes{input.shape[0]};
-  sizes.insert(sizes.end(), shape.begin(), shape.end());
-  return new_array(sizes);
+  Outputs outputs;
+  for (const auto& shape : plan.output_shapes()) {
+    std::vector<py::ssize_t> sizes{input.shape[0]};
+    sizes.insert(sizes.end(), shape.begin(), shape.end());
+    py::array array = shape.size() == 3 ? new_image({sizes[0], sizes[1], sizes[2], sizes[3]}) : new_array(sizes);
+    outputs.data.push_back(data_of(array));
+    outputs.arrays.append(std::move(array));
+  }
+  return outputs;
 }
 
 }  // namespace
@@ -95,8 +105,8 @@ void bind_plan(py::module_& m) {
     return PlanActivation{activation_from_name(name), slope};
   };
   py::class_<Plan>(m, "Plan")
-      .def(py::init<const Shape4&, std::vector<int64_t>, int64_t, int64_t>(), py::arg("input_shape"),
-           py::arg("output_shape"), py::arg("arena"), py::arg("at_once") = std::numeric_limits<int64_t>::max())
+      .def(py::init<const Shape4&, std::vector<std::vector<int64_t>>, int64_t, int64_t>(), py::arg("input_shape"),
+           py::arg("output_shapes"), py::arg("arena"), py::arg("at_once") = std::numeric_limits<int64_t>::max())
       .def(
           "conv2d",
           [=](Plan& plan, Place src, const Shape4& shape, const PyTarget& dst, std::shared_ptr<PackedWeight> weight,
@@ -113,7 +123,7 @@ void bind_plan(py::module_& m) {
           py::arg("slope"), py::arg("residual").none(true), py::arg("pool").none(true) = std::optional<PyPool>())
       .def(
           "depthwise_block",
-          [=](Plan& plan, Place src, const Shape4& shape, Place dst, const std::optional<PyPart>& expand,
+          [=](Plan& plan, const PyTarget& src, const Shape4& shape, Place dst, const std::optional<PyPart>& expand,
               const PyPart& depthwise, const Pair& stride, const Sides& padding, const Pair& dilation,
               const std::optional<PyPart>& squeeze, const std::optional<PyPart>& excite, const PyPart& project,
               std::optional<Place> residual) {
@@ -122,8 +132,9 @@ void bind_plan(py::module_& m) {
               const auto& [weight, bias, name, slope] = *p;
               return Plan::Part{weight, to_vector(bias, "bias"), activation(name, slope)};
             };
-            plan.depthwise_block(src, shape, dst, part(expand), part(depthwise), window_of(stride, padding, dilation),
-                                 part(squeeze), part(excite), part(project), residual);
+            plan.depthwise_block(target_of(src), shape, dst, part(expand), part(depthwise),
+                                 window_of(stride, padding, dilation), part(squeeze), part(excite), part(project),
+                                 residual);
           },
           py::arg("src"), py::arg("shape"), py::arg("dst"), py::arg("expand").none(true), py::arg("depthwise"),
           py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("squeeze").none(true),
@@ -180,6 +191,14 @@ void bind_plan(py::module_& m) {
           },
           py::arg("src"), py::arg("dst"), py::arg("pixels"), py::arg("mean"), py::arg("variance"),
           py::arg("weight").none(true), py::arg("bias").none(true), py::arg("eps"))
+      .def(
+          "layer_norm",
+          [](Plan& plan, Place src, Place dst, int64_t pixels, int64_t channels, const std::optional<py::array>& weight,
+             const std::optional<py::array>& bias, float eps) {
+            plan.layer_norm(src, dst, pixels, channels, to_vector(weight, "weight"), to_vector(bias, "bias"), eps);
+          },
+          py::arg("src"), py::arg("dst"), py::arg("pixels"), py::arg("channels"), py::arg("weight").none(true),
+          py::arg("bias").none(true), py::arg("eps"))
       .def("local_response_norm", &Plan::local_response_norm, py::arg("src"), py::arg("dst"), py::arg("pixels"),
            py::arg("channels"), py::arg("size"), py::arg("alpha"), py::arg("beta"), py::arg("k"))
       .def(
@@ -187,12 +206,26 @@ void bind_plan(py::module_& m) {
           py::arg("src"), py::arg("shape"), py::arg("dst"))
       .def(
           "concat",
-          [](Plan& plan, const std::vector<std::tuple<Place, Shape4, PyTarget>>& images) {
+          [](Plan& plan, const std::vector<std::tuple<PyTarget, Shape4, PyTarget>>& images) {
             std::vector<Plan::Copy> copies;
-            for (const auto& [src, shape, dst] : images) copies.push_back({src, shape, target_of(dst)});
+            for (const auto& [src, shape, dst] : images) copies.push_back({target_of(src), shape, target_of(dst)});
             plan.concat(std::move(copies));
           },
           py::arg("images"))
+      .def(
+          "slice",
+          [](Plan& plan, const PyTarget& src, const Shape4& shape, Place dst) {
+            plan.slice(target_of(src), shape, dst);
+          },
+          py::arg("src"), py::arg("shape"), py::arg("dst"))
+      .def(
+          "interleave",
+          [](Plan& plan, const std::vector<PyTarget>& srcs, const Shape4& shape, Place dst) {
+            std::vector<Target> images;
+            for (const PyTarget& src : srcs) images.push_back(target_of(src));
+            plan.interleave(std::move(images), shape, dst);
+          },
+          py::arg("srcs"), py::arg("shape"), py::arg("dst"))
       .def("flatten", &Plan::flatten, py::arg("src"), py::arg("shape"), py::arg("dst"))
       .def_property_readonly("arena", &Plan::arena)
       .def_property_readonly("steps", &Plan::steps)
@@ -200,21 +233,21 @@ void bind_plan(py::module_& m) {
           "run",
           [](const Plan& plan, const py::array& input) {
             const ImageView view = image_view(input, "input");
-            py::array dst = output_of(plan, view);
-            float* to = data_of(dst);
-            py::gil_scoped_release release;
-            plan.run(view, to);
-            return dst;
+            Outputs outputs = outputs_of(plan, view);
+            {
+              py::gil_scoped_release release;
+              plan.run(view, outputs.data);
+            }
+            return outputs.arrays;
           },
           py::arg("input"))
       .def(
           "profile",
           [](const Plan& plan, const py::array& input) {
             const ImageView view = image_view(input, "input");
-            py::array dst = output_of(plan, view);
-            float* to = data_of(dst);
+            const Outputs outputs = outputs_of(plan, view);
             py::gil_scoped_release release;
-            return plan.profile(view, to);
+            return plan.profile(view, outputs.data);
           },
           py::arg("input"));
 }

@@ -73,6 +73,44 @@ CONVLANE_INLINE Vec hardsigmoid(Vec x) {
 
 CONVLANE_INLINE Vec hardswish(Vec x) { return mul(x, hardsigmoid(x)); }
 
+// The tail of the normal distribution beyond t, 0 <= t <= kTail or NaN: ratio * power * 2^n, where power * 2^n is
+// e^(-t^2 / 2). The square is split at 256ths, whose squares are exact, so that the exponential loses no digits.
+// The ratio (Mills') is a polynomial in (t - 3.5) / (t + 3.5), divided by t + 3.5, with a relative error of 2^-25.
+constexpr float kTail = 14.7f;  // beyond it the tail is 0
+struct NormalTail {
+  Vec ratio, power, n;
+};
+CONVLANE_INLINE NormalTail normal_tail(Vec t) {
+  const Vec coarse = mul(round(mul(t, broadcast(256.0f))), broadcast(1.0f / 256.0f));
+  const Vec high = mul(mul(coarse, coarse), broadcast(0.5f));
+  const Vec low = mul(mul(sub(t, coarse), add(t, coarse)), broadcast(0.5f));
+  const Vec n = round(mul(add(high, low), broadcast(-1.44269504088896341f)));
+  const Vec u = fma(n, broadcast(kLn2Low), add(add(high, mul(n, broadcast(kLn2High))), low));
+
+  const Vec inverse = div(broadcast(1.0f), add(t, broadcast(3.5f)));
+  const Vec s = mul(sub(t, broadcast(3.5f)), inverse);
+  Vec p = broadcast(9.41017715e-5f);
+  p = fma(p, s, broadcast(4.05415980e-4f));
+  p = fma(p, s, broadcast(-4.73701832e-4f));
+  p = fma(p, s, broadcast(-3.15532112e-3f));
+  p = fma(p, s, broadcast(6.48379326e-3f));
+  p = fma(p, s, broadcast(1.73989274e-2f));
+  p = fma(p, s, broadcast(-1.16051391e-1f));
+  p = fma(p, s, broadcast(3.15425932e-1f));
+  p = fma(p, s, broadcast(-5.65561831e-1f));
+  p = fma(p, s, broadcast(7.44416058e-1f));
+  return {mul(p, inverse), exp_of_minus<0>(u), n};
+}
+
+// x times the share of the normal distribution below x: what is lacking to x or, where x is negative, to 0 is |x| times
+// the tail. -0.0 stays, and minus infinity becomes it.
+CONVLANE_INLINE Vec gelu(Vec x) {
+  const Vec t = min(broadcast(kTail), abs(x));
+  const NormalTail tail = normal_tail(t);
+  const Vec lacking = times_power_of_2(mul(mul(tail.ratio, t), tail.power), tail.n);
+  return sub(select(greater(zero(), x), broadcast(-0.0f), x), lacking);
+}
+
 // none, relu and relu6 are one clamp, cheap enough to apply to every register of a tile without a branch.
 struct Clamp {
   Vec low, high;
@@ -110,6 +148,8 @@ CONVLANE_INLINE void with_activation(Activation activation, float slope, Use use
       return use([](Vec x) { return sigmoid(x); });
     case Activation::tanh:
       return use([](Vec x) { return tanh(x); });
+    case Activation::gelu:
+      return use([](Vec x) { return gelu(x); });
     case Activation::none:
     case Activation::relu:
     case Activation::relu6: {
@@ -138,8 +178,16 @@ CONVLANE_INLINE Vec hardswish_slope(Vec x) {
   return select(at_most(x, broadcast(-3.0f)), zero(), upper);
 }
 
+// The share of the normal distribution below x plus x times its density.
+CONVLANE_INLINE Vec gelu_slope(Vec x) {
+  const Vec t = min(broadcast(kTail), abs(x));
+  const NormalTail tail = normal_tail(t);
+  const Vec below = times_power_of_2(mul(fnma(t, broadcast(0.39894228040f), tail.ratio), tail.power), tail.n);
+  return select(greater(zero(), x), below, sub(broadcast(1.0f), below));
+}
+
 // Calls use(f): f(at, gradient) is the gradient in front of the activation, `at` the activation's input or, with
-// `from_output`, its output (not for silu and hardswish). At a corner the flat side counts; where one that
+// `from_output`, its output (not for gelu, silu and hardswish). At a corner the flat side counts; where one that
 // clamps met a NaN the gradient passes.
 template <class Use>
 CONVLANE_INLINE void with_activation_gradient(Activation activation, float slope, bool from_output, Use use) {
@@ -160,6 +208,8 @@ CONVLANE_INLINE void with_activation_gradient(Activation activation, float slope
       return use([](Vec at, Vec gradient) { return mul(gradient, silu_slope(at)); });
     case Activation::hardswish:
       return use([](Vec at, Vec gradient) { return mul(gradient, hardswish_slope(at)); });
+    case Activation::gelu:
+      return use([](Vec at, Vec gradient) { return mul(gradient, gelu_slope(at)); });
     case Activation::hardsigmoid:
       return use([=](Vec at, Vec gradient) {
         const Mask outside = either(at_most(at, low), at_most(high, at));

@@ -5,6 +5,7 @@
 #include "kernels/depthwise.inl"
 #include "kernels/elementwise.inl"
 #include "kernels/gemm.inl"
+#include "kernels/layer_norm.inl"
 #include "kernels/layout.inl"
 #include "kernels/norm.inl"
 #include "kernels/norm_gradient.inl"
@@ -37,6 +38,7 @@ void fill(KernelTable& table) {
   table.winograd_output_gradient = winograd_output_gradient;
   table.winograd_filters_gradient = winograd_filters_gradient;
   table.transpose = transpose;
+  table.interleave = interleave;
   table.activate = activate;
   table.activation_gradient = activation_gradient;
   table.add = add_arrays;
@@ -50,6 +52,8 @@ void fill(KernelTable& table) {
   table.normalize = normalize;
   table.norm_gradient_sums = norm_gradient_sums;
   table.norm_gradient = norm_gradient;
+  table.layer_norm = layer_norm;
+  table.layer_norm_gradient = layer_norm_gradient;
   table.local_response = local_response;
   table.local_response_gradient = local_response_gradient;
   table.update = update;

@@ -1,4 +1,4 @@
-// Transposes between NCHW planes and channels-last pixels.
+// Transposes between NCHW planes and channels-last pixels, and channels of two images in turn.
 #pragma once
 
 #include "kernels/table.h"
@@ -40,6 +40,16 @@ void transpose(const float* src, int64_t src_stride, float* dst, int64_t dst_str
                  whole_columns);
   transpose_edge(src + whole_columns, src_stride, dst + whole_columns * dst_stride, dst_stride, rows,
                  columns - whole_columns);
+}
+
+void interleave(const float* a, int64_t a_stride, const float* b, int64_t b_stride, float* dst, int64_t rows,
+                int64_t columns) {
+  for (int64_t row = 0; row < rows; ++row, a += a_stride, b += b_stride, dst += 2 * columns) {
+    for (int64_t c = 0; c < columns; ++c) {
+      dst[2 * c] = a[c];
+      dst[2 * c + 1] = b[c];
+    }
+  }
 }
 
 }  // namespace

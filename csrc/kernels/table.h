@@ -12,7 +12,7 @@ namespace convlane {
 
 using std::int64_t;
 
-enum class Activation : int { none, relu, relu6, leaky_relu, silu, hardswish, sigmoid, tanh, hardsigmoid };
+enum class Activation : int { none, relu, relu6, leaky_relu, silu, hardswish, sigmoid, tanh, hardsigmoid, gelu };
 
 // What happens to a sum before it is stored: dst = activation(sum + bias + residual).
 struct Epilogue {
@@ -89,6 +89,20 @@ struct NormGradientArgs {
   // is null without the two last terms.
   const float *offset, *factor;
   float* dst;
+};
+
+// Layer normalisation of rows: dst[r, c] = (src[r, c] - mean of r) / sqrt(variance of r + eps) * weight[c] + bias[c].
+struct LayerNormArgs {
+  int64_t rows, channels;
+  const float* src;
+  const float *weight, *bias;
+  float eps;
+  float* dst;
+  // Of the gradient only, and then without bias: that of the output; dst is the gradient of src, or null. The two
+  // others, or null, are added to: the sums over the rows of the gradient times the normalised values, and of the
+  // gradient.
+  const float* gradient;
+  float *products, *sums;
 };
 
 // Local response normalisation of pixels: dst = src / (k + alpha * sum of squares over the window)^beta.
@@ -220,6 +234,9 @@ struct KernelTable {
   // dst[j * dst_stride + i] = src[i * src_stride + j] for i < rows, j < columns
   void (*transpose)(const float* src, int64_t src_stride, float* dst, int64_t dst_stride, int64_t rows,
                     int64_t columns);
+  // dst[r, 2 * c] = a[r, c] and dst[r, 2 * c + 1] = b[r, c]; dst is dense, the rows of the others lie `stride` apart.
+  void (*interleave)(const float* a, int64_t a_stride, const float* b, int64_t b_stride, float* dst, int64_t rows,
+                     int64_t columns);
   void (*activate)(const float* src, float* dst, int64_t count, Activation activation, float slope);
   // dst = gradient in front of the activation; `at` is its input or, with from_output, its output.
   void (*activation_gradient)(const float* at, const float* gradient, float* dst, int64_t count, Activation activation,
@@ -242,6 +259,8 @@ struct KernelTable {
   void (*normalize)(const float* src, float* dst, int64_t rows, const NormalizeArgs&);
   void (*norm_gradient_sums)(const NormGradientArgs&);
   void (*norm_gradient)(const NormGradientArgs&);
+  void (*layer_norm)(const LayerNormArgs&);
+  void (*layer_norm_gradient)(const LayerNormArgs&);
   void (*local_response)(const float* src, float* dst, int64_t rows, const LocalResponseArgs&);
   void (*local_response_gradient)(const float* src, const float* gradient, float* dst, int64_t rows,
                                   const LocalResponseArgs&);

@@ -15,7 +15,8 @@ Activation activation_from_name(const std::string& name) {
                                                                   {"hardswish", Activation::hardswish},
                                                                   {"sigmoid", Activation::sigmoid},
                                                                   {"tanh", Activation::tanh},
-                                                                  {"hardsigmoid", Activation::hardsigmoid}};
+                                                                  {"hardsigmoid", Activation::hardsigmoid},
+                                                                  {"gelu", Activation::gelu}};
   std::string known;
   for (const auto& [known_name, activation] : kNames) {
     if (name == known_name) return activation;
@@ -25,7 +26,7 @@ Activation activation_from_name(const std::string& name) {
 }
 
 void check_told_by_output(Activation activation, const std::string& name, float slope) {
-  if (activation == Activation::silu || activation == Activation::hardswish ||
+  if (activation == Activation::silu || activation == Activation::gelu || activation == Activation::hardswish ||
       (activation == Activation::leaky_relu && slope < 0))
     throw std::invalid_argument("the gradient of " + name + " does not follow from its output");
 }

@@ -10,8 +10,8 @@ namespace convlane {
 // std::invalid_argument lists the names when `name` is none of them.
 Activation activation_from_name(const std::string& name);
 
-// std::invalid_argument unless the activation's gradient follows from its output: not for silu and hardswish, whose
-// outputs come from two inputs each, nor for leaky_relu with a negative slope.
+// std::invalid_argument unless the activation's gradient follows from its output: not for gelu, silu and hardswish,
+// whose outputs come from two inputs each, nor for leaky_relu with a negative slope.
 void check_told_by_output(Activation activation, const std::string& name, float slope);
 
 void run_activation(const float* src, float* dst, int64_t count, Activation activation, float slope);

@@ -83,7 +83,7 @@ class Layout {
     first_ = std::exchange(end_, 0);
     ring = take(b.expand == nullptr ? 0 : checked_mul(s.ring, d.w * s.width));
     band = take(s.stores ? 0 : s.rows * d.ow * d.c);
-    zeros = take(d.w * (b.expand == nullptr ? d.c : s.width));
+    zeros = take(d.w * (b.expand == nullptr ? b.src_stride : s.width));
     const int64_t weights = b.project->bytes() / static_cast<int64_t>(sizeof(float));
     scaled = take(!excites ? 0 : scales_weights(b) ? weights : s.block * d.c);
     own_ = end_;
@@ -162,13 +162,13 @@ class Images {
   // Expands and filters output rows and channels.
   void filter(Range rows, Range channels, int thread) {
     const Conv2dDesc& d = b_.depthwise;
-    const int64_t width = channels.end - channels.begin, stride = b_.expand == nullptr ? d.c : width;
+    const int64_t width = channels.end - channels.begin, stride = b_.expand == nullptr ? b_.src_stride : width;
     float* own = scratch_ + l_.own(thread);
     const float** pointers = pointers_ + thread * l_.pointers;
     std::memset(own + l_.zeros, 0, sizeof(float) * d.w * stride);
     const auto hidden_row = [&](int64_t row) -> const float* {
       if (row < 0 || row >= d.h) return own + l_.zeros;
-      if (b_.expand == nullptr) return src_ + row * d.w * d.c + channels.begin;
+      if (b_.expand == nullptr) return src_ + row * d.w * b_.src_stride + channels.begin;
       return own + l_.ring + row % s_.ring * d.w * width;
     };
     int64_t expanded = 0;  // rows before this one are in the ring, or no longer needed
@@ -201,7 +201,7 @@ class Images {
   // Hidden rows into the ring.
   void expand(Range rows, Range channels, float* ring, const float** pointers) {
     const Conv2dDesc& d = b_.depthwise;
-    const int64_t width = channels.end - channels.begin, in = input_channels(b_);
+    const int64_t width = channels.end - channels.begin, in = b_.src_stride;
     while (rows.begin < rows.end) {
       const int64_t place = rows.begin % s_.ring, count = std::min(rows.end - rows.begin, s_.ring - place);
       float* dst = ring + place * d.w * width;
@@ -330,7 +330,7 @@ void run_depthwise_block(const DepthwiseBlock& b, const float* src, float* dst, 
   const auto run = [&](Images& images, int64_t i) noexcept {
     const Epilogue& e = b.project_epilogue;
     const int64_t pixel = i * d.oh * d.ow;
-    images.run(src + i * d.h * d.w * input_channels(b), dst + pixel * output_channels(b),
+    images.run(src + i * d.h * d.w * b.src_stride, dst + pixel * output_channels(b),
                e.residual == nullptr ? nullptr : e.residual + pixel * e.residual_stride);
   };
   parallel_for(s.apart, s.threads, [&](int64_t begin, int64_t end, int thread) noexcept {

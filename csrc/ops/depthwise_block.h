@@ -11,6 +11,8 @@
 namespace convlane {
 
 struct DepthwiseBlock {
+  int64_t
+      src_stride;  // floats between pixels: the input's channels, or more where it is a slice of an image's channels
   // Pointwise, from C to the depthwise convolution's channels; null where the block starts with the depthwise one.
   const PackedWeight* expand;
   Epilogue expand_epilogue;
@@ -34,8 +36,8 @@ void check_depthwise_block(const DepthwiseBlock& block);
 // Floats of scratch that a run with up to `threads` threads needs.
 int64_t depthwise_block_scratch(const DepthwiseBlock& block, int threads);
 
-// src and dst are dense channels last, and so is the residual of project_epilogue. Without squeeze-and-excitation, bit
-// for bit what the three convolutions give.
+// src and dst are channels last, src with `src_stride` floats between its pixels, dst dense, and so is the residual of
+// project_epilogue. Without squeeze-and-excitation, bit for bit what the three convolutions give.
 void run_depthwise_block(const DepthwiseBlock& block, const float* src, float* dst, int threads, float* scratch);
 
 }  // namespace convlane

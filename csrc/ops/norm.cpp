@@ -249,7 +249,83 @@ void for_pixels(int64_t rows, const LocalResponseArgs& args, int64_t scratch, co
   });
 }
 
+// `vector` itself, or where there is none as many times `value`.
+class VectorOr {
+ public:
+  VectorOr(const float* vector, int64_t size, float value)
+      : memory_(allocate_aligned<float>(vector != nullptr ? 0 : size)), data_(vector) {
+    if (vector != nullptr) return;
+    std::fill_n(memory_.get(), size, value);
+    data_ = memory_.get();
+  }
+  const float* data() const { return data_; }
+
+ private:
+  AlignedArray<float> memory_;
+  const float* data_;
+};
+
 }  // namespace
+
+void run_layer_norm(const float* src, int64_t rows, int64_t channels, const float* weight, const float* bias, float eps,
+                    float* dst) {
+  if (channels == 0) return;
+  const VectorOr factors(weight, channels, 1), shifts(bias, channels, 0);
+  const auto layer_norm = active_table().layer_norm;
+  parallel_for(rows, threads_for(4 * rows * channels), [&](int64_t begin, int64_t end, int) noexcept {
+    LayerNormArgs part{};
+    part.rows = end - begin;
+    part.channels = channels;
+    part.src = src + begin * channels;
+    part.weight = factors.data();
+    part.bias = shifts.data();
+    part.eps = eps;
+    part.dst = dst + begin * channels;
+    layer_norm(part);
+  });
+}
+
+// Sums over a chunk of rows are in float, those of the chunks in double, in their order.
+void run_layer_norm_gradient(const float* src, const float* gradient, int64_t rows, int64_t channels,
+                             const float* weight, float eps, float* src_gradient, float* weight_gradient,
+                             float* bias_gradient) {
+  constexpr int64_t kRows = 128;
+  if (channels == 0) return;
+  const bool vectors = weight_gradient != nullptr;
+  const int64_t chunks = ceil_div(rows, kRows);
+  const VectorOr factors(weight, channels, 1);
+  const auto parts = allocate_aligned<float>(vectors ? checked_mul(chunks, 2 * channels) : 0);
+  const auto run = active_table().layer_norm_gradient;
+  parallel_for(chunks, threads_for(8 * rows * channels), [&](int64_t begin, int64_t end, int) noexcept {
+    for (int64_t chunk = begin; chunk < end; ++chunk) {
+      const int64_t first = chunk * kRows;
+      LayerNormArgs part{};
+      part.rows = std::min(kRows, rows - first);
+      part.channels = channels;
+      part.src = src + first * channels;
+      part.gradient = gradient + first * channels;
+      part.weight = factors.data();
+      part.eps = eps;
+      part.dst = src_gradient == nullptr ? nullptr : src_gradient + first * channels;
+      if (vectors) {
+        part.products = parts.get() + chunk * 2 * channels;
+        part.sums = part.products + channels;
+        std::fill_n(part.products, 2 * channels, 0.0f);
+      }
+      run(part);
+    }
+  });
+  for (int64_t c = 0; c < channels && vectors; ++c) {
+    double product = 0, sum = 0;
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+      const float* part = parts.get() + chunk * 2 * channels;
+      product += static_cast<double>(part[c]);
+      sum += static_cast<double>(part[channels + c]);
+    }
+    weight_gradient[c] = static_cast<float>(product);
+    bias_gradient[c] = static_cast<float>(sum);
+  }
+}
 
 void run_local_response(const float* src, int64_t rows, int64_t channels, int64_t size, float alpha, float beta,
                         float k, float* dst) {

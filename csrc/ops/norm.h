@@ -1,4 +1,4 @@
-// Batch normalisation and local response normalisation of channels-last images: rows are pixels.
+// Batch, layer and local response normalisation of channels-last images: rows are pixels.
 #pragma once
 
 #include "kernels/table.h"
@@ -45,6 +45,17 @@ void run_batch_norm_gradient(const BatchNormGradient&);
 
 // Mean and biased variance of every channel over at least one row. The same bits for any number of threads.
 void run_moments(const float* src, int64_t rows, int64_t channels, double* mean, double* variance);
+
+// Every row of dst: (row of src - its mean) / sqrt(its variance + eps) * weight + bias; weight and bias may be null,
+// dst may be src.
+void run_layer_norm(const float* src, int64_t rows, int64_t channels, const float* weight, const float* bias, float eps,
+                    float* dst);
+
+// From run_layer_norm's input and the gradient of its output, those of src, weight and bias, each where it is not null;
+// of the last two either both or none. The same bits for any number of threads.
+void run_layer_norm_gradient(const float* src, const float* gradient, int64_t rows, int64_t channels,
+                             const float* weight, float eps, float* src_gradient, float* weight_gradient,
+                             float* bias_gradient);
 
 // dst = src / (k + alpha / size * sum of squares over `size` channels around)^beta; dst may be src.
 // std::invalid_argument unless size is positive.

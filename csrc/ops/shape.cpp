@@ -1,5 +1,6 @@
 #include "ops/shape.h"
 
+#include "kernels/table.h"
 #include "ops/parallel.h"
 
 namespace convlane {
@@ -17,6 +18,32 @@ void run_cat(const std::vector<ImageView>& images, int64_t dim, const Shape4& sh
     at += image.shape[dim];
   }
   if (at != shape[dim]) throw std::invalid_argument("cat: the arrays do not fill " + to_string(shape));
+}
+
+bool has_one_stride(const ImageView& image) {
+  const auto [n, c, h, w] = image.shape;
+  const int64_t pixel = image.strides[3];
+  return (c == 1 || image.strides[1] == 1) && (h == 1 || image.strides[2] == w * pixel) &&
+         (n == 1 || image.strides[0] == h * w * pixel);
+}
+
+void run_interleave(const std::vector<ImageView>& images, float* dst) {
+  if (images.empty() || images[0].count() == 0) return;
+  const auto count = static_cast<int64_t>(images.size()), channels = images[0].shape[1];
+  const KernelTable& kernels = active_table();
+  parallel_for(images[0].pixels(), threads_for(count * images[0].count()),
+               [&](int64_t begin, int64_t end, int) noexcept {
+                 float* to = dst + begin * count * channels;
+                 if (count == 2) {
+                   const ImageView &a = images[0], &b = images[1];
+                   return kernels.interleave(a.data + begin * a.strides[3], a.strides[3], b.data + begin * b.strides[3],
+                                             b.strides[3], to, end - begin, channels);
+                 }
+                 for (int64_t pixel = begin; pixel < end; ++pixel, to += count * channels)
+                   for (int64_t i = 0; i < count; ++i)
+                     for (int64_t c = 0; c < channels; ++c)
+                       to[c * count + i] = images[i].data[pixel * images[i].strides[3] + c];
+               });
 }
 
 Shape4 pad_shape(const Shape4& shape, const Pads& pads) {

@@ -10,6 +10,7 @@
 #include "ops/elementwise.h"
 #include "ops/linear.h"
 #include "ops/norm.h"
+#include "ops/shape.h"
 #include "runtime/threads.h"
 
 namespace convlane {
@@ -25,8 +26,8 @@ Epilogue epilogue_of(const std::vector<float>& bias, PlanActivation activation) 
 
 }  // namespace
 
-Plan::Plan(const Shape4& input, std::vector<int64_t> output, int64_t arena, int64_t at_once)
-    : input_(input), output_(std::move(output)), arena_(arena), at_once_(at_once) {
+Plan::Plan(const Shape4& input, std::vector<std::vector<int64_t>> outputs, int64_t arena, int64_t at_once)
+    : input_(input), outputs_(std::move(outputs)), arena_(arena), at_once_(at_once) {
   if (at_once < 1) throw std::invalid_argument("plan: at least one image must be run at once");
 }
 
@@ -59,14 +60,16 @@ void Plan::conv2d(Place src, const Shape4& shape, Target dst, std::shared_ptr<Pa
   });
 }
 
-void Plan::depthwise_block(Place src, const Shape4& shape, Place dst, Part expand, Part depthwise, const Window& window,
-                           Part squeeze, Part excite, Part project, std::optional<Place> residual) {
+void Plan::depthwise_block(Target src, const Shape4& shape, Place dst, Part expand, Part depthwise,
+                           const Window& window, Part squeeze, Part excite, Part project,
+                           std::optional<Place> residual) {
   for (const Part* part : {&expand, &depthwise, &squeeze, &excite, &project})
     if (!part->bias.empty() && (!part->weight || static_cast<int64_t>(part->bias.size()) != part->weight->shape()[0]))
       throw std::invalid_argument("plan: the bias does not fit");
   Shape4 hidden = shape;
   if (expand.weight) hidden[1] = expand.weight->shape()[0];
   DepthwiseBlock one{};
+  one.src_stride = src.stride(shape[1]);
   one.expand = expand.weight.get();
   one.depthwise = describe_conv2d(hidden, depthwise.weight->shape(), window, depthwise.weight->groups());
   one.depthwise_weight = depthwise.weight.get();
@@ -148,6 +151,17 @@ void Plan::batch_norm(Place src, Place dst, int64_t pixels, std::vector<float> m
   });
 }
 
+void Plan::layer_norm(Place src, Place dst, int64_t pixels, int64_t channels, std::vector<float> weight,
+                      std::vector<float> bias, float eps) {
+  for (const auto* values : {&weight, &bias})
+    if (!values->empty() && static_cast<int64_t>(values->size()) != channels)
+      throw std::invalid_argument("plan: the weight of layer_norm does not fit");
+  steps_.push_back([=, weight = std::move(weight), bias = std::move(bias)](const PlanRun& run) {
+    run_layer_norm(run.at(src), pixels * run.n, channels, weight.empty() ? nullptr : weight.data(),
+                   bias.empty() ? nullptr : bias.data(), eps, run.at(dst));
+  });
+}
+
 void Plan::local_response_norm(Place src, Place dst, int64_t pixels, int64_t channels, int64_t size, float alpha,
                                float beta, float k) {
   if (size < 1) throw std::invalid_argument("local_response_norm: size must be at least 1");
@@ -156,13 +170,24 @@ void Plan::local_response_norm(Place src, Place dst, int64_t pixels, int64_t cha
   });
 }
 
-void Plan::copy(Place src, const Shape4& shape, Target dst) { concat({{src, shape, dst}}); }
+void Plan::copy(Place src, const Shape4& shape, Target dst) { concat({{{src}, shape, dst}}); }
+
+void Plan::slice(Target src, const Shape4& shape, Place dst) { concat({{src, shape, {dst}}}); }
+
+void Plan::interleave(std::vector<Target> srcs, const Shape4& shape, Place dst) {
+  steps_.push_back([=, srcs = std::move(srcs)](const PlanRun& run) {
+    std::vector<ImageView> images;
+    for (const Target& src : srcs) images.push_back(run.image(src, shape));
+    run_interleave(images, run.at(dst));
+  });
+}
 
 void Plan::concat(std::vector<Copy> copies) {
   steps_.push_back([copies = std::move(copies)](const PlanRun& run) {
     for (const Copy& c : copies) {
       const int64_t pixel = c.dst.stride(c.shape[1]), row = c.shape[3] * pixel;
-      copy_image(run.image(c.src, c.shape), run.at(c.dst), {c.shape[2] * row, 1, row, pixel});
+      const ImageView src = c.src.channels != 0 ? run.image(c.src, c.shape) : run.image(c.src.place, c.shape);
+      copy_image(src, run.at(c.dst), {c.shape[2] * row, 1, row, pixel});
     }
   });
 }
@@ -171,15 +196,15 @@ void Plan::flatten(Place src, const Shape4& shape, Place dst) {
   steps_.push_back([=](const PlanRun& run) { copy_to_nchw(run.image(src, shape), run.at(dst)); });
 }
 
-void Plan::run(const ImageView& input, float* output) const {
-  run_parts(input, output, [this](const PlanRun& part) {
+void Plan::run(const ImageView& input, const std::vector<float*>& outputs) const {
+  run_parts(input, outputs, [this](const PlanRun& part) {
     for (const Step& step : steps_) step(part);
   });
 }
 
-std::vector<double> Plan::profile(const ImageView& input, float* output) const {
+std::vector<double> Plan::profile(const ImageView& input, const std::vector<float*>& outputs) const {
   std::vector<double> seconds(steps_.size());
-  run_parts(input, output, [&](const PlanRun& part) {
+  run_parts(input, outputs, [&](const PlanRun& part) {
     for (std::size_t i = 0; i < steps_.size(); ++i) {
       const auto start = std::chrono::steady_clock::now();
       steps_[i](part);
@@ -189,20 +214,25 @@ std::vector<double> Plan::profile(const ImageView& input, float* output) const {
   return seconds;
 }
 
-void Plan::run_parts(const ImageView& input, float* output, const std::function<void(const PlanRun&)>& run) const {
+void Plan::run_parts(const ImageView& input, const std::vector<float*>& outputs,
+                     const std::function<void(const PlanRun&)>& run) const {
   const int64_t n = input.shape[0];
   if (n == 0) return;
   const int64_t most = std::min(n, at_once_);
-  int64_t floats_out = 1;
-  for (int64_t size : output_) floats_out *= size;
   const int threads = num_threads();
   const int64_t floats = std::max(memory(most, threads), memory(n % most, threads));
+  std::vector<float*> at = outputs;
   AlignedArray<float> arena = take_arena(floats);
   for (int64_t first = 0; first < n; first += most) {
     ImageView images = input;
     images.data += first * input.strides[0];
     images.shape[0] = std::min(most, n - first);
-    run({images.shape[0], images, arena.get(), output + first * floats_out, arena.get() + arena_ * most, threads});
+    run({images.shape[0], images, arena.get(), at.data(), arena.get() + arena_ * most, threads});
+    for (std::size_t i = 0; i < at.size(); ++i) {
+      int64_t floats_out = images.shape[0];
+      for (int64_t size : outputs_[i]) floats_out *= size;
+      at[i] += floats_out;
+    }
   }
   return_arena(std::move(arena), floats);
 }

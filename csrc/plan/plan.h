@@ -17,10 +17,10 @@
 namespace convlane {
 
 using Place = int64_t;
-constexpr Place kInput = -1, kOutput = -2;  // the arrays of the caller
+constexpr Place kInput = -1, kOutput = -2;  // the arrays of the caller; further outputs are at -3, -4 and so on
 
-// Where an image goes: to a place of its own, or to the channels from `channel` of an image of `channels` (which is how
-// concatenation costs nothing).
+// Where an image lies: at a place of its own, or in the channels from `channel` of an image of `channels` (which is how
+// concatenation and splitting cost nothing).
 struct Target {
   Place place;
   int64_t channel = 0, channels = 0;  // 0: all, the image is dense
@@ -33,17 +33,22 @@ struct PlanRun {
   int64_t n;
   ImageView input;
   float* arena;
-  float* output;
+  float* const* outputs;
   float* scratch;  // of the step at work, for up to `threads` threads
   int threads;
 
-  float* at(Place place) const { return place == kOutput ? output : arena + place * n; }
+  float* at(Place place) const { return place <= kOutput ? outputs[kOutput - place] : arena + place * n; }
   float* at(const Target& target) const { return at(target.place) + target.channel; }
   // The image of `shape` (its N replaced) at a place; the input may have any layout.
   ImageView image(Place place, Shape4 shape) const {
     if (place == kInput) return input;
     shape[0] = n;
     return channels_last_view(at(place), shape);
+  }
+  // Channels of the image at a place; not of the input.
+  ImageView image(const Target& source, Shape4 shape) const {
+    const int64_t pixel = source.stride(shape[1]);
+    return {at(source), {n, shape[1], shape[2], shape[3]}, {shape[2] * shape[3] * pixel, 1, shape[3] * pixel, pixel}};
   }
 };
 
@@ -55,8 +60,9 @@ struct PlanActivation {
 
 class Plan {
  public:
-  // Sizes for one image, `arena` in floats. A batch of more images than `at_once` is run in parts.
-  Plan(const Shape4& input, std::vector<int64_t> output, int64_t arena, int64_t at_once);
+  // Sizes for one image, those of the outputs without the batch, `arena` in floats. A batch of more images than
+  // `at_once` is run in parts.
+  Plan(const Shape4& input, std::vector<std::vector<int64_t>> outputs, int64_t arena, int64_t at_once);
 
   // Each appends a step. Bias and factors are copied; shapes are for one image. With `pool`, dst is the pooled image
   // and there is no residual.
@@ -71,7 +77,7 @@ class Plan {
   };
   // Expand (no weight: left out), depthwise, squeeze and excite (left out, or both there), project; `shape` is the
   // block's input, `window` the depthwise convolution's.
-  void depthwise_block(Place src, const Shape4& shape, Place dst, Part expand, Part depthwise, const Window& window,
+  void depthwise_block(Target src, const Shape4& shape, Place dst, Part expand, Part depthwise, const Window& window,
                        Part squeeze, Part excite, Part project, std::optional<Place> residual);
   void pool2d(Place src, const Pool2dDesc& desc, Target dst);
   void linear(Place src, Place dst, std::shared_ptr<PackedWeight> weight, std::vector<float> bias,
@@ -85,13 +91,20 @@ class Plan {
   // With given statistics; weight and bias may be empty.
   void batch_norm(Place src, Place dst, int64_t pixels, std::vector<float> mean, std::vector<float> variance,
                   std::vector<float> weight, std::vector<float> bias, double eps);
+  // Of every pixel over its channels; weight and bias may be empty.
+  void layer_norm(Place src, Place dst, int64_t pixels, int64_t channels, std::vector<float> weight,
+                  std::vector<float> bias, float eps);
   void local_response_norm(Place src, Place dst, int64_t pixels, int64_t channels, int64_t size, float alpha,
                            float beta, float k);
   // Any layout to dense channels last.
   void copy(Place src, const Shape4& shape, Target dst);
+  // Channels of an image to a place of their own.
+  void slice(Target src, const Shape4& shape, Place dst);
+  // The channels of images of one shape in turn.
+  void interleave(std::vector<Target> srcs, const Shape4& shape, Place dst);
   // The images of a concatenation that were not written in place.
   struct Copy {
-    Place src;
+    Target src;
     Shape4 shape;
     Target dst;
   };
@@ -100,23 +113,25 @@ class Plan {
   void flatten(Place src, const Shape4& shape, Place dst);
 
   const Shape4& input_shape() const { return input_; }
-  const std::vector<int64_t>& output_shape() const { return output_; }  // without the batch
+  const std::vector<std::vector<int64_t>>& output_shapes() const { return outputs_; }  // without the batch
   int64_t arena() const { return arena_; }
   int64_t steps() const { return static_cast<int64_t>(steps_.size()); }
 
-  void run(const ImageView& input, float* output) const;
+  // One array for each output.
+  void run(const ImageView& input, const std::vector<float*>& outputs) const;
   // The same, with the seconds of each step.
-  std::vector<double> profile(const ImageView& input, float* output) const;
+  std::vector<double> profile(const ImageView& input, const std::vector<float*>& outputs) const;
 
  private:
   using Step = std::function<void(const PlanRun&)>;
-  void run_parts(const ImageView& input, float* output, const std::function<void(const PlanRun&)>& run) const;
+  void run_parts(const ImageView& input, const std::vector<float*>& outputs,
+                 const std::function<void(const PlanRun&)>& run) const;
   int64_t memory(int64_t n, int threads) const;  // floats of arena and scratch
   AlignedArray<float> take_arena(int64_t floats) const;
   void return_arena(AlignedArray<float> memory, int64_t floats) const;
 
   Shape4 input_;
-  std::vector<int64_t> output_;
+  std::vector<std::vector<int64_t>> outputs_;
   int64_t arena_, at_once_;
   std::vector<Step> steps_;
   std::vector<std::function<int64_t(int64_t, int)>> scratch_;  // floats that steps need for n images and threads

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+import convlane
 from convlane import _core
 from convlane import functional as F
 from convlane.functional._op import rules
+from gradients import by_rule
 from layouts import LAYOUTS
 from oracles import shape as oracle
 
@@ -130,6 +132,93 @@ class TestCat:
         np.testing.assert_array_equal(F.cat(parts, 1), expected)
 
 
+class TestNarrow:
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    @pytest.mark.parametrize("dim", [0, 1, 2, 3, -1, -3])
+    def test_images(self, rng, layout, dim):
+        x = normal(rng, 4, 5, 6, 7)
+        y = F.narrow(LAYOUTS[layout](x), dim, 1, 2)
+        np.testing.assert_array_equal(y, np.take(x, [1, 2], dim))
+        assert rules(F.narrow).shape(x, dim, 1, 2) == y.shape
+
+    def test_is_a_view(self, rng):
+        x = normal(rng, 2, 5)
+        assert np.shares_memory(F.narrow(x, 1, 0, 5), x)
+        assert F.narrow(x, 0, 1, 1).shape == (1, 5)
+
+    def test_gradient(self, rng):
+        x, gradient = normal(rng, 2, 5, 3, 4), normal(rng, 2, 2, 3, 4)
+        _, found = by_rule(F.narrow, gradient, x, 1, 3, 2)
+        expected = np.zeros_like(x)
+        expected[:, 3:] = gradient
+        np.testing.assert_array_equal(found["input"], expected)
+        assert is_channels_last(found["input"])
+        _, found = by_rule(F.narrow, gradient[0, 0], x[0, 0], -2, 0, 3)
+        np.testing.assert_array_equal(found["input"], gradient[0, 0])
+
+
+class TestInterleave:
+    @pytest.mark.parametrize("count", [1, 2, 3, 5])
+    def test_channels(self, rng, isa, threads, count):
+        for channels in CHANNELS:
+            tensors = [normal(rng, 2, channels, 20, 30) for _ in range(count)]
+            y = F.interleave(tensors)
+            np.testing.assert_array_equal(y, oracle.interleave(tensors))
+            assert is_channels_last(y)
+            assert rules(F.interleave).shape(tensors) == y.shape
+
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_layouts(self, rng, layout):
+        tensors = [normal(rng, 2, 5, 3, 4) for _ in range(2)]
+        y = F.interleave([LAYOUTS[layout](tensor) for tensor in tensors])
+        np.testing.assert_array_equal(y, oracle.interleave(tensors))
+        whole = LAYOUTS[layout](normal(rng, 2, 10, 3, 4))
+        halves = [whole[:, :5], whole[:, 5:]]
+        np.testing.assert_array_equal(F.interleave(halves), oracle.interleave(halves))
+
+    def test_empty(self):
+        assert F.interleave([np.zeros((0, 3, 4, 5), np.float32)] * 2).shape == (0, 6, 4, 5)
+
+    def test_gradient(self, rng):
+        tensors, gradient = [normal(rng, 2, 4, 3, 5) for _ in range(3)], normal(rng, 2, 12, 3, 5)
+        y, found = by_rule(F.interleave, gradient, tensors, wanted=("tensors",))
+        np.testing.assert_array_equal(oracle.interleave(found["tensors"]), gradient)
+        np.testing.assert_array_equal(y, F.interleave(tensors))
+
+    @pytest.mark.parametrize(("channels", "groups"), [(6, 1), (6, 2), (6, 3), (6, 6), (116, 2), (64, 8)])
+    def test_channel_shuffle(self, rng, channels, groups):
+        x, gradient = normal(rng, 2, channels, 3, 4), normal(rng, 2, channels, 3, 4)
+        np.testing.assert_array_equal(F.channel_shuffle(x, groups), oracle.channel_shuffle(x, groups))
+        y, pullback = convlane.vjp(lambda x: F.channel_shuffle(x, groups), x)
+        np.testing.assert_array_equal(y, F.channel_shuffle(x, groups))
+        np.testing.assert_array_equal(oracle.channel_shuffle(pullback(gradient)[0], groups), gradient)
+
+    @pytest.mark.torch
+    def test_agrees_with_torch(self, rng):
+        import torch
+
+        x = normal(rng, 2, 12, 3, 4)
+        expected = torch.nn.functional.channel_shuffle(torch.from_numpy(x), 3).numpy()
+        np.testing.assert_array_equal(F.channel_shuffle(x, 3), expected)
+
+
+class TestUnflatten:
+    def test_sizes_and_gradient(self, rng):
+        x = normal(rng, 2, 12)
+        y, found = by_rule(F.unflatten, normal(rng, 2, 3, 4), x, 1, (3, 4))
+        np.testing.assert_array_equal(y, x.reshape(2, 3, 4))
+        assert np.shares_memory(y, x)
+        assert found["input"].shape == (2, 12)
+        assert F.unflatten(x, -2, [1, 2]).shape == (1, 2, 12) == rules(F.unflatten).shape(x, -2, [1, 2])
+
+    @pytest.mark.torch
+    def test_agrees_with_torch(self, rng):
+        import torch
+
+        x = normal(rng, 2, 12, 5)
+        np.testing.assert_array_equal(F.unflatten(x, 1, (3, 4)), torch.unflatten(torch.from_numpy(x), 1, (3, 4)))
+
+
 class TestPad:
     @pytest.mark.parametrize(
         "sides", [(0, 0, 0, 0), (1, 0, 0, 0), (0, 2, 0, 0), (0, 0, 3, 0), (0, 0, 0, 4), (1, 2, 3, 4)]
@@ -219,6 +308,25 @@ IMAGE = np.ones((2, 3, 4, 5), np.float32)
         (lambda: F.cat([IMAGE], 4), ValueError, "cat: dim=4 is out of range for 4 dimensions"),
         (lambda: F.cat([IMAGE], "1"), TypeError, "cat: dim must be an integer"),
         (lambda: F.cat([np.array(1.0, np.float32)], 0), ValueError, "out of range for 0 dimensions"),
+        (lambda: F.narrow(IMAGE, 1, 2, 2), ValueError, r"no 2 from 2 on in dim 1 of shape \(2, 3, 4, 5\)"),
+        (lambda: F.narrow(IMAGE, 1, -1, 1), ValueError, "no 1 from -1 on"),
+        (lambda: F.narrow(IMAGE, 1, 0, 0), ValueError, "narrow: length must be at least 1, got 0"),
+        (lambda: F.narrow(IMAGE, 4, 0, 1), ValueError, "narrow: dim=4 is out of range"),
+        (lambda: F.narrow(IMAGE, 1, 0.5, 1), TypeError, "narrow: start must be an integer"),
+        (lambda: F.narrow([1.0], 0, 0, 1), TypeError, "narrow: input must be a NumPy array"),
+        (lambda: F.interleave([]), ValueError, "interleave: tensors is empty"),
+        (lambda: F.interleave(IMAGE), TypeError, "tensors must be a list or a tuple of images, got ndarray"),
+        (lambda: F.interleave([IMAGE, None]), TypeError, r"interleave: tensors\[1\] must be a NumPy array"),
+        (lambda: F.interleave([IMAGE, IMAGE[:, :2]]), ValueError, "all of one shape, got"),
+        (lambda: F.interleave([IMAGE[0]]), ValueError, r"must be \(N, C, H, W\)"),
+        (lambda: F.channel_shuffle(IMAGE, 2), ValueError, "groups=2 must divide the channels"),
+        (lambda: F.channel_shuffle(IMAGE, 0), ValueError, "groups must be at least 1, got 0"),
+        (lambda: F.channel_shuffle(IMAGE[0], 1), ValueError, "channels of an image, got shape"),
+        (lambda: F.unflatten(IMAGE, 1, (2, 2)), ValueError, r"sizes=\(2, 2\) do not make up dim 1"),
+        (lambda: F.unflatten(IMAGE, 1, 3), TypeError, "sizes must be a list or a tuple of integers, got int"),
+        (lambda: F.unflatten(IMAGE, 1, (3, 0)), ValueError, "sizes must be at least 1, got 0"),
+        (lambda: _core.interleave([]), ValueError, "there are no images"),
+        (lambda: _core.interleave([IMAGE, IMAGE[:1]]), ValueError, "differ in shape"),
         (lambda: F.pad(IMAGE, (1, -1, 0, 0)), ValueError, r"sides must not be negative, got \(1, -1, 0, 0\)"),
         (lambda: F.pad(IMAGE, (1, 1)), ValueError, r"pad must be \(left, right, top, bottom\), got \(1, 1\)"),
         (lambda: F.pad(IMAGE, 1), ValueError, "pad must be"),

@@ -49,10 +49,10 @@ class Layer:
         image = _core.conv2d_shape(*geometry)
         node = trace(lambda y: function(y, *arguments), image).nodes[1]
         pooling = pool2d_geometry_of(node, image)
-        plan = _core.Plan(shape, list(node.shape[1:]), 0)
+        plan = _core.Plan(shape, [list(node.shape[1:])], 0)
         activation = self.algorithm, self.activation, 0.25
         plan.conv2d(-1, shape, -2, self.weight, self.bias, *geometry[2:5], *activation, None, pooling)
-        return plan.run(x), _core.pooled_from(self.algorithm, pooling)
+        return plan.run(x)[0], _core.pooled_from(self.algorithm, pooling)
 
 
 @pytest.mark.parametrize("name", POOLS)
@@ -151,7 +151,7 @@ def test_poolings_that_do_not_fit_are_refused(rng):
     weight = F.pack_conv2d(rng.standard_normal((8, 3, 3, 3), np.float32))
     step = ((1, 1), (1, 1, 1, 1), (1, 1), "auto", "none", 0.0)
     window = (True, (2, 2), (2, 2), (0, 0, 0, 0), (1, 1), False, True, None)
-    plan = _core.Plan((1, 3, 6, 6), [8, 3, 3], 999)
+    plan = _core.Plan((1, 3, 6, 6), [[8, 3, 3]], 999)
     with pytest.raises(ValueError, match=r"pooling of \(1, 8, 6, 5\) is not one of \(1, 8, 6, 6\)"):
         plan.conv2d(-1, (1, 3, 6, 6), -2, weight, None, *step, None, ((1, 8, 6, 5), *window))
     with pytest.raises(ValueError, match="a convolution that is pooled has no residual"):

@@ -25,12 +25,12 @@ def fused(x, expand, depthwise, project, stride, padding, residual, excitation=N
     _, c, h, w = x.shape
     hidden = (1, depthwise[0].shape[0], h, w)
     _, _, oh, ow = _core.conv2d_shape(hidden, depthwise[0].shape, stride, padding, (1, 1), hidden[1])
-    plan = _core.Plan((1, c, h, w), [project[0].shape[0], oh, ow], c * h * w)
+    plan = _core.Plan((1, c, h, w), [[project[0].shape[0], oh, ow]], c * h * w)
     plan.copy(-1, (1, c, h, w), 0)
     plan.depthwise_block(
         0, (1, c, h, w), -2, expand, depthwise, stride, padding, (1, 1), *excitation, project, 0 if residual else None
     )
-    return plan.run(x)
+    return plan.run(x)[0]
 
 
 def separate(x, expand, depthwise, project, stride, padding, residual, excitation=NO_EXCITATION):

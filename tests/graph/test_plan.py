@@ -30,6 +30,7 @@ def network(name):
 # Smallest sizes, and no cache: what these have that those do not is worth one look at each.
 MORE_NETWORKS = {
     "alexnet_2012": (3, 96, 96),
+    "convnext_tiny": (3, 64, 64),
     "densenet121": (3, 64, 64),
     "inception_v3": (3, 107, 107),
     "lenet5": (1, 32, 32),
@@ -41,6 +42,7 @@ MORE_NETWORKS = {
     "plain20": (3, 32, 32),
     "resnet20": (3, 32, 32),
     "resnext50_32x4d": (3, 64, 64),
+    "shufflenet_v2_x1_0": (3, 64, 64),
     "squeezenet1_0": (3, 64, 64),
     "squeezenet1_1": (3, 64, 64),
     "wide_resnet50_2": (3, 64, 64),

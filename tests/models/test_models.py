@@ -15,7 +15,9 @@ from networks import image_shape, lively, torchvision_network, torchvision_twin
 PARAMETERS = {
     "alexnet": 61_100_840,
     "alexnet_2012": 60_965_224,
+    "convnext_tiny": 28_589_128,
     "densenet121": 7_978_856,
+    "efficientnet": 5_288_548,
     "efficientnet_b0": 5_288_548,
     "efficientnet_b1": 7_794_184,
     "efficientnet_b2": 9_109_994,
@@ -25,6 +27,7 @@ PARAMETERS = {
     "efficientnet_b6": 43_040_704,
     "efficientnet_b7": 66_347_960,
     "googlenet": 13_004_888,
+    "inception_resnet_v2": 55_843_464,
     "inception_v3": 27_161_264,
     "lenet5": 61_706,
     "lenet5_1998": 60_000,
@@ -50,6 +53,7 @@ PARAMETERS = {
     "resnet152": 60_192_808,
     "resnext50_32x4d": 25_028_904,
     "resnext101_32x8d": 88_791_336,
+    "shufflenet_v2_x1_0": 2_278_604,
     "squeezenet1_0": 1_248_424,
     "squeezenet1_1": 1_235_496,
     "vgg11": 132_863_336,
@@ -65,7 +69,10 @@ PARAMETERS = {
     "zfnet": 62_357_608,
 }
 CIFAR = [f"{kind}{depth}" for kind in ("plain", "resnet") for depth in (20, 32, 44, 56, 110)]
-NOT_TORCHVISION_S = [*CIFAR, "alexnet_2012", "lenet5", "lenet5_1998", "mobilenet_v1", "nin", "zfnet"]
+NOT_TORCHVISION_S = [
+    *CIFAR,
+    *("alexnet_2012", "efficientnet", "inception_resnet_v2", "lenet5", "lenet5_1998", "mobilenet_v1", "nin", "zfnet"),
+]
 SMALL = ["efficientnet_b0", "googlenet", "mobilenet_v2", "resnet18"]
 
 
@@ -76,7 +83,7 @@ def picture(rng, *shape):
 def test_list():
     assert models.list() == sorted(PARAMETERS)
     assert models.list("resnet?[048]") == ["resnet18", "resnet20", "resnet34", "resnet44", "resnet50"]
-    assert models.list("efficientnet*") == [f"efficientnet_b{i}" for i in range(8)]
+    assert models.list("efficientnet_*") == [f"efficientnet_b{i}" for i in range(8)]
     assert models.list("vgg1[13]") == ["vgg11", "vgg13"]
     assert models.list("nothing") == []
 
@@ -452,6 +459,7 @@ def test_structure_is_torchvision_s(name):
     ("name", "batch", "size"),
     [
         ("alexnet", 2, 224),
+        ("convnext_tiny", 2, 96),
         ("densenet121", 2, 96),
         ("efficientnet_b0", 2, 224),
         ("googlenet", 2, 224),
@@ -462,6 +470,7 @@ def test_structure_is_torchvision_s(name):
         ("resnet18", 2, 224),
         ("resnet50", 2, 224),
         ("resnext50_32x4d", 2, 96),
+        ("shufflenet_v2_x1_0", 2, 224),
         ("squeezenet1_0", 2, 224),
         ("squeezenet1_1", 2, 224),
         ("vgg16", 1, 224),

@@ -1,6 +1,10 @@
 """Activations and softmax by their formulas."""
 
+import math
+
 import numpy as np
+
+_erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
 
 def relu(x):
@@ -31,7 +35,12 @@ def hardswish(x):
     return x * np.clip(x + 3, 0, 6) / 6
 
 
+def gelu(x):
+    return x * _erfc(-np.asarray(x) / np.sqrt(2)) / 2
+
+
 BY_NAME = {
+    "gelu": gelu,
     "relu": relu,
     "relu6": relu6,
     "leaky_relu": leaky_relu,
@@ -69,6 +78,7 @@ SLOPES = {
     "relu": lambda x: np.where(x > 0, 1.0, 0.0),
     "relu6": lambda x: np.where((x > 0) & (x < 6), 1.0, 0.0),
     "leaky_relu": lambda x, negative_slope=0.01: np.where(x > 0, 1.0, negative_slope),
+    "gelu": lambda x: _erfc(-np.asarray(x) / np.sqrt(2)) / 2 + x * np.exp(-np.square(x) / 2) / np.sqrt(2 * np.pi),
     "silu": lambda x: sigmoid(x) + x * _sigmoid_slope(x),
     "hardsigmoid": lambda x: np.where((x > -3) & (x < 3), 1 / 6, 0.0),
     "hardswish": lambda x: np.where(x <= -3, 0.0, np.where(x >= 3, 1.0, x / 3 + 0.5)),

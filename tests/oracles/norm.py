@@ -1,4 +1,4 @@
-"""Batch normalisation and local response normalisation by their definitions."""
+"""Batch, layer and local response normalisation by their definitions."""
 
 import numpy as np
 
@@ -27,6 +27,30 @@ def batch_norm_gradient(x, gradient, mean, var, weight=None, eps=1e-5, training=
         dweight[c], dbias[c] = (dy * normal).sum(), dy.sum()
         through_statistics = (dy.mean() + normal * (dy * normal).mean()) if training else 0
         dx[:, c] = (1 if weight is None else weight[c]) * deviation * (dy - through_statistics)
+    return dx, dweight, dbias
+
+
+def layer_norm(x, weight=None, bias=None, eps=1e-5):
+    """Row by row over the last dimension."""
+    out = np.empty(x.shape)
+    for index in np.ndindex(x.shape[:-1]):
+        row = x[index].astype(np.float64)
+        normal = (row - row.mean()) / np.sqrt(row.var() + eps)
+        out[index] = normal * (1 if weight is None else weight) + (0 if bias is None else bias)
+    return out
+
+
+def layer_norm_gradient(x, gradient, weight=None, eps=1e-5):
+    """Of input, weight and bias, row by row."""
+    dx, dweight, dbias = np.empty(x.shape), np.zeros(x.shape[-1]), np.zeros(x.shape[-1])
+    for index in np.ndindex(x.shape[:-1]):
+        row, dy = x[index].astype(np.float64), gradient[index].astype(np.float64)
+        deviation = 1 / np.sqrt(row.var() + eps)
+        normal = (row - row.mean()) * deviation
+        dweight += dy * normal
+        dbias += dy
+        dnormal = dy * (1 if weight is None else weight)
+        dx[index] = deviation * (dnormal - dnormal.mean() - normal * (dnormal * normal).mean())
     return dx, dweight, dbias
 
 

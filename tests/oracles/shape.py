@@ -17,6 +17,22 @@ def cat(tensors, dim):
     return out
 
 
+def interleave(tensors):
+    n_images, channels, height, width = tensors[0].shape
+    out = np.empty((n_images, len(tensors) * channels, height, width))
+    for c in range(channels):
+        for i, tensor in enumerate(tensors):
+            out[:, c * len(tensors) + i] = tensor[:, c]
+    return out
+
+
+def channel_shuffle(x, groups):
+    """As the paper has it: a matrix of groups by channels is transposed."""
+    n_images, channels, height, width = x.shape
+    matrix = np.reshape(x, (n_images, groups, channels // groups, height, width))
+    return matrix.transpose(0, 2, 1, 3, 4).reshape(x.shape)
+
+
 def pad(x, left, right, top, bottom):
     n_images, channels, height, width = x.shape
     out = np.zeros((n_images, channels, top + height + bottom, left + width + right))

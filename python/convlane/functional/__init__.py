@@ -5,6 +5,7 @@ Each family has one file that holds, for every operation, its argument checks, i
 
 from convlane.functional.activation import (
     dropout,
+    gelu,
     hardsigmoid,
     hardswish,
     leaky_relu,
@@ -21,7 +22,7 @@ from convlane.functional.conv import conv2d, explain, pack_conv2d
 from convlane.functional.elementwise import abs, add, affine, div, exp, log, mul, scale, square
 from convlane.functional.linear import linear, pack_linear
 from convlane.functional.loss import binary_cross_entropy_with_logits, cross_entropy, mse_loss
-from convlane.functional.norm import batch_norm, local_response_norm
+from convlane.functional.norm import batch_norm, channel_norm, layer_norm, local_response_norm
 from convlane.functional.pool import (
     adaptive_avg_pool2d,
     adaptive_max_pool2d,
@@ -32,7 +33,17 @@ from convlane.functional.pool import (
     max_pool2d,
 )
 from convlane.functional.reduce import mean, sum
-from convlane.functional.shape import cat, channels_last, flatten, nchw, pad
+from convlane.functional.shape import (
+    cat,
+    channel_shuffle,
+    channels_last,
+    flatten,
+    interleave,
+    narrow,
+    nchw,
+    pad,
+    unflatten,
+)
 from convlane.functional.unfold import col2im, fold, im2col, unfold
 
 __all__ = [
@@ -45,6 +56,8 @@ __all__ = [
     "batch_norm",
     "binary_cross_entropy_with_logits",
     "cat",
+    "channel_norm",
+    "channel_shuffle",
     "channels_last",
     "col2im",
     "conv2d",
@@ -55,11 +68,14 @@ __all__ = [
     "explain",
     "flatten",
     "fold",
+    "gelu",
     "global_avg_pool2d",
     "global_max_pool2d",
     "hardsigmoid",
     "hardswish",
     "im2col",
+    "interleave",
+    "layer_norm",
     "leaky_relu",
     "linear",
     "local_response_norm",
@@ -70,6 +86,7 @@ __all__ = [
     "mean",
     "mse_loss",
     "mul",
+    "narrow",
     "nchw",
     "pack_conv2d",
     "pack_linear",
@@ -84,5 +101,6 @@ __all__ = [
     "square",
     "sum",
     "tanh",
+    "unflatten",
     "unfold",
 ]

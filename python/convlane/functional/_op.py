@@ -24,10 +24,10 @@ R = TypeVar("R")
 Shape = tuple[int, ...]
 
 
-ACTIVATIONS = frozenset({"hardsigmoid", "hardswish", "leaky_relu", "relu", "relu6", "sigmoid", "silu", "tanh"})
+ACTIVATIONS = frozenset({"gelu", "hardsigmoid", "hardswish", "leaky_relu", "relu", "relu6", "sigmoid", "silu", "tanh"})
 """The operations that others can apply to their results by name."""
 
-TOLD_BY_OUTPUT = ACTIVATIONS - {"hardswish", "leaky_relu", "silu"}
+TOLD_BY_OUTPUT = ACTIVATIONS - {"gelu", "hardswish", "leaky_relu", "silu"}
 """Those whose derivative follows from the output."""
 
 Pullback: TypeAlias = Callable[[Any], Mapping[str, Any]]

@@ -167,6 +167,27 @@ def silu(input: Array) -> Array:
     return activate(input, "silu")
 
 
+@op(shape=same_shape, vjp=_rule("gelu"))
+def gelu(input: Array) -> Array:
+    """Multiply by the share of the normal distribution below: ``x * (1 + erf(x / sqrt(2))) / 2``; shapes as in `relu`.
+
+    This is the exact function, torch's ``approximate="none"``. Within 6 units in the last place for all numbers down to
+    the smallest normal one; below, within 6 denormal ones. Minus infinity becomes -0.0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import gelu
+    >>> gelu(np.array([-20, 0, 20], np.float32))
+    array([-0.,  0., 20.], dtype=float32)
+
+    References
+    ----------
+    Hendrycks, Gimpel, "Gaussian error linear units (GELUs)", arXiv 1606.08415, 2016.
+    """
+    return activate(input, "gelu")
+
+
 @op(shape=same_shape, vjp=_rule("hardswish"))
 def hardswish(input: Array) -> Array:
     """Multiply by a piecewise linear sigmoid: ``x * min(max(x + 3, 0), 6) / 6`` (MobileNet v3); shapes as in `relu`.

@@ -159,7 +159,7 @@ def conv2d(
         a NaN or infinity over the whole tile of 4x4 or 2x2 outputs.
     activation
         Applied before the result is stored: ``none``, ``relu``, ``relu6``, ``leaky_relu``, ``silu``, ``hardswish``,
-        ``hardsigmoid``, ``sigmoid`` or ``tanh``.
+        ``hardsigmoid``, ``gelu``, ``sigmoid`` or ``tanh``.
     negative_slope
         For ``leaky_relu``.
     residual

@@ -1,4 +1,4 @@
-"""Batch normalisation and local response normalisation."""
+"""Batch, layer and local response normalisation."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlane import _core
-from convlane.functional._arguments import Array, as_array, as_float, as_int
+from convlane.functional._arguments import Array, as_array, as_float, as_int, as_positive
 from convlane.functional._op import ACTIVATIONS, TOLD_BY_OUTPUT, Pending, Pullback, Shape, check_vector, op
+from convlane.functional.shape import channels_last
 
 
 def _batch_norm_shape(
@@ -32,6 +33,31 @@ def _batch_norm_shape(
         check_vector("batch_norm", name, vector, shape[1])
     if not training:
         _check_present(running_mean, running_var)
+    return shape
+
+
+def _layer_norm_shape(
+    input: Any, normalized_shape: Sequence[int], weight: Any = None, bias: Any = None, *_: Any, **__: Any
+) -> Shape:
+    shape = tuple(input.shape)
+    if not isinstance(normalized_shape, (list, tuple)):
+        kind = type(normalized_shape).__name__
+        raise TypeError(f"layer_norm: normalized_shape must be a list or a tuple, got {kind}")
+    sizes = tuple(as_positive(size, "layer_norm", "normalized_shape") for size in normalized_shape)
+    if not sizes or shape[-len(sizes) :] != sizes:
+        raise ValueError(f"layer_norm: shape {shape} does not end in normalized_shape={sizes}")
+    for name, vector in {"weight": weight, "bias": bias}.items():
+        if vector is not None and tuple(vector.shape) != sizes:
+            raise ValueError(f"layer_norm: {name} must have shape {sizes}, got {tuple(vector.shape)}")
+    return shape
+
+
+def _channel_norm_shape(input: Any, weight: Any = None, bias: Any = None, *_: Any, **__: Any) -> Shape:
+    shape = tuple(input.shape)
+    if len(shape) not in (2, 4):
+        raise ValueError(f"channel_norm: input must be (N, C, H, W) or (N, C), got shape {shape}")
+    check_vector("channel_norm", "weight", weight, shape[1])
+    check_vector("channel_norm", "bias", bias, shape[1])
     return shape
 
 
@@ -211,6 +237,158 @@ def batch_norm(
         mean = as_array(running_mean, "batch_norm", "running_mean")
         y = _core.batch_norm(image, mean, as_array(running_var, "batch_norm", "running_var"), weight, bias, eps)
     return y.reshape(x.shape)
+
+
+def _rows_vjp(
+    wanted: frozenset[str], rows: Array, weight: Array | None, bias: Array | None, eps: float
+) -> tuple[Array, Pullback]:
+    """Normalise images over their channels; the pullback's gradients have the shapes of images and of vectors."""
+    vectors = not wanted.isdisjoint({"weight", "bias"})
+
+    def pullback(gradient: Array) -> dict[str, Any]:
+        found = _core.layer_norm_gradient(rows, gradient, weight, eps, "input" in wanted, vectors)
+        return {name: part for name, part in zip(("input", "weight", "bias"), found, strict=True) if name in wanted}
+
+    return _core.layer_norm(rows, weight, bias, eps), pullback
+
+
+def _layer_norm_vjp(
+    wanted: frozenset[str], input: Any, normalized_shape: Any, weight: Any, bias: Any, eps: Any
+) -> tuple[Array, Pullback]:
+    x, rows, weight, bias, eps = _as_rows(input, normalized_shape, weight, bias, eps)
+    output, back = _rows_vjp(wanted, rows, weight, bias, eps)
+
+    def pullback(gradient: Array) -> dict[str, Any]:
+        shapes = {"input": x.shape, "weight": tuple(normalized_shape), "bias": tuple(normalized_shape)}
+        found = back(np.ascontiguousarray(gradient).reshape(rows.shape))
+        return {name: part.reshape(shapes[name]) for name, part in found.items()}
+
+    return _from_rows(output, x), pullback
+
+
+def _channel_norm_vjp(wanted: frozenset[str], input: Any, weight: Any, bias: Any, eps: Any) -> tuple[Array, Pullback]:
+    x, image, weight, bias, eps = _as_pixels(input, weight, bias, eps)
+    output, back = _rows_vjp(wanted, image, weight, bias, eps)
+
+    def pullback(gradient: Array) -> dict[str, Any]:
+        found = dict(back(gradient.reshape(image.shape)))
+        return found | ({"input": found["input"].reshape(x.shape)} if "input" in found else {})
+
+    return output.reshape(x.shape), pullback
+
+
+@op(shape=_layer_norm_shape, vjp=_layer_norm_vjp)
+def layer_norm(
+    input: Array,
+    normalized_shape: Sequence[int],
+    weight: Array | None = None,
+    bias: Array | None = None,
+    eps: float = 1e-5,
+) -> Array:
+    """Normalise over the last dimensions: ``(x - mean) / sqrt(var + eps) * weight + bias``, with the biased variance.
+
+    Parameters
+    ----------
+    input
+        float32, any shape. Images are normalised over their channels by `channel_norm`.
+    normalized_shape
+        The sizes of the last dimensions, which share a mean and a variance.
+    weight, bias
+        float32, of `normalized_shape`; 1 and 0 where not given.
+    eps
+        Added to the variance.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, the shape of `input`; channels last in memory where that has four dimensions, else C-contiguous.
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong kind.
+    ValueError
+        Shapes that do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import layer_norm
+    >>> layer_norm(np.array([[1, 3], [10, 30]], np.float32), (2,), eps=0)
+    array([[-1.,  1.],
+           [-1.,  1.]], dtype=float32)
+
+    References
+    ----------
+    Ba, Kiros, Hinton, "Layer normalization", arXiv 1607.06450, 2016.
+    """
+    x, rows, weight, bias, eps = _as_rows(input, normalized_shape, weight, bias, eps)
+    return _from_rows(_core.layer_norm(rows, weight, bias, eps), x)
+
+
+@op(shape=_channel_norm_shape, vjp=_channel_norm_vjp)
+def channel_norm(input: Array, weight: Array | None = None, bias: Array | None = None, eps: float = 1e-5) -> Array:
+    """Normalise every pixel over its channels: `layer_norm` of images, torchvision's ``LayerNorm2d``.
+
+    Parameters
+    ----------
+    input
+        float32, (N, C, H, W) or (N, C).
+    weight, bias
+        float32, (C,); 1 and 0 where not given.
+    eps
+        Added to the variance.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, the shape of `input`, channels last in memory.
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong kind.
+    ValueError
+        Shapes that do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import channel_norm
+    >>> channel_norm(np.array([5, 9], np.float32).reshape(1, 2, 1, 1), eps=0).ravel()
+    array([-1.,  1.], dtype=float32)
+    """
+    x, image, weight, bias, eps = _as_pixels(input, weight, bias, eps)
+    return _core.layer_norm(image, weight, bias, eps).reshape(x.shape)
+
+
+def _as_rows(
+    input: Any, normalized_shape: Any, weight: Any, bias: Any, eps: Any
+) -> tuple[Array, Array, Array | None, Array | None, float]:
+    """Return layer norm's input, the same as images of one pixel whose channels are normalised, and the rest."""
+    x = as_array(input, "layer_norm", "input")
+    weight = None if weight is None else as_array(weight, "layer_norm", "weight")
+    bias = None if bias is None else as_array(bias, "layer_norm", "bias")
+    _layer_norm_shape(x, normalized_shape, weight, bias)
+    size = math.prod(normalized_shape)
+    rows = np.ascontiguousarray(x).reshape(math.prod(x.shape[: x.ndim - len(normalized_shape)]), size, 1, 1)
+    vectors = (None if vector is None else vector.reshape(size) for vector in (weight, bias))
+    return (x, rows, *vectors, as_float(eps, "layer_norm", "eps"))  # type: ignore[return-value]
+
+
+def _from_rows(rows: Array, x: Array) -> Array:
+    y = rows.reshape(x.shape)
+    return channels_last(y) if x.ndim == 4 else y
+
+
+def _as_pixels(input: Any, weight: Any, bias: Any, eps: Any) -> tuple[Array, Array, Array | None, Array | None, float]:
+    """Return channel norm's input, the same as an image, and the other arguments."""
+    x = as_array(input, "channel_norm", "input")
+    weight = None if weight is None else as_array(weight, "channel_norm", "weight")
+    bias = None if bias is None else as_array(bias, "channel_norm", "bias")
+    _channel_norm_shape(x, weight, bias)
+    image = x if x.ndim == 4 else x[:, :, None, None]
+    return x, image, weight, bias, as_float(eps, "channel_norm", "eps")
 
 
 def _local_response_vjp(

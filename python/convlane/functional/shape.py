@@ -1,4 +1,4 @@
-"""Concatenation, padding, flattening and conversion of memory layouts."""
+"""Concatenation, splitting, shuffling of channels, padding, flattening and conversion of memory layouts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from convlane import _core
-from convlane.functional._arguments import Array, as_array, as_dim, as_image, as_int
+from convlane.functional._arguments import Array, as_array, as_dim, as_image, as_int, as_positive
 from convlane.functional._op import Pullback, Shape, op, same_shape
 
 
@@ -50,6 +50,68 @@ def _flatten_shape(input: Any, start_dim: int = 1, end_dim: int = -1) -> Shape:
     if start > end:
         raise ValueError(f"flatten: start_dim={start_dim} comes after end_dim={end_dim} for shape {shape}")
     return (*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :])
+
+
+def _narrow_shape(input: Any, dim: int, start: int, length: int) -> Shape:
+    shape = tuple(input.shape)
+    axis = as_dim(dim, "narrow", len(shape))
+    start, length = as_int(start, "narrow", "start"), as_positive(length, "narrow", "length")
+    if not 0 <= start <= shape[axis] - length:
+        raise ValueError(f"narrow: there are no {length} from {start} on in dim {axis} of shape {shape}")
+    return (*shape[:axis], length, *shape[axis + 1 :])
+
+
+def _interleave_shape(tensors: Sequence[Any]) -> Shape:
+    if not isinstance(tensors, (list, tuple)):
+        raise TypeError(f"interleave: tensors must be a list or a tuple of images, got {type(tensors).__name__}")
+    if not tensors:
+        raise ValueError("interleave: tensors is empty")
+    shapes = [tuple(tensor.shape) for tensor in tensors]
+    if len(shapes[0]) != 4 or len(set(shapes)) != 1:
+        raise ValueError(f"interleave: tensors must be (N, C, H, W), all of one shape, got {shapes}")
+    n, c, h, w = shapes[0]
+    return (n, len(shapes) * c, h, w)
+
+
+def _unflatten_shape(input: Any, dim: int, sizes: Sequence[int]) -> Shape:
+    shape = tuple(input.shape)
+    axis = as_dim(dim, "unflatten", len(shape))
+    if not isinstance(sizes, (list, tuple)):
+        raise TypeError(f"unflatten: sizes must be a list or a tuple of integers, got {type(sizes).__name__}")
+    parts = tuple(as_positive(size, "unflatten", "sizes") for size in sizes)
+    if math.prod(parts) != shape[axis]:
+        raise ValueError(f"unflatten: sizes={parts} do not make up dim {axis} of shape {shape}")
+    return (*shape[:axis], *parts, *shape[axis + 1 :])
+
+
+def _narrow_vjp(wanted: frozenset[str], input: Any, dim: int, start: int, length: int) -> tuple[Array, Pullback]:
+    x = as_array(input, "narrow", "input")
+    output, axis, shape = narrow(x, dim, start, length), dim % x.ndim, x.shape
+
+    def pullback(gradient: Array) -> dict[str, Array]:
+        whole = _zeros(shape)
+        narrow(whole, axis, start, length)[...] = gradient
+        return {"input": whole}
+
+    return output, pullback
+
+
+def _zeros(shape: Shape) -> Array:
+    """Return zeros, channels last for images."""
+    if len(shape) != 4:
+        return np.zeros(shape, np.float32)
+    n, c, h, w = shape
+    return np.zeros((n, h, w, c), np.float32).transpose(0, 3, 1, 2)
+
+
+def _interleave_vjp(wanted: frozenset[str], tensors: Sequence[Any]) -> tuple[Array, Pullback]:
+    count = len(tensors)
+    return interleave(tensors), lambda gradient: {"tensors": [gradient[:, i::count] for i in range(count)]}
+
+
+def _unflatten_vjp(wanted: frozenset[str], input: Any, dim: int, sizes: Any) -> tuple[Array, Pullback]:
+    shape = input.shape
+    return unflatten(input, dim, sizes), lambda gradient: {"input": gradient.reshape(shape)}
 
 
 def _cat_vjp(wanted: frozenset[str], tensors: Sequence[Any], dim: int) -> tuple[Array, Pullback]:
@@ -115,6 +177,122 @@ def cat(tensors: Sequence[Array], dim: int = 1) -> Array:
     if len(shape) == 4:
         return _core.cat(list(tensors), axis, shape)
     return np.ascontiguousarray(np.concatenate(tensors, axis=axis))
+
+
+@op(shape=_narrow_shape, vjp=_narrow_vjp)
+def narrow(input: Array, dim: int, start: int, length: int) -> Array:
+    """Take a run of indices of a dimension.
+
+    Parameters
+    ----------
+    input
+        float32, any shape.
+    dim
+        Negative numbers count from the end.
+    start, length
+        The first index, which may not count from the end, and how many.
+
+    Returns
+    -------
+    numpy.ndarray
+        A view of `input`.
+
+    Raises
+    ------
+    TypeError
+        If `input` is not a float32 array, or a number not an integer.
+    ValueError
+        If the run is empty or leaves the dimension, or `dim` is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import narrow
+    >>> narrow(np.array([1, 2, 3], np.float32), 0, 1, 2)
+    array([2., 3.], dtype=float32)
+    """
+    x = as_array(input, "narrow", "input")
+    _narrow_shape(x, dim, start, length)
+    return x[(slice(None),) * (dim % x.ndim) + (slice(start, start + length),)]
+
+
+@op(shape=_interleave_shape, vjp=_interleave_vjp)
+def interleave(tensors: Sequence[Array]) -> Array:
+    """Join the channels of images in turn: the first channel of each image, then the second of each, and so on.
+
+    ``channel_shuffle(cat(tensors), len(tensors))`` in one pass.
+
+    Parameters
+    ----------
+    tensors
+        A list or tuple of float32 images (N, C, H, W), all of one shape.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, (N, C * len(tensors), H, W), channels last in memory.
+
+    Raises
+    ------
+    TypeError
+        If `tensors` is not a list or tuple of float32 arrays.
+    ValueError
+        If there are none, they are no images, or their shapes differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import interleave
+    >>> first, second = np.array([[1, 2], [10, 20]], np.float32).reshape(2, 1, 2, 1, 1)
+    >>> interleave([first, second]).ravel()
+    array([ 1., 10.,  2., 20.], dtype=float32)
+    """
+    if isinstance(tensors, (list, tuple)):
+        tensors = [as_array(tensor, "interleave", f"tensors[{i}]") for i, tensor in enumerate(tensors)]
+    _interleave_shape(tensors)
+    return _core.interleave(tensors)
+
+
+def channel_shuffle(input: Array, groups: int) -> Array:
+    """Deal the channels of images to so many groups and put the groups one after the other: torch's order.
+
+    Parameters
+    ----------
+    input
+        float32, (N, C, H, W).
+    groups
+        Divides C.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, the shape of `input`, channels last in memory. Channel ``i * groups + j`` is the input's channel
+        ``j * C / groups + i``.
+
+    Raises
+    ------
+    TypeError
+        If `input` is not a float32 array, or `groups` not an integer.
+    ValueError
+        If `input` is not an image, or `groups` is not positive or does not divide its channels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import channel_shuffle
+    >>> channel_shuffle(np.arange(6, dtype=np.float32).reshape(1, 6, 1, 1), 2).ravel()
+    array([0., 3., 1., 4., 2., 5.], dtype=float32)
+
+    References
+    ----------
+    Zhang, Zhou, Lin, Sun, "ShuffleNet", CVPR 2018.
+    """
+    groups = as_positive(groups, "channel_shuffle", "groups")
+    shape: Shape = tuple(getattr(input, "shape", ()))
+    if len(shape) != 4 or shape[1] % groups:
+        raise ValueError(f"channel_shuffle: groups={groups} must divide the channels of an image, got shape {shape}")
+    length = shape[1] // groups
+    return interleave([narrow(input, 1, i * length, length) for i in range(groups)])
 
 
 @op(shape=_pad_shape, vjp=_pad_vjp)
@@ -185,6 +363,42 @@ def flatten(input: Array, start_dim: int = 1, end_dim: int = -1) -> Array:
     x = as_array(input, "flatten", "input")
     shape = _flatten_shape(x, start_dim, end_dim)
     return (_core.to_nchw(x) if x.ndim == 4 and not _joins_in_place(x, start_dim, end_dim) else x).reshape(shape)
+
+
+@op(shape=_unflatten_shape, vjp=_unflatten_vjp)
+def unflatten(input: Array, dim: int, sizes: Sequence[int]) -> Array:
+    """Split a dimension into several, in the order of the indices.
+
+    Parameters
+    ----------
+    input
+        float32, any shape.
+    dim
+        Negative numbers count from the end.
+    sizes
+        What the dimension becomes; their product is its size.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32; a view where the memory layout allows it.
+
+    Raises
+    ------
+    TypeError
+        If `input` is not a float32 array, or `sizes` no list or tuple of integers.
+    ValueError
+        If the sizes do not make up the dimension, or `dim` is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import unflatten
+    >>> unflatten(np.zeros((2, 12), np.float32), 1, (3, 4)).shape
+    (2, 3, 4)
+    """
+    x = as_array(input, "unflatten", "input")
+    return x.reshape(_unflatten_shape(x, dim, sizes))
 
 
 @op(shape=same_shape, vjp=_channels_last_vjp)

@@ -192,7 +192,7 @@ class _Bench:
             end += -(-math.prod(shape) // ALIGNMENT) * ALIGNMENT
         n, c, h, w = layer.shapes[layer.input]
         begin = places[layer.input]
-        plan = _core.Plan((n, c, h, w), [1], end)
+        plan = _core.Plan((n, c, h, w), [[1]], end)
         plan.activation(0, 0, end, "sigmoid", 0.0)  # whatever stands there becomes a usual number
         if layer.reads_caller:
             places[layer.input] = INPUT_PLACE

@@ -13,7 +13,7 @@ import numpy as np
 
 from convlane.functional._op import Shape, operations, rules, signature_of
 from convlane.graph.passes import fuse_depthwise_block, fuse_pool, unjoin
-from convlane.graph.trace import INPUT, Graph, Node, Value
+from convlane.graph.trace import INPUT, OUTPUTS, Graph, Node, Value
 from convlane.graph.weights import Weight
 from convlane.safetensors_file import shown
 
@@ -37,6 +37,10 @@ def check_graph(graph: Graph) -> Graph:
             nodes[value] = node if value == INPUT else _checked(node, nodes)
         except (TypeError, ValueError) as error:
             raise type(error)(f"node {value}: {error}") from None
+    if any(node.op == OUTPUTS and value != graph.output for value, node in nodes.items()):
+        raise ValueError(f"{OUTPUTS}: it must be the output")
+    if nodes[graph.output].op == OUTPUTS:
+        return Graph(nodes, graph.output, graph.output_shape)
     shape = nodes[graph.output].shape
     if graph.output_shape not in (shape, _flat(shape)):
         raise ValueError(f"the output has the shape {shape}, not {graph.output_shape}")
@@ -54,12 +58,28 @@ def _checked(node: Node, nodes: Mapping[Value, Node]) -> Node:
     """Return the node with its multiply-adds; its arguments must stand in `nodes`."""
     if unknown := [source for source in node.inputs.values() if source not in nodes]:
         raise ValueError(f"{node.op}: it reads the value {unknown[0]} before that is computed")
+    if any(nodes[source].op == OUTPUTS for source in node.inputs.values()):
+        raise ValueError(f"{node.op}: it reads the outputs, which are several arrays")
     shapes = {name: nodes[source].shape for name, source in node.inputs.items()}
+    if node.op == OUTPUTS:
+        return _checked_outputs(node, shapes)
     rule = _infer_joined if node.op in _JOINING else _infer_operation
     shape, multiply_adds = rule(node, shapes)
     if shape != node.shape:
         raise ValueError(f"{node.op}: its result has the shape {shape}, not {node.shape}")
     return replace(node, multiply_adds=multiply_adds)
+
+
+def _checked_outputs(node: Node, shapes: Mapping[str, Shape]) -> Node:
+    names, keys = ([f"{name}[{i}]" for i in range(len(shapes))] for name in (OUTPUTS, "shapes"))
+    if list(shapes) != names or list(node.attributes) != keys:
+        raise TypeError(f"{OUTPUTS}: it must have results and their shapes, in order")
+    for shape, given in zip(shapes.values(), node.attributes.values(), strict=True):
+        if given not in (shape, _flat(shape)):
+            raise ValueError(f"{OUTPUTS}: a result has the shape {shape}, not {shown(given)}")
+    if node.shape != node.attributes[keys[0]]:
+        raise ValueError(f"{OUTPUTS}: its shape must be the first result's")
+    return node
 
 
 def _infer_operation(node: Node, shapes: Mapping[str, Shape]) -> tuple[Shape, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -14,14 +14,14 @@ from convlane.functional._arguments import Pair
 from convlane.functional._op import ACTIVATIONS
 from convlane.functional.conv import conv2d_geometry
 from convlane.functional.pool import pooled_size
-from convlane.graph.passes import flattens_image, pool2d_geometry_of
-from convlane.graph.trace import INPUT, Graph, Node, Value
+from convlane.graph.passes import flattens_image, narrows_channels, pool2d_geometry_of
+from convlane.graph.trace import INPUT, OUTPUTS, Graph, Node, Value
 from convlane.graph.weights import Packer
 
 ALIGNMENT = 16  # floats: one cache line, and the widest vector
 _MOST_FLOATS = 2**48  # more than any machine has, and the sum over a network still fits into 64 bits
 _CACHE_BYTES = 9 << 20
-INPUT_PLACE, OUTPUT_PLACE = -1, -2
+INPUT_PLACE, OUTPUT_PLACE = -1, -2  # further outputs are at -3, -4 and so on
 _READS_ANY_LAYOUT = frozenset(
     {
         "adaptive_avg_pool2d",
@@ -53,6 +53,12 @@ _WRITES_SLICES = frozenset(
 )
 
 
+_READS_SLICES = frozenset({"cat", "depthwise_block", "interleave", "narrow"})
+
+Source: TypeAlias = int | tuple[int, int, int]
+"""A place; or channels of an image there: with the first one, and the channels of the whole."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """The algorithm of a step and, in a few words, why that one."""
@@ -67,7 +73,7 @@ class Context:
 
     core: _core.Plan
     node: Node
-    places: Mapping[str, int]  # of the arguments
+    places: Mapping[str, Source]  # of the arguments; whole images unless the operation reads slices
     shapes: Mapping[str, Any]
     dst: int
     target: int | tuple[int, int, int]  # where an image goes: `dst`, or channels of a concatenation
@@ -78,7 +84,13 @@ class Context:
     @property
     def src(self) -> int:
         """Place of the first argument."""
-        return self.places["input"]
+        return self.place("input")
+
+    def place(self, name: str) -> int:
+        """Place of an argument that is a whole image."""
+        place = self.places[name]
+        assert isinstance(place, int)
+        return place
 
     @property
     def shape(self) -> Any:
@@ -125,13 +137,17 @@ def plan_arena(graph: Graph) -> tuple[dict[Value, int], int]:
     tuple
         Offsets and the size of the arena, in floats for one image.
     """
-    slices = concat_slices(graph)
+    slices, views = concat_slices(graph), channel_views(graph)
+    returned = {value for value, _ in graph.results}
     order = {value: i for i, value in enumerate(graph.nodes)}
     birth = dict(order)
     for value, (whole, _) in slices.items():
         birth[whole] = min(birth[whole], order[value])
     last = {value: max((order[user] for user in users), default=order[value]) for value, users in graph.users().items()}
-    inner = [value for value in graph.nodes if value not in (INPUT, graph.output) and value not in slices]
+    for value, (whole, _) in views.items():
+        last[whole] = max(last[whole], last[value])
+    apart = {INPUT, graph.output, *returned, *slices, *views}
+    inner = [value for value in graph.nodes if value not in apart]
     offsets: dict[Value, int] = {}
     for value in sorted(inner, key=lambda value: -math.prod(graph.nodes[value].shape)):
         alive = [
@@ -167,6 +183,29 @@ def concat_slices(graph: Graph) -> dict[Value, tuple[Value, int]]:
     return slices
 
 
+def channel_views(graph: Graph) -> dict[Value, tuple[Value, int]]:
+    """Tell which channels need not be taken out of an image, as all who read them find them there.
+
+    Returns
+    -------
+    dict
+        For the value of each such `narrow` the whole image's and the first channel.
+    """
+    users = graph.users()
+    returned = {value for value, _ in graph.results}
+    views: dict[Value, tuple[Value, int]] = {}
+
+    def reads_slice(user: Value, value: Value) -> bool:
+        node = graph.nodes[user]
+        return node.op in _READS_SLICES and node.inputs.get("residual") != value
+
+    for value, node in graph.nodes.items():
+        if node.op == "narrow" and value not in returned and all(reads_slice(user, value) for user in users[value]):
+            whole, first = views.get(node.inputs["input"], (node.inputs["input"], 0))
+            views[value] = whole, first + node.attributes["start"]
+    return views
+
+
 def check_supported(graph: Graph) -> None:
     """Raise one ValueError that names every operation of the graph that no step can do."""
     refusals = dict.fromkeys(
@@ -182,23 +221,32 @@ def check_supported(graph: Graph) -> None:
 def lower(
     graph: Graph, offsets: Mapping[Value, int], arena: int, winograd: bool
 ) -> tuple[_core.Plan, list[Choice], Graph]:
-    """Build the plan; every node but the input becomes one step. Return also the graph, referring to packed weights."""
+    """Build the plan; every node of `steps_of` becomes one step.
+
+    Returns
+    -------
+    tuple
+        The plan, how each step is done, and the graph, referring to packed weights.
+    """
     packer = Packer()
     at_once = images_at_once(graph, arena)
-    core = _core.Plan(_four(graph.nodes[INPUT].shape), list(graph.output_shape[1:]), arena, at_once)
-    places = {INPUT: INPUT_PLACE, **offsets, graph.output: OUTPUT_PLACE}
+    returned = dict(graph.results)
+    core = _core.Plan(_four(graph.nodes[INPUT].shape), [list(shape[1:]) for shape in returned.values()], arena, at_once)
+    places = {INPUT: INPUT_PLACE, **offsets, **{value: OUTPUT_PLACE - i for i, value in enumerate(returned)}}
+    views: dict[Value, Source] = {
+        value: (places[whole], channel, graph.nodes[whole].shape[1])
+        for value, (whole, channel) in channel_views(graph).items()
+    }
     targets = {
         value: (places[whole], channel, graph.nodes[whole].shape[1])
         for value, (whole, channel) in concat_slices(graph).items()
     }
     choices = []
-    for value, node in graph.nodes.items():
-        if value == INPUT:
-            continue
+    for value, node in steps_of(graph).items():
         context = Context(
             core,
             node,
-            {name: places.get(source, OUTPUT_PLACE) for name, source in node.inputs.items()},
+            {name: views.get(source, places.get(source, OUTPUT_PLACE)) for name, source in node.inputs.items()},
             {name: graph.nodes[source].shape for name, source in node.inputs.items()},
             places.get(value, OUTPUT_PLACE),
             targets.get(value, places.get(value, OUTPUT_PLACE)),
@@ -208,6 +256,16 @@ def lower(
         )
         choices.append(append_step(context))
     return core, choices, packer.relieve(graph)
+
+
+def steps_of(graph: Graph) -> dict[Value, Node]:
+    """Return the nodes that become steps: all but the input, several outputs, and channels read where they are."""
+    views = channel_views(graph)
+    return {
+        value: node
+        for value, node in graph.nodes.items()
+        if value != INPUT and node.op != OUTPUTS and value not in views
+    }
 
 
 def images_at_once(graph: Graph, arena: int) -> int:
@@ -242,6 +300,8 @@ def _refusal(node: Node, nodes: Mapping[Value, Node]) -> str:
     op, attributes = node.op, node.attributes
     if op == "dropout":
         return "dropout in training mode"
+    if op == OUTPUTS:
+        return ""
     if op not in _STEPS:
         return op
     constants = [name for name in ("other", "residual", "scale") if attributes.get(name) is not None]
@@ -249,7 +309,7 @@ def _refusal(node: Node, nodes: Mapping[Value, Node]) -> str:
         return f"{op} with a constant {constants[0]}"
     if isinstance(attributes.get("weight"), _core.PackedWeight):
         return f"{op} with a packed weight"
-    if op != "cat" and set(node.inputs) - {"input", "other", "residual", "scale"}:
+    if op not in ("cat", "interleave") and set(node.inputs) - {"input", "other", "residual", "scale"}:
         return f"{op} with a computed {min(set(node.inputs) - {'input', 'other', 'residual', 'scale'})}"
     if op == "batch_norm" and attributes["training"]:
         return "batch_norm with the statistics of the batch"
@@ -261,6 +321,10 @@ def _refusal(node: Node, nodes: Mapping[Value, Node]) -> str:
         return f"linear on {len(node.shape)} dimensions"
     if op == "cat" and (len(node.shape) != 4 or attributes["dim"] % 4 != 1):
         return "cat along other dimensions than the channels"
+    if op == "narrow" and not narrows_channels(node):
+        return "narrow of other dimensions than the channels"
+    if op == "layer_norm" and (len(node.shape) != 2 or len(attributes["normalized_shape"]) != 1):
+        return "layer_norm over other dimensions than the channels"
     if op in ("softmax", "log_softmax") and attributes["dim"] % len(node.shape) != 1:
         return f"{op} over other dimensions than the channels"
     return ""
@@ -289,7 +353,7 @@ def _conv2d(at: Context, pooling: Node | None = None) -> Choice:
         choice.algorithm,
         at["activation"],
         at["negative_slope"],
-        at.places.get("residual"),
+        at.place("residual") if "residual" in at.places else None,
         pool,
     )
     return choice
@@ -311,7 +375,7 @@ def _depthwise_block(at: Context) -> Choice:
     geometry = (options[name] for name in ("stride", "padding", "dilation", "groups"))
     _, _, stride, padding, dilation, _ = conv2d_geometry(hidden, options["weight"].shape, *geometry)
     at.core.depthwise_block(
-        at.src,
+        at.places["input"],
         _four(at.shape),
         at.dst,
         packed[0] if first else None,
@@ -322,7 +386,7 @@ def _depthwise_block(at: Context) -> Choice:
         squeeze,
         excite,
         project,
-        at.places.get("residual"),
+        at.place("residual") if "residual" in at.places else None,
     )
     return Choice("row bands", f"the hidden image {'is written once' if excitation else 'stays in the cache'}")
 
@@ -364,15 +428,14 @@ def _adaptive_pool2d(at: Context) -> None:
 
 
 def _add(at: Context) -> None:
-    other = at.places["other"]
-    at.core.add(at.src, other, at.dst, at.count, at["activation"], at["negative_slope"])
+    at.core.add(at.src, at.place("other"), at.dst, at.count, at["activation"], at["negative_slope"])
 
 
 def _mul(at: Context) -> None:
     if math.prod(at.shapes["other"]) == at.count:
-        at.core.multiply(at.src, at.places["other"], at.dst, at.count)
+        at.core.multiply(at.src, at.place("other"), at.dst, at.count)
     else:
-        at.core.scale(at.src, _four(at.shape), at.places["other"], at.dst)
+        at.core.scale(at.src, _four(at.shape), at.place("other"), at.dst)
 
 
 def _affine(at: Context) -> None:
@@ -384,7 +447,7 @@ def _affine(at: Context) -> None:
 
 
 def _scale(at: Context) -> None:
-    at.core.scale(at.src, _four(at.shape), at.places["scale"], at.dst)
+    at.core.scale(at.src, _four(at.shape), at.place("scale"), at.dst)
 
 
 def _activation(at: Context) -> None:
@@ -401,6 +464,11 @@ def _batch_norm(at: Context) -> None:
     at.core.batch_norm(at.src, at.dst, at.count // at.node.shape[1], *statistics, at["eps"])
 
 
+def _layer_norm(at: Context) -> None:
+    channels = at.node.shape[1]
+    at.core.layer_norm(at.src, at.dst, at.count // channels, channels, at["weight"], at["bias"], at["eps"])
+
+
 def _local_response_norm(at: Context) -> None:
     channels = at.node.shape[1]
     parameters = at["size"], at["alpha"], at["beta"], at["k"]
@@ -409,13 +477,25 @@ def _local_response_norm(at: Context) -> None:
 
 def _cat(at: Context) -> Choice:
     channels, first = at.node.shape[1], 0
-    copies: list[tuple[int, tuple[int, int, int, int], tuple[int, int, int]]] = []
+    copies: list[tuple[Source, tuple[int, int, int, int], tuple[int, int, int]]] = []
     for name, place in at.places.items():
         if name not in at.slices:
             copies.append((place, _four(at.shapes[name]), (at.dst, first, channels)))
         first += at.shapes[name][1]
     at.core.concat(copies)
     return Choice("in place" if not copies else "", f"{len(at.slices)} of {len(at.places)} are written here at once")
+
+
+def _narrow(at: Context) -> Choice:
+    source = at.places["input"]
+    place, first, whole = (source, 0, at.shape[1]) if isinstance(source, int) else source
+    at.core.slice((place, first + at["start"], whole), _four(at.node.shape), at.dst)
+    return Choice("copy", "not all who read it can read it where it is")
+
+
+def _interleave(at: Context) -> None:
+    sources = list(at.places)
+    at.core.interleave(list(at.places.values()), _four(at.shapes[sources[0]]), at.dst)
 
 
 def _copy(at: Context) -> None:
@@ -434,6 +514,7 @@ _STEPS: dict[str, Callable[[Context], Choice | None]] = {
     "avg_pool2d": _pool2d,
     "batch_norm": _batch_norm,
     "cat": _cat,
+    "channel_norm": _layer_norm,
     "channels_last": _copy,
     "conv2d": _conv2d,
     "conv2d_pool": _conv2d_pool,
@@ -441,11 +522,14 @@ _STEPS: dict[str, Callable[[Context], Choice | None]] = {
     "flatten": _flatten,
     "global_avg_pool2d": _adaptive_pool2d,
     "global_max_pool2d": _adaptive_pool2d,
+    "interleave": _interleave,
+    "layer_norm": _layer_norm,
     "linear": _linear,
     "local_response_norm": _local_response_norm,
     "log_softmax": _softmax,
     "max_pool2d": _pool2d,
     "mul": _mul,
+    "narrow": _narrow,
     "scale": _scale,
     "softmax": _softmax,
     **dict.fromkeys(ACTIVATIONS, _activation),

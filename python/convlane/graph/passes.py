@@ -57,6 +57,18 @@ def drop_identities(graph: Graph) -> Graph:
     return replace(graph, nodes=nodes, output=same.get(graph.output, graph.output))
 
 
+def read_joined_parts(graph: Graph) -> Graph:
+    """Read the images that were concatenated where their channels are taken out again, as a channel shuffle does."""
+
+    def shortcut(node: Node, nodes: Mapping[Value, Node]) -> Mapping[str, Value]:
+        return {name: _joined_part(source, nodes) for name, source in node.inputs.items()}
+
+    nodes = dict(graph.nodes)
+    for value, node in graph.nodes.items():
+        nodes[value] = replace(node, inputs=shortcut(node, nodes))
+    return remove_dead_code(replace(graph, nodes=nodes, output=_joined_part(graph.output, nodes)))
+
+
 def fold_batch_norm(graph: Graph) -> Graph:
     """Work the factors of batch norm into the weight and bias of the convolution before it, in float64."""
 
@@ -185,6 +197,7 @@ def fuse_pool(graph: Graph) -> Graph:
 PASSES = (
     remove_dead_code,
     drop_identities,
+    read_joined_parts,
     fold_flatten,
     fold_batch_norm,
     fuse_activation,
@@ -311,11 +324,32 @@ def _has_no_residual(node: Node) -> bool:
     return "residual" not in node.inputs and node.attributes.get("residual") is None
 
 
+def _joined_part(value: Value, nodes: Mapping[Value, Node]) -> Value:
+    """Return the concatenated image that these channels of a concatenation are, else the value itself."""
+    node = nodes[value]
+    if node.op != "narrow" or not narrows_channels(node):
+        return value
+    whole, first = nodes[node.inputs["input"]], 0
+    if whole.op == "cat" and len(whole.shape) == 4 and whole.attributes["dim"] % 4 == 1:
+        for source in whole.inputs.values():
+            if (first, nodes[source].shape[1]) == (node.attributes["start"], node.attributes["length"]):
+                return source
+            first += nodes[source].shape[1]
+    return value
+
+
+def narrows_channels(node: Node) -> bool:
+    """Whether a narrow takes channels of images."""
+    return len(node.shape) == 4 and node.attributes["dim"] % 4 == 1
+
+
 def _is_identity(node: Node, nodes: Mapping[Value, Node]) -> bool:
     if node.op == "dropout":
         return not node.attributes["training"] or node.attributes["p"] == 0
     if node.op in ("channels_last", "nchw"):
         return True
+    if node.op == "narrow":
+        return nodes[node.inputs["input"]].shape == node.shape
     if node.op in ("adaptive_avg_pool2d", "adaptive_max_pool2d", "flatten"):
         source = nodes[node.inputs["input"]].shape
         if node.op != "flatten":

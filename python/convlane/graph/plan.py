@@ -18,10 +18,10 @@ from convlane._table import sizes, table
 from convlane.functional._arguments import Array, as_image, as_positive
 from convlane.functional._op import Shape
 from convlane.graph.autotune import tune
-from convlane.graph.lower import check_supported, lower, plan_arena, stage_input
+from convlane.graph.lower import check_supported, lower, plan_arena, stage_input, steps_of
 from convlane.graph.passes import optimize
 from convlane.graph.save import read_graph, write_graph
-from convlane.graph.trace import INPUT, Graph, Measured, Node, trace
+from convlane.graph.trace import INPUT, OUTPUTS, Graph, Measured, Node, trace
 from convlane.graph.weights import Weight
 from convlane.safetensors_file import open_tensors
 
@@ -43,7 +43,8 @@ def compile(
     Parameters
     ----------
     model
-        A network in eval mode, or any function of one array that is made of operations of `convlane.functional`.
+        A network in eval mode, or any function of one array that is made of operations of `convlane.functional`. It
+        returns an array, or a list or tuple of arrays.
     input_shape
         (N, C, H, W). N may be None: the plan then takes any batch. The batch never changes an image's result.
     winograd
@@ -178,9 +179,14 @@ class Plan:
         return (self._batch, *self._graph.nodes[INPUT].shape[1:])
 
     @property
-    def output_shape(self) -> tuple[int | None, ...]:
-        """Shape of the output, with the batch of `input_shape`."""
-        return (self._batch, *self._graph.output_shape[1:])
+    def output_shape(self) -> tuple[Any, ...]:
+        """Shape of the output, with the batch of `input_shape`; a tuple of shapes where there are several."""
+        shapes = tuple((self._batch, *shape[1:]) for _, shape in self._graph.results)
+        return shapes if self._returns_several else shapes[0]
+
+    @property
+    def _returns_several(self) -> bool:
+        return self._graph.nodes[self._graph.output].op == OUTPUTS
 
     @property
     def arena_bytes(self) -> int:
@@ -197,7 +203,7 @@ class Plan:
         """Multiply-adds for one image."""
         return sum(node.multiply_adds for node in self._graph.nodes.values())
 
-    def __call__(self, input: Any) -> Array:
+    def __call__(self, input: Any) -> Any:
         """Run the network.
 
         Parameters
@@ -208,7 +214,8 @@ class Plan:
         Returns
         -------
         numpy.ndarray
-            float32, what the network returns. Images are channels last in memory.
+            float32, what the network returns. Images are channels last in memory. A tuple of arrays where the network
+            returns several, of which two are one where it returns the same twice.
 
         Raises
         ------
@@ -218,8 +225,11 @@ class Plan:
             If its shape is not the one that the plan was compiled for.
         """
         images, single = self._images(input)
-        output = self._core_plan().run(images)
-        return output[0] if single else output
+        returned = self._graph.results
+        arrays = dict(zip(dict(returned), self._core_plan().run(images), strict=True))
+        outputs = tuple(_as_shape(arrays[value], shape) for value, shape in returned)
+        outputs = tuple(output[0] for output in outputs) if single else outputs
+        return outputs if self._returns_several else outputs[0]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the plan to a file, from which `convlane.load_plan` makes it again.
@@ -277,7 +287,7 @@ class Plan:
         return images, single
 
     def _steps(self, seconds: Sequence[float] = (), images: int = 1, peak: float = 0.0) -> list[Step]:
-        nodes = [(value, node) for value, node in self._graph.nodes.items() if value != INPUT]
+        nodes = steps_of(self._graph).items()
         return [
             Step(
                 i,
@@ -421,6 +431,11 @@ def _checked_shape(input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
         None if batch is None else as_positive(batch, "compile", "input_shape"),
         *(as_positive(size, "compile", "input_shape") for size in image),
     )
+
+
+def _as_shape(array: Array, shape: Shape) -> Array:
+    """Return the array as the network does, which flattens where the memory stays the same."""
+    return array if array.shape[1:] == shape[1:] else array.reshape(len(array), *shape[1:])
 
 
 def _parts(node: Node) -> list[str]:

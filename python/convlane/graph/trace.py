@@ -18,6 +18,9 @@ Value: TypeAlias = int
 
 INPUT: Value = 0
 
+OUTPUTS = "outputs"
+"""The operation of a last node that stands for several results; its attributes are their shapes."""
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -63,6 +66,8 @@ class Node:
 class Graph:
     """Nodes in the order in which they run. The node `INPUT` has the operation ``input``.
 
+    Where the network returns several arrays, the last node is the output, has them as inputs and computes nothing.
+
     A pass may keep a result in another shape than the network gives it (what flattening does to one pixel changes
     nothing in memory), so the output's shape stands beside.
     """
@@ -70,6 +75,14 @@ class Graph:
     nodes: Mapping[Value, Node]
     output: Value
     output_shape: Shape
+
+    @property
+    def results(self) -> list[tuple[Value, Shape]]:
+        """The values that the network returns, with the shapes that it gives them."""
+        last = self.nodes[self.output]
+        if last.op != OUTPUTS:
+            return [(self.output, self.output_shape)]
+        return list(zip(last.inputs.values(), last.attributes.values(), strict=True))
 
     def users(self) -> dict[Value, list[Value]]:
         """Return for every value who reads it, once per argument; the output is read by `output` itself."""
@@ -118,8 +131,15 @@ def trace(model: Callable[[Any], Any], input_shape: Sequence[int]) -> Graph:
                     f"trace: {type(model).__name__} must be in eval mode, but {name} is training; call .eval()"
                 )
     nodes, result = record(model, input_shape)
+    if isinstance(result, (list, tuple)) and result and all(isinstance(item, Symbol) for item in result):
+        inputs = {f"{OUTPUTS}[{i}]": symbol.value for i, symbol in enumerate(result)}
+        shapes = {f"shapes[{i}]": symbol.shape for i, symbol in enumerate(result)}
+        last = len(nodes)
+        nodes[last] = Node(OUTPUTS, inputs, shapes, result[0].shape)
+        return Graph(nodes, last, result[0].shape)
     if not isinstance(result, Symbol):
-        raise TypeError(f"trace: the network must return one array, but returned {type(result).__name__}")
+        kind = type(result).__name__
+        raise TypeError(f"trace: the network must return one array or a list or tuple of arrays, but returned {kind}")
     return Graph(nodes, result.value, result.shape)
 
 

@@ -9,9 +9,11 @@ Linear(in_features=512, out_features=10, bias=True)
 
 from convlane.models import (  # noqa: F401  (they register)
     alexnet,
+    convnext,
     densenet,
     efficientnet,
     googlenet,
+    inception_resnet_v2,
     inception_v3,
     lenet,
     mobilenet_v1,
@@ -20,12 +22,14 @@ from convlane.models import (  # noqa: F401  (they register)
     nin,
     resnet,
     resnet_cifar,
+    shufflenet_v2,
     squeezenet,
     vgg,
     zfnet,
 )
+from convlane.models.efficientnet import efficientnet_for
 from convlane.models.registry import create, input_shape, register
 from convlane.models.registry import list_models as list
 from convlane.models.saved import load
 
-__all__ = ["create", "input_shape", "list", "load", "register"]
+__all__ = ["create", "efficientnet_for", "input_shape", "list", "load", "register"]

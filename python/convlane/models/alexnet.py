@@ -10,7 +10,7 @@ from __future__ import annotations
 from convlane import nn
 from convlane.functional import flatten
 from convlane.functional._arguments import Array
-from convlane.models.blocks import head, linear_layers
+from convlane.models.blocks import head, layers_of, linear_layers
 from convlane.models.registry import register
 
 # Output channels, kernel, stride, padding, groups, bias at the start, whether normalised, whether pooled.
@@ -54,6 +54,10 @@ class AlexNet(nn.Module):
             head(4096, num_classes),
         )
 
+    def feature_layers(self) -> dict[str, nn.Module]:
+        """Return what runs one after the other before the head."""
+        return layers_of(self, "features.*")
+
     def forward(self, input: Array) -> Array:
         """Return logits (N, num_classes) for images (N, 3, H, W), H and W at least 63."""
         maps = self.avgpool(self.features(input))
@@ -87,6 +91,10 @@ class AlexNet2012(nn.Module):
             if isinstance(module, nn.Linear):
                 module.weight = nn.init.normal(module.weight.shape, std=0.01)
                 module.bias = nn.init.constant((module.out_features,), module is not self.classifier[-1])
+
+    def feature_layers(self) -> dict[str, nn.Module]:
+        """Return what runs one after the other before the head."""
+        return layers_of(self, "features.*")
 
     def forward(self, input: Array) -> Array:
         """Return logits (N, num_classes) for images (N, 3, H, W), H and W at least 67."""

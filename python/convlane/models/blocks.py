@@ -52,6 +52,16 @@ def head(in_features: int, num_classes: int, layer: Callable[[int, int], nn.Modu
     return layer(in_features, num_classes) if num_classes else nn.Identity()
 
 
+def layers_of(network: nn.Module, *names: str) -> dict[str, nn.Module]:
+    """Return layers of a network by their names; ``name.*`` stands for all layers of the sequence `name`."""
+    layers: dict[str, nn.Module] = {}
+    for name in names:
+        first, _, rest = name.partition(".")
+        child = getattr(network, first)
+        layers |= {f"{first}.{key}": layer for key, layer in child.named_children()} if rest else {first: child}
+    return layers
+
+
 def linear_layers(in_features: int, num_classes: int, dropout: float) -> nn.Sequential:
     """Return two hidden layers of 4096 numbers, with dropout behind them, and the last classifier."""
     return nn.Sequential(
@@ -67,7 +77,8 @@ def linear_layers(in_features: int, num_classes: int, dropout: float) -> nn.Sequ
 
 def scale_and_shift(input: Array, weight: Array, bias: Array | None = None) -> Array:
     """Return every channel times a number of its own, plus another: batch norm without statistics."""
-    neutral = np.zeros(len(weight), np.float32), np.ones(len(weight), np.float32)
+    channels = weight.shape[0]
+    neutral = np.zeros(channels, np.float32), np.ones(channels, np.float32)
     return batch_norm(input, *neutral, weight, bias, eps=0.0)
 
 
@@ -76,6 +87,14 @@ def from_imagenet(input: Array) -> Array:
     mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     weight, bias = (deviation / 0.5).astype(np.float32), ((mean - 0.5) / 0.5).astype(np.float32)
     return scale_and_shift(input, weight, bias)
+
+
+class FromImageNet(nn.Module):
+    """`from_imagenet` as a layer."""
+
+    def forward(self, input: Array) -> Array:
+        """Scale images (N, 3, H, W)."""
+        return from_imagenet(input)
 
 
 def divisible(channels: float, divisor: int = 8) -> int:

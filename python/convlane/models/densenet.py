@@ -5,7 +5,7 @@ from __future__ import annotations
 from convlane import nn
 from convlane.functional import cat, flatten, relu
 from convlane.functional._arguments import Array
-from convlane.models.blocks import head
+from convlane.models.blocks import head, layers_of
 from convlane.models.registry import register
 
 STEM_CHANNELS, GROWTH, BOTTLENECK = 64, 32, 4
@@ -69,6 +69,10 @@ class DenseNet(nn.Module):
                 module.weight = nn.init.kaiming_normal(module.weight.shape)
             elif isinstance(module, nn.Linear):
                 module.bias = nn.init.constant((module.out_features,), 0)
+
+    def feature_layers(self) -> dict[str, nn.Module]:
+        """Return what runs one after the other before the head."""
+        return {**layers_of(self, "features.*"), "relu": nn.ReLU()}
 
     def forward(self, input: Array) -> Array:
         """Return logits (N, num_classes) for images (N, 3, H, W), H and W at least 29."""

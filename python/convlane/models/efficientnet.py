@@ -1,16 +1,24 @@
-"""EfficientNet: Tan and Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, 2019."""
+"""EfficientNet: Tan and Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, 2019.
+
+The paper's eight networks, others of any width and depth, and the search for the largest that fits a device.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
+
+import numpy as np
 
 from convlane import nn
 from convlane.functional import add, flatten
-from convlane.functional._arguments import Array
-from convlane.models.blocks import conv_norm, divisible, head
-from convlane.models.registry import register
+from convlane.functional._arguments import Array, as_float, as_positive
+from convlane.graph import compile, trace
+from convlane.models.blocks import conv_norm, divisible, head, layers_of
+from convlane.models.registry import build, register
 
 STEM_CHANNELS = 32
 # Expansion, kernel, stride of the first block, output channels, number of blocks. Table 1 of the paper.
@@ -35,6 +43,14 @@ VARIANTS = (
     (1.8, 2.6, 0.5),
     (2.0, 3.1, 0.5),
 )
+
+
+# By how much one step of compound scaling multiplies depth, width and resolution; multiply-adds about double. Section
+# 3.3 of the paper.
+ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15
+RESOLUTION = 224
+# Where `efficientnet_for` looks: steps of compound scaling from the baseline, in eighths; B7 is about 7 of them.
+_EIGHTHS = range(-64, 57)
 
 
 class MBConv(nn.Module):
@@ -70,19 +86,26 @@ class MBConv(nn.Module):
 class EfficientNet(nn.Module):
     """A 3x3 stem, seven stages of inverted residuals, a 1x1 convolution, the mean over each map, one linear layer.
 
+    `width` and `depth` multiply the baseline's channels, which are then rounded to multiples of 8, and its blocks,
+    which are rounded up; `resolution` is the height and width of the images it is meant for, and changes nothing else.
     `stochastic_depth_prob` is the probability to drop the last residual branch; it grows linearly from 0 at the first.
     """
 
     def __init__(
         self,
-        variant: int,
+        width: float = 1.0,
+        depth: float = 1.0,
         num_classes: int = 1000,
-        dropout: float | None = None,
+        dropout: float = 0.2,
         stochastic_depth_prob: float = 0.2,
+        *,
+        resolution: int = RESOLUTION,
+        norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
     ) -> None:
-        width, depth, usual_dropout = VARIANTS[variant]
-        # As in torchvision, whose larger networks have TensorFlow's defaults.
-        norm = partial(nn.BatchNorm2d, eps=0.001, momentum=0.01) if variant >= 5 else nn.BatchNorm2d
+        if not (width > 0 and depth > 0):
+            raise ValueError(f"efficientnet: width and depth must be positive, got {width} and {depth}")
+        self.width, self.depth = width, depth
+        self.resolution = as_positive(resolution, "efficientnet", "resolution")
         channels = divisible(STEM_CHANNELS * width)
         counts = [math.ceil(stage[-1] * depth) for stage in STAGES]
         features = [conv_norm(3, channels, 3, 2, norm=norm, activation=nn.SiLU)]
@@ -99,9 +122,7 @@ class EfficientNet(nn.Module):
         features.append(conv_norm(channels, 4 * channels, 1, norm=norm, activation=nn.SiLU))
         self.features = nn.Sequential(*features)
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
-        self.classifier = nn.Sequential(
-            nn.Dropout(usual_dropout if dropout is None else dropout), head(4 * channels, num_classes)
-        )
+        self.classifier = nn.Sequential(nn.Dropout(dropout), head(4 * channels, num_classes))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 module.weight = nn.init.kaiming_normal(module.weight.shape, mode="fan_out")
@@ -112,9 +133,151 @@ class EfficientNet(nn.Module):
                 module.weight = nn.init.uniform(module.weight.shape, -bound, bound)
                 module.bias = nn.init.constant((module.out_features,), 0)
 
+    def feature_layers(self) -> dict[str, nn.Module]:
+        """Return what runs one after the other before the head."""
+        layers = layers_of(self, "features.*")
+        layers.popitem()  # the convolution that widens for the classifier
+        return layers
+
     def forward(self, input: Array) -> Array:
         """Return logits (N, num_classes) for images (N, 3, H, W)."""
         return self.classifier(flatten(self.avgpool(self.features(input))))  # type: ignore[no-any-return]
+
+
+def _variant(number: int, num_classes: int, dropout: float | None, stochastic_depth_prob: float) -> EfficientNet:
+    width, depth, usual_dropout = VARIANTS[number]
+    # As in torchvision, whose larger networks have TensorFlow's defaults.
+    norm = partial(nn.BatchNorm2d, eps=0.001, momentum=0.01) if number >= 5 else nn.BatchNorm2d
+    dropout = usual_dropout if dropout is None else dropout
+    return EfficientNet(width, depth, num_classes, dropout, stochastic_depth_prob, norm=norm)
+
+
+@register
+def efficientnet(
+    num_classes: int = 1000,
+    *,
+    width: float = 1.0,
+    depth: float = 1.0,
+    resolution: int = RESOLUTION,
+    dropout: float = 0.2,
+    stochastic_depth_prob: float = 0.2,
+) -> EfficientNet:
+    """Build the baseline with its channels and blocks multiplied by `width` and `depth`."""
+    return EfficientNet(width, depth, num_classes, dropout, stochastic_depth_prob, resolution=resolution)
+
+
+def efficientnet_for(
+    *,
+    budget_madds: float | None = None,
+    budget_params: float | None = None,
+    budget_ms: float | None = None,
+    num_classes: int = 1000,
+    stochastic_depth_prob: float = 0.2,
+) -> EfficientNet:
+    """Build the largest network of compound scaling that keeps within a budget.
+
+    With the compound coefficient phi, depth is ``1.2**phi``, width ``1.1**phi`` and resolution ``224 * 1.15**phi``
+    (rounded to a multiple of 8), so that multiply-adds grow by about ``2**phi``. Looked for is the largest phi among
+    the multiples of 1/8 from -8 to 7 that fits, by bisection: all costs grow with phi. Multiply-adds and parameters are
+    counted. Milliseconds are measured on this machine: the median time of the compiled network for one image, with the
+    number of threads now in force; about seven candidates, half a second each and the time to compile them, so let
+    nothing else run.
+
+    Parameters
+    ----------
+    budget_madds
+        Multiply-adds for one image.
+    budget_params
+        Parameters.
+    budget_ms
+        Milliseconds for one image on this machine.
+    num_classes, stochastic_depth_prob
+        As in `convlane.models.create`.
+
+    Returns
+    -------
+    EfficientNet
+        With random weights, in eval mode. Its attributes `width`, `depth` and `resolution` tell what was chosen, and
+        ``create("efficientnet", width=..., depth=..., resolution=...)`` builds it again.
+
+    Raises
+    ------
+    TypeError
+        A budget is not a number.
+    ValueError
+        There is no budget, or even the smallest candidate exceeds one.
+
+    Examples
+    --------
+    >>> from convlane import models
+    >>> network = models.efficientnet_for(budget_params=3e6)
+    >>> network.resolution, network.num_parameters()
+    (152, 2962692)
+    """
+    budgets = {
+        name: as_float(budget, "efficientnet_for", name)
+        for name, budget in (("budget_madds", budget_madds), ("budget_params", budget_params), ("budget_ms", budget_ms))
+        if budget is not None
+    }
+    if not budgets:
+        raise ValueError("efficientnet_for: give budget_madds, budget_params or budget_ms")
+    low, high = 0, len(_EIGHTHS)  # candidates before `low` fit, those from `high` on do not
+    while low < high:
+        middle = (low + high) // 2
+        if _excess(_scaled(_EIGHTHS[middle] / 8), num_classes, budgets):
+            high = middle
+        else:
+            low = middle + 1
+    if low == 0:
+        excess = _excess(_scaled(_EIGHTHS[0] / 8), num_classes, budgets)
+        raise ValueError(f"efficientnet_for: even the smallest network has {excess}")
+    config = {**_scaled(_EIGHTHS[low - 1] / 8), "stochastic_depth_prob": stochastic_depth_prob}
+    network = build("efficientnet", num_classes, config)
+    assert isinstance(network, EfficientNet)
+    return network
+
+
+def _scaled(phi: float) -> dict[str, Any]:
+    """Return the arguments of `efficientnet` for a compound coefficient; dropout grows from B0's to B7's."""
+    return {
+        "width": BETA**phi,
+        "depth": ALPHA**phi,
+        "resolution": max(32, 8 * round(RESOLUTION * GAMMA**phi / 8)),
+        "dropout": min(max(0.2 + 0.3 * phi / 7, 0.2), 0.5),
+    }
+
+
+def _excess(config: Mapping[str, Any], num_classes: int, budgets: Mapping[str, float]) -> str:
+    """Tell by what a candidate exceeds the budgets; nothing if it keeps within them. What takes longest comes last."""
+    with nn.init.skip():
+        network = build("efficientnet", num_classes, config)
+    costs: dict[str, tuple[Callable[[], float], str]] = {
+        "budget_params": (network.num_parameters, "parameters"),
+        "budget_madds": (lambda: _multiply_adds(network, config["resolution"]), "multiply-adds"),
+        "budget_ms": (lambda: _milliseconds(network, config["resolution"]), "milliseconds"),
+    }
+    for name, (cost, unit) in costs.items():
+        if name in budgets and (found := cost()) > budgets[name]:
+            return f"{found:,.4g} {unit}, more than {name}={budgets[name]:,.4g}"
+    return ""
+
+
+def _multiply_adds(network: nn.Module, resolution: int) -> int:
+    graph = trace(network, (1, 3, resolution, resolution))
+    return sum(node.multiply_adds for node in graph.nodes.values())
+
+
+def _milliseconds(network: nn.Module, resolution: int) -> float:
+    """Return the median time for one image, over half a second of runs and at least five."""
+    plan = compile(network, (1, 3, resolution, resolution))
+    image = np.zeros((1, 3, resolution, resolution), np.float32)
+    plan(image)
+    times: list[float] = []
+    while len(times) < 5 or sum(times) < 0.5:
+        start = time.perf_counter()
+        plan(image)
+        times.append(time.perf_counter() - start)
+    return 1e3 * float(np.median(times))
 
 
 @register
@@ -122,7 +285,7 @@ def efficientnet_b0(
     num_classes: int = 1000, *, dropout: float | None = None, stochastic_depth_prob: float = 0.2
 ) -> EfficientNet:
     """Build the baseline."""
-    return EfficientNet(0, num_classes, dropout, stochastic_depth_prob)
+    return _variant(0, num_classes, dropout, stochastic_depth_prob)
 
 
 @register(input_shape=(3, 240, 240))
@@ -130,7 +293,7 @@ def efficientnet_b1(
     num_classes: int = 1000, *, dropout: float | None = None, stochastic_depth_prob: float = 0.2
 ) -> EfficientNet:
     """Build the baseline scaled by the coefficients of B1."""
-    return EfficientNet(1, num_classes, dropout, stochastic_depth_prob)
+    return _variant(1, num_classes, dropout, stochastic_depth_prob)
 
 
 @register(input_shape=(3, 260, 260))
@@ -138,7 +301,7 @@ def efficientnet_b2(
     num_classes: int = 1000, *, dropout: float | None = None, stochastic_depth_prob: float = 0.2
 ) -> EfficientNet:
     """Build the baseline scaled by the coefficients of B2."""
-    return EfficientNet(2, num_classes, dropout, stochastic_depth_prob)
+    return _variant(2, num_classes, dropout, stochastic_depth_prob)
 
 
 @register(input_shape=(3, 300, 300))
@@ -146,7 +309,7 @@ def efficientnet_b3(
     num_classes: int = 1000, *, dropout: float | None = None, stochastic_depth_prob: float = 0.2
 ) -> EfficientNet:
     """Build the baseline scaled by the coefficients of B3."""
-    return EfficientNet(3, num_classes, dropout, stochastic_depth_prob)
+    return _variant(3, num_classes, dropout, stochastic_depth_prob)
 
 
 @register(input_shape=(3, 380, 380))
@@ -154,7 +317,7 @@ def efficientnet_b4(
     num_classes: int = 1000, *, dropout: float | None = None, stochastic_depth_prob: float = 0.2
 ) -> EfficientNet:
     """Build the baseline scaled by the coefficients of B4."""
-    return EfficientNet(4, num_classes, dropout, stochastic_depth_prob)
+    return _variant(4, num_classes, dropout, stochastic_depth_prob)
 
 
 @register(input_shape=(3, 456, 456))
@@ -162,7 +325,7 @@ def efficientnet_b5(
     num_classes: int = 1000, *, dropout: float | None = None, stochastic_depth_prob: float = 0.2
 ) -> EfficientNet:
     """Build the baseline scaled by the coefficients of B5."""
-    return EfficientNet(5, num_classes, dropout, stochastic_depth_prob)
+    return _variant(5, num_classes, dropout, stochastic_depth_prob)
 
 
 @register(input_shape=(3, 528, 528))
@@ -170,7 +333,7 @@ def efficientnet_b6(
     num_classes: int = 1000, *, dropout: float | None = None, stochastic_depth_prob: float = 0.2
 ) -> EfficientNet:
     """Build the baseline scaled by the coefficients of B6."""
-    return EfficientNet(6, num_classes, dropout, stochastic_depth_prob)
+    return _variant(6, num_classes, dropout, stochastic_depth_prob)
 
 
 @register(input_shape=(3, 600, 600))
@@ -178,4 +341,4 @@ def efficientnet_b7(
     num_classes: int = 1000, *, dropout: float | None = None, stochastic_depth_prob: float = 0.2
 ) -> EfficientNet:
     """Build the baseline scaled by the coefficients of B7."""
-    return EfficientNet(7, num_classes, dropout, stochastic_depth_prob)
+    return _variant(7, num_classes, dropout, stochastic_depth_prob)

@@ -96,6 +96,11 @@ class GoogLeNet(nn.Module):
                 # torchvision cuts this off at 200 standard deviations, where nothing is left to cut.
                 module.weight = nn.init.normal(module.weight.shape, std=0.01)
 
+    def feature_layers(self) -> dict[str, nn.Module]:
+        """Return what runs one after the other before the head."""
+        heads = {"aux1", "aux2", "avgpool", "dropout", "fc"}
+        return {name: layer for name, layer in self.named_children() if name not in heads}
+
     def forward(self, input: Array) -> Array | GoogLeNetOutputs:
         """Return logits (N, num_classes) for images (N, 3, H, W), H and W at least 15.
 

@@ -151,6 +151,11 @@ class InceptionV3(nn.Module):
         if self.AuxLogits is not None:
             self.AuxLogits.fc.weight = nn.init.normal(self.AuxLogits.fc.weight.shape, std=0.001)
 
+    def feature_layers(self) -> dict[str, nn.Module]:
+        """Return what runs one after the other before the head."""
+        heads = {"AuxLogits", "avgpool", "dropout", "fc"}
+        return {name: layer for name, layer in self.named_children() if name not in heads}
+
     def forward(self, input: Array) -> Array | InceptionOutputs:
         """Return logits (N, num_classes) for images (N, 3, H, W), H and W at least 75.
 

@@ -10,7 +10,7 @@ from functools import partial
 from convlane import nn
 from convlane.functional import flatten
 from convlane.functional._arguments import Array
-from convlane.models.blocks import conv_norm, divisible, head
+from convlane.models.blocks import conv_norm, divisible, head, layers_of
 from convlane.models.registry import register
 
 STEM_CHANNELS = 32
@@ -59,6 +59,10 @@ class MobileNetV1(nn.Module):
             elif isinstance(module, nn.Linear):
                 module.weight = nn.init.normal(module.weight.shape, std=0.01)
                 module.bias = nn.init.constant((module.out_features,), 0)
+
+    def feature_layers(self) -> dict[str, nn.Module]:
+        """Return what runs one after the other before the head."""
+        return layers_of(self, "features.*")
 
     def forward(self, input: Array) -> Array:
         """Return logits (N, num_classes) for images (N, 3, H, W)."""

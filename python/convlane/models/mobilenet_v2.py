@@ -7,7 +7,7 @@ from functools import partial
 from convlane import nn
 from convlane.functional import adaptive_avg_pool2d, add, flatten
 from convlane.functional._arguments import Array
-from convlane.models.blocks import conv_norm, divisible, head
+from convlane.models.blocks import conv_norm, divisible, head, layers_of
 from convlane.models.registry import register
 
 STEM_CHANNELS, LAST_CHANNELS = 32, 1280
@@ -70,6 +70,12 @@ class MobileNetV2(nn.Module):
             elif isinstance(module, nn.Linear):
                 module.weight = nn.init.normal(module.weight.shape, std=0.01)
                 module.bias = nn.init.constant((module.out_features,), 0)
+
+    def feature_layers(self) -> dict[str, nn.Module]:
+        """Return what runs one after the other before the head."""
+        layers = layers_of(self, "features.*")
+        layers.popitem()  # the convolution that widens for the classifier
+        return layers
 
     def forward(self, input: Array) -> Array:
         """Return logits (N, num_classes) for images (N, 3, H, W)."""

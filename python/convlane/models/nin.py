@@ -7,7 +7,7 @@ from functools import partial
 from convlane import nn
 from convlane.functional import flatten
 from convlane.functional._arguments import Array
-from convlane.models.blocks import head
+from convlane.models.blocks import head, layers_of
 from convlane.models.registry import register
 
 # Output channels, kernel, stride and padding of the spatial convolutions; two 1x1 convolutions follow each of them.
@@ -37,6 +37,10 @@ class NIN(nn.Module):
             if isinstance(module, nn.Conv2d):
                 module.weight = nn.init.kaiming_normal(module.weight.shape)
                 module.bias = nn.init.constant((module.out_channels,), 0)
+
+    def feature_layers(self) -> dict[str, nn.Module]:
+        """Return what runs one after the other before the head."""
+        return layers_of(self, "features.*")
 
     def forward(self, input: Array) -> Array:
         """Return logits (N, num_classes), none negative, for images (N, 3, H, W), H and W at least 27."""

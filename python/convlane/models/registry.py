@@ -43,7 +43,14 @@ def register(builder: B | None = None, *, input_shape: tuple[int, int, int] = (3
     return add if builder is None else add(builder)
 
 
-def create(name: str, num_classes: int | None = None, weights: Path | None = None, **config: Any) -> Module:
+def create(
+    name: str,
+    num_classes: int | None = None,
+    weights: Path | None = None,
+    *,
+    features_only: bool = False,
+    **config: Any,
+) -> Module:
     """Build a network, ready to run: in eval mode. Train it after ``.train()``.
 
     Parameters
@@ -55,6 +62,10 @@ def create(name: str, num_classes: int | None = None, weights: Path | None = Non
         0 drops the head: the network then returns the features before its last classifier, (N, C).
     weights
         A file that `convlane.load_weights` reads; None for random weights.
+    features_only
+        Return a network that returns its feature maps: a tuple of arrays, for each size the last ones before the next
+        reduction, from the largest to the smallest. Its attributes `channels` and `reductions` tell their sizes. The
+        head is dropped, whatever `num_classes` says; a file of weights may have it.
     config
         What the family offers beyond, for example ``dropout``; see its file.
 
@@ -65,20 +76,28 @@ def create(name: str, num_classes: int | None = None, weights: Path | None = Non
     TypeError
         `num_classes` is not an integer, or the family does not know an argument of `config`.
     ValueError
-        There is no such network, `num_classes` is negative, or the file is damaged or does not fit the network.
+        There is no such network, `num_classes` is negative, `features_only` is asked of a network whose maps are not
+        made one after the other, or the file is damaged or does not fit the network.
 
     Examples
     --------
     >>> from convlane import models
     >>> models.create("mobilenet_v2").num_parameters()
     3504872
+    >>> models.create("resnet18", features_only=True).channels
+    (64, 64, 128, 256, 512)
     """
+    if features_only:
+        config = {**config, "features_only": True}
     if weights is None:
         return build(name, num_classes, config)
     with init.skip():
         model = build(name, num_classes, config)
     arrays = load_weights(weights)
     try:
+        if features_only:  # the head of the file is not needed
+            own = model.state_dict().keys()
+            arrays = {key: array for key, array in arrays.items() if key in own}
         model.load_state_dict(arrays)
     except ValueError as error:
         raise ValueError(f"{os.fspath(weights)}: {error}") from error
@@ -102,7 +121,13 @@ def build(name: str, num_classes: int | None, config: Mapping[str, Any]) -> Modu
     num_classes = as_int(num_classes, "create", "num_classes")
     if num_classes < 0:
         raise ValueError(f"create: num_classes must not be negative, got {num_classes}")
-    model = builder(num_classes, **config).eval()
+    if config.get("features_only"):
+        from convlane.models.features import feature_pyramid  # which traces networks
+
+        others = {key: value for key, value in config.items() if key != "features_only"}
+        model: Module = feature_pyramid(builder(0, **others), name, _INPUT_SHAPES[name])
+    else:
+        model = builder(num_classes, **config).eval()
     vars(model)[_ARCHITECTURE] = Architecture(name, num_classes, dict(config))
     return model
 

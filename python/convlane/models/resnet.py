@@ -14,7 +14,7 @@ from functools import partial
 from convlane import nn
 from convlane.functional import add, flatten
 from convlane.functional._arguments import Array
-from convlane.models.blocks import head
+from convlane.models.blocks import head, layers_of
 from convlane.models.registry import register
 
 WIDTHS = (64, 128, 256, 512)
@@ -123,6 +123,10 @@ class ResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 module.weight = nn.init.kaiming_normal(module.weight.shape, mode="fan_out")
+
+    def feature_layers(self) -> dict[str, nn.Module]:
+        """Return what runs one after the other before the head."""
+        return layers_of(self, "conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 
     def forward(self, input: Array) -> Array:
         """Return logits (N, num_classes) for images (N, 3, H, W)."""

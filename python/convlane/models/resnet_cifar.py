@@ -14,7 +14,7 @@ import numpy as np
 from convlane import nn
 from convlane.functional import flatten
 from convlane.functional._arguments import Array
-from convlane.models.blocks import head, scale_and_shift
+from convlane.models.blocks import head, layers_of, scale_and_shift
 from convlane.models.registry import register
 from convlane.models.resnet import BasicBlock, projection
 
@@ -57,6 +57,10 @@ class CifarResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 module.weight = nn.init.kaiming_normal(module.weight.shape, mode="fan_out")
+
+    def feature_layers(self) -> dict[str, nn.Module]:
+        """Return what runs one after the other before the head."""
+        return layers_of(self, "conv1", "bn1", "relu", "layer1", "layer2", "layer3")
 
     def forward(self, input: Array) -> Array:
         """Return logits (N, num_classes) for images (N, 3, H, W)."""

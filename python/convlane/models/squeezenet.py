@@ -7,7 +7,7 @@ from functools import partial
 from convlane import nn
 from convlane.functional import cat, flatten
 from convlane.functional._arguments import Array
-from convlane.models.blocks import head
+from convlane.models.blocks import head, layers_of
 from convlane.models.registry import register
 
 # Channels and kernel of the stem, then per fire module its input, squeezed and expanded channels (as many of 1x1 as of
@@ -84,6 +84,10 @@ class SqueezeNet(nn.Module):
                 shape = module.weight.shape
                 module.weight = nn.init.normal(shape, std=0.01) if module is last else nn.init.kaiming_uniform(shape)
                 module.bias = nn.init.constant((module.out_channels,), 0)
+
+    def feature_layers(self) -> dict[str, nn.Module]:
+        """Return what runs one after the other before the head."""
+        return layers_of(self, "features.*")
 
     def forward(self, input: Array) -> Array:
         """Return logits (N, num_classes) for images (N, 3, H, W), H and W at least 21 (1.1: 17)."""

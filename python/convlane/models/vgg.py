@@ -5,7 +5,7 @@ from __future__ import annotations
 from convlane import nn
 from convlane.functional import flatten
 from convlane.functional._arguments import Array
-from convlane.models.blocks import linear_layers
+from convlane.models.blocks import layers_of, linear_layers
 from convlane.models.registry import register
 
 # Output channels of the 3x3 convolutions of each stage; every stage ends with a 2x2 max pool. Table 1 of the paper.
@@ -32,6 +32,10 @@ class VGG(nn.Module):
             elif isinstance(module, nn.Linear):
                 module.weight = nn.init.normal(module.weight.shape, std=0.01)
                 module.bias = nn.init.constant((module.out_features,), 0)
+
+    def feature_layers(self) -> dict[str, nn.Module]:
+        """Return what runs one after the other before the head."""
+        return layers_of(self, "features.*")
 
     def forward(self, input: Array) -> Array:
         """Return logits (N, num_classes) for images (N, 3, H, W), H and W at least 32."""

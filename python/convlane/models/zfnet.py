@@ -6,7 +6,7 @@ from convlane import nn
 from convlane.functional import flatten
 from convlane.functional._arguments import Array
 from convlane.models.alexnet import response_norm
-from convlane.models.blocks import linear_layers
+from convlane.models.blocks import layers_of, linear_layers
 from convlane.models.registry import register
 
 # Output channels, kernel, stride, padding, whether pooled, whether normalised after that. Figure 3 of the paper.
@@ -40,6 +40,10 @@ class ZFNet(nn.Module):
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 module.weight = nn.init.normal(module.weight.shape, std=0.01)
                 module.bias = nn.init.constant(module.weight.shape[:1], 0)
+
+    def feature_layers(self) -> dict[str, nn.Module]:
+        """Return what runs one after the other before the head."""
+        return layers_of(self, "features.*")
 
     def forward(self, input: Array) -> Array:
         """Return logits (N, num_classes) for images (N, 3, H, W), H and W at least 25."""

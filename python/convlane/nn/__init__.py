@@ -2,6 +2,7 @@
 
 from convlane.nn import init
 from convlane.nn.activation import (
+    GELU,
     Dropout,
     Flatten,
     Hardsigmoid,
@@ -22,7 +23,7 @@ from convlane.nn.conv import Conv2d
 from convlane.nn.fully_convolutional import FullyConvolutional, to_fully_convolutional
 from convlane.nn.linear import Linear
 from convlane.nn.module import IncompatibleKeys, Module
-from convlane.nn.norm import BatchNorm2d, LocalResponseNorm
+from convlane.nn.norm import BatchNorm2d, LayerNorm, LayerNorm2d, LocalResponseNorm
 from convlane.nn.pool import (
     AdaptiveAvgPool2d,
     AdaptiveMaxPool2d,
@@ -35,6 +36,7 @@ from convlane.nn.pool import (
 from convlane.nn.squeeze_excitation import SqueezeExcitation
 
 __all__ = [
+    "GELU",
     "AdaptiveAvgPool2d",
     "AdaptiveMaxPool2d",
     "Add",
@@ -52,6 +54,8 @@ __all__ = [
     "Identity",
     "IncompatibleKeys",
     "LPPool2d",
+    "LayerNorm",
+    "LayerNorm2d",
     "LeakyReLU",
     "Linear",
     "LocalResponseNorm",

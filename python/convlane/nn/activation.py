@@ -58,6 +58,14 @@ class SiLU(Module):
         return F.silu(input)
 
 
+class GELU(Module):
+    """``x`` times the share of the normal distribution below it."""
+
+    def forward(self, input: Array) -> Array:
+        """Apply it to every number."""
+        return F.gelu(input)
+
+
 class Hardswish(Module):
     """``x * min(max(x + 3, 0), 6) / 6``."""
 

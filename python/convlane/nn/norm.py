@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from convlane.functional import batch_norm, local_response_norm
+from convlane.functional import batch_norm, channel_norm, layer_norm, local_response_norm
 from convlane.functional._arguments import Array, as_positive
 from convlane.nn import init
 from convlane.nn.module import Module
@@ -91,6 +93,57 @@ class BatchNorm2d(Module):
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.weight is not None}, "
             f"track_running_stats={self.running_mean is not None}"
         )
+
+
+class LayerNorm(Module):
+    """Normalise over the last dimensions, then scale and shift, see `convlane.functional.layer_norm`.
+
+    Examples
+    --------
+    >>> from convlane import nn
+    >>> nn.LayerNorm(8)
+    LayerNorm((8,), eps=1e-05, elementwise_affine=True)
+    """
+
+    weight: Array | None
+    bias: Array | None
+
+    def __init__(
+        self, normalized_shape: int | Sequence[int], eps: float = 1e-5, elementwise_affine: bool = True
+    ) -> None:
+        sizes = [normalized_shape] if isinstance(normalized_shape, int) else normalized_shape
+        self.normalized_shape = tuple(as_positive(size, type(self).__name__, "normalized_shape") for size in sizes)
+        self.eps = eps
+        ones, zeros = (init.constant(self.normalized_shape, value) for value in (1, 0))
+        self.register_parameter("weight", ones if elementwise_affine else None)
+        self.register_parameter("bias", zeros if elementwise_affine else None)
+
+    def forward(self, input: Array) -> Array:
+        """Normalise arrays whose shape ends in `normalized_shape`."""
+        return layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        """Return the constructor's arguments."""
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.weight is not None}"
+
+
+class LayerNorm2d(LayerNorm):
+    """Normalise every pixel over its channels, then scale and shift, see `convlane.functional.channel_norm`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane import nn
+    >>> nn.LayerNorm2d(2, eps=0)(np.array([5, 9], np.float32).reshape(1, 2, 1, 1)).ravel()
+    array([-1.,  1.], dtype=float32)
+    """
+
+    def __init__(self, num_channels: int, eps: float = 1e-5, elementwise_affine: bool = True) -> None:
+        super().__init__(num_channels, eps, elementwise_affine)
+
+    def forward(self, input: Array) -> Array:
+        """Normalise images (N, C, H, W)."""
+        return channel_norm(input, self.weight, self.bias, self.eps)
 
 
 class LocalResponseNorm(Module):

@@ -1,0 +1,84 @@
+// Layer normalisation: every row by its own mean and variance.
+#pragma once
+
+#include "kernels/table.h"
+#include "kernels/vec.h"
+
+namespace convlane {
+namespace {
+
+// The sum over a row of value(c, get), vectors of it, and of the same for what whole vectors leave, number by number: a
+// vector that is not full would sum values of lanes that do not exist.
+template <class Value>
+CONVLANE_INLINE float sum_row(int64_t channels, const Value& value) {
+  const int64_t whole = channels - channels % kLanes;
+  Vec sum = zero();
+  for (int64_t c = 0; c < whole; c += kLanes) sum = add(sum, value([=](const float* p) { return load(p + c); }));
+  float total = sum_lanes(sum);
+  for (int64_t c = whole; c < channels; ++c) {
+    float lanes[kLanes];
+    store(lanes, value([=](const float* p) { return broadcast(p[c]); }));
+    total += lanes[0];
+  }
+  return total;
+}
+
+// x -> (x - center - rest) * scale. The values are taken relative to the first one and then to their mean, so that a
+// large common offset costs no digits, as in `moments`.
+struct RowNorm {
+  Vec center, rest, scale;
+  CONVLANE_INLINE Vec operator()(Vec x) const { return mul(sub(sub(x, center), rest), scale); }
+};
+
+CONVLANE_INLINE RowNorm row_norm(const float* src, int64_t channels, float eps) {
+  const float count = static_cast<float>(channels);
+  const Vec first = broadcast(src[0]);
+  const Vec center = broadcast(src[0] + sum_row(channels, [=](auto get) { return sub(get(src), first); }) / count);
+  const float rest = sum_row(channels, [=](auto get) { return sub(get(src), center); }) / count;
+  const float square = sum_row(channels, [=](auto get) {
+    const Vec deviation = sub(get(src), center);
+    return mul(deviation, deviation);
+  });
+  const float variance = square / count - rest * rest;
+  return {center, broadcast(rest), div(broadcast(1.0f), sqrt(broadcast(variance + eps)))};
+}
+
+void layer_norm(const LayerNormArgs& a) {
+  const float* src = a.src;
+  float* dst = a.dst;
+  for (int64_t row = 0; row < a.rows; ++row, src += a.channels, dst += a.channels) {
+    const RowNorm norm = row_norm(src, a.channels, a.eps);
+    for_vectors(a.channels, [&](int64_t c, auto get, auto put) {
+      put(dst + c, fma(norm(get(src + c)), get(a.weight + c), get(a.bias + c)));
+    });
+  }
+}
+
+// With g = gradient * weight and x the normalised values: scale * (g - mean of g - x * mean of g * x).
+void layer_norm_gradient(const LayerNormArgs& a) {
+  const float *src = a.src, *gradient = a.gradient;
+  const float count = static_cast<float>(a.channels);
+  for (int64_t row = 0; row < a.rows; ++row, src += a.channels, gradient += a.channels) {
+    const RowNorm norm = row_norm(src, a.channels, a.eps);
+    if (a.products != nullptr) {
+      for_vectors(a.channels, [&](int64_t c, auto get, auto put) {
+        const Vec g = get(gradient + c);
+        put(a.products + c, fma(g, norm(get(src + c)), get(a.products + c)));
+        put(a.sums + c, add(g, get(a.sums + c)));
+      });
+    }
+    if (a.dst == nullptr) continue;
+    const Vec mean =
+        broadcast(sum_row(a.channels, [&](auto get) { return mul(get(gradient), get(a.weight)); }) / count);
+    const Vec product = broadcast(
+        sum_row(a.channels, [&](auto get) { return mul(mul(get(gradient), get(a.weight)), norm(get(src))); }) / count);
+    float* dst = a.dst + row * a.channels;
+    for_vectors(a.channels, [&](int64_t c, auto get, auto put) {
+      const Vec g = mul(get(gradient + c), get(a.weight + c));
+      put(dst + c, mul(norm.scale, sub(sub(g, mean), mul(norm(get(src + c)), product))));
+    });
+  }
+}
+
+}  // namespace
+}  // namespace convlane

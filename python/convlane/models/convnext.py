@@ -1,0 +1,105 @@
+"""ConvNeXt: Liu et al., A ConvNet for the 2020s, 2022."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from convlane import _core, nn
+from convlane.functional import add, conv2d, flatten, pack_conv2d, unflatten
+from convlane.functional._arguments import Array
+from convlane.models.blocks import head, layers_of, scale_and_shift
+from convlane.models.registry import register
+
+# Channels and number of blocks of the four stages. Section 3 of the paper.
+STAGES = ((96, 3), (192, 3), (384, 9), (768, 3))
+LAYER_SCALE = 1e-6
+
+_norm = partial(nn.LayerNorm2d, eps=1e-6)
+
+
+class PixelLinear(nn.Linear):
+    """A linear layer from all channels of a pixel to others: a 1x1 convolution with the weight of a linear layer."""
+
+    def pack(self, weight: Array) -> _core.PackedWeight:
+        """Pack a weight for this layer."""
+        return pack_conv2d(self._as_filters(weight))
+
+    def forward(self, input: Array) -> Array:
+        """Map images (N, in_features, H, W) to (N, out_features, H, W)."""
+        weight = self.weight_for(input)
+        return conv2d(input, self._as_filters(weight) if isinstance(weight, np.ndarray) else weight, self.bias)
+
+    def _as_filters(self, weight: Array) -> Array:
+        return unflatten(weight, 1, (self.in_features, 1, 1))
+
+
+class CNBlock(nn.Module):
+    """Filter each channel by a 7x7, normalise every pixel, widen and narrow it; a shortcut.
+
+    The branch is multiplied by a factor for each channel, which begins close to 0.
+    """
+
+    def __init__(self, channels: int, drop: float) -> None:
+        self.register_parameter("layer_scale", nn.init.constant((channels, 1, 1), LAYER_SCALE))
+        self.block = nn.Sequential(
+            {
+                # torchvision permutes dimensions at 1 and 6, which here costs nothing and needs no layer.
+                "0": nn.Conv2d(channels, channels, 7, padding=3, groups=channels),
+                "2": _norm(channels),
+                "3": PixelLinear(channels, 4 * channels),
+                "4": nn.GELU(),
+                "5": PixelLinear(4 * channels, channels),
+            }
+        )
+        self.stochastic_depth = nn.StochasticDepth(drop)
+
+    layer_scale: Array
+
+    def forward(self, input: Array) -> Array:
+        """Return the block's maps."""
+        branch = scale_and_shift(self.block(input), flatten(self.layer_scale, 0))
+        return add(self.stochastic_depth(branch), input)
+
+
+class ConvNeXt(nn.Module):
+    """A 4x4 stem of stride 4, four stages with 2x2 convolutions between them, the mean over each map, one linear layer.
+
+    `stochastic_depth_prob` is the probability to drop the last residual branch; it grows linearly from 0 at the first.
+    """
+
+    def __init__(self, num_classes: int = 1000, stochastic_depth_prob: float = 0.1) -> None:
+        total = sum(count for _, count in STAGES)
+        features: list[nn.Module] = []
+        before, done = 0, 0
+        for channels, count in STAGES:
+            if before:
+                features.append(nn.Sequential(_norm(before), nn.Conv2d(before, channels, 2, 2)))
+            else:
+                features.append(nn.Sequential(nn.Conv2d(3, channels, 4, 4), _norm(channels)))
+            drops = [stochastic_depth_prob * (done + i) / (total - 1) for i in range(count)]
+            features.append(nn.Sequential(*[CNBlock(channels, drop) for drop in drops]))
+            before, done = channels, done + count
+        self.features = nn.Sequential(*features)
+        self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
+        self.classifier = nn.Sequential(_norm(before), nn.Flatten(1), head(before, num_classes))
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                # torchvision cuts this off at 100 standard deviations, where nothing is left to cut.
+                module.weight = nn.init.normal(module.weight.shape, std=0.02)
+                module.bias = nn.init.constant(module.weight.shape[:1], 0)
+
+    def feature_layers(self) -> dict[str, nn.Module]:
+        """Return what runs one after the other before the head."""
+        return layers_of(self, "features.*")
+
+    def forward(self, input: Array) -> Array:
+        """Return logits (N, num_classes) for images (N, 3, H, W)."""
+        return self.classifier(self.avgpool(self.features(input)))  # type: ignore[no-any-return]
+
+
+@register
+def convnext_tiny(num_classes: int = 1000, *, stochastic_depth_prob: float = 0.1) -> ConvNeXt:
+    """Build the smallest network of the paper."""
+    return ConvNeXt(num_classes, stochastic_depth_prob)

@@ -1,0 +1,196 @@
+"""Parts of images and several results in compiled networks: what is read where it lies, and what is copied."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import convlane
+from convlane import functional as F
+from convlane import models, nn
+from convlane.graph.check import check_graph
+from convlane.graph.lower import channel_views, plan_arena, steps_of
+from convlane.graph.passes import optimize
+from convlane.graph.trace import OUTPUTS, trace
+
+SHAPE = (8, 6, 5)
+
+
+def images(rng, count=3):
+    return rng.standard_normal((count, *SHAPE), np.float32)
+
+
+def half(x, second):
+    return F.narrow(x, 1, 4 * second, 4)
+
+
+def filters(seed, out, channels, kernel=1, groups=1):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((out, channels // groups, kernel, kernel), np.float32)
+
+
+def depthwise_branch(x):
+    x = F.relu(F.conv2d(x, filters(1, 4, 4)))
+    x = F.conv2d(x, filters(2, 4, 4, 3, 4), padding=1, groups=4)
+    return F.relu(F.conv2d(x, filters(3, 4, 4)))
+
+
+def unit(x):
+    """As ShuffleNet has them."""
+    return F.interleave([half(x, 0), depthwise_branch(half(x, 1))])
+
+
+def unit_without_expansion(x):
+    y = F.conv2d(half(x, 1), filters(2, 4, 4, 3, 4), padding=1, groups=4)
+    return F.cat([half(x, 0), F.conv2d(y, filters(3, 4, 4))])
+
+
+NETWORKS = {
+    "units": lambda x: unit(unit(F.relu(x))),
+    "unit at the input": unit,
+    "unit without expansion": lambda x: unit_without_expansion(F.relu(x)),
+    "slice of a slice": lambda x: F.interleave(
+        [F.narrow(half(F.relu(x), 1), 1, 2, 2), F.narrow(F.sigmoid(x), 1, 1, 2)]
+    ),
+    "slices that must be copied": lambda x: F.add(half(F.relu(x), 0), half(F.tanh(x), 1)),
+    "slice read in place and copied": lambda x: F.cat([half(F.relu(x), 1), F.sigmoid(half(F.relu(x), 1))]),
+    "slice as the result": lambda x: half(F.relu(x), 1),
+    "slice of the input as the result": lambda x: half(x, 1),
+    "slice as a residual": lambda x: F.add(half(F.relu(x), 0), depthwise_branch(half(F.tanh(x), 1))),
+    "three in turn": lambda x: F.interleave([F.relu(x), F.tanh(x), F.sigmoid(x)]),
+    "shuffle": lambda x: F.channel_shuffle(F.relu(x), 4),
+    "shuffle of a concatenation": lambda x: F.channel_shuffle(F.cat([F.relu(x), F.tanh(x)]), 2),
+    "pixel norm": lambda x: F.channel_norm(x, np.arange(8, dtype=np.float32), np.ones(8, np.float32), 0.1),
+    "layer norm": lambda x: F.layer_norm(F.flatten(F.global_avg_pool2d(x)), (8,)),
+    "gelu": lambda x: F.gelu(F.conv2d(x, filters(1, 5, 8))),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_same_numbers(name, rng, isa, threads, tmp_path):
+    function, x = NETWORKS[name], images(rng)
+    plan = convlane.compile(function, (None, *SHAPE), winograd=False)
+    expected = function(x)
+    y = plan(x)
+    assert y.shape == expected.shape
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(plan(x[1:2]), y[1:2])
+    plan.save(tmp_path / "plan")
+    np.testing.assert_array_equal(convlane.load_plan(tmp_path / "plan")(x), y)
+    assert plan(x[:0]).shape == (0, *y.shape[1:])
+
+
+def steps(function):
+    graph = optimize(trace(function, (1, *SHAPE)))
+    return [node.op for node in steps_of(graph).values()]
+
+
+def test_what_is_copied():
+    assert steps(NETWORKS["units"]) == ["relu", "depthwise_block", "interleave", "depthwise_block", "interleave"]
+    assert steps(NETWORKS["slices that must be copied"]) == ["relu", "narrow", "tanh", "narrow", "add"]
+    assert steps(NETWORKS["unit without expansion"]) == ["relu", "depthwise_block", "cat"]
+    assert steps(NETWORKS["slice of a slice"]) == ["relu", "sigmoid", "interleave"]
+    assert steps(NETWORKS["shuffle"]) == ["relu", "interleave"]
+    assert steps(NETWORKS["shuffle of a concatenation"]) == ["relu", "tanh", "interleave"]
+    assert steps(NETWORKS["gelu"]) == ["conv2d"]
+
+
+def test_an_image_lives_as_long_as_its_slices():
+    def network(x):
+        x = F.relu(x)
+        slices = half(x, 0), half(x, 1)
+        x = F.tanh(F.sigmoid(F.tanh(x)))
+        return F.interleave([*slices, half(x, 0), half(x, 1)])
+
+    graph = optimize(trace(network, (1, *SHAPE)))
+    views = channel_views(graph)
+    assert len(views) == 4
+    offsets, _ = plan_arena(graph)
+    (whole, _), *_ = views.values()
+    others = [offsets[value] for value in offsets if value != whole]
+    assert offsets[whole] not in others
+
+
+def test_slices_of_channels_alone():
+    with pytest.raises(ValueError, match="narrow of other dimensions than the channels"):
+        convlane.compile(lambda x: F.narrow(x, 2, 0, 1), (1, *SHAPE))
+    with pytest.raises(ValueError, match="layer_norm over other dimensions than the channels"):
+        convlane.compile(lambda x: F.layer_norm(x, (5,)), (1, *SHAPE))
+    with pytest.raises(ValueError, match="unflatten"):
+        convlane.compile(lambda x: F.unflatten(x, 1, (2, 4)), (1, *SHAPE))
+
+
+RESULTS = {
+    "two": lambda x: (F.relu(x), F.global_avg_pool2d(x)),
+    "one in a list": lambda x: [F.relu(x)],
+    "one that others read": lambda x: ((y := F.conv2d(x, filters(1, 8, 8))), F.relu(y)),
+    "the input": lambda x: (x, F.relu(x)),
+    "the same twice": lambda x: ((y := F.relu(x)), y),
+    "the same in two shapes": lambda x: ((y := F.global_avg_pool2d(x)), F.flatten(y)),
+    "parts of a concatenation": lambda x: ((y := F.max_pool2d(x, 2)), F.cat([y, F.avg_pool2d(x, 2)])),
+    "a slice and its whole": lambda x: ((y := F.relu(x)), half(y, 1), unit(y)),
+    "several shapes": lambda x: (F.flatten(x), F.flatten(F.global_max_pool2d(x)), F.max_pool2d(x, 2)),
+}
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_several_results(name, rng, isa, threads, tmp_path):
+    function, x = RESULTS[name], images(rng, 2)
+    expected = function(x)
+    plan = convlane.compile(function, (None, *SHAPE), winograd=False)
+    found = plan(x)
+    assert type(found) is tuple
+    assert plan.output_shape == tuple((None, *right.shape[1:]) for right in expected)
+    for array, right in zip(found, expected, strict=True):
+        assert array.shape == right.shape
+        np.testing.assert_allclose(array, right, rtol=1e-5, atol=1e-5)
+    for array, whole in zip(plan(x[0]), found, strict=True):
+        np.testing.assert_array_equal(array, whole[0])
+    assert [array.shape[0] for array in plan(x[:0])] == [0] * len(found)
+    plan.save(tmp_path / "plan")
+    for again in (convlane.load_plan(tmp_path / "plan"), pickle.loads(pickle.dumps(plan)), copy.deepcopy(plan)):
+        for array, right in zip(again(x), found, strict=True):
+            np.testing.assert_array_equal(array, right)
+    assert len(plan.profile(x, repeat=1).steps) == len(plan.describe().steps)
+
+
+def test_large_batches_in_parts(rng):
+    """So many images that the plan runs them in parts, whose results come one after the other."""
+    function = RESULTS["two"]
+    plan = convlane.compile(lambda x: function(F.tanh(F.sigmoid(x))), (None, 64, 96, 96))
+    x = rng.standard_normal((7, 64, 96, 96), np.float32)
+    whole = plan(x)
+    for i in (0, 3, 6):
+        for array, single in zip(whole, plan(x[i]), strict=True):
+            np.testing.assert_array_equal(array[i], single)
+
+
+def test_graphs_with_broken_results():
+    graph = optimize(trace(RESULTS["two"], (1, *SHAPE)))
+    check_graph(graph)
+    last = graph.nodes[graph.output]
+
+    def broken(**changes):
+        return type(graph)(
+            {**graph.nodes, graph.output: type(last)(**{**vars(last), **changes})}, graph.output, graph.output_shape
+        )
+
+    with pytest.raises(TypeError, match="results and their shapes"):
+        check_graph(broken(attributes={}))
+    with pytest.raises(ValueError, match="a result has the shape"):
+        check_graph(broken(attributes={**last.attributes, "shapes[1]": (1, 9)}))
+    with pytest.raises(ValueError, match="its shape must be the first result's"):
+        check_graph(broken(shape=(1, 9)))
+    after = type(last)("relu", {"input": graph.output}, {}, last.shape)
+    with pytest.raises(ValueError, match="reads the outputs"):
+        check_graph(type(graph)({**graph.nodes, 99: after}, 99, after.shape))
+    with pytest.raises(ValueError, match="it must be the output"):
+        check_graph(type(graph)(graph.nodes, min(v for v in graph.nodes if v > 0), graph.output_shape))
+    assert last.op == OUTPUTS
+
+
+def test_shufflenet_copies_nothing_to_split():
+    with nn.init.skip():
+        plan = convlane.compile(models.create("shufflenet_v2_x1_0"), (None, 3, 224, 224))
+    assert not any("narrow" in step.op or "cat" in step.op for step in plan.describe().steps)
