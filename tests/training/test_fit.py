@@ -235,26 +235,28 @@ def test_data_that_count_their_epochs_are_told_where_to_go_on(data, tmp_path):
         assert_same(model, alone)
 
 
-def test_a_loader_s_epochs_go_on(data, tmp_path):
+@pytest.mark.parametrize("at", [7, 12, 15, 16])  # of 8 calls in every epoch: 15 validates
+def test_a_loader_s_epochs_go_on(at, data, tmp_path):
     def loader():
         return Loader(data, BATCH, shuffle=True, seed=3, augment=augment.RandomCrop(6, padding=1), workers=1)
 
-    alone, path = network(), tmp_path / "run.safetensors"
-    expected = train(alone, loader())
+    options = {"checkpoint": tmp_path / "run.safetensors", "validation": [data]}
+    alone = network()
+    expected = train(alone, loader(), validation=[data])
     model = network()
-    with pytest.raises(RuntimeError, match="no more"):
-        train(model, loader(), checkpoint=path, loss=failing_at(11))
+    with pytest.raises(KeyboardInterrupt):
+        train(model, loader(), loss=failing_at(at, KeyboardInterrupt), **options)
     assert not [thread for thread in threading.enumerate() if "convlane.data" in thread.name]
-    assert told(train(model, loader(), checkpoint=path, resume=True)) == told(expected)
+    assert told(train(model, loader(), resume=True, **options)) == told(expected)
     assert_same(model, alone)
 
 
-def failing_at(step):
+def failing_at(step, error=RuntimeError):
     calls = iter(range(100))
 
     def loss(outputs, targets):
         if next(calls) == step:
-            raise RuntimeError("no more")
+            raise error("no more")
         return cross_entropy(outputs, targets)
 
     return loss
@@ -450,6 +452,7 @@ def test_other_checkpoints_are_refused_and_change_nothing(data, tmp_path):
         ({"optimizer": SGD(model, 0.1)}, "not the state of this optimiser"),
         ({"seed": 1}, "seed=0"),
         ({"metrics": ["top5"]}, "other metrics"),
+        ({"validation": data}, "other metrics or validation data"),
     ]:
         with pytest.raises(ValueError, match=message):
             train(model, data, checkpoint=path, resume=True, **options)

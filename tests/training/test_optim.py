@@ -135,6 +135,26 @@ def test_a_step_that_nobody_watches_is_done_in_place(rng):
     assert not np.array_equal(kept, model[0].weight)
 
 
+def test_who_holds_the_last_parameters_gets_by_with_two_buffers(rng):
+    model = network(rng)
+    optimizer = SGD(model, 0.1)
+    optimizer.step(gradients_of(model, rng))
+    addresses = set()
+    for _ in range(6):
+        held = model.state_dict()
+        before = held["0.weight"].copy()
+        optimizer.step(gradients_of(model, rng))
+        addresses.add(model[0].weight.ctypes.data)
+        np.testing.assert_array_equal(held["0.weight"], before)
+        assert not np.array_equal(model[0].weight, before)
+    assert len(addresses) == 2
+    kept = [model.state_dict()]
+    for _ in range(3):
+        optimizer.step(gradients_of(model, rng))
+        kept.append(model.state_dict())
+    assert len({state["0.weight"].ctypes.data for state in kept}) == 4
+
+
 def test_parameters_are_read_only_and_new_after_each_step(rng):
     model = network(rng)
     optimizer = SGD(model, 0.1)

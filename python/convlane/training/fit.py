@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
 from types import FrameType, TracebackType
@@ -152,7 +152,7 @@ def fit(
 
     training = _Training(model, data, optimizer, loss, Means(scores), seed, clip_norm, on_nan)
     if resume and checkpoint is not None and os.path.exists(checkpoint):
-        training.load(checkpoint)
+        training.load(checkpoint, columns)
         if verbose:
             print(f"going on in {training.where}, from {os.fspath(checkpoint)}", flush=True)
     with _modes_kept(model), _Interrupts() as interrupts:
@@ -161,6 +161,7 @@ def fit(
                 label = f"epoch {training.epoch + 1}/{epochs}"
                 begin = time.perf_counter()
                 training.run_epoch(batch_size, shuffle, interrupts, label if verbose else None)
+                training.check_parameters()
                 row = training.means.result()
                 if validation is not None:
                     found = evaluate(model, validation, loss=loss, metrics=scores, batch_size=batch_size)
@@ -324,7 +325,6 @@ class _Training:
             for images, targets in todo if label is None else progress(todo, label, left):
                 self._do(images, targets)
                 interrupts.check()
-        self._data_epoch = None
         if not self.step:
             raise ValueError("fit: the data are empty")
 
@@ -334,7 +334,7 @@ class _Training:
         try:
             with seeded(self.seed, self.optimizer.steps):
                 (value, outputs), gradients = self._gradients(images, targets)
-            norm, factor = clip_grad_norm(gradients, math.inf if self.clip_norm is None else self.clip_norm)
+            norm, factor = (0.0, 1.0) if self.clip_norm is None else clip_grad_norm(gradients, self.clip_norm)
             self.means.add(value, outputs, targets)
         except BaseException:
             self.model.load_state_dict(before)
@@ -364,10 +364,15 @@ class _Training:
         first = next(name for name, _ in self.model.named_parameters(trainable=True))
         return self.optimizer.learning_rate(first, self.optimizer.steps - 1)
 
+    def check_parameters(self) -> None:
+        """Raise if the last step's gradients were not finite, which the next loss would tell."""
+        norm, _ = clip_grad_norm(dict(self.model.named_parameters(trainable=True)), math.inf)
+        self.check_finite("the norm of the parameters", norm)
+
     def finish_epoch(self, row: Mapping[str, float], monitor: str | None) -> None:
         """Note down what an epoch has brought, and keep the weights if it was the best by `monitor`."""
         self.history.append(row)
-        self.epoch, self.step = self.epoch + 1, 0
+        self.epoch, self.step, self._data_epoch = self.epoch + 1, 0, None
         self.means.start()
         if monitor is not None and not self.waited(monitor):
             self.history.best_epoch, self._best = self.epoch, self.model.state_dict()
@@ -406,16 +411,19 @@ class _Training:
             best=self._best,
         )
 
-    def load(self, path: Path) -> None:
-        """Go on from a checkpoint."""
+    def load(self, path: Path, columns: Sequence[str]) -> None:
+        """Go on from a checkpoint, whose history has these columns."""
         groups = read_checkpoint(path)
         try:
             counters = {name: int(array) for name, array in groups.get("progress", {}).items()}
             epoch, step, seed, examples = (counters[name] for name in ("epoch", "step", "seed", "examples"))
             sums = {name: float(array) for name, array in groups["sums"].items()}
-            columns = {name: array.tolist() for name, array in groups.get("history", {}).items()}
-            if sums.keys() != self.means.sums.keys() or any(len(column) != epoch for column in columns.values()):
-                raise ValueError("it has other metrics")
+            history = {name: array.tolist() for name, array in groups.get("history", {}).items()}
+            known = {*columns, "learning_rate", "seconds"}
+            if sums.keys() != self.means.sums.keys() or (history and history.keys() != known):
+                raise ValueError("it has other metrics or validation data")
+            if any(len(column) != epoch for column in history.values()):
+                raise ValueError("its history has gaps")
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{os.fspath(path)}: no checkpoint of this fit: {error}") from error
         if seed != self.seed:
@@ -424,7 +432,7 @@ class _Training:
         self._good = self.model.state_dict()
         self.epoch, self.step, self._data_epoch = epoch, step, counters.get("data_epoch")
         self.means.start(sums, examples)
-        self.history = History(columns)
+        self.history = History({name: history[name] for name in (*columns, "learning_rate", "seconds") if history})
         self.history.best_epoch, self._best = counters.get("best_epoch"), groups.get("best", {})
 
 

@@ -76,6 +76,7 @@ class Optimizer(ABC):
             end += -(-self._current(name).size // _LINE) * _LINE
         self._size = end
         self._parameters = np.zeros(0, np.float32)
+        self._spare: Array | None = None  # of the step before, for somebody who always holds the last parameters
         self._views: dict[str, Array] = {}
         self._state = {buffer: np.zeros(end, np.float32) for buffer in self._buffers}
 
@@ -111,6 +112,7 @@ class Optimizer(ABC):
         source, target = self._prepare()
         self._run(source, target, segments, gradient_factor)
         self.steps += 1
+        self._spare = source if source is not target else None
         self._parameters = target
         self._show()
 
@@ -173,7 +175,12 @@ class Optimizer(ABC):
         self._show()  # views that nobody else has, so that the old ones live on only where somebody holds them
         # Beside every view, the attribute and getrefcount's own argument refer to the buffer.
         alone = sys.getrefcount(self._parameters) == len(self._views) + 2
-        return self._parameters, self._parameters if alone else np.empty(self._size, np.float32)
+        spare, self._spare = self._spare, None
+        if alone:
+            return self._parameters, self._parameters
+        if spare is None or sys.getrefcount(spare) > 2:  # this variable and the argument
+            spare = np.empty(self._size, np.float32)
+        return self._parameters, spare
 
     def _show(self) -> None:
         """Give the network new views of the parameters."""
