@@ -97,7 +97,8 @@ def fit(
         Go on from `checkpoint` if that file exists. An iterable as `data` must yield the same batches for the same
         epoch; where it has an attribute ``epoch``, that is set to what it was.
     on_nan
-        ``"raise"``: stop where the loss or a gradient is not finite. ``"ignore"``: go on.
+        ``"raise"``: stop where the loss is not finite, or the norm of the gradients where they are clipped, or that of
+        the parameters after an epoch. ``"ignore"``: go on.
     verbose
         Print a line for every epoch, and show a progress bar on terminals where tqdm is installed.
 
@@ -110,8 +111,8 @@ def fit(
     Raises
     ------
     FloatingPointError
-        The loss or a gradient was not finite. The network has the parameters of the last step whose loss and gradients
-        were, and its buffers from before it; the optimiser has moved on.
+        Something was not finite, see `on_nan`; the message tells what, and the epoch and the step. The network has the
+        parameters that last gave a finite loss, and its buffers from before that step; the optimiser has moved on.
     KeyboardInterrupt
         After writing the checkpoint, if there is one. The network is as after the last step.
     OSError
