@@ -59,7 +59,11 @@ def test_networks_are_as_deep_as_they_are_called(name):
 
 
 def test_projections_count_but_not_for_the_depth():
-    assert analysis.summary(created("resnet50")).layers == 54
+    result = analysis.summary(created("resnet50"))
+    assert result.layers == 54
+    assert [row.layer for row in result.rows if row.has_weights] == list(range(1, 55))
+    numbers = [line.split()[0] for line in str(result).splitlines()[1:] if line[:5].strip().isdigit()]
+    assert numbers == [str(i) for i in range(1, 55)]
 
 
 def test_parameters_that_a_call_does_not_reach():
@@ -134,6 +138,7 @@ def test_results_for_programs():
     assert data["parameters"] == 61_706
     assert data["rows"][1] == {
         "layer": 1,
+        "has_weights": True,
         "name": "features.0",
         "kind": "Conv2d",
         "input_shape": [1, 1, 32, 32],

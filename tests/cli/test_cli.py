@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import convlane
-from convlane import digits
-from convlane.cli import _common, bench, demo, info, main
+from convlane import digits, models
+from convlane.cli import _common, bench, demo, explain, info, main
 
 FAST = ["bench", "--model", "mobilenet_v2", "--size", "32", "--repeat", "2", "--warmup", "1"]
 
@@ -26,6 +26,8 @@ FAST = ["bench", "--model", "mobilenet_v2", "--size", "32", "--repeat", "2", "--
         (["bench", "--batch", "0"], "at least 1"),
         (["bench", "--repeat", "-3"], "at least 1"),
         (["info", "--model", "resnet50"], "unrecognized"),
+        (["explain", "lenet5"], "PICTURE"),
+        (["explain", "lenet6", "a.png", "--out", "a.html"], "did you mean lenet5"),
         (["summary"], "MODEL"),
         (["summary", "vgg61"], "did you mean vgg19, vgg16"),
     ],
@@ -121,6 +123,66 @@ def test_summary(capsys):
     assert data["parameters"] == 3_504_872
     assert main(["summary", "vgg16", "--size", "8"]) == 1
     assert "shape (1, 3, 8, 8)" in capsys.readouterr().err
+
+
+def test_explain(capsys, tmp_path):
+    from PIL import Image
+
+    picture, page = tmp_path / "a <b> & c.png", tmp_path / "page.html"
+    Image.effect_noise((50, 40), 60).save(picture)
+    usual = [str(picture), "--out", str(page)]
+    assert main(["explain", "squeezenet1_1", *usual, "--size", "64", "--channels", "2", "--threads", "1"]) == 0
+    assert capsys.readouterr().out.startswith(f"{page}: ")
+    text = page.read_text("utf-8")
+    assert "<h1>squeezenet1_1</h1><p>On a &lt;b&gt; &amp; c.png, as 64 x 64 pixels. The weights are random" in text
+    assert main(["explain", "lenet5", *usual]) == 0
+    text = page.read_text("utf-8")
+    assert "as 32 x 32 pixels.<" in text
+    assert "random" not in text
+    models.create("resnet20").save(tmp_path / "weights.safetensors")
+    assert main(["explain", "resnet20", *usual, "--weights", str(tmp_path / "weights.safetensors")]) == 0
+    assert "random" not in page.read_text("utf-8")
+
+
+@pytest.mark.parametrize(("name", "side"), [("resnet50", 224), ("efficientnet_b1", 240), ("resnet20", 32)])
+def test_explain_shows_the_pixels_that_the_network_gets(name, side, tmp_path):
+    from PIL import Image
+
+    ramp = np.broadcast_to(np.linspace(0, 255, 300).astype(np.uint8)[:, None, None], (300, 400, 3))
+    Image.fromarray(np.ascontiguousarray(ramp)).save(tmp_path / "ramp.png")
+    image, pixels = explain._prepared(tmp_path / "ramp.png", name, None)
+    assert image.shape == (1, 3, side, side)
+    assert pixels.shape == (side, side, 3)
+    assert 5 < pixels[0, 0, 0] < 45  # an eighth of the height is cut off, and half of that above
+    assert (np.ptp(pixels, axis=(1, 2)) <= 1).all()
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    np.testing.assert_allclose(image[0].transpose(1, 2, 0), (pixels / 255 - mean) / std, atol=1e-2)
+
+
+def test_explain_of_bad_files(capsys, monkeypatch, tmp_path):
+    from PIL import Image
+
+    picture, page = tmp_path / "picture.png", tmp_path / "page.html"
+    Image.effect_noise((50, 40), 60).save(picture)
+    (tmp_path / "text").write_text("neither a picture nor weights")
+    usual = ["explain", "lenet5", str(picture), "--out", str(page)]
+    for arguments, message in {
+        ("explain", "lenet5", str(tmp_path / "text"), "--out", str(page)): "cannot read the picture",
+        ("explain", "resnet20", str(tmp_path / "missing.png"), "--out", str(page)): "cannot read the picture",
+        (*usual, "--weights", str(tmp_path / "text")): "text",
+        (*usual, "--weights", str(tmp_path / "missing")): "missing",
+        (*usual, "--size", "8"): "digits of 32 x 32",
+        ("explain", "vgg11", str(picture), "--size", "8", "--out", str(page)): "shape (1, 3, 8, 8)",
+        (*usual[:-1], str(tmp_path / "no folder" / "page.html")): "no folder",
+    }.items():
+        assert main(list(arguments)) == 1
+        err = capsys.readouterr().err
+        assert message in err
+        assert len(err.splitlines()) == 1
+        assert not page.exists()
+    monkeypatch.setitem(sys.modules, "PIL", None)  # importing it fails now
+    assert main(usual) == 1
+    assert "pip install 'convlane[demo]' brings it" in capsys.readouterr().err
 
 
 def test_demo(capsys, monkeypatch, tmp_path):

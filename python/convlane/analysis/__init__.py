@@ -3,6 +3,7 @@
 from convlane.analysis import cost, draw
 from convlane.analysis.cost import multiply_adds
 from convlane.analysis.coverage import Coverage, coverage
+from convlane.analysis.page import page
 from convlane.analysis.receptive_field import Field, ReceptiveFields, receptive_field
 from convlane.analysis.summary import Row, Summary, summary
 from convlane.analysis.visualise import feature_maps, filters, maximise
@@ -20,6 +21,7 @@ __all__ = [
     "filters",
     "maximise",
     "multiply_adds",
+    "page",
     "receptive_field",
     "summary",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -87,25 +87,33 @@ def anatomy(model: Callable[[Any], Any], shape: Sequence[int]) -> Anatomy:
     return Anatomy(nodes, _layers(nodes, calls), calls, result.value if isinstance(result, Symbol) else None)
 
 
-def until(network: Anatomy, *values: Value) -> Callable[[Any], tuple[Any, ...]]:
-    """Return what computes these results from the input: arrays from arrays, and on the tape as well."""
-    last: dict[Value, Value] = dict.fromkeys(values, max(network.nodes) + 1)  # who reads it last
+def until(network: Anatomy, value: Value) -> Callable[[Any], Any]:
+    """Return what computes one result from the input: an array from an array, and on the tape as well."""
+
+    def run(input: Any) -> Any:
+        (result,) = (result for _, result in results(network, [value], input))
+        return result
+
+    return run
+
+
+def results(network: Anatomy, values: Iterable[Value], input: Any) -> Iterator[tuple[Value, Any]]:
+    """Run a network again and yield these results as they come; all are forgotten after their last reader."""
+    wanted = set(values)
+    last = {value: value for value in wanted}  # who reads it last
     for value in reversed(list(network.nodes)):
         if value in last:
             for source in network.nodes[value].inputs.values():
-                last.setdefault(source, value)
-
-    def run(input: Any) -> tuple[Any, ...]:
-        results = {INPUT: input}
-        for value, node in network.nodes.items():
-            if value in last and value != INPUT:
-                results[value] = _run(node, results)
-                for source in set(node.inputs.values()):
-                    if last[source] == value:
-                        del results[source]
-        return tuple(results[value] for value in values)
-
-    return run
+                last[source] = max(value, last.get(source, value))
+    found: dict[Value, Any] = {}
+    for value, node in network.nodes.items():
+        if value in last:
+            found[value] = input if value == INPUT else _run(node, found)
+            if value in wanted:
+                yield value, found[value]
+            for source in {value, *node.inputs.values()}:
+                if last[source] == value:
+                    del found[source]
 
 
 def _run(node: Node, results: Mapping[Value, Any]) -> Any:

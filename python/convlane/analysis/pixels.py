@@ -26,13 +26,15 @@ def colours(picture: NDArray[Any]) -> Pixels:
     return pixels(picture.transpose(1, 2, 0) if len(picture) == 3 else picture.mean(0))
 
 
-def png(image: Pixels) -> bytes:
-    """Return grey (H, W) or coloured (H, W, 3) pixels as a PNG file."""
+def png(image: Pixels, transparent: int | None = None) -> bytes:
+    """Return grey (H, W) or coloured (H, W, 3) pixels as a PNG file; one of the greys may be transparent."""
     height, width = image.shape[:2]
     lines = np.zeros((height, 1 + image[0].size), np.uint8)  # each begins with the number of its filter: none
     lines[:, 1:] = image.reshape(height, -1)
     header = struct.pack(">IIBBBBB", width, height, 8, 0 if image.ndim == 2 else 2, 0, 0, 0)
-    chunks = (b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b"")
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b"")]
+    if transparent is not None:
+        chunks.insert(1, (b"tRNS", struct.pack(">H", transparent)))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
     )

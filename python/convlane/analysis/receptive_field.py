@@ -7,7 +7,7 @@ holds for branches that are aligned differently, windows of unequal size and pad
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,6 +162,10 @@ class Axis:
         low, high = np.full(count, self.low.min()), np.full(count, self.high.max())
         return Axis(low, high, None if self.stride is None else self.stride * len(self.low))
 
+    def part(self, positions: slice) -> Axis:
+        """Return some of these positions."""
+        return Axis(self.low[positions], self.high[positions], self.stride)
+
     def adaptive(self, count: int) -> Axis:
         """Return what the windows of adaptive pooling see."""
         size = len(self.low)
@@ -189,10 +193,20 @@ def _plane(node: Node, nodes: Mapping[Value, Node], found: Mapping[Value, Plane]
         return plane[0].adaptive(node.shape[-2]), plane[1].adaptive(node.shape[-1])
     if node.op in _POINTWISE:
         return _together([each for _, each in sources])
-    if node.op in ("softmax", "log_softmax"):
-        dim = node.attributes["dim"] % len(shape) - len(shape)
-        whole = [axis.whole(len(axis.low)) if len(shape) > 2 and dim == i - 2 else axis for i, axis in enumerate(plane)]
+    if node.op in _ACROSS:
+        across = _ACROSS[node.op](len(shape), node.attributes) if len(shape) > 2 else ()
+        whole = [
+            axis.whole(len(axis.low)) if dim in across else axis for dim, axis in zip((-2, -1), plane, strict=True)
+        ]
         return whole[0], whole[1]
+    if node.op == "narrow":
+        dim, first = node.attributes["dim"] % len(shape) - len(shape), node.attributes["start"]
+        run = slice(first, first + node.attributes["length"])
+        cut = [
+            axis.part(run) if each == dim and len(shape) > 2 else axis
+            for each, axis in zip((-2, -1), plane, strict=True)
+        ]
+        return cut[0], cut[1]
     if node.op == "cat":
         dim = node.attributes["dim"] % len(shape) - len(shape)
         if len(shape) > 2 and dim in (-2, -1):
@@ -233,20 +247,13 @@ _WINDOWS: dict[str, Callable[[Shape, Mapping[str, Any], Any, Node], Any]] = {
     **dict.fromkeys(("avg_pool2d", "lp_pool2d", "max_pool2d"), _pool),
 }
 _POINTWISE = ACTIVATIONS | {
-    *(
-        "abs",
-        "add",
-        "affine",
-        "batch_norm",
-        "channels_last",
-        "div",
-        "dropout",
-        "exp",
-        "local_response_norm",
-        "log",
-        "mul",
-    ),
-    *("nchw", "scale", "square"),
+    *("abs", "add", "affine", "batch_norm", "channel_norm", "channels_last", "div", "dropout", "exp", "interleave"),
+    *("local_response_norm", "log", "mul", "nchw", "scale", "square"),
+}
+# What mixes all positions along some dimensions, counted from the end.
+_ACROSS: dict[str, Callable[[int, Mapping[str, Any]], Collection[int]]] = {
+    "layer_norm": lambda ndim, given: range(-len(given["normalized_shape"]), 0),
+    **dict.fromkeys(("softmax", "log_softmax"), lambda ndim, given: (given["dim"] % ndim - ndim,)),
 }
 _GLOBAL = frozenset({"flatten", "global_avg_pool2d", "global_max_pool2d", "linear"})
 

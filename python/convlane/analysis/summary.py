@@ -28,16 +28,15 @@ _IN_PLACE = ACTIVATIONS | {
         "add",
         "affine",
         "batch_norm",
+        "channel_norm",
         "div",
         "dropout",
         "exp",
+        "layer_norm",
         "local_response_norm",
-        "log",
-        "log_softmax",
-        "mul",
     ),
-    *("scale", "softmax", "square"),
-    *("cat", "channels_last", "flatten", "nchw"),
+    *("log", "log_softmax", "mul", "scale", "softmax", "square"),
+    *("cat", "channels_last", "flatten", "interleave", "narrow", "nchw", "unflatten"),
 }
 
 
@@ -47,6 +46,8 @@ class Row:
 
     layer: int | None
     """Number of the layer with weights that this is or belongs to; None before the first."""
+    has_weights: bool
+    """Whether it is the layer of this number."""
     name: str
     """As `feature_maps` and others take it."""
     kind: str
@@ -117,18 +118,18 @@ class Summary:
 
     def __str__(self) -> str:
         rows = [["layer", "name", "kind", "output", "activations", "parameters", "multiply-adds", "memory"]]
-        for i, row in enumerate(self.rows):
-            shown = row.layer is not None and row.layer != (self.rows[i - 1].layer if i else None)
+        for row in self.rows:
             figures = (row.activations, row.parameters, row.multiply_adds)
-            cells = [str(row.layer) if shown else "", row.name, row.kind, sizes(row.output_shape)]
-            rows.append([*cells, *(f"{figure:,}" if figure else "" for figure in figures), _bytes(row.memory)])
+            cells = [str(row.layer) if row.has_weights else "", row.name, row.kind, sizes(row.output_shape)]
+            rows.append([*cells, *(f"{figure:,}" if figure else "" for figure in figures), short_bytes(row.memory)])
         figures = (self.activations, self.parameters, self.multiply_adds)
         memory = self.activation_bytes + self.parameter_bytes
-        rows.append(["", "total", "", "", *(f"{figure:,}" for figure in figures), _bytes(memory)])
+        rows.append(["", "total", "", "", *(f"{figure:,}" for figure in figures), short_bytes(memory)])
         lines = [
             *table(rows, _RIGHT),
             f"{self.layers} layers with weights, {self.depth} of them on the longest path",
-            f"activations {_bytes(self.activation_bytes)} with the input, parameters {_bytes(self.parameter_bytes)}",
+            f"activations {short_bytes(self.activation_bytes)} with the input, "
+            f"parameters {short_bytes(self.parameter_bytes)}",
         ]
         if self.unused_parameters:
             lines.append(f"{self.unused_parameters:,} of the parameters are in parts that this call does not reach")
@@ -200,12 +201,13 @@ def summary(model: Callable[[Any], Any], input_shape: Sequence[int] | None = Non
     numbers, depths = _numbers(network, counted), _depths(network, counted)
     held, unused = _parameters(network, parameters)
     shape = network.nodes[INPUT].shape
-    rows = [Row(None, "input", "input", shape, shape, math.prod(shape), 0, 0)]
+    rows = [Row(None, False, "input", "input", shape, shape, math.prod(shape), 0, 0)]
     for layer in network.layers:
         nodes = [network.nodes[value] for value in layer.values]
         rows.append(
             Row(
                 numbers[layer.values[-1]] or None,
+                not counted.isdisjoint(layer.values),
                 layer.name,
                 layer.kind,
                 network.nodes[next(iter(nodes[0].inputs.values()))].shape,
@@ -285,7 +287,7 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in row.items()}
 
 
-def _bytes(number: float) -> str:
+def short_bytes(number: float) -> str:
     """Return a number of bytes as people write it, in powers of 1000."""
     for unit in ("B", "kB", "MB"):
         if number < 1000:

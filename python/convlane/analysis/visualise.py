@@ -50,8 +50,8 @@ def feature_maps(model: Callable[[Any], Any], image: Any, layer: str) -> Array:
     """
     images, single = as_image(image, "feature_maps", "image")
     network = anatomy(model, images.shape)
-    (maps,) = until(network, network.find(layer, "feature_maps"))(images)
-    return maps[0] if single else maps  # type: ignore[no-any-return]
+    maps: Array = until(network, network.find(layer, "feature_maps"))(images)
+    return maps[0] if single else maps
 
 
 def filters(model: Module, layer: str | None = None) -> Array:
@@ -180,7 +180,7 @@ def maximise(
     picture = (0.1 * rng.standard_normal(shape)).astype(np.float32)
     for _ in range(steps):
         shift = tuple(rng.integers(-reach, reach, 2, endpoint=True))
-        _, pullback = vjp(lambda x: run(x)[0], np.roll(picture, shift, (2, 3)))
+        _, pullback = vjp(run, np.roll(picture, shift, (2, 3)))
         gradient = np.roll(pullback(wish)[0], (-shift[0], -shift[1]), (2, 3))
         size = float(np.sqrt(np.mean(gradient.astype(np.float64) ** 2)))
         if size > 0:

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 
 import convlane
-from convlane.cli import bench, demo, info, predict, summary
+from convlane.cli import bench, demo, explain, info, predict, summary
 from convlane.cli._common import CommandError
 
-_COMMANDS = {"bench": bench, "demo": demo, "info": info, "predict": predict, "summary": summary}
+_COMMANDS = {"bench": bench, "demo": demo, "explain": explain, "info": info, "predict": predict, "summary": summary}
 _INTERRUPTED = 128 + 2  # what a shell reports for SIGINT
 
 

@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> None:
     require({"PIL": "Pillow"})
     model = digits.classifier()
     for path in args.pictures:
-        probabilities = softmax(model(_prepared(path)), 1)[0].astype(np.float64)
+        probabilities = softmax(model(prepared_digit(path)), 1)[0].astype(np.float64)
         first, second = np.argsort(-probabilities, kind="stable")[:2]
         if args.json:
             found = {"file": str(path), "digit": int(first), "probabilities": probabilities.round(6).tolist()}
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
             )
 
 
-def _prepared(path: Path) -> Array:
+def prepared_digit(path: Path) -> Array:
     """Read a picture, with white paper behind what is transparent."""
     from PIL import Image
 

@@ -21,7 +21,7 @@ from convlane.graph.autotune import tune
 from convlane.graph.lower import check_supported, lower, plan_arena, stage_input, steps_of
 from convlane.graph.passes import optimize
 from convlane.graph.save import read_graph, write_graph
-from convlane.graph.trace import INPUT, OUTPUTS, Graph, Measured, Node, trace
+from convlane.graph.trace import INPUT, OUTPUTS, Graph, Measured, Node, Value, trace
 from convlane.graph.weights import Weight
 from convlane.safetensors_file import open_tensors
 
@@ -291,6 +291,7 @@ class Plan:
         return [
             Step(
                 i,
+                value,
                 " + ".join(_parts(node)),
                 self._graph.nodes[next(iter(node.inputs.values()))].shape[1:],
                 node.shape[1:],
@@ -322,6 +323,8 @@ class Step:
     """One step of a plan; shapes without the batch."""
 
     number: int
+    value: Value
+    """Which result of the traced network it gives."""
     op: str
     input_shape: Shape
     output_shape: Shape
