@@ -292,7 +292,8 @@ def _time(seconds: float, all_seconds: list[float]) -> str:
     width = 100 * seconds / max(*all_seconds, 1e-9)
     share = 100 * seconds / max(sum(all_seconds), 1e-9)
     text = f"{1e3 * seconds:.3f}" if seconds >= 1e-5 else f"{1e3 * seconds:.4f}"
-    return f'<td class="n time" title="{share:.1f} % of the time"><i style="width:{width:.1f}%"></i><span>{text}</span></td>'
+    bar = f'<i style="width:{width:.1f}%"></i>'
+    return f'<td class="n time" title="{share:.1f} % of the time">{bar}<span>{text}</span></td>'
 
 
 def _pair(numbers: Iterable[float | None]) -> str:
