@@ -35,8 +35,10 @@ def test_vgg16_is_the_textbooks_table():
 # The numbers in their names, or in their papers.
 DEPTHS = {
     "alexnet": 8,
+    "convnext_tiny": 59,
     "densenet121": 121,
     "googlenet": 22,
+    "inception_v3": 48,
     "lenet5": 5,
     "mobilenet_v1": 28,
     "resnet18": 18,

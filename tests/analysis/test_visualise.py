@@ -14,8 +14,8 @@ from networks import lively
 
 
 @pytest.fixture(autouse=True)
-def _same_weights():
-    nn.init.seed(0)
+def _same_weights(monkeypatch):
+    monkeypatch.setattr(nn.init, "_seeds", np.random.SeedSequence(0))
 
 
 def test_feature_maps_are_what_the_layers_return(rng):

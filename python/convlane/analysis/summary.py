@@ -197,9 +197,14 @@ def summary(model: Callable[[Any], Any], input_shape: Sequence[int] | None = Non
     """
     network = anatomy(model, checked_shape(model, input_shape, "summary"))
     parameters = {id(array): array.size for array in model.parameters()} if isinstance(model, Module) else None
-    counted = {value for value, node in network.nodes.items() if _is_counted(node, parameters)}
-    numbers, depths = _numbers(network, counted), _depths(network, counted)
     held, unused = _parameters(network, parameters)
+    counted = {
+        value
+        for layer in network.layers
+        for value in layer.values
+        if _is_counted(network.nodes[value], parameters, held.get(layer.name, 0))
+    }
+    numbers, depths = _numbers(network, counted), _depths(network, counted)
     shape = network.nodes[INPUT].shape
     rows = [Row(None, False, "input", "input", shape, shape, math.prod(shape), 0, 0)]
     for layer in network.layers:
@@ -222,9 +227,14 @@ def summary(model: Callable[[Any], Any], input_shape: Sequence[int] | None = Non
     return Summary(tuple(rows), len(counted), depth, total, unused)
 
 
-def _is_counted(node: Node, parameters: dict[int, int] | None) -> bool:
-    """Return whether it is a convolution or a linear layer, in a network with one of its parameters as weight."""
-    return node.op in WEIGHTED and (parameters is None or id(node.attributes.get("weight")) in parameters)
+def _is_counted(node: Node, parameters: dict[int, int] | None, held: int) -> bool:
+    """Return whether it is a convolution or a linear layer with weights of the network, not with constants.
+
+    A layer called again holds no parameters of its own, and one that reshapes its weight passes another array.
+    """
+    if node.op not in WEIGHTED:
+        return False
+    return parameters is None or held > 0 or id(node.attributes.get("weight")) in parameters
 
 
 def _numbers(network: Anatomy, counted: set[Value]) -> dict[Value, int]:
