@@ -300,7 +300,7 @@ def test_shapes_that_are_refused(shape, error, message):
         convlane.compile(F.relu, shape)
 
 
-def test_arithmetic_with_numbers(rng):
+def test_arithmetic_with_numbers(rng, tmp_path):
     layer = nn.Conv2d(3, 5, 3, padding=1).eval()
 
     def model(x):
@@ -308,7 +308,10 @@ def test_arithmetic_with_numbers(rng):
         return F.softmax(1 - F.flatten(F.global_avg_pool2d(y / 3 + F.affine(y, -2, 0.5))), 1)
 
     x = rng.standard_normal((2, 3, 6, 6), np.float32)
-    np.testing.assert_allclose(convlane.compile(model, x.shape)(x), model(x), rtol=1e-5)
+    plan = convlane.compile(model, x.shape)
+    np.testing.assert_allclose(plan(x), model(x), rtol=1e-5)
+    plan.save(tmp_path / "plan.safetensors")
+    np.testing.assert_array_equal(convlane.load_plan(tmp_path / "plan.safetensors")(x), plan(x))
 
 
 def test_unsupported_operations_are_named_at_once(rng):
