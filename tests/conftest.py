@@ -17,10 +17,11 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatabl
 
 
 def pytest_collection_modifyitems(items):
-    if importlib.util.find_spec("torch") is None:
-        skip = pytest.mark.skip(reason="torch is not installed")
+    for library, needed in {"torch": ["torch"], "keras": ["keras", "torch"]}.items():
+        missing = [name for name in needed if importlib.util.find_spec(name) is None]
+        skip = pytest.mark.skip(reason=f"{' and '.join(missing)} not installed")
         for item in items:
-            if "torch" in item.keywords:
+            if missing and library in item.keywords:
                 item.add_marker(skip)
 
 

@@ -32,6 +32,7 @@ MORE_NETWORKS = {
     "alexnet_2012": (3, 96, 96),
     "convnext_tiny": (3, 64, 64),
     "densenet121": (3, 64, 64),
+    "inception_resnet_v2": (3, 107, 107),
     "inception_v3": (3, 107, 107),
     "lenet5": (1, 32, 32),
     "lenet5_1998": (1, 32, 32),

@@ -88,7 +88,6 @@ def test_handmade_torch_file(tmp_path):
         (b"garbage", "it is no file of safetensors"),
         (pickle.dumps({}, 4), "a Python pickle"),
         (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.more", r"torch from before its version 1\.6.*converts it"),
-        (b"\x89HDF\r\n\x1a\nmore", "an HDF5 file"),
         (npy(npy_header(), bytes(8)), "a single array"),
         (bytes(8) + b"{", "no valid safetensors file"),
         (b"PK\3\4 and no more", "not a zip file"),

@@ -10,6 +10,8 @@ from convlane.functional._arguments import Array
 from convlane.graph.trace import record
 from convlane.models.blocks import FromImageNet
 
+_TRANSFORM = "transform"  # the layer that only scales the image
+
 
 class FeaturePyramid(nn.Module):
     """The layers of a network up to its head, and of its maps the last ones of every size.
@@ -69,7 +71,7 @@ def feature_pyramid(network: nn.Module, name: str, input_shape: tuple[int, int, 
         raise ValueError(f"create: {name} has no pyramid of feature maps, so features_only cannot be true")
     layers = dict(network.feature_layers())
     if getattr(network, "transform_input", False):
-        layers = {"transform": FromImageNet(), **layers}
+        layers = {_TRANSFORM: FromImageNet(), **layers}
     return FeaturePyramid(layers, input_shape).eval()
 
 
@@ -95,7 +97,7 @@ def _levels(
             reduction *= round(before / shape[2])
         before = shape[2]
         level.append(name)
-        if after is None or 2 * after[2] <= before + 1:
+        if name != _TRANSFORM and (after is None or 2 * after[2] <= before + 1):
             levels.append(tuple(level))
             level = []
             channels.append(shape[1])

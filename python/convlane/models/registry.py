@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar, overload
 from convlane.functional._arguments import as_int
 from convlane.nn import Module, init
 from convlane.safetensors_file import Path
-from convlane.weights.files import load_weights
+from convlane.weights.files import is_hdf5, load_weights
 
 B = TypeVar("B", bound="Callable[..., Module]")
 
@@ -49,6 +49,7 @@ def create(
     weights: Path | None = None,
     *,
     features_only: bool = False,
+    keras: bool | None = None,
     **config: Any,
 ) -> Module:
     """Build a network, ready to run: in eval mode. Train it after ``.train()``.
@@ -66,6 +67,9 @@ def create(
         Return a network that returns its feature maps: a tuple of arrays, for each size the last ones before the next
         reduction, from the largest to the smallest. Its attributes `channels` and `reductions` tell their sizes. The
         head is dropped, whatever `num_classes` says; a file of weights may have it.
+    keras
+        Compute what Keras's network of this name does with the same weights, see the Notes of `convlane.load_weights`.
+        Where not given, so it is if `weights` is a file of Keras.
     config
         What the family offers beyond, for example ``dropout``; see its file.
 
@@ -77,7 +81,8 @@ def create(
         `num_classes` is not an integer, or the family does not know an argument of `config`.
     ValueError
         There is no such network, `num_classes` is negative, `features_only` is asked of a network whose maps are not
-        made one after the other, or the file is damaged or does not fit the network.
+        made one after the other or `keras` of one that Keras does not have, or the file is damaged or does not fit the
+        network.
 
     Examples
     --------
@@ -87,8 +92,10 @@ def create(
     >>> models.create("resnet18", features_only=True).channels
     (64, 64, 128, 256, 512)
     """
-    if features_only:
-        config = {**config, "features_only": True}
+    _check_name(name, "create")
+    if keras is None:
+        keras = weights is not None and is_hdf5(weights)
+    config |= {option: True for option, given in (("features_only", features_only), ("keras", keras)) if given}
     if weights is None:
         return build(name, num_classes, config)
     with init.skip():
@@ -115,20 +122,30 @@ class Architecture(NamedTuple):
 def build(name: str, num_classes: int | None, config: Mapping[str, Any]) -> Module:
     """Build a network as `create` does, from arguments that may come from a file, so none of them names another."""
     _check_name(name, "create")
-    builder = _BUILDERS[name]
     if num_classes is None:
-        num_classes = inspect.signature(builder).parameters["num_classes"].default
+        num_classes = inspect.signature(_BUILDERS[name]).parameters["num_classes"].default
     num_classes = as_int(num_classes, "create", "num_classes")
     if num_classes < 0:
         raise ValueError(f"create: num_classes must not be negative, got {num_classes}")
-    if config.get("features_only"):
+    model = _assembled(name, num_classes, dict(config)).eval()
+    vars(model)[_ARCHITECTURE] = Architecture(name, num_classes, dict(config))
+    return model
+
+
+def _assembled(name: str, num_classes: int, config: dict[str, Any]) -> Module:
+    """Build a network and change it as the arguments say that all families have."""
+    features_only, keras = (config.pop(option, False) for option in ("features_only", "keras"))
+    if keras:
+        from convlane.models.keras import as_keras, keras_defaults  # which need the families
+
+        config = {**keras_defaults(name), **config}
+    model = _BUILDERS[name](0 if features_only else num_classes, **config)
+    if keras:
+        as_keras(model, name)
+    if features_only:
         from convlane.models.features import feature_pyramid  # which traces networks
 
-        others = {key: value for key, value in config.items() if key != "features_only"}
-        model: Module = feature_pyramid(builder(0, **others), name, _INPUT_SHAPES[name])
-    else:
-        model = builder(num_classes, **config).eval()
-    vars(model)[_ARCHITECTURE] = Architecture(name, num_classes, dict(config))
+        return feature_pyramid(model, name, _INPUT_SHAPES[name])
     return model
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ _ZIP = (b"PK\3\4", b"PK\5\6")
 CHECKPOINT = "convlane checkpoint"
 """What the metadata of one of `convlane.training` call it; its network's weights are under ``model.``"""
 
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 _HEADER_LENGTH = 8  # bytes of safetensors before its header, which begins with a brace
 # What is known and not read, with what its owner can do.
 _NOT_READ = {
@@ -22,7 +23,6 @@ _NOT_READ = {
         "a file of torch from before its version 1.6, which is a pickle and never read; where torch is installed, "
         "torch.save(torch.load(path, weights_only=True), new_path) converts it"
     ),
-    b"\x89HDF\r\n\x1a\n": "an HDF5 file, as Keras writes; it is not read",
     b"\x93NUMPY": "a single array; numpy.savez writes arrays under names",
     b"\x80": "a Python pickle, which could do anything when it is loaded and is never read",
     b"version https://git-lfs": "a pointer of Git LFS; git lfs pull fetches the file itself",
@@ -42,6 +42,9 @@ def load_weights(path: Path) -> dict[str, NDArray[Any]]:
       begins with ``module.``, as DataParallel has them, it is dropped.
 
     Of a checkpoint of `convlane.training`, the network's weights are taken.
+    - ``.h5`` and ``.weights.h5`` of Keras, where h5py is installed (``pip install 'convlane[keras]'``): the weights of
+      VGG16, ResNet50, InceptionV3, MobileNet, MobileNetV2 and EfficientNetB0, under the names and in the order that
+      convlane's networks have. See Notes.
 
     A file of unknown origin does no harm, and takes no more memory than 64 MiB or 20 times its size.
 
@@ -60,8 +63,22 @@ def load_weights(path: Path) -> dict[str, NDArray[Any]]:
     ------
     OSError
         The file cannot be opened or read.
+    ImportError
+        It is a file of Keras, and h5py is not installed.
     ValueError
         It is damaged, of another kind, or holds something else; the message names it and tells what is wrong.
+
+    Notes
+    -----
+    Keras's networks differ from torchvision's in more than their weights: in paddings of strided convolutions, which
+    TensorFlow puts on one side, in epsilons of batch norm, in the stride of ResNet's blocks and in what Inception's
+    averages count. ``models.create(name, weights="file.h5")`` builds the network accordingly (``keras=True`` does so
+    without a file). It returns scores, to which Keras applies a softmax.
+
+    Keras's images, too, are scaled in another way, each network as ``convlane.data.preprocessing(name, "keras")`` does:
+    VGG16 and ResNet50 take BGR from 0 to 255 less (103.939, 116.779, 123.68), InceptionV3, MobileNet and MobileNetV2
+    ``x / 127.5 - 1``, and EfficientNetB0, where Keras's own network begins with it, ``(x / 255 - mean) / deviation`` of
+    ImageNet.
 
     Examples
     --------
@@ -84,7 +101,7 @@ def load_weights(path: Path) -> dict[str, NDArray[Any]]:
             return _read_safetensors(path)
         stream.seek(0)
         try:
-            arrays = _read_zip(stream) if start.startswith(_ZIP) else _refuse(start)
+            arrays = _read_keras(path) if start.startswith(_HDF5) else _read_zip(stream, start)
             return {name: as_weight(name, arrays.pop(name)) for name in list(arrays)}
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
@@ -150,7 +167,21 @@ def _read_safetensors(path: str) -> dict[str, NDArray[Any]]:
             raise ValueError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
 
 
-def _read_zip(stream: BinaryIO) -> dict[str, NDArray[Any]]:
+def is_hdf5(path: Path) -> bool:
+    """Return whether a file is one as Keras writes."""
+    with open(path, "rb") as stream:
+        return stream.read(len(_HDF5)) == _HDF5
+
+
+def _read_keras(path: str) -> dict[str, NDArray[Any]]:
+    from convlane.weights.keras_file import read_keras  # as below
+
+    return read_keras(path)
+
+
+def _read_zip(stream: BinaryIO, start: bytes) -> dict[str, NDArray[Any]]:
+    if not start.startswith(_ZIP):
+        _refuse(start)
     # What these import takes time, which a process that reads no such file does not need.
     from convlane.weights.archive import Archive
     from convlane.weights.npz_file import SUFFIX, read_npz
@@ -167,7 +198,7 @@ def _read_zip(stream: BinaryIO) -> dict[str, NDArray[Any]]:
     )
 
 
-def _refuse(start: bytes) -> dict[str, NDArray[Any]]:
+def _refuse(start: bytes) -> NoReturn:
     for magic, what in _NOT_READ.items():
         if start.startswith(magic):
             raise ValueError(f"it is {what}")
