@@ -1,6 +1,7 @@
 """The HTML page: whole, escaped, without anything to load, and telling what the network does."""
 
 import base64
+import dataclasses
 import importlib
 import io
 import json
@@ -223,6 +224,8 @@ def test_roofline():
     dots = [attributes for tag, attributes in svg.tags if tag == "circle"]
     assert [dot["data-step"] for dot in dots] == [str(step.number)]
     assert any("multiply-add peak" in text for text in svg.texts)
+    winograd = dataclasses.replace(step, algorithm="winograd4")
+    assert '<circle class="winograd"' in roofline._plot([winograd], 100.0, {"memory": 10.0})
     plot = roofline._plot([], 100.0, {"memory": 10.0})
     assert "<circle" not in plot
     # The bend is where peak and bandwidth meet: at 10 FLOP per byte, on a decade of both axes.

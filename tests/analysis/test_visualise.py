@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convlane import analysis, functional, models, nn
+from convlane import analysis, digits, functional, models, nn
 from convlane.analysis import draw, pixels
 from networks import lively
 
@@ -95,6 +95,13 @@ def test_maximising_a_channel_of_a_network(layer, channel, rng):
     assert picture.shape == (3, 32, 32)
     assert answer(picture) > answer(before)
     assert answer(picture) > max(map(answer, others))
+
+
+def test_a_network_takes_what_it_looks_for_for_a_digit():
+    model = digits.classifier()
+    for digit in range(10):
+        picture = analysis.maximise(model, "classifier.4", digit, steps=40)
+        assert model(picture[None]).argmax() == digit
 
 
 def test_maximising_again_gives_the_same_picture():

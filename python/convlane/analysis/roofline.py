@@ -78,8 +78,9 @@ def _plot(points: Sequence[Step], peak: float, bandwidths: dict[str, float]) -> 
         told = (
             f"step {step.number}: {step.op}, {step.algorithm}\n{1e3 * (step.seconds or 0):.3f} ms, {speed:.0f} GFLOP/s"
         )
+        kind = ' class="winograd"' if step.algorithm.startswith("winograd") else ""
         parts.append(
-            f'<circle data-step="{step.number}" cx="{x(intensity):.1f}" cy="{y(speed):.1f}" r="{radius:.1f}">'
+            f'<circle{kind} data-step="{step.number}" cx="{x(intensity):.1f}" cy="{y(speed):.1f}" r="{radius:.1f}">'
             f"<title>{html.escape(told)}</title></circle>"
         )
     return "".join([*parts, "</svg>"])
