@@ -83,7 +83,8 @@ def from_picture(grey: NDArray[Any]) -> Array:
     """Return the network's input for a picture of one digit.
 
     Ink may be darker or lighter than paper, which is what the picture's edge shows most of. What stands out is cut out,
-    put in the middle of a square, scaled to 8x8 cells by averaging, and these to 32x32.
+    put in the middle of a square and scaled to 8x8 cells by averaging; these are scaled so that the darkest is all ink,
+    however thin the pen was, and to 32x32.
 
     Parameters
     ----------
@@ -121,7 +122,8 @@ def from_picture(grey: NDArray[Any]) -> Array:
     ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     side = max(ink.shape)
     top, left = (side - ink.shape[0]) / 2, (side - ink.shape[1]) / 2
-    return from_8x8(_INK * _average(ink.shape[0], top, side) @ ink @ _average(ink.shape[1], left, side).T[None])
+    cells = _average(ink.shape[0], top, side) @ ink @ _average(ink.shape[1], left, side).T
+    return from_8x8(_INK / cells.max() * cells[None])
 
 
 def _average(count: int, begin: float, side: int) -> NDArray[np.float64]:

@@ -112,6 +112,16 @@ def test_a_picture_is_cut_out_and_averaged():
     assert found.dtype == np.float32
 
 
+def test_a_pen_may_be_thin():
+    model = digits.classifier()
+    for width in range(1, 13):
+        page = np.full((40, 40), 255, np.uint8)
+        page[5:35, 14 : 14 + width] = 0
+        image = digits.from_picture(page)
+        assert image.max() > 0.99
+        assert model(image).argmax() == 1, width
+
+
 def test_interpolation_is_linear_between_the_middles():
     ramp = np.tile(np.arange(8.0) * 2, (1, 8, 1))
     found = digits.from_8x8(ramp)[0, 0]
