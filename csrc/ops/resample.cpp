@@ -30,9 +30,8 @@ Taps taps_at(double place, int64_t size, Border border) {
   } else {
     place = folded(place, static_cast<double>(size - 1), border);
   }
-  const double below = std::floor(place);
-  const int64_t first = static_cast<int64_t>(below);
-  const float part = static_cast<float>(place - below);
+  const int64_t cut = static_cast<int64_t>(place), first = cut - (static_cast<double>(cut) > place);  // rounded down
+  const float part = static_cast<float>(place - static_cast<double>(first));
   Taps taps{{first, first + 1}, {1 - part, part}};
   for (int i = 0; i < 2; ++i)
     if (taps.index[i] < 0 || taps.index[i] >= size) taps.index[i] = 0, taps.weight[i] = 0;
@@ -83,18 +82,21 @@ void run_resample(const ResampleDesc& desc, const ImageView& src, const float* f
   const int64_t channels = src.shape[1], samples = desc.samples;
   const auto& m = desc.matrix;
   const float share = 1.0f / static_cast<float>(samples * samples);
+  const double step = 1.0 / static_cast<double>(samples);
   const double middle_x = (src.shape[3] - 1) / 2.0, middle_y = (src.shape[2] - 1) / 2.0;
   std::fill_n(dst, height * width * channels, 0.0f);
   for (int64_t row = 0; row < height; ++row) {
     for (int64_t column = 0; column < width; ++column, dst += channels) {
       const double shift_x = field ? field[row * width + column] : 0.0;
       const double shift_y = field ? field[(height + row) * width + column] : 0.0;
-      for (int64_t i = 0; i < samples * samples; ++i) {
-        const double y = row - (height - 1) / 2.0 + ((i / samples) + 0.5) / samples - 0.5;
-        const double x = column - (width - 1) / 2.0 + ((i % samples) + 0.5) / samples - 0.5;
-        const Taps rows = taps_at(m[3] * x + m[4] * y + m[5] + shift_y + middle_y, src.shape[2], desc.border);
-        const Taps columns = taps_at(m[0] * x + m[1] * y + m[2] + shift_x + middle_x, src.shape[3], desc.border);
-        add_place(src, rows, columns, desc.fill, share, dst);
+      for (int64_t i = 0; i < samples; ++i) {
+        const double y = row - (height - 1) / 2.0 + (i + 0.5) * step - 0.5;
+        for (int64_t j = 0; j < samples; ++j) {
+          const double x = column - (width - 1) / 2.0 + (j + 0.5) * step - 0.5;
+          const Taps rows = taps_at(m[3] * x + m[4] * y + m[5] + shift_y + middle_y, src.shape[2], desc.border);
+          const Taps columns = taps_at(m[0] * x + m[1] * y + m[2] + shift_x + middle_x, src.shape[3], desc.border);
+          add_place(src, rows, columns, desc.fill, share, dst);
+        }
       }
     }
   }

@@ -274,14 +274,12 @@ class Elastic:
 
     def field(self, height: int, width: int, rng: np.random.Generator) -> Array:
         """Draw the displacements of x and of y: (2, height, width)."""
-        noise = rng.uniform(-1, 1, (2, 1, height, width)).astype(np.float32)
+        noise = 2 * rng.random((2, height, width), np.float32) - 1
         reach = math.ceil(4 * self.sigma)
         weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / self.sigma) ** 2)
         kernel = (weights / weights.sum()).astype(np.float32)
         with num_threads(1):  # many of these run side by side
-            smooth = conv2d(noise, kernel.reshape(1, 1, -1, 1), padding=(reach, 0))
-            smooth = conv2d(smooth, kernel.reshape(1, 1, 1, -1), padding=(0, reach))
-        return smooth[:, 0] * np.float32(self.alpha)
+            return _smoothed(_smoothed(noise, kernel), kernel) * np.float32(self.alpha)
 
 
 @dataclass(frozen=True)
@@ -457,6 +455,14 @@ def _folded(places: NDArray[Any], size: int, border: str) -> NDArray[Any]:
         places = np.abs(places) % (2 * size - 2)
         places = np.minimum(places, 2 * size - 2 - places)
     return np.minimum(np.maximum(places, 0), size - 1)  # type: ignore[no-any-return]
+
+
+def _smoothed(field: Array, kernel: Array) -> Array:
+    """Return (2, W, H) for a field (2, H, W) convolved along H: columns are channels, of which a vector holds many."""
+    columns = field.transpose(0, 2, 1)[..., None]
+    width = columns.shape[1]
+    weight = np.broadcast_to(kernel[:, None], (width, 1, len(kernel), 1))
+    return conv2d(columns, weight, padding=(len(kernel) // 2, 0), groups=width)[..., 0]
 
 
 def _grey(image: Array) -> Array:

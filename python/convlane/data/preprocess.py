@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -214,8 +214,7 @@ def imagenet_categories() -> Sequence[str]:
     >>> imagenet_categories()[281]
     'tabby'
     """
-    text = (resources.files("convlane.data") / "imagenet_categories.txt").read_text(encoding="utf-8")
-    return tuple(text.splitlines())
+    return tuple(Path(__file__).with_name("imagenet_categories.txt").read_text(encoding="utf-8").splitlines())
 
 
 def _opened(picture: Picture) -> Image.Image:
