@@ -11,16 +11,22 @@ order, weight layout and numerics follow torch. Every image that an operation re
 (1, 4, 8, 8)
 """
 
+import importlib as _importlib
 import os as _os
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
-from convlane import _core, analysis, data, functional, graph, machine, models, nn, training, weights
+from convlane import _core, analysis, functional, graph, machine, models, nn, training, weights
 from convlane.autograd import value_and_grad, vjp
 from convlane.functional import explain, pack_conv2d, pack_linear
 from convlane.graph import Plan, compile, load_plan
-from convlane.inference import Ensemble, TenCrop, classify, ten_crop
 from convlane.models import load
 from convlane.runtime import get_num_threads, num_threads, set_num_threads, show_config
 from convlane.weights import load_weights, save_weights
+
+if _TYPE_CHECKING:
+    from convlane import data
+    from convlane.inference import Ensemble, TenCrop, classify, ten_crop
 
 __version__ = "0.1.0"
 
@@ -60,3 +66,16 @@ if _isa := _os.environ.get("CONVLANE_ISA"):
         _core.set_active_isa(_isa)
     except ValueError as error:
         raise ValueError(f"CONVLANE_ISA: {error}") from None
+
+# Imported when they are first asked for: who runs a network does not wait for them.
+_LATER = {
+    "data": "convlane.data",
+    **dict.fromkeys(("Ensemble", "TenCrop", "classify", "ten_crop"), "convlane.inference"),
+}
+
+
+def __getattr__(name: str) -> _Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'convlane' has no attribute {name!r}")
+    module = _importlib.import_module(_LATER[name])
+    return module if name == "data" else getattr(module, name)
