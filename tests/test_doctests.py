@@ -16,6 +16,7 @@ PUBLIC = [
     "convlane.analysis.draw",
     "convlane.data",
     "convlane.data.augment",
+    "convlane.digits",
     "convlane.functional",
     "convlane.graph",
     "convlane.models",

@@ -430,6 +430,22 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(data, tmp_pat
     assert os.listdir(tmp_path) == ["run.safetensors"]
 
 
+def test_a_folder_that_is_missing_is_told_before_training(data, tmp_path):
+    model = network()
+    with pytest.raises(FileNotFoundError, match="missing"):
+        train(model, data, checkpoint=tmp_path / "missing" / "run.safetensors")
+    assert_same(model, network())
+
+
+def test_other_threads_train_as_well(data):
+    alone, model = network(), network()
+    train(alone, data)
+    thread = threading.Thread(target=train, args=(model, data))
+    thread.start()
+    thread.join()
+    assert_same(model, alone)
+
+
 def test_a_checkpoint_is_a_file_of_weights(data, tmp_path):
     path = tmp_path / "run.safetensors"
     model = network()

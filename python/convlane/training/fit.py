@@ -148,6 +148,8 @@ def fit(
         raise ValueError(f"fit: monitor must be one of {', '.join(columns)}, got {monitor!r}")
     if resume and checkpoint is None:
         raise ValueError("fit: resume needs a checkpoint")
+    if checkpoint is not None and not os.path.isdir(folder := os.path.dirname(os.path.realpath(checkpoint))):
+        raise FileNotFoundError(f"fit: there is no folder {folder} for the checkpoint")  # not after an epoch
     if epochs > 1 and isinstance(data, Iterator):
         raise TypeError("fit: data can be iterated only once; pass a list, or a class whose __iter__ starts anew")
 
