@@ -165,7 +165,7 @@ def test_bad_input():
         analysis.receptive_field(nn.Linear(3, 2), (4, 3))
     with pytest.raises(TypeError, match="no rule for im2col"):
         analysis.receptive_field(lambda x: functional.im2col(x, 3), (1, 1, 8, 8))
-    with pytest.raises(KeyError, match="nothing"):
-        analysis.receptive_field(conv(3), (1, 1, 8, 8))["nothing"]
+    with pytest.raises(KeyError, match=r"there is no layer '1\.cnv'; did you mean 1\.conv"):
+        analysis.receptive_field(plain(nn.ReLU(), WithFunctions()), (1, 1, 8, 8))["1.cnv"]
     with pytest.raises(IndexError):
         analysis.receptive_field(conv(3), (1, 1, 8, 8)).fields[0].box(6, 0)

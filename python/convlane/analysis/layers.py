@@ -72,8 +72,7 @@ class Anatomy:
         """
         named = self.names()
         if name not in named:
-            near = get_close_matches(str(name), named, n=3, cutoff=0.5) or list(named)[:3]
-            raise ValueError(f"{caller}: there is no layer {name!r}; did you mean {' or '.join(near)}?")
+            raise ValueError(f"{caller}: {unknown('layer', name, named)}")
         return named[name]
 
 
@@ -85,6 +84,13 @@ def anatomy(model: Callable[[Any], Any], shape: Sequence[int]) -> Anatomy:
     result = (log.watched(model) if isinstance(model, Module) else model)(Symbol(shape, INPUT, nodes))
     calls = tuple(log.calls)
     return Anatomy(nodes, _layers(nodes, calls), calls, result.value if isinstance(result, Symbol) else None)
+
+
+def unknown(what: str, name: str, names: Iterable[str]) -> str:
+    """Say that there is nothing of this name, and which names are near."""
+    names = list(names)
+    near = get_close_matches(str(name), names, n=3, cutoff=0.5) or names[:3]
+    return f"there is no {what} {name!r}; did you mean {' or '.join(near)}?"
 
 
 def until(network: Anatomy, value: Value) -> Callable[[Any], Any]:

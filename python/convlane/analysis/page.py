@@ -10,7 +10,7 @@ import html
 import json
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
-from importlib.resources import files
+from pathlib import Path
 from string import Template
 from typing import Any
 
@@ -104,9 +104,8 @@ def page(
         **_shared_fields(fields),
         "layers": _layers(network, images, limit),
     }
-    template, style, script = (
-        files("convlane.analysis").joinpath(f"page.{kind}").read_text("utf-8") for kind in ("html", "css", "js")
-    )
+    beside = Path(__file__)
+    template, style, script = (beside.with_suffix(f".{kind}").read_text("utf-8") for kind in ("html", "css", "js"))
     return Template(template).substitute(
         title=_text(title),
         note=f"<p>{_text(note)}</p>" if note else "",

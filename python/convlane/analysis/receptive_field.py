@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlane._table import sizes, table
-from convlane.analysis.layers import anatomy, checked_shape
+from convlane.analysis.layers import anatomy, checked_shape, unknown
 from convlane.functional._arguments import Pair, as_window
 from convlane.functional._op import ACTIVATIONS, Shape
 from convlane.graph.trace import INPUT, Node, Value
@@ -64,11 +64,17 @@ class ReceptiveFields:
     fields: tuple[Field, ...]
 
     def __getitem__(self, name: str) -> Field:
-        """Return a layer's field by its name."""
-        found = [field for field in self.fields if field.name == name]
-        if not found:
-            raise KeyError(f"there is no layer {name!r}")
-        return found[0]
+        """Return a layer's field by its name.
+
+        Raises
+        ------
+        KeyError
+            There is no such layer; the message names the nearest.
+        """
+        for field in self.fields:
+            if field.name == name:
+                return field
+        raise KeyError(unknown("layer", name, [field.name for field in self.fields]))
 
     def __str__(self) -> str:
         rows = [["name", "kind", "output", "field", "stride", "padding", "centre"]]

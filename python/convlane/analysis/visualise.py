@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 
-from convlane.analysis.layers import anatomy, checked_shape, until
+from convlane.analysis.layers import anatomy, checked_shape, unknown, until
 from convlane.autograd import vjp
 from convlane.functional._arguments import Array, as_float, as_image, as_int, as_positive
 from convlane.nn import Conv2d, Module
@@ -86,8 +85,7 @@ def filters(model: Module, layer: str | None = None) -> Array:
     if layer is None:
         return next(iter(convolutions.values())).weight
     if layer not in convolutions:
-        near = get_close_matches(str(layer), convolutions, cutoff=0.5) or list(convolutions)[:3]
-        raise ValueError(f"filters: there is no convolution {layer!r}; did you mean {' or '.join(near)}?")
+        raise ValueError(f"filters: {unknown('convolution', layer, convolutions)}")
     return convolutions[layer].weight
 
 
