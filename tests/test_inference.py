@@ -8,6 +8,7 @@ import convlane
 from convlane import models, nn
 from convlane.data import imagenet_categories, preprocessing
 from convlane.functional import softmax
+from convlane.inference import _preparation
 from torchvision_import import import_torchvision
 
 
@@ -49,6 +50,11 @@ def test_classify_takes_plans_ensembles_and_crops(squeezenet, picture):
         assert abs(result[0].probability - best[0].probability) < 1e-5
     crops = convlane.TenCrop(squeezenet, 224)
     assert len(convlane.classify(crops, picture, prepare=preprocessing("squeezenet1_1"))) == 5
+
+
+def test_keras_networks_get_keras_pictures():
+    assert _preparation(models.create("mobilenet_v2", keras=True)) == preprocessing("mobilenet_v2", "keras")
+    assert _preparation(models.create("mobilenet_v2")) == preprocessing("mobilenet_v2")
 
 
 def test_classes_of_ones_own(rng):

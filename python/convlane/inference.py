@@ -48,7 +48,8 @@ def classify(
         How many classes.
     prepare
         From the picture to float32 (C, H, W). Where it is not given, the picture is prepared as for torchvision's
-        weights of a network that `convlane.models.create` has made; for others see `convlane.data.preprocessing`.
+        weights (with ``keras=True``, Keras's) of a network that `convlane.models.create` has made; for others see
+        `convlane.data.preprocessing`.
     categories
         The names of the classes. Where they are not given, they are ImageNet's for networks of 1000 classes, else
         ``class 0``, ``class 1`` and so on.
@@ -207,4 +208,4 @@ def _preparation(model: Network) -> Preprocessing:
             "classify: it is not known how to prepare pictures for what convlane.models.create has not made; pass "
             "prepare=, for example convlane.data.preprocessing('resnet50')"
         )
-    return preprocessing(architecture.name)
+    return preprocessing(architecture.name, "keras" if architecture.config.get("keras") else "torchvision")
