@@ -66,7 +66,7 @@ def main() -> None:
         numbers = f"{model.num_parameters()} parameters"
         print(f"{name:>24}: {numbers:>16}, {evaluate(model, held_out)['accuracy']:.2%} of those held out")
     deep, single = (predict(models[name], held_out) for name in ("without activations", "one linear layer instead"))
-    print(f"largest difference of the answers with three layers and with one: {np.abs(deep - single).max():.1e}")
+    print(f"largest difference of the answers with all layers and with one: {np.abs(deep - single).max():.1e}")
 
     odd = models["one linear layer instead"][1].weight
     figure = Figure(figsize=(4.5, 4.5), layout="constrained")
