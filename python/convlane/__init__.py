@@ -16,7 +16,7 @@ import os as _os
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
-from convlane import _core, analysis, functional, graph, machine, models, nn, training, weights
+from convlane import _core, functional, graph, machine, models, nn, training, weights
 from convlane.autograd import value_and_grad, vjp
 from convlane.functional import explain, pack_conv2d, pack_linear
 from convlane.graph import Plan, compile, load_plan
@@ -25,7 +25,7 @@ from convlane.runtime import get_num_threads, num_threads, set_num_threads, show
 from convlane.weights import load_weights, save_weights
 
 if _TYPE_CHECKING:
-    from convlane import data
+    from convlane import analysis, data
     from convlane.inference import Ensemble, TenCrop, classify, ten_crop
 
 __version__ = "0.1.0"
@@ -69,6 +69,7 @@ if _isa := _os.environ.get("CONVLANE_ISA"):
 
 # Imported when they are first asked for: who runs a network does not wait for them.
 _LATER = {
+    "analysis": "convlane.analysis",
     "data": "convlane.data",
     **dict.fromkeys(("Ensemble", "TenCrop", "classify", "ten_crop"), "convlane.inference"),
 }
@@ -78,4 +79,4 @@ def __getattr__(name: str) -> _Any:
     if name not in _LATER:
         raise AttributeError(f"module 'convlane' has no attribute {name!r}")
     module = _importlib.import_module(_LATER[name])
-    return module if name == "data" else getattr(module, name)
+    return module if name in ("analysis", "data") else getattr(module, name)
