@@ -1,5 +1,5 @@
 // Depthwise convolution of a band of rows, channels last: lanes are channels, so every tap is one load and one
-// multiply-add. The usual 3x3 and 5x5 filters have the taps unrolled over a run of pixels, which share the input
+// multiply-add. The usual 3x3, 5x5 and 7x7 filters have the taps unrolled over a run of pixels, which share the input
 // columns they both need; any other filter takes the loop over taps.
 //
 // One vector of channels goes through the whole band before the next: the input rows it needs (64 bytes per pixel)
@@ -148,6 +148,7 @@ void depthwise(const DepthwiseArgs& d) {
     if (d.kernel_h == 3 && d.stride_w == 2) done = depthwise_unrolled<3, 2>(d);
     if (d.kernel_h == 5 && d.stride_w == 1) done = depthwise_unrolled<5, 1>(d);
     if (d.kernel_h == 5 && d.stride_w == 2) done = depthwise_unrolled<5, 2>(d);
+    if (d.kernel_h == 7 && d.stride_w == 1) done = depthwise_unrolled<7, 1>(d);
   }
   if (done < d.channels) depthwise_any(d, done);
 }

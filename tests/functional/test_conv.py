@@ -104,13 +104,14 @@ def test_geometry(rng, kernel, stride, dilation, groups):
     check_all(rng, (2, 8, 14, 15), (12, 8 // groups, *kernel), stride, (2, 1, 0, 3), dilation, groups)
 
 
-@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("kernel", [3, 5, 7])
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("size", [(5, 5), (7, 7), (6, 23), (20, 11)])
+@pytest.mark.parametrize("size", [(5, 5), (7, 7), (6, 23), (9, 31), (20, 11)])
 @pytest.mark.parametrize("padding", ["none", "half", "more than the kernel"])
 def test_depthwise_kernels(rng, isa, kernel, stride, size, padding):
     c = _core.tile_sizes()["lanes"] * 2 + 3
     p = {"none": 0, "half": kernel // 2, "more than the kernel": kernel + 1}[padding]
+    size = max(kernel, size[0]), max(kernel, size[1])
     check_all(rng, (1, c, *size), (c, 1, kernel, kernel), (stride, stride), (p, p, p, p), groups=c)
 
 
