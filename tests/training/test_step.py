@@ -15,7 +15,9 @@ from networks import lively, torchvision_twin, weighted_loss, without_chance
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "efficientnet_b0", "googlenet"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "mobilenet_v2", "efficientnet_b0", "googlenet", "shufflenet_v2_x1_0", "convnext_tiny"]
+)
 def test_gradients_are_torch_s(name, rng):
     import torch
 
