@@ -153,5 +153,53 @@ void depthwise(const DepthwiseArgs& d) {
   if (done < d.channels) depthwise_any(d, done);
 }
 
+// Two neighbouring inputs meet the same outputs, one by the even taps, one by the odd ones.
+template <int Kernel, int Rows>
+CONVLANE_INLINE void depthwise_input_gradient_of(const DepthwiseInputGradientArgs& d, int64_t c, int lanes) {
+  constexpr int kBefore = (Kernel - 1) / 2;  // outputs behind the first that an input meets
+  Vec weight[Rows][Kernel], window[Rows][kBefore + 1];
+  const auto output = [&](int row, int64_t j) {
+    return load(j >= 0 && j < d.row_width ? d.rows[row] + j * d.channels + c : kZeros, lanes);
+  };
+  const int64_t begin = d.left / 2, end = (d.left + d.width + 1) / 2;
+  CONVLANE_UNROLL
+  for (int i = 0; i < Rows; ++i) {
+    CONVLANE_UNROLL
+    for (int s = 0; s < Kernel; ++s) weight[i][s] = load(d.weights[i] + s * d.channels + c, lanes);
+    CONVLANE_UNROLL
+    for (int k = 1; k <= kBefore; ++k) window[i][k] = output(i, begin - k);
+  }
+  for (int64_t j = begin; j < end; ++j) {
+    Vec even = zero(), odd = zero();
+    CONVLANE_UNROLL
+    for (int i = 0; i < Rows; ++i) {
+      window[i][0] = output(i, j);
+      CONVLANE_UNROLL
+      for (int k = 0; k <= kBefore; ++k) even = fma(window[i][k], weight[i][2 * k], even);
+      CONVLANE_UNROLL
+      for (int k = 0; k < kBefore; ++k) odd = fma(window[i][k], weight[i][2 * k + 1], odd);
+      CONVLANE_UNROLL
+      for (int k = kBefore; k > 0; --k) window[i][k] = window[i][k - 1];
+    }
+    const int64_t x = 2 * j - d.left;
+    if (x >= 0) store(d.dst + x * d.channels + c, even, lanes);
+    if (x + 1 < d.width) store(d.dst + (x + 1) * d.channels + c, odd, lanes);
+  }
+}
+
+template <int Kernel>
+CONVLANE_INLINE void depthwise_input_gradient_row(const DepthwiseInputGradientArgs& d) {
+  for (int64_t c = 0; c < d.channels; c += kLanes) {
+    const int lanes = static_cast<int>(d.channels - c < kLanes ? d.channels - c : kLanes);
+    if (d.count == 1) depthwise_input_gradient_of<Kernel, 1>(d, c, lanes);
+    if (d.count == 2) depthwise_input_gradient_of<Kernel, 2>(d, c, lanes);
+    if (d.count == 3) depthwise_input_gradient_of<Kernel, 3>(d, c, lanes);
+  }
+}
+
+void depthwise_input_gradient(const DepthwiseInputGradientArgs& d) {
+  d.kernel == 3 ? depthwise_input_gradient_row<3>(d) : depthwise_input_gradient_row<5>(d);
+}
+
 }  // namespace
 }  // namespace convlane

@@ -28,7 +28,9 @@ void fill(KernelTable& table) {
   table.gemm = gemm;
   table.depthwise = depthwise;
   table.outer = outer;
+  table.copy_windows = copy_windows;
   table.depthwise_gradient = depthwise_gradient;
+  table.depthwise_input_gradient = depthwise_input_gradient;
   table.sum_columns = sum_columns;
   table.pool = pool;
   table.pool_gradient = pool_gradient;

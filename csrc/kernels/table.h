@@ -154,6 +154,7 @@ struct WinogradInputArgs {
   int64_t channels;
   float* dst;
   int64_t dst_stride;  // floats between two xi
+  int64_t next;        // floats from dst to that of the next tile, which is fetched meanwhile
 };
 
 // One tile of its output: up to m x m pixels from src[xi][c].
@@ -209,6 +210,18 @@ struct DepthwiseGradientArgs {
   float* dst;             // [kernel_h][kernel_w][channels]
 };
 
+// One input row of the gradient of depthwise convolution's input, for square filters of 3 or 5 taps with stride 2:
+// dst[x, c] = sum over i < count, and over j, s with 2 j + s = x + left, of rows[i][j, c] * weights[i][s, c].
+struct DepthwiseInputGradientArgs {
+  const float* rows[3];     // rows of the output's gradient that the input row meets
+  const float* weights[3];  // the taps by which they do, [kernel][channels]
+  int64_t count, kernel;
+  int64_t row_width;  // pixels of `rows`
+  int64_t left;       // columns of padding
+  int64_t width, channels;
+  float* dst;
+};
+
 struct KernelTable {
   Isa isa;
   int lanes;   // floats per vector
@@ -217,7 +230,11 @@ struct KernelTable {
   void (*gemm)(const GemmArgs&);
   void (*depthwise)(const DepthwiseArgs&);
   void (*outer)(const OuterArgs&);
+  // Windows side by side: dst[p, r, j] = src[p * pixel_step + r * row_step + j] for p < pixels, r < rows, j < length
+  void (*copy_windows)(const float* src, int64_t row_step, int64_t pixel_step, int64_t pixels, int64_t rows,
+                       int64_t length, float* dst);
   void (*depthwise_gradient)(const DepthwiseGradientArgs&);
+  void (*depthwise_input_gradient)(const DepthwiseInputGradientArgs&);
   // dst[c] = sum over rows of src[row * stride + c]
   void (*sum_columns)(const float* src, int64_t stride, int64_t rows, int64_t columns, float* dst);
   void (*pool)(const PoolArgs&);

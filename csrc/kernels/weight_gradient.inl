@@ -80,6 +80,21 @@ void outer(const OuterArgs& g) {
   }
 }
 
+CONVLANE_INLINE void copy_run(const float* src, int64_t length, float* dst) {
+  int64_t i = 0;
+  for (; i + kLanes <= length; i += kLanes) store(dst + i, load(src + i));
+  if (i < length) {
+    const int lanes = static_cast<int>(length - i);
+    store(dst + i, load(src + i, lanes), lanes);
+  }
+}
+
+void copy_windows(const float* src, int64_t row_step, int64_t pixel_step, int64_t pixels, int64_t rows, int64_t length,
+                  float* dst) {
+  for (int64_t p = 0; p < pixels; ++p, src += pixel_step)
+    for (int64_t r = 0; r < rows; ++r, dst += length) copy_run(src + r * row_step, length, dst);
+}
+
 template <int Vectors>
 CONVLANE_INLINE void sum_columns_of(const float* src, int64_t stride, int64_t rows, int lanes, float* dst) {
   Vec sum[Vectors];

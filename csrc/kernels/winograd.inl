@@ -133,6 +133,7 @@ struct OutputGradientPoints {
   static CONVLANE_INLINE void run(const Vec (&y)[kIn], Vec (&m)[kOut]) { Winograd<4>::output_gradient(y, m); }
 };
 
+// Stores that miss the first-level cache wait for each other, so the lines of the next tile are fetched.
 template <class Points>
 CONVLANE_INLINE void transform_tile(const WinogradInputArgs& a) {
   constexpr int In = Points::kIn, Out = Points::kOut;
@@ -158,6 +159,7 @@ CONVLANE_INLINE void transform_tile(const WinogradInputArgs& a) {
       float* to = a.dst + i * Out * a.dst_stride + c;
       CONVLANE_UNROLL
       for (int j = 0; j < Out; ++j, to += a.dst_stride) {
+        prefetch(to + a.next);
         if (lanes == kLanes)
           store(to, v[j]);
         else

@@ -131,6 +131,9 @@ void run_winograd(const Conv2dDesc&, const Conv2dArgs&);
 void run_im2col(const Conv2dDesc&, const Conv2dArgs&);
 void run_reference(const Conv2dDesc&, const Conv2dArgs&);
 
+// One window of a dense channels-last image, [r][s][c], with zeros where it leaves the image; `pixel` is the output's.
+void unroll_window(const Conv2dDesc& desc, const float* src, int64_t pixel, float* dst);
+
 // What the kernel needs to know of a depthwise convolution but for its rows and dst.
 DepthwiseArgs depthwise_args(const Conv2dDesc& desc, const PackedWeight& weight, const Epilogue& epilogue);
 

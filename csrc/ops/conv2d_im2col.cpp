@@ -6,25 +6,23 @@
 #include "ops/rows_gemm.h"
 
 namespace convlane {
-namespace {
 
-// One window, [r][s][c], with zeros where it leaves the image.
 void unroll_window(const Conv2dDesc& d, const float* src, int64_t pixel, float* dst) {
   const Window& w = d.window;
   const int64_t ow = pixel % d.ow, oh = pixel / d.ow % d.oh, image = pixel / (d.ow * d.oh);
-  for (int64_t r = 0; r < d.kh(); ++r) {
+  const int64_t left = ow * w.stride[1] - w.left;
+  const Range inside = valid_outputs(left, w.dilation[1], d.w, d.kw());
+  const int64_t step = w.dilation[1] == 1 ? std::max<int64_t>(inside.end - inside.begin, 1) : 1;  // taps side by side
+  for (int64_t r = 0; r < d.kh(); ++r, dst += d.kw() * d.c) {
     const int64_t ih = oh * w.stride[0] - w.top + r * w.dilation[0];
-    for (int64_t s = 0; s < d.kw(); ++s, dst += d.c) {
-      const int64_t iw = ow * w.stride[1] - w.left + s * w.dilation[1];
-      if (ih >= 0 && ih < d.h && iw >= 0 && iw < d.w)
-        std::memcpy(dst, src + ((image * d.h + ih) * d.w + iw) * d.c, sizeof(float) * d.c);
-      else
-        std::memset(dst, 0, sizeof(float) * d.c);
-    }
+    const Range taken = ih < 0 || ih >= d.h ? Range{0, 0} : inside;
+    const float* row = src + (image * d.h + ih) * d.w * d.c;
+    std::memset(dst, 0, sizeof(float) * taken.begin * d.c);
+    for (int64_t s = taken.begin; s < taken.end; s += step)
+      std::memcpy(dst + s * d.c, row + (left + s * w.dilation[1]) * d.c, sizeof(float) * step * d.c);
+    std::memset(dst + taken.end * d.c, 0, sizeof(float) * (d.kw() - taken.end) * d.c);
   }
 }
-
-}  // namespace
 
 void run_im2col(const Conv2dDesc& d, const Conv2dArgs& args) {
   const int64_t columns = checked_mul(d.taps(), d.c);

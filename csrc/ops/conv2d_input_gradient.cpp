@@ -145,6 +145,39 @@ void run_scattered_depthwise(const Conv2dDesc& p, const float* gradient, const P
   });
 }
 
+bool has_depthwise_kernel(const Conv2dDesc& d) {
+  const Window& w = d.window;
+  return d.groups > 1 && d.c_per_group() == 1 && d.o_per_group() == 1 &&
+         (w.kernel == Pair{3, 3} || w.kernel == Pair{5, 5}) && w.stride == Pair{2, 2} && w.dilation == Pair{1, 1};
+}
+
+void run_depthwise_input_gradient(const Conv2dDesc& d, const float* gradient, const ImageView& weight, float* dst) {
+  const PackedWeight packed(weight, d.groups, WeightLayout::depthwise);
+  const int64_t rows = d.n * d.h, row = d.w * d.c;
+  parallel_for(rows, threads_for(rows * row), [&](int64_t begin, int64_t end, int) noexcept {
+    for (int64_t index = begin; index < end; ++index) {
+      const int64_t image = index / d.h, reached = index % d.h + d.window.top;
+      DepthwiseInputGradientArgs k{};
+      for (int64_t r = reached % 2; r < d.kh(); r += 2) {
+        const int64_t oh = (reached - r) / 2;
+        if (reached < r || oh >= d.oh) continue;
+        k.rows[k.count] = gradient + (image * d.oh + oh) * d.ow * d.c;
+        k.weights[k.count++] = packed.data() + r * d.kw() * d.c;
+      }
+      k.kernel = d.kw();
+      k.row_width = d.ow;
+      k.left = d.window.left;
+      k.width = d.w;
+      k.channels = d.c;
+      k.dst = dst + index * row;
+      if (k.count == 0)
+        std::memset(k.dst, 0, sizeof(float) * row);
+      else
+        packed.kernels().depthwise_input_gradient(k);
+    }
+  });
+}
+
 // As for any convolution, but the stem's algorithm copies images with their padding and cannot crop them.
 std::string algorithm_for(const Conv2dDesc& p) {
   const std::string name = cheapest_conv2d(p, true);
@@ -168,6 +201,7 @@ void run_conv2d_input_gradient(const Conv2dDesc& d, const ImageView& gradient, c
     return;
   }
   const ChannelsLast source(gradient);
+  if (has_depthwise_kernel(d)) return run_depthwise_input_gradient(d, source.view().data, weight, dst);
   for (int64_t first_y = 0; first_y < std::min(stride[0], d.h); ++first_y) {
     const Phase y = phase_of(d, 0, first_y);
     for (int64_t first_x = 0; first_x < std::min(stride[1], d.w); ++first_x) {

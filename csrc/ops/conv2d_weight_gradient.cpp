@@ -7,7 +7,6 @@
 #include <cstring>
 
 #include "ops/conv2d_backward.h"
-#include "ops/conv2d_stem.h"
 #include "ops/parallel.h"
 
 namespace convlane {
@@ -62,6 +61,32 @@ int64_t meet(const Conv2dDesc& d, const float* gradient, const float* input, int
   return found;
 }
 
+// Pixels of the output and the windows that they see, which are written to `windows`; returns how many.
+int64_t unroll(const Conv2dDesc& d, const KernelTable& kernels, const float* gradient, const float* input,
+               int64_t first, int64_t count, float* windows, const float** outputs, const float** inputs) {
+  const Window& w = d.window;
+  const int64_t size = d.taps() * d.c;
+  for (int64_t i = 0; i < count; ++i) {
+    outputs[i] = gradient + (first + i) * d.o;
+    inputs[i] = windows + i * size;
+  }
+  for (int64_t i = 0; i < count;) {
+    const int64_t pixel = first + i, ow = pixel % d.ow, oh = pixel / d.ow % d.oh, image = pixel / (d.ow * d.oh);
+    const int64_t y = oh * w.stride[0] - w.top, x = ow * w.stride[1] - w.left;
+    // Windows of this row that lie inside the image.
+    const int64_t last = std::min((d.w - d.kw() - x) / w.stride[1] + 1, d.ow - ow);
+    const bool inside = w.dilation == Pair{1, 1} && y >= 0 && y + d.kh() <= d.h && x >= 0 && x + d.kw() <= d.w;
+    const int64_t run = inside ? std::min(last, count - i) : 1;
+    if (inside)
+      kernels.copy_windows(input + ((image * d.h + y) * d.w + x) * d.c, d.w * d.c, w.stride[1] * d.c, run, d.kh(),
+                           d.kw() * d.c, windows + i * size);
+    else
+      unroll_window(d, input, pixel, windows + i * size);
+    i += run;
+  }
+  return count;
+}
+
 // The sums of chunks, added up, in the weight's order: dst[o][c][tap].
 void add_up(const Conv2dDesc& d, const Sums& s, const float* sums, int64_t chunks, const KernelTable& kernels,
             float* dst) {
@@ -98,17 +123,9 @@ void add_up(const Conv2dDesc& d, const Sums& s, const float* sums, int64_t chunk
             std::copy_n(summed + (tap * count + o) * inputs, inputs, filters + o * length + tap * inputs);
       }
       float* to = dst + (group * outputs + first) * length;
-      for (int64_t o = 0; o < count; ++o, to += length) {
-        const float* filter = filters + o * length;
-        if (s.taps == d.taps()) {
-          kernels.transpose(filter, inputs, to, s.taps, s.taps, inputs);
-        } else {  // rows of taps were merged
-          for (int64_t c = 0; c < d.c; ++c)
-            for (int64_t r = 0; r < d.kh(); ++r)
-              for (int64_t column = 0; column < d.kw(); ++column)
-                to[(c * d.kh() + r) * d.kw() + column] = filter[r * inputs + column * d.c + c];
-        }
-      }
+      const int64_t channels = d.c_per_group();
+      for (int64_t o = 0; o < count; ++o, to += length)
+        kernels.transpose(filters + o * length, channels, to, d.taps(), d.taps(), channels);
     }
   });
 }
@@ -167,24 +184,30 @@ void run_conv2d_weight_gradient(const Conv2dDesc& d, const ImageView& gradient, 
   if (winograd_gradient_pays(d)) return run_winograd_weight_gradient(d, dy, x, dst);
 
   const KernelTable& kernels = active_table();
-  const Sums s = sums_of(d, d.taps(), d.c_per_group(), kernels.lanes);
+  const bool unrolled = d.groups == 1 && d.taps() > 1 && d.c < kernels.lanes;
+  const int64_t window = d.taps() * d.c;
+  const Sums s = unrolled ? sums_of(d, 1, window, kernels.lanes) : sums_of(d, d.taps(), d.c_per_group(), kernels.lanes);
   const int64_t chunks = chunks_of(d, s), block = pixels_per_block(d, s);
   const int threads = threads_for(d.multiply_adds());
   const Units units(s, kernels, block);
   const int64_t parts = std::min(ceil_div(4 * threads, chunks), units.count());
-  const bool in_order = chunks == 1 && s.taps == 1 && !s.inputs_are_rows;  // the sums lie as the weight does
+  const bool in_order = chunks == 1 && d.taps() == 1 && !s.inputs_are_rows;  // the sums lie as the weight does
   const auto buffer = allocate_aligned<float>(in_order ? 0 : checked_mul(chunks, s.size()));
   float* sums = in_order ? dst : buffer.get();
   const auto pointers = allocate_aligned<const float*>(checked_mul(threads, 2 * block));
+  const auto windows = allocate_aligned<float>(unrolled ? checked_mul(threads * block, window) : 0);
   parallel_for(chunks * parts, threads, [&](int64_t begin, int64_t end, int thread) noexcept {
     const float **dy_pixels = pointers.get() + thread * 2 * block, **x_pixels = dy_pixels + block;
+    float* own = windows.get() + (unrolled ? thread * block * window : 0);
     for (int64_t task = begin; task < end; ++task) {
       const int64_t chunk = task / parts, part = task % parts;
       const int64_t first = d.pixels() * chunk / chunks, last = d.pixels() * (chunk + 1) / chunks;
       for (int64_t pixel = first; pixel < last; pixel += block) {
         units.run(units.count() * part / parts, units.count() * (part + 1) / parts, pixel == first,
                   sums + chunk * s.size(), [&](int64_t tap, OuterArgs& g) {
-                    g.count = meet(d, dy, x, tap, pixel, std::min(block, last - pixel), dy_pixels, x_pixels);
+                    const int64_t count = std::min(block, last - pixel);
+                    g.count = unrolled ? unroll(d, kernels, dy, x, pixel, count, own, dy_pixels, x_pixels)
+                                       : meet(d, dy, x, tap, pixel, count, dy_pixels, x_pixels);
                     g.a = s.inputs_are_rows ? x_pixels : dy_pixels;
                     g.b = s.inputs_are_rows ? dy_pixels : x_pixels;
                   });

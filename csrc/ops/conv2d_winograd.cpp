@@ -38,7 +38,7 @@ void transform_input(const Conv2dDesc& d, const Conv2dArgs& args, const Tiling& 
   const float* pixels[36];
   tile_pixels(args.src.data + image * d.h * d.w * d.c, d.h, d.w, d.c, y - d.window.top, x - d.window.left, t.m + 2,
               zeros, pixels);
-  args.weight->kernels().winograd_input({t.m, pixels, d.c, dst, dst_stride});
+  args.weight->kernels().winograd_input({t.m, pixels, d.c, dst, dst_stride, v_row(d)});
 }
 
 struct Block {

@@ -59,16 +59,18 @@ Cache& cache() {
   return *kept;
 }
 
-// The smallest block of at least `bytes`, but not a quarter more.
+// The smallest block of at least `bytes`, but not much more.
 Header* take(std::int64_t bytes) {
   Cache& kept = cache();
   // try_lock, here and below: a child of fork() may find the lock held by a thread that it does not have.
   const std::unique_lock<std::mutex> lock(kept.mutex, std::try_to_lock);
   if (!lock) return nullptr;
+  const std::int64_t slack = kept.holds > 0 ? 16 : 4;  // what comes again and again finds its own size
   std::size_t best = kept.blocks.size();
   for (std::size_t i = kept.blocks.size(); i-- > 0;) {
     const std::int64_t size = kept.blocks[i]->bytes;
-    if (size >= bytes && size <= bytes + bytes / 4 && (best == kept.blocks.size() || size < kept.blocks[best]->bytes))
+    if (size >= bytes && size <= bytes + bytes / slack &&
+        (best == kept.blocks.size() || size < kept.blocks[best]->bytes))
       best = i;
   }
   Header* block = best == kept.blocks.size() ? nullptr : kept.remove(best);

@@ -75,9 +75,9 @@ class Optimizer(ABC):
             self._offsets[name] = end
             end += -(-self._current(name).size // _LINE) * _LINE
         self._size = end
-        self._parameters = np.zeros(0, np.float32)
         self._spare: Array | None = None  # of the step before, for somebody who always holds the last parameters
         self._views: dict[str, Array] = {}
+        self._gather()
         self._state = {buffer: np.zeros(end, np.float32) for buffer in self._buffers}
 
     def learning_rate(self, name: str, steps: int | None = None) -> float:
@@ -167,11 +167,8 @@ class Optimizer(ABC):
 
     def _prepare(self) -> tuple[Array, Array]:
         """Return the buffer that holds the network's parameters, and the one to write to: the same, or a new one."""
-        if any(self._current(name) is not self._views.get(name) for name in self._owners):  # new, or loaded since
-            self._parameters = np.zeros(self._size, np.float32)
-            for name, part in self._parts(self._parameters).items():
-                part[...] = self._current(name)
-            return self._parameters, self._parameters
+        if any(self._current(name) is not view for name, view in self._views.items()):  # loaded since
+            self._gather()
         self._show()  # views that nobody else has, so that the old ones live on only where somebody holds them
         # Beside every view, the attribute and getrefcount's own argument refer to the buffer.
         alone = sys.getrefcount(self._parameters) == len(self._views) + 2
@@ -182,15 +179,27 @@ class Optimizer(ABC):
             spare = np.empty(self._size, np.float32)
         return self._parameters, spare
 
+    def _gather(self) -> None:
+        """Move the network's parameters into a new buffer, one by one, so that none but one exists twice."""
+        self._views = {}
+        self._parameters = np.zeros(self._size, np.float32)
+        for name, part in self._parts(self._parameters).items():
+            part[...] = self._current(name)
+            self._give(name, part)
+
     def _show(self) -> None:
         """Give the network new views of the parameters."""
-        self._views = self._parts(self._parameters)
-        for name, view in self._views.items():
-            view.flags.writeable = False
-            for module, attribute in self._owners[name]:
-                vars(module)[attribute] = view
-                if isinstance(module, PackingModule):
-                    module.forget_packed()
+        for name, view in self._parts(self._parameters).items():
+            self._give(name, view)
+
+    def _give(self, name: str, view: Array) -> None:
+        """Let the network hold a part of the buffer as this parameter."""
+        view.flags.writeable = False
+        self._views[name] = view
+        for module, attribute in self._owners[name]:
+            vars(module)[attribute] = view
+            if isinstance(module, PackingModule):
+                module.forget_packed()
 
     def _current(self, name: str) -> Array:
         """Return what the network holds now."""
