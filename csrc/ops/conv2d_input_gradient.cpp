@@ -4,6 +4,9 @@
 // one residue modulo the stride meet every few taps only, and for them it is a convolution with stride 1 by those taps
 // in reverse order; no zeros are multiplied. With stride 1 there is one residue, and the convolution may take any
 // algorithm; else results are written `stride` pixels apart.
+//
+// Two cases have better ways: depthwise filters with stride 2, and images of few channels, of which a convolution would
+// leave most lanes of a vector empty. There a matrix product gives for every output what it adds to its whole window.
 #include <cstring>
 #include <numeric>
 
@@ -178,6 +181,71 @@ void run_depthwise_input_gradient(const Conv2dDesc& d, const float* gradient, co
   });
 }
 
+bool has_few_channels(const Conv2dDesc& d, const KernelTable& kernels) {
+  return d.groups == 1 && d.taps() > 1 && 2 * d.c <= kernels.lanes;
+}
+
+// The weight as a matrix from outputs to windows: (KH * KW * C, O).
+PackedWeight window_weight(const Conv2dDesc& d, const ImageView& weight) {
+  const auto rows = allocate_aligned<float>(weight.count());
+  float* to = rows.get();
+  for (int64_t r = 0; r < d.kh(); ++r)
+    for (int64_t s = 0; s < d.kw(); ++s)
+      for (int64_t c = 0; c < d.c; ++c)
+        for (int64_t o = 0; o < d.o; ++o)
+          *to++ =
+              weight
+                  .data[o * weight.strides[0] + c * weight.strides[1] + r * weight.strides[2] + s * weight.strides[3]];
+  return {{rows.get(), {d.taps() * d.c, d.o, 1, 1}, {d.o, 1, 1, 1}}, 1, WeightLayout::panels};
+}
+
+// Adds the window of output (oh, ow) to an image.
+void add_window(const Conv2dDesc& d, const KernelTable& kernels, const float* window, int64_t oh, int64_t ow,
+                float* image) {
+  const Window& w = d.window;
+  const int64_t left = ow * w.stride[1] - w.left;
+  const Range inside = valid_outputs(left, w.dilation[1], d.w, d.kw());
+  const int64_t step = w.dilation[1] == 1 ? std::max<int64_t>(inside.end - inside.begin, 1) : 1;  // taps side by side
+  for (int64_t r = 0; r < d.kh(); ++r, window += d.kw() * d.c) {
+    const int64_t ih = oh * w.stride[0] - w.top + r * w.dilation[0];
+    if (ih < 0 || ih >= d.h) continue;
+    for (int64_t s = inside.begin; s < inside.end; s += step) {
+      float* to = image + (ih * d.w + left + s * w.dilation[1]) * d.c;
+      kernels.add(to, window + s * d.c, to, step * d.c, Activation::none, 0);
+    }
+  }
+}
+
+void run_by_windows(const Conv2dDesc& d, const float* gradient, const ImageView& weight, float* dst) {
+  const PackedWeight packed = window_weight(d, weight);
+  const KernelTable& kernels = packed.kernels();
+  const int threads = threads_for(d.multiply_adds());
+  const int64_t columns = d.taps() * d.c, image = d.h * d.w * d.c;
+  const auto buffer = allocate_aligned<float>(checked_mul(threads * d.ow, columns));
+  const auto pointers = allocate_aligned<const float*>(checked_mul(threads, d.ow));
+  parallel_for(d.n, threads, [&](int64_t begin, int64_t end, int thread) noexcept {
+    float* windows = buffer.get() + thread * d.ow * columns;
+    const float** rows = pointers.get() + thread * d.ow;
+    GemmArgs g{};
+    g.rows = rows;
+    g.rows_stride = g.m = d.ow;
+    g.n = columns;
+    g.taps = 1;
+    g.depth = d.o;
+    g.weight = packed.data();
+    g.dst = windows;
+    g.dst_stride = columns;
+    for (int64_t i = begin; i < end; ++i) {
+      std::memset(dst + i * image, 0, sizeof(float) * image);
+      for (int64_t oh = 0; oh < d.oh; ++oh) {
+        for (int64_t ow = 0; ow < d.ow; ++ow) rows[ow] = gradient + ((i * d.oh + oh) * d.ow + ow) * d.o;
+        kernels.gemm(g);
+        for (int64_t ow = 0; ow < d.ow; ++ow) add_window(d, kernels, windows + ow * columns, oh, ow, dst + i * image);
+      }
+    }
+  });
+}
+
 // As for any convolution, but the stem's algorithm copies images with their padding and cannot crop them.
 std::string algorithm_for(const Conv2dDesc& p) {
   const std::string name = cheapest_conv2d(p, true);
@@ -189,6 +257,10 @@ std::string algorithm_for(const Conv2dDesc& p) {
 
 void run_conv2d_input_gradient(const Conv2dDesc& d, const ImageView& gradient, const ImageView& weight, float* dst) {
   if (d.n == 0) return;
+  if (has_few_channels(d, active_table())) {
+    const ChannelsLast source(gradient);
+    return run_by_windows(d, source.view().data, weight, dst);
+  }
   const Transposed transposed(d, weight);
   const Pair stride = d.window.stride;
   if (stride == Pair{1, 1}) {

@@ -58,6 +58,7 @@ def test_like_torch(tail, training, swap, rng):
         "silu": torch.nn.functional.silu,
         "relu6": torch.nn.functional.relu6,
         "relu": torch.relu,
+        "gelu": torch.nn.functional.gelu,
         "sigmoid": torch.sigmoid,
         "tanh": torch.tanh,
     }[name]
