@@ -3,8 +3,8 @@
 // channels a tile costs 36 products instead of 144. (A. Lavin, S. Gray, arXiv 1509.09308.)
 //
 // Tiles are taken in blocks. V and Z of a block are computed by all threads; then every thread takes parts of
-// sums[xi][c][o], which are products of two matrices with the tiles between them. Sums go over the tiles in order, so
-// neither blocks nor threads change a bit.
+// sums[xi][c][o], which are products of two matrices with the tiles between them. Sums go over the tiles of a block in
+// order, and over the blocks, which follow from the shape; so threads change no bit.
 #include <cstring>
 
 #include "ops/conv2d_backward.h"
