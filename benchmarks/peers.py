@@ -166,15 +166,21 @@ def run_worker(worker, **task):
     """Run one task of a script in a process group that is gone when this returns or raises, whatever the reason."""
     command = [sys.executable, str(worker), json.dumps(task)]
     pipe = subprocess.PIPE
-    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    # Signals wait while it starts: one that came in between would leave a process that nobody knows.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
-        out, err = process.communicate(timeout=_TIMEOUT)
-    except subprocess.TimeoutExpired:
-        raise WorkerError(f"no answer within {_TIMEOUT} s") from None
+        process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            out, err = process.communicate(timeout=_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            raise WorkerError(f"no answer within {_TIMEOUT} s") from None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if process.returncode:
         raise WorkerError((err.strip().splitlines() or [f"left with code {process.returncode}"])[-1])
     return json.loads(out)
