@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -120,11 +121,12 @@ def ten_crop(images: Array, size: int | Pair) -> Array:
     return result[0] if single else result
 
 
-class _Averaging:
+class _Averaging(ABC):
     """What returns probabilities rather than logits."""
 
+    @abstractmethod
     def __call__(self, images: Array) -> Array:
-        raise NotImplementedError
+        """Return probabilities (N, classes) of images (N, C, H, W)."""
 
 
 class TenCrop(_Averaging):
