@@ -42,7 +42,7 @@ def prepare(folder, model, batches, size, seed, runtimes):
         np.save(folder / f"expected-{batch}.npy", _torch_output(reference, image) if compares else network(image))
 
     problems = {}
-    for export, users in {_export_onnx: ["onnxruntime", "openvino"], _export_ncnn: ["ncnn"]}.items():
+    for export, users in {_export_onnx: ["onnxruntime", "opencv", "openvino"], _export_ncnn: ["ncnn"]}.items():
         users = [runtime for runtime in users if runtime in runtimes]
         try:
             if users:
@@ -173,6 +173,19 @@ def _onnxruntime(folder, model, image, threads):
     return lambda image: session.run(None, {name: image})[0]
 
 
+def _opencv(folder, model, image, threads):
+    import cv2
+
+    cv2.setNumThreads(threads)
+    net = cv2.dnn.readNetFromONNX(str(folder / f"batch-{len(image)}.onnx"))
+
+    def run(image):
+        net.setInput(image)
+        return net.forward()
+
+    return run
+
+
 def _openvino(folder, model, image, threads):
     import openvino
 
@@ -244,6 +257,7 @@ _RUNTIMES = {
     "convlane": _convlane,
     "ncnn": _ncnn,
     "onnxruntime": _onnxruntime,
+    "opencv": _opencv,
     "openvino": _openvino,
     "torch": _torch,
 }

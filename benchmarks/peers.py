@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import json
 import math
 import os
@@ -28,13 +27,14 @@ import convlane
 from convlane import machine, models, runtime
 from convlane.cli._common import model_name, positive, thread_count
 
-# What each runtime needs; torch defines the graphs that the others import.
+# The distributions that each runtime needs; torch defines the graphs that the others import.
 _TORCH = ("torch", "torchvision")
 _ONNX = (*_TORCH, "onnx", "onnxscript")
 PACKAGES = {
     "convlane": (),
     "ncnn": (*_TORCH, "ncnn", "pnnx"),
     "onnxruntime": (*_ONNX, "onnxruntime"),
+    "opencv": (*_ONNX, "opencv-python-headless"),
     "openvino": (*_ONNX, "openvino"),
     "torch": _TORCH,
 }
@@ -69,7 +69,7 @@ class Row:
 
 def main(argv=None):
     args = parse(argv)
-    missing = {name: [p for p in PACKAGES[name] if importlib.util.find_spec(p) is None] for name in args.runtimes}
+    missing = {name: [p for p in PACKAGES[name] if not _is_installed(p)] for name in args.runtimes}
     runtimes = [name for name in args.runtimes if not missing[name]]
     for name in args.runtimes:
         if missing[name]:
@@ -300,6 +300,14 @@ def with_section(document, text, begin=BEGIN, end=END):
 
 
 # small helpers
+
+
+def _is_installed(package):
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _pair(best, median):
