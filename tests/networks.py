@@ -1,5 +1,7 @@
 """Networks as they are after training, and their twins of torchvision."""
 
+from unittest import mock
+
 import numpy as np
 
 from convlane import models, nn
@@ -53,10 +55,18 @@ def torchvision_network(name, **config):
     """Build torchvision's network of this name, whose weights are yet to be loaded."""
     import torch
 
+    models = import_torchvision().models
     if name in ("googlenet", "inception_v3"):
         config["init_weights"] = False  # the default warns
-    with torch.device("meta"):
-        return import_torchvision().models.get_model(name, **config)
+    params = models.regnet.BlockParams
+    computed = params.from_init_params
+
+    def from_init_params(*args, **kwargs):  # it computes widths with tensors, which must have numbers in them
+        with torch.device("cpu"):
+            return computed(*args, **kwargs)
+
+    with torch.device("meta"), mock.patch.object(params, "from_init_params", from_init_params):
+        return models.get_model(name, **config)
 
 
 def torchvision_twin(name, model, **config):
@@ -64,5 +74,7 @@ def torchvision_twin(name, model, **config):
     import torch
 
     twin = torchvision_network(name, **config).eval()
-    twin.load_state_dict({key: torch.tensor(array) for key, array in model.state_dict().items()}, assign=True)
+    state = twin.state_dict()  # with the version, which MNASNet asks for
+    state |= {key: torch.tensor(array) for key, array in model.state_dict().items()}
+    twin.load_state_dict(state, assign=True)
     return twin

@@ -13,7 +13,12 @@ from convlane.models.blocks import head, layers_of, scale_and_shift
 from convlane.models.registry import register
 
 # Channels and number of blocks of the four stages. Section 3 of the paper.
-STAGES = ((96, 3), (192, 3), (384, 9), (768, 3))
+STAGES = {
+    "tiny": ((96, 3), (192, 3), (384, 9), (768, 3)),
+    "small": ((96, 3), (192, 3), (384, 27), (768, 3)),
+    "base": ((128, 3), (256, 3), (512, 27), (1024, 3)),
+    "large": ((192, 3), (384, 3), (768, 27), (1536, 3)),
+}
 LAYER_SCALE = 1e-6
 
 _norm = partial(nn.LayerNorm2d, eps=1e-6)
@@ -69,11 +74,12 @@ class ConvNeXt(nn.Module):
     `stochastic_depth_prob` is the probability to drop the last residual branch; it grows linearly from 0 at the first.
     """
 
-    def __init__(self, num_classes: int = 1000, stochastic_depth_prob: float = 0.1) -> None:
-        total = sum(count for _, count in STAGES)
+    def __init__(self, variant: str, num_classes: int = 1000, stochastic_depth_prob: float = 0.1) -> None:
+        stages = STAGES[variant]
+        total = sum(count for _, count in stages)
         features: list[nn.Module] = []
         before, done = 0, 0
-        for channels, count in STAGES:
+        for channels, count in stages:
             if before:
                 features.append(nn.Sequential(_norm(before), nn.Conv2d(before, channels, 2, 2)))
             else:
@@ -102,4 +108,22 @@ class ConvNeXt(nn.Module):
 @register
 def convnext_tiny(num_classes: int = 1000, *, stochastic_depth_prob: float = 0.1) -> ConvNeXt:
     """Build the smallest network of the paper."""
-    return ConvNeXt(num_classes, stochastic_depth_prob)
+    return ConvNeXt("tiny", num_classes, stochastic_depth_prob)
+
+
+@register
+def convnext_small(num_classes: int = 1000, *, stochastic_depth_prob: float = 0.4) -> ConvNeXt:
+    """Build three times as many blocks in the third stage."""
+    return ConvNeXt("small", num_classes, stochastic_depth_prob)
+
+
+@register
+def convnext_base(num_classes: int = 1000, *, stochastic_depth_prob: float = 0.5) -> ConvNeXt:
+    """Build the small network with a third more channels."""
+    return ConvNeXt("base", num_classes, stochastic_depth_prob)
+
+
+@register
+def convnext_large(num_classes: int = 1000, *, stochastic_depth_prob: float = 0.5) -> ConvNeXt:
+    """Build the small network with twice the channels."""
+    return ConvNeXt("large", num_classes, stochastic_depth_prob)

@@ -8,16 +8,22 @@ from convlane.functional._arguments import Array
 from convlane.models.blocks import head, layers_of
 from convlane.models.registry import register
 
-STEM_CHANNELS, GROWTH, BOTTLENECK = 64, 32, 4
-# Layers in each of the four blocks. Table 1 of the paper.
-BLOCKS = {121: (6, 12, 24, 16)}
+BOTTLENECK = 4
+# Channels after the stem, channels that each layer adds, layers in each of the four blocks. Table 1 of the paper; 161
+# comes from the authors' code.
+VARIANTS = {
+    121: (64, 32, (6, 12, 24, 16)),
+    161: (96, 48, (6, 12, 36, 24)),
+    169: (64, 32, (6, 12, 32, 32)),
+    201: (64, 32, (6, 12, 48, 32)),
+}
 
 
 class DenseLayer(nn.Sequential):
     """A 1x1 convolution that narrows and a 3x3, each after its normalisation and activation."""
 
-    def __init__(self, in_channels: int) -> None:
-        width = BOTTLENECK * GROWTH
+    def __init__(self, in_channels: int, growth: int) -> None:
+        width = BOTTLENECK * growth
         super().__init__(
             {
                 "norm1": nn.BatchNorm2d(in_channels),
@@ -25,7 +31,7 @@ class DenseLayer(nn.Sequential):
                 "conv1": nn.Conv2d(in_channels, width, 1, bias=False),
                 "norm2": nn.BatchNorm2d(width),
                 "relu2": nn.ReLU(),
-                "conv2": nn.Conv2d(width, GROWTH, 3, padding=1, bias=False),
+                "conv2": nn.Conv2d(width, growth, 3, padding=1, bias=False),
             }
         )
 
@@ -33,8 +39,8 @@ class DenseLayer(nn.Sequential):
 class DenseBlock(nn.Sequential):
     """Layers of which each reads the results of all before it."""
 
-    def __init__(self, in_channels: int, count: int) -> None:
-        super().__init__({f"denselayer{i + 1}": DenseLayer(in_channels + i * GROWTH) for i in range(count)})
+    def __init__(self, in_channels: int, growth: int, count: int) -> None:
+        super().__init__({f"denselayer{i + 1}": DenseLayer(in_channels + i * growth, growth) for i in range(count)})
 
     def forward(self, input: Array) -> Array:
         """Return the input and the maps of all layers, joined along the channels."""
@@ -47,17 +53,17 @@ class DenseNet(nn.Module):
     """A 7x7 stem, four dense blocks, transitions that halve channels and size between, the mean, one linear layer."""
 
     def __init__(self, depth: int, num_classes: int = 1000) -> None:
-        channels = STEM_CHANNELS
+        channels, growth, blocks = VARIANTS[depth]
         features: dict[str, nn.Module] = {
             "conv0": nn.Conv2d(3, channels, 7, 2, 3, bias=False),
             "norm0": nn.BatchNorm2d(channels),
             "relu0": nn.ReLU(),
             "pool0": nn.MaxPool2d(3, 2, 1),
         }
-        for i, count in enumerate(BLOCKS[depth], 1):
-            features[f"denseblock{i}"] = DenseBlock(channels, count)
-            channels += count * GROWTH
-            if i < len(BLOCKS[depth]):
+        for i, count in enumerate(blocks, 1):
+            features[f"denseblock{i}"] = DenseBlock(channels, growth, count)
+            channels += count * growth
+            if i < len(blocks):
                 features[f"transition{i}"] = _transition(channels, channels // 2)
                 channels //= 2
         features["norm5"] = nn.BatchNorm2d(channels)
@@ -95,3 +101,21 @@ def _transition(in_channels: int, out_channels: int) -> nn.Sequential:
 def densenet121(num_classes: int = 1000) -> DenseNet:
     """Build 121 layers."""
     return DenseNet(121, num_classes)
+
+
+@register
+def densenet161(num_classes: int = 1000) -> DenseNet:
+    """Build 161 layers, each of which adds 48 channels instead of 32."""
+    return DenseNet(161, num_classes)
+
+
+@register
+def densenet169(num_classes: int = 1000) -> DenseNet:
+    """Build 169 layers."""
+    return DenseNet(169, num_classes)
+
+
+@register
+def densenet201(num_classes: int = 1000) -> DenseNet:
+    """Build 201 layers."""
+    return DenseNet(201, num_classes)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -83,7 +83,35 @@ class MBConv(nn.Module):
         return add(self.stochastic_depth(maps), input) if self.use_res_connect else maps
 
 
-class EfficientNet(nn.Module):
+class Classifier(nn.Module):
+    """Features, the mean over each map, dropout and one linear layer: what all EfficientNets share."""
+
+    def __init__(self, features: Sequence[nn.Module], channels: int, num_classes: int, dropout: float) -> None:
+        self.features = nn.Sequential(*features)
+        self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
+        self.classifier = nn.Sequential(nn.Dropout(dropout), head(channels, num_classes))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                module.weight = nn.init.kaiming_normal(module.weight.shape, mode="fan_out")
+                if module.bias is not None:
+                    module.bias = nn.init.constant((module.out_channels,), 0)
+            elif isinstance(module, nn.Linear):
+                bound = 1 / math.sqrt(module.out_features)
+                module.weight = nn.init.uniform(module.weight.shape, -bound, bound)
+                module.bias = nn.init.constant((module.out_features,), 0)
+
+    def feature_layers(self) -> dict[str, nn.Module]:
+        """Return what runs one after the other before the head."""
+        layers = layers_of(self, "features.*")
+        layers.popitem()  # the convolution that widens for the classifier
+        return layers
+
+    def forward(self, input: Array) -> Array:
+        """Return logits (N, num_classes) for images (N, 3, H, W)."""
+        return self.classifier(flatten(self.avgpool(self.features(input))))  # type: ignore[no-any-return]
+
+
+class EfficientNet(Classifier):
     """A 3x3 stem, seven stages of inverted residuals, a 1x1 convolution, the mean over each map, one linear layer.
 
     `width` and `depth` multiply the baseline's channels, which are then rounded to multiples of 8, and its blocks,
@@ -120,28 +148,7 @@ class EfficientNet(nn.Module):
                 done += 1
             features.append(nn.Sequential(*blocks))
         features.append(conv_norm(channels, 4 * channels, 1, norm=norm, activation=nn.SiLU))
-        self.features = nn.Sequential(*features)
-        self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
-        self.classifier = nn.Sequential(nn.Dropout(dropout), head(4 * channels, num_classes))
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                module.weight = nn.init.kaiming_normal(module.weight.shape, mode="fan_out")
-                if module.bias is not None:
-                    module.bias = nn.init.constant((module.out_channels,), 0)
-            elif isinstance(module, nn.Linear):
-                bound = 1 / math.sqrt(module.out_features)
-                module.weight = nn.init.uniform(module.weight.shape, -bound, bound)
-                module.bias = nn.init.constant((module.out_features,), 0)
-
-    def feature_layers(self) -> dict[str, nn.Module]:
-        """Return what runs one after the other before the head."""
-        layers = layers_of(self, "features.*")
-        layers.popitem()  # the convolution that widens for the classifier
-        return layers
-
-    def forward(self, input: Array) -> Array:
-        """Return logits (N, num_classes) for images (N, 3, H, W)."""
-        return self.classifier(flatten(self.avgpool(self.features(input))))  # type: ignore[no-any-return]
+        super().__init__(features, 4 * channels, num_classes, dropout)
 
 
 def _variant(number: int, num_classes: int, dropout: float | None, stochastic_depth_prob: float) -> EfficientNet:

@@ -187,3 +187,9 @@ def resnext50_32x4d(num_classes: int = 1000) -> ResNet:
 def resnext101_32x8d(num_classes: int = 1000) -> ResNet:
     """Build 101 layers of bottlenecks with 32 groups of 8 channels and more."""
     return ResNet(101, num_classes, groups=32, width_per_group=8)
+
+
+@register
+def resnext101_64x4d(num_classes: int = 1000) -> ResNet:
+    """Build 101 layers of bottlenecks with 64 groups of 4 channels and more."""
+    return ResNet(101, num_classes, groups=64, width_per_group=4)

@@ -8,9 +8,15 @@ from convlane.functional._arguments import Array
 from convlane.models.blocks import conv_norm, head, layers_of
 from convlane.models.registry import register
 
-STEM_CHANNELS, LAST_CHANNELS = 24, 1024
-# Output channels and number of units of the three stages. Table 5 of the paper, for 1x.
-STAGES = ((116, 4), (232, 8), (464, 4))
+STEM_CHANNELS = 24
+UNITS = (4, 8, 4)
+# Output channels of the three stages and of the last convolution. Table 5 of the paper.
+WIDTHS = {
+    0.5: (48, 96, 192, 1024),
+    1.0: (116, 232, 464, 1024),
+    1.5: (176, 352, 704, 1024),
+    2.0: (244, 488, 976, 2048),
+}
 
 
 class InvertedResidual(nn.Module):
@@ -46,18 +52,19 @@ class InvertedResidual(nn.Module):
 class ShuffleNetV2(nn.Module):
     """A 3x3 stem and pooling, three stages of units, a 1x1 convolution, the mean over each map, one linear layer."""
 
-    def __init__(self, num_classes: int = 1000) -> None:
+    def __init__(self, width: float, num_classes: int = 1000) -> None:
+        *widths, last_channels = WIDTHS[width]
         self.conv1 = conv_norm(3, STEM_CHANNELS, 3, 2, activation=nn.ReLU)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         channels, stages = STEM_CHANNELS, []
-        for out_channels, count in STAGES:
+        for out_channels, count in zip(widths, UNITS, strict=True):
             units = [InvertedResidual(channels, out_channels, 2)]
             units += [InvertedResidual(out_channels, out_channels, 1) for _ in range(count - 1)]
             stages.append(nn.Sequential(*units))
             channels = out_channels
         self.stage2, self.stage3, self.stage4 = stages
-        self.conv5 = conv_norm(channels, LAST_CHANNELS, 1, activation=nn.ReLU)
-        self.fc = head(LAST_CHANNELS, num_classes)
+        self.conv5 = conv_norm(channels, last_channels, 1, activation=nn.ReLU)
+        self.fc = head(last_channels, num_classes)
 
     def feature_layers(self) -> dict[str, nn.Module]:
         """Return what runs one after the other before the head."""
@@ -71,6 +78,24 @@ class ShuffleNetV2(nn.Module):
 
 
 @register
+def shufflenet_v2_x0_5(num_classes: int = 1000) -> ShuffleNetV2:
+    """Build the network with half the channels, or a little less."""
+    return ShuffleNetV2(0.5, num_classes)
+
+
+@register
 def shufflenet_v2_x1_0(num_classes: int = 1000) -> ShuffleNetV2:
-    """Build the network of the paper."""
-    return ShuffleNetV2(num_classes)
+    """Build the network with the channels of the paper's first table."""
+    return ShuffleNetV2(1.0, num_classes)
+
+
+@register
+def shufflenet_v2_x1_5(num_classes: int = 1000) -> ShuffleNetV2:
+    """Build the network with half as many channels again."""
+    return ShuffleNetV2(1.5, num_classes)
+
+
+@register
+def shufflenet_v2_x2_0(num_classes: int = 1000) -> ShuffleNetV2:
+    """Build the network with twice the channels and more."""
+    return ShuffleNetV2(2.0, num_classes)
