@@ -1,5 +1,6 @@
 """Instruction sets, threads, fork: what the kernels run on."""
 
+import json
 import multiprocessing
 import os
 import subprocess
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import convlane
+import teams
 from convlane import _core
 from workload import convolve, convolve_in_child
 
@@ -130,3 +132,59 @@ def test_import_starts_no_thread_and_prints_nothing():
     script = "import os, numpy; a = len(os.listdir('/proc/self/task')); import convlane; "
     result = run_python(script + "assert len(os.listdir('/proc/self/task')) == a")
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("environment", [{"OMP_THREAD_LIMIT": "1"}, {"OMP_THREAD_LIMIT": "2"}, {"OMP_DYNAMIC": "true"}])
+def test_bits_do_not_depend_on_the_team_granted(environment):
+    result = run_python(f"import runpy; runpy.run_path({teams.__file__!r}, run_name='__main__')", **environment)
+    assert json.loads(result.stdout) == teams.digests()
+
+
+FORK_AFTER_ANOTHER_LIBRARY = """
+import ctypes, os, signal
+from pathlib import Path
+import convlane
+from workload import convolve
+mapped = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()}
+for path in mapped:
+    if "omp" in Path(path).name and ".so" in Path(path).name:
+        ctypes.CDLL(path).GOMP_parallel(ctypes.CDLL(None).free, None, 3, 0)
+child = os.fork()
+if child == 0:
+    signal.alarm(30)
+    convolve()
+    os._exit(0)
+print(os.waitpid(child, 0)[1])
+"""
+
+FORK_DURING_RUNS = """
+import os, signal, threading
+import numpy as np
+import convlane
+from convlane import nn
+plan, x = convlane.compile(nn.ReLU().eval(), (1, 1, 1, 1)), np.ones((1, 1, 1, 1), np.float32)
+def run():
+    while True:
+        plan(x)
+for _ in range(3):
+    threading.Thread(target=run, daemon=True).start()
+for _ in range(60):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)
+        plan(x)
+        os._exit(0)
+    if status := os.waitpid(child, 0)[1]:
+        break
+print(status, flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize(
+    "script", [FORK_AFTER_ANOTHER_LIBRARY, FORK_DURING_RUNS], ids=["another library's team", "runs of a plan"]
+)
+def test_a_child_waits_for_nobody(script):
+    tests = os.path.dirname(__file__)
+    result = run_python(script, PYTHONPATH=os.pathsep.join([tests, *sys.path]), OMP_NUM_THREADS="2")
+    assert result.stdout == "0\n", result.stderr

@@ -45,7 +45,7 @@ const KernelTable* best_table() {
   return best;
 }
 
-std::atomic<const KernelTable*> active{nullptr};
+std::atomic<const KernelTable*> active{best_table()};  // made at load: see runtime/threads.h, Fork
 
 }  // namespace
 
@@ -63,14 +63,7 @@ const KernelTable* table_for(Isa isa) {
   return usable_table<Isa::generic>();
 }
 
-const KernelTable& active_table() {
-  const KernelTable* table = active.load(std::memory_order_acquire);
-  if (table == nullptr) {
-    static const KernelTable* const best = best_table();
-    table = best;
-  }
-  return *table;
-}
+const KernelTable& active_table() { return *active.load(std::memory_order_acquire); }
 
 void set_active_isa(const char* name) {
   std::string available;

@@ -21,21 +21,21 @@ const Conv2dAlgorithm& find_algorithm(const std::string& name) {
 
 bool is_depthwise(int64_t c_per_group, int64_t groups) { return groups > 1 && c_per_group == 1; }
 
+// Made at load: see runtime/threads.h, Fork.
+const std::vector<Conv2dAlgorithm> algorithms = {
+    {"pointwise", WeightLayout::panels, false, refuse_pointwise, run_direct},
+    {"depthwise", WeightLayout::depthwise, false, refuse_depthwise, run_depthwise},
+    {"stem", WeightLayout::panels, true, refuse_stem, run_stem},
+    {"winograd4", WeightLayout::winograd4, false, refuse_winograd, run_winograd},
+    {"winograd2", WeightLayout::winograd2, false, refuse_winograd, run_winograd},
+    {"direct", WeightLayout::panels, false, refuse_nothing, run_direct},
+    {"im2col", WeightLayout::panels, false, refuse_nothing, run_im2col},
+    {"reference", WeightLayout::plain, true, refuse_nothing, run_reference},
+};
+
 }  // namespace
 
-const std::vector<Conv2dAlgorithm>& conv2d_algorithms() {
-  static const std::vector<Conv2dAlgorithm> list = {
-      {"pointwise", WeightLayout::panels, false, refuse_pointwise, run_direct},
-      {"depthwise", WeightLayout::depthwise, false, refuse_depthwise, run_depthwise},
-      {"stem", WeightLayout::panels, true, refuse_stem, run_stem},
-      {"winograd4", WeightLayout::winograd4, false, refuse_winograd, run_winograd},
-      {"winograd2", WeightLayout::winograd2, false, refuse_winograd, run_winograd},
-      {"direct", WeightLayout::panels, false, refuse_nothing, run_direct},
-      {"im2col", WeightLayout::panels, false, refuse_nothing, run_im2col},
-      {"reference", WeightLayout::plain, true, refuse_nothing, run_reference},
-  };
-  return list;
-}
+const std::vector<Conv2dAlgorithm>& conv2d_algorithms() { return algorithms; }
 
 std::string refuse_pointwise(const Conv2dDesc& d) {
   if (d.taps() != 1) return "the kernel is " + to_string(d.window.kernel) + ", not 1x1";

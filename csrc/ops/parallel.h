@@ -1,4 +1,8 @@
 // The one place where threads start: a static split of a range over an OpenMP team.
+//
+// OpenMP may grant fewer threads than asked for (OMP_THREAD_LIMIT, OMP_DYNAMIC, a region of another library around the
+// call), so nothing is laid out by the team: a range has as many parts as threads were asked for, and the team works
+// through them.
 #pragma once
 
 #include <algorithm>
@@ -19,23 +23,24 @@ inline int threads_for(std::int64_t work, int limit = num_threads()) {
   return static_cast<int>(std::clamp<std::int64_t>(work / kWorkPerThread, 1, limit));
 }
 
-// Calls body(begin, end, thread) for contiguous parts of [0, count), thread < threads. Which part falls to which
-// thread must not change results. The body must not throw: an exception cannot leave a parallel region.
+// Calls body(begin, end, part) for min(threads, count) contiguous parts of [0, count), which run at the same time or
+// one after the other; part < threads is what scratch is laid out by. How many parts there are must not change results.
+// The body must not throw: an exception cannot leave a parallel region.
 template <class Body>
 void parallel_for(std::int64_t count, int threads, const Body& body) {
   static_assert(noexcept(body(count, count, 0)), "declare the body noexcept and allocate before the region");
-  threads = static_cast<int>(std::min<std::int64_t>(threads, count));
+  const int parts = static_cast<int>(std::min<std::int64_t>(threads, count));
+  const auto run = [&](int first, int step) noexcept {
+    for (int part = first; part < parts; part += step) body(count * part / parts, count * (part + 1) / parts, part);
+  };
 #ifdef _OPENMP
-  if (threads > 1) {
-#pragma omp parallel num_threads(threads)
-    {
-      const int team = omp_get_num_threads(), thread = omp_get_thread_num();
-      body(count * thread / team, count * (thread + 1) / team, thread);
-    }
+  if (parts > 1) {
+#pragma omp parallel num_threads(parts)
+    run(omp_get_thread_num(), omp_get_num_threads());
     return;
   }
 #endif
-  if (count > 0) body(std::int64_t{0}, count, 0);
+  run(0, 1);
 }
 
 // Goes through rows [begin, end) of images of `height` rows each, in bands of at most `rows` that lie within one image:

@@ -244,8 +244,8 @@ int64_t Plan::memory(int64_t n, int threads) const {
 }
 
 AlignedArray<float> Plan::take_arena(int64_t floats) const {
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
+  // try_lock, here and below: a child of fork() may find the lock held by a thread that it does not have.
+  if (const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock); lock) {
     for (Spare& spare : spare_) {
       if (spare.floats != floats) continue;
       AlignedArray<float> memory = std::move(spare.memory);
@@ -259,8 +259,8 @@ AlignedArray<float> Plan::take_arena(int64_t floats) const {
 }
 
 void Plan::return_arena(AlignedArray<float> memory, int64_t floats) const {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  spare_.push_back({std::move(memory), floats});
+  const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
+  if (lock) spare_.push_back({std::move(memory), floats});
 }
 
 }  // namespace convlane

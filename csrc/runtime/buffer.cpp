@@ -54,14 +54,11 @@ struct Cache {
   }
 };
 
-Cache& cache() {
-  static Cache* const kept = new Cache;  // never destroyed: arrays may outlive static objects
-  return *kept;
-}
+// Never destroyed: arrays may outlive static objects. Made at load: see runtime/threads.h, Fork.
+Cache& kept = *new Cache;
 
 // The smallest block of at least `bytes`, but not much more.
 Header* take(std::int64_t bytes) {
-  Cache& kept = cache();
   // try_lock, here and below: a child of fork() may find the lock held by a thread that it does not have.
   const std::unique_lock<std::mutex> lock(kept.mutex, std::try_to_lock);
   if (!lock) return nullptr;
@@ -80,7 +77,6 @@ Header* take(std::int64_t bytes) {
 
 bool keep(Header* block) {
   if (!kKeeps || block->bytes < kSmallest) return false;
-  Cache& kept = cache();
   const std::unique_lock<std::mutex> lock(kept.mutex, std::try_to_lock);
   if (!lock) return false;
   kept.use(-block->bytes);
@@ -107,13 +103,11 @@ void advise_huge_pages(void* memory, std::int64_t bytes) {
 }  // namespace
 
 MemoryHold::MemoryHold() {
-  Cache& kept = cache();
   const std::unique_lock<std::mutex> lock(kept.mutex, std::try_to_lock);
   if (kept.holds++ == 0 && lock) kept.most_used = kept.used;
 }
 
 MemoryHold::~MemoryHold() {
-  Cache& kept = cache();
   const std::unique_lock<std::mutex> lock(kept.mutex, std::try_to_lock);
   --kept.holds;
   if (lock) kept.trim();

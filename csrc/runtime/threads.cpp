@@ -21,6 +21,10 @@ namespace {
 
 std::atomic<int> process_count{0};
 std::atomic<bool> forked{false};
+#ifdef __linux__
+// At load, not at the first call: another library may start OpenMP's workers, and the process fork, before that.
+[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] { forked.store(true); });
+#endif
 thread_local int thread_override = 0;
 
 int affinity_cpus() {
@@ -49,12 +53,14 @@ int environment_count() {
   return text != nullptr ? std::max(0, std::atoi(text)) : 0;
 }
 
+const int from_environment = environment_count();
+std::atomic<int> cpus{0};  // once found
+
 int default_count() {
-  static const int from_environment = environment_count();
   if (from_environment > 0) return from_environment;
 #ifdef _OPENMP
-  static const int cpus = available_cpus();
-  return std::min(cpus, omp_get_max_threads());  // follows OMP_NUM_THREADS and threadpoolctl
+  if (cpus.load() == 0) cpus.store(available_cpus());
+  return std::min(cpus.load(), omp_get_max_threads());  // follows OMP_NUM_THREADS and threadpoolctl
 #else
   return 1;
 #endif
@@ -68,10 +74,6 @@ int available_cpus() {
 }
 
 int num_threads() {
-#ifdef __linux__
-  static const int registered = pthread_atfork(nullptr, nullptr, [] { forked.store(true); });
-  (void)registered;
-#endif
   if (forked.load(std::memory_order_relaxed)) return 1;
   if (thread_override > 0) return thread_override;
   const int process = process_count.load(std::memory_order_relaxed);

@@ -1,4 +1,8 @@
 // How many threads an operation may use. Starting them is the business of ops/parallel.h.
+//
+// Fork: a child has only the thread that called fork(). It must not wait for what another one was about to do, so locks
+// are tried and never waited for, and what is made once is made when the module is loaded: a static object in a
+// function is guarded by a lock while it is made.
 #pragma once
 
 namespace convlane {

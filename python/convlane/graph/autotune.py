@@ -57,6 +57,15 @@ _known: Times = {}
 _lock = threading.Lock()  # timings that run at once disturb each other
 
 
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_renew_lock)  # the thread that held it does not exist there
+
+
 def tune(graph: Graph, batch: int, winograd: bool, keep: object) -> Graph:
     """Return the graph with the fastest algorithm written into every node that has a choice.
 
