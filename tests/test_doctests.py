@@ -22,6 +22,7 @@ PUBLIC = [
     "convlane.models",
     "convlane.nn",
     "convlane.training",
+    "convlane.vision",
     "convlane.weights",
 ]
 

@@ -25,7 +25,7 @@ from convlane.runtime import get_num_threads, num_threads, set_num_threads, show
 from convlane.weights import load_weights, save_weights
 
 if _TYPE_CHECKING:
-    from convlane import analysis, data
+    from convlane import analysis, data, vision
     from convlane.inference import Ensemble, TenCrop, classify, ten_crop
 
 __version__ = "0.1.0"
@@ -57,6 +57,7 @@ __all__ = [
     "ten_crop",
     "training",
     "value_and_grad",
+    "vision",
     "vjp",
     "weights",
 ]
@@ -71,6 +72,7 @@ if _isa := _os.environ.get("CONVLANE_ISA"):
 _LATER = {
     "analysis": "convlane.analysis",
     "data": "convlane.data",
+    "vision": "convlane.vision",
     **dict.fromkeys(("Ensemble", "TenCrop", "classify", "ten_crop"), "convlane.inference"),
 }
 
@@ -79,4 +81,4 @@ def __getattr__(name: str) -> _Any:
     if name not in _LATER:
         raise AttributeError(f"module 'convlane' has no attribute {name!r}")
     module = _importlib.import_module(_LATER[name])
-    return module if name in ("analysis", "data") else getattr(module, name)
+    return module if name in ("analysis", "data", "vision") else getattr(module, name)
