@@ -3,6 +3,7 @@
 #include "ops/activation.h"
 #include "ops/conv2d.h"
 #include "ops/conv2d_backward.h"
+#include "runtime/threads.h"
 
 namespace convlane {
 namespace {
@@ -27,9 +28,11 @@ py::array conv2d(const py::array& input, const PackedWeight& weight, const std::
       throw std::invalid_argument("conv2d: residual has shape " + to_string(residual_v->shape) +
                                   ", but the output has " + to_string(shape));
   }
+  const Conv2dAlgorithm& chosen = choose_conv2d(desc, algorithm, weight.layout());
   py::array dst = new_image(shape);
   args.dst = data_of(dst);
   args.dst_stride = desc.o;
+  args.threads = num_threads();
   py::gil_scoped_release release;
   std::optional<ChannelsLast> residual_last;
   if (residual_v) {
@@ -37,7 +40,7 @@ py::array conv2d(const py::array& input, const PackedWeight& weight, const std::
     args.epilogue.residual = residual_last->view().data;
     args.epilogue.residual_stride = desc.o;
   }
-  run_conv2d(desc, args, algorithm);
+  run_conv2d(chosen, desc, args);
   return dst;
 }
 

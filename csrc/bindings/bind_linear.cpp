@@ -2,6 +2,7 @@
 #include "bindings/arrays.h"
 #include "ops/activation.h"
 #include "ops/linear.h"
+#include "runtime/threads.h"
 
 namespace convlane {
 namespace {
@@ -24,7 +25,9 @@ py::array linear(const py::array& input, const PackedWeight& weight, const std::
   py::array dst = new_array({rows, out});
   float* to = data_of(dst);
   py::gil_scoped_release release;
-  run_linear(src, rows, stride, weight, epilogue, to);
+  const LinearArgs args{src, rows, stride, &weight, epilogue, to, num_threads()};
+  with_scratch([&](Scratch& scratch) { reserve_linear(args, scratch); },
+               [&](Scratch& scratch) { run_linear(args, scratch); });
   return dst;
 }
 

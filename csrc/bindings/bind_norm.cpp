@@ -2,6 +2,7 @@
 #include "bindings/arrays.h"
 #include "ops/activation.h"
 #include "ops/norm.h"
+#include "runtime/threads.h"
 
 namespace convlane {
 namespace {
@@ -16,8 +17,8 @@ py::array batch_norm(const py::array& input, const py::array& running_mean, cons
   py::array dst = new_image(src.shape);
   float* to = data_of(dst);
   py::gil_scoped_release release;
-  run_batch_norm(channels_last_or_into(src, to), src.pixels(), channels, mean.data(), variance.data(), weight_v.data(),
-                 bias_v.data(), eps, to);
+  const BatchNorm norm(channels, mean.data(), variance.data(), weight_v.data(), bias_v.data(), eps);
+  norm.run(channels_last_or_into(src, to), src.pixels(), to);
   return dst;
 }
 
@@ -83,7 +84,8 @@ py::array batch_norm_apply(const py::array& input, const Doubles& mean, const Do
   py::gil_scoped_release release;
   const float* from = channels_last_or_into(src, to);
   tail.residual = added.dense();
-  run_batch_norm(from, src.pixels(), channels, mean_of, variance_of, weight_v.data(), bias_v.data(), eps, to, tail);
+  const BatchNorm norm(channels, mean_of, variance_of, weight_v.data(), bias_v.data(), eps);
+  norm.run(from, src.pixels(), to, tail);
   return dst;
 }
 
@@ -107,7 +109,8 @@ py::tuple batch_norm_train(const py::array& input, const std::optional<py::array
     const float* from = channels_last_or_into(src, to);
     tail.residual = added.dense();
     run_moments(from, src.pixels(), channels, mean_to, variance_to);
-    run_batch_norm(from, src.pixels(), channels, mean_to, variance_to, weight_v.data(), bias_v.data(), eps, to, tail);
+    const BatchNorm norm(channels, mean_to, variance_to, weight_v.data(), bias_v.data(), eps);
+    norm.run(from, src.pixels(), to, tail);
   }
   return py::make_tuple(dst, mean, variance);
 }
@@ -176,7 +179,8 @@ py::array layer_norm(const py::array& input, const std::optional<py::array>& wei
   py::array dst = new_image(src.shape);
   float* to = data_of(dst);
   py::gil_scoped_release release;
-  run_layer_norm(channels_last_or_into(src, to), src.pixels(), channels, weight_v.data(), bias_v.data(), eps, to);
+  const LayerNorm norm(channels, weight_v.data(), bias_v.data(), eps);
+  norm.run(channels_last_or_into(src, to), src.pixels(), to);
   return dst;
 }
 
@@ -212,10 +216,15 @@ py::tuple layer_norm_gradient(const py::array& input, const py::array& gradient,
 
 py::array local_response_norm(const py::array& input, int64_t size, float alpha, float beta, float k) {
   const ImageView src = image_view(input, "local_response_norm: input");
+  const LocalResponseArgs args = describe_local_response(src.shape[1], size, alpha, beta, k);
   py::array dst = new_image(src.shape);
   float* to = data_of(dst);
   py::gil_scoped_release release;
-  run_local_response(channels_last_or_into(src, to), src.pixels(), src.shape[1], size, alpha, beta, k, to);
+  const int threads = num_threads();
+  with_scratch([&](Scratch& scratch) { reserve_local_response(args, src.pixels(), threads, scratch); },
+               [&](Scratch& scratch) {
+                 run_local_response(args, channels_last_or_into(src, to), src.pixels(), to, threads, scratch);
+               });
   return dst;
 }
 

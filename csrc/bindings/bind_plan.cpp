@@ -96,7 +96,7 @@ void bind_plan(py::module_& m) {
   m.def(
       "pooled_from",
       [](const std::string& algorithm, const PyPool& pool) {
-        const PooledFrom from = pooled_from(algorithm, std::apply(pool_of, pool));
+        const PooledFrom from = pooled_from(find_conv2d_algorithm(algorithm), std::apply(pool_of, pool));
         return from == PooledFrom::bands ? "row bands" : from == PooledFrom::tiles ? "tiles" : "image";
       },
       py::arg("algorithm"), py::arg("pool"));

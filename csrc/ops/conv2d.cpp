@@ -7,35 +7,36 @@ namespace convlane {
 namespace {
 
 std::string refuse_nothing(const Conv2dDesc&) { return ""; }
+void reserve_nothing(const Conv2dDesc&, const Conv2dArgs&, Scratch&) {}
 
 [[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument("conv2d: " + what); }
-
-const Conv2dAlgorithm& find_algorithm(const std::string& name) {
-  std::string known;
-  for (const Conv2dAlgorithm& a : conv2d_algorithms()) {
-    if (name == a.name) return a;
-    known += ", " + std::string(a.name);
-  }
-  refuse("unknown algorithm '" + name + "'; there are auto" + known);
-}
 
 bool is_depthwise(int64_t c_per_group, int64_t groups) { return groups > 1 && c_per_group == 1; }
 
 // Made at load: see runtime/threads.h, Fork.
 const std::vector<Conv2dAlgorithm> algorithms = {
-    {"pointwise", WeightLayout::panels, false, refuse_pointwise, run_direct},
-    {"depthwise", WeightLayout::depthwise, false, refuse_depthwise, run_depthwise},
-    {"stem", WeightLayout::panels, true, refuse_stem, run_stem},
-    {"winograd4", WeightLayout::winograd4, false, refuse_winograd, run_winograd},
-    {"winograd2", WeightLayout::winograd2, false, refuse_winograd, run_winograd},
-    {"direct", WeightLayout::panels, false, refuse_nothing, run_direct},
-    {"im2col", WeightLayout::panels, false, refuse_nothing, run_im2col},
-    {"reference", WeightLayout::plain, true, refuse_nothing, run_reference},
+    {"pointwise", WeightLayout::panels, false, PooledFrom::image, refuse_pointwise, reserve_direct, run_direct},
+    {"depthwise", WeightLayout::depthwise, false, PooledFrom::image, refuse_depthwise, reserve_depthwise,
+     run_depthwise},
+    {"stem", WeightLayout::panels, true, PooledFrom::bands, refuse_stem, reserve_stem, run_stem},
+    {"winograd4", WeightLayout::winograd4, false, PooledFrom::tiles, refuse_winograd, reserve_winograd, run_winograd},
+    {"winograd2", WeightLayout::winograd2, false, PooledFrom::tiles, refuse_winograd, reserve_winograd, run_winograd},
+    {"direct", WeightLayout::panels, false, PooledFrom::image, refuse_nothing, reserve_direct, run_direct},
+    {"im2col", WeightLayout::panels, false, PooledFrom::image, refuse_nothing, reserve_im2col, run_im2col},
+    {"reference", WeightLayout::plain, true, PooledFrom::image, refuse_nothing, reserve_nothing, run_reference},
 };
 
 }  // namespace
 
 const std::vector<Conv2dAlgorithm>& conv2d_algorithms() { return algorithms; }
+
+const Conv2dAlgorithm& find_conv2d_algorithm(const std::string& name) {
+  std::string known;
+  for (const Conv2dAlgorithm& a : conv2d_algorithms())
+    if (name == a.name) return a;
+  for (const Conv2dAlgorithm& a : conv2d_algorithms()) known += ", " + std::string(a.name);
+  refuse("unknown algorithm '" + name + "'; there are auto" + known);
+}
 
 std::string refuse_pointwise(const Conv2dDesc& d) {
   if (d.taps() != 1) return "the kernel is " + to_string(d.window.kernel) + ", not 1x1";
@@ -69,7 +70,7 @@ Conv2dDesc describe_conv2d(const Shape4& input, const Shape4& weight, Window win
 }
 
 WeightLayout conv2d_weight_layout(const Shape4& weight, int64_t groups, const std::string& algorithm) {
-  if (algorithm != "auto") return find_algorithm(algorithm).layout;
+  if (algorithm != "auto") return find_conv2d_algorithm(algorithm).layout;
   return is_depthwise(weight[1], groups) ? WeightLayout::depthwise : WeightLayout::panels;
 }
 
@@ -79,7 +80,7 @@ const Conv2dAlgorithm& choose_conv2d(const Conv2dDesc& desc, const std::string& 
       if (a.layout == layout && a.refusal(desc).empty()) return a;
     refuse("no algorithm serves weights packed in this order");
   }
-  const Conv2dAlgorithm& chosen = find_algorithm(algorithm);
+  const Conv2dAlgorithm& chosen = find_conv2d_algorithm(algorithm);
   const std::string refusal = chosen.refusal(desc);
   if (!refusal.empty()) refuse("algorithm '" + algorithm + "' cannot do this: " + refusal);
   if (chosen.layout != layout) refuse("the weights were packed for another algorithm than '" + algorithm + "'");
@@ -103,14 +104,28 @@ std::vector<std::pair<std::string, std::string>> explain_conv2d(const Conv2dDesc
   return steps;
 }
 
-void run_conv2d(const Conv2dDesc& desc, const Conv2dArgs& args, const std::string& algorithm) {
-  const Conv2dAlgorithm& chosen = choose_conv2d(desc, algorithm, args.weight->layout());
+void reserve_conv2d(const Conv2dAlgorithm& algorithm, const Conv2dDesc& desc, const Conv2dArgs& args, bool any_layout,
+                    Scratch& scratch) {
+  if (any_layout && !algorithm.any_source_layout)
+    scratch.take<float>(checked_mul(checked_mul(desc.n, desc.c), checked_mul(desc.h, desc.w)));
+  algorithm.reserve(desc, args, scratch);
+}
+
+void run_conv2d(const Conv2dAlgorithm& algorithm, const Conv2dDesc& desc, const Conv2dArgs& args, Scratch& scratch) {
   if (desc.pixels() == 0) return;
-  if (chosen.any_source_layout) return chosen.run(desc, args);
-  const ChannelsLast src(args.src);
   Conv2dArgs converted = args;
-  converted.src = src.view();
-  chosen.run(desc, converted);
+  if (!algorithm.any_source_layout && !args.src.is_channels_last()) {
+    float* copy = scratch.take<float>(args.src.count());
+    copy_to_channels_last(args.src, copy);
+    converted.src = channels_last_view(copy, args.src.shape);
+  }
+  algorithm.run(desc, converted, scratch);
+}
+
+void run_conv2d(const Conv2dAlgorithm& algorithm, const Conv2dDesc& desc, const Conv2dArgs& args) {
+  if (desc.pixels() == 0) return;
+  with_scratch([&](Scratch& scratch) { reserve_conv2d(algorithm, desc, args, !args.src.is_channels_last(), scratch); },
+               [&](Scratch& scratch) { run_conv2d(algorithm, desc, args, scratch); });
 }
 
 }  // namespace convlane

@@ -85,20 +85,29 @@ struct Conv2dArgs {
   Epilogue epilogue;   // residual is channels last, dense
   float* dst;          // channels last
   int64_t dst_stride;  // floats between its pixels: O, or more where dst is a slice of the channels of an image
+  int threads;         // at most
   // Where winograd_pools it: how the result is pooled before it is stored. dst is the pooled image, then.
   const Pool2dDesc* pool = nullptr;
 };
 
+// What of a convolution's result there is before it is pooled.
+enum class PooledFrom { image, bands, tiles };
+
 struct Conv2dAlgorithm {
   const char* name;
   WeightLayout layout;
-  bool any_source_layout;                     // else src is converted to channels last first
-  std::string (*refusal)(const Conv2dDesc&);  // empty when the algorithm can do it
-  void (*run)(const Conv2dDesc&, const Conv2dArgs&);
+  bool any_source_layout;                                           // else src is converted to channels last first
+  PooledFrom pooled_from;                                           // what it can pool, where the pooling allows it
+  std::string (*refusal)(const Conv2dDesc&);                        // empty when the algorithm can do it
+  void (*reserve)(const Conv2dDesc&, const Conv2dArgs&, Scratch&);  // takes what `run` takes
+  void (*run)(const Conv2dDesc&, const Conv2dArgs&, Scratch&);
 };
 
 // Best first; "auto" takes the first that does not refuse.
 const std::vector<Conv2dAlgorithm>& conv2d_algorithms();
+
+// By name; std::invalid_argument names what there is.
+const Conv2dAlgorithm& find_conv2d_algorithm(const std::string& name);
 
 // The layout in which weights serve `algorithm`, or, for "auto", any input.
 WeightLayout conv2d_weight_layout(const Shape4& weight, int64_t groups, const std::string& algorithm);
@@ -116,7 +125,15 @@ std::string cheapest_conv2d(const Conv2dDesc& desc, bool winograd);
 // The algorithms worth timing for `desc`: the cheapest first, then the others that may be faster.
 std::vector<std::string> conv2d_candidates(const Conv2dDesc& desc, bool winograd);
 
-void run_conv2d(const Conv2dDesc& desc, const Conv2dArgs& args, const std::string& algorithm);
+void run_conv2d(const Conv2dAlgorithm& algorithm, const Conv2dDesc& desc, const Conv2dArgs& args, Scratch& scratch);
+
+// Takes what run_conv2d takes with the same weight, pool and threads; the rest of `args` does not count.
+// `any_layout`: the source may be other than channels last.
+void reserve_conv2d(const Conv2dAlgorithm& algorithm, const Conv2dDesc& desc, const Conv2dArgs& args, bool any_layout,
+                    Scratch& scratch);
+
+// The same with scratch of its own.
+void run_conv2d(const Conv2dAlgorithm& algorithm, const Conv2dDesc& desc, const Conv2dArgs& args);
 
 // The algorithms, each in its own file.
 std::string refuse_pointwise(const Conv2dDesc&);
@@ -124,12 +141,17 @@ std::string refuse_depthwise(const Conv2dDesc&);
 std::string refuse_stem(const Conv2dDesc&);
 std::string refuse_winograd(const Conv2dDesc&);
 bool winograd_pools(const Pool2dDesc&);
-void run_direct(const Conv2dDesc&, const Conv2dArgs&);
-void run_depthwise(const Conv2dDesc&, const Conv2dArgs&);
-void run_stem(const Conv2dDesc&, const Conv2dArgs&);
-void run_winograd(const Conv2dDesc&, const Conv2dArgs&);
-void run_im2col(const Conv2dDesc&, const Conv2dArgs&);
-void run_reference(const Conv2dDesc&, const Conv2dArgs&);
+void reserve_direct(const Conv2dDesc&, const Conv2dArgs&, Scratch&);
+void reserve_depthwise(const Conv2dDesc&, const Conv2dArgs&, Scratch&);
+void reserve_stem(const Conv2dDesc&, const Conv2dArgs&, Scratch&);
+void reserve_winograd(const Conv2dDesc&, const Conv2dArgs&, Scratch&);
+void reserve_im2col(const Conv2dDesc&, const Conv2dArgs&, Scratch&);
+void run_direct(const Conv2dDesc&, const Conv2dArgs&, Scratch&);
+void run_depthwise(const Conv2dDesc&, const Conv2dArgs&, Scratch&);
+void run_stem(const Conv2dDesc&, const Conv2dArgs&, Scratch&);
+void run_winograd(const Conv2dDesc&, const Conv2dArgs&, Scratch&);
+void run_im2col(const Conv2dDesc&, const Conv2dArgs&, Scratch&);
+void run_reference(const Conv2dDesc&, const Conv2dArgs&, Scratch&);
 
 // One window of a dense channels-last image, [r][s][c], with zeros where it leaves the image; `pixel` is the output's.
 void unroll_window(const Conv2dDesc& desc, const float* src, int64_t pixel, float* dst);

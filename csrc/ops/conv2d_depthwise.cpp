@@ -22,6 +22,29 @@ int64_t rows_per_band(const Conv2dDesc& d, int threads) {
   return std::clamp<int64_t>(kScratchFloats / (d.w * d.o * d.window.stride[0]), 1, balanced);
 }
 
+// How the output rows are split, and the scratch of a run.
+struct Bands {
+  int threads;
+  int64_t width;  // floats per input row as the kernel sees it
+  int64_t rows, count;
+  int64_t inputs;          // rows under a band
+  float* zeros;            // a row
+  const float** pointers;  // to the inputs, of each thread
+  float* repeated;         // with a multiplier, the inputs of each thread
+
+  Bands(const Conv2dDesc& d, int limit, Scratch& scratch) {
+    const Window& w = d.window;
+    threads = threads_for(d.multiply_adds(), limit);
+    width = d.w * d.o;
+    rows = rows_per_band(d, threads);
+    count = ceil_div(d.oh, rows);
+    inputs = (rows - 1) * w.stride[0] + (d.kh() - 1) * w.dilation[0] + 1;
+    zeros = scratch.take<float>(width);
+    pointers = scratch.take<const float*>(checked_mul(threads, inputs));
+    repeated = scratch.take<float>(d.o_per_group() == 1 ? 0 : checked_mul(checked_mul(threads, inputs), width));
+  }
+};
+
 }  // namespace
 
 DepthwiseArgs depthwise_args(const Conv2dDesc& d, const PackedWeight& weight, const Epilogue& epilogue) {
@@ -44,34 +67,32 @@ DepthwiseArgs depthwise_args(const Conv2dDesc& d, const PackedWeight& weight, co
   return k;
 }
 
-void run_depthwise(const Conv2dDesc& d, const Conv2dArgs& args) {
+void reserve_depthwise(const Conv2dDesc& d, const Conv2dArgs& args, Scratch& scratch) {
+  Bands(d, args.threads, scratch);
+}
+
+void run_depthwise(const Conv2dDesc& d, const Conv2dArgs& args, Scratch& scratch) {
   const Window& w = d.window;
-  const int threads = threads_for(d.multiply_adds());
-  const int64_t multiplier = d.o_per_group(), width = d.w * d.o;  // floats per input row as the kernel sees it
-  const int64_t band = rows_per_band(d, threads), bands = ceil_div(d.oh, band);
-  const int64_t band_inputs = (band - 1) * w.stride[0] + (d.kh() - 1) * w.dilation[0] + 1;
-  const auto zeros = allocate_aligned<float>(width);
-  std::memset(zeros.get(), 0, sizeof(float) * width);
-  const auto pointers = allocate_aligned<const float*>(checked_mul(threads, band_inputs));
-  const auto repeated =
-      allocate_aligned<float>(multiplier == 1 ? 0 : checked_mul(checked_mul(threads, band_inputs), width));
+  const auto [threads, width, band, bands, band_inputs, zeros, pointers, repeated] = Bands(d, args.threads, scratch);
+  const int64_t multiplier = d.o_per_group();
+  std::memset(zeros, 0, sizeof(float) * width);
 
   parallel_for(d.n * bands, threads, [&](int64_t begin, int64_t end, int thread) noexcept {
-    const float** rows = pointers.get() + thread * band_inputs;
-    float* scratch = repeated.get() + (multiplier == 1 ? 0 : thread * band_inputs * width);
+    const float** rows = pointers + thread * band_inputs;
+    float* own = repeated + (multiplier == 1 ? 0 : thread * band_inputs * width);
     for (int64_t task = begin; task < end; ++task) {
       const int64_t image = task / bands, first = task % bands * band, count = std::min(band, d.oh - first);
       const int64_t inputs = (count - 1) * w.stride[0] + (d.kh() - 1) * w.dilation[0] + 1;
       for (int64_t y = 0; y < inputs; ++y) {
         const int64_t ih = first * w.stride[0] - w.top + y;
         if (ih < 0 || ih >= d.h) {
-          rows[y] = zeros.get();
+          rows[y] = zeros;
           continue;
         }
         rows[y] = args.src.data + (image * d.h + ih) * d.w * d.c;
         if (multiplier == 1) continue;
-        repeat_channels(rows[y], d.w * d.c, multiplier, scratch + y * width);
-        rows[y] = scratch + y * width;
+        repeat_channels(rows[y], d.w * d.c, multiplier, own + y * width);
+        rows[y] = own + y * width;
       }
       const int64_t pixel = (image * d.oh + first) * d.ow;
       DepthwiseArgs k = depthwise_args(d, *args.weight, args.epilogue);

@@ -35,11 +35,16 @@ void fill_pixel_rows(const Conv2dDesc& d, const float* src, const float* zeros, 
   }
 }
 
-void run_direct(const Conv2dDesc& d, const Conv2dArgs& args) {
-  const auto zeros = allocate_aligned<float>(d.c);
-  std::memset(zeros.get(), 0, sizeof(float) * d.c);
-  rows_gemm(conv2d_gemm(d, args), [&](int64_t first, int64_t count, const float** rows) noexcept {
-    fill_pixel_rows(d, args.src.data, zeros.get(), first, count, rows);
+void reserve_direct(const Conv2dDesc& d, const Conv2dArgs& args, Scratch& scratch) {
+  scratch.take<float>(d.c);
+  RowsGemmParts(conv2d_gemm(d, args), false, scratch);
+}
+
+void run_direct(const Conv2dDesc& d, const Conv2dArgs& args, Scratch& scratch) {
+  float* zeros = scratch.take<float>(d.c);
+  std::memset(zeros, 0, sizeof(float) * d.c);
+  rows_gemm(conv2d_gemm(d, args), scratch, [&](int64_t first, int64_t count, const float** rows) noexcept {
+    fill_pixel_rows(d, args.src.data, zeros, first, count, rows);
   });
 }
 

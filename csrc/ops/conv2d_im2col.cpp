@@ -24,21 +24,36 @@ void unroll_window(const Conv2dDesc& d, const float* src, int64_t pixel, float* 
   }
 }
 
-void run_im2col(const Conv2dDesc& d, const Conv2dArgs& args) {
-  const int64_t columns = checked_mul(d.taps(), d.c);
-  const auto matrix = allocate_aligned<float>(checked_mul(d.pixels(), columns));
-  parallel_for(d.pixels(), threads_for(d.pixels() * columns), [&](int64_t begin, int64_t end, int) noexcept {
-    for (int64_t pixel = begin; pixel < end; ++pixel)
-      unroll_window(d, args.src.data, pixel, matrix.get() + pixel * columns);
-  });
+namespace {
+
+int64_t window_floats(const Conv2dDesc& d) { return checked_mul(d.taps(), d.c); }
+
+RowsGemm window_gemm(const Conv2dDesc& d, const Conv2dArgs& args) {
   RowsGemm p = conv2d_gemm(d, args);
   if (d.groups == 1) {  // with groups a window's channels are not contiguous
     p.taps = 1;
-    p.depth = columns;
+    p.depth = window_floats(d);
   }
-  rows_gemm(p, [&](int64_t first, int64_t count, const float** rows) noexcept {
+  return p;
+}
+
+}  // namespace
+
+void reserve_im2col(const Conv2dDesc& d, const Conv2dArgs& args, Scratch& scratch) {
+  scratch.take<float>(checked_mul(d.pixels(), window_floats(d)));
+  RowsGemmParts(window_gemm(d, args), false, scratch);
+}
+
+void run_im2col(const Conv2dDesc& d, const Conv2dArgs& args, Scratch& scratch) {
+  const int64_t columns = window_floats(d), work = d.pixels() * columns;
+  float* matrix = scratch.take<float>(work);
+  parallel_for(d.pixels(), threads_for(work, args.threads), [&](int64_t begin, int64_t end, int) noexcept {
+    for (int64_t pixel = begin; pixel < end; ++pixel) unroll_window(d, args.src.data, pixel, matrix + pixel * columns);
+  });
+  const RowsGemm p = window_gemm(d, args);
+  rows_gemm(p, scratch, [&](int64_t first, int64_t count, const float** rows) noexcept {
     for (int64_t tap = 0; tap < p.taps; ++tap)
-      for (int64_t i = 0; i < count; ++i) rows[tap * count + i] = matrix.get() + (first + i) * columns + tap * d.c;
+      for (int64_t i = 0; i < count; ++i) rows[tap * count + i] = matrix + (first + i) * columns + tap * d.c;
   });
 }
 

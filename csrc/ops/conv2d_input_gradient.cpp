@@ -116,12 +116,17 @@ void run_scattered(const Conv2dDesc& p, const float* gradient, const PackedWeigh
   std::memset(zeros.get(), 0, sizeof(float) * p.c);
   Conv2dArgs args{};
   args.weight = &weight;
-  rows_gemm(
-      conv2d_gemm(p, args),
-      [&](int64_t first, int64_t count, const float** rows) noexcept {
-        fill_pixel_rows(p, gradient, zeros.get(), first, count, rows);
-      },
-      at);
+  args.threads = num_threads();
+  const RowsGemm product = conv2d_gemm(p, args);
+  with_scratch([&](Scratch& scratch) { RowsGemmParts(product, true, scratch); },
+               [&](Scratch& scratch) {
+                 rows_gemm(
+                     product, scratch,
+                     [&](int64_t first, int64_t count, const float** rows) noexcept {
+                       fill_pixel_rows(p, gradient, zeros.get(), first, count, rows);
+                     },
+                     at);
+               });
 }
 
 void run_scattered_depthwise(const Conv2dDesc& p, const float* gradient, const PackedWeight& weight, const Places& at) {
@@ -269,7 +274,7 @@ void run_conv2d_input_gradient(const Conv2dDesc& d, const ImageView& gradient, c
     const ImageView taps = transposed.taps_of(y, x);
     const std::string algorithm = algorithm_for(p);
     const PackedWeight packed(taps, d.groups, conv2d_weight_layout(taps.shape, d.groups, algorithm));
-    run_conv2d(p, {gradient, &packed, {}, dst, d.c}, algorithm);
+    run_conv2d(choose_conv2d(p, algorithm, packed.layout()), p, {gradient, &packed, {}, dst, d.c, num_threads()});
     return;
   }
   const ChannelsLast source(gradient);

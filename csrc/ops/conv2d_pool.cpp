@@ -71,18 +71,28 @@ class Worker {
   int64_t image_ = -1, first_ = 0, end_ = 0;  // the rows in the buffer
 };
 
-void run_bands(const Conv2dDesc& d, const Conv2dArgs& args, const Pool2dDesc& p, int threads) {
-  const Bands bands = bands_of(p);
-  const int64_t stem_rows = std::min(stem_band_rows(d), bands.buffer);
-  const int64_t floats = StemBands::floats(d, stem_rows), pointers = StemBands::pointers(d, stem_rows);
-  const int64_t buffer = round_up(checked_mul(bands.buffer, d.ow * d.o), 16);
-  const auto scratch = allocate_aligned<float>(checked_mul(threads, floats + buffer));
-  const auto places = allocate_aligned<const float*>(checked_mul(threads, pointers));
+// The parts of a run in bands, and its scratch.
+struct BandsMemory {
+  Bands bands;
+  int64_t stem_rows;
+  StemMemory stem;
+  int64_t own_buffer;  // floats of each thread
+  float* buffers;
+
+  BandsMemory(const Conv2dDesc& d, const Pool2dDesc& p, int threads, Scratch& scratch)
+      : bands(bands_of(p)),
+        stem_rows(std::min(stem_band_rows(d), bands.buffer)),
+        stem(d, stem_rows, threads, scratch),
+        own_buffer(round_up(checked_mul(bands.buffer, d.ow * d.o), 16)),
+        buffers(scratch.take<float>(checked_mul(threads, own_buffer))) {}
+};
+
+void run_bands(const Conv2dDesc& d, const Conv2dArgs& args, const Pool2dDesc& p, int threads, Scratch& scratch) {
+  const BandsMemory m(d, p, threads, scratch);
   parallel_for(d.n * p.output[0], threads, [&](int64_t begin, int64_t end, int thread) noexcept {
-    float* memory = scratch.get() + thread * (floats + buffer);
-    const StemBands stem(d, args, stem_rows, memory, places.get() + thread * pointers);
-    Worker worker(d, args, p, stem, memory + floats);
-    for_bands(begin, end, p.output[0], bands.rows,
+    const StemBands stem(d, args, m.stem_rows, m.stem, thread);
+    Worker worker(d, args, p, stem, m.buffers + thread * m.own_buffer);
+    for_bands(begin, end, p.output[0], m.bands.rows,
               [&](int64_t image, int64_t first, int64_t count) { worker.run(image, first, count); });
   });
 }
@@ -91,19 +101,24 @@ void run_bands(const Conv2dDesc& d, const Conv2dArgs& args, const Pool2dDesc& p,
 // stride 2 share one row of two.
 constexpr int64_t kRowsPerThread = 8;
 
+// Whether the stem's bands serve all threads; else the image is computed as a whole.
+bool runs_in_bands(const Conv2dDesc& d, const Pool2dDesc& p, int threads) {
+  return threads == 1 || d.n * p.output[0] >= threads * kRowsPerThread;
+}
+
 }  // namespace
 
-PooledFrom pooled_from(const std::string& algorithm, const Pool2dDesc& p) {
+PooledFrom pooled_from(const Conv2dAlgorithm& algorithm, const Pool2dDesc& p) {
   // The windows of two rows follow each other only where dilation skips none.
-  if (algorithm == "stem" && !p.adaptive && p.window.dilation[0] == 1) return PooledFrom::bands;
-  if ((algorithm == "winograd4" || algorithm == "winograd2") && winograd_pools(p)) return PooledFrom::tiles;
-  return PooledFrom::image;
+  const bool can =
+      algorithm.pooled_from == PooledFrom::bands ? !p.adaptive && p.window.dilation[0] == 1 : winograd_pools(p);
+  return can ? algorithm.pooled_from : PooledFrom::image;
 }
 
 bool may_pool_in_cache(const Conv2dDesc& d, const Pool2dDesc& p) {
   const auto& all = conv2d_algorithms();
   return std::any_of(all.begin(), all.end(), [&](const Conv2dAlgorithm& a) {
-    return a.refusal(d).empty() && pooled_from(a.name, p) != PooledFrom::image;
+    return a.refusal(d).empty() && pooled_from(a, p) != PooledFrom::image;
   });
 }
 
@@ -113,22 +128,34 @@ void check_conv2d_pool(const Conv2dDesc& d, const Pool2dDesc& p) {
     throw std::invalid_argument("conv2d: the pooling of " + to_string(p.input) + " is not one of " + to_string(image));
 }
 
-void run_conv2d_pool(const Conv2dDesc& d, const Conv2dArgs& args, const std::string& algorithm, const Pool2dDesc& p) {
+void reserve_conv2d_pool(const Conv2dAlgorithm& algorithm, const Conv2dDesc& d, const Conv2dArgs& args,
+                         const Pool2dDesc& p, bool any_layout, Scratch& scratch) {
+  const int threads = threads_for(d.multiply_adds(), args.threads);
+  const PooledFrom from = pooled_from(algorithm, p);
+  if (from == PooledFrom::bands && runs_in_bands(d, p, threads)) {
+    BandsMemory(d, p, threads, scratch);
+    return;
+  }
+  if (from != PooledFrom::tiles) scratch.take<float>(checked_mul(d.pixels(), d.o));
+  reserve_conv2d(algorithm, d, args, any_layout, scratch);
+}
+
+void run_conv2d_pool(const Conv2dAlgorithm& algorithm, const Conv2dDesc& d, const Conv2dArgs& args, const Pool2dDesc& p,
+                     Scratch& scratch) {
   if (d.pixels() == 0) return;
-  const int threads = threads_for(d.multiply_adds());
-  const PooledFrom from = pooled_from(choose_conv2d(d, algorithm, args.weight->layout()).name, p);
-  if (from == PooledFrom::bands && (threads == 1 || d.n * p.output[0] >= threads * kRowsPerThread))
-    return run_bands(d, args, p, threads);
+  const int threads = threads_for(d.multiply_adds(), args.threads);
+  const PooledFrom from = pooled_from(algorithm, p);
+  if (from == PooledFrom::bands && runs_in_bands(d, p, threads)) return run_bands(d, args, p, threads, scratch);
   Conv2dArgs conv = args;
   if (from == PooledFrom::tiles) {
     conv.pool = &p;
-    return run_conv2d(d, conv, algorithm);
+    return run_conv2d(algorithm, d, conv, scratch);
   }
-  const auto image = allocate_aligned<float>(checked_mul(d.pixels(), d.o));
-  conv.dst = image.get();
+  float* image = scratch.take<float>(checked_mul(d.pixels(), d.o));
+  conv.dst = image;
   conv.dst_stride = d.o;
-  run_conv2d(d, conv, algorithm);
-  run_pool2d(p, channels_last_view(image.get(), p.input), args.dst, args.dst_stride, nullptr);
+  run_conv2d(algorithm, d, conv, scratch);
+  run_pool2d(p, channels_last_view(image, p.input), args.dst, args.dst_stride, nullptr);
 }
 
 }  // namespace convlane

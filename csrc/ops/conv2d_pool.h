@@ -8,8 +8,7 @@
 namespace convlane {
 
 // What of the convolution's result there is before it is pooled.
-enum class PooledFrom { image, bands, tiles };
-PooledFrom pooled_from(const std::string& algorithm, const Pool2dDesc& pool);
+PooledFrom pooled_from(const Conv2dAlgorithm& algorithm, const Pool2dDesc& pool);
 
 // Whether an algorithm that can do the convolution need not compute the image as a whole.
 bool may_pool_in_cache(const Conv2dDesc& desc, const Pool2dDesc& pool);
@@ -19,7 +18,11 @@ void check_conv2d_pool(const Conv2dDesc& desc, const Pool2dDesc& pool);
 
 // As run_conv2d, but dst is the pooled image, and there is no residual. Bit for bit what the two give one after the
 // other.
-void run_conv2d_pool(const Conv2dDesc& desc, const Conv2dArgs& args, const std::string& algorithm,
-                     const Pool2dDesc& pool);
+void run_conv2d_pool(const Conv2dAlgorithm& algorithm, const Conv2dDesc& desc, const Conv2dArgs& args,
+                     const Pool2dDesc& pool, Scratch& scratch);
+
+// As reserve_conv2d.
+void reserve_conv2d_pool(const Conv2dAlgorithm& algorithm, const Conv2dDesc& desc, const Conv2dArgs& args,
+                         const Pool2dDesc& pool, bool any_layout, Scratch& scratch);
 
 }  // namespace convlane

@@ -29,9 +29,9 @@ float window_sum(const Conv2dDesc& d, const Conv2dArgs& args, int64_t n, int64_t
 
 }  // namespace
 
-void run_reference(const Conv2dDesc& d, const Conv2dArgs& args) {
+void run_reference(const Conv2dDesc& d, const Conv2dArgs& args, Scratch&) {
   const Epilogue& e = args.epilogue;
-  parallel_for(d.n * d.oh, threads_for(d.multiply_adds()), [&](int64_t begin, int64_t end, int) noexcept {
+  parallel_for(d.n * d.oh, threads_for(d.multiply_adds(), args.threads), [&](int64_t begin, int64_t end, int) noexcept {
     for (int64_t row = begin; row < end; ++row) {
       for (int64_t ow = 0; ow < d.ow; ++ow) {
         float* dst = args.dst + (row * d.ow + ow) * args.dst_stride;

@@ -65,20 +65,25 @@ int64_t stem_band_rows(const Conv2dDesc& d) {
   return std::clamp<int64_t>(fit, 1, std::min<int64_t>(d.oh, 16));
 }
 
-int64_t StemBands::floats(const Conv2dDesc& d, int64_t rows) {
-  return round_up(checked_mul(padded_rows(d, rows), padded_width(d)), 16);
-}
-
-int64_t StemBands::pointers(const Conv2dDesc& d, int64_t rows) { return checked_mul(rows, d.ow * d.kh()); }
+StemMemory::StemMemory(const Conv2dDesc& d, int64_t rows, int threads, Scratch& scratch)
+    : own_floats(round_up(checked_mul(padded_rows(d, rows), padded_width(d)), 16)),
+      own_pointers(checked_mul(rows, d.ow * d.kh())),
+      floats(scratch.take<float>(checked_mul(threads, own_floats))),
+      pointers(scratch.take<const float*>(checked_mul(threads, own_pointers))) {}
 
 // Every band has its input at the same place, so the pointers hold for all of them.
-StemBands::StemBands(const Conv2dDesc& d, const Conv2dArgs& args, int64_t rows, float* floats, const float** pointers)
-    : d_(d), args_(args), rows_(rows), padded_(floats), pointers_(pointers) {
+StemBands::StemBands(const Conv2dDesc& d, const Conv2dArgs& args, int64_t rows, const StemMemory& memory, int thread)
+    : d_(d),
+      args_(args),
+      rows_(rows),
+      padded_(memory.floats + thread * memory.own_floats),
+      pointers_(memory.pointers + thread * memory.own_pointers) {
   const Window& w = d.window;
+  const float** pointers = pointers_;
   for (int64_t r = 0; r < d.kh(); ++r)
     for (int64_t y = 0; y < rows; ++y)
       for (int64_t x = 0; x < d.ow; ++x)
-        *pointers++ = floats + (y * w.stride[0] + r * w.dilation[0]) * padded_width(d) + x * w.stride[1] * d.c;
+        *pointers++ = padded_ + (y * w.stride[0] + r * w.dilation[0]) * padded_width(d) + x * w.stride[1] * d.c;
 }
 
 void StemBands::run(int64_t image, int64_t first, int64_t count, float* dst, int64_t dst_stride) const {
@@ -107,14 +112,16 @@ std::string refuse_stem(const Conv2dDesc& d) {
   return "";
 }
 
-void run_stem(const Conv2dDesc& d, const Conv2dArgs& args) {
-  const int threads = threads_for(d.multiply_adds());
+void reserve_stem(const Conv2dDesc& d, const Conv2dArgs& args, Scratch& scratch) {
+  StemMemory(d, stem_band_rows(d), threads_for(d.multiply_adds(), args.threads), scratch);
+}
+
+void run_stem(const Conv2dDesc& d, const Conv2dArgs& args, Scratch& scratch) {
+  const int threads = threads_for(d.multiply_adds(), args.threads);
   const int64_t rows = stem_band_rows(d);
-  const int64_t floats = StemBands::floats(d, rows), pointers = StemBands::pointers(d, rows);
-  const auto scratch = allocate_aligned<float>(checked_mul(threads, floats));
-  const auto places = allocate_aligned<const float*>(checked_mul(threads, pointers));
+  const StemMemory memory(d, rows, threads, scratch);
   parallel_for(d.n * d.oh, threads, [&](int64_t begin, int64_t end, int thread) noexcept {
-    const StemBands bands(d, args, rows, scratch.get() + thread * floats, places.get() + thread * pointers);
+    const StemBands bands(d, args, rows, memory, thread);
     for_bands(begin, end, d.oh, rows, [&](int64_t image, int64_t first, int64_t count) {
       bands.run(image, first, count, args.dst + (image * d.oh + first) * d.ow * args.dst_stride, args.dst_stride);
     });

@@ -8,15 +8,20 @@ namespace convlane {
 // Output rows of a band when nothing else limits them.
 int64_t stem_band_rows(const Conv2dDesc& desc);
 
+// Scratch of threads that take bands of at most `rows` output rows.
+struct StemMemory {
+  int64_t own_floats, own_pointers;  // of each thread
+  float* floats;
+  const float** pointers;
+
+  StemMemory(const Conv2dDesc& desc, int64_t rows, int threads, Scratch& scratch);
+};
+
 // One thread's way through bands of at most `rows` output rows of one image.
 class StemBands {
  public:
-  // Sizes of the thread's scratch.
-  static int64_t floats(const Conv2dDesc& desc, int64_t rows);
-  static int64_t pointers(const Conv2dDesc& desc, int64_t rows);
-
-  // Keeps all of them; args.dst is not used.
-  StemBands(const Conv2dDesc& desc, const Conv2dArgs& args, int64_t rows, float* floats, const float** pointers);
+  // Keeps desc and args; args.dst is not used.
+  StemBands(const Conv2dDesc& desc, const Conv2dArgs& args, int64_t rows, const StemMemory& memory, int thread);
 
   int64_t rows() const { return rows_; }
   // Output rows [first, first + count) of an image; dst is where the first one goes.

@@ -41,6 +41,39 @@ void transform_input(const Conv2dDesc& d, const Conv2dArgs& args, const Tiling& 
   args.weight->kernels().winograd_input({t.m, pixels, d.c, dst, dst_stride, v_row(d)});
 }
 
+// The blocks of tiles, and the scratch of a run.
+struct Schedule {
+  Tiling tiles;
+  int threads;
+  bool streamed;
+  int64_t blocks, block;              // how many, and tiles of the largest
+  int64_t block_v, block_sums;        // floats
+  int64_t own_sums;                   // floats of each thread
+  float *zeros, *transformed, *sums;  // transformed: of each thread, or of all when U is streamed
+  const float** rows;                 // `block` pointers of each thread
+
+  Schedule(const Conv2dDesc& d, const Conv2dArgs& args, Scratch& scratch)
+      : tiles(tiling(d, args.weight->layout() == WeightLayout::winograd2 ? 2 : 4)),
+        threads(threads_for(d.multiply_adds(), args.threads)) {
+    const KernelTable& kernels = args.weight->kernels();
+    const int64_t fit = std::max(kBlockFloats / (tiles.points * d.c) / kernels.mr, int64_t{1}) * kernels.mr;
+    const int64_t fitting =
+        std::max((tiles.count + fit / 2) / fit, int64_t{1});  // 16 tiles are one block of 14, not two of 8
+    const int64_t weights = args.weight->bytes();
+    streamed = weights > kCachedWeightBytes || (fitting < threads && weights > kOwnWeightBytes);
+    blocks =
+        streamed ? ceil_div(tiles.count, kStreamedTiles) : std::max(fitting, std::min<int64_t>(threads, tiles.count));
+    block = ceil_div(tiles.count, blocks);
+    block_v = tiles.points * block * v_row(d);
+    block_sums = tiles.points * (block * kernels.nr + 16);
+    own_sums = block_sums + tiles.m * tiles.m * kernels.nr;
+    zeros = scratch.take<float>(d.c);
+    transformed = scratch.take<float>(checked_mul(streamed ? 1 : threads, block_v));
+    sums = scratch.take<float>(checked_mul(threads, own_sums));
+    rows = scratch.take<const float*>(checked_mul(threads, block));
+  }
+};
+
 struct Block {
   int64_t first, count;      // tiles
   const float* transformed;  // V
@@ -133,41 +166,26 @@ bool winograd_pools(const Pool2dDesc& p) {
          w.dilation == Pair{1, 1} && w.top + w.bottom + w.left + w.right == 0;
 }
 
-void run_winograd(const Conv2dDesc& d, const Conv2dArgs& args) {
-  const Tiling t = tiling(d, args.weight->layout() == WeightLayout::winograd2 ? 2 : 4);
-  const KernelTable& kernels = args.weight->kernels();
-  const int threads = threads_for(d.multiply_adds());
-  const int64_t panels = ceil_div(d.o, kernels.nr);
+void reserve_winograd(const Conv2dDesc& d, const Conv2dArgs& args, Scratch& scratch) { Schedule(d, args, scratch); }
 
-  const int64_t fit = std::max(kBlockFloats / (t.points * d.c) / kernels.mr, int64_t{1}) * kernels.mr;
-  const int64_t fitting =
-      std::max((t.count + fit / 2) / fit, int64_t{1});  // 16 tiles are one block of 14, not two of 8
-  const bool streamed =
-      args.weight->bytes() > kCachedWeightBytes || (fitting < threads && args.weight->bytes() > kOwnWeightBytes);
-  const int64_t blocks =
-      streamed ? ceil_div(t.count, kStreamedTiles) : std::max(fitting, std::min<int64_t>(threads, t.count));
-  const int64_t block = ceil_div(t.count, blocks);  // tiles of the largest block
-  const int64_t block_v = t.points * block * v_row(d), block_sums = t.points * (block * kernels.nr + 16);
-  const int64_t scratch = block_sums + t.m * t.m * kernels.nr;  // of a thread
-
-  const auto zeros = allocate_aligned<float>(d.c);
-  std::memset(zeros.get(), 0, sizeof(float) * d.c);
-  const auto transformed = allocate_aligned<float>(checked_mul(streamed ? 1 : threads, block_v));
-  const auto sums = allocate_aligned<float>(checked_mul(threads, scratch));
-  const auto rows = allocate_aligned<const float*>(checked_mul(threads, block));
+void run_winograd(const Conv2dDesc& d, const Conv2dArgs& args, Scratch& scratch) {
+  const Schedule s(d, args, scratch);
+  const Tiling& t = s.tiles;
+  const int64_t panels = ceil_div(d.o, args.weight->kernels().nr);
+  std::memset(s.zeros, 0, sizeof(float) * d.c);
   const auto part = [&](int64_t index, float* v, int thread) {
-    const int64_t first = t.count * index / blocks, count = t.count * (index + 1) / blocks - first;
-    float* own = sums.get() + thread * scratch;
-    return Block{first, count, v, rows.get() + thread * block, own, own + block_sums};
+    const int64_t first = t.count * index / s.blocks, count = t.count * (index + 1) / s.blocks - first;
+    float* own = s.sums + thread * s.own_sums;
+    return Block{first, count, v, s.rows + thread * s.block, own, own + s.block_sums};
   };
   const auto transform = [&](const Block& b, float* v, int64_t i) {
-    transform_input(d, args, t, zeros.get(), b.first + i, v + i * v_row(d), b.count * v_row(d));
+    transform_input(d, args, t, s.zeros, b.first + i, v + i * v_row(d), b.count * v_row(d));
   };
 
-  if (!streamed) {
-    parallel_for(blocks, threads, [&](int64_t begin, int64_t end, int thread) noexcept {
+  if (!s.streamed) {
+    parallel_for(s.blocks, s.threads, [&](int64_t begin, int64_t end, int thread) noexcept {
       for (int64_t index = begin; index < end; ++index) {
-        float* v = transformed.get() + thread * block_v;
+        float* v = s.transformed + thread * s.block_v;
         const Block b = part(index, v, thread);
         for (int64_t i = 0; i < b.count; ++i) transform(b, v, i);
         for (int64_t panel = 0; panel < panels; ++panel) run_panel(d, args, t, b, panel);
@@ -175,12 +193,12 @@ void run_winograd(const Conv2dDesc& d, const Conv2dArgs& args) {
     });
     return;
   }
-  for (int64_t index = 0; index < blocks; ++index) {
-    float* v = transformed.get();
-    parallel_for(part(index, v, 0).count, threads, [&](int64_t begin, int64_t end, int thread) noexcept {
+  for (int64_t index = 0; index < s.blocks; ++index) {
+    float* v = s.transformed;
+    parallel_for(part(index, v, 0).count, s.threads, [&](int64_t begin, int64_t end, int thread) noexcept {
       for (int64_t i = begin; i < end; ++i) transform(part(index, v, thread), v, i);
     });
-    parallel_for(panels, threads, [&](int64_t begin, int64_t end, int thread) noexcept {
+    parallel_for(panels, s.threads, [&](int64_t begin, int64_t end, int thread) noexcept {
       for (int64_t panel = begin; panel < end; ++panel) run_panel(d, args, t, part(index, v, thread), panel);
     });
   }

@@ -286,14 +286,20 @@ struct Split {
   int64_t apart;  // images
   Schedule one, all;
   Layout one_layout, all_layout;
+  float* floats;
+  const float** pointers;
 
-  Split(const DepthwiseBlock& b, int limit)
+  Split(const DepthwiseBlock& b, int limit, Scratch& scratch)
       : threads(worthwhile_threads(b, limit)),
         apart(b.depthwise.n / threads * threads),
         one(b, 1),
         all(b, threads),
         one_layout(b, one),
-        all_layout(b, all) {}
+        all_layout(b, all),
+        floats(
+            scratch.take<float>(std::max(apart > 0 ? checked_mul(threads, one_layout.floats) : 0, all_layout.floats))),
+        pointers(scratch.take<const float*>(checked_mul(threads, std::max(one_layout.pointers, all_layout.pointers)))) {
+  }
 };
 
 }  // namespace
@@ -316,17 +322,12 @@ void check_depthwise_block(const DepthwiseBlock& b) {
     throw std::invalid_argument("depthwise block: the weights of squeeze-and-excitation do not fit");
 }
 
-int64_t depthwise_block_scratch(const DepthwiseBlock& b, int threads) {
-  const Split s(b, threads);
-  return std::max(s.apart > 0 ? checked_mul(s.threads, s.one_layout.floats) : 0, s.all_layout.floats);
-}
+void reserve_depthwise_block(const DepthwiseBlock& b, int threads, Scratch& scratch) { Split(b, threads, scratch); }
 
-void run_depthwise_block(const DepthwiseBlock& b, const float* src, float* dst, int threads, float* scratch) {
+void run_depthwise_block(const DepthwiseBlock& b, const float* src, float* dst, int threads, Scratch& scratch) {
   const Conv2dDesc& d = b.depthwise;
   if (d.pixels() == 0) return;
-  const Split s(b, threads);
-  const auto pointers =
-      allocate_aligned<const float*>(checked_mul(s.threads, std::max(s.one_layout.pointers, s.all_layout.pointers)));
+  const Split s(b, threads, scratch);
   const auto run = [&](Images& images, int64_t i) noexcept {
     const Epilogue& e = b.project_epilogue;
     const int64_t pixel = i * d.oh * d.ow;
@@ -334,11 +335,11 @@ void run_depthwise_block(const DepthwiseBlock& b, const float* src, float* dst, 
                e.residual == nullptr ? nullptr : e.residual + pixel * e.residual_stride);
   };
   parallel_for(s.apart, s.threads, [&](int64_t begin, int64_t end, int thread) noexcept {
-    Images images(b, s.one, s.one_layout, scratch + thread * s.one_layout.floats,
-                  pointers.get() + thread * s.one_layout.pointers);
+    Images images(b, s.one, s.one_layout, s.floats + thread * s.one_layout.floats,
+                  s.pointers + thread * s.one_layout.pointers);
     for (int64_t i = begin; i < end; ++i) run(images, i);
   });
-  Images images(b, s.all, s.all_layout, scratch, pointers.get());
+  Images images(b, s.all, s.all_layout, s.floats, s.pointers);
   for (int64_t i = s.apart; i < d.n; ++i) run(images, i);
 }
 

@@ -65,24 +65,32 @@ void block_gemm(const BlockGemm& p, const Pack& pack) {
 
 void fill_beyond(float* row, int64_t columns, int64_t width) { std::fill(row + columns, row + width, 0.0f); }
 
+RowsGemm linear_gemm(const LinearArgs& args) {
+  RowsGemm p{};
+  p.kernels = &args.weight->kernels();
+  p.m = args.rows;
+  p.taps = 1;
+  p.depth = args.weight->shape()[1];
+  p.groups = 1;
+  p.n = args.weight->shape()[0];
+  p.weight = args.weight->data();
+  p.dst = args.dst;
+  p.dst_stride = p.n;
+  p.epilogue = args.epilogue;
+  p.threads = args.threads;
+  return p;
+}
+
 }  // namespace
 
-void run_linear(const float* src, int64_t rows, int64_t src_stride, const PackedWeight& weight,
-                const Epilogue& epilogue, float* dst) {
-  RowsGemm p{};
-  p.kernels = &weight.kernels();
-  p.m = rows;
-  p.taps = 1;
-  p.depth = weight.shape()[1];
-  p.groups = 1;
-  p.n = weight.shape()[0];
-  p.weight = weight.data();
-  p.dst = dst;
-  p.dst_stride = p.n;
-  p.epilogue = epilogue;
-  if (rows == 0) return;
-  rows_gemm(p, [&](int64_t first, int64_t count, const float** pointers) noexcept {
-    for (int64_t i = 0; i < count; ++i) pointers[i] = src + (first + i) * src_stride;
+void reserve_linear(const LinearArgs& args, Scratch& scratch) {
+  if (args.rows != 0) RowsGemmParts(linear_gemm(args), false, scratch);
+}
+
+void run_linear(const LinearArgs& args, Scratch& scratch) {
+  if (args.rows == 0) return;
+  rows_gemm(linear_gemm(args), scratch, [&](int64_t first, int64_t count, const float** pointers) noexcept {
+    for (int64_t i = 0; i < count; ++i) pointers[i] = args.src + (first + i) * args.src_stride;
   });
 }
 

@@ -7,8 +7,18 @@ namespace convlane {
 
 // dst (rows, O) = epilogue(src (rows, I) * weight^T); row r of src starts at src + r * src_stride. `weight` is packed
 // in panels from (O, I, 1, 1).
-void run_linear(const float* src, int64_t rows, int64_t src_stride, const PackedWeight& weight,
-                const Epilogue& epilogue, float* dst);
+struct LinearArgs {
+  const float* src;
+  int64_t rows, src_stride;
+  const PackedWeight* weight;
+  Epilogue epilogue;
+  float* dst;
+  int threads;  // at most
+};
+void run_linear(const LinearArgs& args, Scratch& scratch);
+
+// Takes what run_linear takes with as many rows and threads and the same weight.
+void reserve_linear(const LinearArgs& args, Scratch& scratch);
 
 // As run_linear, bit by bit, with a weight (O, I) whose rows are contiguous, read once without a packed copy: for
 // weights that change from one call to the next.

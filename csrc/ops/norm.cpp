@@ -31,6 +31,7 @@ class Repeated {
     for (int64_t i = 1; i < times_; ++i) std::copy_n(to, channels_, to + i * channels_);
     return to;
   }
+  AlignedArray<float> release() { return std::move(memory_); }
 
  private:
   int64_t channels_, times_;
@@ -66,24 +67,28 @@ void for_wide_rows(int64_t rows, int64_t channels, int64_t together, const Body&
 }  // namespace
 
 template <class Real>
-void run_batch_norm(const float* src, int64_t rows, int64_t channels, const Real* mean, const Real* variance,
-                    const float* weight, const float* bias, double eps, float* dst, const NormTail& tail) {
-  const int64_t together = rows_together(channels);
-  Repeated memory(channels, together, kAffineVectors);
+BatchNorm::BatchNorm(int64_t channels, const Real* mean, const Real* variance, const float* weight, const float* bias,
+                     double eps)
+    : channels_(channels) {
+  Repeated memory(channels, rows_together(channels), kAffineVectors);
   const Affine affine = affine_of(memory, mean, variance, weight, bias, eps);
-  const auto normalize = active_table().normalize;
-  for_wide_rows(rows, channels, together, [&](int64_t first, int64_t count, int64_t width) noexcept {
-    const int64_t at = first * channels;
-    const float* residual = tail.residual == nullptr ? nullptr : tail.residual + at;
-    normalize(src + at, dst + at, count,
-              {width, affine.center, affine.scale, affine.shift, tail.activation, tail.slope, residual});
-  });
+  center_ = affine.center;
+  scale_ = affine.scale;
+  shift_ = affine.shift;
+  factors_ = memory.release();
 }
 
-template void run_batch_norm(const float*, int64_t, int64_t, const float*, const float*, const float*, const float*,
-                             double, float*, const NormTail&);
-template void run_batch_norm(const float*, int64_t, int64_t, const double*, const double*, const float*, const float*,
-                             double, float*, const NormTail&);
+template BatchNorm::BatchNorm(int64_t, const float*, const float*, const float*, const float*, double);
+template BatchNorm::BatchNorm(int64_t, const double*, const double*, const float*, const float*, double);
+
+void BatchNorm::run(const float* src, int64_t rows, float* dst, const NormTail& tail) const {
+  const auto normalize = active_table().normalize;
+  for_wide_rows(rows, channels_, rows_together(channels_), [&](int64_t first, int64_t count, int64_t width) noexcept {
+    const int64_t at = first * channels_;
+    const float* residual = tail.residual == nullptr ? nullptr : tail.residual + at;
+    normalize(src + at, dst + at, count, {width, center_, scale_, shift_, tail.activation, tail.slope, residual});
+  });
+}
 
 namespace {
 
@@ -221,8 +226,6 @@ void run_moments(const float* src, int64_t rows, int64_t channels, double* mean,
   for (int64_t c = 0; c < channels; ++c) variance[c] /= static_cast<double>(rows);
 }
 
-namespace {
-
 LocalResponseArgs describe_local_response(int64_t channels, int64_t size, float alpha, float beta, float k) {
   if (size < 1)
     throw std::invalid_argument("local_response_norm: size must be at least 1, got " + std::to_string(size));
@@ -236,51 +239,53 @@ LocalResponseArgs describe_local_response(int64_t channels, int64_t size, float 
   return args;
 }
 
-// Calls body(begin, end, args), where args has `scratch` floats of its own.
+namespace {
+
+int local_response_threads(const LocalResponseArgs& args, int64_t rows, int limit) {
+  return threads_for(rows * args.channels * (args.before + args.after + 8), limit);
+}
+
+// Calls body(begin, end, args), where args has `own` floats of scratch.
 template <class Body>
-void for_pixels(int64_t rows, const LocalResponseArgs& args, int64_t scratch, const Body& body) {
-  const int threads = threads_for(rows * args.channels * (args.before + args.after + 8));
-  const int64_t size = round_up(scratch, 16);
-  const AlignedArray<float> memory = allocate_aligned<float>(threads * size);
+void for_pixels(const LocalResponseArgs& args, int64_t rows, int threads, int64_t own, float* memory,
+                const Body& body) {
   parallel_for(rows, threads, [&](int64_t begin, int64_t end, int thread) noexcept {
-    LocalResponseArgs own = args;
-    own.scratch = memory.get() + thread * size;
-    body(begin, end, own);
+    LocalResponseArgs part = args;
+    part.scratch = memory + thread * own;
+    body(begin, end, part);
   });
 }
 
-// `vector` itself, or where there is none as many times `value`.
-class VectorOr {
- public:
-  VectorOr(const float* vector, int64_t size, float value)
-      : memory_(allocate_aligned<float>(vector != nullptr ? 0 : size)), data_(vector) {
-    if (vector != nullptr) return;
-    std::fill_n(memory_.get(), size, value);
-    data_ = memory_.get();
-  }
-  const float* data() const { return data_; }
+int64_t local_response_floats(const LocalResponseArgs& args) {
+  return round_up(args.before + args.channels + args.after + active_table().lanes, 16);
+}
 
- private:
-  AlignedArray<float> memory_;
-  const float* data_;
-};
+AlignedArray<float> vector_or(const float* vector, int64_t size, float value) {
+  auto memory = allocate_aligned<float>(size);
+  if (vector == nullptr)
+    std::fill_n(memory.get(), size, value);
+  else
+    std::copy_n(vector, size, memory.get());
+  return memory;
+}
 
 }  // namespace
 
-void run_layer_norm(const float* src, int64_t rows, int64_t channels, const float* weight, const float* bias, float eps,
-                    float* dst) {
-  if (channels == 0) return;
-  const VectorOr factors(weight, channels, 1), shifts(bias, channels, 0);
+LayerNorm::LayerNorm(int64_t channels, const float* weight, const float* bias, float eps)
+    : channels_(channels), eps_(eps), weight_(vector_or(weight, channels, 1)), bias_(vector_or(bias, channels, 0)) {}
+
+void LayerNorm::run(const float* src, int64_t rows, float* dst) const {
+  if (channels_ == 0) return;
   const auto layer_norm = active_table().layer_norm;
-  parallel_for(rows, threads_for(4 * rows * channels), [&](int64_t begin, int64_t end, int) noexcept {
+  parallel_for(rows, threads_for(4 * rows * channels_), [&](int64_t begin, int64_t end, int) noexcept {
     LayerNormArgs part{};
     part.rows = end - begin;
-    part.channels = channels;
-    part.src = src + begin * channels;
-    part.weight = factors.data();
-    part.bias = shifts.data();
-    part.eps = eps;
-    part.dst = dst + begin * channels;
+    part.channels = channels_;
+    part.src = src + begin * channels_;
+    part.weight = weight_.get();
+    part.bias = bias_.get();
+    part.eps = eps_;
+    part.dst = dst + begin * channels_;
     layer_norm(part);
   });
 }
@@ -293,7 +298,7 @@ void run_layer_norm_gradient(const float* src, const float* gradient, int64_t ro
   if (channels == 0) return;
   const bool vectors = weight_gradient != nullptr;
   const int64_t chunks = ceil_div(rows, kRows);
-  const VectorOr factors(weight, channels, 1);
+  const AlignedArray<float> factors = vector_or(weight, channels, 1);
   const auto parts = allocate_aligned<float>(vectors ? checked_mul(chunks, 2 * channels) : 0);
   const auto run = active_table().layer_norm_gradient;
   parallel_for(chunks, threads_for(8 * rows * channels), [&](int64_t begin, int64_t end, int) noexcept {
@@ -304,7 +309,7 @@ void run_layer_norm_gradient(const float* src, const float* gradient, int64_t ro
       part.channels = channels;
       part.src = src + first * channels;
       part.gradient = gradient + first * channels;
-      part.weight = factors.data();
+      part.weight = factors.get();
       part.eps = eps;
       part.dst = src_gradient == nullptr ? nullptr : src_gradient + first * channels;
       if (vectors) {
@@ -327,13 +332,18 @@ void run_layer_norm_gradient(const float* src, const float* gradient, int64_t ro
   }
 }
 
-void run_local_response(const float* src, int64_t rows, int64_t channels, int64_t size, float alpha, float beta,
-                        float k, float* dst) {
-  const KernelTable& kernels = active_table();
-  const LocalResponseArgs args = describe_local_response(channels, size, alpha, beta, k);
-  for_pixels(rows, args, args.before + channels + args.after + kernels.lanes,
-             [&](int64_t begin, int64_t end, const LocalResponseArgs& own) noexcept {
-               kernels.local_response(src + begin * channels, dst + begin * channels, end - begin, own);
+void reserve_local_response(const LocalResponseArgs& args, int64_t rows, int threads, Scratch& scratch) {
+  scratch.take<float>(checked_mul(local_response_threads(args, rows, threads), local_response_floats(args)));
+}
+
+void run_local_response(const LocalResponseArgs& args, const float* src, int64_t rows, float* dst, int limit,
+                        Scratch& scratch) {
+  const auto local_response = active_table().local_response;
+  const int threads = local_response_threads(args, rows, limit);
+  const int64_t own = local_response_floats(args);
+  for_pixels(args, rows, threads, own, scratch.take<float>(threads * own),
+             [&](int64_t begin, int64_t end, const LocalResponseArgs& part) noexcept {
+               local_response(src + begin * args.channels, dst + begin * args.channels, end - begin, part);
              });
 }
 
@@ -341,10 +351,13 @@ void run_local_response_gradient(const float* src, const float* gradient, int64_
                                  float alpha, float beta, float k, float* dst) {
   const KernelTable& kernels = active_table();
   const LocalResponseArgs args = describe_local_response(channels, size, alpha, beta, k);
-  for_pixels(rows, args, 2 * (2 * (args.before + args.after) + channels + kernels.lanes),
-             [&](int64_t begin, int64_t end, const LocalResponseArgs& own) noexcept {
+  const int threads = local_response_threads(args, rows, num_threads());
+  const int64_t own = round_up(2 * (2 * (args.before + args.after) + channels + kernels.lanes), 16);
+  const auto memory = allocate_aligned<float>(threads * own);
+  for_pixels(args, rows, threads, own, memory.get(),
+             [&](int64_t begin, int64_t end, const LocalResponseArgs& part) noexcept {
                kernels.local_response_gradient(src + begin * channels, gradient + begin * channels,
-                                               dst + begin * channels, end - begin, own);
+                                               dst + begin * channels, end - begin, part);
              });
 }
 

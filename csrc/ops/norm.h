@@ -13,11 +13,23 @@ struct NormTail {
   const float* residual = nullptr;  // rows like those of the output, or null
 };
 
-// dst[r, c] = (src[r, c] - mean[c]) / sqrt(variance[c] + eps) * weight[c] + bias[c], the factors worked out in double,
-// and the tail. `weight` and `bias` may be null (1 and 0), dst may be src. Real: float or double.
-template <class Real>
-void run_batch_norm(const float* src, int64_t rows, int64_t channels, const Real* mean, const Real* variance,
-                    const float* weight, const float* bias, double eps, float* dst, const NormTail& tail = {});
+// dst[r, c] = (src[r, c] - mean[c]) / sqrt(variance[c] + eps) * weight[c] + bias[c], the factors worked out in double
+// when it is made, and the tail.
+class BatchNorm {
+ public:
+  // `weight` and `bias` may be null (1 and 0). Real: float or double.
+  template <class Real>
+  BatchNorm(int64_t channels, const Real* mean, const Real* variance, const float* weight, const float* bias,
+            double eps);
+
+  // dst may be src.
+  void run(const float* src, int64_t rows, float* dst, const NormTail& tail = {}) const;
+
+ private:
+  int64_t channels_;
+  AlignedArray<float> factors_;
+  const float *center_, *scale_, *shift_;  // as in NormalizeArgs
+};
 
 // The gradients of run_batch_norm's arguments from `gradient`, that of dst.
 struct BatchNormGradient {
@@ -46,10 +58,20 @@ void run_batch_norm_gradient(const BatchNormGradient&);
 // Mean and biased variance of every channel over at least one row. The same bits for any number of threads.
 void run_moments(const float* src, int64_t rows, int64_t channels, double* mean, double* variance);
 
-// Every row of dst: (row of src - its mean) / sqrt(its variance + eps) * weight + bias; weight and bias may be null,
-// dst may be src.
-void run_layer_norm(const float* src, int64_t rows, int64_t channels, const float* weight, const float* bias, float eps,
-                    float* dst);
+// Every row of dst: (row of src - its mean) / sqrt(its variance + eps) * weight + bias.
+class LayerNorm {
+ public:
+  // `weight` and `bias` may be null (1 and 0).
+  LayerNorm(int64_t channels, const float* weight, const float* bias, float eps);
+
+  // dst may be src.
+  void run(const float* src, int64_t rows, float* dst) const;
+
+ private:
+  int64_t channels_;
+  float eps_;
+  AlignedArray<float> weight_, bias_;
+};
 
 // From run_layer_norm's input and the gradient of its output, those of src, weight and bias, each where it is not null;
 // of the last two either both or none. The same bits for any number of threads.
@@ -58,9 +80,14 @@ void run_layer_norm_gradient(const float* src, const float* gradient, int64_t ro
                              float* bias_gradient);
 
 // dst = src / (k + alpha / size * sum of squares over `size` channels around)^beta; dst may be src.
+void run_local_response(const LocalResponseArgs& args, const float* src, int64_t rows, float* dst, int threads,
+                        Scratch& scratch);
+
+// Takes what run_local_response takes for as many rows and threads.
+void reserve_local_response(const LocalResponseArgs& args, int64_t rows, int threads, Scratch& scratch);
+
 // std::invalid_argument unless size is positive.
-void run_local_response(const float* src, int64_t rows, int64_t channels, int64_t size, float alpha, float beta,
-                        float k, float* dst);
+LocalResponseArgs describe_local_response(int64_t channels, int64_t size, float alpha, float beta, float k);
 
 // From run_local_response's input and the gradient of its output.
 void run_local_response_gradient(const float* src, const float* gradient, int64_t rows, int64_t channels, int64_t size,

@@ -24,6 +24,7 @@ struct RowsGemm {
   float* dst;
   int64_t dst_stride;
   Epilogue epilogue;
+  int threads;  // at most
 };
 
 // The product that a convolution is: a row per output pixel, C / groups deep at each tap.
@@ -40,6 +41,7 @@ inline RowsGemm conv2d_gemm(const Conv2dDesc& d, const Conv2dArgs& args) {
   p.dst = args.dst;
   p.dst_stride = args.dst_stride;
   p.epilogue = args.epilogue;
+  p.threads = args.threads;
   return p;
 }
 
@@ -59,30 +61,45 @@ inline int64_t rows_per_block(const RowsGemm& p) {
 // Rows of dst lie where RowsGemm says.
 struct InOrder {};
 
+// How a product is split over threads, and the scratch of a run.
+struct RowsGemmParts {
+  int threads;
+  int64_t units;  // what can be split along the columns
+  int64_t column_parts, row_parts;
+  int64_t block;                 // rows of a part, at most
+  const float** pointers;        // taps * block for each thread
+  int64_t moved_columns, moved;  // where rows of dst are scattered: of the blocks that each thread moves there
+  float* blocks;
+
+  RowsGemmParts(const RowsGemm& p, bool scattered, Scratch& scratch) {
+    constexpr int64_t kScatteredPanels = 8;  // their block of rows stays in the second-level cache until it is moved
+    units = p.groups > 1 ? p.groups : ceil_div(p.n, p.kernels->nr);
+    threads = threads_for(p.m * p.n * p.groups * p.taps * p.depth, p.threads);
+    // Few rows: each thread takes columns, so that the weights are read once in all. Many: each takes blocks of rows,
+    // and finds most of what it reads in its own cache, where it wrote it in the layer before (ResNet-50's layers of
+    // 28 x 28 and 14 x 14 with two threads: 1.1 to 1.3 times as fast as by columns; EPYC Zen 5, 2026-11-21).
+    const int64_t blocks_of_rows = ceil_div(p.m, rows_per_block(p));
+    const bool by_columns = p.m < 4 * threads * p.kernels->mr && units >= threads;
+    column_parts = by_columns ? threads : 1;
+    row_parts = by_columns ? blocks_of_rows : round_up(blocks_of_rows, threads);
+    block = ceil_div(p.m, row_parts);
+    pointers = scratch.take<const float*>(checked_mul(checked_mul(threads, p.taps), block));
+    moved_columns = std::min(p.n, kScatteredPanels * p.kernels->nr);
+    moved = block * moved_columns;
+    blocks = scratch.take<float>(scattered ? checked_mul(threads, moved) : 0);
+  }
+};
+
 // fill(first, count, rows) writes rows[tap * count + i] for the `count` rows from `first`; noexcept.
 // `place`, if given, tells where row i of dst lies, instead of p.dst; then there must be no bias and no residual.
 template <class FillRows, class Place = InOrder>
-void rows_gemm(const RowsGemm& p, const FillRows& fill, const Place& place = {}) {
+void rows_gemm(const RowsGemm& p, Scratch& scratch, const FillRows& fill, const Place& place = {}) {
   constexpr bool scattered = !std::is_same_v<Place, InOrder>;
-  constexpr int64_t kScatteredPanels = 8;  // their block of rows stays in the second-level cache until it is moved
-  const int64_t panels = ceil_div(p.n, p.kernels->nr);
-  const int64_t units = p.groups > 1 ? p.groups : panels;  // what can be split along the columns
-  const int threads = threads_for(p.m * p.n * p.groups * p.taps * p.depth);
-
-  // Few rows: each thread takes columns, so that the weights are read once in all. Many: each takes blocks of rows, and
-  // finds most of what it reads in its own cache, where it wrote it in the layer before (ResNet-50's layers of 28 x 28
-  // and 14 x 14 with two threads: 1.1 to 1.3 times as fast as by columns; EPYC Zen 5, 2026-11-21).
-  const int64_t blocks_of_rows = ceil_div(p.m, rows_per_block(p));
-  const bool by_columns = p.m < 4 * threads * p.kernels->mr && units >= threads;
-  const int64_t column_parts = by_columns ? threads : 1;
-  const int64_t row_parts = by_columns ? blocks_of_rows : round_up(blocks_of_rows, threads);
-  const int64_t block = ceil_div(p.m, row_parts);
-  const auto pointers = allocate_aligned<const float*>(checked_mul(checked_mul(threads, p.taps), block));
-  const int64_t moved_columns = std::min(p.n, kScatteredPanels * p.kernels->nr), moved = block * moved_columns;
-  const auto blocks = allocate_aligned<float>(scattered ? checked_mul(threads, moved) : 0);
+  const RowsGemmParts parts(p, scattered, scratch);
+  const auto [threads, units, column_parts, row_parts, block, pointers, moved_columns, moved, blocks] = parts;
 
   parallel_for(row_parts * column_parts, threads, [&](int64_t begin, int64_t end, int thread) noexcept {
-    const float** rows = pointers.get() + thread * p.taps * block;
+    const float** rows = pointers + thread * p.taps * block;
     int64_t filled = -1;
     for (int64_t task = begin; task < end; ++task) {
       const int64_t row_part = task % row_parts, column_part = task / row_parts;
@@ -107,7 +124,7 @@ void rows_gemm(const RowsGemm& p, const FillRows& fill, const Place& place = {})
         args.depth = p.depth;
         args.weight = p.weight + group * p.group_stride + column * p.taps * p.depth;
         if constexpr (scattered) {
-          args.dst = blocks.get() + thread * moved;
+          args.dst = blocks + thread * moved;
           args.dst_stride = moved_columns;
           for (int64_t done = 0; done < column_end - column; done += moved_columns) {
             args.n = std::min(moved_columns, column_end - column - done);

@@ -37,7 +37,7 @@ void Plan::conv2d(Place src, const Shape4& shape, Target dst, std::shared_ptr<Pa
   const Conv2dDesc one = describe_conv2d(shape, weight->shape(), window, weight->groups());
   if (!bias.empty() && static_cast<int64_t>(bias.size()) != one.o)
     throw std::invalid_argument("plan: the bias does not fit");
-  choose_conv2d(one, algorithm, weight->layout());
+  const Conv2dAlgorithm* chosen = &choose_conv2d(one, algorithm, weight->layout());
   if (pool) check_conv2d_pool(one, *pool);
   if (pool && residual) throw std::invalid_argument("plan: a convolution that is pooled has no residual");
   steps_.push_back([=, weight = std::move(weight), bias = std::move(bias)](const PlanRun& run) {
@@ -53,10 +53,15 @@ void Plan::conv2d(Place src, const Shape4& shape, Target dst, std::shared_ptr<Pa
     }
     args.dst = run.at(dst);
     args.dst_stride = dst.stride(desc.o);
-    if (!pool) return run_conv2d(desc, args, algorithm);
+    args.threads = run.threads;
+    if (!pool) return run_conv2d(*chosen, desc, args);
     Pool2dDesc pooled = *pool;
     pooled.input[0] = run.n;
-    run_conv2d_pool(desc, args, algorithm, pooled);
+    with_scratch(
+        [&](Scratch& scratch) {
+          reserve_conv2d_pool(*chosen, desc, args, pooled, !args.src.is_channels_last(), scratch);
+        },
+        [&](Scratch& scratch) { run_conv2d_pool(*chosen, desc, args, pooled, scratch); });
   });
 }
 
@@ -89,12 +94,15 @@ void Plan::depthwise_block(Target src, const Shape4& shape, Place dst, Part expa
       block.project_epilogue.residual = run.at(*residual);
       block.project_epilogue.residual_stride = project.weight->shape()[0];
     }
-    run_depthwise_block(block, run.at(src), run.at(dst), run.threads, run.scratch);
+    Scratch scratch(run.scratch);
+    run_depthwise_block(block, run.at(src), run.at(dst), run.threads, scratch);
   });
   scratch_.push_back([one](int64_t n, int threads) {
     DepthwiseBlock block = one;
     block.depthwise.n = n;
-    return depthwise_block_scratch(block, threads);
+    Scratch counted;
+    reserve_depthwise_block(block, threads, counted);
+    return counted.bytes() / static_cast<int64_t>(sizeof(float));
   });
 }
 
@@ -111,7 +119,10 @@ void Plan::linear(Place src, Place dst, std::shared_ptr<PackedWeight> weight, st
   if (!bias.empty() && static_cast<int64_t>(bias.size()) != weight->shape()[0])
     throw std::invalid_argument("plan: the bias does not fit");
   steps_.push_back([=, weight = std::move(weight), bias = std::move(bias)](const PlanRun& run) {
-    run_linear(run.at(src), run.n, weight->shape()[1], *weight, epilogue_of(bias, activation), run.at(dst));
+    const LinearArgs args{run.at(src), run.n,      weight->shape()[1], weight.get(), epilogue_of(bias, activation),
+                          run.at(dst), run.threads};
+    with_scratch([&](Scratch& scratch) { reserve_linear(args, scratch); },
+                 [&](Scratch& scratch) { run_linear(args, scratch); });
   });
 }
 
@@ -146,8 +157,9 @@ void Plan::batch_norm(Place src, Place dst, int64_t pixels, std::vector<float> m
   for (const auto* values : {&variance, &weight, &bias})
     if (!values->empty() && values->size() != channels) throw std::invalid_argument("plan: the statistics do not fit");
   steps_.push_back([=](const PlanRun& run) {
-    run_batch_norm(run.at(src), pixels * run.n, static_cast<int64_t>(channels), mean.data(), variance.data(),
-                   weight.empty() ? nullptr : weight.data(), bias.empty() ? nullptr : bias.data(), eps, run.at(dst));
+    const BatchNorm norm(static_cast<int64_t>(channels), mean.data(), variance.data(),
+                         weight.empty() ? nullptr : weight.data(), bias.empty() ? nullptr : bias.data(), eps);
+    norm.run(run.at(src), pixels * run.n, run.at(dst));
   });
 }
 
@@ -157,8 +169,8 @@ void Plan::layer_norm(Place src, Place dst, int64_t pixels, int64_t channels, st
     if (!values->empty() && static_cast<int64_t>(values->size()) != channels)
       throw std::invalid_argument("plan: the weight of layer_norm does not fit");
   steps_.push_back([=, weight = std::move(weight), bias = std::move(bias)](const PlanRun& run) {
-    run_layer_norm(run.at(src), pixels * run.n, channels, weight.empty() ? nullptr : weight.data(),
-                   bias.empty() ? nullptr : bias.data(), eps, run.at(dst));
+    const LayerNorm norm(channels, weight.empty() ? nullptr : weight.data(), bias.empty() ? nullptr : bias.data(), eps);
+    norm.run(run.at(src), pixels * run.n, run.at(dst));
   });
 }
 
@@ -166,7 +178,11 @@ void Plan::local_response_norm(Place src, Place dst, int64_t pixels, int64_t cha
                                float beta, float k) {
   if (size < 1) throw std::invalid_argument("local_response_norm: size must be at least 1");
   steps_.push_back([=](const PlanRun& run) {
-    run_local_response(run.at(src), pixels * run.n, channels, size, alpha, beta, k, run.at(dst));
+    const LocalResponseArgs args = describe_local_response(channels, size, alpha, beta, k);
+    with_scratch([&](Scratch& scratch) { reserve_local_response(args, pixels * run.n, run.threads, scratch); },
+                 [&](Scratch& scratch) {
+                   run_local_response(args, run.at(src), pixels * run.n, run.at(dst), run.threads, scratch);
+                 });
   });
 }
 

@@ -54,4 +54,34 @@ AlignedArray<T> allocate_aligned(std::int64_t count) {
   return AlignedArray<T>(static_cast<T*>(allocate_block(checked_mul(count, static_cast<std::int64_t>(sizeof(T))))));
 }
 
+// Parts of one piece of memory, one after the other, each from a cache line on. Without memory it only counts: what
+// takes an operation's scratch also tells how much that is.
+class Scratch {
+ public:
+  explicit Scratch(void* memory = nullptr) : memory_(static_cast<char*>(memory)) {}
+
+  // Uninitialised room for `count` trivial elements; null while it only counts.
+  template <class T>
+  T* take(std::int64_t count) {
+    const std::int64_t begin = bytes_, size = checked_mul(count, static_cast<std::int64_t>(sizeof(T)));
+    bytes_ = checked_add(begin, checked_add(size, kAlignment - 1) / kAlignment * kAlignment);
+    return memory_ == nullptr ? nullptr : reinterpret_cast<T*>(memory_ + begin);
+  }
+  std::int64_t bytes() const { return bytes_; }
+
+ private:
+  char* memory_;
+  std::int64_t bytes_ = 0;
+};
+
+// Calls run(scratch) with memory for what reserve(scratch) takes.
+template <class Reserve, class Run>
+void with_scratch(const Reserve& reserve, const Run& run) {
+  Scratch counted;
+  reserve(counted);
+  const auto memory = allocate_aligned<char>(counted.bytes());
+  Scratch scratch(memory.get());
+  run(scratch);
+}
+
 }  // namespace convlane
