@@ -8,7 +8,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from convlane.data.preprocess import Picture, Preprocessing, imagenet_categories, preprocessing
+from convlane.data.picture import Picture
+from convlane.data.preprocess import Preprocessing, imagenet_categories, preprocessing
 from convlane.functional import softmax
 from convlane.functional._arguments import Array, Pair, as_image, as_pair, as_positive
 from convlane.models import registry

@@ -1,6 +1,7 @@
 """The command line: what it prints, and with which code it leaves."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -300,8 +301,10 @@ def test_predict_reads_any_kind_of_picture(capsys, tmp_path):
     transparent[..., 3] = 255 - grey
     Image.fromarray(transparent).save(tmp_path / "transparent.png")
     Image.fromarray(grey).rotate(90, expand=True).save(tmp_path / "turned.jpg", exif=_turned())
-    assert main(["predict", *files, str(tmp_path / "transparent.png"), str(tmp_path / "turned.jpg")]) == 0
-    assert [line.split(": ")[1][0] for line in capsys.readouterr().out.splitlines()] == ["7"] * 8
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    files += [str(tmp_path / name) for name in ("transparent.png", "turned.jpg", "deep.png")]
+    assert main(["predict", *files]) == 0
+    assert [line.split(": ")[1][0] for line in capsys.readouterr().out.splitlines()] == ["7"] * 9
 
 
 def _turned():
@@ -317,15 +320,17 @@ def test_predict_refuses(capsys, monkeypatch, tmp_path):
 
     (tmp_path / "text.png").write_text("no picture")
     Image.new("L", (20, 20), 77).save(tmp_path / "blank.png")
-    Image.new("I;16", (20, 20)).save(tmp_path / "deep.png")
+    Image.new("F", (20, 20)).save(tmp_path / "deep.tif")
+    os.mkfifo(tmp_path / "pipe.png")
     messages = {
-        "text": "cannot read",
-        "missing": "cannot read",
-        "blank": "blank.png: the picture is blank",
-        "deep": "8 bits",
+        "text.png": "text.png: no readable picture",
+        "missing.png": "missing.png",
+        "blank.png": "blank.png: the picture is blank",
+        "deep.tif": "deep.tif: no readable picture: its pixels are floating-point numbers",
+        "pipe.png": "pipe.png: it is no regular file",
     }
     for name, message in messages.items():
-        assert main(["predict", str(tmp_path / f"{name}.png")]) == 1
+        assert main(["predict", str(tmp_path / name)]) == 1
         out, err = capsys.readouterr()
         assert out == ""
         assert err.startswith("convlane predict: ")
@@ -364,3 +369,48 @@ sys.exit(main({[*FAST, "--repeat", "1000000000"]!r}))
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert result.returncode == 130
     assert result.stderr == ""
+
+
+def run(argv, **options):
+    """Run a command in a process of its own, whose output is strictly UTF-8 as in a terminal."""
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict", "PYTHONUNBUFFERED": ""}
+    return subprocess.run(
+        [sys.executable, "-m", "convlane", *argv], stderr=subprocess.PIPE, env=environment, timeout=60, **options
+    )
+
+
+def test_names_that_are_no_text_are_escaped(tmp_path):
+    name = os.path.join(os.fsencode(tmp_path), b"caf\xe9")
+    os.rename(digit_file(tmp_path / "7.png"), name)
+    result = run(["predict", name, name + b".missing"], stdout=subprocess.PIPE)
+    assert result.stdout.startswith(os.fsencode(tmp_path) + rb"/caf\udce9: 7 (")
+    assert rb"caf\udce9.missing" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert result.returncode == 1
+    result = run(["explain", "lenet5", name, "--out", name + b".html"], stdout=subprocess.PIPE)
+    assert (result.returncode, result.stderr) == (0, b"")
+    with open(name + b".html", encoding="utf-8") as page:
+        assert r"On caf\udce9, as 32" in page.read()
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["--help"], ["summary", "lenet5"], ["predict", "7.png", "7.png"]],
+    ids=" ".join,
+)
+def test_output_that_nobody_reads_ends_a_command_quietly(argv, tmp_path):
+    digit = digit_file(tmp_path / "7.png")
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as unread:
+        result = run([digit if argument == "7.png" else argument for argument in argv], stdout=unread)
+    assert (result.returncode, result.stderr) == (128 + 13, b"")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a system without this device")
+def test_output_that_cannot_be_written_is_an_error():
+    with open("/dev/full", "wb") as full:
+        result = run(["summary", "lenet5"], stdout=full)
+    assert result.returncode == 1
+    assert result.stderr.startswith(b"convlane summary: [Errno 28]")
+    assert len(result.stderr.splitlines()) == 1

@@ -98,6 +98,27 @@ def test_every_kind_of_picture_gives_the_same(picture, tmp_path):
         np.testing.assert_array_equal(prepare(same), expected)
 
 
+@pytest.mark.parametrize("size", [(20000, 1), (1, 19999), (1000, 20), (31, 1001)])
+def test_long_pictures_are_cut_before_they_are_resized(size, monkeypatch):
+    """The result is the middle of the whole picture resized, up to a part of a pixel."""
+    sizes = []
+    resize = Image.Image.resize
+
+    def noted(image, size, *args):
+        sizes.append(size)
+        return resize(image, size, *args)
+
+    x, y = np.arange(size[0]), np.arange(size[1])[:, None]
+    waves = 127 + 127 * np.sin((x + y) * (np.pi / 6 / min(size)))
+    picture = Image.fromarray(waves.astype(np.uint8)).convert("RGB")
+    whole = np.asarray(picture.resize([8 * side // min(size) for side in size], Image.Resampling.BILINEAR))
+    left, top = (round((side - 8) / 2) for side in whole.shape[1::-1])
+    monkeypatch.setattr(Image.Image, "resize", noted)
+    prepared = Preprocessing(8, 8, divisor=1, mean=(0, 0, 0), std=(1, 1, 1))(picture)
+    np.testing.assert_allclose(prepared, whole[top : top + 8, left : left + 8].transpose(2, 0, 1), atol=5)
+    assert max(sizes[0]) <= 8 * 33
+
+
 def test_grey_and_transparent_pictures_become_colours(rng):
     grey = Image.fromarray(rng.integers(0, 256, (40, 40), np.uint8))
     prepare = Preprocessing(32, 32)

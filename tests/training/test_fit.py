@@ -507,6 +507,8 @@ def test_other_checkpoints_are_refused_and_change_nothing(data, tmp_path):
         ({"data": iter([])}, TypeError, "only once"),
         ({"data": []}, ValueError, "empty"),
         ({"data": [np.zeros((3, 2, 6, 6), np.float32)]}, TypeError, "pairs"),
+        ({"data": (np.zeros((3, 2, 6, 6), np.float32), [0, 1, 2])}, TypeError, "got tuple of ndarray, list"),
+        ({"data": [np.zeros((3, 2, 6, 6), np.float32), np.arange(3)]}, TypeError, "got list of ndarray, ndarray"),
         ({"data": (np.zeros((3, 2, 6, 6), np.float32), np.zeros(2, int))}, ValueError, "3 images, but 2"),
         ({"data": [(np.zeros((3, 2, 6, 6), np.float32), np.zeros(2, int))]}, ValueError, "3 images, but 2"),
     ],
@@ -560,6 +562,8 @@ def test_predict(data):
     expected = model(data[0])
     for given in (data[0], data, in_batches(data), [images for images, _ in in_batches(data)]):
         np.testing.assert_array_equal(predict(model, given, batch_size=7), expected)
+    with pytest.raises(TypeError, match="got tuple of ndarray, list"):
+        predict(model, (data[0], [0, 1]))
     plan = convlane.compile(model, (None, 2, 6, 6))
     np.testing.assert_allclose(predict(plan, data, batch_size=7), expected, rtol=1e-4, atol=1e-5)
     assert evaluate(plan, data)["accuracy"] == evaluate(model, data)["accuracy"]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import convlane
 from convlane.cli import bench, demo, explain, info, predict, summary
@@ -12,22 +15,46 @@ from convlane.cli._common import CommandError
 
 _COMMANDS = {"bench": bench, "demo": demo, "explain": explain, "info": info, "predict": predict, "summary": summary}
 _INTERRUPTED = 128 + 2  # what a shell reports for SIGINT
+_UNREAD = 128 + 13  # and for SIGPIPE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 1 for a failure, 130 for Ctrl-C.
+    """Run the command line and return its exit code: 0, 1 for a failure, 130 for Ctrl-C, 141 if nobody reads on.
 
     Wrong usage leaves through ``SystemExit`` with code 2, as usual with argparse.
     """
-    args = _parser().parse_args(argv)
+    command = ""
     try:
-        _COMMANDS[args.command].run(args)
+        with _output():
+            args = _parser().parse_args(argv)
+            command = f" {args.command}"
+            _COMMANDS[args.command].run(args)
     except KeyboardInterrupt:
         return _INTERRUPTED
+    except BrokenPipeError:  # as in ``convlane ... | head``
+        return _UNREAD
     except (CommandError, MemoryError, OSError) as error:
-        print(f"convlane {args.command}: {error or type(error).__name__}", file=sys.stderr)
+        print(f"convlane{command}: {str(error) or type(error).__name__}", file=sys.stderr)
         return 1
     return 0
+
+
+@contextmanager
+def _output() -> Iterator[None]:
+    """Let a command print names of files that are no text, escaped, and let what it printed arrive, or fail, here."""
+    stream = sys.stdout
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            with suppress(OSError), open(os.devnull, "wb") as nowhere:  # Python flushes once more when it ends
+                os.dup2(nowhere.fileno(), stream.fileno())
+            raise
 
 
 def _parser() -> argparse.ArgumentParser:

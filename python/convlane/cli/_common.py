@@ -16,7 +16,7 @@ import numpy as np
 from convlane import machine, models
 from convlane._progress import progress
 from convlane.analysis import multiply_adds
-from convlane.data.loader import open_image
+from convlane.data.picture import open_picture
 from convlane.functional._arguments import Array
 from convlane.graph import compile
 from convlane.runtime import checked_threads
@@ -41,9 +41,9 @@ def require(packages: Mapping[str, str]) -> None:
 def read_picture(path: Path) -> Image.Image:
     """Read a picture and turn it upright."""
     try:
-        return open_image(path)
+        return open_picture(path)
     except (OSError, ValueError) as error:
-        raise CommandError(f"cannot read the picture {path}: {error.__cause__ or error}") from None
+        raise CommandError(f"cannot read the picture: {error}") from None
 
 
 def positive(text: str) -> int:

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
             text = analysis.page(model, image, title=args.model, picture=pixels, note=note, channels=args.channels)
     except ValueError as error:
         raise CommandError(f"{args.model} with an input of shape {image.shape}: {error}") from None
-    args.out.write_text(text, encoding="utf-8")
+    args.out.write_text(text, "utf-8", "backslashreplace")  # the names of files need not be text
     print(f"{args.out}: {len(text) / 1e6:.1f} MB")
 
 
@@ -65,6 +65,6 @@ def _prepared(path: Path, name: str, size: int | None) -> tuple[Array, NDArray[n
     side = size or side
     if prepare.crop != side:
         prepare = replace(prepare, crop=side, resize=-(-side * (prepare.resize or side) // prepare.crop))
-    image = prepare(read_picture(path).convert("RGB"))
+    image = prepare(read_picture(path))
     colours = (image.transpose(1, 2, 0) * np.array(prepare.std) + np.array(prepare.mean)) * prepare.divisor
     return image[None], np.rint(colours).astype(np.uint8)

@@ -40,10 +40,7 @@ def prepared_digit(path: Path) -> Array:
     """Read a picture, with white paper behind what is transparent."""
     from PIL import Image
 
-    picture = read_picture(path)
-    if picture.mode in ("I", "I;16", "F"):
-        raise CommandError(f"the picture {path} has more than 8 bits per pixel, which is not read")
-    coloured = picture.convert("RGBA")
+    coloured = read_picture(path).convert("RGBA")
     paper = Image.new("RGBA", coloured.size, "white")
     try:
         return digits.from_picture(np.asarray(Image.alpha_composite(paper, coloured).convert("L")))

@@ -1,8 +1,10 @@
 """Data: loaders that work ahead in threads, augmentation, and how pictures are prepared for a network."""
 
 from convlane.data import augment
+from convlane.data.folder import ImageFolder
 from convlane.data.geometry import resample
-from convlane.data.loader import ImageFolder, Loader, read_image
+from convlane.data.loader import Loader
+from convlane.data.picture import read_image
 from convlane.data.preprocess import Preprocessing, imagenet_categories, preprocessing
 
 __all__ = [

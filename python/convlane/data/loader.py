@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from threading import Event
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -24,13 +23,10 @@ from convlane.runtime import num_threads
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from PIL import Image
-
-__all__ = ["ImageFolder", "Loader", "read_image"]
+__all__ = ["Loader"]
 
 Batch: TypeAlias = tuple[Array, NDArray[Any]]
 
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 _AHEAD = 2  # batches that wait for the network, beyond those that are being made
 
 
@@ -179,105 +175,20 @@ class Loader:
                     )
             except Exception as error:
                 name = self.data.name(index) if hasattr(self.data, "name") else f"image {index}"
-                raise ValueError(f"Loader: {name}: {error or type(error).__name__}") from error
+                raise ValueError(f"Loader: {name}: {str(error) or type(error).__name__}") from error
             images[row] = image
             targets.append(target)
         return (np.zeros((0, 0, 0, 0), np.float32) if images is None else images), _as_targets(np.asarray(targets))
 
     def _sample(self, index: int, epoch: int) -> tuple[Array, Any]:
-        image, target = self.data[index]
+        sample = self.data[index]
+        if not isinstance(sample, (tuple, list)) or len(sample) != 2:
+            raise TypeError(f"the data must give a pair (image, target) for a number, got {type(sample).__name__}")
+        image, target = sample
         image = as_picture(image, "Loader")
         if self.augment is not None:
             image = as_picture(self.augment(image, _generator(self.seed, 1, epoch, index)), "Loader")
         return image, target
-
-
-class ImageFolder:
-    """Picture files in one folder per class, with the numbers of the classes in the order of their names.
-
-    Parameters
-    ----------
-    path
-        The folder that holds the classes' folders. Files in these, and in folders further down, whose names end like
-        those of pictures (``.png``, ``.jpg`` and so on, in any case) are the data, in the order of their paths.
-    read
-        From a file's path to a picture (C, H, W), float32 or uint8; `read_image` where not given. It runs in the
-        loader's threads.
-
-    Attributes
-    ----------
-    classes
-        The names of the classes.
-    files
-        Pairs of a path and the number of its class.
-
-    Raises
-    ------
-    OSError
-        There is no such folder.
-    ValueError
-        It holds no classes, or one has no pictures.
-
-    Notes
-    -----
-    Reading needs Pillow: ``pip install 'convlane[data]'``.
-    """
-
-    def __init__(self, path: str | os.PathLike[str], read: Callable[[Path], Any] | None = None) -> None:
-        self.path = Path(path)
-        self.read = read_image if read is None else read
-        folders = sorted(entry for entry in self.path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-        if not folders:
-            raise ValueError(f"ImageFolder: {self.path} has no folders, of which each would be a class")
-        self.classes = [folder.name for folder in folders]
-        self.files: list[tuple[Path, int]] = []
-        for number, folder in enumerate(folders):
-            files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-            if not files:
-                raise ValueError(f"ImageFolder: {folder} has no pictures; known endings: {', '.join(sorted(SUFFIXES))}")
-            self.files += [(file, number) for file in files]
-
-    def __len__(self) -> int:
-        """Return the number of pictures."""
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        """Read a picture; return it with its class."""
-        file, number = self.files[index]
-        return self.read(file), number
-
-    def name(self, index: int) -> str:
-        """Return the path of a picture."""
-        return str(self.files[index][0])
-
-
-def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """Read a picture file: uint8 (3, H, W), turned upright as its camera noted; grey ones get three equal channels.
-
-    Raises
-    ------
-    ImportError
-        Pillow is not installed.
-    OSError
-        The file cannot be opened.
-    ValueError
-        It is damaged, no picture, or one so large that Pillow takes it for an attack.
-    """
-    return np.asarray(open_image(path).convert("RGB")).transpose(2, 0, 1)
-
-
-def open_image(path: str | os.PathLike[str]) -> Image.Image:
-    """Read a picture file as `read_image` does, but as a Pillow image with the channels that the file has."""
-    try:
-        from PIL import Image, ImageOps
-    except ImportError:
-        raise ImportError("reading pictures needs Pillow: pip install 'convlane[data]'") from None
-    with open(path, "rb") as file:  # whose errors are those of files
-        try:
-            with Image.open(file) as image:
-                return ImageOps.exif_transpose(image)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all that Pillow raises
-            raise ValueError(f"{os.fspath(path)}: no readable picture: {error}") from error
 
 
 def _samples(data: Any) -> Samples:

@@ -5,28 +5,24 @@ Resizing is Pillow's own, so it has the very bits that they had.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from convlane.data.loader import open_image
+from convlane.data.picture import Picture, rgb_picture
 from convlane.functional._arguments import Array
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["Picture", "Preprocessing", "imagenet_categories", "preprocessing"]
+__all__ = ["Preprocessing", "imagenet_categories", "preprocessing"]
 
-Picture: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[np.uint8]"
-"""A file, a Pillow image, or uint8 (3, H, W)."""
-
+_LONGEST = 32  # times as long as wide: what is beyond would be cut off again, but might not fit into memory before
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's colours
 
 
@@ -49,6 +45,11 @@ class Preprocessing:
         Of the formula; mean and std by channel.
     bgr
         Whether the channels are turned round before the formula, so that blue is the first.
+
+    Notes
+    -----
+    Of a picture that is more than 32 times as long as wide, only so much around its middle is resized, so that no file
+    takes more memory than its own pixels and 32 squares of `resize`. Where `resize` is None, nothing is cut off.
 
     Examples
     --------
@@ -91,11 +92,12 @@ class Preprocessing:
         ImportError
             Pillow is not installed.
         OSError, ValueError
-            The file cannot be read, or the array has another shape.
+            The file cannot be read, see `read_image`; the image has pixels that `read_image` would refuse; or the array
+            has another shape.
         TypeError
             It is none of these.
         """
-        image = self._resized(_opened(picture))
+        image = self._resized(rgb_picture(picture))
         left, top = (round((size - self.crop) / 2) for size in image.size)
         image = image.crop((left, top, left + self.crop, top + self.crop))
         colours = np.asarray(image, np.float32)
@@ -108,14 +110,20 @@ class Preprocessing:
     def _resized(self, image: Image.Image) -> Image.Image:
         from PIL import Image
 
-        width, height = image.size
         if self.resize is None:
             size = self.crop, self.crop
-        elif width <= height:
-            size = self.resize, int(self.resize * height / width)
         else:
-            size = int(self.resize * width / height), self.resize
+            image = _shortened(image)
+            short = min(image.size)
+            size = int(self.resize * image.width / short), int(self.resize * image.height / short)
         return image if size == image.size else image.resize(size, Image.Resampling[self.interpolation.upper()])
+
+
+def _shortened(image: Image.Image) -> Image.Image:
+    """Return a picture without the ends of one that is too long; as much of either, so that its middle stays."""
+    longest = _LONGEST * min(image.size)
+    left, top = (max(0, side - longest) // 2 for side in image.size)
+    return image.crop((left, top, image.width - left, image.height - top)) if left or top else image
 
 
 _BICUBIC = {"interpolation": "bicubic"}
@@ -215,24 +223,3 @@ def imagenet_categories() -> Sequence[str]:
     'tabby'
     """
     return tuple(Path(__file__).with_name("imagenet_categories.txt").read_text(encoding="utf-8").splitlines())
-
-
-def _opened(picture: Picture) -> Image.Image:
-    if isinstance(picture, (str, os.PathLike)):
-        return open_image(picture).convert("RGB")
-    try:
-        from PIL import Image
-    except ImportError:
-        raise ImportError("preparing pictures needs Pillow: pip install 'convlane[data]'") from None
-    if isinstance(picture, np.ndarray):
-        if picture.dtype != np.uint8 or picture.ndim != 3 or len(picture) != 3 or 0 in picture.shape:
-            raise ValueError(
-                f"a picture must be uint8 (3, H, W), got {picture.dtype} of the shape {picture.shape}; pixels of "
-                "(H, W, 3) become that by .transpose(2, 0, 1)"
-            )
-        return Image.fromarray(np.ascontiguousarray(picture.transpose(1, 2, 0)))
-    if isinstance(picture, Image.Image):
-        return picture.convert("RGB")
-    raise TypeError(
-        f"a picture must be a file's path, a Pillow image or an array uint8 (3, H, W), got {type(picture).__name__}"
-    )

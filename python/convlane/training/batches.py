@@ -27,10 +27,9 @@ def check_data(data: Any, batch_size: int, caller: str) -> None:
         images, targets = data
         if len(images) != len(targets):
             raise ValueError(f"{caller}: there are {len(images)} images, but {len(targets)} targets")
-    elif not isinstance(data, Iterable):
+    elif not isinstance(data, Iterable) or (isinstance(data, (tuple, list)) and not all(map(is_pair, data))):
         raise TypeError(
-            f"{caller}: data must be a tuple (images, targets) of arrays or an iterable of such batches, "
-            f"got {type(data).__name__}"
+            f"{caller}: data must be a tuple (images, targets) of arrays or an iterable of such pairs, got {kind(data)}"
         )
 
 
@@ -45,12 +44,25 @@ def batches(
             yield (images[part], targets[part]) if order is None else (images[order[part]], targets[order[part]])
         return
     for batch in data:
-        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        if not is_pair(batch):
             raise TypeError(f"{caller}: data must yield pairs (images, targets), got {type(batch).__name__}")
         images, targets = batch
         if len(images) != len(targets):
             raise ValueError(f"{caller}: a batch has {len(images)} images, but {len(targets)} targets")
         yield images, targets
+
+
+def is_pair(batch: Any) -> bool:
+    """Return whether something may be the images and the targets of a batch."""
+    return isinstance(batch, (tuple, list)) and len(batch) == 2 and all(hasattr(part, "__len__") for part in batch)
+
+
+def kind(data: Any) -> str:
+    """Return what data are, for an error: ``tuple of ndarray, list``."""
+    name = type(data).__name__
+    if not isinstance(data, (tuple, list)):
+        return name
+    return f"{name} of {', '.join(type(part).__name__ for part in data[:4])}"
 
 
 def batch_count(data: Data, batch_size: int) -> int | None:

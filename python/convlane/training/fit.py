@@ -22,7 +22,7 @@ from convlane.functional import cross_entropy, seeded
 from convlane.functional._arguments import Array, as_float, as_int
 from convlane.nn.module import Module
 from convlane.safetensors_file import Path
-from convlane.training.batches import Data, batch_count, batches, check_data, is_arrays
+from convlane.training.batches import Data, batch_count, batches, check_data, is_arrays, is_pair, kind
 from convlane.training.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 from convlane.training.history import History
 from convlane.training.metrics import Means, Metrics, named
@@ -274,6 +274,8 @@ def predict(model: Callable[[Array], Any], data: Any, *, batch_size: int = 64) -
         if batch_size < 1:
             raise ValueError(f"predict: batch_size must be at least 1, got {batch_size}")
         data = [data[start : start + batch_size] for start in range(0, len(data), batch_size)]
+    if isinstance(data, (tuple, list)) and not all(is_pair(part) or hasattr(part, "shape") for part in data):
+        raise TypeError(f"predict: data must be arrays of images, or pairs (images, targets), got {kind(data)}")
     with _modes_kept(model):
         if isinstance(model, Module):
             model.eval()

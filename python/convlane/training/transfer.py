@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from convlane.functional._arguments import Array, as_positive
 from convlane.models import registry
 from convlane.nn import Conv2d, Identity, Linear, Module, init
-from convlane.training.batches import Data, batches
+from convlane.training.batches import Data, batches, check_data
 
 __all__ = ["freeze", "freeze_all_but", "head_names", "precompute_features", "replace_head", "split_head"]
+
+_BATCH = 64  # images that run together where an array holds all
 
 M = TypeVar("M", bound=Module)
 
@@ -222,8 +224,9 @@ def precompute_features(trunk: Callable[[Array], Any], data: Data, *, epochs: in
         raise ValueError("precompute_features: the trunk is in training mode; call its eval() first")
     epochs = as_positive(epochs, "precompute_features", "epochs")
     features, targets = [], []
+    check_data(data, _BATCH, "precompute_features")
     for _ in range(epochs):
-        for images, classes in batches(data, 64, "precompute_features"):
+        for images, classes in batches(data, _BATCH, "precompute_features"):
             features.append(np.ascontiguousarray(trunk(images)))
             targets.append(np.asarray(classes))
     if not features:

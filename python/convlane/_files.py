@@ -1,0 +1,28 @@
+"""Files that somebody else names."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import BinaryIO
+
+
+def open_regular(path: str | bytes | os.PathLike[str]) -> BinaryIO:
+    """Open a file for reading.
+
+    Raises
+    ------
+    OSError
+        It cannot be opened.
+    ValueError
+        It is a pipe, a device or the like: reading these may wait for ever, or never come to an end.
+    """
+    stream = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 - the caller closes it
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise ValueError(f"{os.fsdecode(path)}: it is no regular file")
+    return stream
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for somebody who writes

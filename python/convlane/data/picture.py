@@ -1,0 +1,138 @@
+"""From whatever holds a picture to pixels of eight bits: the one place that says what is read and what is refused."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlane._files import open_regular
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["Picture", "open_picture", "read_image", "rgb_picture"]
+
+PicturePath: TypeAlias = str | bytes | os.PathLike[str]
+
+Picture: TypeAlias = "PicturePath | Image.Image | NDArray[np.uint8]"
+"""A file, a Pillow image, or uint8 (3, H, W)."""
+
+
+def read_image(path: PicturePath) -> NDArray[np.uint8]:
+    """Read a picture file: uint8 (3, H, W), turned upright as its camera noted; grey ones get three equal channels.
+
+    Grey pictures of 16 bits are scaled to 8. The file's name need not be UTF-8.
+
+    Raises
+    ------
+    ImportError
+        Pillow is not installed.
+    OSError
+        The file cannot be opened.
+    ValueError
+        It is damaged, no picture, no regular file, so large that Pillow takes it for an attack, or of pixels that are
+        floating-point numbers or integers of 32 bits: no file of these tells which number is white.
+    """
+    return np.asarray(rgb_picture(path)).transpose(2, 0, 1)
+
+
+def rgb_picture(picture: Picture) -> Image.Image:
+    """Return a picture in three channels of eight bits; a file as `read_image` reads it, an image as it lies."""
+    if isinstance(picture, (str, bytes, os.PathLike)):
+        image = open_picture(picture)
+        with _reading(os.fsdecode(picture)):
+            return image.convert("RGB")
+    _require_pillow()
+    from PIL import Image
+
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or picture.ndim != 3 or len(picture) != 3 or 0 in picture.shape:
+            raise ValueError(
+                f"a picture must be uint8 (3, H, W), got {picture.dtype} of the shape {picture.shape}; pixels of "
+                "(H, W, 3) become that by .transpose(2, 0, 1)"
+            )
+        return Image.fromarray(np.ascontiguousarray(picture.transpose(1, 2, 0)))
+    if isinstance(picture, Image.Image):
+        with _reading(os.fsdecode(getattr(picture, "filename", "") or "the Pillow image")):
+            return _eight_bits(picture).convert("RGB")
+    raise TypeError(
+        f"a picture must be a file's path, a Pillow image or an array uint8 (3, H, W), got {type(picture).__name__}"
+    )
+
+
+def open_picture(path: PicturePath) -> Image.Image:
+    """Read a picture file as `read_image` does, but as a Pillow image with the channels that the file has."""
+    _require_pillow()
+    from PIL import Image
+
+    with open_regular(path) as file, _reading(os.fsdecode(path)), Image.open(file) as image:
+        image.load()
+        turn, pixels = _turn(image), _eight_bits(image)
+        return pixels if turn is None else pixels.transpose(turn)
+
+
+def _require_pillow() -> None:
+    try:
+        import PIL  # noqa: F401
+    except ImportError:
+        raise ImportError("pictures need Pillow: pip install 'convlane[data]'") from None
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Make one error, which names the picture, of whatever Pillow and its decoders raise for one they cannot read."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{name}: no readable picture: {str(error) or type(error).__name__}") from error
+
+
+_ORIENTATION, _BITS, _PHOTOMETRIC = 0x112, 0x102, 0x106  # tags of TIFF 6.0, the first of EXIF too
+_WHITE_IS_ZERO = 0
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """Return what turns a picture upright, from the only one of its EXIF tags that matters."""
+    from PIL.Image import Transpose
+
+    try:
+        orientation = image.getexif().get(_ORIENTATION)
+    except Exception:  # a damaged note says nothing, and the pixels are none the worse for it
+        return None
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    return turns.get(orientation) if isinstance(orientation, int) else None
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Return an image with pixels of eight bits, which Pillow would cut off at 255 rather than scale."""
+    from PIL import Image
+
+    if 0 in image.size:
+        raise ValueError("it has no pixels")
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):  # as Pillow 9 has it
+        tags = getattr(image, "tag_v2", {})
+        white = 2 ** int(np.ravel(tags.get(_BITS, 16))[0]) - 1  # TIFF has 12 bits too
+        levels = np.asarray(image).astype(np.uint32)
+        levels = (255 * levels + white // 2) // white
+        if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+            levels = 255 - levels
+        return Image.fromarray(levels.astype(np.uint8))
+    if image.mode in ("I", "F"):
+        kind = "floating-point numbers" if image.mode == "F" else "integers of 32 bits"
+        raise ValueError(f"its pixels are {kind}, and nothing tells which of these is white; scale them to 0 to 255")
+    return image
