@@ -188,3 +188,29 @@ def test_a_child_waits_for_nobody(script):
     tests = os.path.dirname(__file__)
     result = run_python(script, PYTHONPATH=os.pathsep.join([tests, *sys.path]), OMP_NUM_THREADS="2")
     assert result.stdout == "0\n", result.stderr
+
+
+ENDS_DURING_KERNELS = """
+import threading
+import numpy as np
+import convlane
+from convlane import functional as F, nn
+x, w = np.ones((2, 16, 24, 24), np.float32), np.ones((16, 16, 3, 3), np.float32)
+plan = convlane.compile(nn.Sequential(nn.Conv2d(16, 16, 3), nn.ReLU()).eval(), x.shape)
+calls = [lambda: F.relu(x), lambda: F.conv2d(x, w), lambda: plan(x), lambda: F.nchw(F.max_pool2d(x, 2))]
+started = threading.Barrier(len(calls) + 1)
+def work(call):
+    call()
+    started.wait()
+    while True:
+        call()
+for call in calls:
+    threading.Thread(target=work, args=[call], daemon=True).start()
+started.wait()
+"""
+
+
+def test_daemon_threads_may_be_in_kernels_when_the_program_ends():
+    for _ in range(3):
+        result = run_python(ENDS_DURING_KERNELS, CONVLANE_NUM_THREADS="2")
+        assert (result.returncode, result.stderr) == (0, "")

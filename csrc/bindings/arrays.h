@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "bindings/gil.h"
 #include "ops/view.h"
 
 namespace convlane {

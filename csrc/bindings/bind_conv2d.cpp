@@ -33,7 +33,7 @@ py::array conv2d(const py::array& input, const PackedWeight& weight, const std::
   args.dst = data_of(dst);
   args.dst_stride = desc.o;
   args.threads = num_threads();
-  py::gil_scoped_release release;
+  const GilRelease release;
   std::optional<ChannelsLast> residual_last;
   if (residual_v) {
     residual_last.emplace(*residual_v);
@@ -61,7 +61,7 @@ py::array conv2d_input_gradient(const py::array& gradient, const py::array& weig
   const ImageView src = gradient_view(gradient, d);
   py::array dst = new_image(input);
   float* to = data_of(dst);
-  py::gil_scoped_release release;
+  const GilRelease release;
   run_conv2d_input_gradient(d, src, filters, to);
   return dst;
 }
@@ -73,7 +73,7 @@ py::array conv2d_weight_gradient(const py::array& gradient, const py::array& inp
   const ImageView src = gradient_view(gradient, d);
   py::array dst = new_array({weight[0], weight[1], weight[2], weight[3]});
   float* to = data_of(dst);
-  py::gil_scoped_release release;
+  const GilRelease release;
   run_conv2d_weight_gradient(d, src, image, to);
   return dst;
 }
@@ -82,7 +82,7 @@ py::array conv2d_bias_gradient(const py::array& gradient) {
   const ImageView src = image_view(gradient, "gradient");
   py::array dst = new_array({src.shape[1]});
   float* to = data_of(dst);
-  py::gil_scoped_release release;
+  const GilRelease release;
   run_conv2d_bias_gradient(src, to);
   return dst;
 }
@@ -100,7 +100,7 @@ void bind_conv2d(py::module_& m) {
              const WeightLayout layout = conv2d_weight_layout(view.shape, groups, algorithm);
              if (factor && (factor->ndim() != 1 || factor->shape(0) != view.shape[0]))
                throw std::invalid_argument("conv2d: there must be one factor for each output channel");
-             py::gil_scoped_release release;
+             const GilRelease release;
              return PackedWeight(view, groups, layout, factor ? factor->data() : nullptr, flat);
            }),
            py::arg("weight"), py::arg("groups"), py::arg("algorithm"), py::arg("factor") = py::none(),
@@ -114,7 +114,7 @@ void bind_conv2d(py::module_& m) {
         const auto [o, i, kh, kw] = w.shape();
         py::array dst = new_array({o, i, kh, kw});
         float* to = data_of(dst);
-        py::gil_scoped_release release;
+        const GilRelease release;
         w.unpack(to);
         return dst;
       });

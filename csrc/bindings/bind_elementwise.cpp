@@ -21,7 +21,7 @@ py::array activation(const py::array& input, const std::string& name, float slop
   const ImageView src = image_view(input, "input");
   py::array dst = new_image(src.shape);
   float* to = data_of(dst);
-  py::gil_scoped_release release;
+  const GilRelease release;
   run_activation(channels_last_or_into(src, to), to, src.count(), which, slope);
   return dst;
 }
@@ -30,7 +30,7 @@ py::array softmax(const py::array& input, bool log) {
   const ImageView src = image_view(input, "input");
   py::array dst = new_image(src.shape);
   float* to = data_of(dst);
-  py::gil_scoped_release release;
+  const GilRelease release;
   run_softmax(channels_last_or_into(src, to), to, src.pixels(), src.shape[1], log);
   return dst;
 }
@@ -40,7 +40,7 @@ py::array add(const py::array& input, const py::array& other, const std::string&
   const auto [a, b] = same_shapes(input, other, "add");
   py::array dst = new_image(a.shape);
   float* to = data_of(dst);
-  py::gil_scoped_release release;
+  const GilRelease release;
   const ChannelsLast second(b);
   run_add(channels_last_or_into(a, to), second.view().data, to, a.count(), which, slope);
   return dst;
@@ -53,7 +53,7 @@ py::array activation_gradient(const py::array& kept, const py::array& gradient, 
   const auto [at, behind] = same_shapes(kept, gradient, "activation_gradient", "gradient");
   py::array dst = new_image(at.shape);
   float* to = data_of(dst);
-  py::gil_scoped_release release;
+  const GilRelease release;
   const ChannelsLast first(at);
   run_activation_gradient(first.view().data, channels_last_or_into(behind, to), to, at.count(), which, slope,
                           from_output);
@@ -64,7 +64,7 @@ py::array softmax_gradient(const py::array& output, const py::array& gradient, b
   const auto [y, behind] = same_shapes(output, gradient, "softmax_gradient", "gradient");
   py::array dst = new_image(y.shape);
   float* to = data_of(dst);
-  py::gil_scoped_release release;
+  const GilRelease release;
   const ChannelsLast first(y);
   run_softmax_gradient(first.view().data, channels_last_or_into(behind, to), to, y.pixels(), y.shape[1], log);
   return dst;
@@ -75,7 +75,7 @@ py::array scale_scale_gradient(const py::array& input, const py::array& gradient
   const auto [src, behind] = same_shapes(input, gradient, "scale_scale_gradient", "gradient");
   py::array dst = new_image({shared ? 1 : src.shape[0], src.shape[1], 1, 1});
   float* to = data_of(dst);
-  py::gil_scoped_release release;
+  const GilRelease release;
   const ChannelsLast first(src), second(behind);
   run_scale_gradient(first.view(), second.view().data, shared, to);
   return dst;
@@ -85,7 +85,7 @@ py::array mul(const py::array& input, const py::array& other) {
   const auto [a, b] = same_shapes(input, other, "mul");
   py::array dst = new_image(a.shape);
   float* to = data_of(dst);
-  py::gil_scoped_release release;
+  const GilRelease release;
   const ChannelsLast second(b);
   run_multiply(channels_last_or_into(a, to), second.view().data, to, a.count());
   return dst;
@@ -99,7 +99,7 @@ py::array scale(const py::array& input, const py::array& factor) {
                                 to_string(f.shape));
   py::array dst = new_image(src.shape);
   float* to = data_of(dst);
-  py::gil_scoped_release release;
+  const GilRelease release;
   const ChannelsLast factors(f);
   const ImageView dense = channels_last_view(channels_last_or_into(src, to), src.shape);
   run_scale(dense, factors.view().data, images == 1 ? 0 : src.shape[1], to);

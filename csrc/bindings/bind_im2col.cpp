@@ -12,7 +12,7 @@ void bind_im2col(py::module_& m) {
         const Im2colDesc desc = describe_im2col("im2col", src.shape, window_of(stride, padding, dilation, kernel));
         py::array dst = new_array({src.shape[0], desc.rows, desc.columns});
         float* to = data_of(dst);
-        py::gil_scoped_release release;
+        const GilRelease release;
         im2col(desc, src, to);
         return dst;
       },
@@ -25,7 +25,7 @@ void bind_im2col(py::module_& m) {
         const Im2colDesc desc = describe_im2col("col2im", image, window_of(stride, padding, dilation, kernel));
         py::array dst = new_image(image);
         float* to = data_of(dst);
-        py::gil_scoped_release release;
+        const GilRelease release;
         col2im(desc, src, to);
         return dst;
       },

@@ -11,7 +11,7 @@ void bind_layout(py::module_& m) {
         const ImageView src = image_view(input, "input");
         py::array dst = new_image(src.shape);
         float* to = data_of(dst);
-        py::gil_scoped_release release;
+        const GilRelease release;
         copy_to_channels_last(src, to);
         return dst;
       },
@@ -22,7 +22,7 @@ void bind_layout(py::module_& m) {
         const ImageView src = image_view(input, "input");
         py::array dst = new_array({src.shape.begin(), src.shape.end()});
         float* to = data_of(dst);
-        py::gil_scoped_release release;
+        const GilRelease release;
         copy_to_nchw(src, to);
         return dst;
       },
@@ -34,7 +34,7 @@ void bind_layout(py::module_& m) {
         for (const py::array& tensor : tensors) images.push_back(image_view(tensor, "tensors"));
         py::array dst = new_image(shape);
         float* to = data_of(dst);
-        py::gil_scoped_release release;
+        const GilRelease release;
         run_cat(images, dim, shape, to);
         return dst;
       },
@@ -51,7 +51,7 @@ void bind_layout(py::module_& m) {
         shape[1] = checked_mul(shape[1], static_cast<int64_t>(images.size()));
         py::array dst = new_image(shape);
         float* to = data_of(dst);
-        py::gil_scoped_release release;
+        const GilRelease release;
         std::vector<ChannelsLast> converted;
         converted.reserve(images.size());
         for (ImageView& image : images)
@@ -67,7 +67,7 @@ void bind_layout(py::module_& m) {
         const Pads pads{pad[0], pad[1], pad[2], pad[3]};
         py::array dst = new_image(pad_shape(src.shape, pads));
         float* to = data_of(dst);
-        py::gil_scoped_release release;
+        const GilRelease release;
         run_pad(src, pads, to);
         return dst;
       },

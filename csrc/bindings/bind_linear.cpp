@@ -24,7 +24,7 @@ py::array linear(const py::array& input, const PackedWeight& weight, const std::
   const float* src = static_cast<const float*>(input.data());
   py::array dst = new_array({rows, out});
   float* to = data_of(dst);
-  py::gil_scoped_release release;
+  const GilRelease release;
   const LinearArgs args{src, rows, stride, &weight, epilogue, to, num_threads()};
   with_scratch([&](Scratch& scratch) { reserve_linear(args, scratch); },
                [&](Scratch& scratch) { run_linear(args, scratch); });
@@ -62,7 +62,7 @@ py::array linear_unpacked(const py::array& input, const py::array& weight, const
   epilogue.slope = slope;
   py::array dst = new_array({input.shape(0), shape[0]});
   float* to = data_of(dst);
-  py::gil_scoped_release release;
+  const GilRelease release;
   run_linear_unpacked(src, input.shape(0), stride, static_cast<const float*>(weight.data()), shape, epilogue, to);
   return dst;
 }
@@ -73,7 +73,7 @@ py::array linear_input_gradient(const py::array& gradient, const py::array& weig
   const float* src = rows_of(gradient, "gradient", shape[0], stride);
   py::array dst = new_array({gradient.shape(0), shape[1]});
   float* to = data_of(dst);
-  py::gil_scoped_release release;
+  const GilRelease release;
   run_linear_input_gradient(src, gradient.shape(0), stride, static_cast<const float*>(weight.data()), shape, to);
   return dst;
 }

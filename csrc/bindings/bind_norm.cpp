@@ -16,7 +16,7 @@ py::array batch_norm(const py::array& input, const py::array& running_mean, cons
   const OptionalVector weight_v(weight, channels, "batch_norm: weight"), bias_v(bias, channels, "batch_norm: bias");
   py::array dst = new_image(src.shape);
   float* to = data_of(dst);
-  py::gil_scoped_release release;
+  const GilRelease release;
   const BatchNorm norm(channels, mean.data(), variance.data(), weight_v.data(), bias_v.data(), eps);
   norm.run(channels_last_or_into(src, to), src.pixels(), to);
   return dst;
@@ -61,7 +61,7 @@ py::tuple batch_norm_moments(const py::array& input) {
   double* mean_to = mean.mutable_data();
   double* variance_to = variance.mutable_data();
   {
-    py::gil_scoped_release release;
+    const GilRelease release;
     const ChannelsLast converted(src);
     run_moments(converted.view().data, src.pixels(), channels, mean_to, variance_to);
   }
@@ -81,7 +81,7 @@ py::array batch_norm_apply(const py::array& input, const Doubles& mean, const Do
   NormTail tail{activation_from_name(name), slope, nullptr};
   py::array dst = new_image(src.shape);
   float* to = data_of(dst);
-  py::gil_scoped_release release;
+  const GilRelease release;
   const float* from = channels_last_or_into(src, to);
   tail.residual = added.dense();
   const BatchNorm norm(channels, mean_of, variance_of, weight_v.data(), bias_v.data(), eps);
@@ -105,7 +105,7 @@ py::tuple batch_norm_train(const py::array& input, const std::optional<py::array
   double* mean_to = mean.mutable_data();
   double* variance_to = variance.mutable_data();
   {
-    py::gil_scoped_release release;
+    const GilRelease release;
     const float* from = channels_last_or_into(src, to);
     tail.residual = added.dense();
     run_moments(from, src.pixels(), channels, mean_to, variance_to);
@@ -161,7 +161,7 @@ py::tuple batch_norm_gradient(const py::array& input, const py::array& gradient,
   py::object to_input = image(of_input, g.src_gradient), to_residual = image(of_residual, g.residual_gradient);
   py::object to_weight = vector(g.weight_gradient), to_bias = vector(g.bias_gradient);
   {
-    py::gil_scoped_release release;
+    const GilRelease release;
     const ChannelsLast converted(src);
     g.src = converted.view().data;
     g.gradient = of_output.dense();
@@ -178,7 +178,7 @@ py::array layer_norm(const py::array& input, const std::optional<py::array>& wei
   const OptionalVector weight_v(weight, channels, "layer_norm: weight"), bias_v(bias, channels, "layer_norm: bias");
   py::array dst = new_image(src.shape);
   float* to = data_of(dst);
-  py::gil_scoped_release release;
+  const GilRelease release;
   const LayerNorm norm(channels, weight_v.data(), bias_v.data(), eps);
   norm.run(channels_last_or_into(src, to), src.pixels(), to);
   return dst;
@@ -206,7 +206,7 @@ py::tuple layer_norm_gradient(const py::array& input, const py::array& gradient,
     bias_gradient = std::move(biases);
   }
   {
-    py::gil_scoped_release release;
+    const GilRelease release;
     const ChannelsLast converted(src);
     run_layer_norm_gradient(converted.view().data, of_output.dense(), src.pixels(), channels, weight_v.data(), eps,
                             to_input, to_weight, to_bias);
@@ -219,7 +219,7 @@ py::array local_response_norm(const py::array& input, int64_t size, float alpha,
   const LocalResponseArgs args = describe_local_response(src.shape[1], size, alpha, beta, k);
   py::array dst = new_image(src.shape);
   float* to = data_of(dst);
-  py::gil_scoped_release release;
+  const GilRelease release;
   const int threads = num_threads();
   with_scratch([&](Scratch& scratch) { reserve_local_response(args, src.pixels(), threads, scratch); },
                [&](Scratch& scratch) {
@@ -234,7 +234,7 @@ py::array local_response_norm_gradient(const py::array& input, const py::array& 
   OptionalImage of_output(gradient, src.shape, "local_response_norm_gradient: gradient");
   py::array dst = new_image(src.shape);
   float* to = data_of(dst);
-  py::gil_scoped_release release;
+  const GilRelease release;
   const ChannelsLast converted(src);
   run_local_response_gradient(converted.view().data, of_output.dense(), src.pixels(), src.shape[1], size, alpha, beta,
                               k, to);

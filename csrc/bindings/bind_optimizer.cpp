@@ -59,7 +59,7 @@ void optimizer_step(const std::string& rule, const py::array& src, std::optional
   args.eps = eps;
   const Rule known = rule_from_name(rule);
   const std::vector<Segment> parts = segments_of(segments, size);
-  py::gil_scoped_release release;
+  const GilRelease release;
   run_update(known, args, parts);
 }
 
@@ -69,7 +69,7 @@ double sum_of_squares(const std::vector<py::array>& arrays) {
     check_contiguous(array, "sum_of_squares: array");
     segments.push_back({0, array.size(), static_cast<const float*>(array.data()), 0, 0, 0});
   }
-  py::gil_scoped_release release;
+  const GilRelease release;
   return run_sum_of_squares(segments);
 }
 

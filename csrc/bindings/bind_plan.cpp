@@ -235,7 +235,7 @@ void bind_plan(py::module_& m) {
             const ImageView view = image_view(input, "input");
             Outputs outputs = outputs_of(plan, view);
             {
-              py::gil_scoped_release release;
+              const GilRelease release;
               plan.run(view, outputs.data);
             }
             return outputs.arrays;
@@ -246,7 +246,7 @@ void bind_plan(py::module_& m) {
           [](const Plan& plan, const py::array& input) {
             const ImageView view = image_view(input, "input");
             const Outputs outputs = outputs_of(plan, view);
-            py::gil_scoped_release release;
+            const GilRelease release;
             return plan.profile(view, outputs.data);
           },
           py::arg("input"));

@@ -8,7 +8,7 @@ namespace {
 py::array pool(const Pool2dDesc& desc, const ImageView& src) {
   py::array dst = new_image(desc.shape());
   float* to = data_of(dst);
-  py::gil_scoped_release release;
+  const GilRelease release;
   run_pool2d(desc, src, to, desc.input[1], nullptr);
   return dst;
 }
@@ -20,7 +20,7 @@ py::object max_pool(const Pool2dDesc& desc, const ImageView& src, bool return_in
   float* to = data_of(dst);
   auto* places = static_cast<int64_t*>(indices.mutable_data());
   {
-    py::gil_scoped_release release;
+    const GilRelease release;
     run_pool2d(desc, src, to, desc.input[1], places);
   }
   return py::make_tuple(dst, indices);
@@ -32,7 +32,7 @@ py::tuple placed_max_pool(const Pool2dDesc& desc, const ImageView& src) {
   float* to = data_of(dst);
   auto* places_to = static_cast<std::int32_t*>(places.mutable_data());
   {
-    py::gil_scoped_release release;
+    const GilRelease release;
     run_pool2d(desc, src, to, desc.input[1], nullptr, places_to);
   }
   return py::make_tuple(dst, places);
@@ -55,7 +55,7 @@ py::array pool_gradient(const Pool2dDesc& desc, const py::array& gradient,
   py::array dst = new_image(desc.input);
   float* to = data_of(dst);
   const std::int32_t* from = places ? places->data() : nullptr;
-  py::gil_scoped_release release;
+  const GilRelease release;
   run_pool2d_gradient(desc, view, from, to);
   return dst;
 }

@@ -27,7 +27,7 @@ void bind_resample(py::module_& m) {
         }
         py::array dst = new_image(shape);
         float* to = data_of(dst);
-        py::gil_scoped_release release;
+        const GilRelease release;
         run_resample(desc, src, copy.get(), to);
         return dst;
       },

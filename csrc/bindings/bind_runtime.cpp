@@ -27,9 +27,9 @@ void bind_runtime(py::module_& m) {
   m.def("exchange_thread_override", &exchange_thread_override, py::arg("count"));
   py::class_<MemoryHold>(m, "MemoryHold").def(py::init<>());
   m.def("available_cpus", &available_cpus);
-  m.def("measure_fma_peak", &measure_fma_peak, py::arg("threads"), py::call_guard<py::gil_scoped_release>());
+  m.def("measure_fma_peak", &measure_fma_peak, py::arg("threads"), py::call_guard<GilRelease>());
   m.def("measure_read_bandwidth", &measure_read_bandwidth, py::arg("bytes"), py::arg("threads"),
-        py::call_guard<py::gil_scoped_release>());
+        py::call_guard<GilRelease>());
 #ifdef __clang__
   m.attr("compiler") = "Clang " __clang_version__;
 #else

@@ -13,8 +13,8 @@ void reserve_nothing(const Conv2dDesc&, const Conv2dArgs&, Scratch&) {}
 
 bool is_depthwise(int64_t c_per_group, int64_t groups) { return groups > 1 && c_per_group == 1; }
 
-// Made at load: see runtime/threads.h, Fork.
-const std::vector<Conv2dAlgorithm> algorithms = {
+// Made at load: see runtime/threads.h, Fork. Never destroyed: a daemon thread may compute while the process ends.
+const std::vector<Conv2dAlgorithm>& algorithms = *new std::vector<Conv2dAlgorithm>{
     {"pointwise", WeightLayout::panels, false, PooledFrom::image, refuse_pointwise, reserve_direct, run_direct},
     {"depthwise", WeightLayout::depthwise, false, PooledFrom::image, refuse_depthwise, reserve_depthwise,
      run_depthwise},

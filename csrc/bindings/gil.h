@@ -1,0 +1,32 @@
+// Kernels run without the interpreter's lock (GIL).
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <chrono>
+#include <thread>
+
+namespace convlane {
+
+// Gives the GIL back for its lifetime, as pybind11::gil_scoped_release does, but lets a daemon thread outlive the
+// interpreter: before 3.14 Python ends a thread that asks for the GIL once it shuts down by pthread_exit(), whose
+// unwinding would end the process at this destructor, or release the caller's arrays without the GIL behind it. The
+// thread sleeps instead until the process ends, as from 3.14 on (https://github.com/python/cpython/issues/87135).
+class GilRelease {
+ public:
+  GilRelease() : state_(PyEval_SaveThread()) {}
+  GilRelease(const GilRelease&) = delete;
+  GilRelease& operator=(const GilRelease&) = delete;
+  ~GilRelease() {
+    try {
+      PyEval_RestoreThread(state_);
+    } catch (...) {  // pthread_exit() unwinds by an exception that must not be left
+      for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+    }
+  }
+
+ private:
+  PyThreadState* state_;
+};
+
+}  // namespace convlane
