@@ -49,6 +49,7 @@ void bind_optimizer(py::module_& m);
 void bind_plan(py::module_& m);
 void bind_pool2d(py::module_& m);
 void bind_resample(py::module_& m);
+void bind_resize(py::module_& m);
 void bind_runtime(py::module_& m);
 
 }  // namespace convlane

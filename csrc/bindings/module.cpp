@@ -14,4 +14,5 @@ PYBIND11_MODULE(_core, m) {
   convlane::bind_im2col(m);
   convlane::bind_optimizer(m);
   convlane::bind_resample(m);
+  convlane::bind_resize(m);
 }

@@ -12,6 +12,7 @@
 #include "kernels/optimizer.inl"
 #include "kernels/peak.inl"
 #include "kernels/pool.inl"
+#include "kernels/resize.inl"
 #include "kernels/softmax.inl"
 #include "kernels/table.h"
 #include "kernels/vec.h"
@@ -39,6 +40,8 @@ void fill(KernelTable& table) {
   table.winograd_output = winograd_output;
   table.winograd_output_gradient = winograd_output_gradient;
   table.winograd_filters_gradient = winograd_filters_gradient;
+  table.blend_rows = blend_rows;
+  table.blend_pixels = blend_pixels;
   table.transpose = transpose;
   table.interleave = interleave;
   table.activate = activate;

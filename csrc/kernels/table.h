@@ -248,6 +248,11 @@ struct KernelTable {
   // The adjoint of winograd_filters for m = 4: `columns` filters side by side, dst[tap * dst_stride + column].
   void (*winograd_filters_gradient)(const float* src, int64_t src_stride, int64_t columns, float* dst,
                                     int64_t dst_stride);
+  // dst[i] = sum over k of weights[k] * rows[k][i]; dst may be one of the rows
+  void (*blend_rows)(const float* const* rows, const float* weights, int64_t count, int64_t length, float* dst);
+  // dst[p, c] = sum over k < taps of weights[p, k] * row[index[p, k], c]
+  void (*blend_pixels)(const float* row, const int64_t* index, const float* weights, int64_t taps, int64_t pixels,
+                       int64_t channels, float* dst);
   // dst[j * dst_stride + i] = src[i * src_stride + j] for i < rows, j < columns
   void (*transpose)(const float* src, int64_t src_stride, float* dst, int64_t dst_stride, int64_t rows,
                     int64_t columns);

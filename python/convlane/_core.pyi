@@ -46,6 +46,7 @@ def resample(
     fill: float,
     samples: int,
 ) -> _Array: ...
+def resize(input: _Array, axes: Sequence[tuple[NDArray[np.int64], _Array]]) -> _Array: ...
 
 # convolution
 class PackedWeight:

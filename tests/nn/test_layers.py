@@ -46,6 +46,8 @@ LAYERS = {
     "dropout": (lambda nn: nn.Dropout(0.3), IMAGE),
     "flatten": (lambda nn: nn.Flatten(), IMAGE),
     "identity": (lambda nn: nn.Identity(), IMAGE),
+    "upsample": (lambda nn: nn.Upsample(scale_factor=(2, 1.5), mode="bilinear"), IMAGE),
+    "upsample a volume": (lambda nn: nn.Upsample((3, 5, 4), mode="trilinear", align_corners=True), (1, 2, 2, 3, 4)),
 }
 
 

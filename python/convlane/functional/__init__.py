@@ -33,6 +33,7 @@ from convlane.functional.pool import (
     max_pool2d,
 )
 from convlane.functional.reduce import mean, sum
+from convlane.functional.resize import interpolate, resize
 from convlane.functional.shape import (
     cat,
     channel_shuffle,
@@ -75,6 +76,7 @@ __all__ = [
     "hardswish",
     "im2col",
     "interleave",
+    "interpolate",
     "layer_norm",
     "leaky_relu",
     "linear",
@@ -93,6 +95,7 @@ __all__ = [
     "pad",
     "relu",
     "relu6",
+    "resize",
     "scale",
     "seeded",
     "sigmoid",

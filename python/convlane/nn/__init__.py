@@ -33,6 +33,7 @@ from convlane.nn.pool import (
     LPPool2d,
     MaxPool2d,
 )
+from convlane.nn.resize import Upsample
 from convlane.nn.squeeze_excitation import SqueezeExcitation
 
 __all__ = [
@@ -71,6 +72,7 @@ __all__ = [
     "SqueezeExcitation",
     "StochasticDepth",
     "Tanh",
+    "Upsample",
     "init",
     "to_fully_convolutional",
 ]

@@ -1,0 +1,395 @@
+"""Resampling of signals, images and volumes along their axes.
+
+All ways to resize are one linear map for each axis, given by a small table (which inputs an output needs, and their
+weights); the same kernel runs all of them, and their gradients by the transposed tables.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlane import _core
+from convlane.functional._arguments import Array, as_array, as_float, as_positive
+from convlane.functional._op import Pullback, Shape, op
+from convlane.functional.shape import channels_last
+
+Table: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32]]
+"""Of one axis, both (outputs, taps): which inputs an output is made of, and their weights; 0 stands for none."""
+
+COORDINATES = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric")
+ROUNDINGS = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
+MODES = ("nearest", "linear", "cubic", "area")
+
+
+class _Rule(NamedTuple):
+    """How the table of an axis is made, beside its sizes."""
+
+    mode: str
+    coordinates: str
+    rounding: str
+    cubic_a: float
+    exclude_outside: bool
+    antialias: bool
+
+
+def _resize_shape(input: Any, size: Sequence[int], *args: Any, **kwargs: Any) -> Shape:
+    n, channels, *axes = _checked_shape(input, "resize")
+    return (n, channels, *_as_sizes(size, axes, "resize", "size"))
+
+
+def _resize_adds(input: Any, size: Sequence[int], mode: str = "linear", *args: Any, **kwargs: Any) -> int:
+    taps = {"nearest": 0, "linear": 2, "cubic": 4, "area": 1}.get(mode, 0)
+    return taps * math.prod(_resize_shape(input, size))
+
+
+def _resize_vjp(wanted: frozenset[str], input: Any, **options: Any) -> tuple[Array, Pullback]:
+    x = as_array(input, "resize", "input")
+    tables, shape = _tables(x, **options), x.shape
+
+    def pullback(gradient: Array) -> dict[str, Array]:
+        sizes = (1, 1, 1, *shape[2:])[-3:]
+        transposed = [_transposed(table, size) for table, size in zip(tables, sizes, strict=True)]
+        return {"input": _run(gradient, transposed)}
+
+    return _run(x, tables), pullback
+
+
+@op(shape=_resize_shape, multiply_adds=_resize_adds, vjp=_resize_vjp)
+def resize(
+    input: Array,
+    size: Sequence[int],
+    mode: str = "linear",
+    coordinates: str = "half_pixel",
+    *,
+    scales: Sequence[float] | None = None,
+    rounding: str = "round_prefer_floor",
+    cubic_a: float = -0.75,
+    exclude_outside: bool = False,
+    antialias: bool = False,
+) -> Array:
+    """Resample to a size by the rules that ONNX has names for; `interpolate` has torch's arguments.
+
+    Parameters
+    ----------
+    input
+        (N, C, L), (N, C, H, W) or (N, C, D, H, W).
+    size
+        Of the axes behind C.
+    mode
+        ``"nearest"``, ``"linear"``, ``"cubic"`` (Keys 1981), or ``"area"``: the mean of all inputs that an output
+        covers, as adaptive pooling has it.
+    coordinates
+        Where output i lies among the inputs: ``"half_pixel"`` at (i + 1/2) / scale - 1/2; ``"pytorch_half_pixel"`` the
+        same, but at 0 where there is one output; ``"align_corners"`` at i (inputs - 1) / (outputs - 1);
+        ``"asymmetric"`` at i / scale.
+    scales
+        One for each axis; outputs over inputs where not given.
+    rounding
+        Which input is the nearest: ``"round_prefer_floor"`` and ``"round_prefer_ceil"`` round, and differ half way
+        between two; ``"floor"``, ``"ceil"``.
+    cubic_a
+        The slope of the cubic at the next input but one.
+    exclude_outside
+        Whether inputs outside of the picture count nothing; else those at the border are repeated.
+    antialias
+        Whether linear and cubic filters grow with the step, when outputs are fewer than inputs.
+
+    Returns
+    -------
+    numpy.ndarray
+        (N, C, *size).
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is of the wrong kind, or a name that is not listed above; or the input is empty along an axis.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane import functional as F
+    >>> F.resize(np.array([[[0, 3]]], np.float32), [4])
+    array([[[0.  , 0.75, 2.25, 3.  ]]], dtype=float32)
+    """
+    x = as_array(input, "resize", "input")
+    tables = _tables(
+        x,
+        size,
+        mode,
+        coordinates,
+        scales=scales,
+        rounding=rounding,
+        cubic_a=cubic_a,
+        exclude_outside=exclude_outside,
+        antialias=antialias,
+    )
+    return _run(x, tables)
+
+
+def interpolate(
+    input: Array,
+    size: int | Sequence[int] | None = None,
+    scale_factor: float | Sequence[float] | None = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+    recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
+) -> Array:
+    """Resample to a size, or by a factor, as ``torch.nn.functional.interpolate`` does.
+
+    Parameters
+    ----------
+    input
+        (N, C, L), (N, C, H, W) or (N, C, D, H, W).
+    size, scale_factor
+        One of the two, an integer or a number for all axes behind C, or one for each. A factor gives
+        ``floor(size * factor)``.
+    mode
+        ``"nearest"`` (which rounds down), ``"nearest-exact"``, ``"linear"``, ``"bilinear"``, ``"trilinear"``,
+        ``"bicubic"`` or ``"area"``.
+    align_corners
+        For the linear modes and the cubic one: whether the first and last pixels of input and output lie on each other.
+    recompute_scale_factor
+        Whether to sample at the distances that the size gives, not at those of the factor.
+    antialias
+        For ``"bilinear"`` and ``"bicubic"``: whether the filter grows with the step when the picture shrinks, as in
+        Pillow.
+
+    Returns
+    -------
+    numpy.ndarray
+        (N, C, *size).
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for `resize`; or a mode does not fit the number of axes, or an option does not fit the mode.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane import functional as F
+    >>> image = np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2)
+    >>> F.interpolate(image, scale_factor=2)[0, 0]
+    array([[0., 0., 1., 1.],
+           [0., 0., 1., 1.],
+           [2., 2., 3., 3.],
+           [2., 2., 3., 3.]], dtype=float32)
+    >>> F.interpolate(image, size=3, mode="bilinear", align_corners=True)[0, 0]
+    array([[0. , 0.5, 1. ],
+           [1. , 1.5, 2. ],
+           [2. , 2.5, 3. ]], dtype=float32)
+    """
+    _, _, *axes = _checked_shape(input, "interpolate")
+    ranks = _MODES.get(mode)
+    if ranks is None:
+        raise ValueError(f"interpolate: mode must be one of {', '.join(_MODES)}, got {mode!r}")
+    if len(axes) not in ranks:
+        raise ValueError(f"interpolate: mode {mode!r} does not take {len(axes) + 2} dimensions")
+    smooth = mode.endswith("linear") or mode == "bicubic"
+    if align_corners is not None and not smooth:
+        raise ValueError(f"interpolate: align_corners is for the linear and cubic modes, not for {mode!r}")
+    if antialias and mode not in ("bilinear", "bicubic"):
+        raise ValueError(f"interpolate: antialias is for 'bilinear' and 'bicubic', not for {mode!r}")
+    if (size is None) == (scale_factor is None):
+        raise ValueError("interpolate: give either size or scale_factor")
+    scales = None
+    if size is not None:
+        sizes = _as_sizes(size, axes, "interpolate", "size")
+    else:
+        factors = _as_factors(scale_factor, axes)
+        sizes = tuple(math.floor(length * factor) for length, factor in zip(axes, factors, strict=True))
+        if min(sizes) < 1:
+            raise ValueError(f"interpolate: scale_factor={scale_factor!r} leaves nothing of {tuple(axes)}")
+        scales = None if recompute_scale_factor or mode == "area" else factors
+    if mode == "nearest":
+        return resize(input, sizes, "nearest", "asymmetric", scales=scales, rounding="floor")
+    if mode == "nearest-exact":
+        return resize(input, sizes, "nearest", scales=scales, rounding="round_prefer_ceil")
+    if mode == "area":
+        return resize(input, sizes, "area")
+    coordinates = "align_corners" if align_corners else "half_pixel"
+    cubic_a = -0.5 if antialias else -0.75  # Pillow's and OpenCV's, between which torch changes
+    kind = "cubic" if mode == "bicubic" else "linear"
+    return resize(input, sizes, kind, coordinates, scales=scales, cubic_a=cubic_a, antialias=antialias)
+
+
+_MODES = {
+    "nearest": (1, 2, 3),
+    "nearest-exact": (1, 2, 3),
+    "linear": (1,),
+    "bilinear": (2,),
+    "trilinear": (3,),
+    "bicubic": (2,),
+    "area": (1, 2, 3),
+}
+
+
+def _checked_shape(input: Any, op: str) -> Shape:
+    shape = tuple(input.shape)
+    if not 3 <= len(shape) <= 5:
+        raise ValueError(f"{op}: input must be (N, C, L), (N, C, H, W) or (N, C, D, H, W), got shape {shape}")
+    if 0 in shape[2:]:
+        raise ValueError(f"{op}: input {shape} is empty")
+    return shape
+
+
+def _as_sizes(value: Any, axes: Sequence[int], op: str, name: str) -> Shape:
+    if not isinstance(value, (list, tuple)):
+        value = [value] * len(axes)
+    if len(value) != len(axes):
+        raise ValueError(f"{op}: {name} must be a number or {len(axes)} of them, got {value!r}")
+    return tuple(as_positive(one, op, name) for one in value)
+
+
+def _as_factors(value: Any, axes: Sequence[int]) -> tuple[float, ...]:
+    values = list(value) if isinstance(value, (list, tuple)) else [value] * len(axes)
+    factors = tuple(as_float(factor, "interpolate", "scale_factor") for factor in values)
+    if len(factors) != len(axes) or not all(0 < factor < math.inf for factor in factors):
+        raise ValueError(f"interpolate: scale_factor must be a positive number or {len(axes)} of them, got {value!r}")
+    return factors
+
+
+def _tables(
+    x: Array,
+    size: Sequence[int],
+    mode: str = "linear",
+    coordinates: str = "half_pixel",
+    *,
+    scales: Sequence[float] | None = None,
+    rounding: str = "round_prefer_floor",
+    cubic_a: float = -0.75,
+    exclude_outside: bool = False,
+    antialias: bool = False,
+) -> list[Table]:
+    """Return the tables of D, H and W; those that the input lacks are one pixel long."""
+    for name, value, known in (
+        ("mode", mode, MODES),
+        ("coordinates", coordinates, COORDINATES),
+        ("rounding", rounding, ROUNDINGS),
+    ):
+        if value not in known:
+            raise ValueError(f"resize: {name} must be one of {', '.join(known)}, got {value!r}")
+    _, _, *axes = _checked_shape(x, "resize")
+    sizes = _as_sizes(size, axes, "resize", "size")
+    if scales is not None and len(scales) != len(axes):
+        raise ValueError(f"resize: scales must be {len(axes)} numbers, got {scales!r}")
+    rule = _Rule(mode, coordinates, rounding, float(cubic_a), bool(exclude_outside), bool(antialias))
+    one = _table(1, 1, None, rule)
+    return [one] * (3 - len(axes)) + [
+        _table(before, after, None if scales is None else float(scales[i]), rule)
+        for i, (before, after) in enumerate(zip(axes, sizes, strict=True))
+    ]
+
+
+def _run(x: Array, tables: Sequence[Table]) -> Array:
+    """Apply a table to each axis; what runs is (N, D, H, W, C)."""
+    shape = x.shape
+    dense = np.ascontiguousarray(np.moveaxis(channels_last(x) if x.ndim == 4 else x, 1, -1))
+    sizes = dense.shape[1:-1]
+    result = _core.resize(dense.reshape(len(x), *(1,) * (3 - len(sizes)), *sizes, shape[1]), list(tables))
+    return np.moveaxis(result.reshape(len(x), *result.shape[4 - len(sizes) : 4], shape[1]), -1, 1)
+
+
+@lru_cache(maxsize=256)
+def _table(before: int, after: int, scale: float | None, rule: _Rule) -> Table:
+    """Return the table of one axis of `before` inputs and `after` outputs."""
+    if before == after and scale is None:  # every rule leaves an axis of the same length as it is
+        return np.arange(after)[:, None], np.ones((after, 1), np.float32)
+    if rule.mode == "area":
+        return _packed(*_area(before, after))
+    step = before / after if scale is None else 1 / scale
+    if rule.coordinates == "align_corners":
+        step = (before - 1) / (after - 1) if after > 1 else 0.0
+    if rule.antialias and rule.mode != "nearest":
+        return _packed(*_stretched(before, after, step, rule))
+    at = _coordinates(after, step, rule)
+    if rule.mode == "nearest":
+        index = np.clip(_ROUND[rule.rounding](at), 0, before - 1).astype(np.int64)
+        return index[:, None], np.ones((after, 1), np.float32)
+    taps = np.arange(2) if rule.mode == "linear" else np.arange(-1, 3)
+    index = np.floor(at).astype(np.int64)[:, None] + taps
+    weight = _filter(at[:, None] - index, rule)
+    if rule.exclude_outside:
+        weight = np.where((index >= 0) & (index < before), weight, 0)
+        weight /= weight.sum(1, keepdims=True)
+    return np.clip(index, 0, before - 1), weight.astype(np.float32)
+
+
+def _coordinates(after: int, step: float, rule: _Rule) -> NDArray[Any]:
+    """Where each output lies among the inputs.
+
+    Which input is the nearest depends on the last bit where two are equally near: torch rounds the step, the coordinate
+    (once: it multiplies and subtracts in one instruction) and the sum that it cuts off to float32.
+    """
+    offset = 0.0 if rule.coordinates in ("align_corners", "asymmetric") else 0.5
+    if rule.coordinates == "pytorch_half_pixel" and after == 1:
+        return np.zeros(1)
+    nearest = rule.mode == "nearest"
+    at = (np.arange(after) + offset) * (float(np.float32(step)) if nearest else step) - offset
+    return at.astype(np.float32) if nearest else at
+
+
+_ROUND: dict[str, Callable[[Any], Any]] = {
+    "round_prefer_floor": lambda at: np.ceil(at - np.float32(0.5)),
+    "round_prefer_ceil": lambda at: np.floor(at + np.float32(0.5)),
+    "floor": np.floor,
+    "ceil": np.ceil,
+}
+
+
+def _filter(distance: NDArray[np.float64], rule: _Rule) -> NDArray[np.float64]:
+    """Return the weight of inputs at these distances: a triangle, or Keys' cubic convolution (1981)."""
+    d = np.abs(distance)
+    if rule.mode == "linear":
+        return np.asarray(np.maximum(1 - d, 0))
+    a = rule.cubic_a
+    inner = ((a + 2) * d - (a + 3)) * d * d + 1
+    outer = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+    return np.where(d <= 1, inner, np.where(d < 2, outer, 0.0))
+
+
+def _stretched(before: int, after: int, step: float, rule: _Rule) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return all inputs' weights for each output by a filter that is as wide as the step, as Pillow has it."""
+    stretch = max(step, 1.0)
+    support = stretch * (1 if rule.mode == "linear" else 2)
+    centre = step * (np.arange(after) + 0.5)
+    first = np.maximum((centre - support + 0.5).astype(np.int64), 0)
+    last = np.minimum((centre + support + 0.5).astype(np.int64), before)
+    index = first[:, None] + np.arange(int((last - first).max()))
+    inside = index < last[:, None]
+    weight = np.where(inside, _filter((index + 0.5 - centre[:, None]) / stretch, rule), 0)
+    return np.where(inside, index, first[:, None]), weight / weight.sum(1, keepdims=True)
+
+
+def _area(before: int, after: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    i = np.arange(after)
+    first, last = i * before // after, -(-(i + 1) * before // after)
+    index = first[:, None] + np.arange(int((last - first).max()))
+    inside = index < last[:, None]
+    return np.where(inside, index, first[:, None]), inside / (last - first)[:, None]
+
+
+def _packed(index: NDArray[Any], weight: NDArray[Any]) -> Table:
+    return np.ascontiguousarray(index, np.int64), np.ascontiguousarray(weight, np.float32)
+
+
+def _transposed(table: Table, before: int) -> Table:
+    """Return the table of the gradient: for each of the `before` inputs the outputs that it is part of."""
+    index, weight = table
+    output = np.repeat(np.arange(len(index)), index.shape[1])
+    source, share = index.reshape(-1), weight.reshape(-1)
+    order = np.argsort(source[share != 0], kind="stable")
+    output, source, share = (values[share != 0][order] for values in (output, source, share))
+    counts = np.bincount(source, minlength=before)
+    column = np.arange(len(source)) - np.repeat(np.cumsum(counts) - counts, counts)
+    shape = before, max(int(counts.max(initial=0)), 1)
+    outputs, shares = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
+    outputs[source, column], shares[source, column] = output, share
+    return outputs, shares
