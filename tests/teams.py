@@ -1,11 +1,9 @@
 """Every operation with its gradients, networks and a training step with three threads, as digests.
 
-What OpenMP grants is set by its environment, so the same has to run in another process to have a smaller team: run as
-a program this prints the digests.
+What OpenMP grants is set by its environment, so the same has to run in another process to have a smaller team.
 """
 
 import hashlib
-import json
 from functools import partial
 
 import numpy as np
@@ -118,7 +116,3 @@ def digests():
             **{name: of_network(name) for name in NETWORKS},
             "training": of_training(),
         }
-
-
-if __name__ == "__main__":
-    print(json.dumps(digests()))

@@ -1,8 +1,11 @@
 """Instruction sets, threads, fork: what the kernels run on."""
 
+import ctypes
+import ctypes.util
 import json
 import multiprocessing
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -18,10 +21,10 @@ from workload import convolve, convolve_in_child
 SCRIPT = "import convlane; print(convlane._core.active_isa(), convlane.get_num_threads())"
 
 
-def run_python(script=SCRIPT, **environment):
-    return subprocess.run(
-        [sys.executable, "-c", script], env={**os.environ, **environment}, capture_output=True, text=True, timeout=60
-    )
+def run_python(script=SCRIPT, *arguments, **environment):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path]), **environment}
+    command = [sys.executable, "-c", script, *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
 
 
 class TestInstructionSet:
@@ -136,7 +139,7 @@ def test_import_starts_no_thread_and_prints_nothing():
 
 @pytest.mark.parametrize("environment", [{"OMP_THREAD_LIMIT": "1"}, {"OMP_THREAD_LIMIT": "2"}, {"OMP_DYNAMIC": "true"}])
 def test_bits_do_not_depend_on_the_team_granted(environment):
-    result = run_python(f"import runpy; runpy.run_path({teams.__file__!r}, run_name='__main__')", **environment)
+    result = run_python("import json, teams; print(json.dumps(teams.digests()))", **environment)
     assert json.loads(result.stdout) == teams.digests()
 
 
@@ -185,8 +188,7 @@ os._exit(0)
     "script", [FORK_AFTER_ANOTHER_LIBRARY, FORK_DURING_RUNS], ids=["another library's team", "runs of a plan"]
 )
 def test_a_child_waits_for_nobody(script):
-    tests = os.path.dirname(__file__)
-    result = run_python(script, PYTHONPATH=os.pathsep.join([tests, *sys.path]), OMP_NUM_THREADS="2")
+    result = run_python(script, OMP_NUM_THREADS="2")
     assert result.stdout == "0\n", result.stderr
 
 
@@ -214,3 +216,47 @@ def test_daemon_threads_may_be_in_kernels_when_the_program_ends():
     for _ in range(3):
         result = run_python(ENDS_DURING_KERNELS, CONVLANE_NUM_THREADS="2")
         assert (result.returncode, result.stderr) == (0, "")
+
+
+LIMITED = """
+import os, resource, sys
+import convlane
+from workload import convolve
+with convlane.num_threads(1):
+    expected = convolve()
+if sys.argv[1] == "memory":
+    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (6 << 20),) * 2)  # less than a thread's stack
+else:
+    if os.getuid() == 0:  # whom the limit does not concern
+        os.setuid(65534)
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+with convlane.num_threads(3):
+    print((convolve() == expected).all())
+"""
+
+
+@pytest.mark.parametrize("what", ["memory", "processes"])
+def test_the_caller_works_alone_where_no_thread_can_be_had(what):
+    result = run_python(LIMITED, what)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "True\n", "")
+
+
+def test_all_threads_round_as_the_caller_does():
+    upward = {"x86_64": 0x800, "aarch64": 0x400000}[platform.machine()]  # FE_UPWARD of C's fenv.h
+    libm = ctypes.CDLL(ctypes.util.find_library("m"))
+    with convlane.num_threads(2):
+        expected = convolve()
+        assert libm.fesetround(upward) == 0
+        try:
+            two = convolve()
+            with convlane.num_threads(1):
+                one = convolve()
+            kept = libm.fegetround()
+        finally:
+            libm.fesetround(0)
+        after = convolve()
+    assert kept == upward
+    np.testing.assert_array_equal(two, one)
+    np.testing.assert_array_equal(after, expected)
+    assert (two != expected).mean() > 0.1

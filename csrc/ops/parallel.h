@@ -2,12 +2,13 @@
 //
 // OpenMP may grant fewer threads than asked for (OMP_THREAD_LIMIT, OMP_DYNAMIC, a region of another library around the
 // call), so nothing is laid out by the team: a range has as many parts as threads were asked for, and the team works
-// through them.
+// through them. Where no team can be had, the caller does. All of them compute in the caller's floating-point state.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 
+#include "runtime/float_state.h"
 #include "runtime/threads.h"
 
 #ifdef _OPENMP
@@ -34,9 +35,13 @@ void parallel_for(std::int64_t count, int threads, const Body& body) {
     for (int part = first; part < parts; part += step) body(count * part / parts, count * (part + 1) / parts, part);
   };
 #ifdef _OPENMP
-  if (parts > 1) {
+  if (parts > 1 && can_have_team(parts)) {
+    const FloatState caller;
 #pragma omp parallel num_threads(parts)
-    run(omp_get_thread_num(), omp_get_num_threads());
+    {
+      const BorrowedFloatState borrowed(caller);
+      run(omp_get_thread_num(), omp_get_num_threads());
+    }
     return;
   }
 #endif

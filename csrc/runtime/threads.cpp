@@ -2,11 +2,15 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
+#include <limits>
+#include <mutex>
 #include <string>
 #include <thread>
+#include <vector>
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -14,6 +18,8 @@
 #ifdef __linux__
 #include <pthread.h>
 #include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 namespace convlane {
@@ -66,7 +72,80 @@ int default_count() {
 #endif
 }
 
+#ifdef _OPENMP
+
+long thread_id() {
+#ifdef __linux__
+  return syscall(SYS_gettid);
+#else
+  return 0;
+#endif
+}
+
+// The system counts a thread among the living for a moment after it was joined.
+void await_end([[maybe_unused]] const std::vector<long>& ids) {
+#ifdef __linux__
+  for (const long id : ids)
+    while (id != 0 && syscall(SYS_tgkill, getpid(), id, 0) == 0) std::this_thread::yield();
+#endif
+}
+
+// Starts `count` threads that live at the same time, and ends them.
+bool can_start(int count) {
+  std::vector<std::thread> threads;
+  std::vector<long> ids;
+  std::mutex gate;
+  gate.lock();
+  bool all = true;
+  try {
+    ids.resize(static_cast<std::size_t>(count));
+    threads.reserve(ids.size());
+    for (long& id : ids)
+      threads.emplace_back([&] {
+        id = thread_id();
+        const std::lock_guard<std::mutex> wait(gate);
+      });
+  } catch (const std::exception&) {  // std::system_error, std::bad_alloc
+    all = false;
+  }
+  gate.unlock();
+  for (std::thread& thread : threads) thread.join();
+  await_end(ids);
+  return all;
+}
+
+// What trials have told the calling thread.
+struct Trials {
+  using Clock = std::chrono::steady_clock;
+  static constexpr int kNone = std::numeric_limits<int>::max();
+  static constexpr std::chrono::seconds kHolds{1};
+
+  int granted = 1, refused = kNone;  // the largest and the smallest such team
+  Clock::time_point until{};
+
+  bool grant(int count) {
+    if (const auto now = Clock::now(); now >= until) *this = {1, kNone, now + kHolds};
+    // One more thread than the team needs: its stack is memory to spare for what OpenMP notes about the team.
+    if (count > granted && count < refused) (can_start(count) ? granted : refused) = count;
+    return count <= granted;
+  }
+};
+
+#endif
+
 }  // namespace
+
+#ifdef _OPENMP
+bool can_have_team(int count) {
+  thread_local int last = 1;  // the team that OpenMP keeps for this thread, until a region of fewer
+  thread_local Trials trials;
+  if (omp_in_parallel() || (count > last && !trials.grant(count))) return false;
+  last = count;
+  return true;
+}
+#else
+bool can_have_team(int) { return false; }
+#endif
 
 int available_cpus() {
   const int affinity = affinity_cpus(), quota = cgroup_cpus();
