@@ -21,6 +21,8 @@ from typing import Any, BinaryIO, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from convlane._files import open_regular
+
 Path = str | os.PathLike[str]
 
 _TYPES = {
@@ -61,7 +63,7 @@ def open_tensors(path: Path) -> TensorFile:
     {'origin': 'an example'} (2,) [1. 1.]
     """
     path = os.fspath(path)
-    stream = open(path, "rb")  # noqa: SIM115 - the result closes it
+    stream = open_regular(path)
     try:
         return TensorFile(path, stream)
     except BaseException:

@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from convlane import _core, functional, machine
+from convlane._files import open_regular
 from convlane.functional._arguments import Array, Pair, Sides
 from convlane.functional._op import Shape
 from convlane.functional.conv import conv2d_geometry
@@ -281,7 +282,7 @@ def _checked_path(keep: object) -> Path | None:
 def _load(path: Path) -> Times:
     """Read a file of choices; one that does not exist has none."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             text = file.read(_LARGEST_FILE + 1)
     except FileNotFoundError:
         return {}

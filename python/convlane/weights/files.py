@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from convlane._files import open_regular
 from convlane.safetensors_file import Path, open_tensors, shown, write_tensors
 
 _ZIP = (b"PK\3\4", b"PK\5\6")
@@ -95,7 +96,7 @@ def load_weights(path: Path) -> dict[str, NDArray[Any]]:
     IncompatibleKeys(missing_keys=[], unexpected_keys=[])
     """
     path = os.fspath(path)
-    with open(path, "rb") as stream:
+    with open_regular(path) as stream:
         start = stream.read(32)
         if start[_HEADER_LENGTH : _HEADER_LENGTH + 1] == b"{":
             return _read_safetensors(path)
@@ -169,7 +170,7 @@ def _read_safetensors(path: str) -> dict[str, NDArray[Any]]:
 
 def is_hdf5(path: Path) -> bool:
     """Return whether a file is one as Keras writes."""
-    with open(path, "rb") as stream:
+    with open_regular(path) as stream:
         return stream.read(len(_HDF5)) == _HDF5
 
 
