@@ -33,9 +33,16 @@ constexpr int kLineFloats = 16;
 // The tiles of a column of panels fetch the next panel among them, a share each: hardware prefetchers fall behind where
 // a step of 14 x 2 products separates two lines. 16 rows x 256 deep with weights from memory: 131 to 220 GFLOP/s, with
 // weights in cache 222 (EPYC Zen 5, 2026-11-21). A few rows are a mere stream, which the hardware fetches best.
-CONVLANE_INLINE Ahead next_panel(const float* next, int64_t width, int64_t rows, int64_t tiles) {
+// Nothing is fetched from behind the weights: where no memory is mapped each attempt walks the page table in vain, 110
+// ns in a virtual machine, and AlexNet's second layer took 30 ms instead of 12 (EPYC Zen 1, 2026-11-26). Behind the
+// last panel the tiles fetch the beginning of their own, which is in the cache.
+CONVLANE_INLINE Ahead next_panel(const GemmArgs& g, const float* panel, int64_t width, int64_t tiles) {
   constexpr int64_t kFewRows = 6;
-  return rows < kFewRows ? Ahead{next, 0} : Ahead{next, width / tiles};
+  const int64_t steps = g.taps * g.depth;
+  const float* next = panel + steps * width;
+  if (next >= g.weight_end) return {panel, 0};
+  const int64_t next_width = std::int64_t{g.weight_end - next} < steps * width ? kLanes : width;
+  return {next, g.m < kFewRows ? 0 : next_width / tiles};
 }
 
 template <int Rows, int Vectors>
@@ -118,7 +125,7 @@ void gemm(const GemmArgs& g) {
   for (int64_t column = 0; column < g.n; column += kGemmColumns) {
     const bool narrow = g.n - column <= kLanes;
     const int64_t width = narrow ? kLanes : kGemmColumns, steps = g.taps * g.depth;
-    Ahead ahead = next_panel(weight + steps * width, width, g.m, tiles);
+    Ahead ahead = next_panel(g, weight, width, tiles);
     for (int64_t tile = 0; tile < tiles; ++tile, ahead.weight += steps * ahead.step) {
       const int64_t row = g.m * tile / tiles, rows = g.m * (tile + 1) / tiles - row;  // 7 + 7 beats 13 + 1
       if (narrow)

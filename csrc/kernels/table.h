@@ -33,6 +33,7 @@ struct GemmArgs {
   int64_t m, n;         // rows and columns of dst
   int64_t taps, depth;  // depth: channels per tap
   const float* weight;
+  const float* weight_end;  // of all packed weights, those of other calls included: what follows is fetched up to here
   float* dst;
   int64_t dst_stride;  // floats between dst's rows
   bool accumulate;     // sums go on from what dst holds, instead of from the bias
@@ -154,7 +155,7 @@ struct WinogradInputArgs {
   int64_t channels;
   float* dst;
   int64_t dst_stride;  // floats between two xi
-  int64_t next;        // floats from dst to that of the next tile, which is fetched meanwhile
+  int64_t next;        // floats from dst to that of the next tile, which is fetched meanwhile; 0: none
 };
 
 // One tile of its output: up to m x m pixels from src[xi][c].

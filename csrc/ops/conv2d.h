@@ -56,6 +56,8 @@ class PackedWeight {
   const float* data() const { return data_.get(); }
   int64_t group_stride() const { return group_stride_; }  // floats between the panels of two groups
   int64_t bytes() const { return bytes_; }
+  int64_t count() const { return bytes_ / static_cast<int64_t>(sizeof(float)); }
+  const float* end() const { return data() + count(); }
 
   // Floats per row of a panel whose first column has `columns` behind it, itself included: the last panel is as wide as
   // whole vectors allow.

@@ -238,6 +238,7 @@ void run_by_windows(const Conv2dDesc& d, const float* gradient, const ImageView&
     g.taps = 1;
     g.depth = d.o;
     g.weight = packed.data();
+    g.weight_end = packed.end();
     g.dst = windows;
     g.dst_stride = columns;
     for (int64_t i = begin; i < end; ++i) {

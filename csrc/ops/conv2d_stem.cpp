@@ -97,6 +97,7 @@ void StemBands::run(int64_t image, int64_t first, int64_t count, float* dst, int
   g.taps = d.kh();
   g.depth = d.kw() * d.c;
   g.weight = args_.weight->data();
+  g.weight_end = args_.weight->end();
   g.dst = dst;
   g.dst_stride = dst_stride;
   g.epilogue = args_.epilogue;

@@ -31,14 +31,14 @@ constexpr int64_t kStreamedTiles = 256;
 // sets of the first-level cache.
 int64_t v_row(const Conv2dDesc& d) { return round_up(d.c, 16) + 16; }
 
-// V[xi][tile - first] for one tile.
+// V[xi][tile - first] for one tile; the next one's lies `next` floats behind.
 void transform_input(const Conv2dDesc& d, const Conv2dArgs& args, const Tiling& t, const float* zeros, int64_t tile,
-                     float* dst, int64_t dst_stride) {
+                     float* dst, int64_t dst_stride, int64_t next) {
   const auto [image, y, x] = position(t, tile);
   const float* pixels[36];
   tile_pixels(args.src.data + image * d.h * d.w * d.c, d.h, d.w, d.c, y - d.window.top, x - d.window.left, t.m + 2,
               zeros, pixels);
-  args.weight->kernels().winograd_input({t.m, pixels, d.c, dst, dst_stride, v_row(d)});
+  args.weight->kernels().winograd_input({t.m, pixels, d.c, dst, dst_stride, next});
 }
 
 // The blocks of tiles, and the scratch of a run.
@@ -119,6 +119,7 @@ void run_panel(const Conv2dDesc& d, const Conv2dArgs& args, const Tiling& t, con
   g.n = width;
   g.taps = 1;
   g.depth = d.c;
+  g.weight_end = args.weight->end();
   g.dst_stride = nr;
   for (int64_t i = 0; i < b.count; ++i) b.rows[i] = b.transformed + i * v_row(d);
   for (int64_t xi = 0; xi < t.points; ++xi) {
@@ -179,7 +180,8 @@ void run_winograd(const Conv2dDesc& d, const Conv2dArgs& args, Scratch& scratch)
     return Block{first, count, v, s.rows + thread * s.block, own, own + s.block_sums};
   };
   const auto transform = [&](const Block& b, float* v, int64_t i) {
-    transform_input(d, args, t, s.zeros, b.first + i, v + i * v_row(d), b.count * v_row(d));
+    transform_input(d, args, t, s.zeros, b.first + i, v + i * v_row(d), b.count * v_row(d),
+                    i + 1 < b.count ? v_row(d) : 0);
   };
 
   if (!s.streamed) {

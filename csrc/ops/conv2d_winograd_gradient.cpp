@@ -78,7 +78,8 @@ void run_winograd_weight_gradient(const Conv2dDesc& d, const float* gradient, co
           tile_pixels(input + image * d.h * d.w * d.c + c, d.h, d.w, d.c, y - d.window.top, x - d.window.left,
                       kSide + 2, zeros.get(), pixels);
           kernels.winograd_input({kSide, pixels, std::min(in.width, d.c - c),
-                                  v.get() + panel * t.points * v_stride + i * in.row, v_stride, in.row});
+                                  v.get() + panel * t.points * v_stride + i * in.row, v_stride,
+                                  i + 1 < count ? in.row : 0});
         }
       }
       for (int64_t panel = 0; panel < out.count; ++panel) {
@@ -87,7 +88,8 @@ void run_winograd_weight_gradient(const Conv2dDesc& d, const float* gradient, co
           const auto [image, y, x] = position(t, first + i);
           tile_pixels(gradient + image * d.oh * d.ow * d.o + o, d.oh, d.ow, d.o, y, x, kSide, zeros.get(), pixels);
           kernels.winograd_output_gradient({kSide, pixels, std::min(out.width, d.o - o),
-                                            z.get() + panel * t.points * z_stride + i * out.row, z_stride, out.row});
+                                            z.get() + panel * t.points * z_stride + i * out.row, z_stride,
+                                            i + 1 < count ? out.row : 0});
         }
       }
     });

@@ -111,6 +111,7 @@ void pointwise(const PackedWeight& weight, const float* panels, const Epilogue& 
   g.taps = 1;
   g.depth = weight.shape()[1];
   g.weight = panels + columns.begin * g.depth;
+  g.weight_end = panels + weight.count();
   g.dst = dst;
   g.dst_stride = dst_stride;
   g.epilogue = epilogue;

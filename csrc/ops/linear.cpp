@@ -51,6 +51,7 @@ void block_gemm(const BlockGemm& p, const Pack& pack) {
           pack(k, g.depth, column + j, columns, width, to);
           to += g.depth * width;
         }
+        g.weight_end = to;
         g.row_offset = k;
         g.accumulate = k != 0;
         if (k + g.depth == p.depth) {
@@ -74,6 +75,7 @@ RowsGemm linear_gemm(const LinearArgs& args) {
   p.groups = 1;
   p.n = args.weight->shape()[0];
   p.weight = args.weight->data();
+  p.weight_end = args.weight->end();
   p.dst = args.dst;
   p.dst_stride = p.n;
   p.epilogue = args.epilogue;

@@ -16,10 +16,11 @@ namespace convlane {
 
 struct RowsGemm {
   const KernelTable* kernels;
-  int64_t m;             // rows of dst
-  int64_t taps, depth;   // every row of the left matrix is `taps` runs of `depth` floats
-  int64_t groups, n;     // columns per group
-  const float* weight;   // panels, see GemmArgs
+  int64_t m;            // rows of dst
+  int64_t taps, depth;  // every row of the left matrix is `taps` runs of `depth` floats
+  int64_t groups, n;    // columns per group
+  const float* weight;  // panels, see GemmArgs
+  const float* weight_end;
   int64_t group_stride;  // floats of weight per group
   float* dst;
   int64_t dst_stride;
@@ -37,6 +38,7 @@ inline RowsGemm conv2d_gemm(const Conv2dDesc& d, const Conv2dArgs& args) {
   p.groups = d.groups;
   p.n = d.o_per_group();
   p.weight = args.weight->data();
+  p.weight_end = args.weight->end();
   p.group_stride = args.weight->group_stride();
   p.dst = args.dst;
   p.dst_stride = args.dst_stride;
@@ -122,6 +124,7 @@ void rows_gemm(const RowsGemm& p, Scratch& scratch, const FillRows& fill, const 
         args.n = column_end - column;
         args.taps = p.taps;
         args.depth = p.depth;
+        args.weight_end = p.weight_end;
         args.weight = p.weight + group * p.group_stride + column * p.taps * p.depth;
         if constexpr (scattered) {
           args.dst = blocks + thread * moved;
