@@ -16,6 +16,7 @@ import pytest
 import convlane
 import teams
 from convlane import _core
+from convlane.runtime import environment_threads
 from workload import convolve, convolve_in_child
 
 SCRIPT = "import convlane; print(convlane._core.active_isa(), convlane.get_num_threads())"
@@ -93,6 +94,18 @@ class TestThreads:
         assert run_python(CONVLANE_NUM_THREADS="5").stdout.split()[1] == "5"
         assert run_python(OMP_NUM_THREADS="1").stdout.split()[1] == "1"
         assert run_python(CONVLANE_NUM_THREADS="3", OMP_NUM_THREADS="1").stdout.split()[1] == "3"
+
+    @pytest.mark.parametrize("value", ["0", "-3", "100000", "99999999999999", "9" * 5000, "two", "1.5", "2,2"])
+    def test_bad_environment_is_a_warning(self, value, monkeypatch):
+        monkeypatch.setenv("CONVLANE_NUM_THREADS", value)
+        with pytest.warns(RuntimeWarning, match=f"CONVLANE_NUM_THREADS={value} is ignored"):
+            assert environment_threads() == 0
+
+    def test_bad_environment_leaves_the_default(self):
+        default = run_python(CONVLANE_NUM_THREADS="").stdout
+        result = run_python(CONVLANE_NUM_THREADS="two", OMP_NUM_THREADS="99999999999999")
+        assert (result.returncode, result.stdout) == (0, default)
+        assert "RuntimeWarning: CONVLANE_NUM_THREADS=two is ignored" in result.stderr
 
     def test_affinity_limits_the_default(self):
         script = f"import os; os.sched_setaffinity(0, [{min(os.sched_getaffinity(0))}]); {SCRIPT}"

@@ -34,7 +34,7 @@ void bind_resize(py::module_& m) {
         const AlignedArray<float> scratch = allocate_aligned<float>(resize_scratch(desc, threads));
         const float* src = input.data();
         float* to = data_of(dst);
-        py::gil_scoped_release release;
+        const GilRelease release;
         run_resize(desc, src, to, scratch.get(), threads);
         return dst;
       },

@@ -24,6 +24,7 @@ void bind_runtime(py::module_& m) {
   });
   m.def("num_threads", &num_threads);
   m.def("set_num_threads", &set_num_threads, py::arg("count"));
+  m.def("set_default_threads", &set_default_threads, py::arg("count"));
   m.def("exchange_thread_override", &exchange_thread_override, py::arg("count"));
   py::class_<MemoryHold>(m, "MemoryHold").def(py::init<>());
   m.def("available_cpus", &available_cpus);

@@ -25,7 +25,7 @@
 namespace convlane {
 namespace {
 
-std::atomic<int> process_count{0};
+std::atomic<int> process_count{0}, default_count{0};  // 0: not set
 std::atomic<bool> forked{false};
 #ifdef __linux__
 // At load, not at the first call: another library may start OpenMP's workers, and the process fork, before that.
@@ -54,16 +54,9 @@ int cgroup_cpus() {
   return limit > 0 && period > 0 ? std::max(1, static_cast<int>(std::ceil(limit / period))) : 0;
 }
 
-int environment_count() {
-  const char* text = std::getenv("CONVLANE_NUM_THREADS");
-  return text != nullptr ? std::max(0, std::atoi(text)) : 0;
-}
-
-const int from_environment = environment_count();
 std::atomic<int> cpus{0};  // once found
 
-int default_count() {
-  if (from_environment > 0) return from_environment;
+int machine_count() {
 #ifdef _OPENMP
   if (cpus.load() == 0) cpus.store(available_cpus());
   return std::min(cpus.load(), omp_get_max_threads());  // follows OMP_NUM_THREADS and threadpoolctl
@@ -155,11 +148,13 @@ int available_cpus() {
 int num_threads() {
   if (forked.load(std::memory_order_relaxed)) return 1;
   if (thread_override > 0) return thread_override;
-  const int process = process_count.load(std::memory_order_relaxed);
-  return process > 0 ? process : default_count();
+  for (const std::atomic<int>* set : {&process_count, &default_count})
+    if (const int count = set->load(std::memory_order_relaxed); count > 0) return count;
+  return machine_count();
 }
 
 void set_num_threads(int count) { process_count.store(count); }
+void set_default_threads(int count) { default_count.store(count); }
 
 int exchange_thread_override(int count) {
   const int before = thread_override;

@@ -8,11 +8,12 @@
 namespace convlane {
 
 // The count for a call made now by this thread: the innermost num_threads() context, else set_num_threads(),
-// else CONVLANE_NUM_THREADS, else what affinity, the container's CPU quota and OpenMP allow. Always 1 in a child
+// else set_default_threads(), else what affinity, the container's CPU quota and OpenMP allow. Always 1 in a child
 // of fork(): the OpenMP runtime's workers do not survive it, and waiting for them would hang.
 int num_threads();
 
-void set_num_threads(int count);  // 0 goes back to the default; process-wide
+void set_num_threads(int count);      // 0 goes back to the default; process-wide
+void set_default_threads(int count);  // 0: none; process-wide
 
 // The override of the calling thread, 0 for none; returns the one before.
 int exchange_thread_override(int count);

@@ -21,6 +21,7 @@ from convlane.autograd import value_and_grad, vjp
 from convlane.functional import explain, pack_conv2d, pack_linear
 from convlane.graph import Plan, compile, load_plan
 from convlane.models import load
+from convlane.runtime import environment_threads as _environment_threads
 from convlane.runtime import get_num_threads, num_threads, set_num_threads, show_config
 from convlane.weights import load_weights, save_weights
 
@@ -67,6 +68,7 @@ if _isa := _os.environ.get("CONVLANE_ISA"):
         _core.set_active_isa(_isa)
     except ValueError as error:
         raise ValueError(f"CONVLANE_ISA: {error}") from None
+_core.set_default_threads(_environment_threads())
 
 # Imported when they are first asked for: who runs a network does not wait for them.
 _LATER = {

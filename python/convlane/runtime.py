@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import operator
+import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,8 +17,8 @@ def get_num_threads() -> int:
     """Return how many threads an operation called now may use.
 
     The innermost `num_threads` context decides, else `set_num_threads`, else the environment variable
-    ``CONVLANE_NUM_THREADS``, else what affinity, the container's CPU quota and OpenMP (``OMP_NUM_THREADS``) allow.
-    In a child of ``fork`` it is 1: OpenMP's threads do not survive a fork.
+    ``CONVLANE_NUM_THREADS`` as it was at import, else what affinity, the container's CPU quota and OpenMP
+    (``OMP_NUM_THREADS``) allow. In a child of ``fork`` it is 1: OpenMP's threads do not survive a fork.
     """
     return _core.num_threads()
 
@@ -80,6 +82,16 @@ def config() -> dict[str, str]:
         "this CPU runs": ", ".join(_core.supported_isas()),
         "active": _core.active_isa(),
     }
+
+
+def environment_threads() -> int:
+    """Return what ``CONVLANE_NUM_THREADS`` asks for, 0 if it asks for nothing or for what cannot be."""
+    text = os.environ.get("CONVLANE_NUM_THREADS", "").strip()
+    try:
+        return checked_threads(int(text)) if text else 0
+    except ValueError as error:
+        warnings.warn(f"CONVLANE_NUM_THREADS={text} is ignored: {error}", RuntimeWarning, stacklevel=2)
+        return 0
 
 
 def checked_threads(count: int) -> int:
