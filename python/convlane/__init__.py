@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 from convlane import _core, functional, graph, machine, models, nn, training, weights
+from convlane._version import __version__
 from convlane.autograd import value_and_grad, vjp
 from convlane.functional import explain, pack_conv2d, pack_linear
 from convlane.graph import Plan, compile, load_plan
@@ -29,12 +30,11 @@ if _TYPE_CHECKING:
     from convlane import analysis, data, vision
     from convlane.inference import Ensemble, TenCrop, classify, ten_crop
 
-__version__ = "0.1.0"
-
 __all__ = [
     "Ensemble",
     "Plan",
     "TenCrop",
+    "__version__",
     "analysis",
     "classify",
     "compile",

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from convlane import _core
+from convlane._version import __version__
 
 _MAX_THREADS = 1024
 
@@ -69,10 +70,8 @@ def config() -> dict[str, str]:
     """Return what `show_config` prints, as a dictionary of strings."""
     import numpy
 
-    import convlane
-
     return {
-        "convlane": convlane.__version__,
+        "convlane": __version__,
         "numpy": numpy.__version__,
         "compiler": _core.compiler,
         "OpenMP": str(_core.openmp) if _core.openmp else "not compiled in",

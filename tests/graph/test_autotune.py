@@ -176,7 +176,7 @@ def test_other_settings_are_timed_again(clock, monkeypatch, other):
     isas = convlane._core.supported_isas()
     before = convlane._core.active_isa()
     if other == "version":
-        monkeypatch.setattr(convlane, "__version__", "99")
+        monkeypatch.setattr(autotune, "__version__", "99")
     try:
         if other == "isa":
             convlane._core.set_active_isa(next(isa for isa in isas if isa != before))

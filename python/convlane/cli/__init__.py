@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-import convlane
+from convlane._version import __version__
 from convlane.cli import bench, demo, explain, info, predict, summary
 from convlane.cli._common import CommandError
 
@@ -59,7 +59,7 @@ def _output() -> Iterator[None]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="convlane", description="A fast CPU backend for convolutional networks.")
-    parser.add_argument("--version", action="version", version=f"convlane {convlane.__version__}")
+    parser.add_argument("--version", action="version", version=f"convlane {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in _COMMANDS.items():
         summary = (command.__doc__ or "").partition("\n")[0]

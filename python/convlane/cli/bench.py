@@ -7,8 +7,8 @@ import json
 
 import numpy as np
 
-import convlane
 from convlane import _core, machine, models, runtime
+from convlane._version import __version__
 from convlane.cli._common import CommandError, model_name, positive, thread_count, time_network
 
 
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
         "% of FMA peak": round(timing.percent_of_peak, 1),
         "instruction set": _core.active_isa(),
         "threads": args.threads,
-        "convlane": convlane.__version__,
+        "convlane": __version__,
         "CPU": machine.cpu_name(),
     }
     if args.json:

@@ -22,6 +22,7 @@ import numpy as np
 
 from convlane import _core, functional, machine
 from convlane._files import open_regular
+from convlane._version import __version__
 from convlane.functional._arguments import Array, Pair, Sides
 from convlane.functional._op import Shape
 from convlane.functional.conv import conv2d_geometry
@@ -253,10 +254,8 @@ def _geometry(node: Node, image: Shape) -> tuple[Any, Any, Pair, Sides, Pair, in
 
 
 def _setting(images: int) -> str:
-    import convlane
-
     threads = get_num_threads()
-    return f"convlane {convlane.__version__}, {machine.cpu_model()}, {_core.active_isa()}, {threads=}, {images=}"
+    return f"convlane {__version__}, {machine.cpu_model()}, {_core.active_isa()}, {threads=}, {images=}"
 
 
 def _largest_cache() -> int:

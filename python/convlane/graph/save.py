@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from convlane._version import __version__
 from convlane.functional._arguments import Array, as_int, as_positive
 from convlane.functional._op import Shape
 from convlane.graph.autotune import are_times
@@ -32,8 +33,6 @@ FORMAT = 1
 
 def write_graph(path: Path, graph: Graph, options: Mapping[str, Any]) -> None:
     """Write a graph, and options that stand beside it, to a file for `read_graph`."""
-    from convlane import __version__
-
     tensors: dict[str, Any] = {}
     number = {value: i for i, value in enumerate(graph.nodes)}
     nodes = [

@@ -11,7 +11,6 @@ import numpy as np
 from convlane.functional._arguments import as_array
 from convlane.functional._op import Shape, rules, signature_of
 from convlane.functional._placeholder import Placeholder
-from convlane.nn.module import Module
 
 Value: TypeAlias = int
 """The result of a node, by its key in `Graph.nodes`."""
@@ -123,13 +122,10 @@ def trace(model: Callable[[Any], Any], input_shape: Sequence[int]) -> Graph:
     %1 = conv2d(input=%0) (1, 8, 4, 4)
     %2 = relu(input=%1) (1, 8, 4, 4)
     """
-    if isinstance(model, Module):
-        for path, module in model.named_modules():
-            if module.training:
-                name = f"its module {path!r}" if path else "it"
-                raise ValueError(
-                    f"trace: {type(model).__name__} must be in eval mode, but {name} is training; call .eval()"
-                )
+    for path, module in model.named_modules() if hasattr(model, "named_modules") else ():
+        if module.training:
+            kind, name = type(model).__name__, f"its module {path!r}" if path else "it"
+            raise ValueError(f"trace: {kind} must be in eval mode, but {name} is training; call .eval()")
     nodes, result = record(model, input_shape)
     if isinstance(result, (list, tuple)) and result and all(isinstance(item, Symbol) for item in result):
         inputs = {f"{OUTPUTS}[{i}]": symbol.value for i, symbol in enumerate(result)}

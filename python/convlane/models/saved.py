@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 
 from convlane import nn
+from convlane._version import __version__
 from convlane.models import registry
 from convlane.nn import Module
 from convlane.safetensors_file import Path, open_tensors, shown, strict_json, write_tensors
@@ -56,8 +57,6 @@ def load(path: Path) -> Module:
 
 def save(model: Module, path: Path) -> None:
     """Write a network that `convlane.models.create` or `load` has made; `Module.save` tells the rest."""
-    from convlane import __version__
-
     architecture = registry.architecture(model)
     if architecture is None:
         raise ValueError(
