@@ -23,11 +23,12 @@ void run_multiply(const float* a, const float* b, float* dst, int64_t count) {
 void run_scale(const ImageView& src, const float* factor, int64_t factor_stride, float* dst) {
   const int64_t channels = src.shape[1], rows = src.shape[0] * src.shape[2], width = src.shape[3];
   if (src.count() == 0) return;
+  const float* from = channels_last_or_into(src, dst);
   const auto scale = active_table().scale;
   parallel_for(rows, threads_for(src.count()), [&](int64_t begin, int64_t end, int) noexcept {
     for (int64_t row = begin; row < end; ++row)
-      scale(src.data + row * width * channels, factor + row / src.shape[2] * factor_stride,
-            dst + row * width * channels, width, channels);
+      scale(from + row * width * channels, factor + row / src.shape[2] * factor_stride, dst + row * width * channels,
+            width, channels);
   });
 }
 

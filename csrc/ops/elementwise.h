@@ -11,8 +11,8 @@ void run_add(const float* a, const float* b, float* dst, int64_t count, Activati
 
 void run_multiply(const float* a, const float* b, float* dst, int64_t count);
 
-// Channels-last images times one factor per channel; `factor_stride` floats lie between the factors of two images
-// (0 when they share them).
+// Images of any layout times one factor per channel, into a channels-last buffer; `factor_stride` floats lie between
+// the factors of two images (0 when they share them).
 void run_scale(const ImageView& src, const float* factor, int64_t factor_stride, float* dst);
 
 // Softmax of each row, or its logarithm.
