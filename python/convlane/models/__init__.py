@@ -31,8 +31,9 @@ from convlane.models import (  # noqa: F401  (they register)
     zfnet,
 )
 from convlane.models.efficientnet import efficientnet_for
+from convlane.models.fully_convolutional import to_fully_convolutional
 from convlane.models.registry import create, input_shape, register
 from convlane.models.registry import list_models as list
 from convlane.models.saved import load
 
-__all__ = ["create", "efficientnet_for", "input_shape", "list", "load", "register"]
+__all__ = ["create", "efficientnet_for", "input_shape", "list", "load", "register", "to_fully_convolutional"]

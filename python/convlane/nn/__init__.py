@@ -20,7 +20,6 @@ from convlane.nn.activation import (
 )
 from convlane.nn.container import Add, Concat, Sequential
 from convlane.nn.conv import Conv2d
-from convlane.nn.fully_convolutional import FullyConvolutional, to_fully_convolutional
 from convlane.nn.linear import Linear
 from convlane.nn.module import IncompatibleKeys, Module
 from convlane.nn.norm import BatchNorm2d, LayerNorm, LayerNorm2d, LocalResponseNorm
@@ -47,7 +46,6 @@ __all__ = [
     "Conv2d",
     "Dropout",
     "Flatten",
-    "FullyConvolutional",
     "GlobalAvgPool2d",
     "GlobalMaxPool2d",
     "Hardsigmoid",
@@ -74,5 +72,4 @@ __all__ = [
     "Tanh",
     "Upsample",
     "init",
-    "to_fully_convolutional",
 ]

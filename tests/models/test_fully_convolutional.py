@@ -17,7 +17,7 @@ def crops(images, size, stride):
 
 
 def check_slides(classifier, images, size, stride, terms):
-    sliding = nn.to_fully_convolutional(classifier, (images.shape[1], *size))
+    sliding = models.to_fully_convolutional(classifier, (images.shape[1], *size))
     maps = sliding(images)
     positions = list(crops(images, size, stride))
     assert maps.shape[2:] == (positions[-1][0] + 1, positions[-1][1] + 1)
@@ -97,7 +97,7 @@ def test_at_its_own_size_a_network_says_the_same(rng, name):
     shape = models.input_shape(name)
     images = normal(rng, 1, *shape)
     expected = model(images)
-    maps = nn.to_fully_convolutional(model)(images)
+    maps = models.to_fully_convolutional(model)(images)
     assert maps.shape == (*expected.shape, 1, 1) if name != "squeezenet1_1" else maps.shape[:2] == expected.shape
     np.testing.assert_allclose(maps[:, :, 0, 0], expected, atol=2e-5 * np.abs(expected).max())
 
@@ -105,7 +105,7 @@ def test_at_its_own_size_a_network_says_the_same(rng, name):
 def test_it_compiles_learns_and_leaves_the_classifier_alone(rng):
     classifier = models.create("lenet5").train()
     before = classifier.state_dict()
-    sliding = nn.to_fully_convolutional(classifier)
+    sliding = models.to_fully_convolutional(classifier)
     assert classifier.training
     images = normal(rng, 2, 1, 36, 40)
     plan = convlane.compile(sliding, (None, 1, 36, 40))
@@ -131,7 +131,7 @@ def test_it_compiles_learns_and_leaves_the_classifier_alone(rng):
 )
 def test_what_has_no_positions_is_refused(layers, message):
     with pytest.raises(TypeError, match=message):
-        nn.to_fully_convolutional(nn.Sequential(*layers), (2, 4, 4))
+        models.to_fully_convolutional(nn.Sequential(*layers), (2, 4, 4))
 
 
 def test_softmax_over_something_else_is_refused():
@@ -140,9 +140,9 @@ def test_softmax_over_something_else_is_refused():
             return softmax(flatten(input), 0)
 
     with pytest.raises(TypeError, match="softmax on flattened maps"):
-        nn.to_fully_convolutional(Odd(), (2, 4, 4))
+        models.to_fully_convolutional(Odd(), (2, 4, 4))
 
 
 def test_the_size_must_be_known():
     with pytest.raises(ValueError, match="pass input_shape"):
-        nn.to_fully_convolutional(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
+        models.to_fully_convolutional(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))

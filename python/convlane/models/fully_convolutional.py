@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from convlane.functional._arguments import Array
 from convlane.functional._op import ACTIVATIONS, operations, signature_of
-from convlane.nn.module import Module
-
-if TYPE_CHECKING:
-    from convlane.graph.trace import Graph, Node
+from convlane.graph.trace import Graph, Node, trace
+from convlane.models import registry
+from convlane.nn import Module
 
 _POINTWISE = ACTIVATIONS | {"add", "batch_norm", "cat", "dropout", "log_softmax", "mul", "softmax"}
 """What may be done to flattened maps: it does the same to each position of larger ones."""
@@ -57,9 +56,9 @@ def to_fully_convolutional(model: Module, input_shape: tuple[int, int, int] | No
     Examples
     --------
     >>> import numpy as np
-    >>> from convlane import models, nn
+    >>> from convlane import models
     >>> classifier = models.create("lenet5")
-    >>> sliding = nn.to_fully_convolutional(classifier)
+    >>> sliding = models.to_fully_convolutional(classifier)
     >>> picture = np.random.default_rng(0).random((1, 1, 40, 48)).astype(np.float32)
     >>> maps = sliding(picture)
     >>> maps.shape
@@ -72,9 +71,6 @@ def to_fully_convolutional(model: Module, input_shape: tuple[int, int, int] | No
     Where convolutions pad, a crop sees zeros beyond its edge and the map sees the picture, so that the two differ; from
     the first fully connected layer on they are equal.
     """
-    from convlane.graph.trace import trace  # which runs modules
-    from convlane.models import registry
-
     if input_shape is None:
         architecture = registry.architecture(model)
         if architecture is None:
