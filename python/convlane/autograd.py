@@ -208,8 +208,8 @@ class _Tape:
 
     def _recorded(self, operation: Callable[..., Any], given: Mapping[str, Any], sources: Mapping[str, Any]) -> Any:
         rule = rules(operation).vjp
-        if rule is None:
-            raise TypeError(f"{operation.__name__} has no gradient")
+        if rule is None or isinstance(rule, str):
+            raise TypeError(f"{operation.__name__} has no gradient{f': {rule}' if rule else ''}")
         output, pullback = rule(frozenset(sources), **{name: _arrays(value) for name, value in given.items()})
         return _Variable(self, output, sources, pullback)
 
@@ -293,8 +293,10 @@ class _Variable(Placeholder):
 
     @staticmethod
     def __convlane_op__(operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        first = args[0][0] if isinstance(args[0], (list, tuple)) else args[0]
-        return first.tape(operation, *args, **kwargs)
+        given = [*args, *kwargs.values()]
+        items = [item for value in given for item in (value if isinstance(value, (list, tuple)) else [value])]
+        tape = next(item.tape for item in items if isinstance(item, _Variable))
+        return tape(operation, *args, **kwargs)
 
     def _why(self, what: str) -> str:
         return f"{what} is not recorded, so it would have no gradient"

@@ -16,6 +16,7 @@ import convlane
 from convlane import analysis, functional, models, nn
 from convlane.analysis import roofline
 from convlane.analysis.layers import anatomy
+from convlane.functional import _op
 
 # Functions of these names hide the modules.
 page_module, fields_module = (
@@ -210,7 +211,8 @@ class Unknown(nn.Module):
 
 
 def test_a_page_without_receptive_fields(monkeypatch):
-    monkeypatch.setattr(fields_module, "_WINDOWS", {})
+    without = dataclasses.replace(_op.rules(functional.conv2d), receptive="nobody knows")
+    monkeypatch.setitem(_op._RULES, functional.conv2d, without)
     page = Page(analysis.page(Unknown().eval(), np.zeros((1, 8, 8), np.float32)))
     assert page.data["fields"] == {}
     assert [row[8] for row in page.layer_rows().values()] == [""]

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from convlane.functional._op import Shape, operations, signature_of
-from convlane.graph.trace import INPUT, Node, Symbol, Value
+from convlane.functional._op import Shape
+from convlane.graph.interpret import interpret
+from convlane.graph.trace import INPUT, SOURCES, Node, Symbol, Value
 from convlane.models.registry import architecture, input_shape
 from convlane.nn.module import Module
 
@@ -53,7 +54,7 @@ class Anatomy:
 
     nodes: Mapping[Value, Node]
     layers: tuple[Layer, ...]
-    """In the order in which they run; every node but the input is in one."""
+    """In the order in which they run; every node but inputs and constants is in one."""
     calls: tuple[Call, ...]
     output: Value | None
 
@@ -97,44 +98,10 @@ def until(network: Anatomy, value: Value) -> Callable[[Any], Any]:
     """Return what computes one result from the input: an array from an array, and on the tape as well."""
 
     def run(input: Any) -> Any:
-        (result,) = (result for _, result in results(network, [value], input))
+        ((_, result),) = interpret(network.nodes, [value], input)
         return result
 
     return run
-
-
-def results(network: Anatomy, values: Iterable[Value], input: Any) -> Iterator[tuple[Value, Any]]:
-    """Run a network again and yield these results as they come; all are forgotten after their last reader."""
-    wanted = set(values)
-    last = {value: value for value in wanted}  # who reads it last
-    for value in reversed(list(network.nodes)):
-        if value in last:
-            for source in network.nodes[value].inputs.values():
-                last[source] = max(value, last.get(source, value))
-    found: dict[Value, Any] = {}
-    for value, node in network.nodes.items():
-        if value in last:
-            found[value] = input if value == INPUT else _run(node, found)
-            if value in wanted:
-                yield value, found[value]
-            for source in {value, *node.inputs.values()}:
-                if last[source] == value:
-                    del found[source]
-
-
-def _run(node: Node, results: Mapping[Value, Any]) -> Any:
-    """Call a node's operation; by position where that is possible, which it goes by to see who runs it."""
-    operation = operations()[node.op]
-    given = dict(node.attributes)
-    for name, source in node.inputs.items():
-        argument, bracket, _ = name.partition("[")
-        if bracket:
-            given.setdefault(argument, []).append(results[source])
-        else:
-            given[argument] = results[source]
-    parameters = signature_of(operation).parameters.values()
-    by_place = [given.pop(each.name) for each in parameters if each.kind is not each.KEYWORD_ONLY]
-    return operation(*by_place, **given)
 
 
 def checked_shape(model: Any, shape: Sequence[int] | None, caller: str) -> Shape:
@@ -187,7 +154,7 @@ def _layers(nodes: Mapping[Value, Node], calls: Sequence[Call]) -> tuple[Layer, 
     names = Counter(call.name for call in calls if call.name)
     layers: dict[int | str, Layer] = {}
     for value, node in nodes.items():
-        if value == INPUT:
+        if node.op in SOURCES:
             continue
         place = innermost.get(value)
         within = None if place is None else calls[place]

@@ -18,13 +18,14 @@ import numpy as np
 
 from convlane import _core, machine
 from convlane._table import sizes
-from convlane.analysis.layers import Anatomy, anatomy, results
+from convlane.analysis.layers import Anatomy, anatomy
 from convlane.analysis.pixels import Pixels, colours, pixels, png
 from convlane.analysis.receptive_field import Field, receptive_field
 from convlane.analysis.roofline import roofline
 from convlane.analysis.summary import Summary, short_bytes, summary
 from convlane.functional._arguments import Array, as_image, as_positive
 from convlane.graph import compile
+from convlane.graph.interpret import interpret
 from convlane.graph.plan import Report, Step
 from convlane.graph.trace import Value
 from convlane.nn.module import Module
@@ -233,7 +234,7 @@ def _shared_fields(fields: Mapping[str, Field]) -> dict[str, Any]:
 def _layers(network: Anatomy, images: Array, limit: int) -> list[dict[str, Any]]:
     """Run the network and return thumbnails and figures of each layer's result."""
     found = {}
-    for value, result in results(network, {layer.values[-1] for layer in network.layers}, images):
+    for value, result in interpret(network.nodes, {layer.values[-1] for layer in network.layers}, images):
         found[value] = _thumbnails(result[0], limit)
     return [{"name": layer.name, "kind": layer.kind, **found[layer.values[-1]]} for layer in network.layers]
 

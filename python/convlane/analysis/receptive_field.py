@@ -7,7 +7,7 @@ holds for branches that are aligned differently, windows of unequal size and pad
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from convlane._table import sizes, table
 from convlane.analysis.layers import anatomy, checked_shape, unknown
-from convlane.functional._arguments import Pair, as_window
-from convlane.functional._op import ACTIVATIONS, Shape
+from convlane.functional._arguments import Pair
+from convlane.functional._op import Shape, operations, rules
+from convlane.functional._receptive import Axis
+from convlane.graph.interpret import arguments
 from convlane.graph.trace import INPUT, Node, Value
 
 Box = tuple[int, int, int, int]
@@ -143,148 +145,40 @@ def receptive_field(model: Callable[[Any], Any], input_shape: Sequence[int] | No
     )
 
 
-@dataclass(frozen=True)
-class Axis:
-    """What the positions along the rows, or along the columns, see."""
-
-    low: NDArray[np.int64]
-    high: NDArray[np.int64]
-    stride: int | None
-
-    def windows(self, kernel: int, stride: int, before: int, dilation: int, count: int) -> Axis:
-        """Return what windows over these positions see; those in padding lie as far out as a stride tells."""
-        taps = np.arange(count)[:, None] * stride + dilation * np.arange(kernel) - before
-        step = None if self.stride is None else self.stride * stride
-        return Axis(self._at(self.low, taps).min(1), self._at(self.high, taps).max(1), step)
-
-    def _at(self, seen: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        inside = positions.clip(0, len(seen) - 1)
-        moves = self.stride is not None and (len(seen) == 1 or seen[0] != seen[-1])  # not where all see everything
-        beyond = (positions - inside) * (self.stride or 0) * moves
-        return np.asarray(seen[inside] + beyond, np.int64)
-
-    def whole(self, count: int = 1) -> Axis:
-        """Return positions that all see what any of these does."""
-        low, high = np.full(count, self.low.min()), np.full(count, self.high.max())
-        return Axis(low, high, None if self.stride is None else self.stride * len(self.low))
-
-    def part(self, positions: slice) -> Axis:
-        """Return some of these positions."""
-        return Axis(self.low[positions], self.high[positions], self.stride)
-
-    def adaptive(self, count: int) -> Axis:
-        """Return what the windows of adaptive pooling see."""
-        size = len(self.low)
-        starts = np.arange(count) * size // count
-        ends = -(-(np.arange(1, count + 1) * size) // count)
-        step = self.stride * size // count if self.stride is not None and size % count == 0 else None
-        return Axis(self.low[starts], self.high[ends - 1], step)
-
-
 Plane = tuple[Axis, Axis]
+"""What the positions of a result see of the picture's rows, and of its columns."""
 
 
 def _plane(node: Node, nodes: Mapping[Value, Node], found: Mapping[Value, Plane]) -> Plane:
     """Return what the positions of a node's result see."""
     if node.op == "input":
-        return _pixels(node.shape[2]), _pixels(node.shape[3])
-    sources = [(nodes[value].shape, found[value]) for value in node.inputs.values()]
-    shape, plane = sources[0]
-    if node.op in _WINDOWS:
-        windows = zip(plane, *_WINDOWS[node.op](shape, node.attributes, nodes, node), node.shape[-2:], strict=True)
-        moved = [axis.windows(*window) for axis, *window in windows]
-        added = [found[value] for name, value in node.inputs.items() if name == "residual"]
-        return _together([(moved[0], moved[1]), *added])
-    if node.op.startswith("adaptive"):
-        return plane[0].adaptive(node.shape[-2]), plane[1].adaptive(node.shape[-1])
-    if node.op in _POINTWISE:
-        return _together([each for _, each in sources])
-    if node.op in _ACROSS:
-        across = _ACROSS[node.op](len(shape), node.attributes) if len(shape) > 2 else ()
-        whole = [
-            axis.whole(len(axis.low)) if dim in across else axis for dim, axis in zip((-2, -1), plane, strict=True)
-        ]
-        return whole[0], whole[1]
-    if node.op == "narrow":
-        dim, first = node.attributes["dim"] % len(shape) - len(shape), node.attributes["start"]
-        run = slice(first, first + node.attributes["length"])
-        cut = [
-            axis.part(run) if each == dim and len(shape) > 2 else axis
-            for each, axis in zip((-2, -1), plane, strict=True)
-        ]
-        return cut[0], cut[1]
-    if node.op == "cat":
-        dim = node.attributes["dim"] % len(shape) - len(shape)
-        if len(shape) > 2 and dim in (-2, -1):
-            ends = [_joined([each[i] for _, each in sources]) if dim == i - 2 else plane[i] for i in range(2)]
-            return ends[0], ends[1]
-        return _together([each for _, each in sources])
-    if node.op == "pad":
-        left, _, top, _ = node.attributes["pad"]
-        height, width = node.shape[-2:]
-        return plane[0].windows(1, 1, top, 1, height), plane[1].windows(1, 1, left, 1, width)
-    if node.op in _GLOBAL or (node.op in ("mean", "sum") and len(node.shape) < 3):
-        return (plane[0].whole(), plane[1].whole()) if len(shape) > 2 else plane
-    raise TypeError(f"receptive_field: there is no rule for {node.op}")
+        return _pixels(node.shape[2], -2), _pixels(node.shape[3], -1)
+    operation = operations()[node.op]
+    rule = rules(operation).receptive
+    if rule is None or isinstance(rule, str):
+        raise TypeError(f"receptive_field: there is no rule for {node.op}{f': {rule}' if rule else ''}")
+    given = arguments(node, nodes.__getitem__)
+    seen = [
+        (rule(found[value][0], name, **given), rule(found[value][1], name, **given))
+        for name, value in node.inputs.items()
+    ]
+    return _together([rows for rows, _ in seen]), _together([columns for _, columns in seen])
 
 
-def _conv(shape: Shape, given: Mapping[str, Any], nodes: Any, node: Node) -> Any:
-    weight = given["weight"].shape if "weight" in given else nodes[node.inputs["weight"]].shape
-    kernel, stride, sides, dilation = as_window(
-        node.op, (shape[-2], shape[-1]), tuple(weight[2:]), given["stride"], given["padding"], given["dilation"]
-    )
-    return kernel, stride, (sides[0], sides[2]), dilation
+def _pixels(size: int, dim: int) -> Axis:
+    return Axis(np.arange(size), np.arange(size), 1, dim)
 
 
-def _pool(shape: Shape, given: Mapping[str, Any], nodes: Any, node: Node) -> Any:
-    kernel, stride, sides, dilation = as_window(
-        node.op,
-        (shape[-2], shape[-1]),
-        given["kernel_size"],
-        given["stride"],
-        given.get("padding", 0),
-        given.get("dilation", 1),
-    )
-    return kernel, stride, (sides[0], sides[2]), dilation
-
-
-_WINDOWS: dict[str, Callable[[Shape, Mapping[str, Any], Any, Node], Any]] = {
-    "conv2d": _conv,
-    **dict.fromkeys(("avg_pool2d", "lp_pool2d", "max_pool2d"), _pool),
-}
-_POINTWISE = ACTIVATIONS | {
-    *("abs", "add", "affine", "batch_norm", "channel_norm", "channels_last", "div", "dropout", "exp", "interleave"),
-    *("local_response_norm", "log", "mul", "nchw", "scale", "square"),
-}
-# What mixes all positions along some dimensions, counted from the end.
-_ACROSS: dict[str, Callable[[int, Mapping[str, Any]], Collection[int]]] = {
-    "layer_norm": lambda ndim, given: range(-len(given["normalized_shape"]), 0),
-    **dict.fromkeys(("softmax", "log_softmax"), lambda ndim, given: (given["dim"] % ndim - ndim,)),
-}
-_GLOBAL = frozenset({"flatten", "global_avg_pool2d", "global_max_pool2d", "linear"})
-
-
-def _pixels(size: int) -> Axis:
-    return Axis(np.arange(size), np.arange(size), 1)
-
-
-def _together(planes: Sequence[Plane]) -> Plane:
+def _together(axes: Sequence[Axis]) -> Axis:
     """Return what positions see that are computed from those at the same place in several results."""
-
-    def both(axes: Sequence[Axis]) -> Axis:
-        count = max(len(axis.low) for axis in axes)
-        strides = {axis.stride for axis in axes if len(axis.low) == count}  # a single number goes to all positions
-        low, high = (
-            np.broadcast_arrays(np.zeros(count, np.int64), *each)[1:]
-            for each in ([axis.low for axis in axes], [axis.high for axis in axes])
-        )
-        return Axis(np.min(low, 0), np.max(high, 0), strides.pop() if len(strides) == 1 else None)
-
-    return both([rows for rows, _ in planes]), both([columns for _, columns in planes])
-
-
-def _joined(axes: Sequence[Axis]) -> Axis:
-    return Axis(np.concatenate([axis.low for axis in axes]), np.concatenate([axis.high for axis in axes]), None)
+    dims = {axis.dim for axis in axes if axis.dim is not None}
+    if len(dims) > 1:  # rows here, columns there
+        axes = [axis.everywhere() for axis in axes]
+    count = max(len(axis.low) for axis in axes)
+    strides = {axis.stride for axis in axes if len(axis.low) == count}  # a single number goes to all positions
+    low = np.min([np.broadcast_to(axis.low, count) for axis in axes], 0)
+    high = np.max([np.broadcast_to(axis.high, count) for axis in axes], 0)
+    return Axis(low, high, strides.pop() if len(strides) == 1 else None, dims.pop() if len(dims) == 1 else None)
 
 
 def _field(name: str, kind: str, shape: Shape, plane: Plane, picture: Pair) -> Field:

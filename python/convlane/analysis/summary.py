@@ -13,31 +13,9 @@ import numpy as np
 from convlane import _core
 from convlane._table import sizes, table
 from convlane.analysis.layers import Anatomy, Layer, anatomy, checked_shape
-from convlane.functional._op import ACTIVATIONS, Shape
-from convlane.graph.trace import INPUT, Node, Value
+from convlane.functional._op import Shape, none, operations, rules, signature_of
+from convlane.graph.trace import INPUT, SOURCES, Node, Value
 from convlane.nn.module import Module
-
-WEIGHTED = frozenset({"conv2d", "linear"})
-"""The operations of layers that are counted."""
-
-# What needs no memory of its own: it can overwrite its input, or is another view of it. The parts of a concatenation
-# can be written where they belong.
-_IN_PLACE = ACTIVATIONS | {
-    *(
-        "abs",
-        "add",
-        "affine",
-        "batch_norm",
-        "channel_norm",
-        "div",
-        "dropout",
-        "exp",
-        "layer_norm",
-        "local_response_norm",
-    ),
-    *("log", "log_softmax", "mul", "scale", "softmax", "square"),
-    *("cat", "channels_last", "flatten", "interleave", "narrow", "nchw", "unflatten"),
-}
 
 
 @dataclass(frozen=True)
@@ -227,12 +205,22 @@ def summary(model: Callable[[Any], Any], input_shape: Sequence[int] | None = Non
     return Summary(tuple(rows), len(counted), depth, total, unused)
 
 
+def is_weighted(node: Node) -> bool:
+    """Return whether it multiplies by a weight, as convolutions and linear layers do."""
+    operation = operations().get(node.op)
+    return (
+        operation is not None
+        and rules(operation).multiply_adds is not none
+        and "weight" in signature_of(operation).parameters
+    )
+
+
 def _is_counted(node: Node, parameters: dict[int, int] | None, held: int) -> bool:
     """Return whether it is a convolution or a linear layer with weights of the network, not with constants.
 
     A layer called again holds no parameters of its own, and one that reshapes its weight passes another array.
     """
-    if node.op not in WEIGHTED:
+    if not is_weighted(node):
         return False
     return parameters is None or held > 0 or id(node.attributes.get("weight")) in parameters
 
@@ -244,16 +232,16 @@ def _numbers(network: Anatomy, counted: set[Value]) -> dict[Value, int]:
         if value in counted:
             last += 1
             numbers[value] = last
-        elif value != INPUT:
-            numbers[value] = max(numbers[source] for source in node.inputs.values())
+        elif node.op not in SOURCES:
+            numbers[value] = max(numbers.get(source, 0) for source in node.inputs.values())
     return numbers
 
 
 def _depths(network: Anatomy, counted: set[Value]) -> dict[Value, int]:
     depths = {INPUT: 0}
     for value, node in network.nodes.items():
-        if value != INPUT:
-            depths[value] = max(depths[source] for source in node.inputs.values()) + (value in counted)
+        if node.op not in SOURCES:
+            depths[value] = max(depths.get(source, 0) for source in node.inputs.values()) + (value in counted)
     return depths
 
 
@@ -290,7 +278,7 @@ def _stored(node: Node, network: Anatomy) -> int:
     """Return how many numbers a result adds to what is stored."""
     source = network.nodes[next(iter(node.inputs.values()))]
     unchanged = node.op.startswith("adaptive") and node.shape == source.shape  # windows of one pixel
-    return 0 if node.op in _IN_PLACE or unchanged else math.prod(node.shape)
+    return 0 if rules(operations()[node.op]).traits.in_place or unchanged else math.prod(node.shape)
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:

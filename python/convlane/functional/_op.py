@@ -1,9 +1,10 @@
 """One definition of an operation for all who call it.
 
 An operation runs at once on arrays. Called on anything else that knows `__convlane_op__` (a symbol that only has a
-shape, a variable on a tape), it hands itself over: ``dispatch(operation, input, *args, **kwargs)``. It hands itself
-over to the `recorder` as well where there is one: on the way to a gradient the parameters are arrays too. What such
-callers need to know about the operation stands beside it and is found by `rules`.
+shape, a variable on a tape), as any argument or within a list, it hands itself over:
+``dispatch(operation, *args, **kwargs)``. It hands itself over to the `recorder` as well where there is one: on the way
+to a gradient the parameters are arrays too. All that others need to know about the operation stands beside it, in the
+decorator `op`, and is found by `rules`.
 """
 
 from __future__ import annotations
@@ -14,21 +15,18 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, wraps
-from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
+
+from convlane import _core
+from convlane.functional._receptive import Receptive
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 Shape = tuple[int, ...]
-
-
-ACTIVATIONS = frozenset({"gelu", "hardsigmoid", "hardswish", "leaky_relu", "relu", "relu6", "sigmoid", "silu", "tanh"})
-"""The operations that others can apply to their results by name."""
-
-TOLD_BY_OUTPUT = ACTIVATIONS - {"gelu", "hardswish", "leaky_relu", "silu"}
-"""Those whose derivative follows from the output."""
+DType: TypeAlias = "np.dtype[Any]"
 
 Pullback: TypeAlias = Callable[[Any], Mapping[str, Any]]
 """From the gradient of an output to those of the arguments that were wanted, by name.
@@ -58,17 +56,44 @@ def is_recorded(input: Any, weight: Any) -> bool:
 
 
 @dataclass(frozen=True)
+class Traits:
+    """What passes, plans and summaries go by; each name says what may be done with the operation."""
+
+    in_place: bool = False
+    """Its result needs no memory of its own: it can overwrite the input, is another view of it, or is put together
+    from parts that can be written where they belong."""
+    activation: bool = False
+    """Others can apply it to their results by name."""
+    told_by_output: bool = False
+    """An activation whose derivative follows from the output."""
+    parameters: frozenset[str] = frozenset()
+    """Arguments that belong to the operation where they are arrays, as its weights do: passes may change them."""
+    reads_any_layout: bool = False
+    """A plan's step reads its first argument, images, in any memory layout."""
+    reads_slices: bool = False
+    """A plan's step reads images that are some of the channels of larger ones."""
+    writes_slices: bool = False
+    """A plan's step can write its result, images, as some of the channels of larger ones."""
+
+
+@dataclass(frozen=True)
 class Rules:
     """What is known of an operation beside its result; all functions take the operation's own arguments.
 
-    Whatever has a ``.shape`` stands for an array in `shape` and `multiply_adds`. `vjp` (vector-Jacobian product) is
-    called with the set of the arguments' names whose gradients are wanted, then all arguments by name; it returns the
-    output (an array, or a `Pending` one) and its pullback.
+    Whatever has a ``.shape`` stands for an array in `shape`, `dtype` and `multiply_adds`. An operation with several
+    results has tuples of shapes and types. `vjp` (vector-Jacobian product) is called with the set of the arguments'
+    names whose gradients are wanted, then all arguments by name; it returns the output (an array, or a `Pending` one)
+    and its pullback. Text in place of a rule is the reason why there is none.
     """
 
-    shape: Callable[..., Shape]
+    shape: Callable[..., Any]
+    dtype: Callable[..., Any]
     multiply_adds: Callable[..., int]
-    vjp: Callable[..., tuple[Any, Pullback]] | None
+    vjp: Callable[..., tuple[Any, Pullback]] | str | None
+    traits: Traits
+    receptive: Receptive | str | None
+    compiles: str
+    """Why a plan cannot do it; empty where one can."""
 
 
 class Pending(ABC):
@@ -89,12 +114,54 @@ class Pending(ABC):
         """
 
 
+ACTIVATIONS: set[str] = set()
+"""The operations that others can apply to their results by name, as their traits tell."""
+
+TOLD_BY_OUTPUT: set[str] = set()
+"""Those whose derivative follows from the output."""
+
 _RULES: dict[Callable[..., Any], Rules] = {}
 
 
 def same_shape(input: Any, *args: Any, **kwargs: Any) -> Shape:
     """Shape rule of an element-wise operation."""
     return tuple(input.shape)
+
+
+def float32(*args: Any, **kwargs: Any) -> DType:
+    """Type rule of an operation that computes."""
+    return _FLOAT32
+
+
+def same_dtype(input: Any, *args: Any, **kwargs: Any) -> DType:
+    """Type rule of an operation that moves the numbers of its first argument, an array or a sequence of them."""
+    first = input[0] if isinstance(input, (list, tuple)) else input
+    dtype: DType = first.dtype
+    return dtype
+
+
+def boolean(*args: Any, **kwargs: Any) -> DType:
+    """Type rule of a comparison."""
+    return _BOOL
+
+
+def int64(*args: Any, **kwargs: Any) -> DType:
+    """Type rule of an operation that finds places."""
+    return _INT64
+
+
+_FLOAT32, _BOOL, _INT64 = np.dtype(np.float32), np.dtype(np.bool_), np.dtype(np.int64)
+
+
+def item_name(argument: str, i: int) -> str:
+    """Return the name of an item of an argument that is a sequence."""
+    return f"{argument}[{i}]"
+
+
+def split_name(name: str) -> tuple[str, int | None]:
+    """Return the argument that a name tells and, where it is that of an item of a sequence, which one."""
+    argument, bracket, i = name.partition("[")
+    return argument, int(i[:-1]) if bracket else None
 
 
 def check_vector(op: str, name: str, vector: Any, size: int) -> None:
@@ -110,29 +177,63 @@ def none(*args: Any, **kwargs: Any) -> int:
 
 def op(
     *,
-    shape: Callable[..., Shape],
+    shape: Callable[..., Any],
+    dtype: Callable[..., Any] = float32,
     multiply_adds: Callable[..., int] = none,
-    vjp: Callable[..., tuple[Any, Pullback]] | None = None,
+    vjp: Callable[..., tuple[Any, Pullback]] | str | None = None,
+    traits: Traits = Traits(),
+    receptive: Receptive | str | None = None,
+    compiles: str = "",
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Make a function an operation: the first argument's type and the thread's recorder decide who runs it."""
+    """Make a function an operation: the types of its arguments and the thread's recorder decide who runs it.
+
+    The parameters are those of `Rules`.
+    """
 
     def decorate(forward: Callable[P, R]) -> Callable[P, R]:
+        parameters = inspect.signature(forward).parameters  # only those are looked at that may be arrays
+        names = frozenset(
+            n for n, each in parameters.items() if each.annotation is each.empty or "Array" in each.annotation
+        )
+        places = max((i for i, name in enumerate(parameters, 1) if name in names), default=0)
+
         @wraps(forward)
         def operation(*args: P.args, **kwargs: P.kwargs) -> R:
-            if args and type(args[0]) is not np.ndarray:
-                first: Any = args[0]
-                if type(first) in (list, tuple) and first:
-                    first = first[0]
-                dispatch = getattr(type(first), "__convlane_op__", None)
-                if dispatch is not None:
+            for value in args[:places]:
+                if type(value) not in _PLAIN and (dispatch := _dispatch_of(value)) is not None:
                     return dispatch(operation, *args, **kwargs)  # type: ignore[no-any-return]
+            if kwargs and not names.isdisjoint(kwargs):
+                for value in kwargs.values():
+                    if type(value) not in _PLAIN and (dispatch := _dispatch_of(value)) is not None:
+                        return dispatch(operation, *args, **kwargs)  # type: ignore[no-any-return]
             record = recorder.get()
             return forward(*args, **kwargs) if record is None else record(operation, *args, **kwargs)
 
-        _RULES[operation] = Rules(shape, multiply_adds, vjp)
+        _RULES[operation] = Rules(shape, dtype, multiply_adds, vjp, traits, receptive, compiles)
+        if traits.activation:
+            ACTIVATIONS.add(forward.__name__)
+        if traits.told_by_output:
+            TOLD_BY_OUTPUT.add(forward.__name__)
         return operation
 
     return decorate
+
+
+_PLAIN = {np.ndarray, int, float, bool, str, type(None), _core.PackedWeight}
+"""The types of most arguments, which nobody takes over for."""
+
+
+def _dispatch_of(value: Any) -> Callable[..., Any] | None:
+    """Return who takes over for an argument, or for one in a list or tuple."""
+    kind = type(value)
+    if kind is list or kind is tuple:
+        if value and type(value[0]) is int:  # sizes, which are frequent
+            return None
+        for item in value:
+            if type(item) not in _PLAIN and (dispatch := _dispatch_of(item)) is not None:
+                return dispatch
+        return None
+    return getattr(kind, "__convlane_op__", None)
 
 
 def rules(operation: Callable[..., Any]) -> Rules:
@@ -143,6 +244,24 @@ def rules(operation: Callable[..., Any]) -> Rules:
 def operations() -> dict[str, Callable[..., Any]]:
     """Return all operations by their names, which are also those of nodes in a graph."""
     return {operation.__name__: operation for operation in _RULES}
+
+
+@cache
+def hints_of(operation: Callable[..., Any]) -> Mapping[str, Any]:
+    """Return the types of an operation's arguments, where they are told."""
+    return get_type_hints(operation)
+
+
+@cache
+def operands_of(operation: Callable[..., Any]) -> frozenset[str]:
+    """Return the arguments that may be arrays and are no parameters of the operation."""
+    hints = hints_of(operation)
+    arrays = {name for name in signature_of(operation).parameters if name not in hints or _may_be_array(hints[name])}
+    return frozenset(arrays) - rules(operation).traits.parameters
+
+
+def _may_be_array(hint: Any) -> bool:
+    return get_origin(hint) is np.ndarray or any(map(_may_be_array, get_args(hint)))
 
 
 @cache

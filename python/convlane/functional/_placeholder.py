@@ -44,7 +44,12 @@ class Placeholder(ABC):
     def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
         self._refuse("conversion to an array")
 
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> NoReturn:
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        name = _OPERATORS.get(ufunc)
+        if name is not None and method == "__call__" and not kwargs:
+            left, right = inputs
+            mine = isinstance(left, Placeholder)
+            return getattr(left, f"__{name}__")(right) if mine else getattr(right, f"__r{name}__")(left)
         self._refuse(f"numpy.{ufunc.__name__}{_instead(ufunc.__name__)}")
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> NoReturn:
@@ -64,13 +69,11 @@ class Placeholder(ABC):
 
     def __sub__(self: Any, other: Any) -> Any:
         number = _number(other)
-        if number is not None:
-            return affine(self, 1, -number)
-        return _paired(add, self, affine(other, -1)) if isinstance(other, _ARRAYS) else NotImplemented
+        return _paired(_difference, self, other) if number is None else affine(self, 1, -number)
 
     def __rsub__(self: Any, other: Any) -> Any:
         number = _number(other)
-        return NotImplemented if number is None else affine(self, -1, number)
+        return _paired(_difference, other, self) if number is None else affine(self, -1, number)
 
     def __mul__(self: Any, other: Any) -> Any:
         number = _number(other)
@@ -82,6 +85,10 @@ class Placeholder(ABC):
     def __truediv__(self: Any, other: Any) -> Any:
         number = _number(other)
         return _paired(div, self, other) if number is None else affine(self, 1 / number)
+
+    def __rtruediv__(self: Any, other: Any) -> Any:
+        number = _number(other)
+        return _paired(div, np.full(self.shape, other, np.float32) if number is not None else other, self)
 
     def __neg__(self: Any) -> Any:
         return affine(self, -1)
@@ -100,8 +107,16 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, (int, float, np.integer, np.floating)) else None
 
 
-def _paired(operation: Callable[..., Any], input: Placeholder, other: Any) -> Any:
-    return operation(input, other) if isinstance(other, _ARRAYS) else NotImplemented
+def _paired(operation: Callable[..., Any], left: Any, right: Any) -> Any:
+    return operation(left, right) if isinstance(left, _ARRAYS) and isinstance(right, _ARRAYS) else NotImplemented
+
+
+def _difference(left: Any, right: Any) -> Any:
+    return add(left, affine(right, -1))
+
+
+_OPERATORS = {np.add: "add", np.subtract: "sub", np.multiply: "mul", np.divide: "truediv"}
+"""NumPy's functions for Python's operators, which it calls where an array stands to the left of a placeholder."""
 
 
 _INSTEAD = {
@@ -120,7 +135,6 @@ _INSTEAD = {
     "power": "square",
     "ravel": "flatten",
     "reshape": "flatten",
-    "rtruediv": "div",
     "square": "square",
     "sum": "sum",
     "tanh": "tanh",
@@ -140,7 +154,7 @@ def _refusing(name: str) -> Callable[..., NoReturn]:
 
 for _name in (
     *(prefix + name for name in ("floordiv", "mod", "matmul") for prefix in ("", "r", "i")),
-    *("rpow", "ipow", "rtruediv", "pos", "lt", "le", "eq", "ne", "gt", "ge"),
+    *("rpow", "ipow", "pos", "lt", "le", "eq", "ne", "gt", "ge"),
     *("bool", "int", "float", "index", "len", "iter", "getitem", "setitem", "contains"),
 ):
     setattr(Placeholder, f"__{_name}__", _refusing(_name))

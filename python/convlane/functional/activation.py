@@ -14,7 +14,8 @@ import numpy as np
 from convlane import _core
 from convlane.functional._arguments import Array, as_array, as_dim, as_float
 from convlane.functional._gradient import activate, activation_gradient, follows_from_output
-from convlane.functional._op import Pullback, Shape, op, same_shape
+from convlane.functional._op import Pullback, Shape, Traits, op, same_shape
+from convlane.functional._receptive import mixes, pointwise
 from convlane.functional.elementwise import mul
 from convlane.functional.shape import channels_last
 
@@ -69,6 +70,15 @@ def _rule(name: str) -> Callable[..., tuple[Array, Pullback]]:
     return vjp
 
 
+_IN_PLACE = Traits(in_place=True)
+_ACTIVATION = Traits(in_place=True, activation=True)
+_TOLD_BY_OUTPUT = Traits(in_place=True, activation=True, told_by_output=True)
+
+
+def _softmax_dims(input: Any, dim: int) -> tuple[int]:
+    return (as_dim(dim, "softmax", len(input.shape)) - len(input.shape),)
+
+
 def _softmax_rule(name: str) -> Callable[..., tuple[Array, Pullback]]:
     def vjp(wanted: frozenset[str], input: Any, dim: Any) -> tuple[Array, Pullback]:
         output = _softmax(input, dim, name)
@@ -93,7 +103,7 @@ def _dropout_vjp(
     return mul(x, factors), lambda gradient: {"input": mul(gradient, factors)}
 
 
-@op(shape=same_shape, vjp=_rule("relu"))
+@op(shape=same_shape, vjp=_rule("relu"), traits=_TOLD_BY_OUTPUT, receptive=pointwise)
 def relu(input: Array) -> Array:
     """Clamp below at zero: ``max(0, x)``. NaN stays NaN and -0.0 stays -0.0.
 
@@ -122,7 +132,7 @@ def relu(input: Array) -> Array:
     return activate(input, "relu")
 
 
-@op(shape=same_shape, vjp=_rule("relu6"))
+@op(shape=same_shape, vjp=_rule("relu6"), traits=_TOLD_BY_OUTPUT, receptive=pointwise)
 def relu6(input: Array) -> Array:
     """Clamp between zero and six; otherwise as `relu`.
 
@@ -136,7 +146,7 @@ def relu6(input: Array) -> Array:
     return activate(input, "relu6")
 
 
-@op(shape=same_shape, vjp=_rule("leaky_relu"))
+@op(shape=same_shape, vjp=_rule("leaky_relu"), traits=_ACTIVATION, receptive=pointwise)
 def leaky_relu(input: Array, negative_slope: float = 0.01) -> Array:
     """Multiply what is below zero by `negative_slope`; otherwise as `relu`.
 
@@ -150,7 +160,7 @@ def leaky_relu(input: Array, negative_slope: float = 0.01) -> Array:
     return activate(input, "leaky_relu", as_float(negative_slope, "leaky_relu", "negative_slope"))
 
 
-@op(shape=same_shape, vjp=_rule("silu"))
+@op(shape=same_shape, vjp=_rule("silu"), traits=_ACTIVATION, receptive=pointwise)
 def silu(input: Array) -> Array:
     """Multiply by the own sigmoid: ``x / (1 + exp(-x))``, also known as swish; shapes as in `relu`.
 
@@ -167,7 +177,7 @@ def silu(input: Array) -> Array:
     return activate(input, "silu")
 
 
-@op(shape=same_shape, vjp=_rule("gelu"))
+@op(shape=same_shape, vjp=_rule("gelu"), traits=_ACTIVATION, receptive=pointwise)
 def gelu(input: Array) -> Array:
     """Multiply by the share of the normal distribution below: ``x * (1 + erf(x / sqrt(2))) / 2``; shapes as in `relu`.
 
@@ -188,7 +198,7 @@ def gelu(input: Array) -> Array:
     return activate(input, "gelu")
 
 
-@op(shape=same_shape, vjp=_rule("hardswish"))
+@op(shape=same_shape, vjp=_rule("hardswish"), traits=_ACTIVATION, receptive=pointwise)
 def hardswish(input: Array) -> Array:
     """Multiply by a piecewise linear sigmoid: ``x * min(max(x + 3, 0), 6) / 6`` (MobileNet v3); shapes as in `relu`.
 
@@ -202,7 +212,7 @@ def hardswish(input: Array) -> Array:
     return activate(input, "hardswish")
 
 
-@op(shape=same_shape, vjp=_rule("hardsigmoid"))
+@op(shape=same_shape, vjp=_rule("hardsigmoid"), traits=_TOLD_BY_OUTPUT, receptive=pointwise)
 def hardsigmoid(input: Array) -> Array:
     """Clamp a line to a sigmoid's range: ``min(max(x + 3, 0), 6) / 6`` (MobileNet v3); shapes as in `relu`.
 
@@ -216,7 +226,7 @@ def hardsigmoid(input: Array) -> Array:
     return activate(input, "hardsigmoid")
 
 
-@op(shape=same_shape, vjp=_rule("sigmoid"))
+@op(shape=same_shape, vjp=_rule("sigmoid"), traits=_TOLD_BY_OUTPUT, receptive=pointwise)
 def sigmoid(input: Array) -> Array:
     """Compute ``1 / (1 + exp(-x))`` within 3 units in the last place; shapes as in `relu`.
 
@@ -230,7 +240,7 @@ def sigmoid(input: Array) -> Array:
     return activate(input, "sigmoid")
 
 
-@op(shape=same_shape, vjp=_rule("tanh"))
+@op(shape=same_shape, vjp=_rule("tanh"), traits=_TOLD_BY_OUTPUT, receptive=pointwise)
 def tanh(input: Array) -> Array:
     """Compute the hyperbolic tangent within 3 units in the last place; shapes as in `relu`.
 
@@ -244,7 +254,7 @@ def tanh(input: Array) -> Array:
     return activate(input, "tanh")
 
 
-@op(shape=same_shape, vjp=_softmax_rule("softmax"))
+@op(shape=same_shape, vjp=_softmax_rule("softmax"), traits=_IN_PLACE, receptive=mixes(_softmax_dims))
 def softmax(input: Array, dim: int) -> Array:
     """Turn scores along `dim` into probabilities: ``exp(x) / sum(exp(x))``.
 
@@ -282,7 +292,7 @@ def softmax(input: Array, dim: int) -> Array:
     return _softmax(input, dim, "softmax")
 
 
-@op(shape=same_shape, vjp=_softmax_rule("log_softmax"))
+@op(shape=same_shape, vjp=_softmax_rule("log_softmax"), traits=_IN_PLACE, receptive=mixes(_softmax_dims))
 def log_softmax(input: Array, dim: int) -> Array:
     """Compute the logarithm of `softmax`, without taking the logarithm of small probabilities.
 
@@ -296,7 +306,7 @@ def log_softmax(input: Array, dim: int) -> Array:
     return _softmax(input, dim, "log_softmax")
 
 
-@op(shape=same_shape, vjp=_dropout_vjp)
+@op(shape=same_shape, vjp=_dropout_vjp, traits=_IN_PLACE, receptive=pointwise)
 def dropout(input: Array, p: float = 0.5, training: bool = True, *, rng: np.random.Generator | None = None) -> Array:
     """Zero each value with probability `p` and divide the others by ``1 - p``; nothing when not training.
 

@@ -19,9 +19,11 @@ from convlane.functional._arguments import (
     as_int,
     as_pair,
     as_sides,
+    as_window,
 )
 from convlane.functional._gradient import activated
-from convlane.functional._op import Pullback, Shape, check_vector, op
+from convlane.functional._op import Pullback, Shape, Traits, check_vector, op
+from convlane.functional._receptive import windows
 
 
 def _weight_shape(weight: Any, groups: Any) -> tuple[Any, int]:
@@ -56,6 +58,10 @@ def _shape(
 def _multiply_adds(input: Any, weight: Any, *args: Any, **kwargs: Any) -> int:
     per_output = math.prod(_weight_shape(weight, 1)[0][1:])
     return math.prod(_shape(input, weight, *args, **kwargs)) * int(per_output)
+
+
+def _window(input: Any, weight: Any, stride: Any, padding: Padding, dilation: Any, **_: Any) -> Any:
+    return as_window("conv2d", input.shape[-2:], tuple(weight.shape[2:]), stride, padding, dilation)
 
 
 def _conv2d_vjp(
@@ -117,7 +123,13 @@ def _batch(residual: Any) -> Any:
     return residual[None] if residual is not None and residual.ndim == 3 else residual
 
 
-@op(shape=_shape, multiply_adds=_multiply_adds, vjp=_conv2d_vjp)
+@op(
+    shape=_shape,
+    multiply_adds=_multiply_adds,
+    vjp=_conv2d_vjp,
+    traits=Traits(parameters=frozenset({"weight", "bias"}), reads_any_layout=True, writes_slices=True),
+    receptive=windows(_window, _shape),
+)
 def conv2d(
     input: Array,
     weight: Array | _core.PackedWeight,

@@ -11,8 +11,16 @@ import numpy as np
 from convlane import _core
 from convlane.functional._arguments import Array, as_array, as_flat_image, as_float
 from convlane.functional._gradient import activated
-from convlane.functional._op import Pullback, Shape, op, same_shape
+from convlane.functional._op import Pullback, Shape, Traits, op, same_shape
+from convlane.functional._receptive import Axis, pointwise
 from convlane.functional.shape import channels_last
+
+_IN_PLACE = Traits(in_place=True)
+_NO_STEP = "plans have no step for it yet"
+
+
+def _scale_receptive(axis: Axis, name: str, *, scale: Any, **_: Any) -> Axis:
+    return axis if name == "input" or len(scale.shape) == 4 else axis.everywhere()
 
 
 def _same_shapes(op: str, input: Any, other: Any) -> Shape:
@@ -133,7 +141,7 @@ def _product_pullback(wanted: frozenset[str], name: str, input: Array, factor: A
     return pullback
 
 
-@op(shape=_add_shape, vjp=_add_vjp)
+@op(shape=_add_shape, vjp=_add_vjp, traits=_IN_PLACE, receptive=pointwise)
 def add(input: Array, other: Array, *, activation: str = "none", negative_slope: float = 0.01) -> Array:
     """Add two arrays of the same shape, and apply an activation to the sum in the same pass.
 
@@ -171,7 +179,7 @@ def add(input: Array, other: Array, *, activation: str = "none", negative_slope:
     return _core.add(as_flat_image(a), as_flat_image(b), activation, slope).reshape(a.shape)
 
 
-@op(shape=_mul_shape, vjp=_mul_vjp)
+@op(shape=_mul_shape, vjp=_mul_vjp, traits=_IN_PLACE, receptive=pointwise)
 def mul(input: Array, other: Array) -> Array:
     """Multiply two arrays of the same shape, or images (N, C, H, W) by one factor per channel.
 
@@ -208,7 +216,12 @@ def mul(input: Array, other: Array) -> Array:
     return _core.mul(a, b) if a.shape == b.shape else _core.scale(a, b)
 
 
-@op(shape=_scale_shape, vjp=_scale_vjp)
+@op(
+    shape=_scale_shape,
+    vjp=_scale_vjp,
+    traits=Traits(in_place=True, reads_any_layout=True),
+    receptive=_scale_receptive,
+)
 def scale(input: Array, scale: Array) -> Array:
     """Multiply every channel of every image by a factor of its own, as squeeze-and-excitation does.
 
@@ -249,7 +262,7 @@ def scale(input: Array, scale: Array) -> Array:
     return _core.scale(x, factors if factors.ndim == 4 else factors[:, :, None, None])
 
 
-@op(shape=same_shape, vjp=_affine_vjp)
+@op(shape=same_shape, vjp=_affine_vjp, traits=_IN_PLACE, receptive=pointwise)
 def affine(input: Array, factor: float = 1.0, offset: float = 0.0) -> Array:
     """Multiply by a number and add one: ``input * factor + offset``.
 
@@ -284,7 +297,7 @@ def affine(input: Array, factor: float = 1.0, offset: float = 0.0) -> Array:
     return _mapped(lambda x: x * a + b if b != 0 else x * a, x)
 
 
-@op(shape=_div_shape, vjp=_div_vjp)
+@op(shape=_div_shape, vjp=_div_vjp, traits=_IN_PLACE, receptive=pointwise, compiles=_NO_STEP)
 def div(input: Array, other: Array) -> Array:
     """Divide by an array of the same shape.
 
@@ -317,7 +330,7 @@ def div(input: Array, other: Array) -> Array:
     return _mapped(np.divide, a, b)
 
 
-@op(shape=same_shape, vjp=_exp_vjp)
+@op(shape=same_shape, vjp=_exp_vjp, traits=_IN_PLACE, receptive=pointwise, compiles=_NO_STEP)
 def exp(input: Array) -> Array:
     """Compute ``e**x`` of every number; shapes as in `affine`.
 
@@ -331,7 +344,7 @@ def exp(input: Array) -> Array:
     return _mapped(np.exp, as_array(input, "exp", "input"))
 
 
-@op(shape=same_shape, vjp=_log_vjp)
+@op(shape=same_shape, vjp=_log_vjp, traits=_IN_PLACE, receptive=pointwise, compiles=_NO_STEP)
 def log(input: Array) -> Array:
     """Compute the natural logarithm of every number, minus infinity of 0, NaN below; shapes as in `affine`.
 
@@ -347,7 +360,7 @@ def log(input: Array) -> Array:
     return _mapped(np.log, as_array(input, "log", "input"))
 
 
-@op(shape=same_shape, vjp=_square_vjp)
+@op(shape=same_shape, vjp=_square_vjp, traits=_IN_PLACE, receptive=pointwise, compiles=_NO_STEP)
 def square(input: Array) -> Array:
     """Multiply every number by itself; shapes as in `affine`.
 
@@ -362,7 +375,7 @@ def square(input: Array) -> Array:
     return mul(x, x)
 
 
-@op(shape=same_shape, vjp=_abs_vjp)
+@op(shape=same_shape, vjp=_abs_vjp, traits=_IN_PLACE, receptive=pointwise, compiles=_NO_STEP)
 def abs(input: Array) -> Array:
     """Drop the sign of every number; shapes as in `affine`. The gradient at 0 is 0.
 

@@ -11,7 +11,8 @@ import numpy as np
 from convlane import _core
 from convlane.functional._arguments import Array, as_array, as_float
 from convlane.functional._gradient import activated
-from convlane.functional._op import Pullback, Shape, check_vector, op
+from convlane.functional._op import Pullback, Shape, Traits, check_vector, op
+from convlane.functional._receptive import Axis
 
 
 def _shape(input: Any, weight: Any, bias: Any = None, **_: Any) -> Shape:
@@ -22,6 +23,10 @@ def _shape(input: Any, weight: Any, bias: Any = None, **_: Any) -> Shape:
 
 def _multiply_adds(input: Any, weight: Any, *args: Any, **kwargs: Any) -> int:
     return math.prod(_shape(input, weight)) * int(input.shape[-1])
+
+
+def _receptive(axis: Axis, name: str, **_: Any) -> Axis:
+    return axis.everywhere() if name != "input" or axis.dim == -1 else axis
 
 
 def _linear_vjp(
@@ -54,7 +59,13 @@ def _linear_vjp(
     return output, pullback
 
 
-@op(shape=_shape, multiply_adds=_multiply_adds, vjp=_linear_vjp)
+@op(
+    shape=_shape,
+    multiply_adds=_multiply_adds,
+    vjp=_linear_vjp,
+    traits=Traits(parameters=frozenset({"weight", "bias"})),
+    receptive=_receptive,
+)
 def linear(
     input: Array,
     weight: Array | _core.PackedWeight,

@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlane.functional._arguments import Array, as_array, as_float, as_int
-from convlane.functional._op import Pullback, Shape, check_vector, op
+from convlane.functional._op import Pullback, Shape, Traits, check_vector, op
+from convlane.functional._receptive import everywhere
 from convlane.functional.activation import log_softmax, sigmoid
 
+_NO_STEP = "losses are not part of a plan"
 _REDUCTIONS = ("mean", "sum", "none")
 
 
@@ -104,7 +106,13 @@ def _bce_vjp(
     return _reduced(positive * y * negative_log + (1 - y) * (x + negative_log), norm, reduction), pullback
 
 
-@op(shape=_cross_entropy_shape, vjp=_cross_entropy_vjp)
+@op(
+    shape=_cross_entropy_shape,
+    vjp=_cross_entropy_vjp,
+    traits=Traits(parameters=frozenset({"weight"})),
+    receptive=everywhere,
+    compiles=_NO_STEP,
+)
 def cross_entropy(
     input: Array,
     target: NDArray[np.integer[Any]],
@@ -154,7 +162,7 @@ def cross_entropy(
     return _cross_entropy_vjp(frozenset(), input, target, weight, ignore_index, label_smoothing, reduction)[0]
 
 
-@op(shape=_mse_shape, vjp=_mse_vjp)
+@op(shape=_mse_shape, vjp=_mse_vjp, receptive=everywhere, compiles=_NO_STEP)
 def mse_loss(input: Array, target: Array, *, reduction: str = "mean") -> Array:
     """Average the squared differences.
 
@@ -187,7 +195,13 @@ def mse_loss(input: Array, target: Array, *, reduction: str = "mean") -> Array:
     return _mse_vjp(frozenset(), input, target, reduction)[0]
 
 
-@op(shape=_bce_shape, vjp=_bce_vjp)
+@op(
+    shape=_bce_shape,
+    vjp=_bce_vjp,
+    traits=Traits(parameters=frozenset({"pos_weight"})),
+    receptive=everywhere,
+    compiles=_NO_STEP,
+)
 def binary_cross_entropy_with_logits(
     input: Array, target: Array, *, pos_weight: Array | None = None, reduction: str = "mean"
 ) -> Array:

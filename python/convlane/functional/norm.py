@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from convlane import _core
 from convlane.functional._arguments import Array, as_array, as_float, as_int, as_positive
-from convlane.functional._op import ACTIVATIONS, TOLD_BY_OUTPUT, Pending, Pullback, Shape, check_vector, op
+from convlane.functional._op import ACTIVATIONS, TOLD_BY_OUTPUT, Pending, Pullback, Shape, Traits, check_vector, op
+from convlane.functional._receptive import mixes, pointwise
 from convlane.functional.shape import channels_last
 
 
@@ -66,6 +67,13 @@ def _local_response_shape(input: Any, *args: Any, **kwargs: Any) -> Shape:
     if len(shape) != 4:
         raise ValueError(f"local_response_norm: input must be (N, C, H, W), got shape {shape}")
     return shape
+
+
+def _layer_norm_dims(normalized_shape: Sequence[int], **_: Any) -> Sequence[int]:
+    return range(-len(normalized_shape), 0)
+
+
+_VECTORS = frozenset({"weight", "bias"})
 
 
 class _Normalised(Pending):
@@ -166,7 +174,12 @@ def _batch_norm_vjp(
     return output, output.pullback
 
 
-@op(shape=_batch_norm_shape, vjp=_batch_norm_vjp)
+@op(
+    shape=_batch_norm_shape,
+    vjp=_batch_norm_vjp,
+    traits=Traits(in_place=True, parameters=_VECTORS | {"running_mean", "running_var"}),
+    receptive=pointwise,
+)
 def batch_norm(
     input: Array,
     running_mean: Array | None,
@@ -277,7 +290,12 @@ def _channel_norm_vjp(wanted: frozenset[str], input: Any, weight: Any, bias: Any
     return output.reshape(x.shape), pullback
 
 
-@op(shape=_layer_norm_shape, vjp=_layer_norm_vjp)
+@op(
+    shape=_layer_norm_shape,
+    vjp=_layer_norm_vjp,
+    traits=Traits(in_place=True, parameters=_VECTORS),
+    receptive=mixes(_layer_norm_dims),
+)
 def layer_norm(
     input: Array,
     normalized_shape: Sequence[int],
@@ -326,7 +344,12 @@ def layer_norm(
     return _from_rows(_core.layer_norm(rows, weight, bias, eps), x)
 
 
-@op(shape=_channel_norm_shape, vjp=_channel_norm_vjp)
+@op(
+    shape=_channel_norm_shape,
+    vjp=_channel_norm_vjp,
+    traits=Traits(in_place=True, parameters=_VECTORS),
+    receptive=pointwise,
+)
 def channel_norm(input: Array, weight: Array | None = None, bias: Array | None = None, eps: float = 1e-5) -> Array:
     """Normalise every pixel over its channels: `layer_norm` of images, torchvision's ``LayerNorm2d``.
 
@@ -399,7 +422,7 @@ def _local_response_vjp(
     return output, lambda gradient: {"input": _core.local_response_norm_gradient(x, gradient, size, *factors)}
 
 
-@op(shape=_local_response_shape, vjp=_local_response_vjp)
+@op(shape=_local_response_shape, vjp=_local_response_vjp, traits=Traits(in_place=True), receptive=pointwise)
 def local_response_norm(input: Array, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Array:
     """Divide every value by a power of the mean square of its neighbours in the channels.
 

@@ -11,10 +11,35 @@ from numpy.typing import NDArray
 
 from convlane import _core
 from convlane.functional._arguments import Array, Padding, Pair, as_array, as_float, as_image, as_int, as_window
-from convlane.functional._op import Pullback, Shape, op
+from convlane.functional._op import Pullback, Shape, Traits, op
+from convlane.functional._receptive import ROWS_AND_COLUMNS, Axis, Receptive, windows
 
 Indices: TypeAlias = NDArray[np.int64]
 OutputSize: TypeAlias = "int | tuple[int | None, int | None] | None"
+
+
+_TRAITS = Traits(reads_any_layout=True, writes_slices=True)
+"""Of all that plans can do."""
+
+
+def _window(op_name: str) -> Callable[..., Any]:
+    def window(
+        input: Any, kernel_size: Any, stride: Any, padding: Padding = 0, dilation: Any = 1, **_: Any
+    ) -> tuple[Pair, Pair, Any, Pair]:
+        return as_window(op_name, input.shape[-2:], kernel_size, stride, padding, dilation)
+
+    return window
+
+
+def _adaptive(shape: Callable[..., Any]) -> Receptive:
+    def rule(axis: Axis, name: str, **arguments: Any) -> Axis:
+        return axis.adaptive(shape(**arguments)[axis.dim]) if axis.dim in ROWS_AND_COLUMNS else axis
+
+    return rule
+
+
+def _global(axis: Axis, name: str, **arguments: Any) -> Axis:
+    return axis.whole() if axis.dim in ROWS_AND_COLUMNS else axis
 
 
 def _window_shape(
@@ -62,7 +87,12 @@ def _max_pool2d_vjp(
     return _image_rule(output, single, lambda g: _core.max_pool2d_gradient(g, places, shape, *geometry))
 
 
-@op(shape=_max_pool2d_shape, vjp=_max_pool2d_vjp)
+@op(
+    shape=_max_pool2d_shape,
+    vjp=_max_pool2d_vjp,
+    traits=_TRAITS,
+    receptive=windows(_window("max_pool2d"), _max_pool2d_shape),
+)
 def max_pool2d(
     input: Array,
     kernel_size: int | Pair,
@@ -147,7 +177,12 @@ def _avg_pool2d_vjp(
     return _image_rule(output, single, lambda g: _core.avg_pool2d_gradient(g, *geometry))
 
 
-@op(shape=_avg_pool2d_shape, vjp=_avg_pool2d_vjp)
+@op(
+    shape=_avg_pool2d_shape,
+    vjp=_avg_pool2d_vjp,
+    traits=_TRAITS,
+    receptive=windows(_window("avg_pool2d"), _avg_pool2d_shape),
+)
 def avg_pool2d(
     input: Array,
     kernel_size: int | Pair,
@@ -238,7 +273,12 @@ def _largest_rule(x: Array, kernel_size: Any, stride: Any, ceil_mode: bool) -> t
     return output, lambda gradient: {"input": of_largest(gradient)["input"] * signs}
 
 
-@op(shape=_lp_pool2d_shape, vjp=_lp_pool2d_vjp)
+@op(
+    shape=_lp_pool2d_shape,
+    vjp=_lp_pool2d_vjp,
+    receptive=windows(_window("lp_pool2d"), _lp_pool2d_shape),
+    compiles="plans have no step for it yet",
+)
 def lp_pool2d(
     input: Array,
     norm_type: float,
@@ -356,7 +396,12 @@ def _refuse_indices(op_name: str, return_indices: bool) -> None:
         raise TypeError(f"{op_name}: indices are not recorded; leave return_indices away where gradients are wanted")
 
 
-@op(shape=_adaptive_avg_pool2d_shape, vjp=_adaptive_avg_pool2d_vjp)
+@op(
+    shape=_adaptive_avg_pool2d_shape,
+    vjp=_adaptive_avg_pool2d_vjp,
+    traits=_TRAITS,
+    receptive=_adaptive(_adaptive_avg_pool2d_shape),
+)
 def adaptive_avg_pool2d(input: Array, output_size: OutputSize) -> Array:
     """Average windows chosen so that the output has a given size.
 
@@ -395,7 +440,12 @@ def adaptive_avg_pool2d(input: Array, output_size: OutputSize) -> Array:
     return y[0] if single else y
 
 
-@op(shape=_adaptive_max_pool2d_shape, vjp=_adaptive_max_pool2d_vjp)
+@op(
+    shape=_adaptive_max_pool2d_shape,
+    vjp=_adaptive_max_pool2d_vjp,
+    traits=_TRAITS,
+    receptive=_adaptive(_adaptive_max_pool2d_shape),
+)
 def adaptive_max_pool2d(
     input: Array, output_size: OutputSize, return_indices: bool = False
 ) -> Array | tuple[Array, Indices]:
@@ -438,7 +488,7 @@ def _global_max_pool2d_shape(input: Any) -> Shape:
     return _adaptive_shape("global_max_pool2d", input, 1)
 
 
-@op(shape=_global_avg_pool2d_shape, vjp=_global_avg_pool2d_vjp)
+@op(shape=_global_avg_pool2d_shape, vjp=_global_avg_pool2d_vjp, traits=_TRAITS, receptive=_global)
 def global_avg_pool2d(input: Array) -> Array:
     """Average each channel's plane: (N, C, H, W) to (N, C, 1, 1).
 
@@ -469,7 +519,7 @@ def global_avg_pool2d(input: Array) -> Array:
     return y[0] if single else y
 
 
-@op(shape=_global_max_pool2d_shape, vjp=_global_max_pool2d_vjp)
+@op(shape=_global_max_pool2d_shape, vjp=_global_max_pool2d_vjp, traits=_TRAITS, receptive=_global)
 def global_max_pool2d(input: Array) -> Array:
     """Take the maximum of each channel's plane: (N, C, H, W) to (N, C, 1, 1).
 

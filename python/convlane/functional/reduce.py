@@ -10,6 +10,7 @@ import numpy as np
 
 from convlane.functional._arguments import Array, as_array, as_dim
 from convlane.functional._op import Pullback, Shape, op
+from convlane.functional._receptive import Axis
 
 Dims: TypeAlias = "int | tuple[int, ...] | None"
 
@@ -30,6 +31,13 @@ def _shape_rule(name: str) -> Callable[..., Shape]:
         return tuple(size for axis, size in enumerate(input.shape) if axis not in axes)
 
     return shape
+
+
+def _receptive(axis: Axis, name: str, *, input: Any, dim: Any) -> Axis:
+    if axis.dim is None:
+        return axis
+    gone = [each - len(input.shape) for each in _axes("sum", len(input.shape), dim)]
+    return axis.everywhere() if axis.dim in gone else axis.moved(axis.dim + len([d for d in gone if d > axis.dim]))
 
 
 def _rule(name: str) -> Callable[..., tuple[Array, Pullback]]:
@@ -56,7 +64,7 @@ def _reduced(x: Array, axes: tuple[int, ...], count: int) -> Array:
         return np.asarray(rows.sum(-1) / np.float64(count), np.float32)
 
 
-@op(shape=_shape_rule("sum"), vjp=_rule("sum"))
+@op(shape=_shape_rule("sum"), vjp=_rule("sum"), receptive=_receptive, compiles="plans have no step for it yet")
 def sum(input: Array, dim: Dims = None) -> Array:
     """Add numbers up, over some dimensions or all.
 
@@ -91,7 +99,7 @@ def sum(input: Array, dim: Dims = None) -> Array:
     return _reduced(x, _axes("sum", x.ndim, dim), 1)
 
 
-@op(shape=_shape_rule("mean"), vjp=_rule("mean"))
+@op(shape=_shape_rule("mean"), vjp=_rule("mean"), receptive=_receptive, compiles="plans have no step for it yet")
 def mean(input: Array, dim: Dims = None) -> Array:
     """Average over some dimensions or all; otherwise as `sum`. The mean of nothing is NaN.
 

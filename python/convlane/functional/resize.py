@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from convlane import _core
 from convlane.functional._arguments import Array, as_array, as_float, as_positive
 from convlane.functional._op import Pullback, Shape, op
+from convlane.functional._receptive import Axis
 from convlane.functional.shape import channels_last
 
 Table: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32]]
@@ -60,7 +61,20 @@ def _resize_vjp(wanted: frozenset[str], input: Any, **options: Any) -> tuple[Arr
     return _run(x, tables), pullback
 
 
-@op(shape=_resize_shape, multiply_adds=_resize_adds, vjp=_resize_vjp)
+def _resize_receptive(axis: Axis, name: str, input: Any, **options: Any) -> Axis:
+    if axis.dim is None or axis.dim < 2 - len(input.shape):
+        return axis
+    places, weights = _tables(input, **options)[axis.dim]
+    return axis.gathered(places, weights != 0)
+
+
+@op(
+    shape=_resize_shape,
+    multiply_adds=_resize_adds,
+    vjp=_resize_vjp,
+    receptive=_resize_receptive,
+    compiles="plans have no step for it yet",
+)
 def resize(
     input: Array,
     size: Sequence[int],

@@ -11,7 +11,8 @@ import numpy as np
 
 from convlane import _core
 from convlane.functional._arguments import Array, as_array, as_dim, as_image, as_int, as_positive
-from convlane.functional._op import Pullback, Shape, op, same_shape
+from convlane.functional._op import Pullback, Shape, Traits, op, same_shape, split_name
+from convlane.functional._receptive import ROWS_AND_COLUMNS, Axis, pointwise
 
 
 def _cat_shape(tensors: Sequence[Any], dim: int = 1) -> Shape:
@@ -26,6 +27,49 @@ def _cat_shape(tensors: Sequence[Any], dim: int = 1) -> Shape:
         if len(shape) != len(first) or shape[:axis] + shape[axis + 1 :] != first[:axis] + first[axis + 1 :]:
             raise ValueError(f"cat: arrays may differ in dim {axis} only, got {first} and, at index {i}, {shape}")
     return (*first[:axis], sum(tensor.shape[axis] for tensor in tensors), *first[axis + 1 :])
+
+
+def _cat_receptive(axis: Axis, name: str, *, tensors: Sequence[Any], dim: int) -> Axis:
+    ndim = len(tensors[0].shape)
+    if axis.dim is None or axis.dim % ndim != dim % ndim:
+        return axis
+    sizes = [tensor.shape[dim] for tensor in tensors]
+    return axis.within(sum(sizes), sum(sizes[: split_name(name)[1]]))
+
+
+def _narrow_receptive(axis: Axis, name: str, *, input: Any, dim: int, start: int, length: int) -> Axis:
+    ndim = len(input.shape)
+    return axis.part(slice(start, start + length)) if axis.dim is not None and axis.dim % ndim == dim % ndim else axis
+
+
+def _pad_receptive(axis: Axis, name: str, *, input: Any, pad: Any) -> Axis:
+    left, right, top, bottom = _sides(pad)
+    if axis.dim not in ROWS_AND_COLUMNS:
+        return axis
+    before, after = (top, bottom) if axis.dim == -2 else (left, right)
+    return axis.windows(1, 1, before, 1, before + len(axis.low) + after)
+
+
+def _flatten_receptive(axis: Axis, name: str, *, input: Any, start_dim: int, end_dim: int) -> Axis:
+    if axis.dim is None:
+        return axis
+    ndim, place = len(input.shape), axis.dim % len(input.shape)
+    start, end = start_dim % ndim, end_dim % ndim
+    if place > end:
+        return axis
+    joined = [size for d, size in enumerate(input.shape) if start <= d <= end and d != place]
+    if place >= start and math.prod(joined) != 1:
+        return axis.everywhere()
+    return axis.moved(min(place, start) - (ndim - (end - start)))
+
+
+def _unflatten_receptive(axis: Axis, name: str, *, input: Any, dim: int, sizes: Sequence[int]) -> Axis:
+    if axis.dim is None:
+        return axis
+    ndim, place = len(input.shape), axis.dim % len(input.shape)
+    if place == dim % ndim:
+        return axis.everywhere()
+    return axis if place > dim % ndim else axis.moved(axis.dim - len(sizes) + 1)
 
 
 def _sides(pad: Any) -> tuple[int, int, int, int]:
@@ -140,7 +184,12 @@ def _nchw_vjp(wanted: frozenset[str], input: Any) -> tuple[Array, Pullback]:
     return nchw(input), lambda gradient: {"input": gradient}
 
 
-@op(shape=_cat_shape, vjp=_cat_vjp)
+@op(
+    shape=_cat_shape,
+    vjp=_cat_vjp,
+    traits=Traits(in_place=True, reads_slices=True),
+    receptive=_cat_receptive,
+)
 def cat(tensors: Sequence[Array], dim: int = 1) -> Array:
     """Join arrays along a dimension.
 
@@ -179,7 +228,12 @@ def cat(tensors: Sequence[Array], dim: int = 1) -> Array:
     return np.ascontiguousarray(np.concatenate(tensors, axis=axis))
 
 
-@op(shape=_narrow_shape, vjp=_narrow_vjp)
+@op(
+    shape=_narrow_shape,
+    vjp=_narrow_vjp,
+    traits=Traits(in_place=True, reads_slices=True),
+    receptive=_narrow_receptive,
+)
 def narrow(input: Array, dim: int, start: int, length: int) -> Array:
     """Take a run of indices of a dimension.
 
@@ -216,7 +270,12 @@ def narrow(input: Array, dim: int, start: int, length: int) -> Array:
     return x[(slice(None),) * (dim % x.ndim) + (slice(start, start + length),)]
 
 
-@op(shape=_interleave_shape, vjp=_interleave_vjp)
+@op(
+    shape=_interleave_shape,
+    vjp=_interleave_vjp,
+    traits=Traits(in_place=True, reads_slices=True),
+    receptive=pointwise,
+)
 def interleave(tensors: Sequence[Array]) -> Array:
     """Join the channels of images in turn: the first channel of each image, then the second of each, and so on.
 
@@ -295,7 +354,7 @@ def channel_shuffle(input: Array, groups: int) -> Array:
     return interleave([narrow(input, 1, i * length, length) for i in range(groups)])
 
 
-@op(shape=_pad_shape, vjp=_pad_vjp)
+@op(shape=_pad_shape, vjp=_pad_vjp, receptive=_pad_receptive, compiles="plans have no step for it yet")
 def pad(input: Array, pad: Sequence[int]) -> Array:
     """Put zeros around images.
 
@@ -329,7 +388,12 @@ def pad(input: Array, pad: Sequence[int]) -> Array:
     return _padded(input, pad)
 
 
-@op(shape=_flatten_shape, vjp=_flatten_vjp)
+@op(
+    shape=_flatten_shape,
+    vjp=_flatten_vjp,
+    traits=Traits(in_place=True, reads_any_layout=True),
+    receptive=_flatten_receptive,
+)
 def flatten(input: Array, start_dim: int = 1, end_dim: int = -1) -> Array:
     """Join neighbouring dimensions into one, in the order of indices (N, C, H, W) whatever the memory layout.
 
@@ -365,7 +429,13 @@ def flatten(input: Array, start_dim: int = 1, end_dim: int = -1) -> Array:
     return (_core.to_nchw(x) if x.ndim == 4 and not _joins_in_place(x, start_dim, end_dim) else x).reshape(shape)
 
 
-@op(shape=_unflatten_shape, vjp=_unflatten_vjp)
+@op(
+    shape=_unflatten_shape,
+    vjp=_unflatten_vjp,
+    traits=Traits(in_place=True),
+    receptive=_unflatten_receptive,
+    compiles="plans have no step for it yet",
+)
 def unflatten(input: Array, dim: int, sizes: Sequence[int]) -> Array:
     """Split a dimension into several, in the order of the indices.
 
@@ -401,7 +471,12 @@ def unflatten(input: Array, dim: int, sizes: Sequence[int]) -> Array:
     return x.reshape(_unflatten_shape(x, dim, sizes))
 
 
-@op(shape=same_shape, vjp=_channels_last_vjp)
+@op(
+    shape=same_shape,
+    vjp=_channels_last_vjp,
+    traits=Traits(in_place=True, reads_any_layout=True),
+    receptive=pointwise,
+)
 def channels_last(input: Array) -> Array:
     """Return images (N, C, H, W) that are channels last in memory: `input` itself where it is so already.
 
@@ -423,7 +498,7 @@ def channels_last(input: Array) -> Array:
     return x if x.transpose(0, 2, 3, 1).flags.c_contiguous else _core.to_channels_last(x)
 
 
-@op(shape=same_shape, vjp=_nchw_vjp)
+@op(shape=same_shape, vjp=_nchw_vjp, traits=Traits(in_place=True), receptive=pointwise)
 def nchw(input: Array) -> Array:
     """Return images (N, C, H, W) that are C-contiguous: `input` itself where it is so already.
 

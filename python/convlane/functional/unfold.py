@@ -26,7 +26,12 @@ def _im2col_vjp(
     return im2col(input, kernel_size, dilation, padding, stride), pullback
 
 
-@op(shape=_im2col_shape, vjp=_im2col_vjp)
+@op(
+    shape=_im2col_shape,
+    vjp=_im2col_vjp,
+    receptive="its columns hold windows, not positions",
+    compiles="plans have no step for it yet",
+)
 def im2col(
     input: Array,
     kernel_size: int | Pair,
@@ -112,7 +117,12 @@ def _col2im_vjp(
     return output, lambda gradient: {"input": im2col(gradient, kernel_size, dilation, padding, stride)}
 
 
-@op(shape=_col2im_shape, vjp=_col2im_vjp)
+@op(
+    shape=_col2im_shape,
+    vjp=_col2im_vjp,
+    receptive="its columns hold windows, not positions",
+    compiles="plans have no step for it yet",
+)
 def col2im(
     input: Array,
     output_size: int | Pair,

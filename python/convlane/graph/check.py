@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin
 
 import numpy as np
 
-from convlane.functional._op import Shape, operations, rules, signature_of
-from convlane.graph.passes import fuse_depthwise_block, fuse_pool, unjoin
+from convlane.functional._op import Shape, hints_of, operations, rules, signature_of
+from convlane.graph.passes import JOINED, unjoin
 from convlane.graph.trace import INPUT, OUTPUTS, Graph, Node, Value
 from convlane.graph.weights import Weight
 from convlane.safetensors_file import shown
@@ -63,7 +62,7 @@ def _checked(node: Node, nodes: Mapping[Value, Node]) -> Node:
     shapes = {name: nodes[source].shape for name, source in node.inputs.items()}
     if node.op == OUTPUTS:
         return _checked_outputs(node, shapes)
-    rule = _infer_joined if node.op in _JOINING else _infer_operation
+    rule = _infer_joined if node.op in JOINED else _infer_operation
     shape, multiply_adds = rule(node, shapes)
     if shape != node.shape:
         raise ValueError(f"{node.op}: its result has the shape {shape}, not {node.shape}")
@@ -121,13 +120,10 @@ def _infer_joined(node: Node, shapes: Mapping[str, Shape]) -> tuple[Shape, int]:
     whole = replace(node, inputs=dict(zip(shapes, nodes, strict=True)))
     for value, part in unjoin(whole, last, range(first, last)):
         nodes[value] = _checked(part, nodes)
-    joined = _JOINING[node.op](Graph(nodes, last, nodes[last].shape)).nodes[last]
+    joined = JOINED[node.op].join(Graph(nodes, last, nodes[last].shape)).nodes[last]
     if joined.op != node.op or len(joined.attributes["parts"]) != len(parts):
         raise ValueError(f"{node.op}: its parts cannot be joined")
     return joined.shape, joined.multiply_adds
-
-
-_JOINING: dict[str, Callable[[Graph], Graph]] = {"conv2d_pool": fuse_pool, "depthwise_block": fuse_depthwise_block}
 
 
 def _check_arguments(op: str, operation: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
@@ -136,14 +132,9 @@ def _check_arguments(op: str, operation: Callable[..., Any], arguments: Mapping[
     wrong = sorted(names.keys() ^ arguments.keys())
     if wrong:
         raise TypeError(f"{op}: {shown(wrong[0])} is {'missing' if wrong[0] in names else 'no argument of it'}")
-    for name, hint in _hints(operation).items():
+    for name, hint in hints_of(operation).items():
         if name != "return" and not _fits(arguments[name], hint):
             raise TypeError(f"{op}: {name} is of the wrong type")
-
-
-@cache
-def _hints(operation: Callable[..., Any]) -> dict[str, Any]:
-    return get_type_hints(operation)
 
 
 def _fits(value: Any, hint: Any) -> bool:

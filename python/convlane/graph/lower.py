@@ -11,50 +11,17 @@ import numpy as np
 
 from convlane import _core
 from convlane.functional._arguments import Pair
-from convlane.functional._op import ACTIVATIONS
+from convlane.functional._op import ACTIVATIONS, operations, rules
 from convlane.functional.conv import conv2d_geometry
 from convlane.functional.pool import pooled_size
-from convlane.graph.passes import flattens_image, narrows_channels, pool2d_geometry_of
-from convlane.graph.trace import INPUT, OUTPUTS, Graph, Node, Value
+from convlane.graph.passes import flattens_image, narrows_channels, pool2d_geometry_of, traits_of
+from convlane.graph.trace import INPUT, OUTPUTS, SOURCES, Graph, Node, Value
 from convlane.graph.weights import Packer
 
 ALIGNMENT = 16  # floats: one cache line, and the widest vector
 _MOST_FLOATS = 2**48  # more than any machine has, and the sum over a network still fits into 64 bits
 _CACHE_BYTES = 9 << 20
 INPUT_PLACE, OUTPUT_PLACE = -1, -2  # further outputs are at -3, -4 and so on
-_READS_ANY_LAYOUT = frozenset(
-    {
-        "adaptive_avg_pool2d",
-        "adaptive_max_pool2d",
-        "avg_pool2d",
-        "channels_last",
-        "conv2d",
-        "conv2d_pool",
-        "flatten",
-        "global_avg_pool2d",
-        "global_max_pool2d",
-        "max_pool2d",
-        "scale",
-    }
-)
-
-
-_WRITES_SLICES = frozenset(
-    {
-        "adaptive_avg_pool2d",
-        "adaptive_max_pool2d",
-        "avg_pool2d",
-        "conv2d",
-        "conv2d_pool",
-        "global_avg_pool2d",
-        "global_max_pool2d",
-        "max_pool2d",
-    }
-)
-
-
-_READS_SLICES = frozenset({"cat", "depthwise_block", "interleave", "narrow"})
-
 Source: TypeAlias = int | tuple[int, int, int]
 """A place; or channels of an image there: with the first one, and the channels of the whole."""
 
@@ -117,7 +84,7 @@ def stage_input(graph: Graph) -> Graph:
             nodes[staged] = Node("channels_last", {"input": INPUT}, {}, node.shape)
             continue
         inputs = {
-            name: staged if source == INPUT and not (name == "input" and node.op in _READS_ANY_LAYOUT) else source
+            name: staged if source == INPUT and not (name == "input" and traits_of(node).reads_any_layout) else source
             for name, source in node.inputs.items()
         }
         nodes[value] = replace(node, inputs=inputs)
@@ -177,7 +144,7 @@ def concat_slices(graph: Graph) -> dict[Value, tuple[Value, int]]:
             continue
         channel = 0
         for source in node.inputs.values():
-            if len(users[source]) == 1 and graph.nodes[source].op in _WRITES_SLICES:
+            if len(users[source]) == 1 and traits_of(graph.nodes[source]).writes_slices:
                 slices[source] = value, channel
             channel += graph.nodes[source].shape[1]
     return slices
@@ -197,7 +164,7 @@ def channel_views(graph: Graph) -> dict[Value, tuple[Value, int]]:
 
     def reads_slice(user: Value, value: Value) -> bool:
         node = graph.nodes[user]
-        return node.op in _READS_SLICES and node.inputs.get("residual") != value
+        return traits_of(node).reads_slices and node.inputs.get("residual") != value
 
     for value, node in graph.nodes.items():
         if node.op == "narrow" and value not in returned and all(reads_slice(user, value) for user in users[value]):
@@ -209,7 +176,7 @@ def channel_views(graph: Graph) -> dict[Value, tuple[Value, int]]:
 def check_supported(graph: Graph) -> None:
     """Raise one ValueError that names every operation of the graph that no step can do."""
     refusals = dict.fromkeys(
-        refusal for value, node in graph.nodes.items() if value != INPUT and (refusal := _refusal(node, graph.nodes))
+        refusal for node in graph.nodes.values() if node.op not in SOURCES and (refusal := _refusal(node, graph.nodes))
     )
     if refusals:
         raise ValueError(f"compile: the network uses what a plan cannot do: {'; '.join(refusals)}")
@@ -303,8 +270,9 @@ def _refusal(node: Node, nodes: Mapping[Value, Node]) -> str:
     if op == OUTPUTS:
         return ""
     if op not in _STEPS:
-        return op
-    constants = [name for name in ("other", "residual", "scale") if attributes.get(name) is not None]
+        operation = operations().get(op)
+        return op if operation is None else f"{op} ({rules(operation).compiles})"
+    constants = [name for name, source in node.inputs.items() if nodes[source].op == "constant"]
     if constants:
         return f"{op} with a constant {constants[0]}"
     if isinstance(attributes.get("weight"), _core.PackedWeight):

@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convlane import _core
 from convlane.functional._arguments import Array, Pair, Sides, as_window
-from convlane.functional._op import ACTIVATIONS
+from convlane.functional._op import ACTIVATIONS, Traits, operations, rules
 from convlane.functional.conv import conv2d_geometry
 from convlane.graph.trace import INPUT, Graph, Node, Value
 from convlane.graph.weights import Weight
@@ -26,6 +26,14 @@ _FACTORS = {"mul": "other", "scale": "scale"}
 
 _GLOBAL_AVERAGES = frozenset({"adaptive_avg_pool2d", "global_avg_pool2d"})
 """Operations that can be the mean of each channel."""
+
+
+class Joined(NamedTuple):
+    """Operations that run as one step."""
+
+    join: Callable[[Graph], Graph]
+    """The pass that makes it."""
+    traits: Traits
 
 
 def optimize(graph: Graph) -> Graph:
@@ -169,7 +177,7 @@ def fuse_depthwise_block(graph: Graph) -> Graph:
         inputs = {**node.inputs, "input": parts[0].inputs["input"]}
         adds = sum(part.multiply_adds for part in parts)
         fused = (*names, *(["add"] if "residual" in inputs else []))
-        return Node("depthwise_block", inputs, {"parts": parts}, node.shape, adds, fused)
+        return Node("depthwise_block", inputs, {"parts": parts}, node.shape, multiply_adds=adds, fused=fused)
 
     return _rewrite(graph, fuse)
 
@@ -189,7 +197,7 @@ def fuse_pool(graph: Graph) -> Graph:
         geometry = conv2d_geometry_of(conv, nodes)
         if not _core.may_pool_in_cache(*geometry, pool2d_geometry_of(node, conv.shape)):
             return node
-        return Node("conv2d_pool", conv.inputs, {"parts": (conv, node)}, node.shape, conv.multiply_adds)
+        return Node("conv2d_pool", conv.inputs, {"parts": (conv, node)}, node.shape, multiply_adds=conv.multiply_adds)
 
     return _rewrite(graph, fuse)
 
@@ -205,6 +213,22 @@ PASSES = (
     fuse_depthwise_block,
     fuse_pool,
 )
+
+
+JOINED = {
+    "conv2d_pool": Joined(fuse_pool, Traits(reads_any_layout=True, writes_slices=True)),
+    "depthwise_block": Joined(fuse_depthwise_block, Traits(reads_slices=True)),
+}
+"""What passes make of several operations, which stand in the attribute `parts`."""
+
+
+def traits_of(node: Node) -> Traits:
+    """Return the traits of a node's operation."""
+    joined = JOINED.get(node.op)
+    if joined is not None:
+        return joined.traits
+    operation = operations().get(node.op)
+    return Traits() if operation is None else rules(operation).traits
 
 
 def unjoin(joined: Node, value: Value, between: Sequence[Value]) -> list[tuple[Value, Node]]:

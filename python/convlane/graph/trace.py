@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from convlane.functional._arguments import as_array
-from convlane.functional._op import Shape, rules, signature_of
+from convlane.functional._arguments import Array, as_array
+from convlane.functional._op import DType, Shape, item_name, operands_of, rules, signature_of
 from convlane.functional._placeholder import Placeholder
 
 Value: TypeAlias = int
 """The result of a node, by its key in `Graph.nodes`."""
 
 INPUT: Value = 0
+
+_FLOAT32 = np.dtype(np.float32)
+
+SOURCES = frozenset({"constant", "input"})
+"""What nodes are called that stand for an array that is given, not computed."""
 
 OUTPUTS = "outputs"
 """The operation of a last node that stands for several results; its attributes are their shapes."""
@@ -50,6 +55,7 @@ class Node:
     inputs: Mapping[str, Value] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
     shape: Shape = ()
+    dtype: DType = _FLOAT32
     multiply_adds: int = 0
     fused: tuple[str, ...] = ()
     """Operations that a pass has drawn into this one, in their order."""
@@ -147,11 +153,16 @@ def record(model: Callable[[Any], Any], input_shape: Sequence[int]) -> tuple[dic
 
 
 class Symbol(Placeholder):
-    """Stands for an array of which only the shape is known; operations on it are recorded."""
+    """Stands for an array of which only shape and type are known; operations on it are recorded."""
 
     def __init__(self, shape: Shape, value: Value, nodes: dict[Value, Node]) -> None:
         super().__init__(shape)
         self.value, self._nodes = value, nodes
+
+    @property
+    def dtype(self) -> DType:
+        """Return what the array holds."""
+        return self._nodes[self.value].dtype
 
     @staticmethod
     def __convlane_op__(operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Symbol:
@@ -160,37 +171,57 @@ class Symbol(Placeholder):
         bound = signature_of(operation).bind(*args, **kwargs)
         bound.apply_defaults()
         name = operation.__name__
-        inputs: dict[str, Symbol] = {}
+        nodes = _nodes_of(name, bound.arguments.values())
+        inputs: dict[str, Value] = {}
         attributes = {}
+        operands = operands_of(operation)
         for argument, given in bound.arguments.items():
-            if isinstance(given, Symbol):
-                inputs[argument] = given
-            elif isinstance(given, (list, tuple)) and any(isinstance(item, Symbol) for item in given):
-                for i, item in enumerate(given):
-                    if not isinstance(item, Symbol):
-                        raise TypeError(f"{name}: {argument}[{i}] must be computed from the input as the others are")
-                    inputs[f"{argument}[{i}]"] = item
-            else:
-                attributes[argument] = _kept(given, name, argument)
-        nodes = next(iter(inputs.values()))._nodes
-        if any(symbol._nodes is not nodes for symbol in inputs.values()):
-            raise ValueError(f"{name}: the arguments come from two different calls of a network")
-        value = len(nodes)
-        sources = {argument: symbol.value for argument, symbol in inputs.items()}
-        nodes[value] = Node(name, sources, attributes, shape, known.multiply_adds(*args, **kwargs))
-        return Symbol(shape, value, nodes)
+            sequence = isinstance(given, (list, tuple)) and any(_is_array(item) for item in given)
+            items = {item_name(argument, i): item for i, item in enumerate(given)} if sequence else {argument: given}
+            for each, item in items.items():
+                if isinstance(item, Symbol):
+                    inputs[each] = item.value
+                elif argument in operands and _is_array(item):
+                    inputs[each] = _append(nodes, _constant(item, name, each))
+                else:
+                    attributes[each] = _kept(item, name, each) if _is_array(item) else item
+        node = Node(name, inputs, attributes, shape, known.dtype(*args, **kwargs), known.multiply_adds(*args, **kwargs))
+        return Symbol(shape, _append(nodes, node), nodes)
 
     def _why(self, what: str) -> str:
         return f"{what} cannot be traced: while a network is compiled there is no array yet, only its shape"
 
 
-def _kept(value: Any, op: str, argument: str) -> Any:
-    """Return an argument as it stays, whatever becomes of the network: arrays as read-only float32."""
-    if not isinstance(value, np.ndarray) and (np.isscalar(value) or not hasattr(value, "__array__")):
-        return value
-    array = as_array(value, op, argument)
+def _nodes_of(name: str, arguments: Iterable[Any]) -> dict[Value, Node]:
+    """Return the nodes that all symbols among the arguments of an operation belong to."""
+    items = [item for given in arguments for item in (given if isinstance(given, (list, tuple)) else [given])]
+    first, *others = (item._nodes for item in items if isinstance(item, Symbol))
+    if any(nodes is not first for nodes in others):
+        raise ValueError(f"{name}: the arguments come from two different calls of a network")
+    return first
+
+
+def _append(nodes: dict[Value, Node], node: Node) -> Value:
+    value = len(nodes)
+    nodes[value] = node
+    return value
+
+
+def _constant(value: Any, op: str, argument: str) -> Node:
+    array = _kept(value, op, argument)
+    return Node("constant", {}, {"value": array}, array.shape, array.dtype)
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or (not np.isscalar(value) and hasattr(value, "__array__"))
+
+
+def _kept(value: Any, op: str, argument: str) -> Array:
+    """Return an array as it stays, whatever becomes of the network: read-only, numbers as float32 or int64."""
+    kind = np.asarray(value).dtype.kind if isinstance(value, np.ndarray) else "f"
+    array: Any = as_array(value, op, argument) if kind not in "biu" else value.astype(bool if kind == "b" else np.int64)
     if array is value and array.flags.owndata and not array.flags.writeable:
-        return array
+        return array  # type: ignore[no-any-return]
     array = array.copy()
     array.flags.writeable = False
-    return array
+    return array  # type: ignore[no-any-return]

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from convlane.functional._arguments import Array
-from convlane.functional._op import ACTIVATIONS, operations, signature_of
-from convlane.graph.trace import Graph, Node, trace
+from convlane.functional._op import Shape, operations, rules
+from convlane.functional._receptive import pointwise
+from convlane.graph.interpret import interpret
+from convlane.graph.trace import Graph, Node, Value, trace
 from convlane.models import registry
 from convlane.nn import Module
-
-_POINTWISE = ACTIVATIONS | {"add", "batch_norm", "cat", "dropout", "log_softmax", "mul", "softmax"}
-"""What may be done to flattened maps: it does the same to each position of larger ones."""
 
 _POOLS = {
     "adaptive_avg_pool2d": "avg_pool2d",
@@ -93,67 +93,58 @@ class FullyConvolutional(Module):
     """What `to_fully_convolutional` makes: the operations of a network, with its parameters under names with ``_``."""
 
     def __init__(self, graph: Graph, names: Mapping[int, str]) -> None:
-        self._calls: list[_Call] = []
-        places: dict[int, int] = {}  # from the graph's values to those of calls; 0 is the input
-        maps: dict[int, tuple[int, ...]] = {}  # (C, H, W) of what is flattened in the classifier
+        self._nodes: dict[Value, Node] = {}
+        self._owned: dict[Value, Mapping[str, str]] = {}  # arguments that are parameters, by the parameter's name
+        self._output = graph.output
+        same: dict[Value, Value] = {}  # results that are those of other nodes now
+        maps: dict[Value, Shape] = {}  # (C, H, W) of what is flattened in the classifier
         for value, node in graph.nodes.items():
-            if node.op == "input":
-                places[value] = 0
-                continue
-            sources = {name: places[source] for name, source in node.inputs.items()}
-            flat = [maps[source] for source in node.inputs.values() if source in maps]
-            shapes = [graph.nodes[source].shape for source in node.inputs.values()]
-            call = _converted(node, sources, shapes[0], flat[0] if flat else None)
-            if flat and node.op == "linear":
-                maps[value] = (node.shape[1], 1, 1)
-            elif node.op == "flatten":
-                maps[value] = flat[0] if flat else shapes[0][1:]
+            flat = next((maps[source] for source in node.inputs.values() if source in maps), None)
+            shapes = {name: graph.nodes[source].shape for name, source in node.inputs.items()}
+            if flat is not None and any(graph.nodes[source].op == "constant" for source in node.inputs.values()):
+                raise TypeError(f"to_fully_convolutional: {node.op} of flattened maps and a constant has no positions")
+            sliding = _converted(node, shapes, flat)
+            if node.op == "flatten":
+                maps[value] = flat or shapes["input"][1:]
             elif flat:
-                maps[value] = flat[0] if node.op != "cat" else (node.shape[1], 1, 1)
-            if call is None:
-                places[value] = next(iter(sources.values()))
+                maps[value] = (node.shape[1], 1, 1) if node.op in ("cat", "linear") else flat
+            if sliding is None:
+                source = node.inputs["input"]
+                same[value] = same.get(source, source)
                 continue
-            self._calls.append(_with_parameters(self, call, node, names))
-            places[value] = len(self._calls)
-        self._output = places[graph.output]
+            inputs = {name: same.get(source, source) for name, source in node.inputs.items()}
+            self._owned[value] = self._adopt(sliding, node, names)
+            self._nodes[value] = replace(sliding, inputs=inputs)
+        self._output = same.get(graph.output, graph.output)
         self.eval()
 
     def forward(self, input: Any) -> Any:
         """Return maps of logits (N, classes, Y, X)."""
-        last = {source: i for i, call in enumerate(self._calls) for source in call.sources.values()}
-        values: dict[int, Any] = {0: input}
-        for i, call in enumerate(self._calls):
-            given: dict[str, Any] = dict(call.attributes)
-            given.update((name, vars(self)[parameter]) for name, parameter in call.parameters.items())
-            for name, source in call.sources.items():
-                if "[" in name:
-                    given.setdefault(name.split("[")[0], []).append(values[source])
-                else:
-                    given[name] = values[source]
-            operation = operations()[call.op]
-            bound = signature_of(operation).bind_partial()
-            bound.arguments.update(given)
-            values[i + 1] = operation(*bound.args, **bound.kwargs)
-            for source in set(call.sources.values()):
-                if last[source] == i and source != self._output:
-                    del values[source]
-        return values[self._output]
+        nodes = {
+            value: replace(
+                node,
+                attributes={**node.attributes, **{name: vars(self)[own] for name, own in self._owned[value].items()}},
+            )
+            for value, node in self._nodes.items()
+        }
+        ((_, result),) = interpret(nodes, [self._output], input)
+        return result
+
+    def _adopt(self, sliding: Node, node: Node, names: Mapping[int, str]) -> dict[str, str]:
+        """Make those arguments of an operation parameters of this module that the classifier has as such."""
+        owned = {}
+        for argument, array in node.attributes.items():
+            if id(array) in names and argument in sliding.attributes:
+                name = owned[argument] = names[id(array)].replace(".", "_")
+                if name not in self._parameter_names:
+                    self.register_parameter(name, _own(sliding.attributes[argument]))
+        return owned
 
 
-class _Call(NamedTuple):
-    """An operation, which other calls' results it takes, its parameters by their names in the module, the rest."""
-
-    op: str
-    sources: Mapping[str, int]
-    attributes: Mapping[str, Any]
-    parameters: Mapping[str, str]
-
-
-def _converted(
-    node: Node, sources: Mapping[str, int], shape: tuple[int, ...], flat: tuple[int, ...] | None
-) -> _Call | None:
-    """Return what becomes of an operation on maps of this shape, or of one on what was flattened; None for nothing."""
+def _converted(node: Node, shapes: Mapping[str, Shape], flat: Shape | None) -> Node | None:
+    """Return what becomes of an operation on maps of these shapes or on what was flattened; None for nothing."""
     attributes = dict(node.attributes)
+    shape = next(iter(shapes.values()), ())
     if node.op == "flatten":
         if flat is None and (len(shape) != 4 or len(node.shape) != 2):
             raise TypeError(f"to_fully_convolutional: flatten from {shape} to {node.shape} keeps no positions")
@@ -161,13 +152,13 @@ def _converted(
     if node.op == "linear":
         if flat is None or "weight" in node.inputs:
             raise TypeError("to_fully_convolutional: linear must have a weight of its own and read flattened maps")
-        attributes["weight"] = attributes["weight"].reshape(-1, *flat)
-        return _Call("conv2d", sources, attributes, {})
+        weight = attributes["weight"].reshape(-1, *flat)
+        options = {name: attributes[name] for name in ("bias", "activation", "negative_slope")}
+        return replace(node, op="conv2d", attributes={"weight": weight, **options})
     if flat is not None:
-        if node.op not in _POINTWISE or attributes.get("dim", 1) not in (1, -1):
+        if not _is_same_everywhere(node):
             raise TypeError(f"to_fully_convolutional: {node.op} on flattened maps is not the same at every position")
-        if "dim" in attributes:
-            attributes["dim"] = 1
+        return replace(node, attributes={**attributes, "dim": 1}) if "dim" in attributes else node
     if node.op == "scale" and "scale" in node.inputs:
         raise TypeError("to_fully_convolutional: scale by factors that depend on the whole picture has no positions")
     if node.op in _POOLS:
@@ -177,21 +168,14 @@ def _converted(
         if kernel == (1, 1):
             return None
         stride = tuple(1 if out == 1 else size for size, out in zip(kernel, node.shape[2:], strict=True))
-        return _Call(_POOLS[node.op], sources, {"kernel_size": kernel, "stride": stride}, {})
-    return _Call(node.op, sources, attributes, {})
+        return replace(node, op=_POOLS[node.op], attributes={"kernel_size": kernel, "stride": stride})
+    return node
 
 
-def _with_parameters(module: Module, call: _Call, node: Node, names: Mapping[int, str]) -> _Call:
-    """Register the parameters of a call with the module."""
-    attributes, parameters = dict(call.attributes), {}
-    for argument, array in node.attributes.items():
-        if id(array) in names and argument in attributes:
-            name = names[id(array)].replace(".", "_")
-            if name not in module._parameter_names:
-                module.register_parameter(name, _own(attributes[argument]))
-            del attributes[argument]
-            parameters[argument] = name
-    return call._replace(attributes=attributes, parameters=parameters)
+def _is_same_everywhere(node: Node) -> bool:
+    """Return whether an operation on flattened maps (N, C) does the same to each position of larger ones."""
+    along_channels = node.attributes.get("dim") in (1, -1) and len(node.shape) == 2
+    return along_channels or rules(operations()[node.op]).receptive is pointwise
 
 
 def _own(array: Array) -> Array:

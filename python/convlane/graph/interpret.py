@@ -1,0 +1,45 @@
+"""Runs the operations of a graph again, one by one: on arrays, or on whatever operations hand themselves over to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from convlane.functional._op import operations, split_name
+from convlane.graph.trace import INPUT, Node, Value
+
+
+def arguments(node: Node, result_of: Callable[[Value], Any]) -> dict[str, Any]:
+    """Return all arguments of a node's operation by name, given what stands for the result of another node."""
+    given = dict(node.attributes)
+    for name, source in node.inputs.items():
+        argument, place = split_name(name)
+        if place is None:
+            given[argument] = result_of(source)
+        else:
+            given.setdefault(argument, []).append(result_of(source))
+    return given
+
+
+def run(node: Node, results: Mapping[Value, Any]) -> Any:
+    """Call a node's operation."""
+    return operations()[node.op](**arguments(node, results.__getitem__))
+
+
+def interpret(nodes: Mapping[Value, Node], wanted: Iterable[Value], input: Any) -> Iterator[tuple[Value, Any]]:
+    """Run a network again and yield the wanted results as they come; all are forgotten after their last reader."""
+    asked = set(wanted)
+    last = {value: value for value in asked}  # who reads it last
+    for value in reversed(list(nodes)):
+        if value in last:
+            for source in nodes[value].inputs.values():
+                last[source] = max(value, last.get(source, value))
+    found: dict[Value, Any] = {}
+    for value, node in nodes.items():
+        if value in last:
+            found[value] = input if value == INPUT else run(node, found)
+            if value in asked:
+                yield value, found[value]
+            for source in {value, *node.inputs.values()}:
+                if last[source] == value:
+                    del found[source]
