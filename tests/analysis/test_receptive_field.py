@@ -160,6 +160,24 @@ def test_every_family_has_fields(name):
         assert len(field.rows) == (field.output_shape[2] if len(field.output_shape) == 4 else 1)
 
 
+def test_dimensions_are_followed_through_changes_of_shape():
+    """Rows and columns that are joined are seen from everywhere; all others keep what they see."""
+    picture = (1, 2, 6, 4)
+
+    def field(function):
+        return analysis.receptive_field(function, picture).fields[-1]
+
+    enlarged = field(lambda x: functional.resize(x, (12, 4), "nearest"))
+    np.testing.assert_array_equal(enlarged.rows, [[row // 2, row // 2] for row in range(12)])
+    np.testing.assert_array_equal(enlarged.columns, [[column, column] for column in range(4)])
+    rows = field(lambda x: functional.mean(functional.flatten(x, 0, 1), 2))
+    np.testing.assert_array_equal(rows.rows, [[row, row] for row in range(6)])
+    np.testing.assert_array_equal(rows.columns, [[0, 3]])
+    both = field(lambda x: functional.cat([functional.narrow(x, 2, 4, 2), functional.narrow(x, 2, 0, 1)], 2))
+    np.testing.assert_array_equal(both.rows, [[4, 4], [5, 5], [0, 0]])
+    assert field(lambda x: functional.unflatten(functional.flatten(x, 2), 2, (6, 4))).box(0, 0) == (0, 5, 0, 3)
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match="must be images"):
         analysis.receptive_field(nn.Linear(3, 2), (4, 3))
