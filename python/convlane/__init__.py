@@ -70,6 +70,15 @@ if _isa := _os.environ.get("CONVLANE_ISA"):
         raise ValueError(f"CONVLANE_ISA: {error}") from None
 _core.set_default_threads(_environment_threads())
 
+
+def _summary(model: nn.Module, input_shape: _Any) -> _Any:
+    from convlane.analysis import summary
+
+    return summary(model, input_shape)
+
+
+nn.module.provide(save=models.saved.save, summary=_summary)
+
 # Imported when they are first asked for: who runs a network does not wait for them.
 _LATER = {
     "analysis": "convlane.analysis",

@@ -6,7 +6,7 @@ from PIL import Image
 
 from convlane import models
 from convlane.data import Preprocessing, imagenet_categories, preprocessing
-from convlane.data.preprocess import _KERAS, _TORCHVISION, _TORCHVISION_V2
+from convlane.models.registry import preparations
 from torchvision_import import import_torchvision
 
 
@@ -18,30 +18,27 @@ def picture(request, rng):
     return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
 
 
-def test_tables_name_networks_and_their_sizes():
-    known = set(models.list())
-    for table in (_TORCHVISION, _TORCHVISION_V2, _KERAS):
-        assert set(table) <= known
-    for name in _TORCHVISION.keys() & known:
-        crop = preprocessing(name).crop
-        assert name == "efficientnet_b2" or models.input_shape(name) == (
-            3,
-            crop,
-            crop,
-        )  # torchvision evaluates it larger
+def test_the_crop_is_the_size_that_the_network_is_made_for():
+    for source, table in preparations().items():
+        for name in table:
+            crop = preprocessing(name, source).crop
+            assert name == "efficientnet_b2" or models.input_shape(name) == (3, crop, crop)  # evaluated larger
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("version", ["IMAGENET1K_V1", "IMAGENET1K_V2"])
-def test_tables_are_those_of_torchvision(version):
+@pytest.mark.parametrize(
+    ("version", "source"),
+    [
+        ("IMAGENET1K_V1", "torchvision"),
+        ("IMAGENET1K_V2", "torchvision_v2"),
+        ("IMAGENET1K_SWAG_LINEAR_V1", "torchvision_swag"),
+    ],
+)
+def test_preparations_are_those_of_torchvision(version, source):
     torchvision = import_torchvision()
-    source, table = {
-        "IMAGENET1K_V1": ("torchvision", _TORCHVISION),
-        "IMAGENET1K_V2": ("torchvision_v2", _TORCHVISION_V2),
-    }[version]
     names = set(torchvision.models.list_models()) & set(models.list())
     having = {name for name in names if version in torchvision.models.get_model_weights(name).__members__}
-    assert having <= set(table)
+    assert having == preparations()[source].keys()
     for name in having:
         theirs, ours = torchvision.models.get_model_weights(name)[version].transforms(), preprocessing(name, source)
         assert ([ours.crop], [ours.resize], ours.interpolation, list(ours.mean), list(ours.std)) == (
@@ -131,7 +128,11 @@ def test_grey_and_transparent_pictures_become_colours(rng):
     [
         (lambda: preprocessing("resnet5"), ValueError, "no weights for 'resnet5'; it has them for resnet50"),
         (lambda: preprocessing("alexnet", "keras"), ValueError, "keras has no weights for 'alexnet'"),
-        (lambda: preprocessing("alexnet", "caffe"), ValueError, "source must be one of torchvision"),
+        (
+            lambda: preprocessing("alexnet", "caffe"),
+            ValueError,
+            "source must be one of keras, torchvision, ",
+        ),
         (lambda: Preprocessing(0), ValueError, "crop must be positive"),
         (lambda: Preprocessing(8, 7), ValueError, "resize not smaller"),
         (lambda: Preprocessing(interpolation="cubic"), ValueError, "interpolation"),

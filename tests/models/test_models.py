@@ -10,6 +10,7 @@ import convlane
 from convlane import _core, models, nn
 from convlane.functional._op import rules
 from convlane.models.googlenet import GoogLeNetOutputs
+from convlane.models.registry import preparations
 from networks import image_shape, lively, torchvision_network, torchvision_twin
 
 PARAMETERS = {
@@ -100,11 +101,7 @@ PARAMETERS = {
     "wide_resnet101_2": 126_886_696,
     "zfnet": 62_357_608,
 }
-CIFAR = [f"{kind}{depth}" for kind in ("plain", "resnet") for depth in (20, 32, 44, 56, 110)]
-NOT_TORCHVISION_S = [
-    *CIFAR,
-    *("alexnet_2012", "efficientnet", "inception_resnet_v2", "lenet5", "lenet5_1998", "mobilenet_v1", "nin", "zfnet"),
-]
+TORCHVISION_S = {name for source, known in preparations().items() if source.startswith("torchvision") for name in known}
 SMALL = ["efficientnet_b0", "googlenet", "mobilenet_v2", "resnet18"]
 
 
@@ -113,7 +110,8 @@ def picture(rng, *shape):
 
 
 def test_list():
-    assert models.list() == sorted(PARAMETERS)
+    assert models.list() == sorted(set(models.list()))
+    assert set(models.list()) - TORCHVISION_S <= PARAMETERS.keys(), "nothing else tells whether these are right"
     assert models.list("resnet?[048]") == ["resnet18", "resnet20", "resnet34", "resnet44", "resnet50"]
     assert models.list("efficientnet_b*") == [f"efficientnet_b{i}" for i in range(8)]
     assert models.list("vgg1[13]") == ["vgg11", "vgg13"]
@@ -160,7 +158,7 @@ def test_input_shapes():
         models.input_shape("resnet5")
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("name", models.list())
 def test_no_classes_drop_the_head(name):
     with nn.init.skip():
         whole, headless = models.create(name, 12), models.create(name, 0)
@@ -453,7 +451,7 @@ class Symbol:
         return Symbol(rules(operation).shape(*args, **kwargs))
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("name", models.list())
 def test_networks_go_through_operations_alone(name):
     with nn.init.skip():
         model = models.create(name, 12)
@@ -473,7 +471,7 @@ def constants(network, library):
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("name", [name for name in PARAMETERS if name not in NOT_TORCHVISION_S])
+@pytest.mark.parametrize("name", sorted(TORCHVISION_S))
 def test_structure_is_torchvision_s(name):
     import torch
 

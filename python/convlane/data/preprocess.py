@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from convlane.data.picture import Picture, rgb_picture
 from convlane.functional._arguments import Array
+from convlane.models.registry import preparations
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -126,61 +127,6 @@ def _shortened(image: Image.Image) -> Image.Image:
     return image.crop((left, top, image.width - left, image.height - top)) if left or top else image
 
 
-_BICUBIC = {"interpolation": "bicubic"}
-# What differs from 224 out of 256 pixels, bilinear. From torchvision 0.28.
-_TORCHVISION: dict[str, dict[str, Any]] = {
-    **{
-        name: {}
-        for name in (
-            *("alexnet", "densenet121", "googlenet", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small"),
-            *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d"),
-            *("shufflenet_v2_x1_0", "squeezenet1_0", "squeezenet1_1", "wide_resnet50_2", "wide_resnet101_2"),
-            *("vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn"),
-        )
-    },
-    "convnext_tiny": {"resize": 236},
-    "inception_v3": {"crop": 299, "resize": 342},
-    "efficientnet_b0": {"crop": 224, "resize": 256, **_BICUBIC},
-    "efficientnet_b1": {"crop": 240, "resize": 256, **_BICUBIC},
-    "efficientnet_b2": {"crop": 288, "resize": 288, **_BICUBIC},
-    "efficientnet_b3": {"crop": 300, "resize": 320, **_BICUBIC},
-    "efficientnet_b4": {"crop": 380, "resize": 384, **_BICUBIC},
-    "efficientnet_b5": {"crop": 456, "resize": 456, **_BICUBIC},
-    "efficientnet_b6": {"crop": 528, "resize": 528, **_BICUBIC},
-    "efficientnet_b7": {"crop": 600, "resize": 600, **_BICUBIC},
-}
-_TORCHVISION_V2: dict[str, dict[str, Any]] = {
-    **{
-        name: {"resize": 232}
-        for name in (
-            *("mobilenet_v2", "mobilenet_v3_large", "resnet50", "resnet101", "resnet152", "resnext50_32x4d"),
-            *("resnext101_32x8d", "wide_resnet50_2", "wide_resnet101_2"),
-        )
-    },
-    "efficientnet_b1": {"crop": 240, "resize": 255},
-}
-
-# Keras resizes the whole picture, in load_img and by default to the nearest pixel; the rest is its preprocess_input.
-_WHOLE: dict[str, Any] = {"resize": None, "interpolation": "nearest"}
-_CAFFE = {**_WHOLE, "divisor": 1.0, "mean": (103.939, 116.779, 123.68), "std": (1.0, 1.0, 1.0), "bgr": True}
-_BOTH_SIGNS = {**_WHOLE, "divisor": 127.5, "mean": (1.0, 1.0, 1.0), "std": (1.0, 1.0, 1.0)}
-_KERAS: dict[str, dict[str, Any]] = {
-    "vgg16": _CAFFE,
-    "vgg19": _CAFFE,
-    "resnet50": _CAFFE,
-    "resnet101": _CAFFE,
-    "resnet152": _CAFFE,
-    "inception_v3": {**_BOTH_SIGNS, "crop": 299},
-    "inception_resnet_v2": {**_BOTH_SIGNS, "crop": 299},
-    "mobilenet_v1": _BOTH_SIGNS,
-    "mobilenet_v2": _BOTH_SIGNS,
-    "densenet121": _WHOLE,
-    "efficientnet_b0": _WHOLE,  # the network of Keras does it by layers of its own
-}
-
-_SOURCES = {"torchvision": _TORCHVISION, "torchvision_v2": _TORCHVISION_V2, "keras": _KERAS}
-
-
 def preprocessing(name: str, source: str = "torchvision") -> Preprocessing:
     """Return how pictures are prepared for a network with somebody's weights.
 
@@ -189,8 +135,9 @@ def preprocessing(name: str, source: str = "torchvision") -> Preprocessing:
     name
         One of `convlane.models.list`.
     source
-        Whose weights: ``"torchvision"`` (those called ``IMAGENET1K_V1``), ``"torchvision_v2"`` (``IMAGENET1K_V2``) or
-        ``"keras"``.
+        Whose weights: ``"torchvision"`` (those called ``IMAGENET1K_V1``), ``"torchvision_v2"`` (``IMAGENET1K_V2``),
+        ``"torchvision_swag"`` (``IMAGENET1K_SWAG_LINEAR_V1``), ``"keras"``, or what else `convlane.models.register` was
+        told.
 
     Raises
     ------
@@ -203,9 +150,10 @@ def preprocessing(name: str, source: str = "torchvision") -> Preprocessing:
     >>> preprocessing("mobilenet_v2", "keras").divisor
     127.5
     """
-    if source not in _SOURCES:
-        raise ValueError(f"preprocessing: source must be one of {', '.join(_SOURCES)}, got {source!r}")
-    known = _SOURCES[source]
+    table = preparations()
+    if source not in table:
+        raise ValueError(f"preprocessing: source must be one of {', '.join(sorted(table))}, got {source!r}")
+    known = table[source]
     if name not in known:
         near = get_close_matches(str(name), known) or sorted(known)
         raise ValueError(f"preprocessing: {source} has no weights for {name!r}; it has them for {', '.join(near)}")

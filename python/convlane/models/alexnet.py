@@ -11,6 +11,7 @@ from convlane import nn
 from convlane.functional import flatten
 from convlane.functional._arguments import Array
 from convlane.models.blocks import head, layers_of, linear_layers
+from convlane.models.preparation import TORCHVISION
 from convlane.models.registry import register
 
 # Output channels, kernel, stride, padding, groups, bias at the start, whether normalised, whether pooled.
@@ -106,7 +107,7 @@ def response_norm() -> nn.LocalResponseNorm:
     return nn.LocalResponseNorm(5, alpha=5 * 1e-4, beta=0.75, k=2.0)
 
 
-@register
+@register(preprocessing=TORCHVISION)
 def alexnet(num_classes: int = 1000, *, dropout: float = 0.5) -> AlexNet:
     """Build the network of 2014."""
     return AlexNet(num_classes, dropout)

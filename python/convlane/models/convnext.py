@@ -105,25 +105,25 @@ class ConvNeXt(nn.Module):
         return self.classifier(self.avgpool(self.features(input)))  # type: ignore[no-any-return]
 
 
-@register
+@register(preprocessing={"torchvision": {"resize": 236}})
 def convnext_tiny(num_classes: int = 1000, *, stochastic_depth_prob: float = 0.1) -> ConvNeXt:
     """Build the smallest network of the paper."""
     return ConvNeXt("tiny", num_classes, stochastic_depth_prob)
 
 
-@register
+@register(preprocessing={"torchvision": {"resize": 230}})
 def convnext_small(num_classes: int = 1000, *, stochastic_depth_prob: float = 0.4) -> ConvNeXt:
     """Build three times as many blocks in the third stage."""
     return ConvNeXt("small", num_classes, stochastic_depth_prob)
 
 
-@register
+@register(preprocessing={"torchvision": {"resize": 232}})
 def convnext_base(num_classes: int = 1000, *, stochastic_depth_prob: float = 0.5) -> ConvNeXt:
     """Build the small network with a third more channels."""
     return ConvNeXt("base", num_classes, stochastic_depth_prob)
 
 
-@register
+@register(preprocessing={"torchvision": {"resize": 232}})
 def convnext_large(num_classes: int = 1000, *, stochastic_depth_prob: float = 0.5) -> ConvNeXt:
     """Build the small network with twice the channels."""
     return ConvNeXt("large", num_classes, stochastic_depth_prob)

@@ -6,6 +6,7 @@ from convlane import nn
 from convlane.functional import cat, flatten, relu
 from convlane.functional._arguments import Array
 from convlane.models.blocks import head, layers_of
+from convlane.models.preparation import TORCHVISION, WHOLE
 from convlane.models.registry import register
 
 BOTTLENECK = 4
@@ -97,25 +98,25 @@ def _transition(in_channels: int, out_channels: int) -> nn.Sequential:
     )
 
 
-@register
+@register(preprocessing={**TORCHVISION, "keras": WHOLE})
 def densenet121(num_classes: int = 1000) -> DenseNet:
     """Build 121 layers."""
     return DenseNet(121, num_classes)
 
 
-@register
+@register(preprocessing=TORCHVISION)
 def densenet161(num_classes: int = 1000) -> DenseNet:
     """Build 161 layers, each of which adds 48 channels instead of 32."""
     return DenseNet(161, num_classes)
 
 
-@register
+@register(preprocessing=TORCHVISION)
 def densenet169(num_classes: int = 1000) -> DenseNet:
     """Build 169 layers."""
     return DenseNet(169, num_classes)
 
 
-@register
+@register(preprocessing=TORCHVISION)
 def densenet201(num_classes: int = 1000) -> DenseNet:
     """Build 201 layers."""
     return DenseNet(201, num_classes)

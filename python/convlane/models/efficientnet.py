@@ -12,13 +12,17 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from convlane import nn
 from convlane.functional import add, flatten
 from convlane.functional._arguments import Array, as_float, as_positive
 from convlane.graph import compile, trace
 from convlane.models.blocks import conv_norm, divisible, head, layers_of
+from convlane.models.keras import EPSILON, State, Twin, epsilon, numbered, pad_as_tensorflow, with_head
+from convlane.models.preparation import WHOLE, Preparations
 from convlane.models.registry import build, register
+from convlane.weights.keras_file import Layers, names_for
 
 STEM_CHANNELS = 32
 # Expansion, kernel, stride of the first block, output channels, number of blocks. Table 1 of the paper.
@@ -287,7 +291,17 @@ def _milliseconds(network: nn.Module, resolution: int) -> float:
     return 1e3 * float(np.median(times))
 
 
-@register
+def _bicubic(crop: int, resize: int) -> Preparations:
+    return {"torchvision": {"crop": crop, "resize": resize, "interpolation": "bicubic"}}
+
+
+@register(
+    preprocessing={
+        **_bicubic(224, 256),
+        "keras": WHOLE,  # the network of Keras does it by layers of its own
+    },
+    keras=Twin((epsilon(EPSILON), pad_as_tensorflow)),
+)
 def efficientnet_b0(
     num_classes: int = 1000, *, dropout: float | None = None, stochastic_depth_prob: float = 0.2
 ) -> EfficientNet:
@@ -295,7 +309,10 @@ def efficientnet_b0(
     return _variant(0, num_classes, dropout, stochastic_depth_prob)
 
 
-@register(input_shape=(3, 240, 240))
+@register(
+    input_shape=(3, 240, 240),
+    preprocessing={**_bicubic(240, 256), "torchvision_v2": {"crop": 240, "resize": 255}},
+)
 def efficientnet_b1(
     num_classes: int = 1000, *, dropout: float | None = None, stochastic_depth_prob: float = 0.2
 ) -> EfficientNet:
@@ -303,7 +320,7 @@ def efficientnet_b1(
     return _variant(1, num_classes, dropout, stochastic_depth_prob)
 
 
-@register(input_shape=(3, 260, 260))
+@register(input_shape=(3, 260, 260), preprocessing=_bicubic(288, 288))
 def efficientnet_b2(
     num_classes: int = 1000, *, dropout: float | None = None, stochastic_depth_prob: float = 0.2
 ) -> EfficientNet:
@@ -311,7 +328,7 @@ def efficientnet_b2(
     return _variant(2, num_classes, dropout, stochastic_depth_prob)
 
 
-@register(input_shape=(3, 300, 300))
+@register(input_shape=(3, 300, 300), preprocessing=_bicubic(300, 320))
 def efficientnet_b3(
     num_classes: int = 1000, *, dropout: float | None = None, stochastic_depth_prob: float = 0.2
 ) -> EfficientNet:
@@ -319,7 +336,7 @@ def efficientnet_b3(
     return _variant(3, num_classes, dropout, stochastic_depth_prob)
 
 
-@register(input_shape=(3, 380, 380))
+@register(input_shape=(3, 380, 380), preprocessing=_bicubic(380, 384))
 def efficientnet_b4(
     num_classes: int = 1000, *, dropout: float | None = None, stochastic_depth_prob: float = 0.2
 ) -> EfficientNet:
@@ -327,7 +344,7 @@ def efficientnet_b4(
     return _variant(4, num_classes, dropout, stochastic_depth_prob)
 
 
-@register(input_shape=(3, 456, 456))
+@register(input_shape=(3, 456, 456), preprocessing=_bicubic(456, 456))
 def efficientnet_b5(
     num_classes: int = 1000, *, dropout: float | None = None, stochastic_depth_prob: float = 0.2
 ) -> EfficientNet:
@@ -335,7 +352,7 @@ def efficientnet_b5(
     return _variant(5, num_classes, dropout, stochastic_depth_prob)
 
 
-@register(input_shape=(3, 528, 528))
+@register(input_shape=(3, 528, 528), preprocessing=_bicubic(528, 528))
 def efficientnet_b6(
     num_classes: int = 1000, *, dropout: float | None = None, stochastic_depth_prob: float = 0.2
 ) -> EfficientNet:
@@ -343,9 +360,29 @@ def efficientnet_b6(
     return _variant(6, num_classes, dropout, stochastic_depth_prob)
 
 
-@register(input_shape=(3, 600, 600))
+@register(input_shape=(3, 600, 600), preprocessing=_bicubic(600, 600))
 def efficientnet_b7(
     num_classes: int = 1000, *, dropout: float | None = None, stochastic_depth_prob: float = 0.2
 ) -> EfficientNet:
     """Build the baseline scaled by the coefficients of B7."""
     return _variant(7, num_classes, dropout, stochastic_depth_prob)
+
+
+@names_for("EfficientNetB0", "block1a_dwconv")
+def _names_of_keras(layers: Layers) -> dict[str, NDArray[Any]]:
+    state = State(layers)
+    state.block("stem_conv", "stem_bn", "features.0")
+    for stage in range(1, 8):
+        i = 0
+        while (name := f"block{stage}{chr(ord('a') + i)}") + "_dwconv" in state:
+            key, place = f"features.{stage}.{i}.block", 0
+            if stage > 1:
+                state.block(f"{name}_expand_conv", f"{name}_expand_bn", f"{key}.0")
+                place = 1
+            state.block(f"{name}_dwconv", f"{name}_bn", f"{key}.{place}", depthwise=True)
+            state.conv_with_bias(f"{name}_se_reduce", f"{key}.{place + 1}.fc1")
+            state.conv_with_bias(f"{name}_se_expand", f"{key}.{place + 1}.fc2")
+            state.block(f"{name}_project_conv", f"{name}_project_bn", f"{key}.{place + 2}")
+            i += 1
+    state.block("top_conv", "top_bn", "features.8")
+    return with_head(state, "classifier.1", *numbered(layers, "normalization"))

@@ -117,7 +117,7 @@ class EfficientNetV2(Classifier):
         super().__init__(features, LAST_CHANNELS, num_classes, usual_dropout if dropout is None else dropout)
 
 
-@register(input_shape=(3, 384, 384))
+@register(input_shape=(3, 384, 384), preprocessing={"torchvision": {"crop": 384, "resize": 384}})
 def efficientnet_v2_s(
     num_classes: int = 1000, *, dropout: float | None = None, stochastic_depth_prob: float = 0.2
 ) -> EfficientNetV2:
@@ -125,7 +125,7 @@ def efficientnet_v2_s(
     return EfficientNetV2("s", num_classes, dropout, stochastic_depth_prob)
 
 
-@register(input_shape=(3, 480, 480))
+@register(input_shape=(3, 480, 480), preprocessing={"torchvision": {"crop": 480, "resize": 480}})
 def efficientnet_v2_m(
     num_classes: int = 1000, *, dropout: float | None = None, stochastic_depth_prob: float = 0.2
 ) -> EfficientNetV2:
@@ -133,7 +133,15 @@ def efficientnet_v2_m(
     return EfficientNetV2("m", num_classes, dropout, stochastic_depth_prob)
 
 
-@register(input_shape=(3, 480, 480))
+@register(
+    input_shape=(3, 480, 480),
+    preprocessing={
+        "torchvision": {
+            **{"crop": 480, "resize": 480, "interpolation": "bicubic"},
+            **{"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)},
+        }
+    },
+)
 def efficientnet_v2_l(
     num_classes: int = 1000, *, dropout: float | None = None, stochastic_depth_prob: float = 0.2
 ) -> EfficientNetV2:

@@ -11,6 +11,7 @@ from convlane import nn
 from convlane.functional import flatten
 from convlane.functional._arguments import Array
 from convlane.models.blocks import from_imagenet, head, named_conv
+from convlane.models.preparation import TORCHVISION
 from convlane.models.registry import register
 
 
@@ -119,7 +120,7 @@ class GoogLeNet(nn.Module):
         return logits
 
 
-@register
+@register(preprocessing=TORCHVISION)
 def googlenet(
     num_classes: int = 1000,
     *,

@@ -14,6 +14,7 @@ from convlane import nn
 from convlane.functional import add, cat, flatten
 from convlane.functional._arguments import Array
 from convlane.models.blocks import head, named_conv, scale_and_shift
+from convlane.models.preparation import BOTH_SIGNS
 from convlane.models.registry import register
 
 # A convolution is its output channels, its kernel and, if it is 2, its stride; without padding then. Figures 3, 7 and
@@ -117,7 +118,7 @@ def _stage(name: str) -> nn.Sequential:
     return nn.Sequential(*[Residual(channels, scale, branches) for _ in range(count)])
 
 
-@register(input_shape=(3, 299, 299))
+@register(input_shape=(3, 299, 299), preprocessing={"keras": {**BOTH_SIGNS, "crop": 299}})
 def inception_resnet_v2(num_classes: int = 1000, *, dropout: float = 0.0) -> InceptionResNetV2:
     """Build the network of the paper."""
     return InceptionResNetV2(num_classes, dropout)

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from numpy.typing import NDArray
+
 from convlane import nn
 from convlane.functional import adaptive_avg_pool2d, avg_pool2d, cat, flatten
 from convlane.functional._arguments import Array
 from convlane.models.blocks import from_imagenet, head, named_conv
+from convlane.models.keras import EPSILON, State, Twin, count_pixels_alone, epsilon, numbered, with_head
+from convlane.models.preparation import BOTH_SIGNS
 from convlane.models.registry import register
+from convlane.weights.keras_file import Layers, names_for
 
 
 def _c(width: int) -> dict[str, Any]:
@@ -179,9 +184,30 @@ def _convolution(in_channels: int, out_channels: int, kernel: Any, stride: int =
     return named_conv(in_channels, out_channels, kernel, stride, None if stride == 1 else 0)
 
 
-@register(input_shape=(3, 299, 299))
+@register(
+    input_shape=(3, 299, 299),
+    preprocessing={"torchvision": {"crop": 299, "resize": 342}, "keras": {**BOTH_SIGNS, "crop": 299}},
+    keras=Twin((epsilon(EPSILON), count_pixels_alone), {"aux_logits": False}),
+)
 def inception_v3(
     num_classes: int = 1000, *, aux_logits: bool = True, transform_input: bool = False, dropout: float = 0.5
 ) -> InceptionV3:
     """Build the network of the paper."""
     return InceptionV3(num_classes, aux_logits, transform_input, dropout)
+
+
+@names_for("InceptionV3", r"conv2d(_\d+)?")
+def _names_of_keras(layers: Layers) -> dict[str, NDArray[Any]]:
+    state = State(layers)
+    with nn.init.skip():
+        network = InceptionV3(0)
+    keys = [path.removesuffix(".conv") for path, module in network.named_modules() if isinstance(module, nn.Conv2d)]
+    convs, norms = (sorted(numbered(layers, kind), key=_number) for kind in ("conv2d", "batch_normalization"))
+    for conv, norm, key in zip(convs, norms, keys, strict=True):
+        state.norm(norm, f"{key}.bn", state.conv(conv, f"{key}.conv"))
+    return with_head(state, "fc")
+
+
+def _number(name: str) -> int:
+    number = name.rpartition("_")[2]
+    return int(number) if number.isdecimal() else 0

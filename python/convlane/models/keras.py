@@ -1,32 +1,39 @@
-"""What Keras's networks compute otherwise than torchvision's, where both have one: paddings, epsilons and strides."""
+"""What Keras's networks have otherwise than torchvision's: paddings, epsilons and the names of weights.
+
+Here are the words for it; which of it a network has is said in its file.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from convlane import nn
-from convlane.models.resnet import Bottleneck
+from convlane.safetensors_file import shown
+from convlane.weights.keras_file import Layers
 
-EPSILON, RESNET_EPSILON = 1e-3, 1.001e-5
-
-
-def as_keras(network: nn.Module, name: str) -> nn.Module:
-    """Change a network so that it computes what Keras's does with the same weights; return it.
-
-    Raises
-    ------
-    ValueError
-        It is none that Keras's weights are known for.
-    """
-    if name not in KERAS:
-        raise ValueError(f"create: {name} is none of the networks that can compute as Keras's ({', '.join(KERAS)})")
-    for change in KERAS[name]:
-        network.apply(change)
-    return network
+Change: TypeAlias = Callable[[nn.Module], None]
+"""What is done to every module of a network."""
 
 
-def _epsilon(value: float) -> Callable[[nn.Module], None]:
+class Twin(NamedTuple):
+    """How a network becomes one that computes what Keras's does with the same weights."""
+
+    changes: tuple[Change, ...] = ()
+    config: Mapping[str, Any] = {}
+    """Arguments of the family that are others in Keras."""
+
+
+EPSILON = 1e-3  # of most batch norms
+
+
+def epsilon(value: float) -> Change:
+    """Return the change of the epsilon of all batch norms."""
+
     def change(module: nn.Module) -> None:
         if isinstance(module, nn.BatchNorm2d):
             module.eps = value
@@ -34,34 +41,85 @@ def _epsilon(value: float) -> Callable[[nn.Module], None]:
     return change
 
 
-def _pad_as_tensorflow(module: nn.Module) -> None:
+def pad_as_tensorflow(module: nn.Module) -> None:
     """TensorFlow's padding "same": where one side has to get more, that is the right or the lower one."""
     if isinstance(module, nn.Conv2d) and module.stride != (1, 1) and module.kernel_size != (1, 1):
         module.padding = "same_tf"
 
 
-def _count_pixels_alone(module: nn.Module) -> None:
+def count_pixels_alone(module: nn.Module) -> None:
     """TensorFlow's averages leave out the padding."""
     if isinstance(module, nn.AvgPool2d):
         module.count_include_pad = False
 
 
-def _stride_first(module: nn.Module) -> None:
-    """As in the first version of the paper, the first convolution of a block has the stride, not the second."""
-    if isinstance(module, Bottleneck):
-        module.conv1.stride, module.conv2.stride = module.conv2.stride, module.conv1.stride
+class State:
+    """A state dict that is being made of layers."""
+
+    def __init__(self, layers: Layers) -> None:
+        self._layers = dict(layers)
+        self.arrays: dict[str, NDArray[Any]] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._layers
+
+    def _take(self, name: str, *counts: int) -> list[NDArray[Any]]:
+        if name not in self._layers:
+            raise ValueError(f"there is no layer {shown(name)}")
+        arrays = self._layers.pop(name)
+        if len(arrays) not in counts:
+            raise ValueError(f"layer {shown(name)} has {len(arrays)} arrays")
+        return arrays
+
+    def conv(self, name: str, key: str, *, depthwise: bool = False) -> NDArray[Any] | None:
+        """Take a convolution, (height, width, in, out), or (height, width, channels, 1); return its bias."""
+        kernel, *bias = self._take(name, 1, 2)
+        if kernel.ndim != 4:
+            raise ValueError(f"layer {shown(name)} has a kernel of shape {kernel.shape}")
+        self.arrays[f"{key}.weight"] = kernel.transpose((2, 3, 0, 1) if depthwise else (3, 2, 0, 1))
+        return bias[0] if bias else None
+
+    def conv_with_bias(self, name: str, key: str) -> None:
+        """Take a convolution whose bias is kept."""
+        bias = self.conv(name, key)
+        if bias is None:
+            raise ValueError(f"layer {shown(name)} has no bias")
+        self.arrays[f"{key}.bias"] = bias
+
+    def norm(self, name: str, key: str, bias: NDArray[Any] | None = None) -> None:
+        """Take a batch norm, whose scale may be missing; a bias of the convolution before goes into the mean."""
+        *scale, shift, mean, variance = self._take(name, 3, 4)
+        self.arrays[f"{key}.weight"] = scale[0] if scale else np.ones_like(shift)
+        self.arrays[f"{key}.bias"] = shift
+        self.arrays[f"{key}.running_mean"] = mean if bias is None else mean - bias
+        self.arrays[f"{key}.running_var"] = variance
+
+    def block(self, name: str, norm: str, key: str, *, depthwise: bool = False) -> None:
+        """Take a convolution and the batch norm after it, which stand in a sequence."""
+        self.norm(norm, f"{key}.1", self.conv(name, f"{key}.0", depthwise=depthwise))
+
+    def dense(self, name: str, key: str, image: tuple[int, int, int] | None = None) -> None:
+        """Take a linear layer, (in, out); `image` is the height, width and channels that it reads flattened."""
+        kernel, bias = self._take(name, 2)
+        if image is not None:
+            kernel = kernel.reshape(*image, -1).transpose(2, 0, 1, 3)
+        self.arrays[f"{key}.weight"] = kernel.reshape(-1, kernel.shape[-1]).T
+        self.arrays[f"{key}.bias"] = bias
+
+    def finished(self, *unused: str) -> dict[str, NDArray[Any]]:
+        """Return the arrays, if no layer but those that are not used is left."""
+        if left := sorted(self._layers.keys() - set(unused)):
+            raise ValueError(f"layer {shown(left[0])} is one too many")
+        return self.arrays
 
 
-def keras_defaults(name: str) -> dict[str, Any]:
-    """Return arguments of a family that are others in Keras."""
-    return {"aux_logits": False} if name == "inception_v3" else {}
+def with_head(state: State, key: str, *unused: str) -> dict[str, NDArray[Any]]:
+    """Return the arrays, with those of the last linear layer where the file has one."""
+    if "predictions" in state:
+        state.dense("predictions", key)
+    return state.finished(*unused)
 
 
-KERAS: dict[str, tuple[Callable[[nn.Module], None], ...]] = {
-    "efficientnet_b0": (_epsilon(EPSILON), _pad_as_tensorflow),
-    "inception_v3": (_epsilon(EPSILON), _count_pixels_alone),
-    "mobilenet_v1": (_epsilon(EPSILON), _pad_as_tensorflow),
-    "mobilenet_v2": (_epsilon(EPSILON), _pad_as_tensorflow),
-    "resnet50": (_epsilon(RESNET_EPSILON), _stride_first),
-    "vgg16": (),
-}
+def numbered(layers: Layers, kind: str) -> list[str]:
+    """Return the layers that Keras has named by their kind and a number."""
+    return [name for name in layers if re.fullmatch(rf"{kind}(_\d+)?", name)]

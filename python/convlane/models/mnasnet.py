@@ -8,6 +8,7 @@ from convlane import nn
 from convlane.functional import add, flatten, global_avg_pool2d
 from convlane.functional._arguments import Array
 from convlane.models.blocks import divisible, head, layers_of
+from convlane.models.preparation import TORCHVISION
 from convlane.models.registry import register
 
 STEM_CHANNELS, FIRST_CHANNELS, LAST_CHANNELS = 32, 16, 1280
@@ -81,25 +82,25 @@ class MNASNet(nn.Module):
         return self.classifier(flatten(global_avg_pool2d(self.layers(input))))  # type: ignore[no-any-return]
 
 
-@register
+@register(preprocessing=TORCHVISION)
 def mnasnet0_5(num_classes: int = 1000, *, dropout: float = 0.2) -> MNASNet:
     """Build the network with half the channels."""
     return MNASNet(0.5, num_classes, dropout)
 
 
-@register
+@register(preprocessing={"torchvision": {"resize": 232}})
 def mnasnet0_75(num_classes: int = 1000, *, dropout: float = 0.2) -> MNASNet:
     """Build the network with three quarters of the channels."""
     return MNASNet(0.75, num_classes, dropout)
 
 
-@register
+@register(preprocessing=TORCHVISION)
 def mnasnet1_0(num_classes: int = 1000, *, dropout: float = 0.2) -> MNASNet:
     """Build the network of the paper."""
     return MNASNet(1.0, num_classes, dropout)
 
 
-@register
+@register(preprocessing={"torchvision": {"resize": 232}})
 def mnasnet1_3(num_classes: int = 1000, *, dropout: float = 0.2) -> MNASNet:
     """Build the network with 1.3 times the channels."""
     return MNASNet(1.3, num_classes, dropout)

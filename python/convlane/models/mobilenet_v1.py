@@ -6,12 +6,18 @@ The activation and the epsilon are those of the authors' code.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
+
+from numpy.typing import NDArray
 
 from convlane import nn
 from convlane.functional import flatten
 from convlane.functional._arguments import Array
 from convlane.models.blocks import conv_norm, divisible, head, layers_of
+from convlane.models.keras import EPSILON, State, Twin, epsilon, pad_as_tensorflow
+from convlane.models.preparation import BOTH_SIGNS
 from convlane.models.registry import register
+from convlane.weights.keras_file import Layers, names_for
 
 STEM_CHANNELS = 32
 # Output channels and stride of the 13 separable convolutions. Table 1 of the paper.
@@ -69,7 +75,21 @@ class MobileNetV1(nn.Module):
         return self.classifier(flatten(self.avgpool(self.features(input))))  # type: ignore[no-any-return]
 
 
-@register
+@register(preprocessing={"keras": BOTH_SIGNS}, keras=Twin((epsilon(EPSILON), pad_as_tensorflow)))
 def mobilenet_v1(num_classes: int = 1000, *, width: float = 1.0, dropout: float = 0.001) -> MobileNetV1:
     """Build the network of the paper."""
     return MobileNetV1(num_classes, width, dropout)
+
+
+@names_for("MobileNet", "conv_dw_1")
+def _names_of_keras(layers: Layers) -> dict[str, NDArray[Any]]:
+    state = State(layers)
+    state.block("conv1", "conv1_bn", "features.0")
+    for i in range(1, 14):
+        state.block(f"conv_dw_{i}", f"conv_dw_{i}_bn", f"features.{i}.0", depthwise=True)
+        state.block(f"conv_pw_{i}", f"conv_pw_{i}_bn", f"features.{i}.1")
+    if "conv_preds" in state:
+        state.conv_with_bias("conv_preds", "classifier.1")
+        weight = state.arrays["classifier.1.weight"]
+        state.arrays["classifier.1.weight"] = weight.reshape(weight.shape[:2])
+    return state.finished()

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
+
+from numpy.typing import NDArray
 
 from convlane import nn
 from convlane.functional import adaptive_avg_pool2d, add, flatten
 from convlane.functional._arguments import Array
 from convlane.models.blocks import conv_norm, divisible, head, layers_of
+from convlane.models.keras import EPSILON, State, Twin, epsilon, pad_as_tensorflow, with_head
+from convlane.models.preparation import BOTH_SIGNS, TORCHVISION_V2
 from convlane.models.registry import register
+from convlane.weights.keras_file import Layers, names_for
 
 STEM_CHANNELS, LAST_CHANNELS = 32, 1280
 # Expansion, output channels, number of blocks, stride of the first. Table 2 of the paper.
@@ -83,7 +89,23 @@ class MobileNetV2(nn.Module):
         return self.classifier(flatten(maps))  # type: ignore[no-any-return]
 
 
-@register
+@register(preprocessing={**TORCHVISION_V2, "keras": BOTH_SIGNS}, keras=Twin((epsilon(EPSILON), pad_as_tensorflow)))
 def mobilenet_v2(num_classes: int = 1000, *, width_mult: float = 1.0, dropout: float = 0.2) -> MobileNetV2:
     """Build the network of the paper."""
     return MobileNetV2(num_classes, width_mult, dropout)
+
+
+@names_for("MobileNetV2", "expanded_conv_depthwise")
+def _names_of_keras(layers: Layers) -> dict[str, NDArray[Any]]:
+    state = State(layers)
+    state.block("Conv1", "bn_Conv1", "features.0")
+    for i in range(17):
+        name, key = f"block_{i}" if i else "expanded_conv", f"features.{i + 1}.conv"
+        place = 0
+        if i:
+            state.block(f"{name}_expand", f"{name}_expand_BN", f"{key}.0")
+            place = 1
+        state.block(f"{name}_depthwise", f"{name}_depthwise_BN", f"{key}.{place}", depthwise=True)
+        state.norm(f"{name}_project_BN", f"{key}.{place + 2}", state.conv(f"{name}_project", f"{key}.{place + 1}"))
+    state.block("Conv_1", "Conv_1_bn", "features.18")
+    return with_head(state, "classifier.1")

@@ -8,6 +8,7 @@ from convlane import nn
 from convlane.functional import add, flatten
 from convlane.functional._arguments import Array
 from convlane.models.blocks import conv_norm, divisible, head, layers_of
+from convlane.models.preparation import TORCHVISION, TORCHVISION_V2
 from convlane.models.registry import register
 
 STEM_CHANNELS = 16
@@ -112,13 +113,13 @@ class MobileNetV3(nn.Module):
         return self.classifier(flatten(self.avgpool(self.features(input))))  # type: ignore[no-any-return]
 
 
-@register
+@register(preprocessing=TORCHVISION_V2)
 def mobilenet_v3_large(num_classes: int = 1000, *, dropout: float = 0.2) -> MobileNetV3:
     """Build the network for devices with more to spend."""
     return MobileNetV3("large", num_classes, dropout)
 
 
-@register
+@register(preprocessing=TORCHVISION)
 def mobilenet_v3_small(num_classes: int = 1000, *, dropout: float = 0.2) -> MobileNetV3:
     """Build the network for devices with less to spend."""
     return MobileNetV3("small", num_classes, dropout)

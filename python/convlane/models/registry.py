@@ -10,6 +10,9 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, TypeVar, overload
 
 from convlane.functional._arguments import as_int
+from convlane.models.features import feature_pyramid
+from convlane.models.keras import Twin
+from convlane.models.preparation import Preparation, Preparations
 from convlane.nn import Module, init
 from convlane.safetensors_file import Path
 from convlane.weights.files import is_hdf5, load_weights
@@ -17,27 +20,60 @@ from convlane.weights.files import is_hdf5, load_weights
 B = TypeVar("B", bound="Callable[..., Module]")
 
 _ARCHITECTURE = "_architecture"  # the attribute of a network
-_BUILDERS: dict[str, Callable[..., Module]] = {}
-_INPUT_SHAPES: dict[str, tuple[int, int, int]] = {}
+
+
+class _Entry(NamedTuple):
+    """What is known of a network before it is built."""
+
+    builder: Callable[..., Module]
+    input_shape: tuple[int, int, int]
+    preprocessing: Preparations
+    keras: Twin | None
+
+
+_NETWORKS: dict[str, _Entry] = {}
 
 
 @overload
 def register(builder: B) -> B: ...
 @overload
-def register(*, input_shape: tuple[int, int, int]) -> Callable[[B], B]: ...
-def register(builder: B | None = None, *, input_shape: tuple[int, int, int] = (3, 224, 224)) -> Any:
+def register(
+    *, input_shape: tuple[int, int, int] = ..., preprocessing: Preparations = ..., keras: Twin | None = ...
+) -> Callable[[B], B]: ...
+def register(
+    builder: B | None = None,
+    *,
+    input_shape: tuple[int, int, int] = (3, 224, 224),
+    preprocessing: Preparations | None = None,
+    keras: Twin | None = None,
+) -> Any:
     """Make a function ``builder(num_classes=1000, **config)`` a network under its own name.
 
-    It builds its last layer with `blocks.head`, so that `num_classes` may be 0. `input_shape` is what its authors
-    feed it: channels, height, width.
+    It builds its last layer with `blocks.head`, so that `num_classes` may be 0.
+
+    Parameters
+    ----------
+    builder
+        The function; without it, `register` returns a decorator.
+    input_shape
+        What the network's authors feed it: channels, height, width.
+    preprocessing
+        How pictures are prepared for published weights, by whose they are (``"torchvision"``, ``"torchvision_v2"``,
+        ``"keras"`` or another name): what differs from the defaults of `convlane.data.Preprocessing`.
+    keras
+        What makes the network compute as Keras's does with the same weights; None if Keras has no such network.
+
+    Raises
+    ------
+    ValueError
+        There is a network of this name already.
     """
 
     def add(builder: B) -> B:
         name = builder.__name__
-        if name in _BUILDERS:
+        if name in _NETWORKS:
             raise ValueError(f"a model named {name!r} is registered already")
-        _BUILDERS[name] = builder
-        _INPUT_SHAPES[name] = input_shape
+        _NETWORKS[name] = _Entry(builder, input_shape, preprocessing or {}, keras)
         return builder
 
     return add if builder is None else add(builder)
@@ -123,7 +159,7 @@ def build(name: str, num_classes: int | None, config: Mapping[str, Any]) -> Modu
     """Build a network as `create` does, from arguments that may come from a file, so none of them names another."""
     _check_name(name, "create")
     if num_classes is None:
-        num_classes = inspect.signature(_BUILDERS[name]).parameters["num_classes"].default
+        num_classes = inspect.signature(_NETWORKS[name].builder).parameters["num_classes"].default
     num_classes = as_int(num_classes, "create", "num_classes")
     if num_classes < 0:
         raise ValueError(f"create: num_classes must not be negative, got {num_classes}")
@@ -135,18 +171,19 @@ def build(name: str, num_classes: int | None, config: Mapping[str, Any]) -> Modu
 def _assembled(name: str, num_classes: int, config: dict[str, Any]) -> Module:
     """Build a network and change it as the arguments say that all families have."""
     features_only, keras = (config.pop(option, False) for option in ("features_only", "keras"))
-    if keras:
-        from convlane.models.keras import as_keras, keras_defaults  # which need the families
+    entry, twin = _NETWORKS[name], _twin(name) if keras else Twin()
+    model = entry.builder(0 if features_only else num_classes, **{**twin.config, **config})
+    for change in twin.changes:
+        model.apply(change)
+    return feature_pyramid(model, name, entry.input_shape) if features_only else model
 
-        config = {**keras_defaults(name), **config}
-    model = _BUILDERS[name](0 if features_only else num_classes, **config)
-    if keras:
-        as_keras(model, name)
-    if features_only:
-        from convlane.models.features import feature_pyramid  # which traces networks
 
-        return feature_pyramid(model, name, _INPUT_SHAPES[name])
-    return model
+def _twin(name: str) -> Twin:
+    twin = _NETWORKS[name].keras
+    if twin is None:
+        having = ", ".join(other for other, entry in _NETWORKS.items() if entry.keras is not None)
+        raise ValueError(f"create: {name} is none of the networks that can compute as Keras's ({having})")
+    return twin
 
 
 def architecture(model: Module) -> Architecture | None:
@@ -174,15 +211,24 @@ def input_shape(name: str) -> tuple[int, int, int]:
     (3, 224, 224)
     """
     _check_name(name, "input_shape")
-    return _INPUT_SHAPES[name]
+    return _NETWORKS[name].input_shape
+
+
+def preparations() -> dict[str, dict[str, Preparation]]:
+    """Return how pictures are prepared: by whose weights they are for, then by the network's name."""
+    table: dict[str, dict[str, Preparation]] = {}
+    for name, entry in _NETWORKS.items():
+        for source, preparation in entry.preprocessing.items():
+            table.setdefault(source, {})[name] = preparation
+    return table
 
 
 def list_models(pattern: str = "*") -> list[str]:
     """Return the names of all networks that match a shell pattern, sorted."""
-    return sorted(name for name in _BUILDERS if fnmatchcase(name, pattern))
+    return sorted(name for name in _NETWORKS if fnmatchcase(name, pattern))
 
 
 def _check_name(name: str, caller: str) -> None:
-    if name not in _BUILDERS:
-        near = get_close_matches(str(name), _BUILDERS) or sorted(_BUILDERS)
+    if name not in _NETWORKS:
+        near = get_close_matches(str(name), _NETWORKS) or sorted(_NETWORKS)
         raise ValueError(f"{caller}: there is no model {name!r}; did you mean {' or '.join(near)}?")

@@ -11,6 +11,7 @@ from convlane import nn
 from convlane.functional import add, flatten, relu
 from convlane.functional._arguments import Array
 from convlane.models.blocks import conv_norm, divisible, head, layers_of
+from convlane.models.preparation import TORCHVISION_SWAG, TORCHVISION_V2
 from convlane.models.registry import register
 
 
@@ -45,6 +46,9 @@ DESIGNS = {
     "regnet_y_32gf": Design(20, 232, 115.89, 2.53, 232, True),
     "regnet_y_128gf": Design(27, 456, 160.83, 2.52, 264, True),
 }
+# Whose weights torchvision has: trained on ImageNet alone, and trained on other pictures before.
+V1 = DESIGNS.keys() - {"regnet_y_128gf"}
+SWAG = {"regnet_y_16gf", "regnet_y_32gf", "regnet_y_128gf"}
 STEM_CHANNELS = 32
 SQUEEZE_RATIO = 0.25
 
@@ -125,7 +129,8 @@ def _register(name: str, design: Design) -> None:
 
     build.__name__ = name
     build.__doc__ = f"Build {design.depth} blocks of {name.replace('_', ' ')}."
-    register(build)
+    preprocessing = {**(TORCHVISION_V2 if name in V1 else {}), **(TORCHVISION_SWAG if name in SWAG else {})}
+    register(preprocessing=preprocessing)(build)
 
 
 for _name, _design in DESIGNS.items():

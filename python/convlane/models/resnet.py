@@ -10,14 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
+
+from numpy.typing import NDArray
 
 from convlane import nn
 from convlane.functional import add, flatten
 from convlane.functional._arguments import Array
 from convlane.models.blocks import head, layers_of
+from convlane.models.keras import State, Twin, epsilon, with_head
+from convlane.models.preparation import CAFFE, TORCHVISION, TORCHVISION_V2
 from convlane.models.registry import register
+from convlane.weights.keras_file import Layers, names_for
 
 WIDTHS = (64, 128, 256, 512)
+KERAS_EPSILON = 1.001e-5
 # Whether the blocks are bottlenecks, and their number in each of the four stages. Table 1 of the paper.
 STAGES = {
     18: (False, (2, 2, 2, 2)),
@@ -135,61 +142,83 @@ class ResNet(nn.Module):
         return self.fc(flatten(self.avgpool(maps)))  # type: ignore[no-any-return]
 
 
-@register
+def _stride_first(module: nn.Module) -> None:
+    """As in the first version of the paper, the first convolution of a block has the stride, not the second."""
+    if isinstance(module, Bottleneck):
+        module.conv1.stride, module.conv2.stride = module.conv2.stride, module.conv1.stride
+
+
+@register(preprocessing=TORCHVISION)
 def resnet18(num_classes: int = 1000) -> ResNet:
     """Build 18 layers of basic blocks."""
     return ResNet(18, num_classes)
 
 
-@register
+@register(preprocessing=TORCHVISION)
 def resnet34(num_classes: int = 1000) -> ResNet:
     """Build 34 layers of basic blocks."""
     return ResNet(34, num_classes)
 
 
-@register
+@register(preprocessing={**TORCHVISION_V2, "keras": CAFFE}, keras=Twin((epsilon(KERAS_EPSILON), _stride_first)))
 def resnet50(num_classes: int = 1000) -> ResNet:
     """Build 50 layers of bottlenecks."""
     return ResNet(50, num_classes)
 
 
-@register
+@register(preprocessing={**TORCHVISION_V2, "keras": CAFFE})
 def resnet101(num_classes: int = 1000) -> ResNet:
     """Build 101 layers of bottlenecks."""
     return ResNet(101, num_classes)
 
 
-@register
+@register(preprocessing={**TORCHVISION_V2, "keras": CAFFE})
 def resnet152(num_classes: int = 1000) -> ResNet:
     """Build 152 layers of bottlenecks."""
     return ResNet(152, num_classes)
 
 
-@register
+@register(preprocessing=TORCHVISION_V2)
 def wide_resnet50_2(num_classes: int = 1000) -> ResNet:
     """Build 50 layers of bottlenecks that are twice as wide inside."""
     return ResNet(50, num_classes, width_per_group=128)
 
 
-@register
+@register(preprocessing=TORCHVISION_V2)
 def wide_resnet101_2(num_classes: int = 1000) -> ResNet:
     """Build 101 layers of bottlenecks that are twice as wide inside."""
     return ResNet(101, num_classes, width_per_group=128)
 
 
-@register
+@register(preprocessing=TORCHVISION_V2)
 def resnext50_32x4d(num_classes: int = 1000) -> ResNet:
     """Build 50 layers of bottlenecks with 32 groups of 4 channels and more."""
     return ResNet(50, num_classes, groups=32, width_per_group=4)
 
 
-@register
+@register(preprocessing=TORCHVISION_V2)
 def resnext101_32x8d(num_classes: int = 1000) -> ResNet:
     """Build 101 layers of bottlenecks with 32 groups of 8 channels and more."""
     return ResNet(101, num_classes, groups=32, width_per_group=8)
 
 
-@register
+@register(preprocessing={"torchvision": {"resize": 232}})
 def resnext101_64x4d(num_classes: int = 1000) -> ResNet:
     """Build 101 layers of bottlenecks with 64 groups of 4 channels and more."""
     return ResNet(101, num_classes, groups=64, width_per_group=4)
+
+
+@names_for("ResNet50", "conv2_block1_1_conv")
+def _names_of_keras(layers: Layers) -> dict[str, NDArray[Any]]:
+    state = State(layers)
+    state.norm("conv1_bn", "bn1", state.conv("conv1_conv", "conv1"))
+    for stage in range(2, 6):
+        block = 1
+        while (name := f"conv{stage}_block{block}") + "_1_conv" in state:
+            key = f"layer{stage - 1}.{block - 1}"
+            for i in (1, 2, 3):
+                state.norm(f"{name}_{i}_bn", f"{key}.bn{i}", state.conv(f"{name}_{i}_conv", f"{key}.conv{i}"))
+            if f"{name}_0_conv" in state:
+                state.block(f"{name}_0_conv", f"{name}_0_bn", f"{key}.downsample")
+            block += 1
+    return with_head(state, "fc")

@@ -6,6 +6,7 @@ from convlane import nn
 from convlane.functional import flatten, global_avg_pool2d, interleave, narrow
 from convlane.functional._arguments import Array
 from convlane.models.blocks import conv_norm, head, layers_of
+from convlane.models.preparation import TORCHVISION
 from convlane.models.registry import register
 
 STEM_CHANNELS = 24
@@ -77,25 +78,25 @@ class ShuffleNetV2(nn.Module):
         return self.fc(flatten(global_avg_pool2d(maps)))  # type: ignore[no-any-return]
 
 
-@register
+@register(preprocessing=TORCHVISION)
 def shufflenet_v2_x0_5(num_classes: int = 1000) -> ShuffleNetV2:
     """Build the network with half the channels, or a little less."""
     return ShuffleNetV2(0.5, num_classes)
 
 
-@register
+@register(preprocessing=TORCHVISION)
 def shufflenet_v2_x1_0(num_classes: int = 1000) -> ShuffleNetV2:
     """Build the network with the channels of the paper's first table."""
     return ShuffleNetV2(1.0, num_classes)
 
 
-@register
+@register(preprocessing={"torchvision": {"resize": 232}})
 def shufflenet_v2_x1_5(num_classes: int = 1000) -> ShuffleNetV2:
     """Build the network with half as many channels again."""
     return ShuffleNetV2(1.5, num_classes)
 
 
-@register
+@register(preprocessing={"torchvision": {"resize": 232}})
 def shufflenet_v2_x2_0(num_classes: int = 1000) -> ShuffleNetV2:
     """Build the network with twice the channels and more."""
     return ShuffleNetV2(2.0, num_classes)

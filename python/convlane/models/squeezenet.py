@@ -8,6 +8,7 @@ from convlane import nn
 from convlane.functional import cat, flatten
 from convlane.functional._arguments import Array
 from convlane.models.blocks import head, layers_of
+from convlane.models.preparation import TORCHVISION
 from convlane.models.registry import register
 
 # Channels and kernel of the stem, then per fire module its input, squeezed and expanded channels (as many of 1x1 as of
@@ -94,13 +95,13 @@ class SqueezeNet(nn.Module):
         return flatten(self.classifier(self.features(input)))
 
 
-@register
+@register(preprocessing=TORCHVISION)
 def squeezenet1_0(num_classes: int = 1000, *, dropout: float = 0.5) -> SqueezeNet:
     """Build the network of the paper."""
     return SqueezeNet("1_0", num_classes, dropout)
 
 
-@register
+@register(preprocessing=TORCHVISION)
 def squeezenet1_1(num_classes: int = 1000, *, dropout: float = 0.5) -> SqueezeNet:
     """Build the authors' later version, which takes 2.4 times less work."""
     return SqueezeNet("1_1", num_classes, dropout)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from numpy.typing import NDArray
+
 from convlane import nn
 from convlane.functional import flatten
 from convlane.functional._arguments import Array
 from convlane.models.blocks import layers_of, linear_layers
+from convlane.models.keras import State, Twin
+from convlane.models.preparation import CAFFE, TORCHVISION
 from convlane.models.registry import register
+from convlane.weights.keras_file import Layers, names_for
 
 # Output channels of the 3x3 convolutions of each stage; every stage ends with a 2x2 max pool. Table 1 of the paper.
 STAGES = {
@@ -57,49 +64,65 @@ def _features(stages: tuple[tuple[int, ...], ...], batch_norm: bool) -> nn.Seque
     return nn.Sequential(*layers)
 
 
-@register
+@register(preprocessing=TORCHVISION)
 def vgg11(num_classes: int = 1000, *, dropout: float = 0.5) -> VGG:
     """Build configuration A of the paper."""
     return VGG(11, False, num_classes, dropout)
 
 
-@register
+@register(preprocessing=TORCHVISION)
 def vgg11_bn(num_classes: int = 1000, *, dropout: float = 0.5) -> VGG:
     """Build configuration A with batch norm."""
     return VGG(11, True, num_classes, dropout)
 
 
-@register
+@register(preprocessing=TORCHVISION)
 def vgg13(num_classes: int = 1000, *, dropout: float = 0.5) -> VGG:
     """Build configuration B of the paper."""
     return VGG(13, False, num_classes, dropout)
 
 
-@register
+@register(preprocessing=TORCHVISION)
 def vgg13_bn(num_classes: int = 1000, *, dropout: float = 0.5) -> VGG:
     """Build configuration B with batch norm."""
     return VGG(13, True, num_classes, dropout)
 
 
-@register
+@register(preprocessing={**TORCHVISION, "keras": CAFFE}, keras=Twin())
 def vgg16(num_classes: int = 1000, *, dropout: float = 0.5) -> VGG:
     """Build configuration D of the paper."""
     return VGG(16, False, num_classes, dropout)
 
 
-@register
+@register(preprocessing=TORCHVISION)
 def vgg16_bn(num_classes: int = 1000, *, dropout: float = 0.5) -> VGG:
     """Build configuration D with batch norm."""
     return VGG(16, True, num_classes, dropout)
 
 
-@register
+@register(preprocessing={**TORCHVISION, "keras": CAFFE})
 def vgg19(num_classes: int = 1000, *, dropout: float = 0.5) -> VGG:
     """Build configuration E of the paper."""
     return VGG(19, False, num_classes, dropout)
 
 
-@register
+@register(preprocessing=TORCHVISION)
 def vgg19_bn(num_classes: int = 1000, *, dropout: float = 0.5) -> VGG:
     """Build configuration E with batch norm."""
     return VGG(19, True, num_classes, dropout)
+
+
+@names_for("VGG16", "block1_conv1")
+def _names_of_keras(layers: Layers) -> dict[str, NDArray[Any]]:
+    state, place = State(layers), 0
+    for block in range(1, 6):
+        conv = 1
+        while (name := f"block{block}_conv{conv}") in state:
+            state.conv_with_bias(name, f"features.{place}")
+            conv, place = conv + 1, place + 2
+        place += 1  # the pooling
+    if "fc1" in state:
+        state.dense("fc1", "classifier.0", image=(7, 7, 512))
+        state.dense("fc2", "classifier.3")
+        state.dense("predictions", "classifier.6")
+    return state.finished()

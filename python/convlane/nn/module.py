@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convlane.functional._arguments import Array
 from convlane.safetensors_file import Path
-
-if TYPE_CHECKING:
-    from convlane.analysis.summary import Summary
 
 M = TypeVar("M", bound="Module")
 
@@ -22,6 +19,14 @@ class IncompatibleKeys(NamedTuple):
 
     missing_keys: list[str]
     unexpected_keys: list[str]
+
+
+_PROVIDED: dict[str, Callable[..., Any]] = {}
+
+
+def provide(**methods: Callable[..., Any]) -> None:
+    """Say what does the work of `Module.save` and `Module.summary`, which rests on nn and is not imported by it."""
+    _PROVIDED.update(methods)
 
 
 class Module:
@@ -199,11 +204,9 @@ class Module:
         """Count the numbers in all parameters."""
         return sum(array.size for array in self.parameters())
 
-    def summary(self, input_shape: Sequence[int] | None = None) -> Summary:
+    def summary(self, input_shape: Sequence[int] | None = None) -> Any:
         """Return the table of the network's layers, see `convlane.analysis.summary`."""
-        from convlane.analysis.summary import summary  # which traces networks, which are modules
-
-        return summary(self, input_shape)
+        return _PROVIDED["summary"](self, input_shape)
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Return all parameters (the read-only arrays themselves) and copies of all buffers, under torch's keys.
@@ -285,9 +288,7 @@ class Module:
             The network was made in another way or its layers have been changed since, so only its weights could be
             written: ``convlane.save_weights`` does.
         """
-        from convlane.models.saved import save  # which builds networks, which are modules
-
-        save(self, path)
+        _PROVIDED["save"](self, path)
 
     def _walk(self, path: str) -> Iterator[tuple[str, Module]]:
         """Yield this module and all below it, one that is reached twice under each of its names."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -20,6 +20,11 @@ from convlane.safetensors_file import shown
 
 Layers: TypeAlias = dict[str, list[NDArray[Any]]]
 """The arrays of every layer that has some, in Keras's order, by the layer's name."""
+
+Names: TypeAlias = Callable[[Layers], dict[str, NDArray[Any]]]
+"""From the layers of a network of Keras to the state dict of convlane's."""
+
+_NETWORKS: dict[str, tuple[str, Names]] = {}  # what tells them, and their names; the families in models fill it
 
 _MOST_GROWTH = 20  # times its file that what it describes may take, as in archives
 _ALWAYS_ALLOWED = 2**26  # bytes
@@ -124,185 +129,30 @@ class _File:
         return np.asarray(array)
 
 
+def names_for(network: str, tells: str) -> Callable[[Names], Names]:
+    """Make a function from layers to a state dict the one for a network of Keras.
+
+    `tells` matches the name of a layer that this network has and no other.
+    """
+
+    def add(names: Names) -> Names:
+        _NETWORKS[network] = tells, names
+        return names
+
+    return add
+
+
 def map_layers(layers: Layers) -> dict[str, NDArray[Any]]:
     """Return the arrays of one of the networks that are known, under the names of convlane's."""
-    for architecture, (tells, rule) in _ARCHITECTURES.items():
-        if tells in layers or any(re.fullmatch(tells, name) for name in layers):
+    for network, (tells, names) in _NETWORKS.items():
+        if any(re.fullmatch(tells, name) for name in layers):
             try:
-                return rule(layers)
+                return names(layers)
             except (KeyError, IndexError, ValueError) as error:
-                raise ValueError(f"its layers are not those of {architecture}: {error}") from error
+                raise ValueError(f"its layers are not those of {network}: {error}") from error
     raise ValueError(
-        f"its layers are those of no network that convlane knows ({', '.join(_ARCHITECTURES)}): {shown(sorted(layers))}"
+        f"its layers are those of no network that convlane knows ({', '.join(_NETWORKS)}): {shown(sorted(layers))}"
     )
-
-
-class _State:
-    """A state dict that is being made of layers."""
-
-    def __init__(self, layers: Layers) -> None:
-        self._layers = dict(layers)
-        self.arrays: dict[str, NDArray[Any]] = {}
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._layers
-
-    def _take(self, name: str, *counts: int) -> list[NDArray[Any]]:
-        if name not in self._layers:
-            raise ValueError(f"there is no layer {shown(name)}")
-        arrays = self._layers.pop(name)
-        if len(arrays) not in counts:
-            raise ValueError(f"layer {shown(name)} has {len(arrays)} arrays")
-        return arrays
-
-    def conv(self, name: str, key: str, *, depthwise: bool = False) -> NDArray[Any] | None:
-        """Take a convolution, (height, width, in, out), or (height, width, channels, 1); return its bias."""
-        kernel, *bias = self._take(name, 1, 2)
-        if kernel.ndim != 4:
-            raise ValueError(f"layer {shown(name)} has a kernel of shape {kernel.shape}")
-        self.arrays[f"{key}.weight"] = kernel.transpose((2, 3, 0, 1) if depthwise else (3, 2, 0, 1))
-        return bias[0] if bias else None
-
-    def conv_with_bias(self, name: str, key: str) -> None:
-        """Take a convolution whose bias is kept."""
-        bias = self.conv(name, key)
-        if bias is None:
-            raise ValueError(f"layer {shown(name)} has no bias")
-        self.arrays[f"{key}.bias"] = bias
-
-    def norm(self, name: str, key: str, bias: NDArray[Any] | None = None) -> None:
-        """Take a batch norm, whose scale may be missing; a bias of the convolution before goes into the mean."""
-        *scale, shift, mean, variance = self._take(name, 3, 4)
-        self.arrays[f"{key}.weight"] = scale[0] if scale else np.ones_like(shift)
-        self.arrays[f"{key}.bias"] = shift
-        self.arrays[f"{key}.running_mean"] = mean if bias is None else mean - bias
-        self.arrays[f"{key}.running_var"] = variance
-
-    def block(self, name: str, norm: str, key: str, *, depthwise: bool = False) -> None:
-        """Take a convolution and the batch norm after it, which stand in a sequence."""
-        self.norm(norm, f"{key}.1", self.conv(name, f"{key}.0", depthwise=depthwise))
-
-    def dense(self, name: str, key: str, image: tuple[int, int, int] | None = None) -> None:
-        """Take a linear layer, (in, out); `image` is the height, width and channels that it reads flattened."""
-        kernel, bias = self._take(name, 2)
-        if image is not None:
-            kernel = kernel.reshape(*image, -1).transpose(2, 0, 1, 3)
-        self.arrays[f"{key}.weight"] = kernel.reshape(-1, kernel.shape[-1]).T
-        self.arrays[f"{key}.bias"] = bias
-
-    def finished(self, *unused: str) -> dict[str, NDArray[Any]]:
-        """Return the arrays, if no layer but those that are not used is left."""
-        if left := sorted(self._layers.keys() - set(unused)):
-            raise ValueError(f"layer {shown(left[0])} is one too many")
-        return self.arrays
-
-
-def _vgg(layers: Layers) -> dict[str, NDArray[Any]]:
-    state, place = _State(layers), 0
-    for block in range(1, 6):
-        conv = 1
-        while (name := f"block{block}_conv{conv}") in state:
-            state.conv_with_bias(name, f"features.{place}")
-            conv, place = conv + 1, place + 2
-        place += 1  # the pooling
-    if "fc1" in state:
-        state.dense("fc1", "classifier.0", image=(7, 7, 512))
-        state.dense("fc2", "classifier.3")
-        state.dense("predictions", "classifier.6")
-    return state.finished()
-
-
-def _resnet(layers: Layers) -> dict[str, NDArray[Any]]:
-    state = _State(layers)
-    state.norm("conv1_bn", "bn1", state.conv("conv1_conv", "conv1"))
-    for stage in range(2, 6):
-        block = 1
-        while (name := f"conv{stage}_block{block}") + "_1_conv" in state:
-            key = f"layer{stage - 1}.{block - 1}"
-            for i in (1, 2, 3):
-                state.norm(f"{name}_{i}_bn", f"{key}.bn{i}", state.conv(f"{name}_{i}_conv", f"{key}.conv{i}"))
-            if f"{name}_0_conv" in state:
-                state.block(f"{name}_0_conv", f"{name}_0_bn", f"{key}.downsample")
-            block += 1
-    return _with_head(state, "fc")
-
-
-def _inception_v3(layers: Layers) -> dict[str, NDArray[Any]]:
-    from convlane import nn  # which needs this package
-    from convlane.models.inception_v3 import InceptionV3
-
-    state = _State(layers)
-    with nn.init.skip():
-        network = InceptionV3(0)
-    keys = [path.removesuffix(".conv") for path, module in network.named_modules() if isinstance(module, nn.Conv2d)]
-    convs, norms = (sorted(_numbered(layers, kind), key=_number) for kind in ("conv2d", "batch_normalization"))
-    for conv, norm, key in zip(convs, norms, keys, strict=True):
-        state.norm(norm, f"{key}.bn", state.conv(conv, f"{key}.conv"))
-    return _with_head(state, "fc")
-
-
-def _mobilenet_v1(layers: Layers) -> dict[str, NDArray[Any]]:
-    state = _State(layers)
-    state.block("conv1", "conv1_bn", "features.0")
-    for i in range(1, 14):
-        state.block(f"conv_dw_{i}", f"conv_dw_{i}_bn", f"features.{i}.0", depthwise=True)
-        state.block(f"conv_pw_{i}", f"conv_pw_{i}_bn", f"features.{i}.1")
-    if "conv_preds" in state:
-        state.conv_with_bias("conv_preds", "classifier.1")
-        weight = state.arrays["classifier.1.weight"]
-        state.arrays["classifier.1.weight"] = weight.reshape(weight.shape[:2])
-    return state.finished()
-
-
-def _mobilenet_v2(layers: Layers) -> dict[str, NDArray[Any]]:
-    state = _State(layers)
-    state.block("Conv1", "bn_Conv1", "features.0")
-    for i in range(17):
-        name, key = f"block_{i}" if i else "expanded_conv", f"features.{i + 1}.conv"
-        place = 0
-        if i:
-            state.block(f"{name}_expand", f"{name}_expand_BN", f"{key}.0")
-            place = 1
-        state.block(f"{name}_depthwise", f"{name}_depthwise_BN", f"{key}.{place}", depthwise=True)
-        state.norm(f"{name}_project_BN", f"{key}.{place + 2}", state.conv(f"{name}_project", f"{key}.{place + 1}"))
-    state.block("Conv_1", "Conv_1_bn", "features.18")
-    return _with_head(state, "classifier.1")
-
-
-def _efficientnet(layers: Layers) -> dict[str, NDArray[Any]]:
-    state = _State(layers)
-    state.block("stem_conv", "stem_bn", "features.0")
-    for stage in range(1, 8):
-        i = 0
-        while (name := f"block{stage}{chr(ord('a') + i)}") + "_dwconv" in state:
-            key, place = f"features.{stage}.{i}.block", 0
-            if stage > 1:
-                state.block(f"{name}_expand_conv", f"{name}_expand_bn", f"{key}.0")
-                place = 1
-            state.block(f"{name}_dwconv", f"{name}_bn", f"{key}.{place}", depthwise=True)
-            state.conv_with_bias(f"{name}_se_reduce", f"{key}.{place + 1}.fc1")
-            state.conv_with_bias(f"{name}_se_expand", f"{key}.{place + 1}.fc2")
-            state.block(f"{name}_project_conv", f"{name}_project_bn", f"{key}.{place + 2}")
-            i += 1
-    state.block("top_conv", "top_bn", "features.8")
-    return _with_head(state, "classifier.1", *_numbered(layers, "normalization"))
-
-
-def _with_head(state: _State, key: str, *unused: str) -> dict[str, NDArray[Any]]:
-    if "predictions" in state:
-        state.dense("predictions", key)
-    return state.finished(*unused)
-
-
-# What each network has and no other, and its rule.
-_ARCHITECTURES: Mapping[str, tuple[str, Callable[[Layers], dict[str, NDArray[Any]]]]] = {
-    "VGG16": ("block1_conv1", _vgg),
-    "ResNet50": ("conv2_block1_1_conv", _resnet),
-    "MobileNet": ("conv_dw_1", _mobilenet_v1),
-    "MobileNetV2": ("expanded_conv_depthwise", _mobilenet_v2),
-    "EfficientNetB0": ("block1a_dwconv", _efficientnet),
-    "InceptionV3": (r"conv2d(_\d+)?", _inception_v3),
-}
 
 
 def _add(layers: Layers, name: str, arrays: list[NDArray[Any]]) -> None:
@@ -315,16 +165,6 @@ def _few(names: Sequence[Any]) -> Iterator[Any]:
     if len(names) > _MOST_LAYERS:
         raise ValueError(f"it has {len(names)} names in one place; at most {_MOST_LAYERS} are allowed")
     return iter(names)
-
-
-def _numbered(layers: Layers, kind: str) -> list[str]:
-    """Return the layers that Keras has named by their kind and a number."""
-    return [name for name in layers if re.fullmatch(rf"{kind}(_\d+)?", name)]
-
-
-def _number(name: str) -> int:
-    number = name.rpartition("_")[2]
-    return int(number) if number.isdecimal() else 0
 
 
 @contextmanager

@@ -1,0 +1,62 @@
+"""Who imports whom within the package: floors know only those below, no files import each other in a circle."""
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import convlane
+
+PACKAGE = Path(convlane.__file__).parent
+FLOORS = [  # from the ground; what shares a floor does not import each other
+    {"_core", "_files", "_progress", "_table", "_version"},
+    {"runtime"},
+    {"machine", "safetensors_file"},
+    {"functional"},
+    {"nn", "vision", "weights"},
+    {"autograd", "graph"},
+    {"models"},
+    {"analysis", "data", "training"},
+    {"digits", "inference"},
+    {"cli"},
+    {"__init__", "__main__"},
+]
+FILES = {path.relative_to(PACKAGE).with_suffix("").parts: path for path in PACKAGE.rglob("*.py")}
+
+
+def imported(path):
+    """Yield what a file imports of the package, wherever in the file: files as in `FILES`, or the extension module."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports are not used here"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for root, *parts in (name.split(".") for name in names):
+            if root == "convlane":
+                yield file_of(tuple(parts))
+
+
+def file_of(parts):
+    """Return which file a dotted name stands for; the last part may be what is defined there."""
+    if parts[:1] == ("_core",):
+        return ("_core",)
+    candidates = (parts, (*parts, "__init__"), parts[:-1], (*parts[:-1], "__init__"))
+    return next(file for file in candidates if file in FILES)
+
+
+def test_floors_know_only_those_below_them():
+    level = {name: number for number, names in enumerate(FLOORS) for name in names}
+    upward = [
+        f"{path.relative_to(PACKAGE)} imports convlane.{'.'.join(other)}"
+        for file, path in FILES.items()
+        for other in imported(path)
+        if other[0] != file[0] and level[other[0]] >= level[file[0]]
+    ]
+    assert not upward
+
+
+def test_no_files_import_each_other_in_a_circle():
+    graph = {file: {other for other in imported(path) if other in FILES} - {file} for file, path in FILES.items()}
+    TopologicalSorter(graph).prepare()  # which raises a CycleError that shows the circle
