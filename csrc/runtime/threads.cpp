@@ -54,10 +54,9 @@ int cgroup_cpus() {
   return limit > 0 && period > 0 ? std::max(1, static_cast<int>(std::ceil(limit / period))) : 0;
 }
 
-std::atomic<int> cpus{0};  // once found
-
 int machine_count() {
 #ifdef _OPENMP
+  static std::atomic<int> cpus{0};  // as found at the first call
   if (cpus.load() == 0) cpus.store(available_cpus());
   return std::min(cpus.load(), omp_get_max_threads());  // follows OMP_NUM_THREADS and threadpoolctl
 #else
