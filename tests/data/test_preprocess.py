@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convlane import models
+from convlane import models, nn
 from convlane.data import Preprocessing, imagenet_categories, preprocessing
+from convlane.models import registry
 from convlane.models.registry import preparations
 from torchvision_import import import_torchvision
 
@@ -23,6 +24,18 @@ def test_the_crop_is_the_size_that_the_network_is_made_for():
         for name in table:
             crop = preprocessing(name, source).crop
             assert name == "efficientnet_b2" or models.input_shape(name) == (3, crop, crop)  # evaluated larger
+
+
+def test_a_network_of_ones_own_brings_its_preparation(monkeypatch):
+    monkeypatch.setattr(registry, "_NETWORKS", dict(registry._NETWORKS))
+
+    @models.register(input_shape=(3, 8, 8), preprocessing={"mine": {"crop": 8, "resize": 9}})
+    def own(num_classes=2):
+        return nn.Identity()
+
+    assert preprocessing("own", "mine") == Preprocessing(8, 9)
+    with pytest.raises(ValueError, match="torchvision has no weights for 'own'"):
+        preprocessing("own")
 
 
 @pytest.mark.torch
