@@ -26,6 +26,8 @@ void fill(KernelTable& table) {
   table.lanes = kLanes;
   table.mr = kGemmRows;
   table.nr = kGemmColumns;
+  table.long_sum = kLongSum;
+  table.sum_block = kSumBlock;
   table.gemm = gemm;
   table.depthwise = depthwise;
   table.outer = outer;

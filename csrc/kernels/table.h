@@ -225,8 +225,9 @@ struct DepthwiseInputGradientArgs {
 
 struct KernelTable {
   Isa isa;
-  int lanes;   // floats per vector
-  int mr, nr;  // rows and columns of the register tile
+  int lanes;                    // floats per vector
+  int mr, nr;                   // rows and columns of the register tile
+  int64_t long_sum, sum_block;  // sums of more products than the first are sums of blocks of the second
 
   void (*gemm)(const GemmArgs&);
   void (*depthwise)(const DepthwiseArgs&);

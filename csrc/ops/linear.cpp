@@ -25,7 +25,8 @@ void block_gemm(const BlockGemm& p, const Pack& pack) {
   const int64_t block_rows = 16 * kernels.mr, row_parts = ceil_div(p.m, block_rows);
   const int64_t column_parts = ceil_div(p.n, p.block_columns);
   const int threads = threads_for(p.m * p.n * p.depth);
-  const int64_t floats = p.block_depth * p.block_columns;
+  const bool is_long = p.depth > kernels.long_sum;  // then the blocks are those of the sums, too
+  const int64_t block_depth = is_long ? kernels.sum_block : p.block_depth, floats = block_depth * p.block_columns;
   const auto packed = allocate_aligned<float>(checked_mul(threads, floats));
   const auto pointers = allocate_aligned<const float*>(checked_mul(threads, block_rows));
   parallel_for(row_parts * column_parts, threads, [&](int64_t begin, int64_t end, int thread) noexcept {
@@ -42,8 +43,8 @@ void block_gemm(const BlockGemm& p, const Pack& pack) {
       g.dst_stride = p.n;
       if (p.epilogue.bias != nullptr) g.epilogue.bias = p.epilogue.bias + column;
       g.weight = packed.get() + thread * floats;
-      for (int64_t k = 0; k < p.depth; k += p.block_depth) {
-        g.depth = std::min(p.block_depth, p.depth - k);
+      for (int64_t k = 0; k < p.depth; k += block_depth) {
+        g.depth = std::min(block_depth, p.depth - k);
         float* to = packed.get() + thread * floats;
         for (int64_t j = 0; j < g.n; j += kernels.nr) {
           const int64_t columns = std::min<int64_t>(kernels.nr, g.n - j);
@@ -53,7 +54,12 @@ void block_gemm(const BlockGemm& p, const Pack& pack) {
         }
         g.weight_end = to;
         g.row_offset = k;
-        g.accumulate = k != 0;
+        g.accumulate = k != 0 && !is_long;
+        if (k != 0 && is_long) {
+          g.epilogue.bias = nullptr;
+          g.epilogue.residual = g.dst;
+          g.epilogue.residual_stride = g.dst_stride;
+        }
         if (k + g.depth == p.depth) {
           g.epilogue.activation = p.epilogue.activation;
           g.epilogue.slope = p.epilogue.slope;

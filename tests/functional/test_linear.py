@@ -82,3 +82,27 @@ def test_convolution_weight_is_refused():
     packed = F.pack_conv2d(np.zeros((4, 5, 3, 3), np.float32))
     with pytest.raises(ValueError, match="belongs to a convolution"):
         F.linear(np.zeros((2, 5), np.float32), packed)
+
+
+class TestLongSums:
+    """Sums of more than 4608 products are sums of blocks; one after the other they would lose digits."""
+
+    def test_they_are_as_exact_as_blocks(self, isa, rng):
+        x, weight = (rng.random((4, 65536), np.float32) for _ in range(2))
+        exact = x.astype(np.float64) @ weight.T.astype(np.float64)
+        in_a_row = np.array([[np.cumsum(a * b, dtype=np.float32)[-1] for b in weight] for a in x])
+        error = np.abs(F.linear(x, weight) - exact).max() / exact.max()
+        assert error < 1e-6
+        assert error < np.abs(in_a_row - exact).max() / exact.max() / 4
+
+    def test_the_same_bits_however_they_are_cut(self, isa, rng):
+        x = rng.standard_normal((3, 1000, 3, 2), np.float32)
+        weight = rng.standard_normal((37, 1000, 3, 2), np.float32)
+        bias = rng.standard_normal(37, np.float32)
+        options = {"activation": "relu"}
+        direct = F.conv2d(x, weight, bias, algorithm="direct", **options)
+        np.testing.assert_array_equal(F.conv2d(x, weight, bias, algorithm="im2col", **options), direct)
+        rows, columns = (np.ascontiguousarray(a.transpose(0, 2, 3, 1)).reshape(len(a), -1) for a in (x, weight))
+        np.testing.assert_array_equal(F.linear(rows, columns, bias, **options), direct[:, :, 0, 0])
+        np.testing.assert_array_equal(F.linear(rows, F.pack_linear(columns), bias, **options), direct[:, :, 0, 0])
+        np.testing.assert_array_equal(F.linear(rows[1:2], columns, bias, **options), direct[1:2, :, 0, 0])

@@ -49,7 +49,9 @@ def compile(
         (N, C, H, W). N may be None: the plan then takes any batch. The batch never changes an image's result.
     winograd
         Whether 3x3 convolutions may be computed by Winograd's algorithm where that is faster. It rounds up to 2.5
-        times as much as a direct sum (root mean square) and spreads a NaN or infinity over a tile of outputs.
+        times as much as a direct sum (root mean square) and spreads a NaN or infinity over a tile of outputs. Outputs
+        of one tile (4x4, or 2x2) round relative to the largest of its inputs: beside a pixel of 1e8 an output of 1 may
+        become 0 or -1, which a direct sum keeps.
     autotune
         Whether to time the algorithms that a layer has to choose from, with the number of threads now in force and
         the batch of `input_shape` (1 where that is None; what runs at once of a larger one), instead of trusting a cost
