@@ -23,7 +23,7 @@ def _times_vjp(wanted, input, other):
     return input * other, lambda gradient: {name: gradient * found[name] for name in wanted}
 
 
-@op(shape=same_shape, vjp=_times_vjp)
+@op(shape=same_shape, vjp=_times_vjp, differentiable=("input", "other"))
 def times(input, other):
     return input * other
 
@@ -123,7 +123,7 @@ def test_rules_learn_which_gradients_are_wanted():
         seen.append(wanted)
         return _times_vjp(wanted, input, other)
 
-    watched = op(shape=same_shape, vjp=rule)(lambda input, other: input * other)
+    watched = op(shape=same_shape, vjp=rule, differentiable=("input", "other"))(lambda input, other: input * other)
     model = Factors(f32(2), f32(5))
     convlane.value_and_grad(lambda x: total(watched(x, model.a)), model)(f32(1))
     convlane.vjp(lambda x: watched(x, f32(1)), f32(1))
@@ -181,12 +181,13 @@ class _Sum(Pending):
         self.log.append("alone")
         return self.x + 1
 
-    def then(self, operation, arguments):
+    def then(self, operation, arguments, wanted):
         if operation != "times":
             return None
         self.log.append("fused")
         name, other = next((n, a) for n, a in arguments.items() if a is not self)
-        return (self.x + 1) * other, lambda g: {"input": g * other, f"times.{name}": g * (self.x + 1)}
+        found = {f"times.{name}": self.x + 1} if wanted else {}
+        return (self.x + 1) * other, lambda g: {"input": g * other} | {n: g * factor for n, factor in found.items()}
 
 
 @pytest.mark.parametrize("swap", [False, True], ids=["first", "second"])
@@ -197,6 +198,13 @@ def test_a_pending_output_is_computed_with_its_user(swap):
     np.testing.assert_array_equal(value, [15])
     np.testing.assert_array_equal(pullback(f32(1)), [[5], [3]])
     assert log == ["fused"]
+
+
+def test_a_constant_user_of_a_pending_output_has_no_gradient():
+    plus = op(shape=same_shape, vjp=lambda wanted, input: (_Sum(input, []), lambda g: {"input": g}))(lambda input: 0)
+    value, pullback = convlane.vjp(lambda x: times(f32(5), plus(x)), f32(2))
+    np.testing.assert_array_equal(value, [15])
+    np.testing.assert_array_equal(pullback(f32(1)), [[5]])
 
 
 def test_a_pending_output_of_two_users_is_computed_for_each():
@@ -217,7 +225,7 @@ def test_lists_of_arrays():
     def rule(wanted, tensors, dim):
         return cat(tensors, dim), lambda g: {"tensors": np.split(g, len(tensors), dim)}
 
-    join = op(shape=same_shape, vjp=rule)(lambda tensors, dim: cat(tensors, dim))
+    join = op(shape=same_shape, vjp=rule, differentiable=("tensors",))(lambda tensors, dim: cat(tensors, dim))
     constant = f32(7)
     value, pullback = convlane.vjp(lambda x: join([x, constant, x], 0), f32(1))
     np.testing.assert_array_equal(value, [1, 7, 1])

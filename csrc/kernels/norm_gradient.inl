@@ -51,12 +51,12 @@ void norm_gradient_sums(const NormGradientArgs& a) {
 }
 
 void norm_gradient(const NormGradientArgs& a) {
-  with_activation_gradient(a.activation, a.slope, false, [&](auto f) {
+  with_activation_gradient(a.activation, a.slope, a.kept_is_output, [&](auto f) {
     for (int64_t row = 0; row < a.rows; ++row)
       for_vectors(a.channels, [&](int64_t c, auto get, auto put) {
         const int64_t at = row * a.row_stride + c;
         const Vec scale = get(a.scale + c), centered = sub(get(a.src + at), get(a.center + c));
-        const Vec gradient = f(fma(centered, scale, get(a.shift + c)), get(a.gradient + at));
+        const Vec gradient = gradient_before(a, at, centered, scale, get(a.shift + c), get, f);
         const bool given = a.factor == nullptr;
         put(a.dst + at,
             mul(scale, given ? gradient : fnma(centered, get(a.factor + c), sub(gradient, get(a.offset + c)))));

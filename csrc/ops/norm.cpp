@@ -184,6 +184,7 @@ void run_batch_norm_gradient(const BatchNormGradient& g) {
   if (g.residual_gradient != nullptr) {
     args.gradient = g.residual_gradient;
     args.activation = Activation::none;
+    args.kept = nullptr;
   }
   const auto apply = active_table().norm_gradient;
   for_wide_rows(g.rows, g.channels, together, [&](int64_t first, int64_t rows, int64_t width) noexcept {
@@ -192,6 +193,7 @@ void run_batch_norm_gradient(const BatchNormGradient& g) {
     part.channels = width;
     part.src += first * g.channels;
     part.gradient += first * g.channels;
+    if (part.kept != nullptr) part.kept += first * g.channels;
     part.dst = g.src_gradient + first * g.channels;
     apply(part);
   });

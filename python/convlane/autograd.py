@@ -9,7 +9,7 @@ derivatives", 2008, chapter 3.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeAlias
 
@@ -56,8 +56,8 @@ def value_and_grad(loss_fn: Callable[..., Any], model: Module, *, has_aux: bool 
     Raises
     ------
     TypeError
-        `loss_fn` uses something that is no operation with a gradient, or the loss is not one number that depends on a
-        parameter.
+        `loss_fn` uses something that is no operation with a gradient, or gives an argument without one (class weights)
+        what depends on a parameter, or the loss is not one number that depends on a parameter.
 
     Examples
     --------
@@ -201,15 +201,14 @@ class _Tape:
         try:
             if not sources:
                 return operation(*args, **kwargs)
+            _check_differentiable(operation, sources)
             fused = self._fused(operation, given, sources)
             return self._recorded(operation, given, sources) if fused is None else fused
         finally:
             recorder.reset(token)
 
     def _recorded(self, operation: Callable[..., Any], given: Mapping[str, Any], sources: Mapping[str, Any]) -> Any:
-        rule = rules(operation).vjp
-        if rule is None or isinstance(rule, str):
-            raise TypeError(f"{operation.__name__} has no gradient{f': {rule}' if rule else ''}")
+        rule: Any = rules(operation).vjp
         output, pullback = rule(frozenset(sources), **{name: _arrays(value) for name, value in given.items()})
         return _Variable(self, output, sources, pullback)
 
@@ -218,9 +217,10 @@ class _Tape:
         for name, value in given.items():
             if isinstance(value, _Variable) and (pending := value.pending) is not None:
                 arguments = {n: pending if n == name else _arrays(v) for n, v in given.items()}
-                fused = pending.then(operation.__name__, arguments)
+                others = {n: source for n, source in sources.items() if n != name}
+                fused = pending.then(operation.__name__, arguments, frozenset(others))
                 if fused is not None:
-                    others = {f"{operation.__name__}.{n}": source for n, source in sources.items() if n != name}
+                    others = {f"{operation.__name__}.{n}": source for n, source in others.items()}
                     return _Variable(self, fused[0], {**value.sources, **others}, fused[1])
         return None
 
@@ -245,6 +245,19 @@ class _Tape:
         while self.nodes:
             _step_back(self.nodes.pop(), gradients)
         return gradients
+
+
+def _check_differentiable(operation: Callable[..., Any], wanted: Collection[str]) -> None:
+    """Refuse arguments that depend on a leaf, but have no gradient by the operation's rule."""
+    name, known = operation.__name__, rules(operation)
+    if known.vjp is None or isinstance(known.vjp, str):
+        raise TypeError(f"{name} has no gradient{f': {known.vjp}' if known.vjp else ''}")
+    for argument in wanted:
+        if argument not in known.differentiable:
+            raise TypeError(
+                f"{name}: there is no gradient for {argument}, so it must be a constant, but gradients are wanted that "
+                f"depend on it; there are some for {', '.join(sorted(known.differentiable))}"
+            )
 
 
 def _step_back(node: _Node, gradients: dict[Slot, Array]) -> None:

@@ -124,6 +124,22 @@ class TestBatchNormTraining:
             assert_close(actual[1], dweight, terms=30)
             assert_close(actual[2], dbias, terms=30)
 
+    @pytest.mark.parametrize("training", [False, True])
+    def test_residual_without_gradient(self, rng, isa, threads, training):
+        x, gradient, residual = (normal(rng, 2, 20, 50, 40) for _ in range(3))
+        weight, bias = affine(rng, 20)
+        y, mean, var = _core.batch_norm_train(x, weight, bias, 1e-5, "relu", 0.0, residual)
+        for name, kept in (("relu", {"output": y}), ("silu", {"residual": residual})):
+            with_it, without = (
+                _core.batch_norm_gradient(
+                    x, gradient, mean, var, weight, bias, 1e-5, name, **kept, training=training, of_residual=wanted
+                )
+                for wanted in (True, False)
+            )
+            assert without[3] is None
+            for one, other in zip(without[:3], with_it[:3], strict=True):
+                np.testing.assert_array_equal(one, other)
+
     @pytest.mark.parametrize("rows", [7, 255, 256, 257, 513, 1023, 2051])
     @pytest.mark.parametrize("channels", [5, 24, 70])
     def test_chunks_of_rows(self, rng, isa, rows, channels):

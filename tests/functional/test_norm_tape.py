@@ -1,5 +1,7 @@
 """Batch norm on the tape: alone, and drawn together with the activation or the sum that follows it."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 
@@ -74,6 +76,43 @@ def test_like_torch(tail, training, swap, rng):
     for found, tensor in zip(pullback(gradient), tensors, strict=True):
         expected = np.zeros(tensor.shape) if tensor.grad is None else tensor.grad.numpy()
         np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-5)
+
+
+TAILS = {
+    "alone": lambda y, residual: y,
+    "+": lambda y, residual: add(y, residual),
+    "residual first": lambda y, residual: add(residual, y),
+    **{name: lambda y, residual, name=name: getattr(activations, name)(y) for name in sorted(ACTIVATIONS)},
+    **{f"+ {name}": lambda y, residual, name=name: add(y, residual, activation=name) for name in sorted(ACTIVATIONS)},
+}
+
+
+@pytest.mark.parametrize("tail", TAILS)
+def test_gradients_do_not_depend_on_which_others_are_wanted(tail, rng):
+    """Whatever is a constant, the rest has the bits that it has where all of them are wanted."""
+    arrays = {"x": images(rng, 2, 3, 2, 2), "residual": images(rng, 2, 3, 2, 2)}
+    arrays |= {"weight": images(rng, 3), "bias": images(rng, 3)}
+    running, gradient = (images(rng, 3), np.full(3, 0.5, np.float32)), images(rng, 2, 3, 2, 2)
+
+    def gradients(names, training):
+        def fn(*variables):
+            given = arrays | dict(zip(names, variables, strict=True))
+            y = batch_norm(given["x"], *map(np.copy, running), given["weight"], given["bias"], training)
+            return TAILS[tail](y, given["residual"])
+
+        _, pullback = convlane.vjp(fn, *(arrays[name] for name in names))
+        return dict(zip(names, pullback(gradient), strict=True))
+
+    uses_residual = tail.startswith(("+", "residual"))
+    names = [name for name in arrays if uses_residual or name != "residual"]
+    for training in (True, False):
+        full = gradients(names, training)
+        for count in range(1, len(names)):
+            for wanted in combinations(names, count):
+                if wanted == ("residual",):
+                    continue  # batch norm is a constant then
+                for name, found in gradients(wanted, training).items():
+                    np.testing.assert_array_equal(found, full[name], err_msg=f"{name} of {wanted}")
 
 
 def test_one_output_used_twice(rng):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, wraps
@@ -82,14 +82,15 @@ class Rules:
 
     Whatever has a ``.shape`` stands for an array in `shape`, `dtype` and `multiply_adds`. An operation with several
     results has tuples of shapes and types. `vjp` (vector-Jacobian product) is called with the set of the arguments'
-    names whose gradients are wanted, then all arguments by name; it returns the output (an array, or a `Pending` one)
-    and its pullback. Text in place of a rule is the reason why there is none.
+    names whose gradients are wanted, all of them `differentiable`, then all arguments by name; it returns the output
+    (an array, or a `Pending` one) and its pullback. Text in place of a rule is the reason why there is none.
     """
 
     shape: Callable[..., Any]
     dtype: Callable[..., Any]
     multiply_adds: Callable[..., int]
     vjp: Callable[..., tuple[Any, Pullback]] | str | None
+    differentiable: frozenset[str]
     traits: Traits
     receptive: Receptive | str | None
     compiles: str
@@ -106,11 +107,12 @@ class Pending(ABC):
         """Return the output as an array."""
 
     @abstractmethod
-    def then(self, operation: str, arguments: Mapping[str, Any]) -> tuple[Any, Pullback] | None:
+    def then(self, operation: str, arguments: Mapping[str, Any], wanted: frozenset[str]) -> tuple[Any, Pullback] | None:
         """Return what `operation` makes of the output, or None if the two cannot be one.
 
-        In `arguments` the pending output stands for itself. The pullback goes through both operations: its keys are
-        those of this output's own pullback, and ``operation.name`` for the other arguments of the second.
+        In `arguments` the pending output stands for itself; `wanted` are those of the others whose gradients are. The
+        pullback goes through both operations: its keys are those of this output's own pullback, and ``operation.name``
+        for what is wanted of the second.
         """
 
 
@@ -181,6 +183,7 @@ def op(
     dtype: Callable[..., Any] = float32,
     multiply_adds: Callable[..., int] = none,
     vjp: Callable[..., tuple[Any, Pullback]] | str | None = None,
+    differentiable: Collection[str] = ("input",),
     traits: Traits = Traits(),
     receptive: Receptive | str | None = None,
     compiles: str = "",
@@ -209,7 +212,9 @@ def op(
             record = recorder.get()
             return forward(*args, **kwargs) if record is None else record(operation, *args, **kwargs)
 
-        _RULES[operation] = Rules(shape, dtype, multiply_adds, vjp, traits, receptive, compiles)
+        _RULES[operation] = Rules(
+            shape, dtype, multiply_adds, vjp, frozenset(differentiable), traits, receptive, compiles
+        )
         if traits.activation:
             ACTIVATIONS.add(forward.__name__)
         if traits.told_by_output:

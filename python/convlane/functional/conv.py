@@ -127,6 +127,7 @@ def _batch(residual: Any) -> Any:
     shape=_shape,
     multiply_adds=_multiply_adds,
     vjp=_conv2d_vjp,
+    differentiable=("input", "weight", "bias", "residual"),
     traits=Traits(parameters=frozenset({"weight", "bias"}), reads_any_layout=True, writes_slices=True),
     receptive=windows(_window, _shape),
 )

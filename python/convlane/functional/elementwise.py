@@ -141,7 +141,7 @@ def _product_pullback(wanted: frozenset[str], name: str, input: Array, factor: A
     return pullback
 
 
-@op(shape=_add_shape, vjp=_add_vjp, traits=_IN_PLACE, receptive=pointwise)
+@op(shape=_add_shape, vjp=_add_vjp, differentiable=("input", "other"), traits=_IN_PLACE, receptive=pointwise)
 def add(input: Array, other: Array, *, activation: str = "none", negative_slope: float = 0.01) -> Array:
     """Add two arrays of the same shape, and apply an activation to the sum in the same pass.
 
@@ -179,7 +179,7 @@ def add(input: Array, other: Array, *, activation: str = "none", negative_slope:
     return _core.add(as_flat_image(a), as_flat_image(b), activation, slope).reshape(a.shape)
 
 
-@op(shape=_mul_shape, vjp=_mul_vjp, traits=_IN_PLACE, receptive=pointwise)
+@op(shape=_mul_shape, vjp=_mul_vjp, differentiable=("input", "other"), traits=_IN_PLACE, receptive=pointwise)
 def mul(input: Array, other: Array) -> Array:
     """Multiply two arrays of the same shape, or images (N, C, H, W) by one factor per channel.
 
@@ -219,6 +219,7 @@ def mul(input: Array, other: Array) -> Array:
 @op(
     shape=_scale_shape,
     vjp=_scale_vjp,
+    differentiable=("input", "scale"),
     traits=Traits(in_place=True, reads_any_layout=True),
     receptive=_scale_receptive,
 )
@@ -297,7 +298,14 @@ def affine(input: Array, factor: float = 1.0, offset: float = 0.0) -> Array:
     return _mapped(lambda x: x * a + b if b != 0 else x * a, x)
 
 
-@op(shape=_div_shape, vjp=_div_vjp, traits=_IN_PLACE, receptive=pointwise, compiles=_NO_STEP)
+@op(
+    shape=_div_shape,
+    vjp=_div_vjp,
+    differentiable=("input", "other"),
+    traits=_IN_PLACE,
+    receptive=pointwise,
+    compiles=_NO_STEP,
+)
 def div(input: Array, other: Array) -> Array:
     """Divide by an array of the same shape.
 

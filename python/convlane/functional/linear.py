@@ -63,6 +63,7 @@ def _linear_vjp(
     shape=_shape,
     multiply_adds=_multiply_adds,
     vjp=_linear_vjp,
+    differentiable=("input", "weight", "bias"),
     traits=Traits(parameters=frozenset({"weight", "bias"})),
     receptive=_receptive,
 )

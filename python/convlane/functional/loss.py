@@ -88,8 +88,6 @@ def _mse_vjp(wanted: frozenset[str], input: Any, target: Any, reduction: str) ->
 def _bce_vjp(
     wanted: frozenset[str], input: Any, target: Any, pos_weight: Any, reduction: str
 ) -> tuple[Array, Pullback]:
-    if wanted - {"input"}:
-        raise TypeError("binary_cross_entropy_with_logits has a gradient for its input only")
     name = "binary_cross_entropy_with_logits"
     x, y = as_array(input, name, "input"), as_array(target, name, "target")
     _bce_shape(x, y, pos_weight=pos_weight, reduction=reduction)
@@ -162,7 +160,7 @@ def cross_entropy(
     return _cross_entropy_vjp(frozenset(), input, target, weight, ignore_index, label_smoothing, reduction)[0]
 
 
-@op(shape=_mse_shape, vjp=_mse_vjp, receptive=everywhere, compiles=_NO_STEP)
+@op(shape=_mse_shape, vjp=_mse_vjp, differentiable=("input", "target"), receptive=everywhere, compiles=_NO_STEP)
 def mse_loss(input: Array, target: Array, *, reduction: str = "mean") -> Array:
     """Average the squared differences.
 

@@ -100,18 +100,21 @@ class _Normalised(Pending):
     def pullback(self, gradient: Array) -> dict[str, Array]:
         return self._back(gradient, "none", 0.0)
 
-    def then(self, operation: str, arguments: Mapping[str, Any]) -> tuple[Array, Pullback] | None:
+    def then(
+        self, operation: str, arguments: Mapping[str, Any], wanted: frozenset[str]
+    ) -> tuple[Array, Pullback] | None:
         if len(self.shape) != 4:
             return None
-        slope = float(arguments.get("negative_slope", 0.0))
+        slope = as_float(arguments.get("negative_slope", 0.0), operation, "negative_slope")
         if operation in ACTIVATIONS:
             return self._with(operation, slope)
         if operation != "add":
             return None
         name, other = next((name, a) for name, a in arguments.items() if name in ("input", "other") and a is not self)
-        if tuple(other.shape) != self.shape:
-            raise ValueError(f"add: the arrays have shapes {self.shape} and {tuple(other.shape)}")
-        return self._with(arguments["activation"], slope, as_array(other, "add", name), f"add.{name}")
+        residual = as_array(other, "add", name)
+        if residual.shape != self.shape:
+            raise ValueError(f"add: the arrays have shapes {self.shape} and {residual.shape}")
+        return self._with(arguments["activation"], slope, residual, f"add.{name}" if wanted else "")
 
     def _with(
         self, activation: str, slope: float, residual: Array | None = None, residual_name: str = ""
@@ -177,6 +180,7 @@ def _batch_norm_vjp(
 @op(
     shape=_batch_norm_shape,
     vjp=_batch_norm_vjp,
+    differentiable=("input", "weight", "bias"),
     traits=Traits(in_place=True, parameters=_VECTORS | {"running_mean", "running_var"}),
     receptive=pointwise,
 )
@@ -293,6 +297,7 @@ def _channel_norm_vjp(wanted: frozenset[str], input: Any, weight: Any, bias: Any
 @op(
     shape=_layer_norm_shape,
     vjp=_layer_norm_vjp,
+    differentiable=("input", "weight", "bias"),
     traits=Traits(in_place=True, parameters=_VECTORS),
     receptive=mixes(_layer_norm_dims),
 )
@@ -347,6 +352,7 @@ def layer_norm(
 @op(
     shape=_channel_norm_shape,
     vjp=_channel_norm_vjp,
+    differentiable=("input", "weight", "bias"),
     traits=Traits(in_place=True, parameters=_VECTORS),
     receptive=pointwise,
 )

@@ -187,6 +187,7 @@ def _nchw_vjp(wanted: frozenset[str], input: Any) -> tuple[Array, Pullback]:
 @op(
     shape=_cat_shape,
     vjp=_cat_vjp,
+    differentiable=("tensors",),
     traits=Traits(in_place=True, reads_slices=True),
     receptive=_cat_receptive,
 )
@@ -273,6 +274,7 @@ def narrow(input: Array, dim: int, start: int, length: int) -> Array:
 @op(
     shape=_interleave_shape,
     vjp=_interleave_vjp,
+    differentiable=("tensors",),
     traits=Traits(in_place=True, reads_slices=True),
     receptive=pointwise,
 )

@@ -1,0 +1,103 @@
+"""Every argument of every operation has its true gradient, or is refused by name where gradients are wanted for it."""
+
+import numpy as np
+import pytest
+
+import convlane
+from convlane import functional as F
+from convlane.functional._op import operations, rules, signature_of
+
+OURS = {name: fn for name, fn in operations().items() if fn.__module__.startswith("convlane.")}
+
+
+def spread(*shape):
+    """Return numbers that are far from each other and from 0, where functions may have kinks, for small steps."""
+    size = int(np.prod(shape))
+    order = np.random.default_rng(size).permutation(size)
+    return ((order - size / 2 + 0.25) / 8).astype(np.float32).reshape(shape)
+
+
+IMAGES, ROWS, VECTOR = spread(2, 3, 4, 4), spread(2, 3), spread(3)
+POSITIVE = np.abs(IMAGES) + 0.5
+NORM = {"input": IMAGES, "weight": VECTOR, "bias": VECTOR + 1}
+ARGUMENTS = {  # beside IMAGES as `input`; all that are differentiable
+    "cat": {"tensors": [IMAGES, POSITIVE]},
+    "narrow": {"dim": 1, "start": 1, "length": 2},
+    "interleave": {"tensors": [IMAGES, POSITIVE]},
+    "pad": {"pad": (1, 0, 2, 1)},
+    "softmax": {"dim": 1},
+    "log_softmax": {"dim": -1},
+    "unflatten": {"dim": 1, "sizes": (3, 1)},
+    "add": {"other": POSITIVE, "activation": "tanh"},
+    "mul": {"other": POSITIVE},
+    "scale": {"scale": ROWS},
+    "affine": {"factor": 2.5, "offset": 0.5},
+    "div": {"other": POSITIVE},
+    "log": {"input": POSITIVE},
+    "dropout": {"p": 0.0},
+    "conv2d": {"weight": spread(2, 3, 3, 3), "bias": spread(2), "residual": spread(2, 2, 2, 2), "activation": "silu"},
+    "linear": {"input": ROWS, "weight": spread(4, 3), "bias": spread(4), "activation": "tanh"},
+    "cross_entropy": {"input": ROWS, "target": np.array([2, 0])},
+    "mse_loss": {"target": POSITIVE},
+    "binary_cross_entropy_with_logits": {"target": (IMAGES > 1).astype(np.float32)},
+    "batch_norm": {**NORM, "running_mean": VECTOR, "running_var": np.abs(VECTOR)},
+    "layer_norm": {"input": ROWS, "normalized_shape": (3,), "weight": VECTOR, "bias": VECTOR + 1},
+    "channel_norm": NORM,
+    "local_response_norm": {"size": 2},
+    "max_pool2d": {"kernel_size": 2},
+    "avg_pool2d": {"kernel_size": 2},
+    "lp_pool2d": {"input": POSITIVE, "norm_type": 2, "kernel_size": 2},
+    "adaptive_avg_pool2d": {"output_size": 2},
+    "adaptive_max_pool2d": {"output_size": 2},
+    "resize": {"size": (3, 5)},
+    "im2col": {"kernel_size": 2},
+    "col2im": {"input": spread(2, 12, 9), "output_size": 4, "kernel_size": 2},
+}
+
+
+def given(name):
+    arguments = {"input": IMAGES} | ARGUMENTS.get(name, {})
+    return {key: value for key, value in arguments.items() if key in signature_of(OURS[name]).parameters}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_argument_has_its_gradient_or_is_refused(name):
+    arguments = given(name)
+    differentiable = rules(OURS[name]).differentiable
+    assert differentiable <= arguments.keys()
+    for argument in signature_of(OURS[name]).parameters:
+        if argument in differentiable:
+            check_gradient(OURS[name], arguments, argument)
+        else:
+            constant = arguments.get(argument)
+            array = constant if getattr(constant, "dtype", None) == np.float32 else np.ones(3, np.float32)
+            with pytest.raises(TypeError, match=f"{name}: there is no gradient for {argument}, "):
+                convlane.vjp(lambda x, argument=argument: OURS[name](**arguments | {argument: x}), array)
+
+
+def check_gradient(operation, arguments, argument):
+    """Compare the slope in one direction with that of a small step."""
+    whole = arguments[argument]
+    first, *others = whole if isinstance(whole, list) else [whole]
+
+    def run(x):
+        return operation(**arguments | {argument: [x, *others] if isinstance(whole, list) else x})
+
+    rng = np.random.default_rng(5)
+    direction = rng.standard_normal(first.shape).astype(np.float32)
+    value, pullback = convlane.vjp(run, first)
+    weights = rng.standard_normal(value.shape).astype(np.float32)
+    (found,) = pullback(weights)
+    step = 2.0**-8
+    above, below = (run((first + sign * step * direction).astype(np.float32)).astype(np.float64) for sign in (1, -1))
+    slope = ((above - below) * weights).sum() / (2 * step)
+    np.testing.assert_allclose((found * direction).sum(), slope, rtol=2e-2, atol=2e-2, err_msg=argument)
+
+
+def test_what_is_no_argument_of_its_own_is_refused_as_well():
+    """A parameter of a network that is also given where none has a gradient."""
+    layer = convlane.nn.Linear(2, 2, bias=False)
+    with pytest.raises(TypeError, match="cross_entropy: there is no gradient for weight, so it must be a constant"):
+        convlane.value_and_grad(lambda x: F.cross_entropy(layer(x), np.array([0]), weight=layer.weight), layer)(
+            np.ones((1, 2), np.float32)
+        )
