@@ -14,7 +14,7 @@ import convlane
 from compare import assert_close
 from convlane import functional as F
 from convlane import models, nn
-from convlane.graph.lower import concat_slices, plan_arena
+from convlane.graph.arena import concat_slices, plan_arena
 from convlane.graph.trace import INPUT, Graph, Node
 from networks import lively, torchvision_twin
 

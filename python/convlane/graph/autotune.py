@@ -26,13 +26,12 @@ from convlane._version import __version__
 from convlane.functional._arguments import Array, Pair, Sides
 from convlane.functional._op import Shape
 from convlane.functional.conv import conv2d_geometry
+from convlane.graph.arena import ALIGNMENT, plan_arena
 from convlane.graph.lower import (
-    ALIGNMENT,
     INPUT_PLACE,
     Context,
     append_step,
     images_at_once,
-    plan_arena,
     stage_input,
 )
 from convlane.graph.passes import pool2d_geometry_of, results_between, unjoin

@@ -14,11 +14,11 @@ from convlane.functional._arguments import Pair
 from convlane.functional._op import ACTIVATIONS, operations, rules
 from convlane.functional.conv import conv2d_geometry
 from convlane.functional.pool import pooled_size
+from convlane.graph.arena import channel_views, concat_slices
 from convlane.graph.passes import flattens_image, narrows_channels, pool2d_geometry_of, traits_of
 from convlane.graph.trace import INPUT, OUTPUTS, SOURCES, Graph, Node, Value
 from convlane.graph.weights import Packer
 
-ALIGNMENT = 16  # floats: one cache line, and the widest vector
 _MOST_FLOATS = 2**48  # more than any machine has, and the sum over a network still fits into 64 bits
 _CACHE_BYTES = 9 << 20
 INPUT_PLACE, OUTPUT_PLACE = -1, -2  # further outputs are at -3, -4 and so on
@@ -91,86 +91,6 @@ def stage_input(graph: Graph) -> Graph:
     output = staged if graph.output == INPUT else graph.output
     needed = output == staged or any(staged in nodes[user].inputs.values() for user in users)
     return replace(graph, nodes=nodes, output=output) if needed else graph
-
-
-def plan_arena(graph: Graph) -> tuple[dict[Value, int], int]:
-    """Give every result between input and output an offset, so that no two that live at once overlap.
-
-    The largest first, each at the lowest offset where it fits ("greedy by size" of Pisarchyk and Lee, "Efficient
-    memory management for deep neural net inference", 2020).
-
-    Returns
-    -------
-    tuple
-        Offsets and the size of the arena, in floats for one image.
-    """
-    slices, views = concat_slices(graph), channel_views(graph)
-    returned = {value for value, _ in graph.results}
-    order = {value: i for i, value in enumerate(graph.nodes)}
-    birth = dict(order)
-    for value, (whole, _) in slices.items():
-        birth[whole] = min(birth[whole], order[value])
-    last = {value: max((order[user] for user in users), default=order[value]) for value, users in graph.users().items()}
-    for value, (whole, _) in views.items():
-        last[whole] = max(last[whole], last[value])
-    apart = {INPUT, graph.output, *returned, *slices, *views}
-    inner = [value for value in graph.nodes if value not in apart]
-    offsets: dict[Value, int] = {}
-    for value in sorted(inner, key=lambda value: -math.prod(graph.nodes[value].shape)):
-        alive = [
-            (offsets[other], offsets[other] + _floats(graph.nodes[other]))
-            for other in offsets
-            if birth[other] <= last[value] and birth[value] <= last[other]
-        ]
-        offset = 0
-        for begin, end in sorted(alive):
-            if offset + _floats(graph.nodes[value]) <= begin:
-                break
-            offset = max(offset, end)
-        offsets[value] = offset
-    arena = max((offset + _floats(graph.nodes[value]) for value, offset in offsets.items()), default=0)
-    for value, (whole, channel) in slices.items():
-        if whole in offsets:
-            offsets[value] = offsets[whole] + channel
-    return offsets, arena
-
-
-def concat_slices(graph: Graph) -> dict[Value, tuple[Value, int]]:
-    """Tell who may write its result straight into a concatenation of channels: the whole's value and first channel."""
-    users = graph.users()
-    slices = {}
-    for value, node in graph.nodes.items():
-        if node.op != "cat":
-            continue
-        channel = 0
-        for source in node.inputs.values():
-            if len(users[source]) == 1 and traits_of(graph.nodes[source]).writes_slices:
-                slices[source] = value, channel
-            channel += graph.nodes[source].shape[1]
-    return slices
-
-
-def channel_views(graph: Graph) -> dict[Value, tuple[Value, int]]:
-    """Tell which channels need not be taken out of an image, as all who read them find them there.
-
-    Returns
-    -------
-    dict
-        For the value of each such `narrow` the whole image's and the first channel.
-    """
-    users = graph.users()
-    returned = {value for value, _ in graph.results}
-    views: dict[Value, tuple[Value, int]] = {}
-
-    def reads_slice(user: Value, value: Value) -> bool:
-        node = graph.nodes[user]
-        return traits_of(node).reads_slices and node.inputs.get("residual") != value
-
-    for value, node in graph.nodes.items():
-        if node.op == "narrow" and value not in returned and all(reads_slice(user, value) for user in users[value]):
-            whole, first = views.get(node.inputs["input"], (node.inputs["input"], 0))
-            views[value] = whole, first + node.attributes["start"]
-    return views
 
 
 def check_supported(graph: Graph) -> None:
@@ -251,10 +171,6 @@ def append_step(context: Context) -> Choice:
     choice = _STEPS[context.node.op](context) or Choice()
     measured = context.node.measured
     return choice if measured is None else replace(choice, why=str(measured))
-
-
-def _floats(node: Node) -> int:
-    return -(-math.prod(node.shape) // ALIGNMENT) * ALIGNMENT
 
 
 def _four(shape: Any) -> tuple[int, int, int, int]:

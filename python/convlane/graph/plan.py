@@ -17,8 +17,9 @@ from convlane import _core, machine
 from convlane._table import sizes, table
 from convlane.functional._arguments import Array, as_image, as_positive
 from convlane.functional._op import Shape
+from convlane.graph.arena import plan_arena
 from convlane.graph.autotune import tune
-from convlane.graph.lower import check_supported, lower, plan_arena, stage_input, steps_of
+from convlane.graph.lower import check_supported, lower, stage_input, steps_of
 from convlane.graph.passes import optimize
 from convlane.graph.save import read_graph, write_graph
 from convlane.graph.trace import INPUT, OUTPUTS, Graph, Measured, Node, Value, trace

@@ -1,0 +1,52 @@
+"""Places in the arena against a plain search over all that live at once."""
+
+import random
+
+from convlane.graph.arena import plan_arena
+from convlane.graph.trace import Graph, Node
+
+
+def drawn(seed, count=60):
+    """Draw a graph whose results live for few steps or for many."""
+    draw = random.Random(seed)
+    nodes = {0: Node("input", shape=(1, 3))}
+    for i in range(1, count):
+        sources = {f"from{j}": draw.randrange(max(0, i - draw.choice([1, 5, count])), i) for j in range(2)}
+        nodes[i] = Node("sum", sources, {}, (1, draw.randrange(1, 900)))
+    return Graph(nodes, count - 1, (1, 1))
+
+
+def lowest_places(graph):
+    """Greedy by size, one result after the other: the lowest begin or end of another where nothing is in the way."""
+    floats = {value: (node.shape[1] + 15) // 16 * 16 for value, node in graph.nodes.items()}
+    users = graph.users()
+    lives = {value: range(value, max(users[value], default=value) + 1) for value in graph.nodes}
+    places = {}
+    for value in sorted(set(graph.nodes) - {0, graph.output}, key=lambda value: (-graph.nodes[value].shape[1], value)):
+        meets = [x for x in places if lives[x][0] <= lives[value][-1] and lives[value][0] <= lives[x][-1]]
+        places[value] = next(
+            place
+            for place in sorted({0, *(places[x] + floats[x] for x in meets)})
+            if all(place + floats[value] <= places[x] or places[x] + floats[x] <= place for x in meets)
+        )
+    return places
+
+
+def test_each_place_is_the_lowest_that_is_free():
+    for seed in range(5):
+        graph = drawn(seed)
+        offsets, arena = plan_arena(graph)
+        expected = lowest_places(graph)
+        assert offsets == expected
+        assert arena == max(expected[value] + (graph.nodes[value].shape[1] + 15) // 16 * 16 for value in expected)
+
+
+def test_ten_thousand_results_that_live_at_once():
+    count = 10_000
+    nodes = {0: Node("input", shape=(1, 3))}
+    nodes |= {i: Node("relu", {"input": 0}, {}, (1, 16 * i)) for i in range(1, count)}
+    nodes[count] = Node("sum", {str(i): i for i in range(1, count)}, {}, (1, 1))
+    offsets, arena = plan_arena(Graph(nodes, count, (1, 1)))
+    assert arena == 16 * count * (count - 1) // 2
+    assert offsets[count - 1] == 0
+    assert offsets[1] == arena - 16
