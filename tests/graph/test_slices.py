@@ -9,8 +9,8 @@ import pytest
 import convlane
 from convlane import functional as F
 from convlane import models, nn
-from convlane.graph.check import check_graph
 from convlane.graph.arena import channel_views, plan_arena
+from convlane.graph.check import check_graph
 from convlane.graph.lower import steps_of
 from convlane.graph.passes import optimize
 from convlane.graph.trace import OUTPUTS, trace
