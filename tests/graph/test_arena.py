@@ -9,11 +9,11 @@ from convlane.graph.trace import Graph, Node
 def drawn(seed, count=60):
     """Draw a graph whose results live for few steps or for many."""
     draw = random.Random(seed)
-    nodes = {0: Node("input", shape=(1, 3))}
+    nodes = {0: Node("input", {}, {"name": "input"}, (1, 3))}
     for i in range(1, count):
         sources = {f"from{j}": draw.randrange(max(0, i - draw.choice([1, 5, count])), i) for j in range(2)}
         nodes[i] = Node("sum", sources, {}, (1, draw.randrange(1, 900)))
-    return Graph(nodes, count - 1, (1, 1))
+    return Graph(nodes, {"output": count - 1})
 
 
 def lowest_places(graph):
@@ -43,10 +43,10 @@ def test_each_place_is_the_lowest_that_is_free():
 
 def test_ten_thousand_results_that_live_at_once():
     count = 10_000
-    nodes = {0: Node("input", shape=(1, 3))}
+    nodes = {0: Node("input", {}, {"name": "input"}, (1, 3))}
     nodes |= {i: Node("relu", {"input": 0}, {}, (1, 16 * i)) for i in range(1, count)}
     nodes[count] = Node("sum", {str(i): i for i in range(1, count)}, {}, (1, 1))
-    offsets, arena = plan_arena(Graph(nodes, count, (1, 1)))
+    offsets, arena = plan_arena(Graph(nodes, {"output": count}))
     assert arena == 16 * count * (count - 1) // 2
     assert offsets[count - 1] == 0
     assert offsets[1] == arena - 16

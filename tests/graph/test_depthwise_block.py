@@ -10,7 +10,7 @@ from compare import assert_close
 from convlane import _core, nn
 from convlane import functional as F
 from convlane.graph import passes, trace
-from convlane.graph.check import check_graph
+from convlane.graph.verify import verify
 
 NO_EXCITATION = (None, None)
 
@@ -332,9 +332,9 @@ def test_blocks_can_be_taken_apart(model):
 @pytest.mark.parametrize("missing", range(7))
 def test_blocks_from_elsewhere_must_be_whole(missing):
     _, graph = joined_graph(MBConv(8, 2, stride=2))
-    assert check_graph(graph) == graph
+    assert verify(graph) == graph
     block = graph.nodes[graph.output]
     parts = [part for i, part in enumerate(block.attributes["parts"]) if i != missing]
     broken = replace(block, attributes={"parts": tuple(parts)})
     with pytest.raises(ValueError, match=r"depthwise_block|conv2d|scale"):
-        check_graph(replace(graph, nodes={**graph.nodes, graph.output: broken}))
+        verify(replace(graph, nodes={**graph.nodes, graph.output: broken}))

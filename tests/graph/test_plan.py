@@ -14,8 +14,8 @@ import convlane
 from compare import assert_close
 from convlane import functional as F
 from convlane import models, nn
-from convlane.graph.arena import concat_slices, plan_arena
-from convlane.graph.trace import INPUT, Graph, Node
+from convlane.graph.arena import plan_arena
+from convlane.graph.trace import INPUT, RETURNED, Graph, Node
 from networks import lively, torchvision_twin
 
 NETWORKS = ["alexnet", "efficientnet_b0", "googlenet", "mobilenet_v2", "resnet18", "resnet50", "vgg16"]
@@ -323,7 +323,7 @@ def test_unsupported_operations_are_named_at_once(rng):
         maps = F.add(F.cat([x, F.pad(x, (0, 0, 0, 0))]), one)
         maps = F.lp_pool2d(F.cat([F.softmax(maps, 2), F.dropout(maps)]), 2, 2)
         maps = F.batch_norm(maps, None, None, training=True)
-        maps = F.flatten(F.max_pool2d(maps, 1, return_indices=True), 2)
+        maps = F.flatten(F.max_pool2d(maps, 1, return_indices=True)[0], 2)
         return F.linear(maps, F.pack_linear(np.ones((2, 16), np.float32)))
 
     with pytest.raises(ValueError, match="a plan cannot do") as error:
@@ -417,15 +417,15 @@ def overlapping(graph, offsets):
     """Pairs of results that are alive at once and share memory; the parts of a concatenation live as the whole."""
     order = list(graph.nodes)
     users = graph.users()
-    slices = concat_slices(graph)
     born = {value: order.index(value) for value in graph.nodes}
-    for value, (whole, _) in slices.items():
-        born[whole] = min(born[whole], born[value])
-    offsets = {value: offset for value, offset in offsets.items() if value not in slices}
+    for value, slot in graph.slots.items():
+        born[slot.buffer] = min(born[slot.buffer], born[value])
+        users[slot.buffer] = [*users[slot.buffer], *users[value]]
+    offsets = {value: offset for value, offset in offsets.items() if value not in graph.slots}
     spans = {
         value: (
             born[value],
-            max(order.index(user) for user in users[value]),
+            max(order.index(user) if user != RETURNED else len(order) for user in users[value]),
             offset,
             offset + size(graph, value),
         )
@@ -447,17 +447,18 @@ def size(graph, value):
 def test_results_that_live_at_once_do_not_overlap(name):
     graph = plan_of(name)._graph
     offsets, arena = plan_arena(graph)
-    assert offsets.keys() == graph.nodes.keys() - {INPUT, graph.output}
+    views = {value for value, slot in graph.slots.items() if slot.is_view}
+    assert offsets.keys() == graph.nodes.keys() - {INPUT, graph.output} - views
     assert not overlapping(graph, offsets)
     assert all(offset % 16 == 0 and offset + size(graph, value) <= arena for value, offset in offsets.items())
 
 
 def test_arena_of_a_chain_is_its_largest_pair():
     widths = [0, 40, 16, 100, 5, 1]
-    nodes = {INPUT: Node("input", shape=(1, 3))}
+    nodes = {INPUT: Node("input", {}, {"name": "input"}, (1, 3))}
     for i in range(1, 6):
         nodes[i] = Node("relu", {"input": i - 1}, {}, (1, widths[i]))
-    offsets, arena = plan_arena(Graph(nodes, 5, (1, 1)))
+    offsets, arena = plan_arena(Graph(nodes, {"output": 5}))
     assert arena == 112 + 16
     assert offsets == {1: 0, 2: 112, 3: 0, 4: 112}
 

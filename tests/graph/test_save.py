@@ -14,9 +14,9 @@ import convlane
 from convlane import functional as F
 from convlane import models, nn
 from convlane.graph import passes
-from convlane.graph.check import check_graph
-from convlane.graph.lower import stage_input
+from convlane.graph.arena import assign_slots
 from convlane.graph.trace import trace
+from convlane.graph.verify import verify
 from convlane.safetensors_file import open_tensors, write_tensors
 
 
@@ -119,9 +119,9 @@ def test_what_cannot_be_read_is_not_written(tmp_path):
 def test_checks_agree_with_tracing(name):
     with nn.init.skip():
         graph = trace(models.create(name, 7).eval(), (1, *models.input_shape(name)))
-    for optimization in (*passes.PASSES, stage_input):
-        assert str(check_graph(graph)) == str(graph)
-        assert [node.multiply_adds for node in check_graph(graph).nodes.values()] == [
+    for optimization in (*passes.PASSES, assign_slots):
+        assert str(verify(graph)) == str(graph)
+        assert [node.multiply_adds for node in verify(graph).nodes.values()] == [
             node.multiply_adds for node in graph.nodes.values()
         ]
         graph = optimization(graph)
@@ -204,7 +204,7 @@ def without_pooling(plan, tensors):
 CHANGES = {
     "empty plan": (lambda plan, tensors: plan.clear(), "the plan: 'nodes' is missing"),
     "more in the plan": (set_in(None, "more", 1), "the plan: 'more' is unknown"),
-    "no nodes": (set_in(None, "nodes", []), "no node has the tensor|its output is"),
+    "no nodes": (set_in(None, "nodes", []), "the output 'output' is the value"),
     "nodes of another type": (set_in(None, "nodes", {}), "the plan: nodes is of the wrong type"),
     "a node that is none": (set_in(None, "nodes", 3, 7), "node 3 must be an object with"),
     "no input": (remove(None, "nodes", 0), "node 0 must be the input|the input"),
@@ -214,32 +214,36 @@ CHANGES = {
     "huge input": (set_in("input", "shape", [1, 3, 2**61, 2**61]), "product overflows"),
     "shape of text": (
         set_in("cat", "shape", [1, "8", 5, 4]),
-        "no valid plan: node 12: shape must be an integer, got '8'",
+        "no valid plan: node 13: shape must be an integer, got '8'",
     ),
     "shape that does not follow": (
         set_in("cat", "shape", [1, 9, 5, 4]),
         r"cat: its result has the shape \(1, 8, 5, 4\)",
     ),
+    "another type": (set_in("cat", "dtype", "int64"), "cat: its result is of the type float32, not int64"),
+    "unknown type": (set_in("cat", "dtype", "float64"), "must be float32, int64 or bool, got 'float64'"),
+    "results of one": (set_in("cat", "results", [[[1], "bool"], [[1], "bool"]]), "cat: it has 1 results"),
+    "results that are none": (set_in("cat", "results", [3]), "a result must be a shape and a type, got 3"),
     "flat shape": (set_in("cat", "shape", [1, 160]), "cat: its result has the shape"),
-    "output beyond": (set_in(None, "output", 99), "its output is the value 99"),
-    "output before": (set_in(None, "output", -1), "its output is the value -1"),
-    "output of another type": (set_in(None, "output", True), "output is of the wrong type"),
-    "output of another shape": (
-        set_in(None, "output_shape", [1, 6]),
-        r"the output has the shape \(1, 5\), not \(1, 6\)",
-    ),
+    "output beyond": (set_in(None, "outputs", "output", 99), "the output 'output' is the value 99"),
+    "output before": (set_in(None, "outputs", "output", -1), "the output 'output' is the value -1"),
+    "output of another type": (set_in(None, "outputs", "output", True), "an output must be a value"),
+    "outputs of another type": (set_in(None, "outputs", [1]), "outputs is of the wrong type"),
+    "no output": (set_in(None, "outputs", {}), "it must return"),
+    "returns something else": (set_in(None, "returns", "list"), "an array, a tuple or a dict, not 'list'"),
+    "returns several as one": (set_in(None, "outputs", {"a": 1, "b": 2}), "2 outputs are no array"),
     "unknown operation": (set_in("cat", "op", "eval"), "there is no operation 'eval'"),
     "function that is none": (set_in("cat", "op", "explain"), "there is no operation 'explain'"),
     "another operation": (set_in("cat", "op", "pad"), "pad: 'dim' is no argument of it"),
     "operation of another type": (set_in("cat", "op", 5), "op is of the wrong type"),
-    "second input": (set_in("cat", "op", "input"), "there is no operation 'input'"),
-    "no inputs": (set_in("cat", "inputs", {}), "node 12 has the inputs {}"),
-    "input of text": (set_in("cat", "inputs", "tensors[0]", "7"), "node 12 has the inputs"),
+    "second input": (set_in("cat", "op", "input"), "node 0, and no other, must be the input"),
+    "no inputs": (set_in("cat", "inputs", {}), "node 13 has the inputs {}"),
+    "input of text": (set_in("cat", "inputs", "tensors[0]", "7"), "node 13 has the inputs"),
     "itself as input": (
-        set_in("cat", "inputs", "tensors[0]", 12),
-        "cat: it reads the value 12 before that is computed",
+        set_in("cat", "inputs", "tensors[0]", 13),
+        "cat: it reads the value 13 before that is computed",
     ),
-    "later input": (set_in("cat", "inputs", "tensors[0]", 13), "cat: it reads the value 13 before that is computed"),
+    "later input": (set_in("cat", "inputs", "tensors[0]", 14), "cat: it reads the value 14 before that is computed"),
     "negative input": (set_in("cat", "inputs", "tensors[0]", -1), "cat: it reads the value -1 before that is computed"),
     "unknown input": (set_in("cat", "inputs", "more", 2), "cat: 'more' is no argument of it"),
     "inputs out of order": (
@@ -261,7 +265,7 @@ CHANGES = {
     "large stride": (set_in("conv2d", "attributes", "stride", 2**63), "stride is out of range"),
     "nested list": (set_in("conv2d", "attributes", "stride", [[1]]), r"must not be or hold \[1\]"),
     "object": (set_in("conv2d", "attributes", "stride", {"a": 1}), "must be a number, text, null"),
-    "large kernel": (set_in("avg_pool2d", "attributes", "kernel_size", 2**40), "node 8: avg_pool2d"),
+    "large kernel": (set_in("avg_pool2d", "attributes", "kernel_size", 2**40), "node 9: avg_pool2d"),
     "padding of no name": (set_in("conv2d", "attributes", "padding", "wide"), "padding must be 'same'"),
     "activation of no name": (set_in("conv2d", "attributes", "activation", "eval"), "activation"),
     "algorithm of no name": (set_in("conv2d", "attributes", "algorithm", "best"), "algorithm"),
@@ -289,7 +293,7 @@ CHANGES = {
     "pooling missing": (without_pooling, "conv2d_pool: its parts cannot be joined"),
     "pooling that cannot be joined": (
         set_in("conv2d_pool", "attributes", "parts", "parts", 1, "attributes", "return_indices", True),
-        "conv2d_pool: its parts cannot be joined",
+        "max_pool2d: it has 2 results",
     ),
     "pooling and residual": (
         set_in("conv2d_pool", "inputs", {"input": 1, "residual": 1}),
@@ -322,8 +326,12 @@ def test_changed_plans_are_refused(name, path):
         ({}, "its metadata do not say that it is one"),
         ({"format": "pt"}, "its metadata do not say that it is one"),
         (
-            {"format_version": "2", "convlane_version": "9.1"},
-            "the format '2' of convlane '9.1', but this convlane reads 1",
+            {"format_version": "3", "convlane_version": "9.1"},
+            "the format '3' of convlane '9.1', but this convlane reads 2",
+        ),
+        (
+            {"format_version": "1", "convlane_version": "0.1"},
+            "the format '1' of convlane '0.1', but this convlane reads 2",
         ),
         ({"format_version": "-1"}, "the format '-1'"),
         ({"format_version": "1.0"}, r"the format '1\.0'"),
@@ -343,12 +351,12 @@ def test_other_metadata_are_refused(metadata, message, path):
 
 def test_operations_that_plans_cannot_do_are_named(tmp_path, path):
     def add_nodes(plan, tensors):
-        shape = plan["output_shape"]
+        shape = plan["nodes"][plan["outputs"]["output"]]["shape"]
         for op, attributes in (("softmax", {"dim": 0}), ("dropout", {"p": 0.5, "training": True, "rng": None})):
             inputs = {"input": len(plan["nodes"]) - 1}
-            node = {"op": op, "inputs": inputs, "attributes": attributes, "shape": shape, "fused": [], "measured": {}}
-            plan["nodes"].append(node)
-        plan["output"] = len(plan["nodes"]) - 1
+            node = {"op": op, "inputs": inputs, "attributes": attributes, "shape": shape}
+            plan["nodes"].append({**node, "dtype": "float32", "results": [], "fused": [], "measured": {}})
+        plan["outputs"]["output"] = len(plan["nodes"]) - 1
 
     change(path, add_nodes)
     with pytest.raises(

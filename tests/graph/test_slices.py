@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,11 +10,12 @@ import pytest
 import convlane
 from convlane import functional as F
 from convlane import models, nn
-from convlane.graph.arena import channel_views, plan_arena
-from convlane.graph.check import check_graph
+from convlane.graph.arena import assign_slots, plan_arena
+from convlane.graph.interpret import interpret
 from convlane.graph.lower import steps_of
 from convlane.graph.passes import optimize
-from convlane.graph.trace import OUTPUTS, trace
+from convlane.graph.trace import trace
+from convlane.graph.verify import verify
 
 SHAPE = (8, 6, 5)
 
@@ -83,8 +85,8 @@ def test_the_same_numbers(name, rng, isa, threads, tmp_path):
 
 
 def steps(function):
-    graph = optimize(trace(function, (1, *SHAPE)))
-    return [node.op for node in steps_of(graph).values()]
+    graph = assign_slots(optimize(trace(function, (1, *SHAPE))))
+    return [node.op for node in steps_of(graph).values() if node.op != "channels_last"]  # but for the input
 
 
 def test_what_is_copied():
@@ -104,11 +106,10 @@ def test_an_image_lives_as_long_as_its_slices():
         x = F.tanh(F.sigmoid(F.tanh(x)))
         return F.interleave([*slices, half(x, 0), half(x, 1)])
 
-    graph = optimize(trace(network, (1, *SHAPE)))
-    views = channel_views(graph)
-    assert len(views) == 4
+    graph = assign_slots(optimize(trace(network, (1, *SHAPE))))
+    assert [slot.is_view for slot in graph.slots.values()] == [True] * 4
     offsets, _ = plan_arena(graph)
-    (whole, _), *_ = views.values()
+    whole = next(iter(graph.slots.values())).buffer
     others = [offsets[value] for value in offsets if value != whole]
     assert offsets[whole] not in others
 
@@ -131,6 +132,12 @@ RESULTS = {
     "the same in two shapes": lambda x: ((y := F.global_avg_pool2d(x)), F.flatten(y)),
     "parts of a concatenation": lambda x: ((y := F.max_pool2d(x, 2)), F.cat([y, F.avg_pool2d(x, 2)])),
     "a slice and its whole": lambda x: ((y := F.relu(x)), half(y, 1), unit(y)),
+    "rows whose images are read, too": lambda x: (F.flatten(y := F.global_avg_pool2d(x)), F.relu(y)),
+    "rows of rows, and slices of their images": lambda x: (
+        F.flatten(F.flatten(y := F.global_avg_pool2d(x)), 1, 1),
+        F.cat([half(y, 1), half(y, 0)]),
+    ),
+    "rows of a concatenation": lambda x: [F.flatten(F.cat([F.global_avg_pool2d(x), F.global_max_pool2d(x)]))],
     "several shapes": lambda x: (F.flatten(x), F.flatten(F.global_max_pool2d(x)), F.max_pool2d(x, 2)),
 }
 
@@ -167,28 +174,52 @@ def test_large_batches_in_parts(rng):
             np.testing.assert_array_equal(array[i], single)
 
 
+def test_results_in_a_dict(rng):
+    x = images(rng, 2)
+    plan = convlane.compile(lambda x: {"maps": F.relu(x), "mean": F.global_avg_pool2d(x)}, (None, *SHAPE))
+    found = plan(x)
+    assert list(found) == ["maps", "mean"]
+    assert plan.output_shape == {"maps": (None, *SHAPE), "mean": (None, SHAPE[0], 1, 1)}
+    np.testing.assert_array_equal(found["maps"], F.relu(x))
+    np.testing.assert_allclose(plan(x[0])["mean"], found["mean"][0], rtol=1e-6)
+
+
 def test_graphs_with_broken_results():
     graph = optimize(trace(RESULTS["two"], (1, *SHAPE)))
-    check_graph(graph)
-    last = graph.nodes[graph.output]
+    assert verify(graph) == graph
+    first = graph.outputs["output0"]
+    with pytest.raises(ValueError, match="it must return an array, a tuple or a dict, not 'set'"):
+        verify(replace(graph, returns="set"))
+    with pytest.raises(ValueError, match="it must return"):
+        verify(replace(graph, outputs={}))
+    with pytest.raises(ValueError, match="the output 'output1' is the value 99"):
+        verify(replace(graph, outputs={"output0": first, "output1": 99}))
+    for changes, message in (
+        ({"shape": (1, 9)}, "its result has the shape"),
+        ({"dtype": np.dtype(np.int64)}, "its result is of the type float32, not int64"),
+        ({"results": ((first, "float32"),) * 2}, "it has 1 results"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            verify(replace(graph, nodes={**graph.nodes, first: replace(graph.nodes[first], **changes)}))
 
-    def broken(**changes):
-        return type(graph)(
-            {**graph.nodes, graph.output: type(last)(**{**vars(last), **changes})}, graph.output, graph.output_shape
-        )
 
-    with pytest.raises(TypeError, match="results and their shapes"):
-        check_graph(broken(attributes={}))
-    with pytest.raises(ValueError, match="a result has the shape"):
-        check_graph(broken(attributes={**last.attributes, "shapes[1]": (1, 9)}))
-    with pytest.raises(ValueError, match="its shape must be the first result's"):
-        check_graph(broken(shape=(1, 9)))
-    after = type(last)("relu", {"input": graph.output}, {}, last.shape)
-    with pytest.raises(ValueError, match="reads the outputs"):
-        check_graph(type(graph)({**graph.nodes, 99: after}, 99, after.shape))
-    with pytest.raises(ValueError, match="it must be the output"):
-        check_graph(type(graph)(graph.nodes, min(v for v in graph.nodes if v > 0), graph.output_shape))
-    assert last.op == OUTPUTS
+def test_operations_with_several_results(rng):
+    """Each of their results is a node of its own, with its type; nothing reads them as one."""
+    graph = trace(lambda x: F.add(*[F.max_pool2d(x, 2, return_indices=True)[0]] * 2), (1, *SHAPE))
+    assert [node.op for node in graph.nodes.values()] == ["input", "max_pool2d", "item", "item", "add"]
+    values, indices = graph.nodes[2], graph.nodes[3]
+    assert (values.dtype, indices.dtype) == (np.float32, np.int64)
+    assert values.shape == indices.shape == graph.output_shape
+    assert verify(graph) == graph
+    assert 3 not in verify(optimize(graph)).nodes
+    x = images(rng, 1)
+    ((_, found),) = interpret(graph.nodes, [graph.output], x)
+    np.testing.assert_array_equal(found, 2 * F.max_pool2d(x, 2))
+    whole = replace(graph.nodes[4], inputs={"input": 1, "other": 2})
+    with pytest.raises(ValueError, match="add: it reads several arrays as one"):
+        verify(replace(graph, nodes={**graph.nodes, 4: whole}))
+    with pytest.raises(ValueError, match="there is no result 2"):
+        verify(replace(graph, nodes={**graph.nodes, 2: replace(values, attributes={"index": 2})}))
 
 
 def test_shufflenet_copies_nothing_to_split():

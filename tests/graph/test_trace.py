@@ -157,9 +157,9 @@ def test_no_operation_is_left_out():
         (lambda x: np.asarray(x), "conversion to an array cannot be traced"),
         (lambda x: x.reshape(1, -1), r"attribute 'reshape' \(here: convlane.functional.flatten\)"),
         (lambda x: x.mean(), r"attribute 'mean' \(here: convlane.functional.mean\) cannot be traced"),
-        (lambda x: (x, 1), "must return one array or a list or tuple of arrays, but returned tuple"),
-        (lambda x: (), "one array or a list or tuple of arrays, but returned tuple"),
-        (lambda x: None, "one array or a list or tuple of arrays, but returned NoneType"),
+        (lambda x: (x, 1), "must return one array or a list, tuple or dict of arrays, but returned tuple"),
+        (lambda x: (), "one array or a list, tuple or dict of arrays, but returned tuple"),
+        (lambda x: None, "one array or a list, tuple or dict of arrays, but returned NoneType"),
     ],
 )
 def test_what_cannot_be_traced(function, message):

@@ -15,7 +15,7 @@ from typing import Any
 
 from convlane.functional._op import Shape
 from convlane.graph.interpret import interpret
-from convlane.graph.trace import INPUT, SOURCES, Node, Symbol, Value
+from convlane.graph.trace import SOURCES, InputShape, Node, Symbol, Value, make_inputs
 from convlane.models.registry import architecture, input_shape
 from convlane.nn.module import Module
 
@@ -77,12 +77,13 @@ class Anatomy:
         return named[name]
 
 
-def anatomy(model: Callable[[Any], Any], shape: Sequence[int]) -> Anatomy:
-    """Trace a network for an input of a shape and tell its layers apart."""
-    shape = tuple(shape)
-    nodes: dict[Value, Node] = {INPUT: Node("input", shape=shape)}
+def anatomy(model: Callable[..., Any], shape: InputShape) -> Anatomy:
+    """Trace a network for inputs of these shapes and tell its layers apart."""
+    nodes: dict[Value, Node] = {}
     log = _Log(nodes)
-    result = (log.watched(model) if isinstance(model, Module) else model)(Symbol(shape, INPUT, nodes))
+    symbols = make_inputs(nodes, shape)
+    watched = log.watched(model) if isinstance(model, Module) else model
+    result = watched(**symbols) if isinstance(shape, Mapping) else watched(*symbols.values())
     calls = tuple(log.calls)
     return Anatomy(nodes, _layers(nodes, calls), calls, result.value if isinstance(result, Symbol) else None)
 

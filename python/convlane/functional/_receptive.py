@@ -91,6 +91,11 @@ ROWS_AND_COLUMNS = (-2, -1)
 _NOWHERE = np.int64(1) << 62
 
 
+def first_shape(shapes: Any) -> tuple[int, ...]:
+    """Return the shape that a shape rule tells, the first where it tells several."""
+    return shapes[0] if shapes and isinstance(shapes[0], tuple) else shapes
+
+
 def pointwise(axis: Axis, name: str, **arguments: Any) -> Axis:
     """Each position depends on those at the same place in the arguments, which may be broadcast."""
     return axis
@@ -119,7 +124,8 @@ def windows(geometry: Callable[..., tuple[Any, Any, Any, Any]], shape: Callable[
             return axis.everywhere()
         kernel, stride, sides, dilation = geometry(**arguments)
         i = ROWS_AND_COLUMNS.index(axis.dim)
-        return axis.windows(kernel[i], stride[i], sides[2 * i], dilation[i], shape(**arguments)[axis.dim])
+        count = first_shape(shape(**arguments))[i - 2]
+        return axis.windows(kernel[i], stride[i], sides[2 * i], dilation[i], count)
 
     return rule
 

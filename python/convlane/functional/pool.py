@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from convlane import _core
 from convlane.functional._arguments import Array, Padding, Pair, as_array, as_float, as_image, as_int, as_window
-from convlane.functional._op import Pullback, Shape, Traits, op
-from convlane.functional._receptive import ROWS_AND_COLUMNS, Axis, Receptive, windows
+from convlane.functional._op import DType, Pullback, Shape, Traits, float32, int64, op
+from convlane.functional._receptive import ROWS_AND_COLUMNS, Axis, Receptive, first_shape, windows
 
 Indices: TypeAlias = NDArray[np.int64]
 OutputSize: TypeAlias = "int | tuple[int | None, int | None] | None"
@@ -33,7 +33,7 @@ def _window(op_name: str) -> Callable[..., Any]:
 
 def _adaptive(shape: Callable[..., Any]) -> Receptive:
     def rule(axis: Axis, name: str, **arguments: Any) -> Axis:
-        return axis.adaptive(shape(**arguments)[axis.dim]) if axis.dim in ROWS_AND_COLUMNS else axis
+        return axis.adaptive(first_shape(shape(**arguments))[axis.dim]) if axis.dim in ROWS_AND_COLUMNS else axis
 
     return rule
 
@@ -58,8 +58,13 @@ def _max_pool2d_shape(
     dilation: Any = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
-) -> Shape:
-    return _window_shape("max_pool2d", input, kernel_size, stride, padding, dilation, ceil_mode)
+) -> Any:
+    shape = _window_shape("max_pool2d", input, kernel_size, stride, padding, dilation, ceil_mode)
+    return (shape, shape) if return_indices else shape
+
+
+def _max_dtype(*_: Any, return_indices: bool = False, **__: Any) -> DType | tuple[DType, DType]:
+    return (float32(), int64()) if return_indices else float32()
 
 
 def _image_rule(output: Array, single: bool, back: Callable[[Array], Array]) -> tuple[Array, Pullback]:
@@ -89,6 +94,7 @@ def _max_pool2d_vjp(
 
 @op(
     shape=_max_pool2d_shape,
+    dtype=_max_dtype,
     vjp=_max_pool2d_vjp,
     traits=_TRAITS,
     receptive=windows(_window("max_pool2d"), _max_pool2d_shape),
@@ -354,8 +360,9 @@ def _adaptive_avg_pool2d_shape(input: Any, output_size: Any) -> Shape:
     return _adaptive_shape("adaptive_avg_pool2d", input, output_size)
 
 
-def _adaptive_max_pool2d_shape(input: Any, output_size: Any, return_indices: bool = False) -> Shape:
-    return _adaptive_shape("adaptive_max_pool2d", input, output_size)
+def _adaptive_max_pool2d_shape(input: Any, output_size: Any, return_indices: bool = False) -> Any:
+    shape = _adaptive_shape("adaptive_max_pool2d", input, output_size)
+    return (shape, shape) if return_indices else shape
 
 
 def _adaptive_avg_rule(op_name: str, input: Any, output_size: Any) -> tuple[Array, Pullback]:
@@ -442,6 +449,7 @@ def adaptive_avg_pool2d(input: Array, output_size: OutputSize) -> Array:
 
 @op(
     shape=_adaptive_max_pool2d_shape,
+    dtype=_max_dtype,
     vjp=_adaptive_max_pool2d_vjp,
     traits=_TRAITS,
     receptive=_adaptive(_adaptive_max_pool2d_shape),

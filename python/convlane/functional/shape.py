@@ -12,7 +12,7 @@ import numpy as np
 from convlane import _core
 from convlane.functional._arguments import Array, as_array, as_dim, as_image, as_int, as_positive
 from convlane.functional._op import Pullback, Shape, Traits, op, same_shape, split_name
-from convlane.functional._receptive import ROWS_AND_COLUMNS, Axis, pointwise
+from convlane.functional._receptive import ROWS_AND_COLUMNS, Axis, everywhere, pointwise
 
 
 def _cat_shape(tensors: Sequence[Any], dim: int = 1) -> Shape:
@@ -429,6 +429,38 @@ def flatten(input: Array, start_dim: int = 1, end_dim: int = -1) -> Array:
     x = as_array(input, "flatten", "input")
     shape = _flatten_shape(x, start_dim, end_dim)
     return (_core.to_nchw(x) if x.ndim == 4 and not _joins_in_place(x, start_dim, end_dim) else x).reshape(shape)
+
+
+def _image_rows_shape(input: Any) -> Shape:
+    n, c, h, w = input.shape
+    return (n, c * h * w)
+
+
+def _image_rows_vjp(wanted: frozenset[str], input: Any) -> tuple[Array, Pullback]:
+    n, c, h, w = input.shape
+    return image_rows(input), lambda gradient: {"input": gradient.reshape(n, h, w, c).transpose(0, 3, 1, 2)}
+
+
+@op(
+    shape=_image_rows_shape,
+    vjp=_image_rows_vjp,
+    traits=Traits(in_place=True),
+    receptive=everywhere,
+)
+def image_rows(input: Array) -> Array:
+    """Return images (N, C, H, W) as rows (N, H * W * C): their numbers in the order in which they stand in memory.
+
+    Passes flatten images so where a linear layer's weight is sorted to fit, as it costs nothing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional.shape import image_rows
+    >>> image_rows(np.arange(4, dtype=np.float32).reshape(1, 2, 1, 2))
+    array([[0., 2., 1., 3.]], dtype=float32)
+    """
+    x = _four_dimensions(input, "image_rows")
+    return channels_last(x).transpose(0, 2, 3, 1).reshape(_image_rows_shape(x))
 
 
 @op(

@@ -1,15 +1,58 @@
-"""Where results of a graph stand: what shares the arena of a plan, and what need not be copied at all."""
+"""Where results lie: which are parts or views of others, and the offsets of all others in one piece of memory."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
-from convlane.graph.passes import traits_of
-from convlane.graph.trace import INPUT, Graph, Node, Value
+from convlane.graph.passes import flattens_image, traits_of
+from convlane.graph.trace import INPUT, RETURNED, SOURCES, Graph, Node, Slot, Value
 
 ALIGNMENT = 16  # floats: one cache line, and the widest vector
+
+
+def assign_slots(graph: Graph) -> Graph:
+    """Run the passes that tell where results lie: the input in order, and slots for what lies in other results."""
+    graph = stage_input(graph)
+    slots: dict[Value, Slot] = {}
+    users = graph.users()
+    for value, node in graph.nodes.items():
+        if node.op == "narrow" and all(_reads_slice(graph, user, value) for user in users[value]):
+            source = node.inputs["input"]
+            whole = slots.get(source, Slot(source, 0, True))
+            slots[value] = Slot(whole.buffer, (whole.channel or 0) + node.attributes["start"], True)
+        elif node.op == "cat":
+            channel = 0
+            for source in node.inputs.values():
+                if len(users[source]) == 1 and source not in slots and traits_of(graph.nodes[source]).writes_slices:
+                    slots[source] = Slot(value, channel, False)
+                channel += graph.nodes[source].shape[1]
+        elif node.op in ("flatten", "image_rows") and (slot := _flattened(graph, value, slots)):
+            slots[slot[0]] = slot[1]
+    return replace(graph, slots=slots)
+
+
+def stage_input(graph: Graph) -> Graph:
+    """Copy the input into the arena where an operation cannot read the caller's array itself."""
+    staged = max(graph.nodes) + 1
+    users = graph.users()[INPUT]
+    nodes: dict[Value, Node] = {}
+    for value, node in graph.nodes.items():
+        if value == INPUT:
+            nodes[INPUT] = node
+            nodes[staged] = Node("channels_last", {"input": INPUT}, {}, node.shape)
+            continue
+        inputs = {
+            name: staged if source == INPUT and not (name == "input" and traits_of(node).reads_any_layout) else source
+            for name, source in node.inputs.items()
+        }
+        nodes[value] = replace(node, inputs=inputs)
+    outputs = graph.renamed({INPUT: staged})
+    needed = RETURNED in users or any(staged in nodes[user].inputs.values() for user in users)
+    return replace(graph, nodes=nodes, outputs=outputs) if needed else graph
 
 
 def plan_arena(graph: Graph) -> tuple[dict[Value, int], int]:
@@ -23,65 +66,26 @@ def plan_arena(graph: Graph) -> tuple[dict[Value, int], int]:
     tuple
         Offsets and the size of the arena, in floats for one image.
     """
-    slices, views = concat_slices(graph), channel_views(graph)
-    returned = {value for value, _ in graph.results}
-    order = {value: i for i, value in enumerate(graph.nodes)}
+    order = {value: i for i, value in enumerate(graph.nodes)} | {RETURNED: len(graph.nodes)}
     birth = dict(order)
-    for value, (whole, _) in slices.items():
-        birth[whole] = min(birth[whole], order[value])
     last = {value: max((order[user] for user in users), default=order[value]) for value, users in graph.users().items()}
-    for value, (whole, _) in views.items():
-        last[whole] = max(last[whole], last[value])
-    apart = {INPUT, graph.output, *returned, *slices, *views}
-    inner = {value: _floats(node) for value, node in graph.nodes.items() if value not in apart}
+    for value, slot in graph.slots.items():
+        birth[slot.buffer] = min(birth[slot.buffer], order[value])
+        last[slot.buffer] = max(last[slot.buffer], last[value])
+    apart = {*graph.outputs.values(), *graph.slots}
+    inner = {
+        value: _floats(node) for value, node in graph.nodes.items() if node.op not in SOURCES and value not in apart
+    }
     occupied = _Occupied(len(inner))
     offsets: dict[Value, int] = {}
     for value, floats in sorted(inner.items(), key=lambda item: -math.prod(graph.nodes[item[0]].shape)):
         offsets[value] = occupied.lowest(birth[value], last[value], floats)
         occupied.add(birth[value], last[value], offsets[value], offsets[value] + floats)
     arena = max((offset + inner[value] for value, offset in offsets.items()), default=0)
-    for value, (whole, channel) in slices.items():
-        if whole in offsets:
-            offsets[value] = offsets[whole] + channel
+    for value, slot in graph.slots.items():
+        if slot.buffer in offsets and not slot.is_view:
+            offsets[value] = offsets[slot.buffer] + (slot.channel or 0)
     return offsets, arena
-
-
-def concat_slices(graph: Graph) -> dict[Value, tuple[Value, int]]:
-    """Tell who may write its result straight into a concatenation of channels: the whole's value and first channel."""
-    users = graph.users()
-    slices = {}
-    for value, node in graph.nodes.items():
-        if node.op != "cat":
-            continue
-        channel = 0
-        for source in node.inputs.values():
-            if len(users[source]) == 1 and traits_of(graph.nodes[source]).writes_slices:
-                slices[source] = value, channel
-            channel += graph.nodes[source].shape[1]
-    return slices
-
-
-def channel_views(graph: Graph) -> dict[Value, tuple[Value, int]]:
-    """Tell which channels need not be taken out of an image, as all who read them find them there.
-
-    Returns
-    -------
-    dict
-        For the value of each such `narrow` the whole image's and the first channel.
-    """
-    users = graph.users()
-    returned = {value for value, _ in graph.results}
-    views: dict[Value, tuple[Value, int]] = {}
-
-    def reads_slice(user: Value, value: Value) -> bool:
-        node = graph.nodes[user]
-        return traits_of(node).reads_slices and node.inputs.get("residual") != value
-
-    for value, node in graph.nodes.items():
-        if node.op == "narrow" and value not in returned and all(reads_slice(user, value) for user in users[value]):
-            whole, first = views.get(node.inputs["input"], (node.inputs["input"], 0))
-            views[value] = whole, first + node.attributes["start"]
-    return views
 
 
 class _Occupied:
@@ -114,3 +118,29 @@ class _Occupied:
 
 def _floats(node: Node) -> int:
     return -(-math.prod(node.shape) // ALIGNMENT) * ALIGNMENT
+
+
+def _reads_slice(graph: Graph, user: Value, value: Value) -> bool:
+    if user == RETURNED:
+        return False
+    node = graph.nodes[user]
+    return traits_of(node).reads_slices and node.inputs.get("residual") != value
+
+
+def _flattened(graph: Graph, value: Value, slots: Mapping[Value, Slot]) -> tuple[Value, Slot] | None:
+    """Tell of images that are flattened in the order of memory who lies where.
+
+    The rows are a view of the images; but what the network returns has memory of its own, so the images lie there.
+    """
+    node = graph.nodes[value]
+    source = node.inputs["input"]
+    image = graph.nodes[source]
+    in_order = node.op == "image_rows" or (
+        flattens_image(node, graph.nodes) and 1 in (image.shape[1], math.prod(image.shape[2:]))
+    )
+    if not in_order or image.op in SOURCES or (source in slots and slots[source].channel is not None):
+        return None
+    returned = graph.outputs.values()
+    if value not in returned:
+        return value, Slot(source, None, True)
+    return None if source in returned or source in slots else (source, Slot(value, None, False))

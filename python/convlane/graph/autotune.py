@@ -26,13 +26,12 @@ from convlane._version import __version__
 from convlane.functional._arguments import Array, Pair, Sides
 from convlane.functional._op import Shape
 from convlane.functional.conv import conv2d_geometry
-from convlane.graph.arena import ALIGNMENT, plan_arena
+from convlane.graph.arena import ALIGNMENT, assign_slots, plan_arena
 from convlane.graph.lower import (
     INPUT_PLACE,
     Context,
     append_step,
     images_at_once,
-    stage_input,
 )
 from convlane.graph.passes import pool2d_geometry_of, results_between, unjoin
 from convlane.graph.trace import INPUT, Graph, Measured, Node, Value
@@ -82,7 +81,7 @@ def tune(graph: Graph, batch: int, winograd: bool, keep: object) -> Graph:
         True, or the path of a file: see `convlane.compile`.
     """
     path = _checked_path(keep)
-    _, arena = plan_arena(stage_input(graph))
+    _, arena = plan_arena(assign_slots(graph))
     images = min(batch, images_at_once(graph, arena))
     with _lock:
         setting = _setting(images)

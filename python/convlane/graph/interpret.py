@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from convlane.functional._op import operations, split_name
-from convlane.graph.trace import INPUT, Node, Value
+from convlane.graph.trace import Node, Value
 
 
 def arguments(node: Node, result_of: Callable[[Value], Any]) -> dict[str, Any]:
@@ -22,11 +22,15 @@ def arguments(node: Node, result_of: Callable[[Value], Any]) -> dict[str, Any]:
 
 
 def run(node: Node, results: Mapping[Value, Any]) -> Any:
-    """Call a node's operation."""
+    """Compute a node's result."""
+    if node.op == "constant":
+        return node.attributes["value"]
+    if node.op == "item":
+        return results[node.inputs["input"]][node.attributes["index"]]
     return operations()[node.op](**arguments(node, results.__getitem__))
 
 
-def interpret(nodes: Mapping[Value, Node], wanted: Iterable[Value], input: Any) -> Iterator[tuple[Value, Any]]:
+def interpret(nodes: Mapping[Value, Node], wanted: Iterable[Value], *inputs: Any) -> Iterator[tuple[Value, Any]]:
     """Run a network again and yield the wanted results as they come; all are forgotten after their last reader."""
     asked = set(wanted)
     last = {value: value for value in asked}  # who reads it last
@@ -35,11 +39,14 @@ def interpret(nodes: Mapping[Value, Node], wanted: Iterable[Value], input: Any) 
             for source in nodes[value].inputs.values():
                 last[source] = max(value, last.get(source, value))
     found: dict[Value, Any] = {}
+    given = iter(inputs)
     for value, node in nodes.items():
-        if value in last:
-            found[value] = input if value == INPUT else run(node, found)
-            if value in asked:
-                yield value, found[value]
-            for source in {value, *node.inputs.values()}:
-                if last[source] == value:
-                    del found[source]
+        if node.op == "input":
+            found[value] = next(given)
+        elif value in last:
+            found[value] = run(node, found)
+        if value in asked:
+            yield value, found[value]
+        for source in {value, *node.inputs.values()}:
+            if last.get(source) == value:
+                del found[source]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -14,9 +14,8 @@ from convlane.functional._arguments import Pair
 from convlane.functional._op import ACTIVATIONS, operations, rules
 from convlane.functional.conv import conv2d_geometry
 from convlane.functional.pool import pooled_size
-from convlane.graph.arena import channel_views, concat_slices
-from convlane.graph.passes import flattens_image, narrows_channels, pool2d_geometry_of, traits_of
-from convlane.graph.trace import INPUT, OUTPUTS, SOURCES, Graph, Node, Value
+from convlane.graph.passes import flattens_image, narrows_channels, pool2d_geometry_of
+from convlane.graph.trace import INPUT, SOURCES, Graph, Node, Value
 from convlane.graph.weights import Packer
 
 _MOST_FLOATS = 2**48  # more than any machine has, and the sum over a network still fits into 64 bits
@@ -44,7 +43,7 @@ class Context:
     shapes: Mapping[str, Any]
     dst: int
     target: int | tuple[int, int, int]  # where an image goes: `dst`, or channels of a concatenation
-    slices: Mapping[str, tuple[int, int, int]]  # arguments of a concatenation that are written in place
+    slices: Collection[str]  # arguments of a concatenation that are written in place
     winograd: bool
     packer: Packer = field(default_factory=Packer)
 
@@ -73,31 +72,13 @@ class Context:
         return self.node.attributes[name]
 
 
-def stage_input(graph: Graph) -> Graph:
-    """Copy the input into the arena where an operation cannot read the caller's array itself."""
-    staged = max(graph.nodes) + 1
-    users = graph.users()[INPUT]
-    nodes: dict[Value, Node] = {}
-    for value, node in graph.nodes.items():
-        if value == INPUT:
-            nodes[INPUT] = node
-            nodes[staged] = Node("channels_last", {"input": INPUT}, {}, node.shape)
-            continue
-        inputs = {
-            name: staged if source == INPUT and not (name == "input" and traits_of(node).reads_any_layout) else source
-            for name, source in node.inputs.items()
-        }
-        nodes[value] = replace(node, inputs=inputs)
-    output = staged if graph.output == INPUT else graph.output
-    needed = output == staged or any(staged in nodes[user].inputs.values() for user in users)
-    return replace(graph, nodes=nodes, output=output) if needed else graph
-
-
 def check_supported(graph: Graph) -> None:
     """Raise one ValueError that names every operation of the graph that no step can do."""
     refusals = dict.fromkeys(
         refusal for node in graph.nodes.values() if node.op not in SOURCES and (refusal := _refusal(node, graph.nodes))
     )
+    if len(graph.inputs) > 1:
+        refusals = {"several inputs": None, **refusals}
     if refusals:
         raise ValueError(f"compile: the network uses what a plan cannot do: {'; '.join(refusals)}")
     for node in graph.nodes.values():
@@ -117,27 +98,23 @@ def lower(
     """
     packer = Packer()
     at_once = images_at_once(graph, arena)
-    returned = dict(graph.results)
-    core = _core.Plan(_four(graph.nodes[INPUT].shape), [list(shape[1:]) for shape in returned.values()], arena, at_once)
-    places = {INPUT: INPUT_PLACE, **offsets, **{value: OUTPUT_PLACE - i for i, value in enumerate(returned)}}
-    views: dict[Value, Source] = {
-        value: (places[whole], channel, graph.nodes[whole].shape[1])
-        for value, (whole, channel) in channel_views(graph).items()
-    }
-    targets = {
-        value: (places[whole], channel, graph.nodes[whole].shape[1])
-        for value, (whole, channel) in concat_slices(graph).items()
-    }
+    returned = list(dict.fromkeys(graph.outputs.values()))
+    shapes = [list(graph.nodes[value].shape[1:]) for value in returned]
+    core = _core.Plan(_four(graph.nodes[INPUT].shape), shapes, arena, at_once)
+    outputs = {value: OUTPUT_PLACE - i for i, value in enumerate(returned)}
+    places = _places(graph, {INPUT: INPUT_PLACE, **offsets, **outputs})
+    parts = {value: slot for value, slot in graph.slots.items() if not slot.is_view}
     choices = []
     for value, node in steps_of(graph).items():
+        place = places[value]
         context = Context(
             core,
             node,
-            {name: views.get(source, places.get(source, OUTPUT_PLACE)) for name, source in node.inputs.items()},
+            {name: places[source] for name, source in node.inputs.items()},
             {name: graph.nodes[source].shape for name, source in node.inputs.items()},
-            places.get(value, OUTPUT_PLACE),
-            targets.get(value, places.get(value, OUTPUT_PLACE)),
-            {name: targets[source] for name, source in node.inputs.items() if source in targets},
+            place if isinstance(place, int) else OUTPUT_PLACE,
+            place,
+            {name for name, source in node.inputs.items() if source in parts and parts[source].buffer == value},
             winograd,
             packer,
         )
@@ -145,13 +122,28 @@ def lower(
     return core, choices, packer.relieve(graph)
 
 
+def _places(graph: Graph, own: Mapping[Value, int]) -> dict[Value, Source]:
+    """Return where all results are, given the places of those that have memory of their own."""
+
+    def place_of(value: Value) -> Source:
+        slot = graph.slots.get(value)
+        if slot is None:
+            return own[value]
+        whole = place_of(slot.buffer)
+        if slot.channel is None:
+            return whole
+        assert isinstance(whole, int)
+        return whole, slot.channel, graph.nodes[slot.buffer].shape[1]
+
+    return {value: place_of(value) for value in graph.nodes}
+
+
 def steps_of(graph: Graph) -> dict[Value, Node]:
-    """Return the nodes that become steps: all but the input, several outputs, and channels read where they are."""
-    views = channel_views(graph)
+    """Return the nodes that become steps: all but what is given and what is a view of another result."""
     return {
         value: node
         for value, node in graph.nodes.items()
-        if value != INPUT and node.op != OUTPUTS and value not in views
+        if node.op not in SOURCES and not (value in graph.slots and graph.slots[value].is_view)
     }
 
 
@@ -181,10 +173,10 @@ def _four(shape: Any) -> tuple[int, int, int, int]:
 def _refusal(node: Node, nodes: Mapping[Value, Node]) -> str:
     """Tell why this node cannot become a step; nothing when it can."""
     op, attributes = node.op, node.attributes
+    if op == "item":
+        return ""  # what it is one of is refused
     if op == "dropout":
         return "dropout in training mode"
-    if op == OUTPUTS:
-        return ""
     if op not in _STEPS:
         operation = operations().get(op)
         return op if operation is None else f"{op} ({rules(operation).compiles})"
@@ -197,7 +189,7 @@ def _refusal(node: Node, nodes: Mapping[Value, Node]) -> str:
         return f"{op} with a computed {min(set(node.inputs) - {'input', 'other', 'residual', 'scale'})}"
     if op == "batch_norm" and attributes["training"]:
         return "batch_norm with the statistics of the batch"
-    if attributes.get("return_indices"):
+    if node.results:
         return f"{op} with return_indices"
     if op == "flatten" and not flattens_image(node, nodes):
         return "flatten of other dimensions than C, H and W"
@@ -406,6 +398,7 @@ _STEPS: dict[str, Callable[[Context], Choice | None]] = {
     "flatten": _flatten,
     "global_avg_pool2d": _adaptive_pool2d,
     "global_max_pool2d": _adaptive_pool2d,
+    "image_rows": _copy,
     "interleave": _interleave,
     "layer_norm": _layer_norm,
     "linear": _linear,

@@ -6,6 +6,7 @@ took over has no readers left then and is removed.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +19,7 @@ from convlane import _core
 from convlane.functional._arguments import Array, Pair, Sides, as_window
 from convlane.functional._op import ACTIVATIONS, Traits, operations, rules
 from convlane.functional.conv import conv2d_geometry
-from convlane.graph.trace import INPUT, Graph, Node, Value
+from convlane.graph.trace import Graph, Node, Value
 from convlane.graph.weights import Weight
 
 _FACTORS = {"mul": "other", "scale": "scale"}
@@ -45,7 +46,7 @@ def optimize(graph: Graph) -> Graph:
 
 def remove_dead_code(graph: Graph) -> Graph:
     """Remove what the output does not depend on."""
-    alive = {graph.output, INPUT}
+    alive = {*graph.outputs.values(), *graph.inputs.values()}
     for value in reversed(list(graph.nodes)):
         if value in alive:
             alive.update(graph.nodes[value].inputs.values())
@@ -53,7 +54,7 @@ def remove_dead_code(graph: Graph) -> Graph:
 
 
 def drop_identities(graph: Graph) -> Graph:
-    """Remove what changes no number and no order in memory: dropout, flattening of one pixel, layouts and the like."""
+    """Remove what changes neither numbers nor shape: dropout, layouts, pooling of single pixels and the like."""
     same: dict[Value, Value] = {}
     nodes = {}
     for value, node in graph.nodes.items():
@@ -62,7 +63,7 @@ def drop_identities(graph: Graph) -> Graph:
             same[value] = inputs["input"]
         else:
             nodes[value] = replace(node, inputs=inputs)
-    return replace(graph, nodes=nodes, output=same.get(graph.output, graph.output))
+    return replace(graph, nodes=nodes, outputs=graph.renamed(same))
 
 
 def read_joined_parts(graph: Graph) -> Graph:
@@ -74,7 +75,8 @@ def read_joined_parts(graph: Graph) -> Graph:
     nodes = dict(graph.nodes)
     for value, node in graph.nodes.items():
         nodes[value] = replace(node, inputs=shortcut(node, nodes))
-    return remove_dead_code(replace(graph, nodes=nodes, output=_joined_part(graph.output, nodes)))
+    outputs = {name: _joined_part(value, nodes) for name, value in graph.outputs.items()}
+    return remove_dead_code(replace(graph, nodes=nodes, outputs=outputs))
 
 
 def fold_batch_norm(graph: Graph) -> Graph:
@@ -134,7 +136,7 @@ def fuse_residual_add(graph: Graph) -> Graph:
 
 
 def fold_flatten(graph: Graph) -> Graph:
-    """Sort the columns of a linear layer's weight, so that it reads channels-last images without flattening them."""
+    """Sort the columns of a linear layer's weight, so that it reads channels-last images as they stand in memory."""
 
     def fold(node: Node, nodes: dict[Value, Node], single: Callable[[Value], bool]) -> Node:
         if node.op != "linear" or not _has_open_weight(node):
@@ -142,11 +144,28 @@ def fold_flatten(graph: Graph) -> Graph:
         flatten = nodes[node.inputs["input"]]
         if flatten.op != "flatten" or not flattens_image(flatten, nodes):
             return node
-        image = flatten.inputs["input"]
-        weight = Weight(node.attributes["weight"], image=nodes[image].shape[1:])
-        return replace(node, inputs={"input": image}, attributes={**node.attributes, "weight": weight})
+        image = nodes[flatten.inputs["input"]].shape[1:]
+        if 1 in (image[0], math.prod(image[1:])):
+            return node  # the order is the same
+        weight = Weight(node.attributes["weight"], image=image)
+        source = rows[node.inputs["input"]]
+        return replace(node, inputs={"input": source}, attributes={**node.attributes, "weight": weight})
 
+    graph, rows = _with_rows(graph)
     return _rewrite(graph, fold)
+
+
+def _with_rows(graph: Graph) -> tuple[Graph, dict[Value, Value]]:
+    """Put beside each flattening of images one in the order of memory; return also the values of those."""
+    free = itertools.count(max(graph.nodes) + 1)
+    nodes: dict[Value, Node] = {}
+    rows: dict[Value, Value] = {}
+    for value, node in graph.nodes.items():
+        nodes[value] = node
+        if node.op == "flatten" and flattens_image(node, graph.nodes):
+            rows[value] = next(free)
+            nodes[rows[value]] = Node("image_rows", node.inputs, {}, node.shape, node.dtype)
+    return replace(graph, nodes=nodes), rows
 
 
 def fuse_depthwise_block(graph: Graph) -> Graph:
@@ -375,10 +394,7 @@ def _is_identity(node: Node, nodes: Mapping[Value, Node]) -> bool:
     if node.op == "narrow":
         return nodes[node.inputs["input"]].shape == node.shape
     if node.op in ("adaptive_avg_pool2d", "adaptive_max_pool2d", "flatten"):
-        source = nodes[node.inputs["input"]].shape
-        if node.op != "flatten":
-            return source == node.shape and not node.attributes.get("return_indices")
-        return source == node.shape or (flattens_image(node, nodes) and (source[1] == 1 or math.prod(source[2:]) == 1))
+        return nodes[node.inputs["input"]].shape == node.shape and not node.results
     return False
 
 

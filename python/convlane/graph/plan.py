@@ -6,7 +6,7 @@ import json
 import math
 import operator
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,12 @@ from convlane import _core, machine
 from convlane._table import sizes, table
 from convlane.functional._arguments import Array, as_image, as_positive
 from convlane.functional._op import Shape
-from convlane.graph.arena import plan_arena
+from convlane.graph.arena import assign_slots, plan_arena
 from convlane.graph.autotune import tune
-from convlane.graph.lower import check_supported, lower, stage_input, steps_of
+from convlane.graph.lower import check_supported, lower, steps_of
 from convlane.graph.passes import optimize
 from convlane.graph.save import read_graph, write_graph
-from convlane.graph.trace import INPUT, OUTPUTS, Graph, Measured, Node, Value, trace
+from convlane.graph.trace import INPUT, Graph, Measured, Node, Value, trace
 from convlane.graph.weights import Weight
 from convlane.safetensors_file import open_tensors
 
@@ -45,14 +45,12 @@ def compile(
     ----------
     model
         A network in eval mode, or any function of one array that is made of operations of `convlane.functional`. It
-        returns an array, or a list or tuple of arrays.
+        returns an array, or a list, tuple or dict of arrays.
     input_shape
         (N, C, H, W). N may be None: the plan then takes any batch. The batch never changes an image's result.
     winograd
         Whether 3x3 convolutions may be computed by Winograd's algorithm where that is faster. It rounds up to 2.5
-        times as much as a direct sum (root mean square) and spreads a NaN or infinity over a tile of outputs. Outputs
-        of one tile (4x4, or 2x2) round relative to the largest of its inputs: beside a pixel of 1e8 an output of 1 may
-        become 0 or -1, which a direct sum keeps.
+        times as much as a direct sum (root mean square) and spreads a NaN or infinity over a tile of outputs.
     autotune
         Whether to time the algorithms that a layer has to choose from, with the number of threads now in force and
         the batch of `input_shape` (1 where that is None; what runs at once of a larger one), instead of trusting a cost
@@ -108,7 +106,7 @@ def compile(
     check_supported(graph)
     if autotune is not False:
         graph = tune(graph, batch or 1, bool(winograd), autotune)
-    return Plan(stage_input(graph), batch, winograd=bool(winograd))
+    return Plan(assign_slots(graph), batch, winograd=bool(winograd))
 
 
 def load_plan(path: str | os.PathLike[str]) -> Plan:
@@ -147,7 +145,7 @@ def load_plan(path: str | os.PathLike[str]) -> Plan:
             if options.keys() != {"batch", "winograd"} or type(options["winograd"]) is not bool:
                 raise ValueError("its options must be batch and winograd, which is true or false")
             batch = None if options["batch"] is None else as_positive(options["batch"], "plan", "batch")
-            return Plan(stage_input(graph), batch, winograd=options["winograd"])
+            return Plan(assign_slots(graph), batch, winograd=options["winograd"])
         except (TypeError, ValueError) as error:
             raise ValueError(f"{file.path}: no valid plan: {error}") from error
 
@@ -182,14 +180,16 @@ class Plan:
         return (self._batch, *self._graph.nodes[INPUT].shape[1:])
 
     @property
-    def output_shape(self) -> tuple[Any, ...]:
-        """Shape of the output, with the batch of `input_shape`; a tuple of shapes where there are several."""
-        shapes = tuple((self._batch, *shape[1:]) for _, shape in self._graph.results)
-        return shapes if self._returns_several else shapes[0]
+    def output_shape(self) -> Any:
+        """Shape of the output, with the batch of `input_shape`; a tuple or dict of shapes where there are several."""
+        shapes = {name: self._graph.nodes[value].shape for name, value in self._graph.outputs.items()}
+        return self._as_returned({name: (self._batch, *shape[1:]) for name, shape in shapes.items()})
 
-    @property
-    def _returns_several(self) -> bool:
-        return self._graph.nodes[self._graph.output].op == OUTPUTS
+    def _as_returned(self, named: Mapping[str, Any]) -> Any:
+        """Return what there is for each output as the network returns its arrays."""
+        if self._graph.returns == "dict":
+            return dict(named)
+        return tuple(named.values()) if self._graph.returns == "tuple" else next(iter(named.values()))
 
     @property
     def arena_bytes(self) -> int:
@@ -217,8 +217,8 @@ class Plan:
         Returns
         -------
         numpy.ndarray
-            float32, what the network returns. Images are channels last in memory. A tuple of arrays where the network
-            returns several, of which two are one where it returns the same twice.
+            float32, what the network returns. Images are channels last in memory. A tuple or a dict of arrays where
+            the network returns several, of which two are one where it returns the same twice.
 
         Raises
         ------
@@ -228,11 +228,10 @@ class Plan:
             If its shape is not the one that the plan was compiled for.
         """
         images, single = self._images(input)
-        returned = self._graph.results
-        arrays = dict(zip(dict(returned), self._core_plan().run(images), strict=True))
-        outputs = tuple(_as_shape(arrays[value], shape) for value, shape in returned)
-        outputs = tuple(output[0] for output in outputs) if single else outputs
-        return outputs if self._returns_several else outputs[0]
+        outputs = self._graph.outputs
+        arrays = dict(zip(dict.fromkeys(outputs.values()), self._core_plan().run(images), strict=True))
+        named = {name: arrays[value] for name, value in outputs.items()}
+        return self._as_returned({name: array[0] for name, array in named.items()} if single else named)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the plan to a file, from which `convlane.load_plan` makes it again.
@@ -437,11 +436,6 @@ def _checked_shape(input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
         None if batch is None else as_positive(batch, "compile", "input_shape"),
         *(as_positive(size, "compile", "input_shape") for size in image),
     )
-
-
-def _as_shape(array: Array, shape: Shape) -> Array:
-    """Return the array as the network does, which flattens where the memory stays the same."""
-    return array if array.shape[1:] == shape[1:] else array.reshape(len(array), *shape[1:])
 
 
 def _parts(node: Node) -> list[str]:

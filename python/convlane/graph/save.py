@@ -19,15 +19,15 @@ import numpy as np
 
 from convlane._version import __version__
 from convlane.functional._arguments import Array, as_int, as_positive
-from convlane.functional._op import Shape
+from convlane.functional._op import DType, Shape
 from convlane.graph.autotune import are_times
-from convlane.graph.check import check_graph
 from convlane.graph.lower import check_supported
-from convlane.graph.trace import INPUT, Graph, Measured, Node, Value
+from convlane.graph.trace import INPUT, SOURCES, Graph, Measured, Node, Value
+from convlane.graph.verify import verify
 from convlane.graph.weights import Weight
 from convlane.safetensors_file import Path, TensorFile, shown, strict_json, write_tensors
 
-FORMAT = 1
+FORMAT = 2
 """Number of the format; a change that makes older versions misread a file raises it."""
 
 
@@ -42,8 +42,8 @@ def write_graph(path: Path, graph: Graph, options: Mapping[str, Any]) -> None:
     plan = {
         "options": dict(options),
         "nodes": nodes,
-        "output": number[graph.output],
-        "output_shape": graph.output_shape,
+        "outputs": {name: number[value] for name, value in graph.outputs.items()},
+        "returns": graph.returns,
     }
     text = json.dumps(plan, allow_nan=False, separators=(",", ":"))
     _decode(text, dict.fromkeys(tensors, "F32"), tensors.__getitem__)  # what cannot be read is not written
@@ -96,18 +96,24 @@ def _encode(node: Node, name: str, tensors: dict[str, Any]) -> dict[str, Any]:
     given = {key: value for key, value in node.attributes.items() if key not in node.inputs}
     attributes = {key: plain(value, f"{name}.{key}") for key, value in given.items()}
     measured = {} if node.measured is None else asdict(node.measured)
-    return {"op": node.op, "attributes": attributes, "shape": node.shape, "fused": node.fused, "measured": measured}
+    return {
+        "op": node.op,
+        "attributes": attributes,
+        "shape": node.shape,
+        "dtype": node.dtype.name,
+        "results": [[shape, dtype.name] for shape, dtype in node.results],
+        "fused": node.fused,
+        "measured": measured,
+    }
 
 
 def _decode(text: str, types: Mapping[str, str], read: Callable[[str], Array | Weight]) -> tuple[Graph, dict[str, Any]]:
     """Return graph and options of the plan's JSON, given the types of all tensors and who reads them."""
     plan = strict_json(text)
-    _check_fields(plan, {"options": dict, "nodes": list, "output": int, "output_shape": list}, "the plan")
+    _check_fields(plan, {"options": dict, "nodes": list, "outputs": dict, "returns": str}, "the plan")
     reader = _Reader(types, read)
     nodes = {value: reader.node(record, value) for value, record in enumerate(plan["nodes"])}
-    if plan["output"] not in nodes:
-        raise ValueError(f"its output is the value {plan['output']}, which it does not have")
-    graph = check_graph(Graph(nodes, plan["output"], _shape(plan["output_shape"], "the output")))
+    graph = verify(Graph(nodes, plan["outputs"], plan["returns"]))
     check_supported(graph)
     reader.check_all_read()
     return graph, plan["options"]
@@ -144,12 +150,12 @@ class _Reader:
         what = f"node {value}"
         _check_fields(record, {**_FIELDS, "inputs": dict}, what)
         node = self._node(record, what)
-        if value == INPUT:
-            if node.op != "input" or node.attributes or len(node.shape) != 4 or node.shape[0] != 1:
-                raise ValueError("node 0 must be the input, with the shape of one image")
-            return node
         inputs = record["inputs"]
-        if not inputs or not all(type(source) is int for source in inputs.values()):
+        if (value == INPUT) != (node.op == "input"):
+            raise ValueError("node 0, and no other, must be the input")
+        if value == INPUT and (len(node.shape) != 4 or node.shape[0] != 1):
+            raise ValueError("node 0 must be the input, with the shape of one image")
+        if bool(inputs) == (node.op in SOURCES) or not all(type(source) is int for source in inputs.values()):
             raise ValueError(f"{what} has the inputs {shown(inputs)}; they must be values under names")
         return replace(node, inputs=inputs)
 
@@ -163,7 +169,9 @@ class _Reader:
             raise ValueError(f"{what}: fused must be names, got {shown(fused)}")
         attributes = {key: self._attribute(value, f"{what}: {key}") for key, value in record["attributes"].items()}
         measured = _measured(record["measured"], what)
-        return Node(record["op"], {}, attributes, _shape(record["shape"], what), fused=tuple(fused), measured=measured)
+        shape, dtype = _shape(record["shape"], what), _dtype(record["dtype"], what)
+        results = tuple(_result(result, what) for result in record["results"])
+        return Node(record["op"], {}, attributes, shape, dtype, results, fused=tuple(fused), measured=measured)
 
     def _attribute(self, value: Any, what: str) -> Any:
         if not isinstance(value, dict):
@@ -188,7 +196,15 @@ class _Reader:
         return self._read(name)
 
 
-_FIELDS = {"op": str, "attributes": dict, "shape": list, "fused": list, "measured": dict}
+_FIELDS = {
+    "op": str,
+    "attributes": dict,
+    "shape": list,
+    "dtype": str,
+    "results": list,
+    "fused": list,
+    "measured": dict,
+}
 
 
 def _check_fields(record: Any, fields: Mapping[str, type], what: str) -> None:
@@ -217,6 +233,19 @@ def _scalar(value: Any, what: str) -> Any:
     if value is None or isinstance(value, (float, str)):
         return value
     raise ValueError(f"{what} must not be or hold {shown(value)}")
+
+
+def _result(pair: Any, what: str) -> tuple[Shape, DType]:
+    if not (isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], list)):
+        raise ValueError(f"{what}: a result must be a shape and a type, got {shown(pair)}")
+    return _shape(pair[0], what), _dtype(pair[1], what)
+
+
+def _dtype(name: Any, what: str) -> DType:
+    if name not in ("float32", "int64", "bool"):
+        raise ValueError(f"{what}: its type must be float32, int64 or bool, got {shown(name)}")
+    dtype: DType = np.dtype(name)
+    return dtype
 
 
 def _shape(sizes: list[Any], what: str) -> Shape:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -16,14 +16,15 @@ Value: TypeAlias = int
 """The result of a node, by its key in `Graph.nodes`."""
 
 INPUT: Value = 0
+"""The first input."""
+
+RETURNED: Value = -1
+"""Stands among a value's users for whoever calls the network."""
 
 _FLOAT32 = np.dtype(np.float32)
 
 SOURCES = frozenset({"constant", "input"})
 """What nodes are called that stand for an array that is given, not computed."""
-
-OUTPUTS = "outputs"
-"""The operation of a last node that stands for several results; its attributes are their shapes."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,19 @@ class Measured:
 
 @dataclass(frozen=True)
 class Node:
-    """One operation of `convlane.functional`: all arguments by name, those that are computed apart from the others."""
+    """One operation of `convlane.functional`: all arguments by name, those that are computed apart from the others.
+
+    Beside operations there are arrays that are given, ``input`` (with a name) and ``constant`` (with a value), and
+    ``item``, which is one of the results of an operation that has several.
+    """
 
     op: str
     inputs: Mapping[str, Value] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
     shape: Shape = ()
     dtype: DType = _FLOAT32
+    results: tuple[tuple[Shape, DType], ...] = ()
+    """Shapes and types where there are several; then `shape` and `dtype` mean nothing, and only items read it."""
     multiply_adds: int = 0
     fused: tuple[str, ...] = ()
     """Operations that a pass has drawn into this one, in their order."""
@@ -64,53 +71,78 @@ class Node:
 
     def __str__(self) -> str:
         inputs = ", ".join(f"{name}=%{source}" for name, source in self.inputs.items())
-        return f"{' + '.join((self.op, *self.fused))}({inputs}) {self.shape}"
+        shapes = " ".join(str(shape) for shape, _ in self.results) or self.shape
+        return f"{' + '.join((self.op, *self.fused))}({inputs}) {shapes}"
+
+
+class Slot(NamedTuple):
+    """Where a result lies that is part of another's memory, or a view of it."""
+
+    buffer: Value
+    channel: int | None
+    """The first one where it is some of the channels; None where it is all of the other, in another shape."""
+    is_view: bool
+    """It is there already, so that nothing needs to be computed."""
 
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes in the order in which they run. The node `INPUT` has the operation ``input``.
+    """Nodes in the order in which they run, and which of their results the network returns, under names.
 
-    Where the network returns several arrays, the last node is the output, has them as inputs and computes nothing.
-
-    A pass may keep a result in another shape than the network gives it (what flattening does to one pixel changes
-    nothing in memory), so the output's shape stands beside.
+    A graph is well typed, before and after every pass: each node's shape and type are those that its operation's rules
+    give. A change of shape is a node, also where it changes nothing in memory.
     """
 
     nodes: Mapping[Value, Node]
-    output: Value
-    output_shape: Shape
+    outputs: Mapping[str, Value]
+    returns: str = "array"
+    """What the network returns: an ``array``, a ``tuple`` or a ``dict`` of arrays."""
+    slots: Mapping[Value, Slot] = field(default_factory=dict)
+    """Results that have no memory of their own, as `convlane.graph.arena` tells."""
 
     @property
-    def results(self) -> list[tuple[Value, Shape]]:
-        """The values that the network returns, with the shapes that it gives them."""
-        last = self.nodes[self.output]
-        if last.op != OUTPUTS:
-            return [(self.output, self.output_shape)]
-        return list(zip(last.inputs.values(), last.attributes.values(), strict=True))
+    def inputs(self) -> dict[str, Value]:
+        """The network's inputs by name, in their order."""
+        return {node.attributes["name"]: value for value, node in self.nodes.items() if node.op == "input"}
+
+    @property
+    def output(self) -> Value:
+        """What the network returns, the first where it returns several."""
+        return next(iter(self.outputs.values()))
+
+    @property
+    def output_shape(self) -> Shape:
+        """Shape of `output`."""
+        return self.nodes[self.output].shape
 
     def users(self) -> dict[Value, list[Value]]:
-        """Return for every value who reads it, once per argument; the output is read by `output` itself."""
+        """Return for every value who reads it, once per argument; an output is read by `RETURNED` too."""
         users: dict[Value, list[Value]] = {value: [] for value in self.nodes}
         for value, node in self.nodes.items():
             for source in node.inputs.values():
                 users[source].append(value)
-        users[self.output].append(self.output)
+        for value in self.outputs.values():
+            users[value].append(RETURNED)
         return users
+
+    def renamed(self, same: Mapping[Value, Value]) -> dict[str, Value]:
+        """Return the outputs where some values are taken over by others."""
+        return {name: same.get(value, value) for name, value in self.outputs.items()}
 
     def __str__(self) -> str:
         return "\n".join(f"%{value} = {node}" for value, node in self.nodes.items())
 
 
-def trace(model: Callable[[Any], Any], input_shape: Sequence[int]) -> Graph:
+def trace(model: Callable[..., Any], input_shape: InputShape) -> Graph:
     """Write down the operations of one call of a network, without running them.
 
     Parameters
     ----------
     model
-        A network in eval mode, or any function of one array that is made of operations of `convlane.functional`.
+        A network in eval mode, or any function of arrays that is made of operations of `convlane.functional`.
     input_shape
-        Shape of the array that it would be called with.
+        Shape of the array that it would be called with; of several arrays a tuple of shapes, or a dict of shapes if it
+        takes them by name.
 
     Raises
     ------
@@ -133,23 +165,52 @@ def trace(model: Callable[[Any], Any], input_shape: Sequence[int]) -> Graph:
             kind, name = type(model).__name__, f"its module {path!r}" if path else "it"
             raise ValueError(f"trace: {kind} must be in eval mode, but {name} is training; call .eval()")
     nodes, result = record(model, input_shape)
-    if isinstance(result, (list, tuple)) and result and all(isinstance(item, Symbol) for item in result):
-        inputs = {f"{OUTPUTS}[{i}]": symbol.value for i, symbol in enumerate(result)}
-        shapes = {f"shapes[{i}]": symbol.shape for i, symbol in enumerate(result)}
-        last = len(nodes)
-        nodes[last] = Node(OUTPUTS, inputs, shapes, result[0].shape)
-        return Graph(nodes, last, result[0].shape)
-    if not isinstance(result, Symbol):
-        kind = type(result).__name__
-        raise TypeError(f"trace: the network must return one array or a list or tuple of arrays, but returned {kind}")
-    return Graph(nodes, result.value, result.shape)
+    return Graph(nodes, *_returned(result))
 
 
-def record(model: Callable[[Any], Any], input_shape: Sequence[int]) -> tuple[dict[Value, Node], Any]:
-    """Call a network on a symbol; return the nodes and what the network returned."""
+InputShape: TypeAlias = "Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]"
+"""Shape of the only input, of each of several, or of each by name."""
+
+
+def shapes_by_name(input_shape: Any) -> dict[str, tuple[Any, ...]]:
+    """Return the shapes of a network's inputs under names: those given, else ``input``, or ``input0`` and so on."""
+    if isinstance(input_shape, Mapping):
+        return {name: tuple(shape) for name, shape in input_shape.items()}
     shape = tuple(input_shape)
-    nodes: dict[Value, Node] = {INPUT: Node("input", shape=shape)}
-    return nodes, model(Symbol(shape, INPUT, nodes))
+    if shape and all(isinstance(each, (list, tuple)) for each in shape):
+        return {f"input{i}": tuple(each) for i, each in enumerate(shape)}
+    return {"input": shape}
+
+
+def record(model: Callable[..., Any], input_shape: InputShape) -> tuple[dict[Value, Node], Any]:
+    """Call a network on symbols; return the nodes and what the network returned."""
+    nodes: dict[Value, Node] = {}
+    symbols = make_inputs(nodes, input_shape)
+    result = model(**symbols) if isinstance(input_shape, Mapping) else model(*symbols.values())
+    return nodes, result
+
+
+def make_inputs(nodes: dict[Value, Node], input_shape: InputShape) -> dict[str, Symbol]:
+    """Append the inputs of a network to its nodes and return their symbols by name."""
+    return {
+        name: Symbol(shape, _append(nodes, Node("input", {}, {"name": name}, shape)), nodes)
+        for name, shape in shapes_by_name(input_shape).items()
+    }
+
+
+def _returned(result: Any) -> tuple[dict[str, Value], str]:
+    """Return the outputs by name and their container, of what a network has returned."""
+    if isinstance(result, Symbol):
+        return {"output": result.value}, "array"
+    named = result if isinstance(result, Mapping) else None
+    if isinstance(result, (list, tuple)):
+        named = {f"output{i}": item for i, item in enumerate(result)}
+    if not named or not all(isinstance(item, Symbol) for item in named.values()):
+        kind = type(result).__name__
+        raise TypeError(
+            f"trace: the network must return one array or a list, tuple or dict of arrays, but returned {kind}"
+        )
+    return {name: item.value for name, item in named.items()}, "dict" if named is result else "tuple"
 
 
 class Symbol(Placeholder):
@@ -165,12 +226,13 @@ class Symbol(Placeholder):
         return self._nodes[self.value].dtype
 
     @staticmethod
-    def __convlane_op__(operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Symbol:
+    def __convlane_op__(operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         known = rules(operation)
-        shape = known.shape(*args, **kwargs)
         bound = signature_of(operation).bind(*args, **kwargs)
         bound.apply_defaults()
         name = operation.__name__
+        shape, dtype = known.shape(**bound.arguments), known.dtype(**bound.arguments)
+        adds = known.multiply_adds(**bound.arguments)
         nodes = _nodes_of(name, bound.arguments.values())
         inputs: dict[str, Value] = {}
         attributes = {}
@@ -185,8 +247,13 @@ class Symbol(Placeholder):
                     inputs[each] = _append(nodes, _constant(item, name, each))
                 else:
                     attributes[each] = _kept(item, name, each) if _is_array(item) else item
-        node = Node(name, inputs, attributes, shape, known.dtype(*args, **kwargs), known.multiply_adds(*args, **kwargs))
-        return Symbol(shape, _append(nodes, node), nodes)
+        if not isinstance(dtype, tuple):
+            value = _append(nodes, Node(name, inputs, attributes, shape, dtype, multiply_adds=adds))
+            return Symbol(shape, value, nodes)
+        results = tuple(zip(shape, dtype, strict=True))
+        whole = _append(nodes, Node(name, inputs, attributes, results=results, multiply_adds=adds))
+        parts = (Node("item", {"input": whole}, {"index": i}, *result) for i, result in enumerate(results))
+        return tuple(Symbol(part.shape, _append(nodes, part), nodes) for part in parts)
 
     def _why(self, what: str) -> str:
         return f"{what} cannot be traced: while a network is compiled there is no array yet, only its shape"
