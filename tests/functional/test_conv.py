@@ -484,3 +484,16 @@ def test_byte_offsets_beyond_32_bits(algorithm):
     assert y.shape == (1, 1, 2, 1 << 10)
     assert y[0, 0, 1, -1] == 15
     assert np.count_nonzero(y) == 1
+
+
+@pytest.mark.parametrize("groups", [0, -1])
+def test_groups_are_at_least_one(groups):
+    x, weight = np.zeros((1, 4, 3, 3), np.float32), np.zeros((4, 4, 1, 1), np.float32)
+    for call in (
+        lambda: F.conv2d(x, weight, groups=groups),
+        lambda: convlane.vjp(lambda x: F.conv2d(x, weight, groups=groups), x),
+        lambda: F.pack_conv2d(weight, groups),
+        lambda: F.explain(x.shape, weight.shape, groups=groups),
+    ):
+        with pytest.raises(ValueError, match=f"conv2d: groups must be at least 1, got {groups}"):
+            call()

@@ -1,11 +1,13 @@
 """Every argument of every operation has its true gradient, or is refused by name where gradients are wanted for it."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 import convlane
 from convlane import functional as F
-from convlane.functional._op import operations, rules, signature_of
+from convlane.functional._op import hints_of, operations, rules, signature_of
 
 OURS = {name: fn for name, fn in operations().items() if fn.__module__.startswith("convlane.")}
 
@@ -92,6 +94,41 @@ def check_gradient(operation, arguments, argument):
     above, below = (run((first + sign * step * direction).astype(np.float32)).astype(np.float64) for sign in (1, -1))
     slope = ((above - below) * weights).sum() / (2 * step)
     np.testing.assert_allclose((found * direction).sum(), slope, rtol=2e-2, atol=2e-2, err_msg=argument)
+
+
+ARRAYS = [
+    (name, argument)
+    for name in OURS
+    for argument in hints_of(OURS[name])
+    if argument != "return" and isinstance(given(name).get(argument), np.ndarray) and argument != "target"
+]
+
+
+@pytest.mark.parametrize(("name", "argument"), ARRAYS)
+@pytest.mark.parametrize("what", [1.5, [1, 2]], ids=["number", "list"])
+def test_what_is_no_array_is_refused_by_name(name, argument, what):
+    """With gradients and without."""
+    call = partial(OURS[name], **given(name) | {argument: what})
+    with pytest.raises(TypeError, match=f"{name}: {argument} must be a NumPy array, got {type(what).__name__}"):
+        call()
+    if argument != "input":
+        others = {key: value for key, value in call.keywords.items() if key != "input"}
+        with pytest.raises(TypeError, match=f"{name}: {argument} must be a NumPy array, got {type(what).__name__}"):
+            convlane.vjp(partial(OURS[name], **others), given(name)["input"])
+
+
+class OnlyInterface:
+    """What is an array by ``__array_interface__`` alone."""
+
+    def __init__(self, array):
+        self.__array_interface__ = array.__array_interface__
+
+
+@pytest.mark.parametrize(("name", "argument"), ARRAYS)
+def test_what_has_an_array_interface_is_an_array(name, argument):
+    arguments = given(name) | ({"training": False} if name == "dropout" else {})
+    found = OURS[name](**arguments | {argument: OnlyInterface(arguments[argument])})
+    np.testing.assert_array_equal(found, OURS[name](**arguments))
 
 
 def test_what_is_no_argument_of_its_own_is_refused_as_well():

@@ -1,11 +1,14 @@
 """Losses and their gradients against plain formulas in float64, and against torch."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from tests.oracles import loss as oracle
 
 import convlane
 from convlane.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
+from convlane.graph.trace import trace
 
 ONE = np.ones((), np.float32)
 
@@ -150,3 +153,40 @@ def test_elementwise_losses_refuse(loss):
         loss(x, np.zeros((2, 3)))
     with pytest.raises(ValueError, match="mean, sum, none"):
         loss(x, x, reduction="average")
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_no_example_counts(reduction):
+    """The mean is NaN, as in torch; the gradient is 0, so that training goes on."""
+    for label, weight in ((-100, None), (0, np.array([0, 1, 1], np.float32))):
+        value, found = gradient(
+            partial(cross_entropy, target=np.full(2, label), weight=weight, reduction=reduction),
+            np.eye(2, 3, dtype=np.float32),
+        )
+        np.testing.assert_array_equal(value, {"mean": np.nan, "sum": 0, "none": [0, 0]}[reduction])
+        np.testing.assert_array_equal(found, np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("shape", [(3,), (4, 3), (2, 4, 1), (1, 4, 1), (5,), (0,)])
+def test_a_weight_that_would_enlarge_the_loss_is_refused(shape):
+    """NumPy would broadcast the logits to it, or it to fewer of them."""
+    x, weight = np.zeros((4, 1), np.float32), np.ones(shape, np.float32)
+    loss = partial(binary_cross_entropy_with_logits, target=x, pos_weight=weight)
+    for call in (loss, partial(convlane.vjp, loss), lambda x: trace(loss, x.shape)):
+        with pytest.raises(ValueError, match=r"pos_weight must be broadcast to the input's shape \(4, 1\), got"):
+            call(x)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1), (4, 1)])
+def test_a_weight_that_fits_is_broadcast(shape):
+    x = np.zeros((4, 1), np.float32)
+    value = binary_cross_entropy_with_logits(x, x + 1, pos_weight=np.full(shape, 2, np.float32))
+    np.testing.assert_allclose(value, 2 * np.log(2), rtol=1e-6)
+
+
+def test_weights_that_are_no_arrays_are_refused():
+    x = np.zeros((2, 2), np.float32)
+    with pytest.raises(TypeError, match="cross_entropy: weight must be a NumPy array, got list"):
+        cross_entropy(x, np.array([0, 1]), [1, 1])
+    with pytest.raises(TypeError, match="pos_weight must be a NumPy array, got float"):
+        binary_cross_entropy_with_logits(x, x, pos_weight=1.5)

@@ -98,3 +98,15 @@ def test_create_with_weights(tmp_path, small):
         models.create("mobilenet_v2", num_classes=3, weights=tmp_path / "a", width_mult=0.1)
     with pytest.raises(FileNotFoundError):
         models.create("resnet18", weights=tmp_path / "missing")
+
+
+def test_a_network_that_does_not_fit_into_memory(tmp_path, small, monkeypatch):
+    """Is no fault of the file."""
+
+    def build(*args):
+        raise MemoryError
+
+    written(tmp_path / "a", small)
+    monkeypatch.setattr("convlane.models.registry.build", build)
+    with pytest.raises(MemoryError, match="a: the network does not fit into memory"):
+        convlane.load(tmp_path / "a")

@@ -243,6 +243,10 @@ def test_containers_refuse_what_is_no_module():
         (lambda: nn.AdaptiveMaxPool2d((1, 2.5)), TypeError, "adaptive_max_pool2d: output_size"),
         (lambda: nn.Dropout(1.5), ValueError, "Dropout: p must be between 0 and 1, got 1.5"),
         (lambda: nn.StochasticDepth(-0.5), ValueError, "StochasticDepth: p must be between 0 and 1, got -0.5"),
+        (lambda: nn.StochasticDepth("0.5"), TypeError, "StochasticDepth: p must be a number, got '0.5'"),
+        (lambda: nn.Dropout("0.5"), TypeError, "Dropout: p must be a number, got '0.5'"),
+        (lambda: nn.StochasticDepth(0.5)([1, 2]), TypeError, "StochasticDepth: input must be a NumPy array, got list"),
+        (lambda: nn.StochasticDepth(0.5)(np.zeros((2, 2), np.float32)), ValueError, r"must be \(N, C, H, W\)"),
         (lambda: nn.Dropout(math.nan), ValueError, "Dropout: p must be between 0 and 1, got nan"),
     ],
 )

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -269,6 +270,43 @@ def test_an_error_within_a_step_leaves_the_network_as_it_was_before(data):
     with pytest.raises(KeyboardInterrupt):
         train(twin, Broken(in_batches(data), 4))
     assert_same(model, twin)
+
+
+def test_no_memory_for_the_optimiser_leaves_the_network_as_it_was(data, monkeypatch):
+    def step(self, gradients, **options):
+        raise MemoryError
+
+    model, twin = network(), network()
+    monkeypatch.setattr(Adam, "step", step)
+    with pytest.raises(MemoryError):
+        train(model, data)
+    assert_same(model, twin)
+
+
+def test_a_network_is_trained_by_one_fit_at_a_time(data):
+    model = network()
+    refused = []
+
+    def nested(outputs, targets):
+        if not refused:
+            for part in (model, nn.Sequential(model[0])):  # in this thread and, for good measure, in another
+                for run in (lambda fn: fn(), in_thread):
+                    with pytest.raises(RuntimeError, match="another fit is training this network"):
+                        run(lambda part=part: train(part, data))
+                    refused.append(part)
+        return cross_entropy(outputs, targets)
+
+    train(model, data, loss=nested, epochs=1)
+    assert len(refused) == 4
+    with pytest.raises(RuntimeError, match="no more"):
+        train(model, data, loss=failing_at(2))
+    train(model, data, epochs=1)
+
+
+def in_thread(function):
+    """Run in another thread, and raise what that raises."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result()
 
 
 @pytest.mark.parametrize("how", ["data", "learning rate"])
@@ -583,6 +621,51 @@ def test_evaluate_weighs_by_examples(data):
     assert whole.keys() == parts.keys() == {"loss", "accuracy", "top5"}
     np.testing.assert_allclose(list(whole.values()), list(parts.values()), rtol=1e-6)
     assert whole["top5"] == 1.0
+
+
+@pytest.mark.parametrize("ignored", [-100, -1, 255])
+@pytest.mark.parametrize("shape", [(), (2, 3)], ids=["examples", "pixels"])
+def test_what_is_ignored_counts_nowhere(ignored, shape, rng):
+    """The same as without the ignored examples, however these are spread over batches; one batch has no others."""
+    outputs = rng.normal(size=(9, 7, *shape)).astype(np.float32)
+    targets = outputs.argmax(1)
+    targets = np.where(rng.random(targets.shape) < 0.3, rng.integers(0, 7, targets.shape), targets)
+    counts = rng.random(targets.shape) < 0.6
+    counts[2:4] = False
+
+    def loss(outputs, targets):
+        rows = np.moveaxis(outputs, 1, -1).reshape(-1, 7)
+        return cross_entropy(rows, targets.reshape(-1), ignore_index=ignored)
+
+    metrics = {"accuracy": accuracy, "top5": top5, "mean": lambda outputs, targets: 0.25}
+    masked = np.where(counts, targets, ignored)
+    found = evaluate(lambda batch: batch, (outputs, masked), loss=loss, metrics=metrics, batch_size=2)
+    rows, classes = np.moveaxis(outputs, 1, -1)[counts], targets[counts]
+    expected = evaluate(lambda batch: batch, (rows, classes), metrics=metrics)
+    assert found == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(ValueError, match="none of their targets is a class"):
+        evaluate(lambda batch: batch, (outputs, np.full_like(targets, ignored)), loss=loss)
+
+
+def test_training_goes_on_behind_a_batch_without_examples(data):
+    images, classes = data
+    classes = classes.copy()
+    classes[:BATCH] = -100
+    model = network()
+    history = train(model, (images, classes), shuffle=False)
+    assert np.isfinite(history["loss"]).all()
+    assert all(np.isfinite(array).all() for array in model.state_dict().values())
+
+
+def test_targets_that_are_no_classes_all_count():
+    images = np.ones((4, 1), np.float32)
+    found = evaluate(
+        lambda batch: batch,
+        (images, np.array([3, 5, 7, 9])),
+        loss=lambda outputs, ages: np.square(outputs[:, 0] - ages).mean(),
+        metrics={"mean age": lambda outputs, ages: ages},
+    )
+    assert found == {"loss": 30.0, "mean age": 6.0}
 
 
 def test_top5_counts_ranks(rng):

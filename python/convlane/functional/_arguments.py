@@ -28,6 +28,11 @@ def as_array(value: Any, op: str, name: str) -> Array:
     return _convert(value, op, name)
 
 
+def shape_of(value: Any, op: str, name: str = "input") -> tuple[int, ...]:
+    """Return the shape of an array or of what stands for one in an operation."""
+    return tuple(value.shape if hasattr(type(value), "__convlane_op__") else as_array(value, op, name).shape)
+
+
 def as_image(value: Any, op: str, name: str = "input") -> tuple[Array, bool]:
     """Return `value` as a batch of images and whether the batch dimension was added to a single one."""
     array = as_array(value, op, name)
@@ -142,11 +147,10 @@ def _named_sides(value: str, op: str, kernel: Pair, stride: Pair, dilation: Pair
 
 def _convert(value: Any, op: str, name: str) -> Array:
     if not isinstance(value, np.ndarray):
-        if not any(hasattr(value, way) for way in ("__array__", "__array_interface__", "__dlpack__")) or isinstance(
-            value, np.generic
-        ):
+        by_numpy = any(hasattr(value, way) for way in ("__array__", "__array_interface__"))
+        if not (by_numpy or hasattr(value, "__dlpack__")) or isinstance(value, np.generic):
             raise TypeError(f"{op}: {name} must be a NumPy array, got {type(value).__name__}")
-        value = np.asarray(value) if hasattr(value, "__array__") else np.from_dlpack(value)
+        value = np.asarray(value) if by_numpy else np.from_dlpack(value)
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{op}: {name} is a masked array, whose mask would be lost; fill it first, e.g. .filled(0)")
     if value.dtype.kind != "f" or value.dtype.itemsize > 4:

@@ -16,8 +16,8 @@ from convlane.functional._arguments import (
     as_array,
     as_float,
     as_image,
-    as_int,
     as_pair,
+    as_positive,
     as_sides,
     as_window,
 )
@@ -93,9 +93,7 @@ def _conv2d_vjp(
     if algorithm == "auto":
         algorithm = _core.cheapest_conv2d(shape, filters_shape, *geometry, True)
     packed = pack_conv2d(filters, groups, algorithm=algorithm)
-    convolve = partial(
-        conv2d, x, packed, bias, stride, padding, dilation, algorithm=algorithm, residual=_batch(residual)
-    )
+    convolve = partial(conv2d, x, packed, bias, stride, padding, dilation, algorithm=algorithm, residual=residual)
     output, before = activated(convolve, activation, as_float(negative_slope, "conv2d", "negative_slope"))
     kept_input = x if "weight" in wanted else None
     kept_weight = filters if "input" in wanted else None
@@ -116,11 +114,6 @@ def _conv2d_vjp(
         return found
 
     return output[0] if single else output, pullback
-
-
-def _batch(residual: Any) -> Any:
-    """Return a residual of one image as a batch."""
-    return residual[None] if residual is not None and residual.ndim == 3 else residual
 
 
 @op(
@@ -242,7 +235,7 @@ def pack_conv2d(weight: Array, groups: int = 1, *, algorithm: str = "auto") -> _
     array = as_array(weight, "conv2d", "weight")
     if array.ndim != 4:
         raise ValueError(f"conv2d: weight must be (O, C / groups, KH, KW), got shape {array.shape}")
-    return _core.PackedWeight(array, as_int(groups, "conv2d", "groups"), algorithm)
+    return _core.PackedWeight(array, as_positive(groups, "conv2d", "groups"), algorithm)
 
 
 @dataclass(frozen=True)
@@ -293,4 +286,4 @@ def conv2d_geometry(
         raise ValueError(f"conv2d: shapes must have 4 sizes, got input {input_shape} and weight {weight_shape}")
     stride, dilation = as_pair(stride, "conv2d", "stride"), as_pair(dilation, "conv2d", "dilation")
     sides = as_sides(padding, "conv2d", weight_shape[2:], stride, dilation, input_shape[2:])
-    return input_shape, weight_shape, stride, sides, dilation, as_int(groups, "conv2d", "groups")
+    return input_shape, weight_shape, stride, sides, dilation, as_positive(groups, "conv2d", "groups")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convlane._floats import quiet
 from convlane.functional._arguments import Array, as_array, as_float, as_int
 from convlane.functional._op import Pullback, Shape, Traits, check_vector, op
 from convlane.functional._receptive import everywhere
@@ -47,10 +48,18 @@ def _mse_shape(input: Any, target: Any, *, reduction: str = "mean") -> Shape:
 def _bce_shape(input: Any, target: Any, *, pos_weight: Any = None, reduction: str = "mean") -> Shape:
     name = "binary_cross_entropy_with_logits"
     if pos_weight is not None:
-        np.broadcast_shapes(tuple(pos_weight.shape), tuple(input.shape))
+        _check_broadcast(name, "pos_weight", tuple(pos_weight.shape), tuple(input.shape))
     return _elementwise_shape(name, input, target, reduction)
 
 
+def _check_broadcast(op_name: str, name: str, given: Shape, shape: Shape) -> None:
+    """Refuse an argument that is not broadcast to the input's shape, or that would make the input larger."""
+    padded = (1,) * (len(shape) - len(given)) + given
+    if len(padded) != len(shape) or any(size not in (1, whole) for size, whole in zip(padded, shape, strict=True)):
+        raise ValueError(f"{op_name}: {name} must be broadcast to the input's shape {shape}, got shape {given}")
+
+
+@quiet
 def _cross_entropy_vjp(
     wanted: frozenset[str],
     input: Any,
@@ -64,20 +73,24 @@ def _cross_entropy_vjp(
     wish, norm = _wished(logits, target, weight, ignore_index, label_smoothing, reduction)
     log_p = log_softmax(logits, 1)
 
+    @quiet
     def pullback(gradient: Array) -> dict[str, Array]:
-        # d/dz of -sum of wish * log_softmax(z) is softmax(z) * sum of wish - wish.
+        # d/dz of -sum of wish * log_softmax(z) is softmax(z) * sum of wish - wish. Where no example counts, all of it
+        # is 0, which a norm of 0 must not turn into NaN.
         found = np.exp(log_p) * wish.sum(1, keepdims=True) - wish
-        return {"input": (found * (np.reshape(gradient, (-1, 1)) / norm)).astype(np.float32)}
+        return {"input": (found * (np.reshape(gradient, (-1, 1)) / (norm or 1))).astype(np.float32)}
 
     return _reduced(-_product(wish, log_p).sum(1), norm, reduction), pullback
 
 
+@quiet
 def _mse_vjp(wanted: frozenset[str], input: Any, target: Any, reduction: str) -> tuple[Array, Pullback]:
     x, y = as_array(input, "mse_loss", "input"), as_array(target, "mse_loss", "target")
     _mse_shape(x, y, reduction=reduction)
     difference = x - y
     norm = max(x.size, 1) if reduction == "mean" else 1
 
+    @quiet
     def pullback(gradient: Array) -> dict[str, Array]:
         found = difference * (gradient * np.float32(2 / norm))
         return {name: found if name == "input" else -found for name in wanted}
@@ -85,17 +98,20 @@ def _mse_vjp(wanted: frozenset[str], input: Any, target: Any, reduction: str) ->
     return _reduced(np.square(difference), norm, reduction), pullback
 
 
+@quiet
 def _bce_vjp(
     wanted: frozenset[str], input: Any, target: Any, pos_weight: Any, reduction: str
 ) -> tuple[Array, Pullback]:
     name = "binary_cross_entropy_with_logits"
     x, y = as_array(input, name, "input"), as_array(target, name, "target")
-    _bce_shape(x, y, pos_weight=pos_weight, reduction=reduction)
-    positive = np.float32(1) if pos_weight is None else as_array(pos_weight, name, "pos_weight")
+    weight = None if pos_weight is None else as_array(pos_weight, name, "pos_weight")
+    _bce_shape(x, y, pos_weight=weight, reduction=reduction)
+    positive = np.float32(1) if weight is None else weight
     norm = max(x.size, 1) if reduction == "mean" else 1
     # -log sigmoid(x) = log(1 + exp(-x)) without overflow; -log(1 - sigmoid(x)) is x more.
     negative_log = np.maximum(-x, 0) + np.log1p(np.exp(-np.abs(x)))
 
+    @quiet
     def pullback(gradient: Array) -> dict[str, Array]:
         p = sigmoid(x)
         found = (1 - y) * p - positive * y * (1 - p)
@@ -141,7 +157,8 @@ def cross_entropy(
     Returns
     -------
     numpy.ndarray
-        float32, one number (shape ()), or (N,) unreduced. The mean over no examples is NaN.
+        float32, one number (shape ()), or (N,) unreduced. The mean over no examples is NaN,
+        with a gradient of 0.
 
     Raises
     ------
@@ -212,7 +229,7 @@ def binary_cross_entropy_with_logits(
     target
         float32, the same shape: probabilities.
     pos_weight
-        float32, broadcast to `input`: how much more a yes counts than a no.
+        float32, broadcast to the shape of `input`: how much more a yes counts than a no.
     reduction
         ``"mean"``, ``"sum"`` or ``"none"``.
 
@@ -241,6 +258,7 @@ def _wished(
 ) -> tuple[NDArray[np.float64], float]:
     """Return what each logarithm of a probability is multiplied with, (N, classes), and what the sum is divided by."""
     classes = as_classes(target, "cross_entropy")
+    weight = None if weight is None else as_array(weight, "cross_entropy", "weight")
     _cross_entropy_shape(logits, classes, weight, reduction=reduction)
     smoothing = as_float(smoothing, "cross_entropy", "label_smoothing")
     if not 0 <= smoothing <= 1:
@@ -250,7 +268,7 @@ def _wished(
     outside = counted & ((classes < 0) | (classes >= number))
     if outside.any():
         raise ValueError(f"cross_entropy: target holds {classes[outside][0]}, but there are {number} classes")
-    of_class = np.ones(number) if weight is None else as_array(weight, "cross_entropy", "weight").astype(np.float64)
+    of_class = np.ones(number) if weight is None else weight.astype(np.float64)
     wish = np.tile(smoothing / number * of_class, (len(classes), 1))
     rows = np.flatnonzero(counted)
     wish[rows, classes[rows]] += (1 - smoothing) * of_class[classes[rows]]
@@ -274,5 +292,4 @@ def _product(wish: NDArray[np.float64], log_p: Array) -> NDArray[np.float64]:
 def _reduced(losses: NDArray[Any], norm: float, reduction: str) -> Array:
     if reduction == "none":
         return losses.astype(np.float32)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(losses.sum(dtype=np.float64) / norm, np.float32)
+    return np.asarray(losses.sum(dtype=np.float64) / np.float64(norm), np.float32)

@@ -172,7 +172,9 @@ def _batch_norm_vjp(
         _move_running(running_mean, running_var, image, moments, momentum)
     else:
         _check_present(running_mean, running_var)
-        moments = (np.array(running_mean, np.float64), np.array(running_var, np.float64))
+        mean = as_array(running_mean, "batch_norm", "running_mean")
+        var = as_array(running_var, "batch_norm", "running_var")
+        moments = (mean.astype(np.float64), var.astype(np.float64))
     output = _Normalised(image, moments, weight, bias, eps, training, wanted, x.shape)
     return output, output.pullback
 

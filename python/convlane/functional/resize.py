@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlane import _core
-from convlane.functional._arguments import Array, as_array, as_float, as_positive
+from convlane.functional._arguments import Array, as_array, as_float, as_positive, shape_of
 from convlane.functional._op import Pullback, Shape, op
 from convlane.functional._receptive import Axis
 from convlane.functional.shape import channels_last
@@ -40,7 +40,7 @@ class _Rule(NamedTuple):
 
 
 def _resize_shape(input: Any, size: Sequence[int], *args: Any, **kwargs: Any) -> Shape:
-    n, channels, *axes = _checked_shape(input, "resize")
+    n, channels, *axes = _checked_shape(tuple(input.shape), "resize")
     return (n, channels, *_as_sizes(size, axes, "resize", "size"))
 
 
@@ -200,7 +200,7 @@ def interpolate(
            [1. , 1.5, 2. ],
            [2. , 2.5, 3. ]], dtype=float32)
     """
-    _, _, *axes = _checked_shape(input, "interpolate")
+    _, _, *axes = _checked_shape(shape_of(input, "interpolate"), "interpolate")
     ranks = _MODES.get(mode)
     if ranks is None:
         raise ValueError(f"interpolate: mode must be one of {', '.join(_MODES)}, got {mode!r}")
@@ -245,8 +245,7 @@ _MODES = {
 }
 
 
-def _checked_shape(input: Any, op: str) -> Shape:
-    shape = tuple(input.shape)
+def _checked_shape(shape: Shape, op: str) -> Shape:
     if not 3 <= len(shape) <= 5:
         raise ValueError(f"{op}: input must be (N, C, L), (N, C, H, W) or (N, C, D, H, W), got shape {shape}")
     if 0 in shape[2:]:
@@ -290,7 +289,7 @@ def _tables(
     ):
         if value not in known:
             raise ValueError(f"resize: {name} must be one of {', '.join(known)}, got {value!r}")
-    _, _, *axes = _checked_shape(x, "resize")
+    _, _, *axes = _checked_shape(x.shape, "resize")
     sizes = _as_sizes(size, axes, "resize", "size")
     if scales is not None and len(scales) != len(axes):
         raise ValueError(f"resize: scales must be {len(axes)} numbers, got {scales!r}")

@@ -29,6 +29,8 @@ def load(path: Path) -> Module:
     ValueError
         It is damaged, holds no network, one that is not registered, or one of another version's format; the message
         names it and tells what is wrong.
+    MemoryError
+        The network does not fit into memory.
 
     Examples
     --------
@@ -50,7 +52,9 @@ def load(path: Path) -> Module:
             with nn.init.skip(at_most=numbers):
                 model = registry.build(name, num_classes, config)
             model.load_state_dict({key: as_weight(key, file.read(key)) for key in file.tensors})
-        except (MemoryError, TypeError, ValueError) as error:
+        except MemoryError as error:
+            raise MemoryError(f"{file.path}: the network does not fit into memory: {error}") from error
+        except (TypeError, ValueError) as error:
             raise ValueError(f"{file.path}: no valid saved network: {error}") from error
     return model
 

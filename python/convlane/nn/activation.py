@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from convlane import functional as F
-from convlane.functional._arguments import Array
+from convlane.functional._arguments import Array, as_float, shape_of
 from convlane.nn.module import Module
 
 
@@ -132,7 +132,7 @@ class Dropout(Module):
     """In training mode, zeros a share `p` of all numbers and scales the others by ``1 / (1 - p)``."""
 
     def __init__(self, p: float = 0.5) -> None:
-        if not 0 <= p <= 1:
+        if not 0 <= as_float(p, "Dropout", "p") <= 1:
             raise ValueError(f"Dropout: p must be between 0 and 1, got {p}")
         self.p = p
 
@@ -161,7 +161,7 @@ class StochasticDepth(Module):
     """
 
     def __init__(self, p: float) -> None:
-        if not 0 <= p <= 1:
+        if not 0 <= as_float(p, "StochasticDepth", "p") <= 1:
             raise ValueError(f"StochasticDepth: p must be between 0 and 1, got {p}")
         self.p = p
 
@@ -169,7 +169,10 @@ class StochasticDepth(Module):
         """Drop images (N, C, H, W), or return the input as it is in eval mode."""
         if not self.training or self.p == 0:
             return input
-        count, channels = input.shape[:2]
+        shape = shape_of(input, "StochasticDepth")
+        if len(shape) != 4:
+            raise ValueError(f"StochasticDepth: input must be (N, C, H, W), got shape {shape}")
+        count, channels = shape[:2]
         factors = F.dropout(np.ones((count, 1), np.float32), self.p)
         return F.scale(input, np.repeat(factors, channels, axis=1))
 

@@ -74,7 +74,9 @@ def fit(
         From outputs and targets of a batch to one number, made of operations of `convlane.functional`.
     metrics
         ``"accuracy"``, ``"top5"``, or functions from outputs and targets of a batch to one number for every example,
-        or to their mean; a dict gives them names. Those of a network with several outputs get the first.
+        or to their mean; a dict gives them names. Those of a network with several outputs get the first. Where the
+        targets are classes, examples whose target is none, as `ignore_index` is, count neither in the metrics nor in
+        the average of the loss; maps (N, classes, H, W) have such targets for every pixel.
     validation
         Data to measure after every epoch, in eval mode.
     batch_size, shuffle
@@ -117,6 +119,8 @@ def fit(
         After writing the checkpoint, if there is one. The network is as after the last step.
     OSError
         The checkpoint cannot be written or read.
+    RuntimeError
+        Another `fit` is training this network, or a part of it, perhaps in another thread.
     TypeError, ValueError
         An argument of the wrong kind or out of range, data that do not fit, or a checkpoint of another network,
         optimiser or seed. An error within a step leaves the network as it was before the step.
@@ -154,11 +158,11 @@ def fit(
         raise TypeError("fit: data can be iterated only once; pass a list, or a class whose __iter__ starts anew")
 
     training = _Training(model, data, optimizer, loss, Means(scores), seed, clip_norm, on_nan)
-    if resume and checkpoint is not None and os.path.exists(checkpoint):
-        training.load(checkpoint, columns)
-        if verbose:
-            print(f"going on in {training.where}, from {os.fspath(checkpoint)}", flush=True)
-    with _modes_kept(model), _Interrupts() as interrupts:
+    with _alone(model), _modes_kept(model), _Interrupts() as interrupts:
+        if resume and checkpoint is not None and os.path.exists(checkpoint):
+            training.load(checkpoint, columns)
+            if verbose:
+                print(f"going on in {training.where}, from {os.fspath(checkpoint)}", flush=True)
         try:
             while training.epoch < epochs and not (patience is not None and training.waited(monitor) >= patience):
                 label = f"epoch {training.epoch + 1}/{epochs}"
@@ -234,7 +238,7 @@ def evaluate(
             outputs = model(images)
             means.add(float(loss(outputs, targets)), outputs, targets)
     if not means.examples:
-        raise ValueError("evaluate: the data are empty")
+        raise ValueError("evaluate: the data are empty, or none of their targets is a class")
     return means.result()
 
 
@@ -336,19 +340,26 @@ class _Training:
     def _do(self, images: Array, targets: Any) -> None:
         """Do one step."""
         before = self.model.state_dict()
-        try:
+        with self._restored_after_errors(before):
             with seeded(self.seed, self.optimizer.steps):
                 (value, outputs), gradients = self._gradients(images, targets)
             norm, factor = (0.0, 1.0) if self.clip_norm is None else clip_grad_norm(gradients, self.clip_norm)
-            self.means.add(value, outputs, targets)
-        except BaseException:
-            self.model.load_state_dict(before)
-            raise
-        self.check_finite("the loss", value)
+            counted = self.means.add(value, outputs, targets)
+        if counted:  # without examples the loss is NaN, the gradients are 0
+            self.check_finite("the loss", value)
         self.check_finite("the norm of the gradients", norm)
         self._good = before
-        self.optimizer.step(gradients, gradient_factor=factor if math.isfinite(norm) else 1.0)
+        with self._restored_after_errors(before):
+            self.optimizer.step(gradients, gradient_factor=factor if math.isfinite(norm) else 1.0)
         self.step += 1
+
+    @contextmanager
+    def _restored_after_errors(self, state: Mapping[str, NDArray[Any]]) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.model.load_state_dict(state)
+            raise
 
     def check_finite(self, what: str, value: float) -> None:
         """Raise if a number is not finite, with the network as it was when all were."""
@@ -472,6 +483,26 @@ class _Interrupts:
     ) -> None:
         if self._installed:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+_in_training: set[int] = set()
+"""The modules of all networks that are being trained, by their ids."""
+_in_training_lock = threading.Lock()
+
+
+@contextmanager
+def _alone(model: Module) -> Iterator[None]:
+    """Refuse to train modules that another `fit` is training."""
+    modules = {id(module) for module in model.modules()}
+    with _in_training_lock:
+        if not modules.isdisjoint(_in_training):
+            raise RuntimeError("fit: another fit is training this network, or a part of it")
+        _in_training.update(modules)
+    try:
+        yield
+    finally:
+        with _in_training_lock:
+            _in_training.difference_update(modules)
 
 
 @contextmanager

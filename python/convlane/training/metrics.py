@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
@@ -23,9 +24,9 @@ def accuracy(outputs: Array, targets: NDArray[np.integer[Any]]) -> NDArray[np.bo
     Parameters
     ----------
     outputs
-        float32, (N, classes).
+        float32, (N, classes), or (N, classes, H, W) for maps.
     targets
-        Integers, (N,).
+        Integers, (N,) or (N, H, W). One that is no class, such as an ignored one, is never right.
 
     Examples
     --------
@@ -41,7 +42,8 @@ def accuracy(outputs: Array, targets: NDArray[np.integer[Any]]) -> NDArray[np.bo
 def top5(outputs: Array, targets: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
     """Return for every example whether its class is among those with the five largest outputs.
 
-    Of equal outputs, those of the first classes count as the larger ones, as in `accuracy`; a NaN is no large output.
+    Shapes and targets are those of `accuracy`. Of equal outputs, those of the first classes count as the larger ones,
+    as in `accuracy`; a NaN is no large output.
 
     Examples
     --------
@@ -50,11 +52,13 @@ def top5(outputs: Array, targets: NDArray[np.integer[Any]]) -> NDArray[np.bool_]
     >>> top5(np.arange(14, dtype=np.float32).reshape(2, 7), np.array([1, 2]))
     array([False,  True])
     """
-    rows = np.arange(len(outputs))
-    own = outputs[rows, targets][:, None]
-    earlier = np.arange(outputs.shape[1]) < np.asarray(targets)[:, None]
-    larger = ((outputs > own) | ((outputs == own) & earlier)).sum(1)
-    among: NDArray[np.bool_] = (larger < 5) & ~np.isnan(own[:, 0])
+    classes = np.asarray(targets)
+    exists = _is_class(classes, outputs.shape[1])
+    target = np.where(exists, classes, 0)[:, None]
+    own = np.take_along_axis(outputs, target, 1)
+    numbers = np.arange(outputs.shape[1]).reshape(-1, *(1,) * (outputs.ndim - 2))
+    larger = ((outputs > own) | ((outputs == own) & (numbers < target))).sum(1)
+    among: NDArray[np.bool_] = exists & (larger < 5) & ~np.isnan(own[:, 0])
     return among
 
 
@@ -82,8 +86,25 @@ def named(metrics: Metrics, caller: str) -> dict[str, Metric]:
     return result
 
 
+def _is_class(targets: NDArray[np.integer[Any]], classes: int) -> NDArray[np.bool_]:
+    exists: NDArray[np.bool_] = (targets >= 0) & (targets < classes)
+    return exists
+
+
+def _counted(outputs: Any, targets: Any) -> NDArray[np.bool_]:
+    """Return which examples count: where targets are classes, those whose class exists, so none that a loss ignores."""
+    classes = np.asarray(targets)
+    shape = tuple(outputs.shape)
+    if len(shape) > 1 and shape[1] > 1 and classes.dtype.kind in "iu" and classes.shape == (shape[0], *shape[2:]):
+        return _is_class(classes, shape[1])
+    return np.ones(shape[:1], np.bool_)
+
+
 class Means:
-    """The loss and the metrics, averaged over all examples of some batches."""
+    """The loss and the metrics, averaged over all examples of some batches that count.
+
+    Those are pixels where every pixel has a class of its own.
+    """
 
     def __init__(self, metrics: Mapping[str, Metric]) -> None:
         self._metrics = metrics
@@ -94,20 +115,23 @@ class Means:
         self.sums = dict(sums) if sums is not None else dict.fromkeys(["loss", *self._metrics], 0.0)
         self.examples = examples
 
-    def add(self, loss: float, outputs: Any, targets: Any) -> None:
-        """Count a batch in; of several outputs, the first."""
+    def add(self, loss: float, outputs: Any, targets: Any) -> int:
+        """Count a batch in, by the first of several outputs; return how many of its examples count."""
         first = outputs[0] if isinstance(outputs, tuple) else outputs
-        count = len(first)
-        found = {"loss": loss * count}
+        counted = _counted(first, targets)
+        count = int(counted.sum())
+        found = {"loss": loss * count if count else 0.0}  # the mean over nothing is NaN
         for name, metric in self._metrics.items():
             value = np.asarray(metric(first, targets), np.float64)
-            if value.shape not in ((), (count,)):
-                raise ValueError(f"the metric {name!r} must return one number or {count}, got shape {value.shape}")
-            found[name] = float(value.sum() if value.ndim else value * count)
+            if value.shape not in ((), counted.shape):
+                shape = f"or {len(counted)}" if counted.ndim == 1 else f"or numbers of shape {counted.shape}"
+                raise ValueError(f"the metric {name!r} must return one number {shape}, got shape {value.shape}")
+            found[name] = float(value[counted].sum() if value.ndim else value * count) if count else 0.0
         for name, total in found.items():
             self.sums[name] += total
         self.examples += count
+        return count
 
     def result(self) -> dict[str, float]:
-        """Return the averages by name."""
-        return {name: total / self.examples for name, total in self.sums.items()}
+        """Return the averages by name, NaN where nothing counts."""
+        return {name: total / self.examples if self.examples else math.nan for name, total in self.sums.items()}
