@@ -492,7 +492,7 @@ def test_structure_is_torchvision_s(name):
         ("convnext_tiny", 2, 96),
         ("densenet121", 2, 96),
         ("efficientnet_b0", 2, 224),
-        ("efficientnet_v2_s", 2, 224),
+        ("efficientnet_v2_s", 1, 224),
         ("googlenet", 2, 224),
         ("inception_v3", 2, 128),
         ("mnasnet0_5", 2, 96),
