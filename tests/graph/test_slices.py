@@ -137,6 +137,7 @@ RESULTS = {
         F.flatten(F.flatten(y := F.global_avg_pool2d(x)), 1, 1),
         F.cat([half(y, 1), half(y, 0)]),
     ),
+    "rows twice": lambda x: (F.flatten(y := F.global_avg_pool2d(x)), F.flatten(y)),
     "rows of a concatenation": lambda x: [F.flatten(F.cat([F.global_avg_pool2d(x), F.global_max_pool2d(x)]))],
     "several shapes": lambda x: (F.flatten(x), F.flatten(F.global_max_pool2d(x)), F.max_pool2d(x, 2)),
 }
@@ -220,6 +221,14 @@ def test_operations_with_several_results(rng):
         verify(replace(graph, nodes={**graph.nodes, 4: whole}))
     with pytest.raises(ValueError, match="there is no result 2"):
         verify(replace(graph, nodes={**graph.nodes, 2: replace(values, attributes={"index": 2})}))
+
+
+def test_rows_are_read_and_returned_where_their_images_are():
+    assert steps(lambda x: F.flatten(F.global_avg_pool2d(x))) == ["global_avg_pool2d"]
+    assert steps(lambda x: F.flatten(F.flatten(F.global_avg_pool2d(x)), 1, 1)) == ["global_avg_pool2d"]
+    assert steps(lambda x: F.softmax(F.flatten(F.global_avg_pool2d(x)), 1)) == ["global_avg_pool2d", "softmax"]
+    assert steps(RESULTS["the same in two shapes"]) == ["global_avg_pool2d", "flatten"]
+    assert steps(RESULTS["rows of a concatenation"]) == ["global_avg_pool2d", "global_max_pool2d", "cat"]
 
 
 def test_shufflenet_copies_nothing_to_split():

@@ -18,6 +18,7 @@ def assign_slots(graph: Graph) -> Graph:
     """Run the passes that tell where results lie: the input in order, and slots for what lies in other results."""
     graph = stage_input(graph)
     slots: dict[Value, Slot] = {}
+    memory: dict[Value, Value] = {}  # of rows, that of their image
     users = graph.users()
     for value, node in graph.nodes.items():
         if node.op == "narrow" and all(_reads_slice(graph, user, value) for user in users[value]):
@@ -30,8 +31,9 @@ def assign_slots(graph: Graph) -> Graph:
                 if len(users[source]) == 1 and source not in slots and traits_of(graph.nodes[source]).writes_slices:
                     slots[source] = Slot(value, channel, False)
                 channel += graph.nodes[source].shape[1]
-        elif node.op in ("flatten", "image_rows") and (slot := _flattened(graph, value, slots)):
-            slots[slot[0]] = slot[1]
+        elif node.op in ("flatten", "image_rows") and _is_view_of_image(graph, value, memory):
+            memory[value] = memory.get(node.inputs["input"], node.inputs["input"])
+            slots[value] = Slot(memory[value], None, True)
     return replace(graph, slots=slots)
 
 
@@ -72,7 +74,7 @@ def plan_arena(graph: Graph) -> tuple[dict[Value, int], int]:
     for value, slot in graph.slots.items():
         birth[slot.buffer] = min(birth[slot.buffer], order[value])
         last[slot.buffer] = max(last[slot.buffer], last[value])
-    apart = {*graph.outputs.values(), *graph.slots}
+    apart = {*map(graph.memory_of, graph.outputs.values()), *graph.slots}
     inner = {
         value: _floats(node) for value, node in graph.nodes.items() if node.op not in SOURCES and value not in apart
     }
@@ -127,20 +129,17 @@ def _reads_slice(graph: Graph, user: Value, value: Value) -> bool:
     return traits_of(node).reads_slices and node.inputs.get("residual") != value
 
 
-def _flattened(graph: Graph, value: Value, slots: Mapping[Value, Slot]) -> tuple[Value, Slot] | None:
-    """Tell of images that are flattened in the order of memory who lies where.
+def _is_view_of_image(graph: Graph, value: Value, memory: Mapping[Value, Value]) -> bool:
+    """Return whether these rows are the numbers of an image in their order, and can be read where that is.
 
-    The rows are a view of the images; but what the network returns has memory of its own, so the images lie there.
+    What the network returns twice is there twice: an image has one result that is returned, itself or rows.
     """
     node = graph.nodes[value]
-    source = node.inputs["input"]
-    image = graph.nodes[source]
+    image = graph.nodes[node.inputs["input"]]
     in_order = node.op == "image_rows" or (
         flattens_image(node, graph.nodes) and 1 in (image.shape[1], math.prod(image.shape[2:]))
     )
-    if not in_order or image.op in SOURCES or (source in slots and slots[source].channel is not None):
-        return None
+    whole = memory.get(node.inputs["input"], node.inputs["input"])
     returned = graph.outputs.values()
-    if value not in returned:
-        return value, Slot(source, None, True)
-    return None if source in returned or source in slots else (source, Slot(value, None, False))
+    taken = value in returned and any(memory.get(other, other) == whole for other in returned)
+    return in_order and image.op not in SOURCES and not taken

@@ -101,7 +101,7 @@ def lower(
     returned = list(dict.fromkeys(graph.outputs.values()))
     shapes = [list(graph.nodes[value].shape[1:]) for value in returned]
     core = _core.Plan(_four(graph.nodes[INPUT].shape), shapes, arena, at_once)
-    outputs = {value: OUTPUT_PLACE - i for i, value in enumerate(returned)}
+    outputs = {graph.memory_of(value): OUTPUT_PLACE - i for i, value in enumerate(returned)}
     places = _places(graph, {INPUT: INPUT_PLACE, **offsets, **outputs})
     parts = {value: slot for value, slot in graph.slots.items() if not slot.is_view}
     choices = []

@@ -125,6 +125,11 @@ class Graph:
             users[value].append(RETURNED)
         return users
 
+    def memory_of(self, value: Value) -> Value:
+        """Return the result in whose memory another lies, all of it; most have memory of their own."""
+        slot = self.slots.get(value)
+        return slot.buffer if slot is not None and slot.channel is None else value
+
     def renamed(self, same: Mapping[Value, Value]) -> dict[str, Value]:
         """Return the outputs where some values are taken over by others."""
         return {name: same.get(value, value) for name, value in self.outputs.items()}
