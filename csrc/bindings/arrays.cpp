@@ -21,13 +21,26 @@ py::array new_channels_last(const Shape4& shape) {
   return wrap(allocate_aligned<T>(checked_mul(n, image) / item), {n, c, h, w}, {image, item, row, pixel});
 }
 
+bool is_aligned(const py::array& array) { return (array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0; }
+
+py::array wrap(const Tensor& shape, int64_t count, std::vector<py::ssize_t> sizes, std::vector<py::ssize_t> strides) {
+  switch (shape.dtype) {
+    case DType::i64:
+      return wrap(allocate_aligned<int64_t>(count), std::move(sizes), std::move(strides));
+    case DType::boolean:
+      return wrap(allocate_aligned<bool>(count), std::move(sizes), std::move(strides));
+    case DType::f32:
+      break;
+  }
+  return wrap(allocate_aligned<float>(count), std::move(sizes), std::move(strides));
+}
+
 }  // namespace
 
 void check_float32(const py::array& array, const char* name) {
   if (!array.dtype().is(py::dtype::of<float>()) && !py::isinstance<py::array_t<float>>(array))
     throw py::type_error(std::string(name) + " must be a float32 array");
-  if ((array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) == 0)
-    throw py::type_error(std::string(name) + " is not aligned in memory");
+  if (!is_aligned(array)) throw py::type_error(std::string(name) + " is not aligned in memory");
 }
 
 ImageView image_view(const py::array& array, const char* name) {
@@ -40,6 +53,47 @@ ImageView image_view(const py::array& array, const char* name) {
     view.strides[d] = array.strides(d) / static_cast<py::ssize_t>(sizeof(float));
   }
   return view;
+}
+
+Tensor tensor_view(const py::array& array, const char* name) {
+  Tensor view;
+  if (py::isinstance<py::array_t<float>>(array))
+    view.dtype = DType::f32;
+  else if (py::isinstance<py::array_t<int64_t>>(array))
+    view.dtype = DType::i64;
+  else if (py::isinstance<py::array_t<bool>>(array))
+    view.dtype = DType::boolean;
+  else
+    throw py::type_error(std::string(name) + " must be float32, int64 or bool");
+  if (!is_aligned(array)) throw py::type_error(std::string(name) + " is not aligned in memory");
+  if (array.ndim() > kMaxRank)
+    throw std::invalid_argument(std::string(name) + " must have at most " + std::to_string(kMaxRank) +
+                                " dimensions, got " + std::to_string(array.ndim()));
+  view.data = const_cast<void*>(array.data());
+  view.rank = static_cast<int>(array.ndim());
+  for (int d = 0; d < view.rank; ++d) {
+    view.shape[d] = array.shape(d);
+    view.strides[d] = array.strides(d) / size_of(view.dtype);
+  }
+  return view;
+}
+
+py::array new_tensor(Tensor& view, bool channels_last) {
+  std::array<int, kMaxRank> order{0, 1, 2, 3, 4, 5, 6, 7};
+  if (channels_last && view.rank == 4) order = {0, 2, 3, 1};
+  int64_t count = 1;
+  const int64_t item = size_of(view.dtype);
+  std::vector<py::ssize_t> sizes(view.rank), strides(view.rank);
+  for (int i = view.rank; i-- > 0;) {
+    const int d = order[i];
+    sizes[d] = view.shape[d];
+    view.strides[d] = count;
+    strides[d] = checked_mul(count, item);
+    count = checked_mul(count, view.shape[d]);
+  }
+  py::array array = wrap(view, count, std::move(sizes), std::move(strides));
+  view.data = array.mutable_data();
+  return array;
 }
 
 py::array new_array(const std::vector<py::ssize_t>& shape) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "bindings/gil.h"
+#include "ops/tensor.h"
 #include "ops/view.h"
 
 namespace convlane {
@@ -20,6 +21,13 @@ void check_float32(const py::array& array, const char* name);
 
 // ValueError unless four-dimensional.
 ImageView image_view(const py::array& array, const char* name);
+
+// Any strides. TypeError unless float32, int64 or bool, ValueError beyond kMaxRank dimensions. The array must outlive
+// it.
+Tensor tensor_view(const py::array& array, const char* name);
+
+// A new array of the rank and shape of a view, whose data and strides it sets: in C order, or channels last in memory.
+py::array new_tensor(Tensor& view, bool channels_last = false);
 
 // A new array in memory aligned for vectors. Images look like (N, C, H, W) and are channels last in memory.
 py::array new_array(const std::vector<py::ssize_t>& shape);
@@ -51,5 +59,6 @@ void bind_pool2d(py::module_& m);
 void bind_resample(py::module_& m);
 void bind_resize(py::module_& m);
 void bind_runtime(py::module_& m);
+void bind_tensor(py::module_& m);
 
 }  // namespace convlane

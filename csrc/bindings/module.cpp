@@ -4,6 +4,7 @@
 PYBIND11_MODULE(_core, m) {
   m.doc() = "Kernels of convlane. Use convlane.functional, which checks arguments and documents them.";
   convlane::bind_runtime(m);
+  convlane::bind_tensor(m);
   convlane::bind_layout(m);
   convlane::bind_conv2d(m);
   convlane::bind_linear(m);

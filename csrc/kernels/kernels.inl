@@ -11,6 +11,7 @@
 #include "kernels/norm_gradient.inl"
 #include "kernels/optimizer.inl"
 #include "kernels/peak.inl"
+#include "kernels/pointwise.inl"
 #include "kernels/pool.inl"
 #include "kernels/resize.inl"
 #include "kernels/softmax.inl"
@@ -49,6 +50,10 @@ void fill(KernelTable& table) {
   table.activate = activate;
   table.activation_gradient = activation_gradient;
   table.add = add_arrays;
+  table.unary = unary;
+  table.binary = binary;
+  table.compare = compare;
+  table.where = where;
   table.multiply = multiply_arrays;
   table.scale = scale_channels;
   table.dot_channels = dot_channels;

@@ -21,13 +21,6 @@ CONVLANE_INLINE float fold_lanes(Vec a, F f) {
   return lanes[0];
 }
 
-// Which lanes come before lane n.
-CONVLANE_INLINE Mask lanes_before(int n) {
-  float index[kLanes];
-  for (int i = 0; i < kLanes; ++i) index[i] = static_cast<float>(i);
-  return greater(broadcast(static_cast<float>(n)), load(index));
-}
-
 // A NaN may be lost in the maximum, but not in the sum; inf - inf makes rows with +inf or nothing but -inf NaN.
 void softmax(const float* src, float* dst, int64_t rows, int64_t channels, bool log) {
   const int64_t whole = channels - channels % kLanes;

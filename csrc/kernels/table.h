@@ -223,6 +223,72 @@ struct DepthwiseInputGradientArgs {
   float* dst;
 };
 
+enum class Unary : int {
+  neg,
+  abs,
+  sign,
+  square,
+  sqrt,
+  rsqrt,
+  reciprocal,
+  exp,
+  log,
+  log1p,
+  sin,
+  cos,
+  erf,
+  floor,
+  ceil,
+  round,
+  clamp,   // between `first` and `second`
+  affine,  // x * first + second, rounded twice
+};
+enum class Binary : int { add, sub, mul, div, pow, maximum, minimum };
+enum class Comparison : int { eq, ne, lt, le, gt, ge };
+
+// A matrix of numbers: that in row r and column c is data[r * row + c * step].
+struct Operand {
+  const float* data;
+  int64_t row, step;
+};
+
+// Functions of single numbers and of pairs of them, for matrices of results whose rows lie side by side or `dst_row`
+// apart. dst may be an operand of the same strides.
+struct UnaryArgs {
+  Unary op;
+  float first, second;
+  Operand src;
+  int64_t rows, columns;
+  float* dst;
+  int64_t dst_row;
+};
+
+struct BinaryArgs {
+  Binary op;
+  Operand a, b;
+  int64_t rows, columns;
+  float* dst;
+  int64_t dst_row;
+};
+
+struct ComparisonArgs {
+  Comparison op;
+  Operand a, b;
+  int64_t rows, columns;
+  std::uint8_t* dst;  // 0 or 1
+  int64_t dst_row;
+};
+
+// dst = a where the condition is not 0, else b.
+struct WhereArgs {
+  const std::uint8_t* condition;
+  int64_t condition_row, condition_step;
+  Operand a, b;
+  int64_t rows, columns;
+  float* dst;
+  int64_t dst_row;
+};
+
 struct KernelTable {
   Isa isa;
   int lanes;                    // floats per vector
@@ -266,6 +332,10 @@ struct KernelTable {
   void (*activation_gradient)(const float* at, const float* gradient, float* dst, int64_t count, Activation activation,
                               float slope, bool from_output);
   void (*add)(const float* a, const float* b, float* dst, int64_t count, Activation activation, float slope);
+  void (*unary)(const UnaryArgs&);
+  void (*binary)(const BinaryArgs&);
+  void (*compare)(const ComparisonArgs&);
+  void (*where)(const WhereArgs&);
   void (*multiply)(const float* a, const float* b, float* dst, int64_t count);
   // dst[r, c] = src[r, c] * scale[c]
   void (*scale)(const float* src, const float* scale, float* dst, int64_t rows, int64_t channels);

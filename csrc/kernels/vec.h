@@ -69,10 +69,33 @@ CONVLANE_INLINE Vec bit_or(Vec a, Vec b) { return _mm512_or_ps(a, b); }
 CONVLANE_INLINE Mask greater(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
 CONVLANE_INLINE Mask at_most(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ); }
 CONVLANE_INLINE Mask equal(IntVec a, IntVec b) { return _mm512_cmpeq_epi32_mask(a, b); }
+CONVLANE_INLINE Mask equal(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
 CONVLANE_INLINE Mask is_nan(Vec a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q); }
 CONVLANE_INLINE Mask either(Mask a, Mask b) { return static_cast<Mask>(a | b); }
+CONVLANE_INLINE Mask inverse(Mask a) { return static_cast<Mask>(~a); }
+CONVLANE_INLINE bool any(Mask a) { return a != 0; }
+CONVLANE_INLINE Mask load_bools(const std::uint8_t* p) {
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm_test_epi8_mask(bytes, bytes);
+}
+CONVLANE_INLINE void store_bools(std::uint8_t* p, Mask a) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_maskz_set1_epi8(a, 1));
+}
 CONVLANE_INLINE Vec select(Mask m, Vec yes, Vec no) { return _mm512_mask_blend_ps(m, no, yes); }
 CONVLANE_INLINE IntVec select(Mask m, IntVec yes, IntVec no) { return _mm512_mask_blend_epi32(m, no, yes); }
+CONVLANE_INLINE Vec to_float(IntVec a) { return _mm512_cvtepi32_ps(a); }
+CONVLANE_INLINE IntVec add(IntVec a, IntVec b) { return _mm512_add_epi32(a, b); }
+CONVLANE_INLINE IntVec sub(IntVec a, IntVec b) { return _mm512_sub_epi32(a, b); }
+template <int Bits>
+CONVLANE_INLINE IntVec shift_left(IntVec a) {
+  return _mm512_slli_epi32(a, Bits);
+}
+template <int Bits>
+CONVLANE_INLINE IntVec shift_right(IntVec a) {
+  return _mm512_srai_epi32(a, Bits);
+}
+CONVLANE_INLINE Vec as_float(IntVec a) { return _mm512_castsi512_ps(a); }
+CONVLANE_INLINE IntVec as_int(Vec a) { return _mm512_castps_si512(a); }
 CONVLANE_INLINE Vec round(Vec a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 CONVLANE_INLINE Vec times_power_of_2(Vec a, Vec n) { return _mm512_scalef_ps(a, n); }
 // See below. The table is 2^(j / 16 - 32), j = 0 to 15, less what the shift adds for j.
@@ -129,8 +152,21 @@ CONVLANE_INLINE Vec bit_or(Vec a, Vec b) { return _mm256_or_ps(a, b); }
 CONVLANE_INLINE Mask greater(Vec a, Vec b) { return _mm256_cmp_ps(a, b, _CMP_GT_OQ); }
 CONVLANE_INLINE Mask at_most(Vec a, Vec b) { return _mm256_cmp_ps(a, b, _CMP_LE_OQ); }
 CONVLANE_INLINE Mask equal(IntVec a, IntVec b) { return _mm256_castsi256_ps(_mm256_cmpeq_epi32(a, b)); }
+CONVLANE_INLINE Mask equal(Vec a, Vec b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
 CONVLANE_INLINE Mask is_nan(Vec a) { return _mm256_cmp_ps(a, a, _CMP_UNORD_Q); }
 CONVLANE_INLINE Mask either(Mask a, Mask b) { return _mm256_or_ps(a, b); }
+CONVLANE_INLINE Mask inverse(Mask a) { return _mm256_xor_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32(-1))); }
+CONVLANE_INLINE bool any(Mask a) { return _mm256_movemask_ps(a) != 0; }
+CONVLANE_INLINE Mask load_bools(const std::uint8_t* p) {
+  const __m256i wide = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  return _mm256_castsi256_ps(_mm256_cmpgt_epi32(wide, _mm256_setzero_si256()));
+}
+CONVLANE_INLINE void store_bools(std::uint8_t* p, Mask a) {
+  const __m256i wide = _mm256_castps_si256(a);
+  const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
+  const __m128i ones = _mm_and_si128(_mm_packs_epi16(words, words), _mm_set1_epi8(1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), ones);
+}
 CONVLANE_INLINE Vec select(Mask m, Vec yes, Vec no) { return _mm256_blendv_ps(no, yes, m); }
 CONVLANE_INLINE IntVec select(Mask m, IntVec yes, IntVec no) {
   return _mm256_blendv_epi8(no, yes, _mm256_castps_si256(m));
@@ -201,8 +237,15 @@ CONVLANE_INLINE IntVec as_int(Vec a) { return reinterpret_cast<IntVec>(a); }
 CONVLANE_INLINE Mask greater(Vec a, Vec b) { return a > b; }
 CONVLANE_INLINE Mask at_most(Vec a, Vec b) { return a <= b; }
 CONVLANE_INLINE Mask equal(IntVec a, IntVec b) { return a == b; }
+CONVLANE_INLINE Mask equal(Vec a, Vec b) { return a == b; }
 CONVLANE_INLINE Mask is_nan(Vec a) { return a != a; }
 CONVLANE_INLINE Mask either(Mask a, Mask b) { return a | b; }
+CONVLANE_INLINE Mask inverse(Mask a) { return ~a; }
+CONVLANE_INLINE bool any(Mask a) { return (a[0] | a[1] | a[2] | a[3]) != 0; }
+CONVLANE_INLINE Mask load_bools(const std::uint8_t* p) { return Mask{p[0], p[1], p[2], p[3]} != 0; }
+CONVLANE_INLINE void store_bools(std::uint8_t* p, Mask a) {
+  for (int i = 0; i < kLanes; ++i) p[i] = a[i] != 0;
+}
 CONVLANE_INLINE IntVec select(Mask m, IntVec yes, IntVec no) { return (yes & m) | (no & ~m); }
 CONVLANE_INLINE Vec select(Mask m, Vec yes, Vec no) { return as_float(select(m, as_int(yes), as_int(no))); }
 CONVLANE_INLINE Vec max(Vec a, Vec b) { return select(a > b, a, b); }
@@ -270,6 +313,28 @@ CONVLANE_INLINE Vec in_register(Vec a) {
 // NaN when either operand is: whichever order of operands kept the NaN survives the bitwise or, because a NaN's
 // exponent is all ones and the mantissas only gain bits. Equal operands are unchanged.
 CONVLANE_INLINE Vec max_or_nan(Vec a, Vec b) { return bit_or(max(a, b), max(b, a)); }
+
+// The same for the smaller one.
+CONVLANE_INLINE Vec min_or_nan(Vec a, Vec b) { return bit_or(min(a, b), min(b, a)); }
+
+// One byte per lane, 0 or 1; the last part of a vector.
+CONVLANE_INLINE Mask load_bools(const std::uint8_t* p, int n) {
+  std::uint8_t bytes[kLanes] = {};
+  for (int i = 0; i < n; ++i) bytes[i] = p[i];
+  return load_bools(bytes);
+}
+CONVLANE_INLINE void store_bools(std::uint8_t* p, Mask a, int n) {
+  std::uint8_t bytes[kLanes];
+  store_bools(bytes, a);
+  for (int i = 0; i < n; ++i) p[i] = bytes[i];
+}
+
+// Which lanes come before lane n.
+CONVLANE_INLINE Mask lanes_before(int n) {
+  float index[kLanes];
+  for (int i = 0; i < kLanes; ++i) index[i] = static_cast<float>(i);
+  return greater(broadcast(static_cast<float>(n)), load(index));
+}
 
 // Calls run(c, get, put) for the vectors of a row: functions that load and store whole vectors or the last part of one.
 template <class Run>

@@ -1,0 +1,267 @@
+// Functions of single numbers, of pairs, comparisons and choices, over operands of any strides.
+#pragma once
+
+#include "kernels/activation.inl"
+#include "kernels/table.h"
+#include "kernels/vec.h"
+
+namespace convlane {
+namespace {
+
+// A row of an operand: vector by vector, or the last part of one.
+struct DenseRow {
+  const float* data;
+  CONVLANE_INLINE Vec operator()(int64_t i) const { return load(data + i); }
+  CONVLANE_INLINE Vec operator()(int64_t i, int n) const { return load(data + i, n); }
+};
+
+struct ConstantRow {
+  Vec value;
+  CONVLANE_INLINE Vec operator()(int64_t) const { return value; }
+  CONVLANE_INLINE Vec operator()(int64_t, int) const { return value; }
+};
+
+struct SteppedRow {
+  const float* data;
+  int64_t step;
+  CONVLANE_INLINE Vec operator()(int64_t i) const { return (*this)(i, kLanes); }
+  CONVLANE_INLINE Vec operator()(int64_t i, int n) const {
+    float lanes[kLanes] = {};
+    for (int lane = 0; lane < n; ++lane) lanes[lane] = data[(i + lane) * step];
+    return load(lanes);
+  }
+};
+
+// Calls use(row) with a row of an operand as whichever of the three it is.
+template <class Use>
+CONVLANE_INLINE void with_row(const Operand& operand, int64_t row, const Use& use) {
+  const float* data = operand.data + row * operand.row;
+  if (operand.step == 1) return use(DenseRow{data});
+  if (operand.step == 0) return use(ConstantRow{broadcast(*data)});
+  use(SteppedRow{data, operand.step});
+}
+
+// Calls whole(i) for the vectors of a row, and part(i, n) for the last n numbers where those are fewer.
+template <class Whole, class Part>
+CONVLANE_INLINE void for_lanes(int64_t count, const Whole& whole, const Part& part) {
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) whole(i);
+  if (i < count) part(i, static_cast<int>(count - i));
+}
+
+template <class F>
+CONVLANE_INLINE Vec lane_by_lane(Vec a, F f) {
+  float lanes[kLanes];
+  store(lanes, a);
+  for (int i = 0; i < kLanes; ++i) lanes[i] = f(lanes[i]);
+  return load(lanes);
+}
+
+CONVLANE_INLINE Vec sign_of(Vec a) { return as_float(shift_left<31>(shift_right<31>(as_int(a)))); }  // 0.0 or -0.0
+
+// Whole numbers are those from 2^23 on; below, adding it rounds to even. The sign of zero stays.
+CONVLANE_INLINE Vec round_to_even(Vec x) {
+  const Vec size = abs(x), limit = broadcast(0x1p23f);
+  const Vec rounded = sub(in_register(add(size, limit)), limit);
+  return select(at_most(limit, size), x, bit_or(rounded, sign_of(x)));
+}
+
+CONVLANE_INLINE Vec floor(Vec x) {
+  const Vec whole = round_to_even(x);
+  return select(greater(whole, x), sub(whole, broadcast(1.0f)), whole);
+}
+
+CONVLANE_INLINE Vec ceil(Vec x) { return bit_or(abs(floor(sub(broadcast(-0.0f), x))), sign_of(x)); }
+
+// Cephes' logf: x = m * 2^e with m from sqrt(1/2) to sqrt(2), log(m) by a polynomial in m - 1. Within 1 unit in the
+// last place (all floats, 2026-11-26).
+CONVLANE_INLINE Vec log(Vec x) {
+  constexpr std::int32_t kHalfRoot = 0x3f3504f3;  // sqrt(1/2)
+  const Mask small = greater(broadcast(0x1p-126f), x);
+  const IntVec bits = as_int(select(small, mul(x, broadcast(0x1p23f)), x));
+  const IntVec exponent = shift_right<23>(sub(bits, broadcast_int(kHalfRoot)));
+  const Vec e = add(to_float(exponent), select(small, broadcast(-23.0f), zero()));
+  const Vec m = sub(as_float(sub(bits, shift_left<23>(exponent))), broadcast(1.0f));
+  const Vec square = mul(m, m);
+  Vec p = broadcast(7.0376836292e-2f);
+  p = fma(p, m, broadcast(-1.1514610310e-1f));
+  p = fma(p, m, broadcast(1.1676998740e-1f));
+  p = fma(p, m, broadcast(-1.2420140846e-1f));
+  p = fma(p, m, broadcast(1.4249322787e-1f));
+  p = fma(p, m, broadcast(-1.6668057665e-1f));
+  p = fma(p, m, broadcast(2.0000714765e-1f));
+  p = fma(p, m, broadcast(-2.4999993993e-1f));
+  p = fma(p, m, broadcast(3.3333331174e-1f));
+  Vec y = fma(e, broadcast(kLn2Low), mul(mul(p, m), square));
+  y = fnma(broadcast(0.5f), square, y);
+  y = fma(e, broadcast(kLn2High), add(m, y));
+  // Infinity and NaN stay, as does what 0 and numbers below it turn into.
+  y = select(greater(broadcast(__builtin_inff()), x), y, x);
+  y = select(equal(x, zero()), broadcast(-__builtin_inff()), y);
+  return select(greater(zero(), x), broadcast(__builtin_nanf("")), y);
+}
+
+// What 1 + x loses by rounding is a small part of 1 + x, whose logarithm that part is (Kahan).
+CONVLANE_INLINE Vec log1p(Vec x) {
+  const Vec one = broadcast(1.0f), sum = in_register(add(one, x));
+  const Vec lost = sub(x, in_register(sub(sum, one)));
+  const Vec y = add(log(sum), div(lost, sum));
+  return select(greater(broadcast(0x1p-24f), abs(x)), x, select(greater(broadcast(0x1p60f), sum), y, log(sum)));
+}
+
+// Calls use(f) with the function.
+template <class Use>
+CONVLANE_INLINE void with_unary(const UnaryArgs& args, const Use& use) {
+  const Vec first = broadcast(args.first), second = broadcast(args.second), one = broadcast(1.0f);
+  switch (args.op) {
+    case Unary::neg:
+      return use([](Vec x) { return sub(broadcast(-0.0f), x); });
+    case Unary::abs:
+      return use([](Vec x) { return abs(x); });
+    case Unary::sign:
+      return use(
+          [=](Vec x) { return select(greater(x, zero()), one, select(greater(zero(), x), sub(zero(), one), x)); });
+    case Unary::square:
+      return use([](Vec x) { return mul(x, x); });
+    case Unary::sqrt:
+      return use([](Vec x) { return sqrt(x); });
+    case Unary::rsqrt:
+      return use([=](Vec x) { return div(one, sqrt(x)); });
+    case Unary::reciprocal:
+      return use([=](Vec x) { return div(one, x); });
+    case Unary::exp:
+      return use([](Vec x) { return exp(x); });
+    case Unary::log:
+      return use([](Vec x) { return log(x); });
+    case Unary::log1p:
+      return use([](Vec x) { return log1p(x); });
+    case Unary::sin:
+      return use([](Vec x) { return lane_by_lane(x, [](float a) { return __builtin_sinf(a); }); });
+    case Unary::cos:
+      return use([](Vec x) { return lane_by_lane(x, [](float a) { return __builtin_cosf(a); }); });
+    case Unary::erf:
+      return use([](Vec x) { return lane_by_lane(x, [](float a) { return __builtin_erff(a); }); });
+    case Unary::floor:
+      return use([](Vec x) { return floor(x); });
+    case Unary::ceil:
+      return use([](Vec x) { return ceil(x); });
+    case Unary::round:
+      return use([](Vec x) { return round_to_even(x); });
+    case Unary::clamp:
+      return use([=](Vec x) { return min(second, max(first, x)); });
+    case Unary::affine:
+      return use([=](Vec x) { return add(in_register(mul(x, first)), second); });
+  }
+}
+
+void unary(const UnaryArgs& args) {
+  with_unary(args, [&](auto f) {
+    for (int64_t r = 0; r < args.rows; ++r)
+      with_row(args.src, r, [&](auto x) {
+        float* dst = args.dst + r * args.dst_row;
+        for_lanes(
+            args.columns, [&](int64_t i) { store(dst + i, f(x(i))); },
+            [&](int64_t i, int n) { store(dst + i, f(x(i, n)), n); });
+      });
+  });
+}
+
+template <class Use>
+CONVLANE_INLINE void for_pairs(const Operand& a, const Operand& b, int64_t rows, const Use& use) {
+  for (int64_t r = 0; r < rows; ++r) with_row(a, r, [&](auto x) { with_row(b, r, [&](auto y) { use(r, x, y); }); });
+}
+
+template <class F>
+CONVLANE_INLINE void binary_with(const BinaryArgs& args, F f) {
+  for_pairs(args.a, args.b, args.rows, [&](int64_t r, auto x, auto y) {
+    float* dst = args.dst + r * args.dst_row;
+    for_lanes(
+        args.columns, [&](int64_t i) { store(dst + i, f(x(i), y(i))); },
+        [&](int64_t i, int n) { store(dst + i, f(x(i, n), y(i, n)), n); });
+  });
+}
+
+CONVLANE_INLINE Vec power(Vec x, Vec y) {
+  float bases[kLanes], exponents[kLanes];
+  store(bases, x);
+  store(exponents, y);
+  for (int i = 0; i < kLanes; ++i) bases[i] = __builtin_powf(bases[i], exponents[i]);
+  return load(bases);
+}
+
+void binary(const BinaryArgs& args) {
+  switch (args.op) {
+    case Binary::add:
+      return binary_with(args, [](Vec x, Vec y) { return add(x, y); });
+    case Binary::sub:
+      return binary_with(args, [](Vec x, Vec y) { return sub(x, y); });
+    case Binary::mul:
+      return binary_with(args, [](Vec x, Vec y) { return mul(x, y); });
+    case Binary::div:
+      return binary_with(args, [](Vec x, Vec y) { return div(x, y); });
+    case Binary::maximum:
+      return binary_with(args, [](Vec x, Vec y) { return max_or_nan(x, y); });
+    case Binary::minimum:
+      return binary_with(args, [](Vec x, Vec y) { return min_or_nan(x, y); });
+    case Binary::pow:
+      // One exponent for all is the usual case, and 2 the usual exponent.
+      if (args.b.step == 0 && args.b.row == 0 && *args.b.data == 2.0f)
+        return unary({Unary::square, 0, 0, args.a, args.rows, args.columns, args.dst, args.dst_row});
+      return binary_with(args, [](Vec x, Vec y) { return power(x, y); });
+  }
+}
+
+template <class F>
+CONVLANE_INLINE void compare_with(const ComparisonArgs& args, F f) {
+  for_pairs(args.a, args.b, args.rows, [&](int64_t r, auto x, auto y) {
+    std::uint8_t* dst = args.dst + r * args.dst_row;
+    for_lanes(
+        args.columns, [&](int64_t i) { store_bools(dst + i, f(x(i), y(i))); },
+        [&](int64_t i, int n) { store_bools(dst + i, f(x(i, n), y(i, n)), n); });
+  });
+}
+
+void compare(const ComparisonArgs& args) {
+  const ComparisonArgs turned{args.op == Comparison::lt ? Comparison::gt : Comparison::le,
+                              args.b,
+                              args.a,
+                              args.rows,
+                              args.columns,
+                              args.dst,
+                              args.dst_row};
+  switch (args.op) {
+    case Comparison::eq:
+      return compare_with(args, [](Vec x, Vec y) { return equal(x, y); });
+    case Comparison::ne:
+      return compare_with(args, [](Vec x, Vec y) { return inverse(equal(x, y)); });
+    case Comparison::gt:
+      return compare_with(args, [](Vec x, Vec y) { return greater(x, y); });
+    case Comparison::le:
+      return compare_with(args, [](Vec x, Vec y) { return at_most(x, y); });
+    case Comparison::lt:
+    case Comparison::ge:
+      return compare(turned);
+  }
+}
+
+void where(const WhereArgs& args) {
+  for_pairs(args.a, args.b, args.rows, [&](int64_t r, auto x, auto y) {
+    const std::uint8_t* condition = args.condition + r * args.condition_row;
+    float* dst = args.dst + r * args.dst_row;
+    if (args.condition_step == 1) {
+      for_lanes(
+          args.columns, [&](int64_t i) { store(dst + i, select(load_bools(condition + i), x(i), y(i))); },
+          [&](int64_t i, int n) { store(dst + i, select(load_bools(condition + i, n), x(i, n), y(i, n)), n); });
+      return;
+    }
+    const auto part = [&](int64_t i, int n) {
+      std::uint8_t bools[kLanes] = {};
+      for (int lane = 0; lane < n; ++lane) bools[lane] = condition[(i + lane) * args.condition_step];
+      store(dst + i, select(load_bools(bools), x(i, n), y(i, n)), n);
+    };
+    for_lanes(args.columns, [&](int64_t i) { part(i, kLanes); }, part);
+  });
+}
+
+}  // namespace
+}  // namespace convlane
