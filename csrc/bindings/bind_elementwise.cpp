@@ -1,4 +1,4 @@
-// Activations, softmax, sums, products and channel-wise scaling. All take images; the Python layer views arrays of
+// Activations, sums and channel-wise scaling. All take images; the Python layer views arrays of
 // other ranks as such.
 #include "bindings/arrays.h"
 #include "ops/activation.h"
@@ -23,15 +23,6 @@ py::array activation(const py::array& input, const std::string& name, float slop
   float* to = data_of(dst);
   const GilRelease release;
   run_activation(channels_last_or_into(src, to), to, src.count(), which, slope);
-  return dst;
-}
-
-py::array softmax(const py::array& input, bool log) {
-  const ImageView src = image_view(input, "input");
-  py::array dst = new_image(src.shape);
-  float* to = data_of(dst);
-  const GilRelease release;
-  run_softmax(channels_last_or_into(src, to), to, src.pixels(), src.shape[1], log);
   return dst;
 }
 
@@ -60,16 +51,6 @@ py::array activation_gradient(const py::array& kept, const py::array& gradient, 
   return dst;
 }
 
-py::array softmax_gradient(const py::array& output, const py::array& gradient, bool log) {
-  const auto [y, behind] = same_shapes(output, gradient, "softmax_gradient", "gradient");
-  py::array dst = new_image(y.shape);
-  float* to = data_of(dst);
-  const GilRelease release;
-  const ChannelsLast first(y);
-  run_softmax_gradient(first.view().data, channels_last_or_into(behind, to), to, y.pixels(), y.shape[1], log);
-  return dst;
-}
-
 // Of the factors: (N, C, 1, 1) or, where the images share them, (1, C, 1, 1).
 py::array scale_scale_gradient(const py::array& input, const py::array& gradient, bool shared) {
   const auto [src, behind] = same_shapes(input, gradient, "scale_scale_gradient", "gradient");
@@ -78,16 +59,6 @@ py::array scale_scale_gradient(const py::array& input, const py::array& gradient
   const GilRelease release;
   const ChannelsLast first(src), second(behind);
   run_scale_gradient(first.view(), second.view().data, shared, to);
-  return dst;
-}
-
-py::array mul(const py::array& input, const py::array& other) {
-  const auto [a, b] = same_shapes(input, other, "mul");
-  py::array dst = new_image(a.shape);
-  float* to = data_of(dst);
-  const GilRelease release;
-  const ChannelsLast second(b);
-  run_multiply(channels_last_or_into(a, to), second.view().data, to, a.count());
   return dst;
 }
 
@@ -112,10 +83,7 @@ void bind_elementwise(py::module_& m) {
   m.def("activation", &activation, py::arg("input"), py::arg("name"), py::arg("slope"));
   m.def("activation_gradient", &activation_gradient, py::arg("kept"), py::arg("gradient"), py::arg("name"),
         py::arg("slope"), py::arg("from_output"));
-  m.def("softmax", &softmax, py::arg("input"), py::arg("log"));
-  m.def("softmax_gradient", &softmax_gradient, py::arg("output"), py::arg("gradient"), py::arg("log"));
   m.def("add", &add, py::arg("input"), py::arg("other"), py::arg("activation"), py::arg("slope"));
-  m.def("mul", &mul, py::arg("input"), py::arg("other"));
   m.def("scale", &scale, py::arg("input"), py::arg("scale"));
   m.def("scale_scale_gradient", &scale_scale_gradient, py::arg("input"), py::arg("gradient"), py::arg("shared"));
 }

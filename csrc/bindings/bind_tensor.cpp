@@ -1,7 +1,9 @@
 // Operations on arrays of any rank, strides and of three types: one entry for each general kernel, which takes the name
 // of what it is to do.
 #include "bindings/arrays.h"
+#include "ops/parallel.h"
 #include "ops/pointwise.h"
+#include "ops/reduce.h"
 #include "ops/tensor_copy.h"
 
 namespace convlane {
@@ -104,6 +106,103 @@ void copy(const py::array& input, py::array& output) {
   run_copy(src, dst);
 }
 
+int axis_of(const Tensor& view, int64_t axis) {
+  if (axis < 0 || axis >= view.rank) throw std::invalid_argument("axis " + std::to_string(axis) + " is out of range");
+  return static_cast<int>(axis);
+}
+
+py::array reduce(const std::string& name, const py::array& input, const std::vector<int64_t>& axes, bool keepdim,
+                 double correction) {
+  ReduceArgs args{reduce_from_name(name), floats(input, "input"), {}, correction, nullptr};
+  for (int64_t axis : axes) args.reduced[axis_of(args.src, axis)] = true;
+  Tensor dst;
+  for (int d = 0; d < args.src.rank; ++d) {
+    if (args.reduced[d] && !keepdim) continue;
+    dst.shape[dst.rank++] = args.reduced[d] ? 1 : args.src.shape[d];
+  }
+  py::array result = new_tensor(dst);
+  args.dst = dst.floats();
+  const GilRelease release;
+  const int threads = threads_for(args.src.count());
+  with_scratch([&](Scratch& scratch) { reserve_reduce(args, threads, scratch); },
+               [&](Scratch& scratch) { run_reduce(args, threads, scratch); });
+  return result;
+}
+
+// Operations along one axis take arrays in C order.
+Along along(const Tensor& view, int64_t axis) {
+  const int at = axis_of(view, axis);
+  Along sizes{1, view.shape[at], 1};
+  int64_t stride = 1;
+  for (int d = view.rank; d-- > 0; stride *= view.shape[d]) {
+    if (view.shape[d] != 1 && view.strides[d] != stride && view.count() != 0)
+      throw std::invalid_argument("the array must be dense in C order");
+    if (d != at) (d < at ? sizes.outer : sizes.inner) *= view.shape[d];
+  }
+  return sizes;
+}
+
+py::array arg(bool largest, const py::array& input, int64_t axis) {
+  const Tensor src = floats(input, "input");
+  const Along sizes = along(src, axis);
+  if (sizes.count == 0) throw std::invalid_argument("the largest or smallest of no numbers has no place");
+  if (sizes.count > INT32_MAX) throw std::invalid_argument("too many numbers to tell a place among");
+  Tensor dst = src;
+  dst.dtype = DType::i64;
+  dst.shape[axis] = 1;
+  py::array result = new_tensor(dst);
+  const GilRelease release;
+  if (dst.count() != 0) run_arg(largest, src.floats(), sizes, static_cast<int64_t*>(dst.data));
+  return result;
+}
+
+py::array cumsum(const py::array& input, int64_t axis, bool reverse) {
+  const Tensor src = floats(input, "input");
+  const Along sizes = along(src, axis);
+  Tensor dst = src;
+  py::array result = new_tensor(dst);
+  const GilRelease release;
+  run_cumsum(src.floats(), sizes, reverse, dst.floats());
+  return result;
+}
+
+std::pair<py::array, py::array> topk(const py::array& input, int64_t axis, int64_t k, bool largest) {
+  const Tensor src = floats(input, "input");
+  const Along sizes = along(src, axis);
+  if (k < 0 || k > sizes.count)
+    throw std::invalid_argument("topk: there are no " + std::to_string(k) + " among " + std::to_string(sizes.count));
+  Tensor values = src, places = src;
+  values.shape[axis] = places.shape[axis] = k;
+  places.dtype = DType::i64;
+  std::pair<py::array, py::array> results{new_tensor(values), new_tensor(places)};
+  const GilRelease release;
+  run_topk(src.floats(), sizes, k, largest, values.floats(), static_cast<int64_t*>(places.data));
+  return results;
+}
+
+py::array softmax(const py::array& input, int64_t axis, bool log) {
+  const Tensor src = floats(input, "input");
+  const Along sizes = along(src, axis);
+  Tensor dst = src;
+  py::array result = new_tensor(dst);
+  const GilRelease release;
+  run_softmax(src.floats(), sizes, log, dst.floats());
+  return result;
+}
+
+py::array softmax_gradient(const py::array& output, const py::array& gradient, int64_t axis, bool log) {
+  const Tensor y = floats(output, "output"), behind = floats(gradient, "gradient");
+  const Along sizes = along(y, axis);
+  if (y.rank != behind.rank || y.shape != behind.shape)
+    throw std::invalid_argument("softmax_gradient: output and gradient differ in shape");
+  along(behind, axis);
+  Tensor dst = y;
+  py::array result = new_tensor(dst);
+  const GilRelease release;
+  run_softmax_gradient(y.floats(), behind.floats(), sizes, log, dst.floats());
+  return result;
+}
+
 }  // namespace
 
 void bind_tensor(py::module_& m) {
@@ -113,6 +212,13 @@ void bind_tensor(py::module_& m) {
   m.def("binary", &binary, py::arg("name"), py::arg("input"), py::arg("other"));
   m.def("compare", &compare, py::arg("name"), py::arg("input"), py::arg("other"));
   m.def("where", &where, py::arg("condition"), py::arg("input"), py::arg("other"));
+  m.def("reduce", &reduce, py::arg("name"), py::arg("input"), py::arg("axes"), py::arg("keepdim") = false,
+        py::arg("correction") = 0.0);
+  m.def("arg", &arg, py::arg("largest"), py::arg("input"), py::arg("axis"));
+  m.def("cumsum", &cumsum, py::arg("input"), py::arg("axis"), py::arg("reverse") = false);
+  m.def("topk", &topk, py::arg("input"), py::arg("axis"), py::arg("k"), py::arg("largest") = true);
+  m.def("softmax", &softmax, py::arg("input"), py::arg("axis"), py::arg("log"));
+  m.def("softmax_gradient", &softmax_gradient, py::arg("output"), py::arg("gradient"), py::arg("axis"), py::arg("log"));
 }
 
 }  // namespace convlane

@@ -13,6 +13,7 @@
 #include "kernels/peak.inl"
 #include "kernels/pointwise.inl"
 #include "kernels/pool.inl"
+#include "kernels/reduce.inl"
 #include "kernels/resize.inl"
 #include "kernels/softmax.inl"
 #include "kernels/table.h"
@@ -60,6 +61,12 @@ void fill(KernelTable& table) {
   table.scale_rows = scale_rows;
   table.softmax = softmax;
   table.softmax_gradient = softmax_gradient;
+  table.reduce_row = reduce_row;
+  table.reduce_columns = reduce_columns;
+  table.arg_row = arg_row;
+  table.arg_columns = arg_columns;
+  table.softmax_columns = softmax_columns;
+  table.softmax_columns_gradient = softmax_columns_gradient;
   table.moments = moments;
   table.normalize = normalize;
   table.norm_gradient_sums = norm_gradient_sums;

@@ -289,6 +289,8 @@ struct WhereArgs {
   int64_t dst_row;
 };
 
+enum class Reduction : int { sum, squares, product, maximum, minimum };  // squares: of distances from a number
+
 struct KernelTable {
   Isa isa;
   int lanes;                    // floats per vector
@@ -348,6 +350,19 @@ struct KernelTable {
   // From the output and the gradient of the output.
   void (*softmax_gradient)(const float* output, const float* gradient, float* dst, int64_t rows, int64_t channels,
                            bool log);
+  // Joins the numbers of a row to what `lanes` numbers hold, one of the latter per float of a vector.
+  void (*reduce_row)(Reduction op, const float* src, int64_t count, float shift, double* lanes);
+  // The same of columns side by side, whose numbers lie in up to 8 * lanes rows: sums[lane * columns + column]. One
+  // shift per column.
+  void (*reduce_columns)(Reduction op, const float* const* rows, int64_t count, int64_t columns, const float* shift,
+                         double* sums);
+  // The place of the first NaN, else of the first of the largest or smallest numbers, of a row and of columns.
+  int64_t (*arg_row)(bool largest, const float* src, int64_t count);
+  void (*arg_columns)(bool largest, const float* src, int64_t stride, int64_t count, int64_t columns, int64_t* dst);
+  // Of columns side by side whose `count` numbers lie `stride` apart, as softmax and softmax_gradient of rows.
+  void (*softmax_columns)(const float* src, float* dst, int64_t count, int64_t stride, int64_t columns, bool log);
+  void (*softmax_columns_gradient)(const float* output, const float* gradient, float* dst, int64_t count,
+                                   int64_t stride, int64_t columns, bool log);
   // Of every channel over at least one row: the mean, and the sum of squared deviations from it.
   void (*moments)(const float* src, int64_t rows, int64_t channels, double* mean, double* squares);
   void (*normalize)(const float* src, float* dst, int64_t rows, const NormalizeArgs&);

@@ -72,6 +72,7 @@ CONVLANE_INLINE Mask equal(IntVec a, IntVec b) { return _mm512_cmpeq_epi32_mask(
 CONVLANE_INLINE Mask equal(Vec a, Vec b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
 CONVLANE_INLINE Mask is_nan(Vec a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q); }
 CONVLANE_INLINE Mask either(Mask a, Mask b) { return static_cast<Mask>(a | b); }
+CONVLANE_INLINE Mask both(Mask a, Mask b) { return static_cast<Mask>(a & b); }
 CONVLANE_INLINE Mask inverse(Mask a) { return static_cast<Mask>(~a); }
 CONVLANE_INLINE bool any(Mask a) { return a != 0; }
 CONVLANE_INLINE Mask load_bools(const std::uint8_t* p) {
@@ -155,6 +156,7 @@ CONVLANE_INLINE Mask equal(IntVec a, IntVec b) { return _mm256_castsi256_ps(_mm2
 CONVLANE_INLINE Mask equal(Vec a, Vec b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
 CONVLANE_INLINE Mask is_nan(Vec a) { return _mm256_cmp_ps(a, a, _CMP_UNORD_Q); }
 CONVLANE_INLINE Mask either(Mask a, Mask b) { return _mm256_or_ps(a, b); }
+CONVLANE_INLINE Mask both(Mask a, Mask b) { return _mm256_and_ps(a, b); }
 CONVLANE_INLINE Mask inverse(Mask a) { return _mm256_xor_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32(-1))); }
 CONVLANE_INLINE bool any(Mask a) { return _mm256_movemask_ps(a) != 0; }
 CONVLANE_INLINE Mask load_bools(const std::uint8_t* p) {
@@ -240,6 +242,7 @@ CONVLANE_INLINE Mask equal(IntVec a, IntVec b) { return a == b; }
 CONVLANE_INLINE Mask equal(Vec a, Vec b) { return a == b; }
 CONVLANE_INLINE Mask is_nan(Vec a) { return a != a; }
 CONVLANE_INLINE Mask either(Mask a, Mask b) { return a | b; }
+CONVLANE_INLINE Mask both(Mask a, Mask b) { return a & b; }
 CONVLANE_INLINE Mask inverse(Mask a) { return ~a; }
 CONVLANE_INLINE bool any(Mask a) { return (a[0] | a[1] | a[2] | a[3]) != 0; }
 CONVLANE_INLINE Mask load_bools(const std::uint8_t* p) { return Mask{p[0], p[1], p[2], p[3]} != 0; }

@@ -41,7 +41,7 @@ void copy_pixels(const KernelTable& kernels, const float* src, PixelStrides from
 std::string to_string(const int64_t* sizes, int count) {
   std::string text = "(";
   for (int i = 0; i < count; ++i) text += (i ? ", " : "") + std::to_string(sizes[i]);
-  return text + ")";
+  return text + (count == 1 ? ",)" : ")");
 }
 
 bool ImageView::is_channels_last() const {

@@ -32,6 +32,7 @@ Steps steps(const Loop<Arrays>& loop, int array) {
 template <int Arrays, class Body>
 void map(const Loop<Arrays>& loop, int64_t work, const Body& body) {
   const int last = loop.rank - 1;
+  if (loop.count(0, loop.rank) == 0) return;
   if (last >= 0 && loop.strides[last][0] != 1)
     throw std::invalid_argument("the result must be dense along one dimension");
   const int64_t width = last < 0 ? 1 : std::max<int64_t>(loop.shape[last], 1);

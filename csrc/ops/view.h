@@ -14,7 +14,7 @@ using std::int64_t;
 using Shape4 = std::array<int64_t, 4>;
 using Pair = std::array<int64_t, 2>;  // height, width
 
-std::string to_string(const int64_t* sizes, int count);  // "(1, 2, 3)"
+std::string to_string(const int64_t* sizes, int count);  // "(1, 2, 3)", "(1,)"
 template <std::size_t Count>
 std::string to_string(const std::array<int64_t, Count>& sizes) {
   return to_string(sizes.data(), static_cast<int>(Count));

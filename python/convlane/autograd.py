@@ -201,6 +201,9 @@ class _Tape:
         try:
             if not sources:
                 return operation(*args, **kwargs)
+            known = rules(operation)
+            if not known.differentiable and known.dtype(**given) != np.float32:  # bools and indices are constants
+                return operation(**{name: _arrays(value) for name, value in given.items()})
             _check_differentiable(operation, sources)
             fused = self._fused(operation, given, sources)
             return self._recorded(operation, given, sources) if fused is None else fused

@@ -238,7 +238,11 @@ IMAGE = np.ones((1, 2, 3, 4), np.float32)
         (lambda: _core.activation_gradient(IMAGE, IMAGE, "swish", 0, True), ValueError, "unknown activation"),
         (lambda: _core.activation_gradient(IMAGE, IMAGE, "hardswish", 0, True), ValueError, "does not follow from its"),
         (lambda: _core.activation_gradient(IMAGE, IMAGE.astype(float), "relu", 0, True), TypeError, "gradient must be"),
-        (lambda: _core.softmax_gradient(IMAGE, IMAGE[:, :1], False), ValueError, "softmax_gradient: input has shape"),
+        (
+            lambda: _core.softmax_gradient(IMAGE, IMAGE[:, :1], 1, False),
+            ValueError,
+            "softmax_gradient: output and gradient",
+        ),
         (lambda: by_rule(F.dropout, IMAGE, IMAGE, 2.0), ValueError, "p must be between 0 and 1"),
         (lambda: by_rule(F.relu, IMAGE, IMAGE.astype(float)), TypeError, "relu: input must be float32"),
     ],

@@ -1,6 +1,7 @@
 """Every argument of every operation has its true gradient, or is refused by name where gradients are wanted for it."""
 
 from functools import partial
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -35,7 +36,18 @@ ARGUMENTS = {  # beside IMAGES as `input`; all that are differentiable
     "scale": {"scale": ROWS},
     "affine": {"factor": 2.5, "offset": 0.5},
     "div": {"other": POSITIVE},
-    "log": {"input": POSITIVE},
+    "sub": {"other": POSITIVE[:, :1]},
+    "pow": {"input": POSITIVE, "exponent": VECTOR[:, None, None]},
+    "maximum": {"other": VECTOR[:, None, None]},
+    "minimum": {"other": VECTOR[:, None, None]},
+    **{name: {"input": POSITIVE} for name in ("log", "log1p", "sqrt", "rsqrt", "reciprocal")},
+    "cumsum": {"dim": 1},
+    "clamp": {"min": -1.0, "max": 1.0},
+    "where": {"condition": IMAGES > 0, "other": POSITIVE},
+    **{name: {"other": POSITIVE} for name in ("eq", "ne", "lt", "le", "gt", "ge")},
+    "logical_and": {"input": IMAGES > 0, "other": IMAGES < 1},
+    "logical_or": {"input": IMAGES > 0, "other": IMAGES < 1},
+    "logical_not": {"input": IMAGES > 0},
     "dropout": {"p": 0.0},
     "conv2d": {"weight": spread(2, 3, 3, 3), "bias": spread(2), "residual": spread(2, 2, 2, 2), "activation": "silu"},
     "linear": {"input": ROWS, "weight": spread(4, 3), "bias": spread(4), "activation": "tanh"},
@@ -66,6 +78,12 @@ def given(name):
 def test_every_argument_has_its_gradient_or_is_refused(name):
     arguments = given(name)
     differentiable = rules(OURS[name]).differentiable
+    if not differentiable:
+        assert rules(OURS[name]).dtype(**arguments) != np.float32
+        if arguments["input"].dtype == np.float32:
+            with pytest.raises(TypeError, match="must return an array that depends on its arguments"):
+                convlane.vjp(lambda x: OURS[name](**arguments | {"input": x}), IMAGES)
+        return
     assert differentiable <= arguments.keys()
     for argument in signature_of(OURS[name]).parameters:
         if argument in differentiable:
@@ -109,12 +127,14 @@ ARRAYS = [
 def test_what_is_no_array_is_refused_by_name(name, argument, what):
     """With gradients and without."""
     call = partial(OURS[name], **given(name) | {argument: what})
+    if isinstance(what, float) and float in get_args(hints_of(OURS[name])[argument]):
+        np.testing.assert_array_equal(call(), call(**{argument: np.asarray(what, np.float32)}))
+        return
     with pytest.raises(TypeError, match=f"{name}: {argument} must be a NumPy array, got {type(what).__name__}"):
         call()
-    if argument != "input":
-        others = {key: value for key, value in call.keywords.items() if key != "input"}
+    if argument != "input" and "input" in rules(OURS[name]).differentiable:
         with pytest.raises(TypeError, match=f"{name}: {argument} must be a NumPy array, got {type(what).__name__}"):
-            convlane.vjp(partial(OURS[name], **others), given(name)["input"])
+            convlane.vjp(lambda x: call(input=x), given(name)["input"])
 
 
 class OnlyInterface:

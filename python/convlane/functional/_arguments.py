@@ -9,6 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[np.float32]
+Tensor: TypeAlias = NDArray[Any]  # of float32, int64 or bool
+Bools: TypeAlias = NDArray[np.bool_]
+Places: TypeAlias = NDArray[np.int64]
 Pair: TypeAlias = tuple[int, int]
 Sides: TypeAlias = tuple[int, int, int, int]  # top, bottom, left, right
 Padding: TypeAlias = "int | tuple[int, int] | tuple[int, int, int, int] | str"
@@ -31,6 +34,38 @@ def as_array(value: Any, op: str, name: str) -> Array:
 def shape_of(value: Any, op: str, name: str = "input") -> tuple[int, ...]:
     """Return the shape of an array or of what stands for one in an operation."""
     return tuple(value.shape if hasattr(type(value), "__convlane_op__") else as_array(value, op, name).shape)
+
+
+def as_tensor(value: Any, op: str, name: str) -> Tensor:
+    """Return `value` as an aligned array of float32, int64 or bool in native byte order, otherwise as `as_array`."""
+    array = _as_numpy(value, op, name)
+    if array.dtype.kind == "f":
+        return as_array(array, op, name)
+    if array.dtype.kind != "b" and (array.dtype.kind, array.dtype.itemsize) != ("i", 8):
+        raise TypeError(
+            f"{op}: {name} must be float32, int64 or bool, got {array.dtype}; convert it, e.g. with .astype(np.int64)"
+        )
+    return np.require(array, array.dtype.newbyteorder("="), "A").view(np.ndarray)
+
+
+def as_operand(value: Any, op: str, name: str) -> Array:
+    """Return `value` as `as_array` does, or a number as an array without dimensions."""
+    if is_number(value):
+        with np.errstate(over="ignore"):
+            return np.asarray(value, np.float32)
+    return as_array(value, op, name)
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value is a number of Python or NumPy, and no truth value."""
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
+def operand_shape(value: Any, op: str, name: str) -> tuple[int, ...]:
+    """Return the shape of an array, of what stands for one, or of a number: ()."""
+    if hasattr(type(value), "__convlane_op__"):
+        return tuple(value.shape)
+    return () if is_number(value) or isinstance(value, (bool, np.bool_)) else tuple(as_tensor(value, op, name).shape)
 
 
 def as_image(value: Any, op: str, name: str = "input") -> tuple[Array, bool]:
@@ -146,6 +181,14 @@ def _named_sides(value: str, op: str, kernel: Pair, stride: Pair, dilation: Pair
 
 
 def _convert(value: Any, op: str, name: str) -> Array:
+    array = _as_numpy(value, op, name)
+    if array.dtype.kind != "f" or array.dtype.itemsize > 4:
+        raise TypeError(f"{op}: {name} must be float32, got {array.dtype}; convert it with .astype(np.float32)")
+    return np.require(array, np.float32, "A").view(np.ndarray)
+
+
+def _as_numpy(value: Any, op: str, name: str) -> Tensor:
+    """Return what offers itself as an array as NumPy's, whatever it holds."""
     if not isinstance(value, np.ndarray):
         by_numpy = any(hasattr(value, way) for way in ("__array__", "__array_interface__"))
         if not (by_numpy or hasattr(value, "__dlpack__")) or isinstance(value, np.generic):
@@ -153,6 +196,4 @@ def _convert(value: Any, op: str, name: str) -> Array:
         value = np.asarray(value) if by_numpy else np.from_dlpack(value)
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{op}: {name} is a masked array, whose mask would be lost; fill it first, e.g. .filled(0)")
-    if value.dtype.kind != "f" or value.dtype.itemsize > 4:
-        raise TypeError(f"{op}: {name} must be float32, got {value.dtype}; convert it with .astype(np.float32)")
-    return np.require(value, np.float32, "A").view(np.ndarray)
+    return value  # type: ignore[no-any-return]

@@ -152,6 +152,9 @@ def int64(*args: Any, **kwargs: Any) -> DType:
     return _INT64
 
 
+NO_STEP = "plans have no step for it yet"
+"""Why an operation does not compile where nothing but time stands in the way."""
+
 _FLOAT32, _BOOL, _INT64 = np.dtype(np.float32), np.dtype(np.bool_), np.dtype(np.int64)
 
 
@@ -196,7 +199,9 @@ def op(
     def decorate(forward: Callable[P, R]) -> Callable[P, R]:
         parameters = inspect.signature(forward).parameters  # only those are looked at that may be arrays
         names = frozenset(
-            n for n, each in parameters.items() if each.annotation is each.empty or "Array" in each.annotation
+            n
+            for n, each in parameters.items()
+            if each.annotation is each.empty or any(kind in each.annotation for kind in _KINDS)
         )
         places = max((i for i, name in enumerate(parameters, 1) if name in names), default=0)
 
@@ -223,6 +228,9 @@ def op(
 
     return decorate
 
+
+_KINDS = ("Array", "Tensor", "Bools", "Places")
+"""Names of the types of arrays in `_arguments`."""
 
 _PLAIN = {np.ndarray, int, float, bool, str, type(None), _core.PackedWeight}
 """The types of most arguments, which nobody takes over for."""

@@ -12,8 +12,9 @@ from typing import Any, NoReturn
 import numpy as np
 
 from convlane.functional._op import Shape
-from convlane.functional.elementwise import abs as absolute
-from convlane.functional.elementwise import add, affine, div, mul, square
+from convlane.functional.elementwise import add, affine, div, mul
+from convlane.functional.functions import abs as absolute
+from convlane.functional.functions import square
 
 
 class Placeholder(ABC):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,7 +16,7 @@ from convlane.functional._gradient import activate, activation_gradient, follows
 from convlane.functional._op import Pullback, Shape, Traits, op, same_shape
 from convlane.functional._receptive import mixes, pointwise
 from convlane.functional.elementwise import mul
-from convlane.functional.shape import channels_last
+from convlane.functional.reduce import in_memory_order
 
 _seeded: ContextVar[np.random.Generator | None] = ContextVar("_seeded", default=None)
 
@@ -100,7 +99,7 @@ def _dropout_vjp(
     factors = _dropout_factors(x.shape, p, training, rng)
     if factors is None:
         return x, lambda gradient: {"input": gradient}
-    return mul(x, factors), lambda gradient: {"input": mul(gradient, factors)}
+    return mul(factors, x), lambda gradient: {"input": mul(factors, gradient)}
 
 
 @op(shape=same_shape, vjp=_rule("relu"), traits=_TOLD_BY_OUTPUT, receptive=pointwise)
@@ -259,8 +258,7 @@ def softmax(input: Array, dim: int) -> Array:
     """Turn scores along `dim` into probabilities: ``exp(x) / sum(exp(x))``.
 
     The largest score is subtracted first, so that large ones do not overflow. Rows that hold a NaN, +inf, or nothing
-    but -inf become NaN. Over the channels of an image and over the last dimension of other arrays nothing is copied;
-    any other dimension is moved to the end and back.
+    but -inf become NaN.
 
     Parameters
     ----------
@@ -272,7 +270,7 @@ def softmax(input: Array, dim: int) -> Array:
     Returns
     -------
     numpy.ndarray
-        As in `relu`.
+        float32, the shape of `input`; channels last in memory where that is an image in no C order, else in C order.
 
     Raises
     ------
@@ -347,7 +345,7 @@ def dropout(input: Array, p: float = 0.5, training: bool = True, *, rng: np.rand
     """
     x = as_array(input, "dropout", "input")
     factors = _dropout_factors(x.shape, p, training, rng)
-    return x if factors is None else mul(x, factors)
+    return x if factors is None else mul(factors, x)
 
 
 def _dropout_factors(shape: Shape, p: Any, training: Any, rng: np.random.Generator | None) -> Array | None:
@@ -372,12 +370,7 @@ def _softmax(input: Any, dim: int, name: str) -> Array:
 
 
 def _along(axis: int, run: Callable[..., Array], *arrays: Array) -> Array:
-    """Call a kernel that works on the channels of images for arrays of one shape, with `axis` as the channels."""
-    shape = arrays[0].shape
-    if len(shape) == 4 and axis == 1:
-        return run(*arrays)
-    moved = [np.moveaxis(np.atleast_1d(array), axis, -1) for array in arrays]
-    rows = moved[0].shape
-    matrices = (np.ascontiguousarray(m).reshape(math.prod(rows[:-1]), rows[-1], 1, 1) for m in moved)
-    y = np.moveaxis(run(*matrices).reshape(rows), -1, axis)
-    return channels_last(y) if len(shape) == 4 else np.ascontiguousarray(y).reshape(shape)
+    """Call a kernel that works along one axis of arrays of one shape in C order; the result is ordered as the first."""
+    if arrays[0].ndim == 0:
+        return run(*(array.reshape(1) for array in arrays), axis).reshape(())
+    return in_memory_order(run, arrays, axis)

@@ -1,4 +1,4 @@
-"""Arithmetic and functions of single numbers."""
+"""Arithmetic of two arrays that broadcast."""
 
 from __future__ import annotations
 
@@ -9,54 +9,48 @@ from typing import Any
 import numpy as np
 
 from convlane import _core
-from convlane.functional._arguments import Array, as_array, as_flat_image, as_float
-from convlane.functional._gradient import activated
-from convlane.functional._op import Pullback, Shape, Traits, op, same_shape
+from convlane.functional._arguments import Array, as_array, as_float, as_operand
+from convlane.functional._broadcast import broadcast_shape, sum_to
+from convlane.functional._gradient import activate, activated
+from convlane.functional._op import NO_STEP, Pullback, Shape, Traits, op, same_shape
 from convlane.functional._receptive import Axis, pointwise
-from convlane.functional.shape import channels_last
+from convlane.functional.compare import eq, ge, gt, logical_and, lt, where
 
 _IN_PLACE = Traits(in_place=True)
-_NO_STEP = "plans have no step for it yet"
+_PAIR: dict[str, Any] = {"differentiable": ("input", "other"), "traits": _IN_PLACE, "receptive": pointwise}
 
 
 def _scale_receptive(axis: Axis, name: str, *, scale: Any, **_: Any) -> Axis:
     return axis if name == "input" or len(scale.shape) == 4 else axis.everywhere()
 
 
-def _same_shapes(op: str, input: Any, other: Any) -> Shape:
-    if tuple(input.shape) != tuple(other.shape):
-        raise ValueError(f"{op}: input has shape {tuple(input.shape)}, but other has {tuple(other.shape)}")
-    return tuple(input.shape)
-
-
-def _is_channel_vector(input_shape: Shape, shape: Shape) -> bool:
+def is_channel_vector(input_shape: Shape, shape: Shape) -> bool:
     """Whether `shape` is (N, C, 1, 1) or (1, C, 1, 1) for images (N, C, H, W)."""
     return (
         len(input_shape) == len(shape) == 4 and shape[0] in (1, input_shape[0]) and shape[1:] == (input_shape[1], 1, 1)
     )
 
 
-def _add_shape(input: Any, other: Any, *args: Any, **kwargs: Any) -> Shape:
-    return _same_shapes("add", input, other)
+def _shape_rule(name: str) -> Callable[..., Shape]:
+    def shape(input: Any, other: Any, *args: Any, **kwargs: Any) -> Shape:
+        return broadcast_shape(name, input=input, other=other)
 
-
-def _div_shape(input: Any, other: Any) -> Shape:
-    return _same_shapes("div", input, other)
-
-
-def _mul_shape(input: Any, other: Any) -> Shape:
-    if _is_channel_vector(tuple(input.shape), tuple(other.shape)):
-        return tuple(input.shape)
-    return _same_shapes("mul", input, other)
+    return shape
 
 
 def _scale_shape(input: Any, scale: Any) -> Shape:
     shape = tuple(scale.shape)
-    if not _is_channel_vector(tuple(input.shape), shape if len(shape) == 4 else (*shape, 1, 1)):
+    if not is_channel_vector(tuple(input.shape), shape if len(shape) == 4 else (*shape, 1, 1)):
         raise ValueError(
             f"scale: input has shape {tuple(input.shape)}, so scale must be (N, C, 1, 1) or (N, C), got {shape}"
         )
     return tuple(input.shape)
+
+
+def _summed(wanted: frozenset[str], input: Any, other: Any, *parts: Callable[[], Array]) -> dict[str, Array]:
+    """Return the wanted gradients of two operands, given what computes those of their elements."""
+    pairs = zip((("input", input), ("other", other)), parts, strict=True)
+    return {name: sum_to(part(), np.shape(operand)) for (name, operand), part in pairs if name in wanted}
 
 
 def _add_vjp(
@@ -64,12 +58,64 @@ def _add_vjp(
 ) -> tuple[Array, Pullback]:
     slope = as_float(negative_slope, "add", "negative_slope")
     output, before = activated(partial(add, input, other), activation, slope)
-    return output, lambda gradient: dict.fromkeys(wanted, before(gradient))
+
+    def pullback(gradient: Array) -> dict[str, Array]:
+        found = before(gradient)
+        return _summed(wanted, input, other, lambda: found, lambda: found)
+
+    return output, pullback
+
+
+def _sub_vjp(wanted: frozenset[str], input: Any, other: Any) -> tuple[Array, Pullback]:
+    return sub(input, other), lambda gradient: _summed(
+        wanted, input, other, lambda: gradient, lambda: affine(gradient, -1)
+    )
 
 
 def _mul_vjp(wanted: frozenset[str], input: Any, other: Any) -> tuple[Array, Pullback]:
-    output = mul(input, other)
-    return output, _product_pullback(wanted, "other", as_array(input, "mul", "input"), as_array(other, "mul", "other"))
+    output, a, b = mul(input, other), as_operand(input, "mul", "input"), as_operand(other, "mul", "other")
+    if is_channel_vector(a.shape, b.shape):
+        return output, _product_pullback(wanted, "other", a, b)
+    return output, lambda gradient: _summed(wanted, a, b, lambda: mul(gradient, b), lambda: mul(gradient, a))
+
+
+def _pow_vjp(wanted: frozenset[str], input: Any, exponent: Any) -> tuple[Array, Pullback]:
+    output, x, p = pow(input, exponent), as_operand(input, "pow", "input"), as_operand(exponent, "pow", "exponent")
+
+    def of_input(gradient: Array) -> Array:
+        slope = mul(p, pow(x, sub(p, 1.0)))
+        return mul(gradient, where(eq(p, 0.0), 0.0, slope))  # where 0 times infinity is no limit
+
+    def of_exponent(gradient: Array) -> Array:
+        slope = mul(output, _core.unary("log", x))
+        return mul(gradient, where(logical_and(eq(x, 0.0), ge(p, 0.0)), 0.0, slope))
+
+    def pullback(gradient: Array) -> dict[str, Array]:
+        found = {}
+        if "input" in wanted:
+            found["input"] = sum_to(of_input(gradient), x.shape)
+        if "exponent" in wanted:
+            found["exponent"] = sum_to(of_exponent(gradient), p.shape)
+        return found
+
+    return output, pullback
+
+
+def _extreme_rule(name: str) -> Callable[..., tuple[Array, Pullback]]:
+    """Return the rule of `maximum` or `minimum`: equal operands share the gradient, as torch has it."""
+
+    def vjp(wanted: frozenset[str], input: Any, other: Any) -> tuple[Array, Pullback]:
+        a, b = as_operand(input, name, "input"), as_operand(other, name, "other")
+
+        def share(gradient: Array, this: Array, that: Array) -> Array:
+            loses = lt(this, that) if name == "maximum" else gt(this, that)
+            return where(loses, 0.0, where(eq(this, that), affine(gradient, 0.5), gradient))
+
+        return _core.binary(name, a, b), lambda gradient: _summed(
+            wanted, a, b, lambda: share(gradient, a, b), lambda: share(gradient, b, a)
+        )
+
+    return vjp
 
 
 def _affine_vjp(wanted: frozenset[str], input: Any, factor: Any, offset: Any) -> tuple[Array, Pullback]:
@@ -77,41 +123,17 @@ def _affine_vjp(wanted: frozenset[str], input: Any, factor: Any, offset: Any) ->
 
 
 def _div_vjp(wanted: frozenset[str], input: Any, other: Any) -> tuple[Array, Pullback]:
-    output, divisor = div(input, other), as_array(other, "div", "other")
+    output, divisor = div(input, other), as_operand(other, "div", "other")
     quotient = output if "other" in wanted else None
 
     def pullback(gradient: Array) -> dict[str, Array]:
         of_input = div(gradient, divisor)
-        found = {"input": of_input} if "input" in wanted else {}
-        return found if quotient is None else found | {"other": affine(mul(of_input, quotient), -1)}
+        found = {"input": sum_to(of_input, np.shape(input))} if "input" in wanted else {}
+        if quotient is None:
+            return found
+        return found | {"other": sum_to(affine(mul(of_input, quotient), -1), divisor.shape)}
 
     return output, pullback
-
-
-def _exp_vjp(wanted: frozenset[str], input: Any) -> tuple[Array, Pullback]:
-    output = exp(input)
-    return output, lambda gradient: {"input": mul(gradient, output)}
-
-
-def _log_vjp(wanted: frozenset[str], input: Any) -> tuple[Array, Pullback]:
-    x = as_array(input, "log", "input")
-    return log(x), lambda gradient: {"input": div(gradient, x)}
-
-
-def _square_vjp(wanted: frozenset[str], input: Any) -> tuple[Array, Pullback]:
-    x = as_array(input, "square", "input")
-    return mul(x, x), lambda gradient: {"input": mul(gradient, affine(x, 2))}
-
-
-def _abs_vjp(wanted: frozenset[str], input: Any) -> tuple[Array, Pullback]:
-    x = as_array(input, "abs", "input")
-    return abs(x), lambda gradient: {"input": mul(gradient, _mapped(np.sign, x))}
-
-
-def _mapped(function: Callable[..., Any], *arrays: Array) -> Array:
-    """Return what a NumPy function makes of each number; infinities and NaN are results like others."""
-    with np.errstate(all="ignore"):
-        return np.asarray(function(*(channels_last(a) if a.ndim == 4 else np.asarray(a, order="C") for a in arrays)))
 
 
 def _scale_vjp(wanted: frozenset[str], input: Any, scale: Any) -> tuple[Array, Pullback]:
@@ -122,47 +144,45 @@ def _scale_vjp(wanted: frozenset[str], input: Any, scale: Any) -> tuple[Array, P
 
 
 def _product_pullback(wanted: frozenset[str], name: str, input: Array, factor: Array) -> Pullback:
-    """Return the pullback of ``input * factor``, whose second argument is called `name`."""
-    shape, like_input = factor.shape, factor.shape == input.shape
+    """Return the pullback of images times factors of channels, whose second argument is called `name`."""
+    shape = factor.shape
     a = input if name in wanted else None
-    b = None if "input" not in wanted else factor if like_input or factor.ndim == 4 else factor[:, :, None, None]
+    b = None if "input" not in wanted else factor if factor.ndim == 4 else factor[:, :, None, None]
 
     def pullback(gradient: Array) -> dict[str, Array]:
         found = {}
         if b is not None:
             found["input"] = mul(gradient, b)
-        if a is not None and like_input:
-            found[name] = mul(gradient, a)
-        elif a is not None:
-            shared = shape[0] == 1
-            found[name] = _core.scale_scale_gradient(a, gradient, shared).reshape(shape)
+        if a is not None:
+            found[name] = _core.scale_scale_gradient(a, gradient, shape[0] == 1).reshape(shape)
         return found
 
     return pullback
 
 
-@op(shape=_add_shape, vjp=_add_vjp, differentiable=("input", "other"), traits=_IN_PLACE, receptive=pointwise)
-def add(input: Array, other: Array, *, activation: str = "none", negative_slope: float = 0.01) -> Array:
-    """Add two arrays of the same shape, and apply an activation to the sum in the same pass.
+@op(shape=_shape_rule("add"), vjp=_add_vjp, **_PAIR)
+def add(input: Array | float, other: Array | float, *, activation: str = "none", negative_slope: float = 0.01) -> Array:
+    """Add two arrays, and apply an activation to the sum in the same pass.
 
     Parameters
     ----------
     input, other
-        float32, any shape, both the same; any strides.
+        float32, any strides, of shapes that broadcast as NumPy's do; or one of them a number.
     activation, negative_slope
         As in `conv2d`.
 
     Returns
     -------
     numpy.ndarray
-        float32, the same shape; channels last in memory where that has four dimensions, else C-contiguous.
+        float32. In memory the order of the larger operand: where it has four dimensions and is not dense in C order,
+        channels last, as after an activation; else C order.
 
     Raises
     ------
     TypeError
-        If one is not a float32 array.
+        If one is neither a float32 array nor a number.
     ValueError
-        If the shapes differ (nothing is broadcast), or for an unknown activation.
+        If the shapes do not broadcast, there are more than eight dimensions, or for an unknown activation.
 
     Examples
     --------
@@ -170,37 +190,36 @@ def add(input: Array, other: Array, *, activation: str = "none", negative_slope:
     >>> from convlane.functional import add
     >>> add(np.array([1, 2], np.float32), np.array([3, -4], np.float32), activation="relu")
     array([4., 0.], dtype=float32)
+    >>> add(np.array([[1], [2]], np.float32), np.array([10, 20], np.float32))
+    array([[11., 21.],
+           [12., 22.]], dtype=float32)
     """
-    a, b = as_array(input, "add", "input"), as_array(other, "add", "other")
+    a, b = as_operand(input, "add", "input"), as_operand(other, "add", "other")
     slope = as_float(negative_slope, "add", "negative_slope")
-    _same_shapes("add", a, b)
-    if a.ndim == 4:
+    if activation == "none":
+        return _core.binary("add", a, b)
+    if a.ndim == 4 and a.shape == b.shape:
         return _core.add(a, b, activation, slope)
-    return _core.add(as_flat_image(a), as_flat_image(b), activation, slope).reshape(a.shape)
+    return activate(_core.binary("add", a, b), activation, slope)
 
 
-@op(shape=_mul_shape, vjp=_mul_vjp, differentiable=("input", "other"), traits=_IN_PLACE, receptive=pointwise)
-def mul(input: Array, other: Array) -> Array:
-    """Multiply two arrays of the same shape, or images (N, C, H, W) by one factor per channel.
+@op(shape=_shape_rule("sub"), vjp=_sub_vjp, **_PAIR, compiles=NO_STEP)
+def sub(input: Array | float, other: Array | float) -> Array:
+    """Subtract the second from the first; otherwise as `add`.
 
-    Parameters
-    ----------
-    input
-        float32, any shape and strides.
-    other
-        float32, the same shape, or (N, C, 1, 1) or (1, C, 1, 1) for images.
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import sub
+    >>> sub(1.0, np.array([1, 2], np.float32))
+    array([ 0., -1.], dtype=float32)
+    """
+    return _core.binary("sub", as_operand(input, "sub", "input"), as_operand(other, "sub", "other"))
 
-    Returns
-    -------
-    numpy.ndarray
-        As in `add`.
 
-    Raises
-    ------
-    TypeError
-        If one is not a float32 array.
-    ValueError
-        If the shapes do not fit.
+@op(shape=_shape_rule("mul"), vjp=_mul_vjp, **_PAIR)
+def mul(input: Array | float, other: Array | float) -> Array:
+    """Multiply two arrays; otherwise as `add`.
 
     Examples
     --------
@@ -209,11 +228,84 @@ def mul(input: Array, other: Array) -> Array:
     >>> mul(np.array([1, 2], np.float32), np.array([3, 4], np.float32))
     array([3., 8.], dtype=float32)
     """
-    a, b = as_array(input, "mul", "input"), as_array(other, "mul", "other")
-    _mul_shape(a, b)
-    if a.ndim != 4:
-        return _core.mul(as_flat_image(a), as_flat_image(b)).reshape(a.shape)
-    return _core.mul(a, b) if a.shape == b.shape else _core.scale(a, b)
+    return _core.binary("mul", as_operand(input, "mul", "input"), as_operand(other, "mul", "other"))
+
+
+@op(shape=_shape_rule("div"), vjp=_div_vjp, **_PAIR, compiles=NO_STEP)
+def div(input: Array | float, other: Array | float) -> Array:
+    """Divide the first by the second; otherwise as `add`. Division by 0 gives an infinity, or NaN.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import div
+    >>> div(np.array([1, 6], np.float32), np.array([2, 3], np.float32))
+    array([0.5, 2. ], dtype=float32)
+    """
+    return _core.binary("div", as_operand(input, "div", "input"), as_operand(other, "div", "other"))
+
+
+def _pow_shape(input: Any, exponent: Any) -> Shape:
+    return broadcast_shape("pow", input=input, exponent=exponent)
+
+
+@op(
+    shape=_pow_shape,
+    vjp=_pow_vjp,
+    differentiable=("input", "exponent"),
+    traits=_IN_PLACE,
+    receptive=pointwise,
+    compiles=NO_STEP,
+)
+def pow(input: Array | float, exponent: Array | float) -> Array:
+    """Raise the first to the power of the second, NaN where that is no real number; otherwise as `add`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import pow
+    >>> pow(np.array([2, 3], np.float32), 3)
+    array([ 8., 27.], dtype=float32)
+    """
+    return _core.binary("pow", as_operand(input, "pow", "input"), as_operand(exponent, "pow", "exponent"))
+
+
+@op(
+    shape=_shape_rule("maximum"),
+    vjp=_extreme_rule("maximum"),
+    **_PAIR,
+    compiles=NO_STEP,
+)
+def maximum(input: Array | float, other: Array | float) -> Array:
+    """Take the larger of two numbers, NaN where one is; otherwise as `add`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import maximum
+    >>> maximum(np.array([1, 5], np.float32), 2)
+    array([2., 5.], dtype=float32)
+    """
+    return _core.binary("maximum", as_operand(input, "maximum", "input"), as_operand(other, "maximum", "other"))
+
+
+@op(
+    shape=_shape_rule("minimum"),
+    vjp=_extreme_rule("minimum"),
+    **_PAIR,
+    compiles=NO_STEP,
+)
+def minimum(input: Array | float, other: Array | float) -> Array:
+    """Take the smaller of two numbers, NaN where one is; otherwise as `add`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import minimum
+    >>> minimum(np.array([1, 5], np.float32), 2)
+    array([1., 2.], dtype=float32)
+    """
+    return _core.binary("minimum", as_operand(input, "minimum", "input"), as_operand(other, "minimum", "other"))
 
 
 @op(
@@ -279,7 +371,7 @@ def affine(input: Array, factor: float = 1.0, offset: float = 0.0) -> Array:
     Returns
     -------
     numpy.ndarray
-        float32, the same shape; channels last in memory where that has four dimensions, else C-contiguous.
+        float32, the same shape; order in memory as in `add`.
 
     Raises
     ------
@@ -294,104 +386,5 @@ def affine(input: Array, factor: float = 1.0, offset: float = 0.0) -> Array:
     array([11., 21.], dtype=float32)
     """
     x = as_array(input, "affine", "input")
-    a, b = (np.float32(as_float(value, "affine", name)) for value, name in ((factor, "factor"), (offset, "offset")))
-    return _mapped(lambda x: x * a + b if b != 0 else x * a, x)
-
-
-@op(
-    shape=_div_shape,
-    vjp=_div_vjp,
-    differentiable=("input", "other"),
-    traits=_IN_PLACE,
-    receptive=pointwise,
-    compiles=_NO_STEP,
-)
-def div(input: Array, other: Array) -> Array:
-    """Divide by an array of the same shape.
-
-    Parameters
-    ----------
-    input, other
-        float32, any shape, both the same; any strides.
-
-    Returns
-    -------
-    numpy.ndarray
-        As in `affine`. Division by 0 gives an infinity, or NaN.
-
-    Raises
-    ------
-    TypeError
-        If one is not a float32 array.
-    ValueError
-        If the shapes differ.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from convlane.functional import div
-    >>> div(np.array([1, 6], np.float32), np.array([2, 3], np.float32))
-    array([0.5, 2. ], dtype=float32)
-    """
-    a, b = as_array(input, "div", "input"), as_array(other, "div", "other")
-    _same_shapes("div", a, b)
-    return _mapped(np.divide, a, b)
-
-
-@op(shape=same_shape, vjp=_exp_vjp, traits=_IN_PLACE, receptive=pointwise, compiles=_NO_STEP)
-def exp(input: Array) -> Array:
-    """Compute ``e**x`` of every number; shapes as in `affine`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from convlane.functional import exp
-    >>> exp(np.array([0, -np.inf], np.float32))
-    array([1., 0.], dtype=float32)
-    """
-    return _mapped(np.exp, as_array(input, "exp", "input"))
-
-
-@op(shape=same_shape, vjp=_log_vjp, traits=_IN_PLACE, receptive=pointwise, compiles=_NO_STEP)
-def log(input: Array) -> Array:
-    """Compute the natural logarithm of every number, minus infinity of 0, NaN below; shapes as in `affine`.
-
-    The logarithm of probabilities is better taken by `log_softmax`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from convlane.functional import log
-    >>> log(np.array([1, 0], np.float32))
-    array([  0., -inf], dtype=float32)
-    """
-    return _mapped(np.log, as_array(input, "log", "input"))
-
-
-@op(shape=same_shape, vjp=_square_vjp, traits=_IN_PLACE, receptive=pointwise, compiles=_NO_STEP)
-def square(input: Array) -> Array:
-    """Multiply every number by itself; shapes as in `affine`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from convlane.functional import square
-    >>> square(np.array([-3, 2], np.float32))
-    array([9., 4.], dtype=float32)
-    """
-    x = as_array(input, "square", "input")
-    return mul(x, x)
-
-
-@op(shape=same_shape, vjp=_abs_vjp, traits=_IN_PLACE, receptive=pointwise, compiles=_NO_STEP)
-def abs(input: Array) -> Array:
-    """Drop the sign of every number; shapes as in `affine`. The gradient at 0 is 0.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from convlane.functional import abs
-    >>> abs(np.array([-3, 2], np.float32))
-    array([3., 2.], dtype=float32)
-    """
-    return _mapped(np.abs, as_array(input, "abs", "input"))
+    a, b = as_float(factor, "affine", "factor"), as_float(offset, "affine", "offset")
+    return _core.unary("affine", x, a, b if b != 0 else -0.0)

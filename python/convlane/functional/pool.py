@@ -266,7 +266,7 @@ def _lp_pool2d_vjp(
             of_pixel = x if power == 2 else np.sign(x) * np.abs(x) ** np.float32(power - 1)
             if power < 1:
                 of_pixel[x == 0] = 0
-        return _core.mul(_core.avg_pool2d_gradient(of_window, *average), of_pixel)
+        return _core.binary("mul", _core.avg_pool2d_gradient(of_window, *average), of_pixel)
 
     return _image_rule(output, single, back)
 

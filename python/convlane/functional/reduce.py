@@ -1,4 +1,4 @@
-"""Sums and means over dimensions, of which losses are made."""
+"""Reductions over any dimensions, of which losses are made, and sums along one."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from convlane.functional._arguments import Array, as_array, as_dim
-from convlane.functional._op import Pullback, Shape, op
-from convlane.functional._receptive import Axis
+from convlane import _core
+from convlane.functional._arguments import Array, Places, Tensor, as_array, as_dim, as_float
+from convlane.functional._op import NO_STEP, Pullback, Shape, int64, op, same_shape
+from convlane.functional._receptive import Axis, mixes
 
 Dims: TypeAlias = "int | tuple[int, ...] | None"
 
 
-def _axes(name: str, ndim: int, dim: Any) -> tuple[int, ...]:
-    """Return the dimensions to sum over, counted from the front."""
+def axes_of(name: str, ndim: int, dim: Any) -> tuple[int, ...]:
+    """Return the dimensions to reduce, counted from the front."""
     if dim is None:
         return tuple(range(ndim))
     axes = tuple(as_dim(d, name, ndim) for d in (dim if isinstance(dim, (tuple, list)) else (dim,)))
@@ -25,68 +26,153 @@ def _axes(name: str, ndim: int, dim: Any) -> tuple[int, ...]:
     return axes
 
 
-def _shape_rule(name: str) -> Callable[..., Shape]:
-    def shape(input: Any, dim: Any = None) -> Shape:
-        axes = _axes(name, len(input.shape), dim)
+def dense(x: Tensor) -> Tensor:
+    """Return an array in C order: itself where it is so already."""
+    if x.flags.c_contiguous:
+        return x
+    copy = _core.empty(x.shape, x.dtype)
+    _core.copy(x, copy)
+    return copy
+
+
+def in_memory_order(run: Callable[..., Tensor], arrays: tuple[Array, ...], axis: int) -> Tensor:
+    """Call a kernel that works along one axis of arrays of one shape in C order.
+
+    Images that are not in C order are taken, and the result is given, as they lie in memory when channels last.
+    """
+    if arrays[0].ndim != 4 or arrays[0].flags.c_contiguous:
+        return run(*map(dense, arrays), axis)
+    images = (dense(array.transpose(0, 2, 3, 1)) for array in arrays)
+    return run(*images, (0, 3, 1, 2)[axis]).transpose(0, 3, 1, 2)
+
+
+def _shape_rule(name: str, *, several: bool = True) -> Callable[..., Shape]:
+    def shape(input: Any, dim: Any = None, keepdim: bool = False, **others: Any) -> Shape:
+        if not several and isinstance(dim, (tuple, list)):
+            raise TypeError(f"{name}: dim must be an integer or None, got {dim!r}")
+        axes = axes_of(name, len(input.shape), dim)
+        if name in _OF_SOMETHING and math.prod(input.shape[axis] for axis in axes) == 0:
+            raise ValueError(f"{name}: there is none of no numbers, dim={dim} of shape {tuple(input.shape)}")
+        if keepdim:
+            return tuple(1 if axis in axes else size for axis, size in enumerate(input.shape))
         return tuple(size for axis, size in enumerate(input.shape) if axis not in axes)
 
     return shape
 
 
-def _receptive(axis: Axis, name: str, *, input: Any, dim: Any) -> Axis:
+_OF_SOMETHING = {"amax", "amin", "argmax", "argmin"}
+
+
+def _receptive(axis: Axis, name: str, *, input: Any, dim: Any, keepdim: bool, **others: Any) -> Axis:
     if axis.dim is None:
         return axis
-    gone = [each - len(input.shape) for each in _axes("sum", len(input.shape), dim)]
-    return axis.everywhere() if axis.dim in gone else axis.moved(axis.dim + len([d for d in gone if d > axis.dim]))
+    gone = [each - len(input.shape) for each in axes_of("sum", len(input.shape), dim)]
+    if axis.dim in gone:
+        return axis.everywhere()
+    return axis if keepdim else axis.moved(axis.dim + len([d for d in gone if d > axis.dim]))
 
 
-def _rule(name: str) -> Callable[..., tuple[Array, Pullback]]:
-    def vjp(wanted: frozenset[str], input: Any, dim: Any) -> tuple[Array, Pullback]:
+Spread: TypeAlias = Callable[[Array, Array, Array, "tuple[int, ...]"], Array]
+"""From the gradient of a reduction's result, the input, the result (both with all dimensions) and the dimensions."""
+
+
+def _rule(name: str, spread: Spread) -> Callable[..., tuple[Array, Pullback]]:
+    def vjp(wanted: frozenset[str], input: Any, dim: Any, keepdim: Any) -> tuple[Array, Pullback]:
         x = as_array(input, name, "input")
-        axes, shape = _axes(name, x.ndim, dim), x.shape
-        count = math.prod(shape[axis] for axis in axes) if name == "mean" else 1
+        output, axes = _reduce(name, x, dim, keepdim), axes_of(name, x.ndim, dim)
 
         def pullback(gradient: Array) -> dict[str, Array]:
-            share = np.expand_dims(gradient, axes) / np.float32(max(count, 1))
-            return {"input": np.broadcast_to(share, shape)}
+            whole = _shape_rule(name)(x, dim, True)
+            return {"input": spread(gradient.reshape(whole), x, output.reshape(whole), axes)}
 
-        return _reduced(x, axes, count), pullback
+        return output, pullback
 
     return vjp
 
 
-def _reduced(x: Array, axes: tuple[int, ...], count: int) -> Array:
-    """Sum in float64 and divide; the copy makes the order of a sum independent of memory layout and batch."""
-    kept = [axis for axis in range(x.ndim) if axis not in axes]
-    moved = x.transpose(*kept, *sorted(axes)).astype(np.float64, order="C")
-    rows = moved.reshape(*moved.shape[: len(kept)], -1 if x.size else 0)
+def _reduce(name: str, x: Array, dim: Any, keepdim: Any, correction: float = 0.0) -> Array:
+    _shape_rule(name)(x, dim)
+    return _core.reduce(name, x, axes_of(name, x.ndim, dim), bool(keepdim), correction)
+
+
+def _count(x: Array, axes: tuple[int, ...]) -> int:
+    return math.prod(x.shape[axis] for axis in axes)
+
+
+def _spread_sum(gradient: Array, x: Array, output: Array, axes: tuple[int, ...]) -> Array:
+    return np.broadcast_to(gradient, x.shape)
+
+
+def _spread_mean(gradient: Array, x: Array, output: Array, axes: tuple[int, ...]) -> Array:
+    return np.broadcast_to(gradient / np.float32(max(_count(x, axes), 1)), x.shape)
+
+
+def _spread_extreme(gradient: Array, x: Array, output: Array, axes: tuple[int, ...]) -> Array:
+    """Share the gradient among equal numbers, as torch does."""
+    chosen = _core.where(_core.compare("eq", x, output), np.ones((), np.float32), np.zeros((), np.float32))
+    return _core.binary("mul", chosen, _core.binary("div", gradient, _core.reduce("sum", chosen, axes, True)))
+
+
+def _spread_prod(gradient: Array, x: Array, output: Array, axes: tuple[int, ...]) -> Array:
+    """Multiply by the product of all others, which may be that of numbers before and behind: a factor may be 0."""
+    order = (*(axis for axis in range(x.ndim) if axis not in axes), *axes)
+    moved = x.transpose(order)
+    rows = moved.reshape(*moved.shape[: x.ndim - len(axes)], -1 if x.size else 0).astype(np.float64)
+    ones = np.ones((*rows.shape[:-1], 1))
     with np.errstate(all="ignore"):
-        return np.asarray(rows.sum(-1) / np.float64(count), np.float32)
+        before = np.cumprod(np.concatenate([ones, rows[..., :-1]], -1), -1) if rows.size else rows
+        behind = np.cumprod(np.concatenate([ones, rows[..., :0:-1]], -1), -1)[..., ::-1] if rows.size else rows
+        others = (before * behind).astype(np.float32).reshape(moved.shape)
+    return _core.binary("mul", others.transpose(np.argsort(order)), gradient)
 
 
-@op(shape=_shape_rule("sum"), vjp=_rule("sum"), receptive=_receptive, compiles="plans have no step for it yet")
-def sum(input: Array, dim: Dims = None) -> Array:
+def _var_vjp(wanted: frozenset[str], input: Any, dim: Any, correction: Any, keepdim: Any) -> tuple[Array, Pullback]:
+    x = as_array(input, "var", "input")
+    axes = axes_of("var", x.ndim, dim)
+
+    def pullback(gradient: Array) -> dict[str, Array]:
+        mean = _core.reduce("mean", x, axes, True)
+        divisor = max(_count(x, axes) - as_float(correction, "var", "correction"), 0.0)
+        with np.errstate(divide="ignore"):
+            factor = np.float32(2) / np.float32(divisor)
+        share = np.asarray(gradient.reshape(mean.shape) * factor)
+        return {"input": _core.binary("mul", _core.binary("sub", x, mean), share)}
+
+    return var(x, dim, correction=correction, keepdim=keepdim), pullback
+
+
+def _cumsum_vjp(wanted: frozenset[str], input: Any, dim: Any) -> tuple[Array, Pullback]:
+    x = as_array(input, "cumsum", "input")
+    axis = as_dim(dim, "cumsum", x.ndim)
+    return cumsum(x, dim), lambda gradient: {"input": _core.cumsum(dense(gradient), axis, True)}
+
+
+@op(shape=_shape_rule("sum"), vjp=_rule("sum", _spread_sum), receptive=_receptive, compiles=NO_STEP)
+def sum(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
     """Add numbers up, over some dimensions or all.
 
     Parameters
     ----------
     input
-        float32, any shape and strides.
+        float32, any shape of at most eight dimensions, any strides.
     dim
         A dimension, several, or None for all of them. Negative ones count from the end.
+    keepdim
+        These dimensions stay, with size 1.
 
     Returns
     -------
     numpy.ndarray
-        float32, the shape of `input` without these dimensions: ``()`` for all. The sums are taken in float64, in an
-        order that neither the memory layout nor the other sums change.
+        float32, the shape of `input` without these dimensions, ``()`` for all; in C order. Numbers are added in trees
+        of eight in float32, the trees in float64, in the order of memory: what else is summed, and threads, change
+        nothing.
 
     Raises
     ------
     TypeError
         An argument of the wrong kind, for example float64 input.
     ValueError
-        A dimension that does not exist, or is named twice.
+        A dimension that does not exist, or is named twice; more than eight dimensions.
 
     Examples
     --------
@@ -95,12 +181,11 @@ def sum(input: Array, dim: Dims = None) -> Array:
     >>> sum(np.array([[1, 2], [3, 4]], np.float32), 1)
     array([3., 7.], dtype=float32)
     """
-    x = as_array(input, "sum", "input")
-    return _reduced(x, _axes("sum", x.ndim, dim), 1)
+    return _reduce("sum", as_array(input, "sum", "input"), dim, keepdim)
 
 
-@op(shape=_shape_rule("mean"), vjp=_rule("mean"), receptive=_receptive, compiles="plans have no step for it yet")
-def mean(input: Array, dim: Dims = None) -> Array:
+@op(shape=_shape_rule("mean"), vjp=_rule("mean", _spread_mean), receptive=_receptive, compiles=NO_STEP)
+def mean(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
     """Average over some dimensions or all; otherwise as `sum`. The mean of nothing is NaN.
 
     Examples
@@ -119,6 +204,183 @@ def mean(input: Array, dim: Dims = None) -> Array:
     >>> round(value, 4), gradients["weight"].round(4)
     (2.2361, array([[0.8944, 0.8944]], dtype=float32))
     """
-    x = as_array(input, "mean", "input")
-    axes = _axes("mean", x.ndim, dim)
-    return _reduced(x, axes, math.prod(x.shape[axis] for axis in axes))
+    return _reduce("mean", as_array(input, "mean", "input"), dim, keepdim)
+
+
+@op(shape=_shape_rule("prod"), vjp=_rule("prod", _spread_prod), receptive=_receptive, compiles=NO_STEP)
+def prod(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
+    """Multiply numbers with each other, in float64; otherwise as `sum`. The product of nothing is 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import prod
+    >>> prod(np.array([[1, 5], [7, 3]], np.float32), 1)
+    array([ 5., 21.], dtype=float32)
+    """
+    return _reduce("prod", as_array(input, "prod", "input"), dim, keepdim)
+
+
+@op(shape=_shape_rule("amax"), vjp=_rule("amax", _spread_extreme), receptive=_receptive, compiles=NO_STEP)
+def amax(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
+    """Find the largest number, NaN where there is one; otherwise as `sum`. There is none of nothing: ValueError.
+
+    Equal numbers share the gradient.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import amax
+    >>> amax(np.array([[1, 5], [7, 3]], np.float32), 1)
+    array([5., 7.], dtype=float32)
+    """
+    return _reduce("amax", as_array(input, "amax", "input"), dim, keepdim)
+
+
+@op(shape=_shape_rule("amin"), vjp=_rule("amin", _spread_extreme), receptive=_receptive, compiles=NO_STEP)
+def amin(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
+    """Find the smallest number, NaN where there is one; otherwise as `amax`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import amin
+    >>> amin(np.array([[1, 5], [7, 3]], np.float32), 1)
+    array([1., 3.], dtype=float32)
+    """
+    return _reduce("amin", as_array(input, "amin", "input"), dim, keepdim)
+
+
+@op(shape=_shape_rule("var"), vjp=_var_vjp, receptive=_receptive, compiles=NO_STEP)
+def var(input: Array, dim: Dims = None, *, correction: float = 1, keepdim: bool = False) -> Array:
+    """Find how far numbers spread: the sum of squared distances from their mean, divided by ``count - correction``.
+
+    Otherwise as `sum`. The mean is found first, so that a large one costs no digits. NaN where the divisor is 0.
+
+    Parameters
+    ----------
+    input, dim, keepdim
+        As in `sum`.
+    correction
+        1 for an estimate from a sample (torch's default), 0 for the numbers as they are (NumPy's).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import var
+    >>> var(np.array([1, 2, 3], np.float32))
+    array(1., dtype=float32)
+    """
+    x = as_array(input, "var", "input")
+    return _reduce("var", x, dim, keepdim, as_float(correction, "var", "correction"))
+
+
+def _place(name: str, input: Any, dim: Any, keepdim: Any) -> Places:
+    x = as_array(input, name, "input")
+    shape = _shape_rule(name, several=False)(x, dim, keepdim)
+    flat = dense(x).reshape(-1) if dim is None or x.ndim == 0 else x
+    axis = 0 if flat.ndim == 1 else as_dim(dim, name, x.ndim)
+    found = in_memory_order(lambda *arguments: _core.arg(name == "argmax", *arguments), (flat,), axis)
+    return found.reshape(shape)
+
+
+@op(
+    shape=_shape_rule("argmax", several=False),
+    dtype=int64,
+    vjp="it finds places",
+    differentiable=(),
+    receptive=_receptive,
+    compiles=NO_STEP,
+)
+def argmax(input: Array, dim: int | None = None, keepdim: bool = False) -> Places:
+    """Find where the largest number stands, the first of equal ones; the first NaN where there is one.
+
+    Parameters
+    ----------
+    input
+        float32, any shape of at most eight dimensions, any strides.
+    dim
+        The dimension to look along, or None for all numbers in C order. Negative ones count from the end.
+    keepdim
+        The dimension stays, with size 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        int64, the shape of `input` without the dimension, ``()`` for all.
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong kind.
+    ValueError
+        A dimension that does not exist, or has no numbers; more than eight dimensions.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import argmax
+    >>> argmax(np.array([[1, 5], [7, 3]], np.float32), 1)
+    array([1, 0])
+    """
+    return _place("argmax", input, dim, keepdim)
+
+
+@op(
+    shape=_shape_rule("argmin", several=False),
+    dtype=int64,
+    vjp="it finds places",
+    differentiable=(),
+    receptive=_receptive,
+    compiles=NO_STEP,
+)
+def argmin(input: Array, dim: int | None = None, keepdim: bool = False) -> Places:
+    """Find where the smallest number stands; otherwise as `argmax`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import argmin
+    >>> argmin(np.array([[1, 5], [7, 3]], np.float32), 1)
+    array([0, 1])
+    """
+    return _place("argmin", input, dim, keepdim)
+
+
+@op(
+    shape=same_shape,
+    vjp=_cumsum_vjp,
+    receptive=mixes(lambda input, dim: (as_dim(dim, "cumsum", len(input.shape)) - len(input.shape),)),
+    compiles=NO_STEP,
+)
+def cumsum(input: Array, dim: int) -> Array:
+    """Replace every number by the sum of those up to it along a dimension, added in float64.
+
+    Parameters
+    ----------
+    input
+        float32, at least one and at most eight dimensions, any strides.
+    dim
+        Negative ones count from the end.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, the shape of `input`, in C order or, where that is an image in no C order, channels last.
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong kind.
+    ValueError
+        A dimension that does not exist; more than eight dimensions.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import cumsum
+    >>> cumsum(np.array([1, 2, 3], np.float32), 0)
+    array([1., 3., 6.], dtype=float32)
+    """
+    x = as_array(input, "cumsum", "input")
+    return in_memory_order(_core.cumsum, (x,), as_dim(dim, "cumsum", x.ndim))

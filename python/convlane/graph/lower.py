@@ -13,6 +13,7 @@ from convlane import _core
 from convlane.functional._arguments import Pair
 from convlane.functional._op import ACTIVATIONS, operations, rules
 from convlane.functional.conv import conv2d_geometry
+from convlane.functional.elementwise import is_channel_vector
 from convlane.functional.pool import pooled_size
 from convlane.graph.passes import flattens_image, narrows_channels, pool2d_geometry_of
 from convlane.graph.trace import INPUT, SOURCES, Graph, Node, Value
@@ -185,6 +186,8 @@ def _refusal(node: Node, nodes: Mapping[Value, Node]) -> str:
         return f"{op} with a constant {constants[0]}"
     if isinstance(attributes.get("weight"), _core.PackedWeight):
         return f"{op} with a packed weight"
+    if op in ("add", "mul") and not _has_equal_operands(node, nodes):
+        return f"{op} of other shapes than one"
     if op not in ("cat", "interleave") and set(node.inputs) - {"input", "other", "residual", "scale"}:
         return f"{op} with a computed {min(set(node.inputs) - {'input', 'other', 'residual', 'scale'})}"
     if op == "batch_norm" and attributes["training"]:
@@ -204,6 +207,14 @@ def _refusal(node: Node, nodes: Mapping[Value, Node]) -> str:
     if op in ("softmax", "log_softmax") and attributes["dim"] % len(node.shape) != 1:
         return f"{op} over other dimensions than the channels"
     return ""
+
+
+def _has_equal_operands(node: Node, nodes: Mapping[Value, Node]) -> bool:
+    """Whether two arrays have one shape, or the second has one factor for each channel of the first."""
+    if set(node.inputs) != {"input", "other"}:
+        return False
+    shape, other = nodes[node.inputs["input"]].shape, nodes[node.inputs["other"]].shape
+    return shape == other or (node.op == "mul" and is_channel_vector(shape, other))
 
 
 def _conv2d(at: Context, pooling: Node | None = None) -> Choice:

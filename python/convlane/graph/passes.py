@@ -122,7 +122,7 @@ def fuse_residual_add(graph: Graph) -> Graph:
         last, first = sorted(node.inputs.values(), reverse=True)
         for source, residual in ((last, first), (first, last)):
             conv = nodes[source]
-            if single(source) and _is_plain_conv2d(conv):
+            if single(source) and _is_plain_conv2d(conv) and conv.shape == nodes[residual].shape:
                 fused = _absorb(
                     conv,
                     node,

@@ -1,0 +1,249 @@
+// Reductions: along rows that are dense in memory, and down columns that lie side by side.
+//
+// The order of a sum is the same either way. Its numbers are dealt to kLanes lanes in turn; every 8 of a lane are added
+// as a tree in float, the trees' sums in double. So it is as exact as a sum in double but for the trees, whatever its
+// length.
+#pragma once
+
+#include <type_traits>
+
+#include "kernels/pointwise.inl"
+#include "kernels/table.h"
+#include "kernels/vec.h"
+
+namespace convlane {
+namespace {
+
+constexpr int kTree = 8;
+
+struct SumOf {
+  static constexpr bool kTrees = true;
+  static CONVLANE_INLINE Vec neutral() { return zero(); }
+  static CONVLANE_INLINE Vec join(Vec a, Vec b) { return add(a, b); }
+  static CONVLANE_INLINE double join(double a, double b) { return a + b; }
+  CONVLANE_INLINE Vec lift(Vec x) const { return x; }
+};
+
+// Of squared distances from a number.
+struct SquaresOf : SumOf {
+  Vec shift;
+  CONVLANE_INLINE Vec lift(Vec x) const {
+    const Vec d = sub(x, shift);
+    return mul(d, d);
+  }
+};
+
+// Without trees, which overflow before the product in double does.
+struct ProductOf {
+  static constexpr bool kTrees = false;
+  static CONVLANE_INLINE Vec neutral() { return broadcast(1.0f); }
+  static CONVLANE_INLINE Vec join(Vec a, Vec) { return a; }
+  static CONVLANE_INLINE double join(double a, double b) { return a * b; }
+  CONVLANE_INLINE Vec lift(Vec x) const { return x; }
+};
+
+struct MaximumOf {
+  static constexpr bool kTrees = true;
+  static CONVLANE_INLINE Vec neutral() { return broadcast(-__builtin_inff()); }
+  static CONVLANE_INLINE Vec join(Vec a, Vec b) { return max_or_nan(a, b); }
+  static CONVLANE_INLINE double join(double a, double b) { return b > a || b != b ? b : a; }
+  CONVLANE_INLINE Vec lift(Vec x) const { return x; }
+};
+
+struct MinimumOf {
+  static constexpr bool kTrees = true;
+  static CONVLANE_INLINE Vec neutral() { return broadcast(__builtin_inff()); }
+  static CONVLANE_INLINE Vec join(Vec a, Vec b) { return min_or_nan(a, b); }
+  static CONVLANE_INLINE double join(double a, double b) { return b < a || b != b ? b : a; }
+  CONVLANE_INLINE Vec lift(Vec x) const { return x; }
+};
+
+// Joins up to 8 vectors, of which those beyond `count` are neutral, into the lanes' numbers.
+template <class F>
+CONVLANE_INLINE void fold_tree(const Vec (&v)[kTree], int count, double* lanes) {
+  float joined[kLanes];
+  if constexpr (F::kTrees) {
+    const Vec low = F::join(F::join(v[0], v[1]), F::join(v[2], v[3]));
+    store(joined, F::join(low, F::join(F::join(v[4], v[5]), F::join(v[6], v[7]))));
+    count = 1;
+  }
+  for (int k = 0; k < count; ++k) {
+    if constexpr (!F::kTrees) store(joined, v[k]);
+    for (int lane = 0; lane < kLanes; ++lane) lanes[lane] = F::join(lanes[lane], static_cast<double>(joined[lane]));
+  }
+}
+
+template <class F>
+CONVLANE_INLINE void reduce_row_by(F f, const float* src, int64_t count, double* lanes) {
+  Vec v[kTree];
+  int64_t i = 0;
+  for (; i + kTree * kLanes <= count; i += kTree * kLanes) {
+    CONVLANE_UNROLL
+    for (int k = 0; k < kTree; ++k) v[k] = f.lift(load(src + i + k * kLanes));
+    fold_tree<F>(v, kTree, lanes);
+  }
+  if (i == count) return;
+  int used = 0;
+  for (int k = 0; k < kTree; ++k) {
+    const int64_t left = count - i - k * kLanes;
+    const int n = static_cast<int>(left < kLanes ? left : kLanes);
+    v[k] = F::neutral();
+    if (n == kLanes) v[k] = f.lift(load(src + i + k * kLanes));
+    if (n > 0 && n < kLanes) v[k] = select(lanes_before(n), f.lift(load(src + i + k * kLanes, n)), F::neutral());
+    if (n > 0) used = k + 1;
+  }
+  fold_tree<F>(v, used, lanes);
+}
+
+// Calls use(f) with the reduction; a distance is from `shift`.
+template <class Use>
+CONVLANE_INLINE void with_reduction(Reduction op, Vec shift, const Use& use) {
+  switch (op) {
+    case Reduction::sum:
+      return use(SumOf{});
+    case Reduction::squares: {
+      SquaresOf squares;
+      squares.shift = shift;
+      return use(squares);
+    }
+    case Reduction::product:
+      return use(ProductOf{});
+    case Reduction::maximum:
+      return use(MaximumOf{});
+    case Reduction::minimum:
+      return use(MinimumOf{});
+  }
+}
+
+void reduce_row(Reduction op, const float* src, int64_t count, float shift, double* lanes) {
+  with_reduction(op, broadcast(shift), [=](auto f) { reduce_row_by(f, src, count, lanes); });
+}
+
+void reduce_columns(Reduction op, const float* const* rows, int64_t count, int64_t columns, const float* shift,
+                    double* sums) {
+  with_reduction(op, zero(), [=](auto f) {
+    using F = decltype(f);
+    double lanes[kLanes];
+    for (int64_t c = 0; c < columns; c += kLanes) {
+      const int n = static_cast<int>(columns - c < kLanes ? columns - c : kLanes);
+      const bool whole = n == kLanes;
+      if constexpr (std::is_same_v<F, SquaresOf>) f.shift = whole ? load(shift + c) : load(shift + c, n);
+      for (int lane = 0; lane < kLanes && lane < count; ++lane) {
+        double* to = sums + lane * columns + c;
+        Vec v[kTree];
+        int used = 0;
+        for (int k = 0; k < kTree; ++k) {
+          const int64_t row = k * kLanes + lane;
+          if (row < count) used = k + 1;
+          v[k] = row >= count ? F::neutral() : f.lift(whole ? load(rows[row] + c) : load(rows[row] + c, n));
+        }
+        if (whole) {
+          fold_tree<F>(v, used, to);
+          continue;
+        }
+        for (int i = 0; i < n; ++i) lanes[i] = to[i];
+        fold_tree<F>(v, used, lanes);
+        for (int i = 0; i < n; ++i) to[i] = lanes[i];
+      }
+    }
+  });
+}
+
+// The place of the first NaN, else of the first of the largest (smallest) numbers, down columns that lie side by side.
+void arg_columns(bool largest, const float* src, int64_t stride, int64_t count, int64_t columns, int64_t* dst) {
+  const Vec sign = broadcast(largest ? 1.0f : -1.0f);
+  for (int64_t c = 0; c < columns; c += kLanes) {
+    const int n = static_cast<int>(columns - c < kLanes ? columns - c : kLanes);
+    const auto row = [=](int64_t r) {
+      return mul(sign, n == kLanes ? load(src + r * stride + c) : load(src + r * stride + c, n));
+    };
+    Vec best = row(0);
+    IntVec place = broadcast_int(0);
+    for (int64_t r = 1; r < count; ++r) {
+      const Vec x = row(r);
+      const Mask first_nan = both(is_nan(x), inverse(is_nan(best)));
+      const Mask more = either(greater(x, best), first_nan);  // nothing is greater than a NaN
+      best = select(more, x, best);
+      place = select(more, broadcast_int(static_cast<std::int32_t>(r)), place);
+    }
+    std::int32_t places[kLanes];
+    store(places, place);
+    for (int i = 0; i < n; ++i) dst[c + i] = places[i];
+  }
+}
+
+// The same of a dense row.
+int64_t arg_row(bool largest, const float* src, int64_t count) {
+  constexpr int64_t kBlock = 4096;
+  const Reduction op = largest ? Reduction::maximum : Reduction::minimum;
+  float best = 0;
+  int64_t place = -1;
+  for (int64_t first = 0; first < count; first += kBlock) {
+    const int64_t n = count - first < kBlock ? count - first : kBlock;
+    double lanes[kLanes];
+    for (double& lane : lanes) lane = largest ? -__builtin_inf() : __builtin_inf();
+    reduce_row(op, src + first, n, 0, lanes);
+    for (int i = 1; i < kLanes; ++i)
+      lanes[0] = largest ? MaximumOf::join(lanes[0], lanes[i]) : MinimumOf::join(lanes[0], lanes[i]);
+    const float found = static_cast<float>(lanes[0]);
+    if (place >= 0 && !(largest ? found > best : found < best) && found == found) continue;
+    best = found;
+    const Vec wanted = broadcast(best);
+    const auto hits = [=](Vec x) { return either(equal(x, wanted), is_nan(x)); };
+    place = first;
+    while (place + kLanes <= first + n && !any(hits(load(src + place)))) place += kLanes;
+    while (src[place] != best && src[place] == src[place]) ++place;
+    if (best != best) break;
+  }
+  return place;
+}
+
+// The sum over [0, count) of term(i), by blocks, so that long sums stay exact.
+template <class Term>
+CONVLANE_INLINE Vec sum_in_blocks(int64_t count, const Term& term) {
+  constexpr int64_t kBlock = 128;
+  Vec total = zero();
+  for (int64_t first = 0; first < count; first += kBlock) {
+    Vec sum = zero();
+    for (int64_t i = first; i < count && i < first + kBlock; ++i) sum = add(sum, term(i));
+    total = add(total, sum);
+  }
+  return total;
+}
+
+// Softmax down columns that lie side by side, or its logarithm, as of rows.
+void softmax_columns(const float* src, float* dst, int64_t count, int64_t stride, int64_t columns, bool log) {
+  for_vectors(columns, [=](int64_t c, auto get, auto put) {
+    Vec top = get(src + c);
+    for (int64_t r = 1; r < count; ++r) top = max(top, get(src + r * stride + c));
+    const Vec sum = sum_in_blocks(count, [&](int64_t r) {
+      const Vec power = exp(sub(get(src + r * stride + c), top));
+      if (!log) put(dst + r * stride + c, power);
+      return power;
+    });
+    if (log) {
+      const Vec log_sum = convlane::log(sum);
+      for (int64_t r = 0; r < count; ++r) put(dst + r * stride + c, sub(sub(get(src + r * stride + c), top), log_sum));
+    } else {
+      const Vec factor = div(broadcast(1.0f), sum);
+      for (int64_t r = 0; r < count; ++r) put(dst + r * stride + c, mul(get(dst + r * stride + c), factor));
+    }
+  });
+}
+
+// Their gradients, from the output y and that of the output; dst may be the latter.
+void softmax_columns_gradient(const float* y, const float* gradient, float* dst, int64_t count, int64_t stride,
+                              int64_t columns, bool log) {
+  for_vectors(columns, [=](int64_t c, auto get, auto put) {
+    const Vec sum = sum_in_blocks(count, [&](int64_t r) {
+      const Vec g = get(gradient + r * stride + c);
+      return log ? g : mul(g, get(y + r * stride + c));
+    });
+    for (int64_t at = c; at < c + count * stride; at += stride)
+      put(dst + at,
+          log ? fnma(exp(get(y + at)), sum, get(gradient + at)) : mul(get(y + at), sub(get(gradient + at), sum)));
+  });
+}
+
+}  // namespace
+}  // namespace convlane

@@ -1,0 +1,354 @@
+#include "ops/reduce.h"
+
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <stdexcept>
+
+#include "ops/elementwise.h"
+#include "ops/strided.h"
+#include "ops/view.h"
+
+namespace convlane {
+namespace {
+
+constexpr int64_t kChunk = 1 << 16;  // numbers of one result that are joined by one task, and then once more
+constexpr int64_t kColumns = 128;    // results side by side: their lanes' sums stay in the first-level cache
+constexpr int kLargestLanes = 16;
+constexpr int64_t kBlockRows = 8 * kLargestLanes;
+
+// What is reduced and what is kept, each merged and outermost first, with the places in src.
+struct Plan {
+  Loop<1> kept, reduced;
+  int64_t results, count, chunk, chunks;
+  int column;  // the kept dimension along which src is dense, where rows of it are joined; else -1
+  int64_t width() const { return column < 0 ? 1 : kept.shape[column]; }
+  int64_t columns() const { return std::min(width(), kColumns); }
+};
+
+Plan plan_of(const Tensor& src, const std::array<bool, kMaxRank>& reduced) {
+  Plan plan{};
+  std::array<int, kMaxRank> order{};
+  int count = 0;
+  for (int d = 0; d < src.rank; ++d) {
+    if (src.shape[d] == 1) continue;
+    if (reduced[d])
+      order[count++] = d;
+    else
+      plan.kept.append(src.shape[d], {src.strides[d]});
+  }
+  std::stable_sort(order.begin(), order.begin() + count,
+                   [&](int a, int b) { return std::abs(src.strides[a]) > std::abs(src.strides[b]); });
+  for (int i = 0; i < count; ++i) plan.reduced.append(src.shape[order[i]], {src.strides[order[i]]});
+  plan.kept.merge();
+  plan.reduced.merge();
+  plan.results = plan.kept.count(0, plan.kept.rank);
+  plan.count = plan.reduced.count(0, plan.reduced.rank);
+  plan.chunk = std::min(kChunk, std::max<int64_t>(plan.count, 1));
+  plan.chunks = std::max<int64_t>(1, ceil_div(plan.count, plan.chunk));
+  plan.column = -1;
+  const bool dense_rows = plan.reduced.rank > 0 && plan.reduced.strides[plan.reduced.rank - 1][0] == 1;
+  for (int d = 0; d < plan.kept.rank && !dense_rows; ++d)
+    if (plan.kept.strides[d][0] == 1) plan.column = d;
+  return plan;
+}
+
+Reduction reduction_of(Reduce op) {
+  switch (op) {
+    case Reduce::prod:
+      return Reduction::product;
+    case Reduce::amax:
+      return Reduction::maximum;
+    case Reduce::amin:
+      return Reduction::minimum;
+    default:
+      return Reduction::sum;
+  }
+}
+
+double neutral_of(Reduction op) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  return op == Reduction::product   ? 1
+         : op == Reduction::maximum ? -kInfinity
+         : op == Reduction::minimum ? kInfinity
+                                    : 0;
+}
+
+double joined(Reduction op, double a, double b) {
+  switch (op) {
+    case Reduction::product:
+      return a * b;
+    case Reduction::maximum:
+      return b > a || b != b ? b : a;
+    case Reduction::minimum:
+      return b < a || b != b ? b : a;
+    default:
+      return a + b;
+  }
+}
+
+// Joins the first `used` of the lanes' numbers, which lie `stride` apart, by halves.
+double join_lanes(Reduction op, double* lanes, int64_t stride, int lanes_of_a_vector, int64_t used) {
+  for (int width = lanes_of_a_vector / 2; width > 0; width /= 2)
+    for (int64_t i = 0; i < width && i + width < used; ++i)
+      lanes[i * stride] = joined(op, lanes[i * stride], lanes[(i + width) * stride]);
+  return lanes[0];
+}
+
+// One pass over src, whose results finish(result, value) takes.
+struct Pass {
+  const Plan& plan;
+  const float* src;
+  Reduction op;
+  const float* shift;  // one per result, or null
+};
+
+// The numbers [begin, end) of a row; rows that are not dense are gathered.
+double join_row(const KernelTable& kernels, const Pass& pass, const float* src, float shift, int64_t begin,
+                int64_t end) noexcept {
+  const Loop<1>& loop = pass.plan.reduced;
+  const int last = loop.rank - 1;
+  double lanes[kLargestLanes];
+  std::fill_n(lanes, kLargestLanes, neutral_of(pass.op));
+  if (loop.rank == 0 || (loop.rank == 1 && loop.strides[0][0] == 1)) {
+    kernels.reduce_row(pass.op, src + begin, end - begin, shift, lanes);
+  } else {
+    constexpr int64_t kGathered = 1024;
+    static_assert(kGathered % kBlockRows == 0, "trees are not cut");
+    float gathered[kGathered];
+    const int64_t run = loop.shape[last], step = loop.strides[last][0];
+    for (int64_t at = begin; at < end; at += kGathered) {
+      const int64_t stop = std::min(end, at + kGathered);
+      int64_t done = at;
+      loop.walk(0, last, at / run, ceil_div(stop, run), [&](const Places<1>& place) {
+        const int64_t first = done % run, count = std::min(run - first, stop - done);
+        const float* from = src + place[0] + first * step;
+        float* to = gathered + (done - at);
+        if (step == 1)
+          std::copy_n(from, count, to);
+        else
+          for (int64_t i = 0; i < count; ++i) to[i] = from[i * step];
+        done += count;
+      });
+      kernels.reduce_row(pass.op, gathered, stop - at, shift, lanes);
+    }
+  }
+  return join_lanes(pass.op, lanes, 1, kernels.lanes, std::min<int64_t>(kernels.lanes, end - begin));
+}
+
+// The numbers [begin, end) of results side by side. sums: kColumns * lanes numbers.
+void join_columns(const KernelTable& kernels, const Pass& pass, const float* src, const float* shift, int64_t columns,
+                  int64_t begin, int64_t end, double* sums) noexcept {
+  const int64_t used = std::min<int64_t>(kernels.lanes, end - begin), block = 8 * kernels.lanes;
+  std::fill_n(sums, used * columns, neutral_of(pass.op));
+  const float* rows[kBlockRows];
+  int64_t filled = 0, left = end - begin;
+  pass.plan.reduced.walk(0, pass.plan.reduced.rank, begin, end, [&](const Places<1>& place) {
+    rows[filled++] = src + place[0];
+    --left;
+    if (filled == block || left == 0) {
+      kernels.reduce_columns(pass.op, rows, filled, columns, shift, sums);
+      filled = 0;
+    }
+  });
+  for (int64_t c = 0; c < columns; ++c) join_lanes(pass.op, sums + c, columns, kernels.lanes, used);
+}
+
+// partial: one number per chunk of every result, where there are several.
+template <class Finish>
+void run_pass(const Pass& pass, int threads, double* partial, double* sums, const Finish& finish) {
+  const Plan& plan = pass.plan;
+  const KernelTable& kernels = active_table();
+  const int64_t width = plan.width(), columns = plan.columns(), groups = ceil_div(width, columns);
+  Loop<1> outer = plan.kept;  // without the dimension of the columns, which is the last of the results' where it counts
+  int64_t apart = 1;          // results from one column to the next
+  for (int d = plan.kept.rank - 1; d > plan.column && plan.column >= 0; --d) apart *= plan.kept.shape[d];
+  if (plan.column >= 0) outer.shape[plan.column] = groups;
+  if (plan.column >= 0) outer.strides[plan.column] = {columns};
+  const int64_t tasks = outer.count(0, outer.rank);
+  parallel_for(tasks * plan.chunks, threads, [&](int64_t task_begin, int64_t task_end, int part) noexcept {
+    int64_t task = task_begin;
+    outer.walk(0, outer.rank, task_begin / plan.chunks, ceil_div(task_end, plan.chunks), [&](const Places<1>& place) {
+      for (const int64_t next = (task / plan.chunks + 1) * plan.chunks; task < std::min(task_end, next); ++task) {
+        const int64_t chunk = task % plan.chunks, position = task / plan.chunks;
+        const int64_t begin = chunk * plan.chunk, end = std::min(plan.count, begin + plan.chunk);
+        // Where the first result stands: positions count groups instead of columns.
+        const int64_t group = position / apart % groups;
+        const int64_t result = (position / apart / groups * width + group * columns) * apart + position % apart;
+        const int64_t count = std::min(columns, width - group * columns);
+        double one, *found = &one;
+        if (plan.column < 0) {
+          one =
+              join_row(kernels, pass, pass.src + place[0], pass.shift == nullptr ? 0 : pass.shift[result], begin, end);
+        } else {
+          found = sums + part * kColumns * kLargestLanes;
+          float shifts[kColumns] = {};
+          for (int64_t c = 0; pass.shift != nullptr && c < count; ++c) shifts[c] = pass.shift[result + c * apart];
+          join_columns(kernels, pass, pass.src + place[0], shifts, count, begin, end, found);
+        }
+        for (int64_t c = 0; c < count; ++c) {
+          const int64_t at = result + c * apart;
+          if (plan.chunks == 1)
+            finish(at, found[c]);
+          else
+            partial[at * plan.chunks + chunk] = found[c];
+        }
+      }
+    });
+  });
+  if (plan.chunks == 1) return;
+  for (int64_t result = 0; result < plan.results; ++result) {
+    double total = partial[result * plan.chunks];
+    for (int64_t chunk = 1; chunk < plan.chunks; ++chunk)
+      total = joined(pass.op, total, partial[result * plan.chunks + chunk]);
+    finish(result, total);
+  }
+}
+
+struct ReduceMemory {
+  double *partial, *sums;
+  ReduceMemory(const Plan& plan, int threads, Scratch& scratch)
+      : partial(scratch.take<double>(plan.chunks == 1 ? 0 : checked_mul(plan.results, plan.chunks))),
+        sums(scratch.take<double>(plan.column < 0 ? 0 : threads * kColumns * kLargestLanes)) {}
+};
+
+}  // namespace
+
+Reduce reduce_from_name(const std::string& name) {
+  static constexpr std::array<const char*, 6> kNames{"sum", "mean", "var", "prod", "amax", "amin"};
+  for (std::size_t i = 0; i < kNames.size(); ++i)
+    if (name == kNames[i]) return static_cast<Reduce>(i);
+  throw std::invalid_argument("unknown reduction '" + name + "'");
+}
+
+void reserve_reduce(const ReduceArgs& args, int threads, Scratch& scratch) {
+  ReduceMemory(plan_of(args.src, args.reduced), threads, scratch);
+}
+
+void run_reduce(const ReduceArgs& args, int threads, Scratch& scratch) {
+  const Plan plan = plan_of(args.src, args.reduced);
+  if (plan.count == 0 && (args.op == Reduce::amax || args.op == Reduce::amin))
+    throw std::invalid_argument("the largest or smallest of no numbers does not exist");
+  const ReduceMemory memory(plan, threads, scratch);
+  if (plan.results == 0) return;
+  const Reduction op = reduction_of(args.op);
+  const double count = static_cast<double>(plan.count);
+  float* dst = args.dst;
+  const Pass pass{plan, args.src.floats(), op, nullptr};
+  const bool averages = args.op == Reduce::mean || args.op == Reduce::var;
+  run_pass(pass, threads, memory.partial, memory.sums, [=](int64_t result, double value) noexcept {
+    dst[result] = static_cast<float>(averages ? value / count : value);
+  });
+  if (args.op != Reduce::var) return;
+  const double divisor = std::max(count - args.correction, 0.0);
+  const Pass squares{plan, args.src.floats(), Reduction::squares, dst};
+  run_pass(squares, threads, memory.partial, memory.sums,
+           [=](int64_t result, double value) noexcept { dst[result] = static_cast<float>(value / divisor); });
+}
+
+void run_arg(bool largest, const float* src, const Along& along, int64_t* dst) {
+  constexpr int64_t kStrip = 64;
+  const auto [outer, count, inner] = along;
+  const KernelTable& kernels = active_table();
+  const int64_t strips = ceil_div(inner, kStrip);
+  parallel_for(outer * strips, threads_for(outer * count * inner),
+               [&, count = count, inner = inner](int64_t begin, int64_t end, int) noexcept {
+                 for (int64_t task = begin; task < end; ++task) {
+                   const int64_t row = task / strips, first = task % strips * kStrip;
+                   const float* from = src + row * count * inner + first;
+                   if (inner == 1)
+                     dst[row] = kernels.arg_row(largest, from, count);
+                   else
+                     kernels.arg_columns(largest, from, inner, count, std::min(kStrip, inner - first),
+                                         dst + row * inner + first);
+                 }
+               });
+}
+
+void run_cumsum(const float* src, const Along& along, bool reverse, float* dst) {
+  constexpr int64_t kStrip = 256;
+  const auto [outer, count, inner] = along;
+  const int64_t strips = ceil_div(inner, kStrip);
+  parallel_for(outer * strips, threads_for(outer * count * inner),
+               [&, count = count, inner = inner](int64_t begin, int64_t end, int) noexcept {
+                 for (int64_t task = begin; task < end; ++task) {
+                   const int64_t first = task % strips * kStrip, columns = std::min(kStrip, inner - first);
+                   const int64_t at = task / strips * count * inner + first;
+                   double sums[kStrip] = {};
+                   for (int64_t i = 0; i < count; ++i) {
+                     const int64_t row = at + (reverse ? count - 1 - i : i) * inner;
+                     for (int64_t c = 0; c < columns; ++c) {
+                       sums[c] += static_cast<double>(src[row + c]);
+                       dst[row + c] = static_cast<float>(sums[c]);
+                     }
+                   }
+                 }
+               });
+}
+
+void run_topk(const float* src, const Along& along, int64_t k, bool largest, float* values, int64_t* places) {
+  const auto [outer, count, inner] = along;
+  if (k == 0) return;
+  const int threads = threads_for(outer * count * inner * 4);
+  const auto memory = allocate_aligned<int64_t>(checked_mul(threads, count));
+  parallel_for(outer * inner, threads,
+               [&, count = count, inner = inner](int64_t begin, int64_t end, int part) noexcept {
+                 int64_t* order = memory.get() + part * count;
+                 for (int64_t line = begin; line < end; ++line) {
+                   const int64_t row = line / inner, column = line % inner;
+                   const float* from = src + row * count * inner + column;
+                   const auto before = [=, inner = inner](int64_t a, int64_t b) {
+                     const float x = from[a * inner], y = from[b * inner];
+                     if (x == y || (x != x && y != y)) return a < b;
+                     return largest ? x > y || x != x : x < y || y != y;
+                   };
+                   std::iota(order, order + count, int64_t{0});
+                   if (k < count) std::nth_element(order, order + k, order + count, before);
+                   std::sort(order, order + k, before);
+                   for (int64_t i = 0; i < k; ++i) {
+                     const int64_t to = (row * k + i) * inner + column;
+                     values[to] = from[order[i] * inner];
+                     places[to] = order[i];
+                   }
+                 }
+               });
+}
+
+namespace {
+
+constexpr int64_t kSoftmaxWork = 16;  // an exponential is about as many multiply-adds
+constexpr int64_t kStrip = 64;        // columns at a time
+
+template <class Body>
+void for_strips(const Along& along, const Body& body) {
+  const int64_t strips = ceil_div(along.inner, kStrip);
+  parallel_for(along.outer * strips, threads_for(along.outer * along.count * along.inner * kSoftmaxWork),
+               [&](int64_t begin, int64_t end, int) noexcept {
+                 for (int64_t task = begin; task < end; ++task) {
+                   const int64_t first = task % strips * kStrip;
+                   body(task / strips * along.count * along.inner + first, std::min(kStrip, along.inner - first));
+                 }
+               });
+}
+
+}  // namespace
+
+void run_softmax(const float* src, const Along& along, bool log, float* dst) {
+  if (along.count == 0) return;
+  if (along.inner == 1) return run_softmax(src, dst, along.outer, along.count, log);
+  const auto kernel = active_table().softmax_columns;
+  for_strips(along, [=](int64_t at, int64_t columns) noexcept {
+    kernel(src + at, dst + at, along.count, along.inner, columns, log);
+  });
+}
+
+void run_softmax_gradient(const float* output, const float* gradient, const Along& along, bool log, float* dst) {
+  if (along.count == 0) return;
+  if (along.inner == 1) return run_softmax_gradient(output, gradient, dst, along.outer, along.count, log);
+  const auto kernel = active_table().softmax_columns_gradient;
+  for_strips(along, [=](int64_t at, int64_t columns) noexcept {
+    kernel(output + at, gradient + at, dst + at, along.count, along.inner, columns, log);
+  });
+}
+
+}  // namespace convlane
