@@ -156,9 +156,9 @@ def test_damaged_files_are_refused(tmp_path, content, message):
 def test_large_headers_are_refused(tmp_path):
     path = tmp_path / "a"
     with path.open("wb") as stream:
-        stream.write((100_000_001).to_bytes(8, "little"))
+        stream.write((2**24 + 1).to_bytes(8, "little"))
         stream.truncate(2 * 10**8)  # takes no room
-    with pytest.raises(ValueError, match="at most 100000000 are allowed"):
+    with pytest.raises(ValueError, match="at most 16777216 are allowed"):
         open_tensors(path)
 
 

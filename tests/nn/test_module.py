@@ -364,3 +364,20 @@ def test_text_is_that_of_torch(make):
     import torch
 
     assert repr(make(nn)) == repr(make(torch.nn)).replace("p=0.1, inplace=False", "p=0.1")
+
+
+@pytest.mark.parametrize(
+    ("prefix", "hint"),
+    [
+        ("backbone.", "missing is there with the prefix 'backbone.'"),
+        ("", "unexpected would fit with the prefix 'body.'"),
+    ],
+)
+def test_a_prefix_that_would_fit_is_named(prefix, hint):
+    layer = nn.Linear(2, 3)
+    state = {prefix + key: value for key, value in layer.state_dict().items()}
+    if not prefix:
+        network = nn.Module()
+        network.body = layer
+    with pytest.raises(ValueError, match=hint):
+        (layer if prefix else network).load_state_dict(state)

@@ -4,6 +4,7 @@ import contextlib
 import io
 import pickle
 import struct
+import time
 import tracemalloc
 import zipfile
 
@@ -99,7 +100,7 @@ def test_handmade_torch_file(tmp_path):
         (archive(b"\x80\x04}."), "has the protocol 4"),
         (archive(b"\x80\x02cos\nsystem\n" + text("true") + b"\x85R."), "refers to 'os.system'"),
         (archive(b"\x80\x02cbuiltins\neval\n."), "refers to 'builtins.eval'"),
-        (archive(pickled(("w", b"ctorch\nComplexFloatStorage\n"))), "refers to 'torch.ComplexFloatStorage'"),
+        (archive(pickled(("w", b"ctorch\nload\n"))), "refers to 'torch.load'"),
         (archive(pickled(("w", b"(ios\nsystem\n"))), "has the operation INST"),
         (archive(b"\x80\x02\xff"), "has the operation"),
         (archive(b"\x80\x02}"), "its pickle is cut off"),
@@ -112,7 +113,7 @@ def test_handmade_torch_file(tmp_path):
         (archive(b"\x80\x02X\xff\xff\xff\xff."), "is cut off"),
         (archive(b"\x80\x02c" + b"a" * 5000), "a name without an end"),
         (archive(b"\x80\x02K\1}b."), "as if it were a dict"),
-        (archive(b"\x80\x02}]N" + b"s."), "as a key"),
+        (archive(b"\x80\x02}]" + tensor() + b"s."), "under _Key.*list.* it has a tensor"),
         (archive(pickled(("w", tensor()), ("w", tensor()))), "the key 'w' twice"),
         (archive(b"\x80\x02}K\1R."), "calls"),
         (archive(b"\x80\x02ccollections\nOrderedDict\nK\1\x85R."), "makes an OrderedDict of"),
@@ -134,7 +135,7 @@ def test_handmade_torch_file(tmp_path):
         (archive(pickled(("w", tensor((6,), (1, 1))))), "one stride for each"),
         (archive(pickled(("w", tensor((1,) * 33, (1,) * 33)))), "one stride for each"),
         (archive(pickled(("w", tensor((0, 2**62, 2**62), (1, 1, 1))))), "the product overflows"),
-        (archive(pickled(("w", tensor((2**40,), (0,))))), "describe 4398046511104 bytes"),
+        (archive(pickled(("w", tensor((2**40,), (0,))))), "describe 43980465111[0-9]+ bytes"),
         (archive(pickled(("w", tensor(rest=b"\x89}}" + text("neg") + b"\x88s")))), "lazily negated"),
         (npz(b"{}"), "header must tell"),
         (npz(npy_header("|O"), bytes(16)), r"'\|O'.*nothing that needs pickle is read"),
@@ -279,6 +280,99 @@ def test_checkpoints(tmp_path):
     torch.save(layer.state_dict(), tmp_path / "a", _use_new_zipfile_serialization=False)
     with pytest.raises(ValueError, match=r"before its version 1\.6"):
         load_weights(tmp_path / "a")
+
+
+@pytest.mark.torch
+def test_what_stands_beside_tensors_is_skipped(tmp_path):
+    import torch
+
+    layer = torch.nn.Linear(2, 3)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    more = {
+        "scheduler": torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 5]).state_dict(),
+        "values": (torch.Size([3]), torch.device("cpu"), torch.float32, {1, 2}, b"abc", bytearray(b"a"), 1j),
+        "keys": {0.5: 1, (1, 2): 3, None: 4, b"x": 5, 7: 6},
+        "tensors": [torch.eye(2).to_sparse(), torch.ones(2, device="meta"), torch.ones(2).to(torch.uint16)],
+    }
+    torch.save({"state_dict": layer.state_dict(), **more}, tmp_path / "a")
+    torch.load(tmp_path / "a", weights_only=True)
+    assert list(load_weights(tmp_path / "a")) == ["weight", "bias"]
+    torch.save({**layer.state_dict(), **more}, tmp_path / "a")
+    assert list(load_weights(tmp_path / "a")) == ["weight", "bias"]
+    torch.save({"weight": torch.eye(2).to_sparse(), "bias": torch.ones(2)}, tmp_path / "a")
+    with pytest.raises(ValueError, match=r"under 'weight' it has torch\._utils\._rebuild_sparse_tensor.*not read"):
+        load_weights(tmp_path / "a")
+
+
+@pytest.mark.torch
+def test_tensors_with_attributes_and_complex_ones(tmp_path):
+    import torch
+
+    marked = torch.nn.Parameter(torch.ones(2))
+    marked.mark = {"a": 1}
+    tensors = {"buffer": torch.nn.Buffer(torch.ones(2)), "marked": marked, "complex": torch.ones(2) * 1j}
+    torch.save(tensors, tmp_path / "a")
+    weights = load_weights(tmp_path / "a")
+    for name, value in tensors.items():
+        np.testing.assert_array_equal(weights[name], value.detach().numpy(), strict=True)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_prefixes_of_wrappers(tmp_path, prefix):
+    arrays = {f"{prefix}{name}": np.ones(2, np.float32) for name in ("a", "module.b")}
+    outside = prefix.partition("module.")[0]
+    np.savez(tmp_path / "a.npz", **arrays, **({f"{outside}n_averaged": np.array(3)} if "module." in prefix else {}))
+    assert list(load_weights(tmp_path / "a.npz")) == ["a", "module.b"]
+
+
+def test_a_prefix_of_some_stays(tmp_path):
+    names = ["module.a", "_orig_mod.b", "n_averaged"]
+    np.savez(tmp_path / "a.npz", **dict.fromkeys(names, np.ones(2, np.float32)))
+    assert list(load_weights(tmp_path / "a.npz")) == names
+
+
+def costly_files():
+    colliding = b"".join(b"\x8a\x0b" + (i * (2**61 - 1)).to_bytes(11, "little", signed=True) for i in range(20_000))
+    rebuild = b"ctorch._utils\n_rebuild_tensor_v2\n"
+    arguments = tensor().removeprefix(rebuild).removesuffix(b"R")
+    again = b"h\0h\1R" * 83_000
+    half = tensor((33_000_000,), (0,), source=storage("HalfStorage", count=12))
+    stream = io.BytesIO()
+    np.savez_compressed(stream, w=np.zeros(30_000_000, np.float16))
+    return {
+        "colliding keys": archive(b"\x80\x02}(" + colliding + b"u."),
+        "lists": archive(b"\x80\x02" + b"]" * 2_000_000 + b"."),
+        "memory": archive(b"\x80\x02" + b"".join(b"}r" + struct.pack("<I", i) for i in range(120_000)) + b"."),
+        "tensors": archive(b"\x80\x02" + rebuild + b"q\0" + arguments + b"q\1" + again + b"."),
+        "half precision": archive(pickled(("w", half))),
+        "bfloat16": archive(pickled(("w", half.replace(b"HalfStorage", b"BFloat16Storage")))),
+        "compressed half precision": stream.getvalue(),
+        "header of objects": safetensors_of('{"a":[' + '{"":0},' * 500_000 + "0]}"),
+        "header of names": safetensors_of("{" + ",".join(f'"{i}":0' for i in range(190_000)) + "}"),
+        "header of brackets": safetensors_of("[" * 390_000),
+    }
+
+
+def safetensors_of(header):
+    return len(header).to_bytes(8, "little") + header.encode()
+
+
+@pytest.mark.parametrize("name", costly_files())
+def test_no_file_costs_much(tmp_path, name):
+    content = costly_files()[name]
+    path = tmp_path / "a"
+    path.write_bytes(content)
+    start = time.process_time()
+    with contextlib.suppress(ValueError):
+        load_weights(path)
+    assert time.process_time() - start < 5
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(ValueError):
+            load_weights(path)
+        assert tracemalloc.get_traced_memory()[1] < max(64 << 20, 20 * len(content))
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.torch

@@ -268,6 +268,10 @@ class Module:
         }
         if any(lists.values()):
             lines = [f"{len(keys)} {kind}: {', '.join(keys)}" for kind, keys in lists.items() if keys]
+            if missing and strict and (prefix := _prefix(unexpected, missing)):
+                lines.append(f"all that is missing is there with the prefix {prefix!r}, which is to be removed")
+            if unexpected and strict and (prefix := _prefix(missing, unexpected)):
+                lines.append(f"all that is unexpected would fit with the prefix {prefix!r}")
             raise ValueError(f"load_state_dict: the keys do not fit {type(self).__name__}:\n  " + "\n  ".join(lines))
         for key, array in loaded.items():
             module, name = entries[key]
@@ -376,3 +380,10 @@ def _frozen(array: NDArray[Any]) -> Array:
     own = np.array(array, np.float32, order="C")
     own.flags.writeable = False
     return own
+
+
+def _prefix(longer: Sequence[str], shorter: Sequence[str]) -> str | None:
+    """Return what has to be put before all of some keys to make them some of the others."""
+    known = set(longer)
+    candidates = (key.removesuffix(shorter[0]) for key in longer if key.endswith(f".{shorter[0]}"))
+    return next((prefix for prefix in candidates if all(prefix + key in known for key in shorter)), None)

@@ -23,13 +23,20 @@ _ENCRYPTED = 1  # the bit of the flags
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, OverflowError)
 
 
+def loaded_bytes(count: int, dtype: np.dtype[Any]) -> int:
+    """Return the bytes of so many numbers once they are loaded: half precision (a record of bits) becomes float32."""
+    return count * (4 if dtype.kind in "fV" else dtype.itemsize)
+
+
 class Archive:
     """An open zip file without encryption and without two entries of the same name."""
 
     entries: Mapping[str, zipfile.ZipInfo]
+    size: int
+    """Bytes of the file."""
 
     def __init__(self, stream: BinaryIO) -> None:
-        self._size = os.fstat(stream.fileno()).st_size
+        self.size = os.fstat(stream.fileno()).st_size
         with _damage():
             self._zip = zipfile.ZipFile(stream)
         self.entries = {entry.filename: entry for entry in self._zip.infolist()}
@@ -46,9 +53,9 @@ class Archive:
 
     def check_total(self, nbytes: int) -> None:
         """Refuse to unpack so much from a file of this size: it is made to fill the memory."""
-        most = max(_ALWAYS_ALLOWED, _MOST_GROWTH * self._size)
+        most = max(_ALWAYS_ALLOWED, _MOST_GROWTH * self.size)
         if nbytes > most:
-            raise ValueError(f"its {self._size} bytes describe {nbytes} bytes of content; at most {most} are allowed")
+            raise ValueError(f"its {self.size} bytes describe {nbytes} bytes of content; at most {most} are allowed")
 
     def read(self, name: str, most: int) -> bytes:
         """Return a whole entry of at most so many bytes, whose checksum holds."""

@@ -18,6 +18,10 @@ CHECKPOINT = "convlane checkpoint"
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _HEADER_LENGTH = 8  # bytes of safetensors before its header, which begins with a brace
+# Put before all names by DataParallel and AveragedModel, which also counts, and by torch.compile.
+_MODULE = "module."
+_PREFIXES = (_MODULE, "_orig_mod.")
+_AVERAGED = "n_averaged"
 # What is known and not read, with what its owner can do.
 _NOT_READ = {
     b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.": (
@@ -39,13 +43,15 @@ def load_weights(path: Path) -> dict[str, NDArray[Any]]:
     - ``.npz`` of NumPy, with plain numbers only;
     - ``.pth`` or ``.pt`` of torch since 1.6, a dictionary of tensors as ``torch.save(model.state_dict(), path)``
       writes it. torch is not needed, and nothing is executed: the pickle is interpreted by a list of what is allowed.
-      Of a checkpoint, the dictionary under ``state_dict``, ``model_state_dict`` or ``model`` is taken. Where every name
-      begins with ``module.``, as DataParallel has them, it is dropped.
-
-    Of a checkpoint of `convlane.training`, the network's weights are taken.
+      Of a checkpoint, the dictionary under ``state_dict``, ``model_state_dict`` or ``model`` is taken. What else stands
+      in it and torch's own safe loader takes, schedulers and optimisers for example, is skipped.
     - ``.h5`` and ``.weights.h5`` of Keras, where h5py is installed (``pip install 'convlane[keras]'``): the weights of
       VGG16, ResNet50, InceptionV3, MobileNet, MobileNetV2 and EfficientNetB0, under the names and in the order that
       convlane's networks have. See Notes.
+
+    Where every name begins with ``module.`` (DataParallel), ``_orig_mod.`` (torch.compile) or both, that is dropped,
+    and so is the ``n_averaged`` of an AveragedModel; but names of files that convlane has written are kept as they are.
+    Of a checkpoint of `convlane.training`, the network's weights are taken.
 
     A file of unknown origin does no harm, and takes no more memory than 64 MiB or 20 times its size.
 
@@ -103,7 +109,7 @@ def load_weights(path: Path) -> dict[str, NDArray[Any]]:
         stream.seek(0)
         try:
             arrays = _read_keras(path) if start.startswith(_HDF5) else _read_zip(stream, start)
-            return {name: as_weight(name, arrays.pop(name)) for name in list(arrays)}
+            return _unwrapped({name: as_weight(name, arrays.pop(name)) for name in list(arrays)})
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
@@ -172,6 +178,16 @@ def is_hdf5(path: Path) -> bool:
     """Return whether a file is one as Keras writes."""
     with open_regular(path) as stream:
         return stream.read(len(_HDF5)) == _HDF5
+
+
+def _unwrapped(arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return the arrays without the prefixes that all have, and without the count of an AveragedModel."""
+    while True:
+        names = [name for name in arrays if name != _AVERAGED]
+        prefix = next((prefix for prefix in _PREFIXES if all(name.startswith(prefix) for name in names)), None)
+        if prefix is None or not names:
+            return arrays
+        arrays = {name.removeprefix(prefix): arrays[name] for name in arrays if name != _AVERAGED or prefix != _MODULE}
 
 
 def _read_keras(path: str) -> dict[str, NDArray[Any]]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlane.safetensors_file import shown
-from convlane.weights.archive import Archive, Entry
+from convlane.weights.archive import Archive, Entry, loaded_bytes
 
 SUFFIX = ".npy"
 _MAGIC = b"\x93NUMPY"
@@ -27,9 +27,13 @@ _MOST_DIMENSIONS = 32  # NumPy 1's limit
 def read_npz(archive: Archive) -> dict[str, NDArray[Any]]:
     """Return the arrays of an archive whose entries all end in ``.npy``; ValueError tells what is wrong."""
     arrays = {}
+    total = largest = 0
     for name, entry in archive.entries.items():
         with archive.open(name) as stream:
-            arrays[name.removesuffix(SUFFIX)] = _read_array(stream, entry.file_size)
+            array = _read_array(stream, entry.file_size)
+        arrays[name.removesuffix(SUFFIX)] = array
+        total, largest = total + loaded_bytes(array.size, array.dtype), max(largest, array.nbytes)
+        archive.check_total(total + largest)  # as they become float32 one after the other
     return arrays
 
 

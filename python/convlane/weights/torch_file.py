@@ -2,17 +2,19 @@
 
 Such an archive has a pickle, which is a program for a small stack machine, and the bytes of each storage as an entry.
 Here the program is interpreted with exactly the operations and the globals that dictionaries of tensors need, none of
-which can do anything but build plain values; everything else is refused by its name. A tensor remains a description
-until its bytes are asked for, so what is not wanted of a checkpoint is never read.
+which can do anything but build plain values. What else torch's own safe loader takes is noted as skipped, and all other
+is refused by its name. A tensor remains a description until its bytes are asked for, so what is not wanted of a
+checkpoint is never read.
 """
 
 from __future__ import annotations
 
 import math
 import pickletools
+import re
 import struct
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -21,18 +23,19 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from convlane.safetensors_file import from_bfloat16, shown
-from convlane.weights.archive import Archive
+from convlane.weights.archive import Archive, loaded_bytes
 
 PICKLE = "data.pkl"
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
-_PREFIX = "module."
 _CONVERT = (
     "only dictionaries of tensors are read; where torch is installed, "
     "torch.save(model.state_dict(), path) writes such a file"
 )
 _MOST_PICKLE = 2**26  # bytes
-_MOST_OPERATIONS = 5_000_000  # of the pickle; about 40 make a tensor
+# Operations of the pickle: about 40 make a tensor, and none takes more than 1.5 microseconds (Xeon with AVX-512,
+# 2026-11-26) and 250 bytes. A large file may have more of them, as it may take more memory.
+_FEWEST_OPERATIONS, _BYTES_PER_OPERATION, _MOST_OPERATIONS = 250_000, 32, 1_500_000
 _MOST_DIMENSIONS = 32  # NumPy 1's limit
 _BFLOAT16 = np.dtype([("bfloat16", "<u2")])
 _OPERATION_NAMES = {operation.code: operation.name for operation in pickletools.opcodes}
@@ -41,6 +44,8 @@ _STORAGES = {
     "torch.BoolStorage": np.dtype("?"),
     "torch.ByteStorage": np.dtype("u1"),
     "torch.CharStorage": np.dtype("i1"),
+    "torch.ComplexDoubleStorage": np.dtype("<c16"),
+    "torch.ComplexFloatStorage": np.dtype("<c8"),
     "torch.DoubleStorage": np.dtype("<f8"),
     "torch.FloatStorage": np.dtype("<f4"),
     "torch.HalfStorage": np.dtype("<f2"),
@@ -48,6 +53,15 @@ _STORAGES = {
     "torch.LongStorage": np.dtype("<i8"),
     "torch.ShortStorage": np.dtype("<i2"),
 }
+_SKIPPED_TENSORS = re.compile(
+    r"torch\._utils\._rebuild_(tensor|tensor_v3|qtensor|sparse_tensor|meta_tensor_no_storage|nested_tensor)"
+)
+_SKIPPED_STORAGES = re.compile(r"torch\.(storage\.UntypedStorage|Q[A-Za-z0-9]+Storage)")
+_SKIPPED_VALUES = re.compile(
+    r"collections\.Counter|_codecs\.encode|(__builtin__|builtins)\.(bytearray|complex|set)|torch\.serialization\._get_layout"
+    r"|torch\.(Size|Tensor|device|nn\.parameter\.(Parameter|Buffer))"
+    r"|torch\.(bfloat|bits|bool|complex|float|per_tensor|per_channel|q?u?int)[a-z0-9_]*"
+)
 
 
 def read_torch(archive: Archive) -> dict[str, NDArray[Any]]:
@@ -64,8 +78,13 @@ def read_torch(archive: Archive) -> dict[str, NDArray[Any]]:
     order = archive.read(f"{folder}byteorder", 16) if f"{folder}byteorder" in archive.entries else b"little"
     if order != b"little":
         raise ValueError(f"its byte order is {shown(order)}; only little is read")
-    tensors = _state_dict(_Interpreter(archive.read(names[0], _MOST_PICKLE)).run())
-    archive.check_total(sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in tensors.values()))
+    most = min(max(archive.size // _BYTES_PER_OPERATION, _FEWEST_OPERATIONS), _MOST_OPERATIONS)
+    tensors = _state_dict(_Interpreter(archive.read(names[0], _MOST_PICKLE), most).run())
+    storages = (tensor.storage.nbytes for tensor in tensors.values())
+    archive.check_total(
+        sum(loaded_bytes(math.prod(tensor.shape), tensor.dtype) for tensor in tensors.values())
+        + max(storages, default=0)
+    )
 
     arrays: dict[str, NDArray[Any]] = dict.fromkeys(tensors, np.empty(0))  # in the order of the file
     by_storage: dict[str, list[str]] = {}
@@ -88,7 +107,7 @@ def read_torch(archive: Archive) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Storage:
     """Numbers that tensors are views of: an entry of the archive."""
 
@@ -102,7 +121,7 @@ class Storage:
         return self.count * self.dtype.itemsize
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Tensor:
     """A view of a storage that lies within it."""
 
@@ -128,11 +147,26 @@ class Tensor:
         return array.view(np.uint8) != 0 if self.dtype.kind == "b" else array
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Global:
     """A name that the pickle refers to and that is allowed."""
 
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Skipped:
+    """A value that is not read."""
+
+    what: str
+    is_tensor: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Key:
+    """A key that is no text. What it was is forgotten: keys that somebody has chosen may collide, or be endless."""
+
+    kind: str
 
 
 class _Mark:
@@ -145,18 +179,18 @@ _MARK = _Mark()
 class _Interpreter:
     """Runs a pickle of protocol 2, as far as it describes dictionaries of tensors.
 
-    Its values are None, bool, int, float, str, tuple, list, dict, `_Global`, `Storage` and `Tensor`; only lists and
-    dictionaries are ever changed.
+    Its values are None, bool, int, float, str, tuple, list, dict, `_Global`, `Storage`, `Tensor` and `_Skipped`; only
+    lists and dictionaries are ever changed.
     """
 
-    def __init__(self, program: bytes) -> None:
-        self._program, self._place = program, 0
+    def __init__(self, program: bytes, most_operations: int) -> None:
+        self._program, self._place, self._most_operations = program, 0, most_operations
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
 
     def run(self) -> Any:
         """Return what the pickle describes."""
-        for _ in range(_MOST_OPERATIONS):
+        for _ in range(self._most_operations):
             code = self._take(1)
             if code == b".":
                 value = self._pop()
@@ -168,7 +202,7 @@ class _Interpreter:
                 name = _OPERATION_NAMES.get(code.decode("latin1"), repr(code))
                 raise ValueError(f"its pickle has the operation {name}; {_CONVERT}")
             operation(self)
-        raise ValueError(f"its pickle has more than {_MOST_OPERATIONS} operations")
+        raise ValueError(f"its pickle has more than {self._most_operations} operations")
 
     # the program and the stack
 
@@ -228,7 +262,8 @@ class _Interpreter:
     def _push_global(self) -> None:
         module, name = self._line(), self._line()
         full = f"{module}.{name}"
-        if full not in _FUNCTIONS and full not in _STORAGES:
+        skipped = (_SKIPPED_VALUES, _SKIPPED_TENSORS, _SKIPPED_STORAGES)
+        if full not in _FUNCTIONS and full not in _STORAGES and not any(names.fullmatch(full) for names in skipped):
             raise ValueError(f"its pickle refers to {full!r}; {_CONVERT}")
         self._stack.append(_Global(full))
 
@@ -267,11 +302,9 @@ class _Interpreter:
         if len(items) % 2:
             raise ValueError("its pickle has a key without a value")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if type(key) not in (str, int):
-                raise ValueError(f"its pickle has {shown(key)} as a key; only text and integers are read")
-            if key in target:
+            if type(key) is str and key in target:
                 raise ValueError(f"its pickle has the key {shown(key)} twice")
-            target[key] = value
+            target[key if type(key) is str else _Key(type(key).__name__)] = value
 
     def _build(self) -> None:
         """Take and forget the attributes of an OrderedDict, which are versions of layers."""
@@ -283,14 +316,19 @@ class _Interpreter:
         match self._pop():
             case ("storage", _Global(name), str(key), str(), int(count)) if name in _STORAGES and _is_size(count):
                 self._stack.append(Storage(key, _STORAGES[name], count))
+            case ("storage", _Global(name), *_) if _SKIPPED_STORAGES.fullmatch(name):
+                self._stack.append(_Skipped(name))
             case other:
                 raise ValueError(f"its pickle has the storage {shown(other)}, which is none that torch.save writes")
 
     def _reduce(self) -> None:
         arguments, function = self._pop(), self._pop()
-        if type(function) is not _Global or function.name not in _FUNCTIONS or type(arguments) is not tuple:
+        if type(function) is not _Global or type(arguments) is not tuple:
             raise ValueError(f"its pickle calls {shown(function)} with {shown(arguments)}; {_CONVERT}")
-        self._stack.append(_FUNCTIONS[function.name](arguments))
+        if function.name in _FUNCTIONS:
+            self._stack.append(_FUNCTIONS[function.name](arguments))
+        else:
+            self._stack.append(_Skipped(function.name, _SKIPPED_TENSORS.fullmatch(function.name) is not None))
 
 
 _OPERATIONS: dict[bytes, Callable[[_Interpreter], None]] = {
@@ -333,18 +371,30 @@ def _ordered_dict(arguments: tuple[Any, ...]) -> dict[Any, Any]:
     return {}
 
 
-def _rebuild_parameter(arguments: tuple[Any, ...]) -> Tensor:
+def _rebuild_parameter(arguments: tuple[Any, ...]) -> Tensor | _Skipped:
     match arguments:
-        case (Tensor() as tensor, bool(), dict()):
+        case (Tensor() | _Skipped(is_tensor=True) as tensor, bool(), dict(), *state) if len(state) < 2:
             return tensor
     raise ValueError(f"its pickle makes a parameter of {shown(arguments)}")
 
 
-def _rebuild_tensor(arguments: tuple[Any, ...]) -> Tensor:
+def _rebuild_with_attributes(arguments: tuple[Any, ...]) -> Tensor | _Skipped:
+    """Return a tensor that has attributes of its own, as buffers do, without these."""
+    match arguments:
+        case (_Global("torch._utils._rebuild_tensor_v2"), _Global(), tuple(inner), _):
+            return _rebuild_tensor(inner)
+        case (_Global(), _Global(), tuple(), _):
+            return _Skipped("a tensor of a class of its own", True)
+    raise ValueError(f"its pickle makes a tensor with attributes of {shown(arguments)}")
+
+
+def _rebuild_tensor(arguments: tuple[Any, ...]) -> Tensor | _Skipped:
     match arguments:
         case (Storage() as storage, int(offset), tuple(shape), tuple(strides), bool(), dict(), *metadata):
             if any(metadata):
-                raise ValueError(f"its pickle has a tensor with {shown(metadata)}, such as one that is lazily negated")
+                return _Skipped("a tensor that is lazily negated or conjugated", True)
+        case (_Skipped(what), *_):
+            return _Skipped(what, True)
         case _:
             raise ValueError(f"its pickle makes a tensor of {shown(arguments)}")
 
@@ -371,7 +421,9 @@ def _rebuild_tensor(arguments: tuple[Any, ...]) -> Tensor:
 
 _FUNCTIONS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
     "collections.OrderedDict": _ordered_dict,
+    "torch._tensor._rebuild_from_type_v2": _rebuild_with_attributes,
     "torch._utils._rebuild_parameter": _rebuild_parameter,
+    "torch._utils._rebuild_parameter_with_state": _rebuild_parameter,
     "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
 }
 
@@ -381,28 +433,29 @@ def _is_size(value: Any) -> bool:
 
 
 def _state_dict(value: Any) -> dict[str, Tensor]:
-    """Return the tensors of a state dict or of a checkpoint that holds one, without the prefix of DataParallel."""
+    """Return the tensors of a state dict or of a checkpoint that holds one; what stands among them is skipped."""
     if not isinstance(value, dict):
         raise ValueError(f"it holds {_told(value)}, not a dictionary of tensors")
-    if not _is_state_dict(value):
-        wrapped = [key for key in _WRAPPERS if isinstance(value.get(key), dict)]
-        if len(wrapped) > 1:
-            raise ValueError(f"it holds {' and '.join(wrapped)}, so which is meant is unclear; save one of them alone")
-        if wrapped:
-            value = value[wrapped[0]]
-    for key, tensor in value.items():
-        if not isinstance(key, str) or not isinstance(tensor, Tensor):
+    wrapped = [key for key in _WRAPPERS if isinstance(value.get(key), dict)]
+    if len(wrapped) > 1:
+        raise ValueError(f"it holds {' and '.join(wrapped)}, so which is meant is unclear; save one of them alone")
+    if wrapped:
+        value = value[wrapped[0]]
+    tensors = {key: tensor for key, tensor in value.items() if isinstance(key, str) and isinstance(tensor, Tensor)}
+    for key, other in value.items():
+        if isinstance(other, _Skipped) and other.is_tensor:
+            raise ValueError(f"under {shown(key)} it has {_told(other)}, which is not read")
+        lost = isinstance(key, _Key) and isinstance(other, Tensor)
+        holds = isinstance(other, dict) and any(isinstance(inner, Tensor) for inner in other.values())
+        if key not in tensors and (not tensors or lost or holds):
             raise ValueError(
                 f"it is no dictionary of tensors under names, nor has it one as {' or '.join(map(repr, _WRAPPERS))}: "
-                f"under {shown(key)} it has {_told(tensor)}"
+                f"under {shown(key)} it has {_told(other)}"
             )
-    prefix = _PREFIX if all(key.startswith(_PREFIX) for key in value) else ""
-    return {key.removeprefix(prefix): tensor for key, tensor in value.items()}
-
-
-def _is_state_dict(value: Mapping[Any, Any]) -> bool:
-    return all(isinstance(tensor, Tensor) for tensor in value.values())
+    return tensors
 
 
 def _told(value: Any) -> str:
+    if isinstance(value, _Skipped):
+        return value.what
     return "a tensor" if isinstance(value, Tensor) else f"a {type(value).__name__}"
