@@ -20,7 +20,7 @@ void bind_runtime(py::module_& m) {
   m.def("set_active_isa", [](const std::string& name) { set_active_isa(name.c_str()); }, py::arg("name"));
   m.def("tile_sizes", [] {
     const KernelTable& t = active_table();
-    return py::dict(py::arg("lanes") = t.lanes, py::arg("mr") = t.mr, py::arg("nr") = t.nr);
+    return py::dict(py::arg("lanes") = t.lanes, py::arg("mr") = t.gemm.mr, py::arg("nr") = t.gemm.nr);
   });
   m.def("num_threads", &num_threads);
   m.def("set_num_threads", &set_num_threads, py::arg("count"));

@@ -16,18 +16,18 @@ CONVLANE_INLINE void map2(const float* a, const float* b, float* dst, int64_t co
   if (tail > 0) store(dst + i, f(load(a + i, tail), load(b + i, tail)), tail);
 }
 
-void add_arrays(const float* a, const float* b, float* dst, int64_t count, Activation activation, float slope) {
+void add(const float* a, const float* b, float* dst, int64_t count, Activation activation, float slope) {
   const Clamp clamp(activation);
   map2(a, b, dst, count, [=](Vec x, Vec y) { return clamp(add(x, y)); });
   if (!is_clamp(activation)) activate(dst, dst, count, activation, slope);
 }
 
-void multiply_arrays(const float* a, const float* b, float* dst, int64_t count) {
+void multiply(const float* a, const float* b, float* dst, int64_t count) {
   map2(a, b, dst, count, [](Vec x, Vec y) { return mul(x, y); });
 }
 
-void scale_channels(const float* src, const float* scale, float* dst, int64_t rows, int64_t channels) {
-  for (int64_t row = 0; row < rows; ++row) multiply_arrays(src + row * channels, scale, dst + row * channels, channels);
+void scale(const float* src, const float* scale, float* dst, int64_t rows, int64_t channels) {
+  for (int64_t row = 0; row < rows; ++row) multiply(src + row * channels, scale, dst + row * channels, channels);
 }
 
 void scale_rows(const float* src, const float* scale, float* dst, int64_t rows, int64_t columns) {

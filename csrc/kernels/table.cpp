@@ -31,7 +31,6 @@ const KernelTable* usable_table() {
   static const KernelTable* const table = [] {
     static KernelTable filled{};
     if (!is_compiled(isa) || !cpu_supports(isa)) return static_cast<KernelTable*>(nullptr);
-    filled.isa = isa;
     fill_function(isa)(filled);
     return &filled;
   }();

@@ -1,4 +1,5 @@
-// The kernels of one instruction set as a table of function pointers, with their tile sizes beside them.
+// The kernels of one instruction set as a table of function pointers, with their tile sizes beside them. What they take
+// is described here, what they do in list.def.
 //
 // Kernels take raw pointers and 64-bit counts of floats, never allocate, throw or start threads. Images are
 // channels last: a pixel is a run of channels, a row a run of pixels.
@@ -291,95 +292,38 @@ struct WhereArgs {
 
 enum class Reduction : int { sum, squares, product, maximum, minimum };  // squares: of distances from a number
 
-struct KernelTable {
-  Isa isa;
-  int lanes;                    // floats per vector
-  int mr, nr;                   // rows and columns of the register tile
+// Columns of a panel, at most: buffers on the stack are sized by it.
+constexpr int kMostPanelColumns = 64;
+
+// A matrix product with what its callers must know to pack and to cut. What the numbers are is told by Args.
+template <class Args>
+struct GemmKernel {
+  void (*run)(const Args&);
+  int mr, nr;                   // rows and columns of the register tile; panels are nr columns wide
+  int narrow;                   // the last panel's width when it has no more columns than this
+  int k_group;                  // products of a sum that lie side by side in a panel: instructions add up as many
   int64_t long_sum, sum_block;  // sums of more products than the first are sums of blocks of the second
 
-  void (*gemm)(const GemmArgs&);
-  void (*depthwise)(const DepthwiseArgs&);
-  void (*outer)(const OuterArgs&);
-  // Windows side by side: dst[p, r, j] = src[p * pixel_step + r * row_step + j] for p < pixels, r < rows, j < length
-  void (*copy_windows)(const float* src, int64_t row_step, int64_t pixel_step, int64_t pixels, int64_t rows,
-                       int64_t length, float* dst);
-  void (*depthwise_gradient)(const DepthwiseGradientArgs&);
-  void (*depthwise_input_gradient)(const DepthwiseInputGradientArgs&);
-  // dst[c] = sum over rows of src[row * stride + c]
-  void (*sum_columns)(const float* src, int64_t stride, int64_t rows, int64_t columns, float* dst);
-  void (*pool)(const PoolArgs&);
-  void (*pool_gradient)(const PoolGradientArgs&);
-  // Transforms 3x3 filters, side by side in 9 rows of `width` (whole vectors): dst[xi * dst_stride + column].
-  void (*winograd_filters)(int m, const float* src, int64_t width, float* dst, int64_t dst_stride);
-  void (*winograd_input)(const WinogradInputArgs&);
-  void (*winograd_output)(const WinogradOutputArgs&);
-  // The adjoint of winograd_output for m = 4, on 4 x 4 pixels.
-  void (*winograd_output_gradient)(const WinogradInputArgs&);
-  // The adjoint of winograd_filters for m = 4: `columns` filters side by side, dst[tap * dst_stride + column].
-  void (*winograd_filters_gradient)(const float* src, int64_t src_stride, int64_t columns, float* dst,
-                                    int64_t dst_stride);
-  // dst[i] = sum over k of weights[k] * rows[k][i]; dst may be one of the rows
-  void (*blend_rows)(const float* const* rows, const float* weights, int64_t count, int64_t length, float* dst);
-  // dst[p, c] = sum over k < taps of weights[p, k] * row[index[p, k], c]
-  void (*blend_pixels)(const float* row, const int64_t* index, const float* weights, int64_t taps, int64_t pixels,
-                       int64_t channels, float* dst);
-  // dst[j * dst_stride + i] = src[i * src_stride + j] for i < rows, j < columns
-  void (*transpose)(const float* src, int64_t src_stride, float* dst, int64_t dst_stride, int64_t rows,
-                    int64_t columns);
-  // dst[r, 2 * c] = a[r, c] and dst[r, 2 * c + 1] = b[r, c]; dst is dense, the rows of the others lie `stride` apart.
-  void (*interleave)(const float* a, int64_t a_stride, const float* b, int64_t b_stride, float* dst, int64_t rows,
-                     int64_t columns);
-  void (*activate)(const float* src, float* dst, int64_t count, Activation activation, float slope);
-  // dst = gradient in front of the activation; `at` is its input or, with from_output, its output.
-  void (*activation_gradient)(const float* at, const float* gradient, float* dst, int64_t count, Activation activation,
-                              float slope, bool from_output);
-  void (*add)(const float* a, const float* b, float* dst, int64_t count, Activation activation, float slope);
-  void (*unary)(const UnaryArgs&);
-  void (*binary)(const BinaryArgs&);
-  void (*compare)(const ComparisonArgs&);
-  void (*where)(const WhereArgs&);
-  void (*multiply)(const float* a, const float* b, float* dst, int64_t count);
-  // dst[r, c] = src[r, c] * scale[c]
-  void (*scale)(const float* src, const float* scale, float* dst, int64_t rows, int64_t channels);
-  // dst[r, c] = src[r, c] * scale[r]
-  void (*scale_rows)(const float* src, const float* scale, float* dst, int64_t rows, int64_t columns);
-  // sums[c] += sum over r of a[r * stride + c] * b[r * stride + c]
-  void (*dot_channels)(const float* a, const float* b, int64_t rows, int64_t stride, int64_t channels, float* sums);
-  // Of every row; with `log`, its logarithm.
-  void (*softmax)(const float* src, float* dst, int64_t rows, int64_t channels, bool log);
-  // From the output and the gradient of the output.
-  void (*softmax_gradient)(const float* output, const float* gradient, float* dst, int64_t rows, int64_t channels,
-                           bool log);
-  // Joins the numbers of a row to what `lanes` numbers hold, one of the latter per float of a vector.
-  void (*reduce_row)(Reduction op, const float* src, int64_t count, float shift, double* lanes);
-  // The same of columns side by side, whose numbers lie in up to 8 * lanes rows: sums[lane * columns + column]. One
-  // shift per column.
-  void (*reduce_columns)(Reduction op, const float* const* rows, int64_t count, int64_t columns, const float* shift,
-                         double* sums);
-  // The place of the first NaN, else of the first of the largest or smallest numbers, of a row and of columns.
-  int64_t (*arg_row)(bool largest, const float* src, int64_t count);
-  void (*arg_columns)(bool largest, const float* src, int64_t stride, int64_t count, int64_t columns, int64_t* dst);
-  // Of columns side by side whose `count` numbers lie `stride` apart, as softmax and softmax_gradient of rows.
-  void (*softmax_columns)(const float* src, float* dst, int64_t count, int64_t stride, int64_t columns, bool log);
-  void (*softmax_columns_gradient)(const float* output, const float* gradient, float* dst, int64_t count,
-                                   int64_t stride, int64_t columns, bool log);
-  // Of every channel over at least one row: the mean, and the sum of squared deviations from it.
-  void (*moments)(const float* src, int64_t rows, int64_t channels, double* mean, double* squares);
-  void (*normalize)(const float* src, float* dst, int64_t rows, const NormalizeArgs&);
-  void (*norm_gradient_sums)(const NormGradientArgs&);
-  void (*norm_gradient)(const NormGradientArgs&);
-  void (*layer_norm)(const LayerNormArgs&);
-  void (*layer_norm_gradient)(const LayerNormArgs&);
-  void (*local_response)(const float* src, float* dst, int64_t rows, const LocalResponseArgs&);
-  void (*local_response_gradient)(const float* src, const float* gradient, float* dst, int64_t rows,
-                                  const LocalResponseArgs&);
-  void (*update)(Rule rule, const UpdateArgs&);
-  double (*sum_of_squares)(const float* src, int64_t count);
-  // Independent multiply-adds in registers; returns how many floating-point operations were done.
-  double (*fma_peak)(int64_t iterations);
-  // Loads every float once; returns their sum, so that the loads cannot be left out.
-  float (*read_all)(const float* src, int64_t count);
+  // Of the panel whose first column has `columns` behind it, itself included.
+  constexpr int64_t panel_width(int64_t columns) const { return columns <= narrow ? narrow : nr; }
 };
+
+struct KernelTable {
+  Isa isa;
+  int lanes;  // floats per vector
+  GemmKernel<GemmArgs> gemm;
+#define CONVLANE_KERNEL(result, name, parameters) result(*name) parameters;
+#include "kernels/list.def"
+};
+
+// Whether no kernel is missing, and panels are such as ops/ packs them.
+constexpr bool is_complete(const KernelTable& table) {
+#define CONVLANE_KERNEL(result, name, parameters) \
+  if (table.name == nullptr) return false;
+#include "kernels/list.def"
+  const auto& gemm = table.gemm;
+  return gemm.run != nullptr && gemm.k_group == 1 && gemm.narrow <= gemm.nr && gemm.nr <= kMostPanelColumns;
+}
 
 void fill_generic(KernelTable&);
 void fill_avx2(KernelTable&);

@@ -61,7 +61,7 @@ class PackedWeight {
 
   // Floats per row of a panel whose first column has `columns` behind it, itself included: the last panel is as wide as
   // whole vectors allow.
-  int64_t panel_width(int64_t columns) const { return columns <= kernels_->lanes ? kernels_->lanes : kernels_->nr; }
+  int64_t panel_width(int64_t columns) const { return kernels_->gemm.panel_width(columns); }
 
   // Whether the weights can be had back bit by bit; Winograd's are transformed and rounded.
   bool reversible() const { return layout_ != WeightLayout::winograd2 && layout_ != WeightLayout::winograd4; }

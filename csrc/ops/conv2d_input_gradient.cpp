@@ -245,7 +245,7 @@ void run_by_windows(const Conv2dDesc& d, const float* gradient, const ImageView&
       std::memset(dst + i * image, 0, sizeof(float) * image);
       for (int64_t oh = 0; oh < d.oh; ++oh) {
         for (int64_t ow = 0; ow < d.ow; ++ow) rows[ow] = gradient + ((i * d.oh + oh) * d.ow + ow) * d.o;
-        kernels.gemm(g);
+        kernels.gemm.run(g);
         for (int64_t ow = 0; ow < d.ow; ++ow) add_window(d, kernels, windows + ow * columns, oh, ow, dst + i * image);
       }
     }

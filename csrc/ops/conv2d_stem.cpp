@@ -102,7 +102,7 @@ void StemBands::run(int64_t image, int64_t first, int64_t count, float* dst, int
   g.dst_stride = dst_stride;
   g.epilogue = args_.epilogue;
   if (g.epilogue.residual != nullptr) g.epilogue.residual += (image * d.oh + first) * d.ow * g.epilogue.residual_stride;
-  args_.weight->kernels().gemm(g);
+  args_.weight->kernels().gemm.run(g);
 }
 
 std::string refuse_stem(const Conv2dDesc& d) {

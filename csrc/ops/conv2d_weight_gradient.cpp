@@ -134,8 +134,8 @@ void add_up(const Conv2dDesc& d, const Sums& s, const float* sums, int64_t chunk
 class Units {
  public:
   Units(const Sums& s, const KernelTable& kernels, int64_t block_pixels)
-      : s_(s), kernels_(kernels), row_parts_(ceil_div(s.rows, 4 * kernels.mr)) {
-    const int64_t width = round_up(kCachedFloats / block_pixels, kernels.nr);
+      : s_(s), kernels_(kernels), row_parts_(ceil_div(s.rows, 4 * kernels.gemm.mr)) {
+    const int64_t width = round_up(kCachedFloats / block_pixels, kernels.gemm.nr);
     column_parts_ = ceil_div(s.columns, width);
   }
   int64_t count() const { return s_.groups * s_.taps * column_parts_ * row_parts_; }
@@ -150,7 +150,7 @@ class Units {
       const int64_t row_part = unit % row_parts_, column_part = unit / row_parts_ % column_parts_;
       const int64_t tap = unit / (row_parts_ * column_parts_) % s_.taps;
       const int64_t group = unit / (row_parts_ * column_parts_) / s_.taps;
-      const int64_t row = s_.rows * row_part / row_parts_, nr = kernels_.nr, panels = ceil_div(s_.columns, nr);
+      const int64_t row = s_.rows * row_part / row_parts_, nr = kernels_.gemm.nr, panels = ceil_div(s_.columns, nr);
       const int64_t column = panels * column_part / column_parts_ * nr;
       if (listed != tap) list(tap, g);
       listed = tap;

@@ -56,7 +56,7 @@ struct Schedule {
       : tiles(tiling(d, args.weight->layout() == WeightLayout::winograd2 ? 2 : 4)),
         threads(threads_for(d.multiply_adds(), args.threads)) {
     const KernelTable& kernels = args.weight->kernels();
-    const int64_t fit = std::max(kBlockFloats / (tiles.points * d.c) / kernels.mr, int64_t{1}) * kernels.mr;
+    const int64_t fit = std::max(kBlockFloats / (tiles.points * d.c) / kernels.gemm.mr, int64_t{1}) * kernels.gemm.mr;
     const int64_t fitting =
         std::max((tiles.count + fit / 2) / fit, int64_t{1});  // 16 tiles are one block of 14, not two of 8
     const int64_t weights = args.weight->bytes();
@@ -65,8 +65,8 @@ struct Schedule {
         streamed ? ceil_div(tiles.count, kStreamedTiles) : std::max(fitting, std::min<int64_t>(threads, tiles.count));
     block = ceil_div(tiles.count, blocks);
     block_v = tiles.points * block * v_row(d);
-    block_sums = tiles.points * (block * kernels.nr + 16);
-    own_sums = block_sums + tiles.m * tiles.m * kernels.nr;
+    block_sums = tiles.points * (block * kernels.gemm.nr + 16);
+    own_sums = block_sums + tiles.m * tiles.m * kernels.gemm.nr;
     zeros = scratch.take<float>(d.c);
     transformed = scratch.take<float>(checked_mul(streamed ? 1 : threads, block_v));
     sums = scratch.take<float>(checked_mul(threads, own_sums));
@@ -110,7 +110,7 @@ void pool_tile(const WinogradOutputArgs& tile, const KernelTable& kernels, const
 // All products and outputs of one panel of output channels over a block.
 void run_panel(const Conv2dDesc& d, const Conv2dArgs& args, const Tiling& t, const Block& b, int64_t panel) {
   const KernelTable& kernels = args.weight->kernels();
-  const int64_t nr = kernels.nr, first_channel = panel * nr, columns = std::min(nr, d.o - first_channel);
+  const int64_t nr = kernels.gemm.nr, first_channel = panel * nr, columns = std::min(nr, d.o - first_channel);
   const int64_t width = columns <= kernels.lanes ? kernels.lanes : nr;
   const float* weight = args.weight->data() + first_channel * t.points * d.c;
   GemmArgs g{};
@@ -126,7 +126,7 @@ void run_panel(const Conv2dDesc& d, const Conv2dArgs& args, const Tiling& t, con
     g.row_offset = xi * b.count * v_row(d);
     g.weight = weight + xi * d.c * width;
     g.dst = b.sums + xi * (b.count * nr + 16);
-    kernels.gemm(g);
+    kernels.gemm.run(g);
   }
   for (int64_t i = 0; i < b.count; ++i) {
     const TilePosition at = position(t, b.first + i);
@@ -172,7 +172,7 @@ void reserve_winograd(const Conv2dDesc& d, const Conv2dArgs& args, Scratch& scra
 void run_winograd(const Conv2dDesc& d, const Conv2dArgs& args, Scratch& scratch) {
   const Schedule s(d, args, scratch);
   const Tiling& t = s.tiles;
-  const int64_t panels = ceil_div(d.o, args.weight->kernels().nr);
+  const int64_t panels = ceil_div(d.o, args.weight->kernels().gemm.nr);
   std::memset(s.zeros, 0, sizeof(float) * d.c);
   const auto part = [&](int64_t index, float* v, int thread) {
     const int64_t first = t.count * index / s.blocks, count = t.count * (index + 1) / s.blocks - first;

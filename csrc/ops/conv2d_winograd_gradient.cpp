@@ -46,7 +46,7 @@ bool winograd_gradient_pays(const Conv2dDesc& d) {
 void run_winograd_weight_gradient(const Conv2dDesc& d, const float* gradient, const float* input, float* dst) {
   const KernelTable& kernels = active_table();
   const Tiling t = tiling(d, kSide);
-  const int64_t mr = kernels.mr, nr = kernels.nr, line = std::max<int64_t>(kernels.lanes, 16);
+  const int64_t mr = kernels.gemm.mr, nr = kernels.gemm.nr, line = std::max<int64_t>(kernels.lanes, 16);
   const Panels in = panels_of(d.c, mr, round_up(mr, kernels.lanes));
   const Panels out = {ceil_div(d.o, nr), nr, nr};
   const int64_t tile_floats = t.points * (in.count * in.row + out.count * out.row);

@@ -54,13 +54,13 @@ struct Schedule {
     // 2026-11-21).
     by_channels = threads > 1 && 4 * (input_channels(b) + output_channels(b)) > 3 * d.oh * d.ow;
     stores = by_channels || b.squeeze != nullptr;
-    width = by_channels ? std::min(d.c, ceil_div(ceil_div(d.c, k.nr), threads) * k.nr) : d.c;
+    width = by_channels ? std::min(d.c, ceil_div(ceil_div(d.c, k.gemm.nr), threads) * k.gemm.nr) : d.c;
     const int64_t stride = d.window.stride[0], hidden_row = d.w * width, output_row = d.ow * width;
     reach = (d.kh() - 1) * d.window.dilation[0] + 1;
     const int64_t room = kCacheFloats - checked_mul(reach, hidden_row);
     rows = std::clamp<int64_t>(room / checked_add(checked_mul(stride, hidden_row), output_row), 1, d.oh);
     ring = checked_add(checked_mul(rows - 1, stride), reach);
-    block = std::clamp<int64_t>(kBlockFloats / (d.c * k.mr), 1, 16) * k.mr;
+    block = std::clamp<int64_t>(kBlockFloats / (d.c * k.gemm.mr), 1, 16) * k.gemm.mr;
   }
 };
 
@@ -117,7 +117,7 @@ void pointwise(const PackedWeight& weight, const float* panels, const Epilogue& 
   g.epilogue = epilogue;
   if (g.epilogue.bias != nullptr) g.epilogue.bias += columns.begin;
   if (g.epilogue.residual != nullptr) g.epilogue.residual += columns.begin;
-  weight.kernels().gemm(g);
+  weight.kernels().gemm.run(g);
 }
 
 // One image after the other, by the threads of a schedule.
@@ -133,7 +133,7 @@ class Images {
     dst_ = dst;
     residual_ = residual;
     if (s_.by_channels) {
-      parallel_for(ceil_div(d.c, k_.nr), s_.threads, [&](int64_t begin, int64_t end, int thread) noexcept {
+      parallel_for(ceil_div(d.c, k_.gemm.nr), s_.threads, [&](int64_t begin, int64_t end, int thread) noexcept {
         filter({0, d.oh}, columns_of(begin, end, d.c), thread);
       });
     } else {
@@ -143,8 +143,8 @@ class Images {
     if (!s_.stores) return;
     if (b_.squeeze != nullptr) find_factors();
     // Rows make the better parts as long as each thread has a tile of them: what it reads of the hidden image is less.
-    const int64_t pixels = d.oh * d.ow, out = output_channels(b_), panels = ceil_div(out, k_.nr);
-    const int64_t row_parts = std::clamp<int64_t>(pixels / k_.mr, 1, s_.threads);
+    const int64_t pixels = d.oh * d.ow, out = output_channels(b_), panels = ceil_div(out, k_.gemm.nr);
+    const int64_t row_parts = std::clamp<int64_t>(pixels / k_.gemm.mr, 1, s_.threads);
     const int64_t column_parts = std::min(s_.threads / row_parts, panels);
     parallel_for(row_parts * column_parts, s_.threads, [&](int64_t begin, int64_t end, int thread) noexcept {
       for (int64_t task = begin; task < end; ++task) {
@@ -157,7 +157,7 @@ class Images {
 
  private:
   Range columns_of(int64_t first_panel, int64_t end_panel, int64_t columns) const {
-    return {first_panel * k_.nr, std::min(end_panel * k_.nr, columns)};
+    return {first_panel * k_.gemm.nr, std::min(end_panel * k_.gemm.nr, columns)};
   }
 
   // Expands and filters output rows and channels.
@@ -226,7 +226,7 @@ class Images {
     const int64_t out = weight.shape()[0], in = weight.shape()[1];
     // Each weight comes from memory for a single product, which takes as long as several from the cache.
     const int threads = threads_for(4 * out * in, s_.threads);
-    parallel_for(ceil_div(out, k_.nr), threads, [&](int64_t begin, int64_t end, int thread) noexcept {
+    parallel_for(ceil_div(out, k_.gemm.nr), threads, [&](int64_t begin, int64_t end, int thread) noexcept {
       const Range columns = columns_of(begin, end, out);
       pointwise(weight, weight.data(), epilogue, columns, src, 0, 1, pointers_ + thread * l_.pointers,
                 dst + columns.begin, 0);
@@ -240,7 +240,7 @@ class Images {
     float* scaled = scratch_ + l_.own(thread) + l_.scaled;
     const bool excites = b_.squeeze != nullptr;
     if (excites && scales_weights(b_)) {
-      for (int64_t column = columns.begin; column < columns.end; column += k_.nr)
+      for (int64_t column = columns.begin; column < columns.end; column += k_.gemm.nr)
         k_.scale_rows(panels + column * c, factors, scaled + column * c, c,
                       b_.project->panel_width(output_channels(b_) - column));
       panels = scaled;

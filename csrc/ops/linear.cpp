@@ -22,11 +22,11 @@ struct BlockGemm {
 template <class Pack>
 void block_gemm(const BlockGemm& p, const Pack& pack) {
   const KernelTable& kernels = active_table();
-  const int64_t block_rows = 16 * kernels.mr, row_parts = ceil_div(p.m, block_rows);
+  const int64_t block_rows = 16 * kernels.gemm.mr, row_parts = ceil_div(p.m, block_rows);
   const int64_t column_parts = ceil_div(p.n, p.block_columns);
   const int threads = threads_for(p.m * p.n * p.depth);
-  const bool is_long = p.depth > kernels.long_sum;  // then the blocks are those of the sums, too
-  const int64_t block_depth = is_long ? kernels.sum_block : p.block_depth, floats = block_depth * p.block_columns;
+  const bool is_long = p.depth > kernels.gemm.long_sum;  // then the blocks are those of the sums, too
+  const int64_t block_depth = is_long ? kernels.gemm.sum_block : p.block_depth, floats = block_depth * p.block_columns;
   const auto packed = allocate_aligned<float>(checked_mul(threads, floats));
   const auto pointers = allocate_aligned<const float*>(checked_mul(threads, block_rows));
   parallel_for(row_parts * column_parts, threads, [&](int64_t begin, int64_t end, int thread) noexcept {
@@ -46,9 +46,9 @@ void block_gemm(const BlockGemm& p, const Pack& pack) {
       for (int64_t k = 0; k < p.depth; k += block_depth) {
         g.depth = std::min(block_depth, p.depth - k);
         float* to = packed.get() + thread * floats;
-        for (int64_t j = 0; j < g.n; j += kernels.nr) {
-          const int64_t columns = std::min<int64_t>(kernels.nr, g.n - j);
-          const int64_t width = columns <= kernels.lanes ? kernels.lanes : kernels.nr;
+        for (int64_t j = 0; j < g.n; j += kernels.gemm.nr) {
+          const int64_t columns = std::min<int64_t>(kernels.gemm.nr, g.n - j);
+          const int64_t width = kernels.gemm.panel_width(columns);
           pack(k, g.depth, column + j, columns, width, to);
           to += g.depth * width;
         }
@@ -64,7 +64,7 @@ void block_gemm(const BlockGemm& p, const Pack& pack) {
           g.epilogue.activation = p.epilogue.activation;
           g.epilogue.slope = p.epilogue.slope;
         }
-        kernels.gemm(g);
+        kernels.gemm.run(g);
       }
     }
   });
@@ -106,7 +106,7 @@ void run_linear_unpacked(const float* src, int64_t rows, int64_t src_stride, con
                          const Epilogue& epilogue, float* dst) {
   const auto [o, i] = shape;
   const KernelTable& kernels = active_table();
-  const BlockGemm p{src, src_stride, rows, o, i, std::min<int64_t>(i, 256), kernels.nr, epilogue, dst};
+  const BlockGemm p{src, src_stride, rows, o, i, std::min<int64_t>(i, 256), kernels.gemm.nr, epilogue, dst};
   block_gemm(p,
              [&, in = i](int64_t k, int64_t count, int64_t first, int64_t columns, int64_t width, float* to) noexcept {
                kernels.transpose(weight + first * in + k, in, to, width, columns, count);
@@ -119,7 +119,7 @@ void run_linear_input_gradient(const float* gradient, int64_t rows, int64_t grad
                                const Pair& shape, float* dst) {
   const auto [o, i] = shape;
   const KernelTable& kernels = active_table();
-  const BlockGemm p{gradient, gradient_stride, rows, i, o, std::min<int64_t>(o, 64), 16 * kernels.nr, {}, dst};
+  const BlockGemm p{gradient, gradient_stride, rows, i, o, std::min<int64_t>(o, 64), 16 * kernels.gemm.nr, {}, dst};
   block_gemm(p,
              [&, in = i](int64_t k, int64_t count, int64_t first, int64_t columns, int64_t width, float* to) noexcept {
                for (int64_t row = 0; row < count; ++row, to += width) {

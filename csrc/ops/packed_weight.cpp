@@ -8,8 +8,7 @@
 namespace convlane {
 namespace {
 
-constexpr int64_t kWidest = 64;  // columns of a panel, at most
-constexpr int64_t kRows = 64;    // of a panel that are gathered at once, so that they stay in the first-level cache
+constexpr int64_t kRows = 64;  // of a panel that are gathered at once, so that they stay in the first-level cache
 
 [[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument("conv2d: " + what); }
 
@@ -93,9 +92,9 @@ PackedWeight::PackedWeight(const ImageView& weight, int64_t groups, WeightLayout
 
 void PackedWeight::pack_panels(const ImageView& weight, const double* factor) {
   const auto [o, i, kh, kw] = weight.shape;
-  const int64_t per_group = o / groups_, nr = kernels_->nr, panels = ceil_div(per_group, nr), taps = kh * kw;
+  const int64_t per_group = o / groups_, nr = kernels_->gemm.nr, panels = ceil_div(per_group, nr), taps = kh * kw;
   parallel_for(groups_ * panels, threads_for(o * taps * i), [&, i = i](int64_t begin, int64_t end, int) noexcept {
-    float rows[kRows * kWidest];
+    float rows[kRows * kMostPanelColumns];
     for (int64_t task = begin; task < end; ++task) {
       const int64_t group = task / panels, first = task % panels * nr;
       const int64_t columns = std::min(nr, per_group - first), width = panel_width(columns);
@@ -112,12 +111,12 @@ void PackedWeight::pack_panels(const ImageView& weight, const double* factor) {
 }
 
 void PackedWeight::pack_winograd(const ImageView& weight, const double* factor, int m) {
-  const int64_t o = weight.shape[0], i = weight.shape[1], nr = kernels_->nr, points = (m + 2) * (m + 2);
+  const int64_t o = weight.shape[0], i = weight.shape[1], nr = kernels_->gemm.nr, points = (m + 2) * (m + 2);
   parallel_for(ceil_div(o, nr), threads_for(o * i * points), [&](int64_t begin, int64_t end, int) noexcept {
     // Filters of 16 channels are gathered at once, because that makes whole blocks of transposes; 4 channels' points
     // are written at once, because the places of one channel's all fall into the same set of a cache.
     constexpr int64_t kGathered = 16, kWritten = 4;
-    float rows[9 * kGathered * kWidest], transformed[36 * kWritten * kWidest];
+    float rows[9 * kGathered * kMostPanelColumns], transformed[36 * kWritten * kMostPanelColumns];
     for (int64_t p = begin; p < end; ++p) {
       const int64_t columns = std::min(nr, o - p * nr), width = panel_width(columns);
       float* panel = data_.get() + p * nr * points * i;
@@ -148,9 +147,9 @@ void PackedWeight::unpack(float* dst) const {
     kernels_->transpose(data_.get(), o, dst, length, length, o);
     return;
   }
-  const int64_t per_group = o / groups_, nr = kernels_->nr, panels = ceil_div(per_group, nr);
+  const int64_t per_group = o / groups_, nr = kernels_->gemm.nr, panels = ceil_div(per_group, nr);
   parallel_for(groups_ * panels, threads_for(o * length), [&, i = i](int64_t begin, int64_t end, int) noexcept {
-    float rows[kRows * kWidest];
+    float rows[kRows * kMostPanelColumns];
     for (int64_t task = begin; task < end; ++task) {
       const int64_t group = task / panels, first = task % panels * nr;
       const int64_t columns = std::min(nr, per_group - first), width = panel_width(columns);

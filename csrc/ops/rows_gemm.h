@@ -56,8 +56,8 @@ void fill_pixel_rows(const Conv2dDesc& d, const float* src, const float* zeros, 
 // the block's input stays in the second-level cache beside it (256 KB of 1 MB). Not tuned.
 inline int64_t rows_per_block(const RowsGemm& p) {
   constexpr int64_t kBlockFloats = 64 * 1024;
-  const int64_t tiles = std::clamp<int64_t>(kBlockFloats / (p.taps * p.depth * p.kernels->mr), 4, 16);
-  return tiles * p.kernels->mr;
+  const int64_t tiles = std::clamp<int64_t>(kBlockFloats / (p.taps * p.depth * p.kernels->gemm.mr), 4, 16);
+  return tiles * p.kernels->gemm.mr;
 }
 
 // Rows of dst lie where RowsGemm says.
@@ -75,18 +75,18 @@ struct RowsGemmParts {
 
   RowsGemmParts(const RowsGemm& p, bool scattered, Scratch& scratch) {
     constexpr int64_t kScatteredPanels = 8;  // their block of rows stays in the second-level cache until it is moved
-    units = p.groups > 1 ? p.groups : ceil_div(p.n, p.kernels->nr);
+    units = p.groups > 1 ? p.groups : ceil_div(p.n, p.kernels->gemm.nr);
     threads = threads_for(p.m * p.n * p.groups * p.taps * p.depth, p.threads);
     // Few rows: each thread takes columns, so that the weights are read once in all. Many: each takes blocks of rows,
     // and finds most of what it reads in its own cache, where it wrote it in the layer before (ResNet-50's layers of
     // 28 x 28 and 14 x 14 with two threads: 1.1 to 1.3 times as fast as by columns; EPYC Zen 5, 2026-11-21).
     const int64_t blocks_of_rows = ceil_div(p.m, rows_per_block(p));
-    const bool by_columns = p.m < 4 * threads * p.kernels->mr && units >= threads;
+    const bool by_columns = p.m < 4 * threads * p.kernels->gemm.mr && units >= threads;
     column_parts = by_columns ? threads : 1;
     row_parts = by_columns ? blocks_of_rows : round_up(blocks_of_rows, threads);
     block = ceil_div(p.m, row_parts);
     pointers = scratch.take<const float*>(checked_mul(checked_mul(threads, p.taps), block));
-    moved_columns = std::min(p.n, kScatteredPanels * p.kernels->nr);
+    moved_columns = std::min(p.n, kScatteredPanels * p.kernels->gemm.nr);
     moved = block * moved_columns;
     blocks = scratch.take<float>(scattered ? checked_mul(threads, moved) : 0);
   }
@@ -112,8 +112,8 @@ void rows_gemm(const RowsGemm& p, Scratch& scratch, const FillRows& fill, const 
       const int64_t unit_begin = units * column_part / column_parts,
                     unit_end = units * (column_part + 1) / column_parts;
       const int64_t group_begin = p.groups > 1 ? unit_begin : 0, group_end = p.groups > 1 ? unit_end : 1;
-      const int64_t column = p.groups > 1 ? 0 : unit_begin * p.kernels->nr;
-      const int64_t column_end = p.groups > 1 ? p.n : std::min(p.n, unit_end * p.kernels->nr);
+      const int64_t column = p.groups > 1 ? 0 : unit_begin * p.kernels->gemm.nr;
+      const int64_t column_end = p.groups > 1 ? p.n : std::min(p.n, unit_end * p.kernels->gemm.nr);
       for (int64_t group = group_begin; group < group_end; ++group) {
         const int64_t channel = group * p.n + column;
         GemmArgs args{};
@@ -131,7 +131,7 @@ void rows_gemm(const RowsGemm& p, Scratch& scratch, const FillRows& fill, const 
           args.dst_stride = moved_columns;
           for (int64_t done = 0; done < column_end - column; done += moved_columns) {
             args.n = std::min(moved_columns, column_end - column - done);
-            p.kernels->gemm(args);
+            p.kernels->gemm.run(args);
             args.weight += args.n * p.taps * p.depth;
             for (int64_t i = 0; i < count; ++i)
               std::copy_n(args.dst + i * moved_columns, args.n, place(first + i) + channel + done);
@@ -143,7 +143,7 @@ void rows_gemm(const RowsGemm& p, Scratch& scratch, const FillRows& fill, const 
         args.epilogue = p.epilogue;
         if (p.epilogue.bias != nullptr) args.epilogue.bias += channel;
         if (p.epilogue.residual != nullptr) args.epilogue.residual += first * p.epilogue.residual_stride + channel;
-        p.kernels->gemm(args);
+        p.kernels->gemm.run(args);
       }
     }
   });
