@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from convlane._floats import quiet
 from convlane.analysis.layers import anatomy, checked_shape, unknown, until
 from convlane.autograd import vjp
 from convlane.functional._arguments import Array, as_float, as_image, as_int, as_positive
@@ -89,6 +90,7 @@ def filters(model: Module, layer: str | None = None) -> Array:
     return convolutions[layer].weight
 
 
+@quiet
 def maximise(
     model: Callable[[Any], Any],
     layer: str,

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from convlane._floats import quiet
 from convlane.data.geometry import as_picture, resample
 from convlane.functional import conv2d
 from convlane.functional._arguments import Array
@@ -265,6 +266,7 @@ class Elastic:
         if not 0 < self.sigma < math.inf:
             raise ValueError(f"Elastic: sigma must be positive, got {self.sigma}")
 
+    @quiet
     def __call__(self, image: Array, rng: np.random.Generator) -> Array:
         """Change a picture."""
         image = as_picture(image, "Elastic")
@@ -294,6 +296,7 @@ class ColorShift:
     def __post_init__(self) -> None:
         _check(self, amount=(0, math.inf))
 
+    @quiet
     def __call__(self, image: Array, rng: np.random.Generator) -> Array:
         """Change a picture."""
         image = as_picture(image, "ColorShift")
@@ -316,6 +319,7 @@ class ColorJitter:
     def __post_init__(self) -> None:
         _check(self, brightness=(0, 1), contrast=(0, 1), saturation=(0, 1))
 
+    @quiet
     def __call__(self, image: Array, rng: np.random.Generator) -> Array:
         """Change a picture."""
         image = as_picture(image, "ColorJitter")
@@ -376,6 +380,7 @@ class PCAColor:
         """
         return cls(*_components(images), std=std)
 
+    @quiet
     def __call__(self, image: Array, rng: np.random.Generator) -> Array:
         """Change a picture."""
         image = as_picture(image, "PCAColor")
@@ -405,6 +410,7 @@ class Normalize:
         if len(self.mean) != len(self.std) or not all(0 < value < math.inf for value in self.std):
             raise ValueError("Normalize: mean and std must have one number for each channel, those of std positive")
 
+    @quiet
     def __call__(self, image: Array, rng: np.random.Generator | None = None) -> Array:
         """Change a picture."""
         image = as_picture(image, "Normalize")
@@ -414,6 +420,7 @@ class Normalize:
         return (image - mean) / std
 
 
+@quiet
 def _components(images: Iterable[Array]) -> tuple[tuple[float, ...], tuple[tuple[float, ...], ...]]:
     """Return eigenvalues, the largest first, and eigenvectors of the colours' covariance."""
     pixels, total, products = 0, np.zeros(0), np.zeros((0, 0))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlane import _core
+from convlane._floats import quiet
 from convlane.functional._arguments import Array, as_array, as_float, as_int, as_positive
 from convlane.functional._op import ACTIVATIONS, TOLD_BY_OUTPUT, Pending, Pullback, Shape, Traits, check_vector, op
 from convlane.functional._receptive import mixes, pointwise
@@ -493,6 +494,7 @@ def _check_trainable(running_mean: Any, running_var: Any, image: Array) -> None:
         raise ValueError(f"batch_norm: training needs more than 1 value per channel, got input shape {image.shape}")
 
 
+@quiet
 def _move_running(
     running_mean: Array | None, running_var: Array | None, image: Array, moments: Sequence[Any], momentum: Any
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from convlane import _core
+from convlane._floats import quiet
 from convlane.functional._arguments import Array, Places, Tensor, as_array, as_dim, as_float
 from convlane.functional._op import NO_STEP, Pullback, Shape, int64, op, same_shape
 from convlane.functional._receptive import Axis, mixes
@@ -81,6 +82,7 @@ def _rule(name: str, spread: Spread) -> Callable[..., tuple[Array, Pullback]]:
         x = as_array(input, name, "input")
         output, axes = _reduce(name, x, dim, keepdim), axes_of(name, x.ndim, dim)
 
+        @quiet
         def pullback(gradient: Array) -> dict[str, Array]:
             whole = _shape_rule(name)(x, dim, True)
             return {"input": spread(gradient.reshape(whole), x, output.reshape(whole), axes)}
@@ -130,11 +132,11 @@ def _var_vjp(wanted: frozenset[str], input: Any, dim: Any, correction: Any, keep
     x = as_array(input, "var", "input")
     axes = axes_of("var", x.ndim, dim)
 
+    @quiet
     def pullback(gradient: Array) -> dict[str, Array]:
         mean = _core.reduce("mean", x, axes, True)
         divisor = max(_count(x, axes) - as_float(correction, "var", "correction"), 0.0)
-        with np.errstate(divide="ignore"):
-            factor = np.float32(2) / np.float32(divisor)
+        factor = np.float32(2) / np.float32(divisor)
         share = np.asarray(gradient.reshape(mean.shape) * factor)
         return {"input": _core.binary("mul", _core.binary("sub", x, mean), share)}
 

@@ -13,6 +13,7 @@ from contextvars import ContextVar
 
 import numpy as np
 
+from convlane._floats import quiet
 from convlane.functional._arguments import Array
 from convlane.runtime import get_num_threads
 
@@ -70,6 +71,7 @@ def skip(at_most: float = math.inf) -> Iterator[None]:
         _skipping.reset(token)
 
 
+@quiet
 def constant(shape: Sequence[int], value: float) -> Array:
     """Return an array full of `value`."""
     return _done(np.full(shape, value, np.float32))
@@ -78,6 +80,7 @@ def constant(shape: Sequence[int], value: float) -> Array:
 def uniform(shape: Sequence[int], low: float = 0.0, high: float = 1.0) -> Array:
     """Draw from [low, high)."""
 
+    @quiet
     def fill(generator: np.random.Generator, part: Array) -> None:
         generator.random(dtype=np.float32, out=part)
         part *= np.float32(high - low)
@@ -89,6 +92,7 @@ def uniform(shape: Sequence[int], low: float = 0.0, high: float = 1.0) -> Array:
 def normal(shape: Sequence[int], mean: float = 0.0, std: float = 1.0) -> Array:
     """Draw from the normal distribution."""
 
+    @quiet
     def fill(generator: np.random.Generator, part: Array) -> None:
         generator.standard_normal(dtype=np.float32, out=part)
         part *= np.float32(std)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from convlane._floats import quiet
 from convlane.functional._arguments import Array
 from convlane.safetensors_file import Path
 
@@ -320,6 +321,7 @@ class Module:
             delattr(self, name)
             raise
 
+    @quiet
     def _checked(self, name: str, value: Any) -> NDArray[Any]:
         """Return what the parameter or buffer `name` becomes when `value` is assigned to it."""
         if not hasattr(value, "__array__"):

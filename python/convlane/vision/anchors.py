@@ -10,12 +10,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from convlane._floats import quiet
 from convlane.functional._arguments import Array, as_float, as_pair
 from convlane.vision.boxes import as_boxes
 
 _LARGEST_GROWTH = math.log(1000 / 16)  # of torchvision's BoxCoder: what a box may grow by before exp overflows
 
 
+@quiet
 def anchor_boxes(
     feature_size: tuple[int, int],
     stride: int | tuple[int, int],
@@ -69,6 +71,7 @@ def anchor_boxes(
     return (shifts + anchors).reshape(-1, 4).astype(np.float32)
 
 
+@quiet
 def encode_boxes(boxes: Array, anchors: Array, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0)) -> Array:
     """Return how the anchors have to move and grow to become the boxes: what a network is trained to say.
 
@@ -103,6 +106,7 @@ def encode_boxes(boxes: Array, anchors: Array, weights: Sequence[float] = (1.0, 
     return moved * _weights(weights, "encode_boxes")
 
 
+@quiet
 def decode_boxes(deltas: Array, anchors: Array, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0)) -> Array:
     """Return the boxes that a network means: the inverse of `encode_boxes`.
 

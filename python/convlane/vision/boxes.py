@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convlane._floats import quiet
 from convlane.functional._arguments import Array, as_array, as_float, as_pair
 
 
+@quiet
 def box_area(boxes: Array) -> Array:
     """Return the area of each box.
 
@@ -35,6 +37,7 @@ def box_area(boxes: Array) -> Array:
     return area
 
 
+@quiet
 def box_iou(boxes1: Array, boxes2: Array) -> Array:
     """Return for each pair of boxes the area that they share over the area that they cover together.
 
@@ -60,6 +63,7 @@ def box_iou(boxes1: Array, boxes2: Array) -> Array:
     return _iou(boxes1, boxes2, box_area(boxes1), box_area(boxes2))
 
 
+@quiet
 def clip_boxes(boxes: Array, size: tuple[int, int]) -> Array:
     """Return the boxes cut off at the borders of an image.
 
@@ -82,6 +86,7 @@ def clip_boxes(boxes: Array, size: tuple[int, int]) -> Array:
     return np.clip(as_boxes(boxes, "clip_boxes", "boxes"), np.float32(0), largest)
 
 
+@quiet
 def nms(boxes: Array, scores: Array, iou_threshold: float) -> NDArray[np.int64]:
     """Drop the boxes that overlap a better one (non-maximum suppression); return which are left.
 
@@ -121,6 +126,7 @@ def nms(boxes: Array, scores: Array, iou_threshold: float) -> NDArray[np.int64]:
     return _nms(boxes, scores, as_float(iou_threshold, "nms", "iou_threshold"))
 
 
+@quiet
 def batched_nms(boxes: Array, scores: Array, idxs: Any, iou_threshold: float) -> NDArray[np.int64]:
     """Do the same as `nms` for each class of boxes by itself: boxes of different classes do not compete.
 

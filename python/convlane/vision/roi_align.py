@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from convlane._floats import quiet
 from convlane.functional._arguments import Array, as_array, as_float, as_int, as_pair
 from convlane.functional.shape import channels_last
 
 _MOST_SAMPLES = 4096  # in one direction of a bin: a box of that many pixels and more is a mistake
 
 
+@quiet
 def roi_align(
     input: Array,
     boxes: Array,
