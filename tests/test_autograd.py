@@ -105,6 +105,25 @@ def test_vjp():
     np.testing.assert_array_equal(dy, [4, 90])
 
 
+def test_vjp_of_several_values():
+    def fn(x, y):
+        return {"product": times(x, y), "sum": x + y, "product again": times(x, y)}
+
+    value, pullback = convlane.vjp(fn, f32(2, 3), f32(5, 7))
+    np.testing.assert_array_equal(value["product"], [10, 21])
+    np.testing.assert_array_equal(value["sum"], [7, 10])
+    gradients = {"sum": f32(100, 100), "product": f32(1, 1), "product again": f32(0, 1)}
+    np.testing.assert_array_equal(pullback(gradients), [[105, 114], [102, 106]])
+    (same, _), pullback = convlane.vjp(lambda x: ((y := 2 * x), y), f32(1))
+    np.testing.assert_array_equal(same, [2])
+    np.testing.assert_array_equal(pullback((f32(1), f32(10))), [[22]])
+    _, pullback = convlane.vjp(lambda x: [x, x * x], f32(1))
+    with pytest.raises(ValueError, match="there are 2 values, but gradients of 1"):
+        pullback([f32(1)])
+    with pytest.raises(TypeError, match="must return an array that depends on its arguments, got tuple"):
+        convlane.vjp(lambda x: (x, f32(1)), f32(1))
+
+
 def test_vjp_of_the_same_array_twice():
     x = f32(3)
     _, pullback = convlane.vjp(times, x, x)

@@ -85,7 +85,7 @@ def value_and_grad(loss_fn: Callable[..., Any], model: Module, *, has_aux: bool 
                 f"got {_kind(loss)}"
             )
         value = float(loss.array())
-        found = tape.backward(loss.slot, np.ones((), np.float32))
+        found = tape.backward({loss.slot: np.ones((), np.float32)})
         gradients = {
             name: found[slot] if slot in found else np.zeros(parameters[name].shape, np.float32)
             for name, slot in slots.items()
@@ -96,24 +96,25 @@ def value_and_grad(loss_fn: Callable[..., Any], model: Module, *, has_aux: bool 
     return run
 
 
-def vjp(fn: Callable[..., Any], *arrays: Array) -> tuple[Array, Callable[[Array], tuple[Array, ...]]]:
+def vjp(fn: Callable[..., Any], *arrays: Array) -> tuple[Any, Callable[[Any], tuple[Array, ...]]]:
     """Run a function and return its value and how to pull a gradient of the value back to the arguments.
 
     Parameters
     ----------
     fn
-        Made of operations of `convlane.functional`; returns one array. Its arguments are no NumPy arrays inside it, and
-        NumPy's functions refuse them.
+        Made of operations of `convlane.functional`; returns an array, or a tuple, list or dict of arrays. Its arguments
+        are no NumPy arrays inside it, and NumPy's functions refuse them.
     arrays
         float32, what `fn` is called with.
 
     Returns
     -------
-    value : numpy.ndarray
+    value : numpy.ndarray, tuple, list or dict
         ``fn(*arrays)``.
     pullback : callable
-        From the gradient of some number with respect to `value` to a tuple of those with respect to `arrays`
-        (vector-Jacobian products). It can be called once, because it releases on its way what the function kept.
+        From the gradient of some number with respect to `value`, as many arrays as that has, to a tuple of those with
+        respect to `arrays` (vector-Jacobian products). It can be called once, because it releases on its way what the
+        function kept.
 
     Raises
     ------
@@ -132,19 +133,34 @@ def vjp(fn: Callable[..., Any], *arrays: Array) -> tuple[Array, Callable[[Array]
     variables = [_Variable(tape, as_array(array, "vjp", f"arrays[{i}]")) for i, array in enumerate(arrays)]
     with tape.recording():
         result = fn(*variables)
-    if not isinstance(result, _Variable):
+    results = _items(result)
+    if not results or not all(isinstance(item, _Variable) for item in results):
         raise TypeError(f"vjp: the function must return an array that depends on its arguments, got {_kind(result)}")
-    value, slot = result.array(), result.slot
+    value = _arrays(result)
+    outputs = [(item.slot, item.shape) for item in results]
     shapes = [(variable.slot, variable.shape) for variable in variables]
 
-    def pullback(gradient: Array) -> tuple[Array, ...]:
-        seed = as_array(gradient, "pullback", "gradient")
-        if seed.shape != value.shape:
-            raise ValueError(f"pullback: the value has shape {value.shape}, but its gradient {seed.shape}")
-        found = tape.backward(slot, seed)
+    def pullback(gradient: Any) -> tuple[Array, ...]:
+        given = [gradient[name] for name in result] if isinstance(result, dict) else _items(gradient)
+        if len(given) != len(outputs):
+            raise ValueError(f"pullback: there are {len(outputs)} values, but gradients of {len(given)}")
+        seeds: dict[Slot, Array] = {}
+        for item, (slot, shape) in zip(given, outputs, strict=True):
+            seed = as_array(item, "pullback", "gradient")
+            if seed.shape != shape:
+                raise ValueError(f"pullback: the value has shape {shape}, but its gradient {seed.shape}")
+            seeds[slot] = add(seeds[slot], seed) if slot in seeds else seed
+        found = tape.backward(seeds)
         return tuple(found[slot] if slot in found else np.zeros(shape, np.float32) for slot, shape in shapes)
 
     return value, pullback
+
+
+def _items(value: Any) -> list[Any]:
+    """Return the arrays of what a function may return: one, or several in a container."""
+    if isinstance(value, dict):
+        return list(value.values())
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 class _Node(NamedTuple):
@@ -239,12 +255,12 @@ class _Tape:
         leaf = self.leaves.get(id(value))
         return None if leaf is None else leaf[1]
 
-    def backward(self, slot: Slot, gradient: Array) -> dict[Slot, Array]:
-        """Go back from one slot; return the gradients of the leaves, and leave the tape empty."""
+    def backward(self, seeds: Mapping[Slot, Array]) -> dict[Slot, Array]:
+        """Go back from some slots; return the gradients of the leaves, and leave the tape empty."""
         if self.finished:
             raise RuntimeError("the gradients of this recording have been computed, which released what it kept")
         self.finished = True
-        gradients = {slot: gradient}
+        gradients = dict(seeds)
         while self.nodes:
             _step_back(self.nodes.pop(), gradients)
         return gradients

@@ -195,3 +195,28 @@ def test_costs_of_the_textbook():
             cost.plain(*arguments)
     with pytest.raises(TypeError, match="out_channels"):
         cost.separable_ratio(2.5, 3)
+
+
+def test_several_inputs_and_results():
+    layer = nn.Conv2d(3, 4, 1)
+
+    def network(picture, other):
+        values, indices = functional.max_pool2d(layer(picture), 2, return_indices=True)
+        return functional.cat([values, other]), indices
+
+    shapes = {"picture": (1, 3, 8, 8), "other": (1, 2, 4, 4)}
+    named = analysis.summary(network, shapes)
+    assert [(row.name, row.kind, row.activations) for row in named.rows] == [
+        ("picture", "input", 192),
+        ("other", "input", 32),
+        ("conv2d", "conv2d", 256),
+        ("max_pool2d", "max_pool2d", 128),
+        ("cat", "cat", 0),
+    ]
+    assert (named.layers, named.depth, named.multiply_adds) == (1, 1, 768)
+    placed = analysis.summary(network, tuple(shapes.values()))
+    assert [row.name for row in placed.rows[:2]] == ["input0", "input1"]
+    fields = analysis.receptive_field(network, tuple(shapes.values()))
+    assert fields["cat"].size == fields["max_pool2d"].size == (2, 2)
+    unseen = analysis.receptive_field(lambda x, y: (functional.relu(x), functional.tanh(y)), [(1, 1, 2, 2)] * 2)
+    assert [field.name for field in unseen.fields] == ["relu"]

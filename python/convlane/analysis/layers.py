@@ -9,11 +9,10 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
-from convlane.functional._op import Shape
 from convlane.graph.interpret import interpret
 from convlane.graph.trace import SOURCES, InputShape, Node, Symbol, Value, make_inputs
 from convlane.models.registry import architecture, input_shape
@@ -105,10 +104,10 @@ def until(network: Anatomy, value: Value) -> Callable[[Any], Any]:
     return run
 
 
-def checked_shape(model: Any, shape: Sequence[int] | None, caller: str) -> Shape:
+def checked_shape(model: Any, shape: InputShape | None, caller: str) -> Any:
     """Return the shape that was given, or for one image of what a network of `models.create` is made for."""
     if shape is not None:
-        return tuple(shape)
+        return shape if isinstance(shape, Mapping) else tuple(shape)
     made = architecture(model) if isinstance(model, Module) else None
     if made is None:
         raise ValueError(f"{caller}: input_shape must be given for a network that models.create has not built")
@@ -154,18 +153,25 @@ def _layers(nodes: Mapping[Value, Node], calls: Sequence[Call]) -> tuple[Layer, 
         innermost.update(dict.fromkeys(range(call.first, call.end), i))
     names = Counter(call.name for call in calls if call.name)
     layers: dict[int | str, Layer] = {}
+    home: dict[Value, int | str] = {}
     for value, node in nodes.items():
         if node.op in SOURCES:
+            continue
+        if node.op == "item":  # belongs to what it is one of
+            name = home[node.inputs["input"]]
+            layers[name] = replace(layers[name], values=(*layers[name].values, value))
             continue
         place = innermost.get(value)
         within = None if place is None else calls[place]
         if place is None or within is None or any(True for _ in within.module.children()):
             name = _unique(f"{within.name}.{node.op}" if within and within.name else node.op, names)
             layers[name] = Layer(name, node.op, (value,))
+            home[value] = name
         else:
             kind = type(within.module).__name__
             values = layers[place].values if place in layers else ()
             layers[place] = Layer(within.name or kind, kind, (*values, value))
+            home[value] = place
     return tuple(layers.values())
 
 

@@ -20,7 +20,7 @@ from convlane.functional._arguments import Pair
 from convlane.functional._op import Shape, operations, rules
 from convlane.functional._receptive import Axis
 from convlane.graph.interpret import arguments
-from convlane.graph.trace import INPUT, Node, Value
+from convlane.graph.trace import INPUT, InputShape, Node, Value
 
 Box = tuple[int, int, int, int]
 """First and last row, first and last column."""
@@ -90,7 +90,7 @@ class ReceptiveFields:
     __repr__ = __str__
 
 
-def receptive_field(model: Callable[[Any], Any], input_shape: Sequence[int] | None = None) -> ReceptiveFields:
+def receptive_field(model: Callable[..., Any], input_shape: InputShape | None = None) -> ReceptiveFields:
     """Tell for each layer which pixels of the input its positions can depend on, without running the network.
 
     Where branches meet, a field is the smallest box that holds those of all branches. What every position sees of all
@@ -99,10 +99,10 @@ def receptive_field(model: Callable[[Any], Any], input_shape: Sequence[int] | No
     Parameters
     ----------
     model
-        A network, or any function of one array that is made of operations of `convlane.functional`.
+        A network, or any function of arrays that is made of operations of `convlane.functional`.
     input_shape
-        (N, C, H, W). By default one image of the size that the network is made for, if `convlane.models.create` has
-        built it.
+        (N, C, H, W); of several arrays as in `summary`, the first of which are the images whose pixels are seen. By
+        default one image of the size that the network is made for, if `convlane.models.create` has built it.
 
     Returns
     -------
@@ -132,15 +132,17 @@ def receptive_field(model: Callable[[Any], Any], input_shape: Sequence[int] | No
     network = anatomy(model, checked_shape(model, input_shape, "receptive_field"))
     shape = network.nodes[INPUT].shape
     if len(shape) != 4:
-        raise ValueError(f"receptive_field: the input must be images (N, C, H, W), got shape {shape}")
-    found: dict[Value, Plane] = {}
-    for value, node in network.nodes.items():
-        found[value] = _plane(node, network.nodes, found)
+        raise ValueError(f"receptive_field: the (first) input must be images (N, C, H, W), got shape {shape}")
     picture = shape[2], shape[3]
+    found: dict[Value, Plane] = {INPUT: (_pixels(picture[0], -2), _pixels(picture[1], -1))}
+    for value, node in network.nodes.items():
+        if not found.keys().isdisjoint(node.inputs.values()):  # others see nothing of the picture
+            found[value] = _plane(node, network.nodes, found)
     return ReceptiveFields(
         tuple(
             _field(layer.name, layer.kind, network.nodes[layer.values[-1]].shape, found[layer.values[-1]], picture)
             for layer in network.layers
+            if layer.values[-1] in found
         )
     )
 
@@ -150,9 +152,9 @@ Plane = tuple[Axis, Axis]
 
 
 def _plane(node: Node, nodes: Mapping[Value, Node], found: Mapping[Value, Plane]) -> Plane:
-    """Return what the positions of a node's result see."""
-    if node.op == "input":
-        return _pixels(node.shape[2], -2), _pixels(node.shape[3], -1)
+    """Return what the positions of a node's result see, of which some argument sees something."""
+    if node.op == "item":
+        return found[node.inputs["input"]]
     operation = operations()[node.op]
     rule = rules(operation).receptive
     if rule is None or isinstance(rule, str):
@@ -161,6 +163,7 @@ def _plane(node: Node, nodes: Mapping[Value, Node], found: Mapping[Value, Plane]
     seen = [
         (rule(found[value][0], name, **given), rule(found[value][1], name, **given))
         for name, value in node.inputs.items()
+        if value in found
     ]
     return _together([rows for rows, _ in seen]), _together([columns for _, columns in seen])
 

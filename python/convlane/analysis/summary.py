@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from convlane import _core
 from convlane._table import sizes, table
 from convlane.analysis.layers import Anatomy, Layer, anatomy, checked_shape
 from convlane.functional._op import Shape, none, operations, rules, signature_of
-from convlane.graph.trace import INPUT, SOURCES, Node, Value
+from convlane.graph.trace import SOURCES, InputShape, Node, Value
 from convlane.nn.module import Module
 
 
@@ -47,7 +47,7 @@ class Summary:
     """A network's layers and totals; its text is a table, `to_json` the same for programs."""
 
     rows: tuple[Row, ...]
-    """The first is the input."""
+    """The first are the inputs."""
     layers: int
     """Layers with weights: convolutions and linear layers."""
     depth: int
@@ -58,7 +58,7 @@ class Summary:
 
     @property
     def input_shape(self) -> Shape:
-        """Shape of the input."""
+        """Shape of the input, the first where there are several."""
         return self.rows[0].output_shape
 
     @property
@@ -119,7 +119,7 @@ class Summary:
 _RIGHT = frozenset({"layer", "activations", "parameters", "multiply-adds", "memory"})
 
 
-def summary(model: Callable[[Any], Any], input_shape: Sequence[int] | None = None) -> Summary:
+def summary(model: Callable[..., Any], input_shape: InputShape | None = None) -> Summary:
     """Tell the layers of a network, their shapes and what they cost, without running it.
 
     Layers are counted as in textbooks: convolutions and linear layers with weights of the network are numbered, and
@@ -130,11 +130,12 @@ def summary(model: Callable[[Any], Any], input_shape: Sequence[int] | None = Non
     Parameters
     ----------
     model
-        A network, or any function of one array that is made of operations of `convlane.functional`; its parameters
+        A network, or any function of arrays that is made of operations of `convlane.functional`; its parameters
         are then all weights and biases that it passes to them.
     input_shape
-        Shape of the array that it would be called with, for images (N, C, H, W). By default one image of the size that
-        the network is made for, if `convlane.models.create` has built it.
+        Shape of the array that it would be called with, for images (N, C, H, W); of several arrays a tuple of shapes,
+        or a dict of shapes if it takes them by name. By default one image of the size that the network is made for, if
+        `convlane.models.create` has built it.
 
     Returns
     -------
@@ -183,8 +184,11 @@ def summary(model: Callable[[Any], Any], input_shape: Sequence[int] | None = Non
         if _is_counted(network.nodes[value], parameters, held.get(layer.name, 0))
     }
     numbers, depths = _numbers(network, counted), _depths(network, counted)
-    shape = network.nodes[INPUT].shape
-    rows = [Row(None, False, "input", "input", shape, shape, math.prod(shape), 0, 0)]
+    inputs = [node for node in network.nodes.values() if node.op == "input"]
+    rows = [
+        Row(None, False, node.attributes["name"], "input", node.shape, node.shape, math.prod(node.shape), 0, 0)
+        for node in inputs
+    ]
     for layer in network.layers:
         nodes = [network.nodes[value] for value in layer.values]
         rows.append(
@@ -201,7 +205,7 @@ def summary(model: Callable[[Any], Any], input_shape: Sequence[int] | None = Non
             )
         )
     total = sum(row.parameters for row in rows) + unused
-    depth = max(depths.values()) if network.output is None else depths[network.output]
+    depth = max(depths.values(), default=0) if network.output is None else depths[network.output]
     return Summary(tuple(rows), len(counted), depth, total, unused)
 
 
@@ -227,7 +231,8 @@ def _is_counted(node: Node, parameters: dict[int, int] | None, held: int) -> boo
 
 def _numbers(network: Anatomy, counted: set[Value]) -> dict[Value, int]:
     """Return for each value the number of the counted layer that it is or comes after; 0 before the first."""
-    numbers, last = {INPUT: 0}, 0
+    numbers: dict[Value, int] = {}
+    last = 0
     for value, node in network.nodes.items():
         if value in counted:
             last += 1
@@ -238,7 +243,7 @@ def _numbers(network: Anatomy, counted: set[Value]) -> dict[Value, int]:
 
 
 def _depths(network: Anatomy, counted: set[Value]) -> dict[Value, int]:
-    depths = {INPUT: 0}
+    depths: dict[Value, int] = {}
     for value, node in network.nodes.items():
         if node.op not in SOURCES:
             depths[value] = max(depths.get(source, 0) for source in node.inputs.values()) + (value in counted)
@@ -276,6 +281,10 @@ def _parameters(network: Anatomy, sizes: dict[int, int] | None) -> tuple[dict[st
 
 def _stored(node: Node, network: Anatomy) -> int:
     """Return how many numbers a result adds to what is stored."""
+    if node.op == "item":
+        return math.prod(node.shape)
+    if node.results:
+        return 0  # its items are counted
     source = network.nodes[next(iter(node.inputs.values()))]
     unchanged = node.op.startswith("adaptive") and node.shape == source.shape  # windows of one pixel
     return 0 if rules(operations()[node.op]).traits.in_place or unchanged else math.prod(node.shape)
