@@ -295,6 +295,9 @@ def test_inputs_that_are_refused(value, error, message):
         ((1, 3, 2**70, 4), ValueError, "out of range"),
         ((1, 3, 2**30, 2**30), ValueError, r"shape \(1, 3, 1073741824, 1073741824\) of input is too large"),
         ((4, 3, 4), ValueError, r"must be \(N, C, H, W\)"),
+        ((), ValueError, r"must be \(N, C, H, W\), got \(\)"),
+        (((1, 3, 4, 4), (1, 3, 4)), ValueError, r"input_shape of input1 must be \(N, C, H, W\), got \(1, 3, 4\)"),
+        ({"x": (1, 3, 4, 4), "y": (None, 3, 4, 4)}, ValueError, "the same N, got .1, 3, 4, 4., .None, 3, 4, 4."),
     ],
 )
 def test_shapes_that_are_refused(shape, error, message):
@@ -340,6 +343,32 @@ def test_unsupported_operations_are_named_at_once(rng):
         "linear with a packed weight",
     ]
     assert str(error.value) == f"compile: the network uses what a plan cannot do: {'; '.join(refusals)}"
+
+
+class Compared(nn.Module):
+    def __init__(self):
+        self.conv = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x):
+        loss = F.mse_loss(self.conv(x), x, reduction="none")
+        return F.binary_cross_entropy_with_logits(loss, x, reduction="none")
+
+
+class Statistics(nn.Module):
+    def forward(self, x):
+        return F.batch_norm(x, None, None, training=True)
+
+
+def test_unsupported_operations_are_named_with_their_modules():
+    network = nn.Sequential(Compared(), Statistics(), *[nn.Sequential(nn.ReLU(), Compared()) for _ in range(4)]).eval()
+    within = "in '0', '2.1', '3.1', '4.1' and 1 more"
+    with pytest.raises(ValueError, match="a plan cannot do") as error:
+        convlane.compile(network, (None, 3, 8, 8))
+    assert str(error.value).split(": ", 1)[1].split("; ") == [
+        f"the network uses what a plan cannot do: mse_loss (losses are not part of a plan) {within}",
+        f"binary_cross_entropy_with_logits (losses are not part of a plan) {within}",
+        "batch_norm with the statistics of the batch in '1'",
+    ]
 
 
 def test_computed_weights_are_named():

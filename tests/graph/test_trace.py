@@ -1,11 +1,16 @@
 """What a network leaves in the graph, and what cannot be traced."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from convlane import functional as F
 from convlane import models, nn
+from convlane.graph.interpret import interpret
+from convlane.graph.passes import optimize
 from convlane.graph.trace import INPUT, trace
+from convlane.graph.verify import verify
 from convlane.models.convnext import PixelLinear
 
 IMAGE = (1, 2, 6, 6)
@@ -248,3 +253,24 @@ def test_symbols_of_two_calls():
     trace(lambda x: kept.append(x) or F.relu(x), IMAGE)
     with pytest.raises(ValueError, match="two different calls"):
         trace(lambda x: F.add(x, kept[0]), IMAGE)
+
+
+def test_several_inputs_and_outputs():
+    def network(left, right):
+        return {"sum": F.add(left, right), "left": F.relu(left)}
+
+    graph = trace(network, [IMAGE, IMAGE])
+    assert graph.inputs == {"input0": 0, "input1": 1}
+    assert (graph.outputs, graph.returns) == ({"sum": 2, "left": 3}, "dict")
+    assert verify(graph) == graph
+    named = trace(network, {"right": IMAGE, "left": IMAGE})
+    assert named.inputs == {"right": 0, "left": 1}
+    assert named.nodes[2].inputs == {"input": 1, "other": 0}
+    x, y = np.full(IMAGE, -1, np.float32), np.full(IMAGE, 3, np.float32)
+    found = dict(interpret(optimize(graph).nodes, graph.outputs.values(), x, y))
+    np.testing.assert_array_equal(found[2], x + y)
+    np.testing.assert_array_equal(found[3], 0 * x)
+    with pytest.raises(ValueError, match="two inputs have the same name"):
+        verify(replace(graph, nodes={**graph.nodes, 1: graph.nodes[0]}))
+    with pytest.raises(TypeError, match="a list, tuple or dict of arrays, but returned dict"):
+        trace(lambda x: {}, IMAGE)

@@ -1,12 +1,7 @@
-"""The layers of a network: which module, or which operation in a module's own code, each traced operation belongs to.
-
-The network is traced through copies of its modules that share their arrays, are in eval mode and tell when they are
-called; the network itself is left as it is.
-"""
+"""The layers of a network: modules without children, and operations in the code of those that have some."""
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +9,8 @@ from difflib import get_close_matches
 from typing import Any
 
 from convlane.graph.interpret import interpret
-from convlane.graph.trace import SOURCES, InputShape, Node, Symbol, Value, make_inputs
+from convlane.graph.modules import Call, innermost_calls, record_calls, unique
+from convlane.graph.trace import SOURCES, InputShape, Node, Symbol, Value
 from convlane.models.registry import architecture, input_shape
 from convlane.nn.module import Module
 
@@ -32,19 +28,6 @@ class Layer:
     """The module's class or the operation."""
     values: tuple[Value, ...]
     """Its operations; the last one's result is the layer's."""
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of a module."""
-
-    name: str
-    module: Module
-    first: Value
-    end: Value
-    """One past its last operation."""
-    result: Value | None
-    """None where it did not return one array."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +61,7 @@ class Anatomy:
 
 def anatomy(model: Callable[..., Any], shape: InputShape) -> Anatomy:
     """Trace a network for inputs of these shapes and tell its layers apart."""
-    nodes: dict[Value, Node] = {}
-    log = _Log(nodes)
-    symbols = make_inputs(nodes, shape)
-    watched = log.watched(model) if isinstance(model, Module) else model
-    result = watched(**symbols) if isinstance(shape, Mapping) else watched(*symbols.values())
-    calls = tuple(log.calls)
+    nodes, result, calls = record_calls(model, shape)
     return Anatomy(nodes, _layers(nodes, calls), calls, result.value if isinstance(result, Symbol) else None)
 
 
@@ -114,43 +92,8 @@ def checked_shape(model: Any, shape: InputShape | None, caller: str) -> Any:
     return 1, *input_shape(made.name)
 
 
-class _Log:
-    """Who was called while the nodes were written."""
-
-    def __init__(self, nodes: Mapping[Value, Node]) -> None:
-        self.calls: list[Call] = []  # in the order in which they began
-        self._nodes = nodes
-        self._names: Counter[str] = Counter()
-
-    def watched(self, model: Module) -> Module:
-        paths = {id(module): path for path, module in model.named_modules()}
-        copies: dict[int, Module] = {}
-
-        def watch(module: Module) -> Module:
-            if id(module) not in copies:
-                twin = copies[id(module)] = copy.copy(module)
-                forward, path = twin.forward, paths[id(module)]
-                vars(twin).update({name: watch(child) for name, child in module.named_children()}, training=False)
-                vars(twin)["forward"] = lambda *args, **kwargs: self._call(path, module, forward, args, kwargs)
-            return copies[id(module)]
-
-        return watch(model)
-
-    def _call(
-        self, path: str, module: Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        place, name, first = len(self.calls), _unique(path, self._names), len(self._nodes)
-        self.calls.append(Call(name, module, first, first, None))
-        result = forward(*args, **kwargs)
-        value = result.value if isinstance(result, Symbol) else None
-        self.calls[place] = Call(name, module, first, len(self._nodes), value)
-        return result
-
-
 def _layers(nodes: Mapping[Value, Node], calls: Sequence[Call]) -> tuple[Layer, ...]:
-    innermost: dict[Value, int] = {}
-    for i, call in enumerate(calls):  # a call within another comes later
-        innermost.update(dict.fromkeys(range(call.first, call.end), i))
+    innermost = innermost_calls(calls)
     names = Counter(call.name for call in calls if call.name)
     layers: dict[int | str, Layer] = {}
     home: dict[Value, int | str] = {}
@@ -164,7 +107,7 @@ def _layers(nodes: Mapping[Value, Node], calls: Sequence[Call]) -> tuple[Layer, 
         place = innermost.get(value)
         within = None if place is None else calls[place]
         if place is None or within is None or any(True for _ in within.module.children()):
-            name = _unique(f"{within.name}.{node.op}" if within and within.name else node.op, names)
+            name = unique(f"{within.name}.{node.op}" if within and within.name else node.op, names)
             layers[name] = Layer(name, node.op, (value,))
             home[value] = name
         else:
@@ -173,8 +116,3 @@ def _layers(nodes: Mapping[Value, Node], calls: Sequence[Call]) -> tuple[Layer, 
             layers[place] = Layer(within.name or kind, kind, (*values, value))
             home[value] = place
     return tuple(layers.values())
-
-
-def _unique(name: str, seen: Counter[str]) -> str:
-    seen[name] += 1
-    return name if seen[name] == 1 else f"{name}#{seen[name]}"

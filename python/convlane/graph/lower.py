@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -20,6 +20,7 @@ from convlane.graph.trace import INPUT, SOURCES, Graph, Node, Value
 from convlane.graph.weights import Packer
 
 _MOST_FLOATS = 2**48  # more than any machine has, and the sum over a network still fits into 64 bits
+_MOST_NAMES = 4
 _CACHE_BYTES = 9 << 20
 INPUT_PLACE, OUTPUT_PLACE = -1, -2  # further outputs are at -3, -4 and so on
 Source: TypeAlias = int | tuple[int, int, int]
@@ -73,15 +74,22 @@ class Context:
         return self.node.attributes[name]
 
 
-def check_supported(graph: Graph) -> None:
-    """Raise one ValueError that names every operation of the graph that no step can do."""
-    refusals = dict.fromkeys(
-        refusal for node in graph.nodes.values() if node.op not in SOURCES and (refusal := _refusal(node, graph.nodes))
-    )
-    if len(graph.inputs) > 1:
-        refusals = {"several inputs": None, **refusals}
+def check_supported(graph: Graph, modules: Callable[[], Mapping[Value, str]] = dict) -> None:
+    """Raise one ValueError that names every operation of the graph that no step can do, and the modules of these.
+
+    `modules` is called where there are such operations; it returns the names of those that it knows.
+    """
+    refusals: dict[str, list[Value]] = {"several inputs": []} if len(graph.inputs) > 1 else {}
+    for value, node in graph.nodes.items():
+        if node.op not in SOURCES and (refusal := _refusal(node, graph.nodes)):
+            refusals.setdefault(refusal, []).append(value)
     if refusals:
-        raise ValueError(f"compile: the network uses what a plan cannot do: {'; '.join(refusals)}")
+        names = modules()
+        found = [
+            refusal + _within(names[value] for value in values if value in names)
+            for refusal, values in refusals.items()
+        ]
+        raise ValueError(f"compile: the network uses what a plan cannot do: {'; '.join(found)}")
     for node in graph.nodes.values():
         if math.prod(node.shape) > _MOST_FLOATS:
             raise ValueError(f"compile: shape {node.shape} of {node.op} is too large")
@@ -169,6 +177,14 @@ def append_step(context: Context) -> Choice:
 def _four(shape: Any) -> tuple[int, int, int, int]:
     n, c, h, w = shape
     return n, c, h, w
+
+
+def _within(names: Iterable[str]) -> str:
+    """Say in which modules something is, the first ones if they are many."""
+    first, more = list(dict.fromkeys(names)), ""
+    if len(first) > _MOST_NAMES:
+        first, more = first[:_MOST_NAMES], f" and {len(first) - _MOST_NAMES} more"
+    return f" in {', '.join(map(repr, first))}{more}" if first else ""
 
 
 def _refusal(node: Node, nodes: Mapping[Value, Node]) -> str:

@@ -8,6 +8,7 @@ import operator
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from convlane.functional._op import Shape
 from convlane.graph.arena import assign_slots, plan_arena
 from convlane.graph.autotune import tune
 from convlane.graph.lower import check_supported, lower, steps_of
+from convlane.graph.modules import module_names
 from convlane.graph.passes import optimize
 from convlane.graph.save import read_graph, write_graph
-from convlane.graph.trace import INPUT, Graph, Measured, Node, Value, trace
+from convlane.graph.trace import INPUT, Graph, InputShape, Measured, Node, Value, shapes_by_name, trace
 from convlane.graph.weights import Weight
 from convlane.safetensors_file import open_tensors
 
@@ -47,7 +49,8 @@ def compile(
         A network in eval mode, or any function of one array that is made of operations of `convlane.functional`. It
         returns an array, or a list, tuple or dict of arrays.
     input_shape
-        (N, C, H, W). N may be None: the plan then takes any batch. The batch never changes an image's result.
+        (N, C, H, W). N may be None: the plan then takes any batch. The batch never changes an image's result. Of
+        several arrays a tuple of shapes, or a dict of shapes if the network takes them by name.
     winograd
         Whether 3x3 convolutions may be computed by Winograd's algorithm where that is faster. It rounds up to 2.5
         times as much as a direct sum (root mean square) and spreads a NaN or infinity over a tile of outputs.
@@ -101,9 +104,9 @@ def compile(
     >>> plan(np.zeros((2, 3, 32, 32), np.float32)).shape
     (2, 8, 32, 32)
     """
-    batch, *image = _checked_shape(input_shape)
-    graph = optimize(trace(model, (1, *image)))  # type: ignore[arg-type]
-    check_supported(graph)
+    batch, shape = _for_one(input_shape)
+    graph = optimize(trace(model, shape))
+    check_supported(graph, partial(module_names, model, shape))
     if autotune is not False:
         graph = tune(graph, batch or 1, bool(winograd), autotune)
     return Plan(assign_slots(graph), batch, winograd=bool(winograd))
@@ -427,15 +430,22 @@ class Report:
 _RIGHT = frozenset({"step", "multiply-adds", "bytes", "offset", "ms", "GFLOP/s", "% of peak", "GB/s"})
 
 
-def _checked_shape(input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
-    shape = tuple(input_shape)
-    if len(shape) != 4:
-        raise ValueError(f"compile: input_shape must be (N, C, H, W), got {shape}")
-    batch, *image = shape
-    return (
-        None if batch is None else as_positive(batch, "compile", "input_shape"),
-        *(as_positive(size, "compile", "input_shape") for size in image),
-    )
+def _for_one(input_shape: Any) -> tuple[int | None, InputShape]:
+    """Return the batch, and the shape or shapes of one image as they were given, one or several."""
+    shapes = shapes_by_name(input_shape)
+    batches: set[int | None] = set()
+    single: dict[str, Shape] = {}
+    for name, shape in shapes.items():
+        if len(shape) != 4:
+            what = "input_shape" if len(shapes) == 1 else f"input_shape of {name}"
+            raise ValueError(f"compile: {what} must be (N, C, H, W), got {shape}")
+        batch, *image = shape
+        batches.add(None if batch is None else as_positive(batch, "compile", "input_shape"))
+        single[name] = (1, *(as_positive(size, "compile", "input_shape") for size in image))
+    if len(batches) != 1:
+        raise ValueError(f"compile: all inputs must have the same N, got {', '.join(map(str, shapes.values()))}")
+    given: InputShape = single if isinstance(input_shape, Mapping) else tuple(single.values())
+    return batches.pop(), single["input"] if single.keys() == {"input"} and given is not single else given
 
 
 def _parts(node: Node) -> list[str]:

@@ -190,9 +190,12 @@ def shapes_by_name(input_shape: Any) -> dict[str, tuple[Any, ...]]:
 def record(model: Callable[..., Any], input_shape: InputShape) -> tuple[dict[Value, Node], Any]:
     """Call a network on symbols; return the nodes and what the network returned."""
     nodes: dict[Value, Node] = {}
-    symbols = make_inputs(nodes, input_shape)
-    result = model(**symbols) if isinstance(input_shape, Mapping) else model(*symbols.values())
-    return nodes, result
+    return nodes, call(model, input_shape, make_inputs(nodes, input_shape))
+
+
+def call(model: Callable[..., Any], input_shape: InputShape, symbols: Mapping[str, Symbol]) -> Any:
+    """Call a network with its inputs as their shapes were given: by name, or one after the other."""
+    return model(**symbols) if isinstance(input_shape, Mapping) else model(*symbols.values())
 
 
 def make_inputs(nodes: dict[Value, Node], input_shape: InputShape) -> dict[str, Symbol]:
