@@ -33,7 +33,12 @@ def as_array(value: Any, op: str, name: str) -> Array:
 
 def shape_of(value: Any, op: str, name: str = "input") -> tuple[int, ...]:
     """Return the shape of an array or of what stands for one in an operation."""
-    return tuple(value.shape if hasattr(type(value), "__convlane_op__") else as_array(value, op, name).shape)
+    return tuple(value.shape if stands_for_array(value) else as_array(value, op, name).shape)
+
+
+def stands_for_array(value: Any) -> bool:
+    """Return whether a value has the shape of an array and nothing else of it, as shape rules are given."""
+    return hasattr(type(value), "__convlane_op__") or (hasattr(value, "shape") and not hasattr(value, "__array__"))
 
 
 def as_tensor(value: Any, op: str, name: str) -> Tensor:
@@ -63,7 +68,7 @@ def is_number(value: Any) -> bool:
 
 def operand_shape(value: Any, op: str, name: str) -> tuple[int, ...]:
     """Return the shape of an array, of what stands for one, or of a number: ()."""
-    if hasattr(type(value), "__convlane_op__"):
+    if stands_for_array(value):
         return tuple(value.shape)
     return () if is_number(value) or isinstance(value, (bool, np.bool_)) else tuple(as_tensor(value, op, name).shape)
 
