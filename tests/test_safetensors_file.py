@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import stat
+import subprocess
+import sys
 import tracemalloc
 
 import hypothesis.strategies as st
@@ -12,7 +14,7 @@ import pytest
 import safetensors.numpy as reference
 from hypothesis import HealthCheck, given, settings
 
-from convlane.safetensors_file import open_tensors, strict_json, write_tensors
+from convlane.safetensors_file import open_tensors, strict_json, whole_file, write_tensors
 
 TYPES = ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"]
 
@@ -265,3 +267,40 @@ def test_strict_json(text, message):
     with pytest.raises(ValueError, match=message):
         strict_json(text)
     assert strict_json('{"a": [1, 2.5, null, true, "x"]}') == {"a": [1, 2.5, None, True, "x"]}
+
+
+def test_every_changed_bit_is_noticed(tmp_path):
+    write_tensors(tmp_path / "whole", {"a": np.ones((2, 3), np.float32), "b": np.ones(3, np.int8)}, {"c": "d"})
+    content = (tmp_path / "whole").read_bytes()
+    name = content.index(b"crc32")  # without it the file counts as somebody else's, and nothing else has changed
+    for place in sorted(set(range(len(content))) - set(range(name, name + 5))):
+        changed = bytearray(content)
+        changed[place] ^= 1 << place % 8
+        (tmp_path / "changed").write_bytes(changed)
+        with pytest.raises(ValueError, match="no valid safetensors file"):
+            read_all(tmp_path / "changed")
+
+
+def read_all(path):
+    with open_tensors(path) as file:
+        return {name: file.read(name) for name in file.tensors}
+
+
+def test_killed_writers_leave_nothing_for_long(tmp_path):
+    program = "import os, sys\nfrom convlane.safetensors_file import whole_file\n"
+    program += "with whole_file(sys.argv[1]): os.kill(os.getpid(), 9)"
+    assert subprocess.run([sys.executable, "-c", program, tmp_path / "a"]).returncode == -9
+    assert len(list(tmp_path.iterdir())) == 1
+    write_tensors(tmp_path / "a", {"a": np.ones(1)})
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path):
+    with whole_file(tmp_path / "a") as stream:
+        stream.write(b"first")
+        with whole_file(tmp_path / "a") as other:
+            other.write(b"second")
+        assert (tmp_path / "a").read_bytes() == b"second"
+        assert len(list(tmp_path.iterdir())) == 2
+    assert (tmp_path / "a").read_bytes() == b"first"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

@@ -169,7 +169,8 @@ def _read_safetensors(path: str) -> dict[str, NDArray[Any]]:
         prefix = "model." if file.metadata.get("format") == CHECKPOINT else ""
         names = [name for name in file.tensors if name.startswith(prefix)]
         try:
-            return {name[len(prefix) :]: as_weight(name, file.read(name)) for name in names}
+            arrays = {name[len(prefix) :]: as_weight(name, file.read(name)) for name in names}
+            return arrays if file.has_checksums else _unwrapped(arrays)
         except ValueError as error:
             raise ValueError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
 
