@@ -43,6 +43,13 @@ void check_float32(const py::array& array, const char* name) {
   if (!is_aligned(array)) throw py::type_error(std::string(name) + " is not aligned in memory");
 }
 
+DType dtype_from_name(const std::string& name) {
+  if (name == "float32") return DType::f32;
+  if (name == "int64") return DType::i64;
+  if (name == "bool") return DType::boolean;
+  throw std::invalid_argument("the type must be float32, int64 or bool, got '" + name + "'");
+}
+
 ImageView image_view(const py::array& array, const char* name) {
   check_float32(array, name);
   if (array.ndim() != 4)
@@ -94,6 +101,17 @@ py::array new_tensor(Tensor& view, bool channels_last) {
   py::array array = wrap(view, count, std::move(sizes), std::move(strides));
   view.data = array.mutable_data();
   return array;
+}
+
+py::array new_array_like(const Tensor& like) {
+  std::vector<py::ssize_t> sizes, strides;
+  int64_t count = 1;
+  for (int d = 0; d < like.rank; ++d) {
+    sizes.push_back(like.shape[d]);
+    strides.push_back(checked_mul(like.strides[d], size_of(like.dtype)));
+    count = checked_mul(count, like.shape[d]);
+  }
+  return wrap(like, count, std::move(sizes), std::move(strides));
 }
 
 py::array new_array(const std::vector<py::ssize_t>& shape) {

@@ -29,6 +29,12 @@ Tensor tensor_view(const py::array& array, const char* name);
 // A new array of the rank and shape of a view, whose data and strides it sets: in C order, or channels last in memory.
 py::array new_tensor(Tensor& view, bool channels_last = false);
 
+// "float32", "int64" or "bool"; std::invalid_argument for any other.
+DType dtype_from_name(const std::string& name);
+
+// A new array of the type, sizes and strides of a tensor that is dense in some order of its dimensions.
+py::array new_array_like(const Tensor& like);
+
 // A new array in memory aligned for vectors. Images look like (N, C, H, W) and are channels last in memory.
 py::array new_array(const std::vector<py::ssize_t>& shape);
 py::array new_image(const Shape4& shape);

@@ -93,6 +93,30 @@ using PyFactors = py::array_t<double, py::array::c_style | py::array::forcecast>
 }  // namespace
 
 void bind_conv2d(py::module_& m) {
+  py::class_<Conv2dDesc>(m, "Conv2dGeometry")
+      .def(py::init([](const Shape4& input, const Shape4& weight, const Pair& stride, const Sides& padding,
+                       const Pair& dilation, int64_t groups) {
+             return describe_conv2d(input, weight, window_of(stride, padding, dilation), groups);
+           }),
+           py::arg("input"), py::arg("weight"), py::arg("stride"), py::arg("padding"), py::arg("dilation"),
+           py::arg("groups"))
+      .def_property_readonly("input", [](const Conv2dDesc& d) { return py::make_tuple(d.n, d.c, d.h, d.w); })
+      .def_property_readonly("weight",
+                             [](const Conv2dDesc& d) { return py::make_tuple(d.o, d.c_per_group(), d.kh(), d.kw()); })
+      .def_property_readonly("shape", [](const Conv2dDesc& d) { return py::make_tuple(d.n, d.o, d.oh, d.ow); })
+      .def_property_readonly("stride", [](const Conv2dDesc& d) { return py::tuple(py::cast(d.window.stride)); })
+      .def_property_readonly("padding", [](const Conv2dDesc& d) { return py::tuple(py::cast(sides_of(d.window))); })
+      .def_property_readonly("dilation", [](const Conv2dDesc& d) { return py::tuple(py::cast(d.window.dilation)); })
+      .def_readonly("groups", &Conv2dDesc::groups)
+      .def_property_readonly("is_pointwise",
+                             [](const Conv2dDesc& d) {
+                               return d.groups == 1 && d.window.stride == Pair{1, 1} && refuse_pointwise(d).empty();
+                             })
+      .def_property_readonly("is_depthwise", [](const Conv2dDesc& d) { return refuse_depthwise(d).empty(); })
+      .def_property_readonly("multiply_adds", &Conv2dDesc::multiply_adds)
+      .def("cheapest", &cheapest_conv2d, py::arg("winograd"))
+      .def("candidates", &conv2d_candidates, py::arg("winograd"))
+      .def("explain", &explain_conv2d, py::arg("algorithm"));
   py::class_<PackedWeight, std::shared_ptr<PackedWeight>>(m, "PackedWeight")
       .def(py::init([](const py::array& weight, int64_t groups, const std::string& algorithm,
                        const std::optional<PyFactors>& factor, bool flat) {

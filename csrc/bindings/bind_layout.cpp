@@ -56,7 +56,7 @@ void bind_layout(py::module_& m) {
         converted.reserve(images.size());
         for (ImageView& image : images)
           if (!has_one_stride(image)) image = converted.emplace_back(image).view();
-        run_interleave(images, to);
+        run_interleave(images.data(), static_cast<int64_t>(images.size()), to);
         return dst;
       },
       py::arg("tensors"));

@@ -1,9 +1,17 @@
 // Pooling.
 #include "bindings/arrays.h"
+#include "ops/conv2d_pool.h"
 #include "ops/pool2d.h"
 
 namespace convlane {
 namespace {
+
+Pooling pooling_from_name(const std::string& name) {
+  if (name == "max") return Pooling::max;
+  if (name == "average") return Pooling::average;
+  if (name == "power") return Pooling::power;
+  throw std::invalid_argument("pooling: there are max, average and power, not '" + name + "'");
+}
 
 py::array pool(const Pool2dDesc& desc, const ImageView& src) {
   py::array dst = new_image(desc.shape());
@@ -63,6 +71,42 @@ py::array pool_gradient(const Pool2dDesc& desc, const py::array& gradient,
 }  // namespace
 
 void bind_pool2d(py::module_& m) {
+  py::class_<Pool2dDesc>(m, "PoolGeometry")
+      .def(py::init([](const char* op, const std::string& kind, const Shape4& input, const Pair& kernel,
+                       const Pair& stride, const Sides& padding, const Pair& dilation, bool ceil_mode,
+                       bool count_padding, std::optional<int64_t> divisor, float exponent) {
+             const Window window = window_of(stride, padding, dilation, kernel);
+             Pool2dDesc desc = describe_pool2d(op, pooling_from_name(kind), input, window, ceil_mode);
+             desc.count_padding = count_padding;
+             desc.divisor = divisor;
+             desc.exponent = exponent;
+             return desc;
+           }),
+           py::arg("op"), py::arg("kind"), py::arg("input"), py::arg("kernel"), py::arg("stride"), py::arg("padding"),
+           py::arg("dilation"), py::arg("ceil_mode"), py::arg("count_include_pad") = true,
+           py::arg("divisor_override") = std::optional<int64_t>(), py::arg("norm_type") = 0.0f)
+      .def_static(
+          "adaptive",
+          [](const char* op, const std::string& kind, const Shape4& input, const Pair& output) {
+            return describe_adaptive_pool2d(op, pooling_from_name(kind), input, output);
+          },
+          py::arg("op"), py::arg("kind"), py::arg("input"), py::arg("output"))
+      .def_property_readonly("shape", [](const Pool2dDesc& d) { return py::tuple(py::cast(d.shape())); })
+      .def_property_readonly("kernel", [](const Pool2dDesc& d) { return py::tuple(py::cast(d.window.kernel)); })
+      .def_property_readonly("stride", [](const Pool2dDesc& d) { return py::tuple(py::cast(d.window.stride)); })
+      .def_property_readonly("padding", [](const Pool2dDesc& d) { return py::tuple(py::cast(sides_of(d.window))); });
+  m.def(
+      "may_pool_in_cache",
+      [](const Conv2dDesc& convolution, const Pool2dDesc& pool) { return may_pool_in_cache(convolution, pool); },
+      py::arg("convolution"), py::arg("pool"));
+  m.def(
+      "pooled_from",
+      [](const std::string& algorithm, const Pool2dDesc& pool) {
+        const PooledFrom from = pooled_from(find_conv2d_algorithm(algorithm), pool);
+        return from == PooledFrom::bands ? "row bands" : from == PooledFrom::tiles ? "tiles" : "image";
+      },
+      py::arg("algorithm"), py::arg("pool"));
+
   m.def(
       "max_pool2d",
       [](const py::array& input, const Pair& kernel, const Pair& stride, const Sides& padding, const Pair& dilation,

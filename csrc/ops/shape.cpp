@@ -27,9 +27,9 @@ bool has_one_stride(const ImageView& image) {
          (n == 1 || image.strides[0] == h * w * pixel);
 }
 
-void run_interleave(const std::vector<ImageView>& images, float* dst) {
-  if (images.empty() || images[0].count() == 0) return;
-  const auto count = static_cast<int64_t>(images.size()), channels = images[0].shape[1];
+void run_interleave(const ImageView* images, int64_t count, float* dst) {
+  if (count == 0 || images[0].count() == 0) return;
+  const int64_t channels = images[0].shape[1];
   const KernelTable& kernels = active_table();
   parallel_for(images[0].pixels(), threads_for(count * images[0].count()),
                [&](int64_t begin, int64_t end, int) noexcept {

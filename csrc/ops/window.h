@@ -16,6 +16,8 @@ inline Window window_of(const Pair& stride, const Sides& padding, const Pair& di
   return {kernel, stride, dilation, padding[0], padding[1], padding[2], padding[3]};
 }
 
+inline Sides sides_of(const Window& window) { return {window.top, window.bottom, window.left, window.right}; }
+
 // Output height and width; `op` starts the error messages. With `ceil_mode` a last window may hang over the right
 // and bottom edge as long as it starts inside the input or its left padding (torch's rule).
 Pair window_output(const char* op, const Window& window, int64_t height, int64_t width, bool ceil_mode = false);

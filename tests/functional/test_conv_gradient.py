@@ -348,7 +348,7 @@ class TestRules:
     @pytest.mark.parametrize("size", [6, 16])
     def test_the_forward_takes_the_algorithm_of_compiled_networks(self, rng, size):
         x, weight = channels_last(normal(rng, 1, 64, size, size)), normal(rng, 64, 64, 3, 3)
-        name = _core.cheapest_conv2d(x.shape, weight.shape, (1, 1), (1, 1, 1, 1), (1, 1), 1, True)
+        name = _core.Conv2dGeometry(x.shape, weight.shape, (1, 1), (1, 1, 1, 1), (1, 1), 1).cheapest(True)
         y, _ = convlane.vjp(lambda x: F.conv2d(x, weight, padding=1), x)
         np.testing.assert_array_equal(y, F.conv2d(x, weight, padding=1, algorithm=name))
         y, _ = convlane.vjp(lambda x: F.conv2d(x, weight, padding=1, algorithm="direct"), x)

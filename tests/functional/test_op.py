@@ -8,7 +8,7 @@ import pytest
 import convlane
 from convlane import functional as F
 from convlane.functional._op import ACTIVATIONS, hints_of, operands_of, operations, rules, signature_of
-from convlane.graph.lower import _STEPS
+from convlane.graph.lowering import LOWERINGS
 from convlane.graph.trace import trace
 
 OURS = {name: fn for name, fn in operations().items() if fn.__module__.startswith("convlane.")}
@@ -24,7 +24,7 @@ def test_every_operation_has_all_rules_or_a_reason():
 
 def test_every_operation_compiles_or_says_why_not():
     removed = {"dropout", "nchw"}  # by passes; dropout that is training is refused
-    compiled = _STEPS.keys() | removed
+    compiled = LOWERINGS.keys() | removed
     assert {name for name, fn in OURS.items() if bool(rules(fn).compiles) == (name in compiled)} == set()
     convlane.compile(lambda x: F.relu(F.dropout(F.nchw(x), training=False)), SHAPE)
     with pytest.raises(ValueError, match=r"mse_loss \(losses are not part of a plan\)"):

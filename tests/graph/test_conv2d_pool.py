@@ -7,9 +7,10 @@ import convlane
 from compare import assert_close
 from convlane import _core, nn
 from convlane import functional as F
-from convlane.graph.passes import fuse_pool, optimize, pool2d_geometry_of
+from convlane.graph.passes import fuse_pool, optimize, pool_geometry_of
 from convlane.graph.trace import trace
 from oracles import conv, pool
+from steps import plan_of, run_step
 
 POOLS = {
     "resnet": (F.max_pool2d, (3, 2, 1)),
@@ -44,15 +45,22 @@ class Layer:
 
     def pooled(self, x, function, arguments):
         """Run a plan of one step, which says whence it pools."""
-        shape = (1, *x.shape[1:])
-        geometry = shape, self.weight.shape, self.stride, self.padding, (1, 1), self.weight.groups
-        image = _core.conv2d_shape(*geometry)
-        node = trace(lambda y: function(y, *arguments), image).nodes[1]
-        pooling = pool2d_geometry_of(node, image)
-        plan = _core.Plan(shape, [list(node.shape[1:])], 0)
-        activation = self.algorithm, self.activation, 0.25
-        plan.conv2d(-1, shape, -2, self.weight, self.bias, *geometry[2:5], *activation, None, pooling)
-        return plan.run(x)[0], _core.pooled_from(self.algorithm, pooling)
+        window = self.stride, self.padding, (1, 1)
+        geometry = _core.Conv2dGeometry(x.shape, self.weight.shape, *window, self.weight.groups)
+        node = trace(lambda y: function(y, *arguments), geometry.shape).nodes[1]
+        pooling = pool_geometry_of(node, geometry.shape)
+        pooled = run_step(
+            "conv2d",
+            x,
+            node.shape,
+            geometry=geometry,
+            pool=pooling,
+            algorithm=self.algorithm,
+            activation=self.activation,
+            negative_slope=0.25,
+            weights={"weight": self.weight, "bias": self.bias},
+        )
+        return pooled, _core.pooled_from(self.algorithm, pooling)
 
 
 @pytest.mark.parametrize("name", POOLS)
@@ -149,14 +157,18 @@ def test_not_a_number_stays_in_its_windows(rng):
 
 def test_poolings_that_do_not_fit_are_refused(rng):
     weight = F.pack_conv2d(rng.standard_normal((8, 3, 3, 3), np.float32))
-    step = ((1, 1), (1, 1, 1, 1), (1, 1), "auto", "none", 0.0)
-    window = (True, (2, 2), (2, 2), (0, 0, 0, 0), (1, 1), False, True, None)
-    plan = _core.Plan((1, 3, 6, 6), [[8, 3, 3]], 999)
+    geometry = _core.Conv2dGeometry((1, 3, 6, 6), (8, 3, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1)
+
+    def pool(image, **options):
+        pooling = _core.PoolGeometry("plan", "max", image, (2, 2), (2, 2), (0, 0, 0, 0), (1, 1), False)
+        step = {"geometry": geometry, "pool": pooling, "algorithm": "auto", "activation": "none", "negative_slope": 0.0}
+        return plan_of("conv2d", (1, 3, 6, 6), (1, 8, 3, 3), weights={"weight": weight}, **step, **options)
+
+    assert pool((1, 8, 6, 6)).steps == 1
     with pytest.raises(ValueError, match=r"pooling of \(1, 8, 6, 5\) is not one of \(1, 8, 6, 6\)"):
-        plan.conv2d(-1, (1, 3, 6, 6), -2, weight, None, *step, None, ((1, 8, 6, 5), *window))
-    with pytest.raises(ValueError, match="a convolution that is pooled has no residual"):
-        plan.conv2d(-1, (1, 3, 6, 6), -2, weight, None, *step, 0, ((1, 8, 6, 6), *window))
-    assert plan.steps == 0
+        pool((1, 8, 6, 5))
+    with pytest.raises(ValueError, match=r"residual|has no residual"):
+        pool((1, 8, 6, 6), residual=True)
 
 
 STEM = np.random.default_rng(1).standard_normal((8, 3, 3, 3), np.float32)

@@ -11,6 +11,7 @@ from convlane import _core, nn
 from convlane import functional as F
 from convlane.graph import passes, trace
 from convlane.graph.verify import verify
+from steps import run_step
 
 NO_EXCITATION = (None, None)
 
@@ -22,15 +23,20 @@ def part(rng, out, per_group, kernel, groups, activation):
 
 def fused(x, expand, depthwise, project, stride, padding, residual, excitation=NO_EXCITATION):
     """A plan whose first step brings the input into the arena, where blocks read it."""
-    _, c, h, w = x.shape
-    hidden = (1, depthwise[0].shape[0], h, w)
-    _, _, oh, ow = _core.conv2d_shape(hidden, depthwise[0].shape, stride, padding, (1, 1), hidden[1])
-    plan = _core.Plan((1, c, h, w), [[project[0].shape[0], oh, ow]], c * h * w)
-    plan.copy(-1, (1, c, h, w), 0)
-    plan.depthwise_block(
-        0, (1, c, h, w), -2, expand, depthwise, stride, padding, (1, 1), *excitation, project, 0 if residual else None
-    )
-    return plan.run(x)[0]
+    n, _, h, w = x.shape
+    _, per_group, _, _ = depthwise[0].shape
+    groups = depthwise[0].groups
+    hidden = n, per_group * groups, h, w
+    geometry = _core.Conv2dGeometry(hidden, depthwise[0].shape, stride, padding, (1, 1), groups)
+    weights, attributes = {}, {}
+    names = ("expand", "depthwise", "squeeze", "excite", "project")
+    for name, given in zip(names, (expand, depthwise, *excitation, project), strict=True):
+        if given is not None:
+            weights |= {name: given[0], f"{name}_bias": given[1]}
+            attributes |= {f"{name}_activation": given[2], f"{name}_negative_slope": given[3]}
+    shape = (n, project[0].shape[0], *geometry.shape[2:])
+    options = {"staged": True, "residual": residual, "weights": weights, "geometry": geometry, **attributes}
+    return run_step("depthwise_block", x, shape, **options)
 
 
 def separate(x, expand, depthwise, project, stride, padding, residual, excitation=NO_EXCITATION):
@@ -144,7 +150,9 @@ def test_parts_that_do_not_fit_are_refused(rng):
     refuse("squeeze-and-excitation do not fit", excitation=(squeeze, part(rng, 16, 5, 1, 1, "none")))
     refuse("squeeze-and-excitation do not fit", excitation=(squeeze, part(rng, 12, 4, 1, 1, "none")))
     refuse("squeeze-and-excitation do not fit", excitation=(part(rng, 4, 16, 3, 1, "none"), excite))
-    refuse("bias does not fit", excitation=(squeeze, (excite[0], squeeze[1], "none", 0.0)))
+    refuse(
+        "excite_bias must be contiguous float32 of shape", excitation=(squeeze, (excite[0], squeeze[1], "none", 0.0))
+    )
 
 
 class Inverted(nn.Module):

@@ -12,8 +12,8 @@ import pytest
 
 import convlane
 from compare import assert_close
+from convlane import _core, models, nn
 from convlane import functional as F
-from convlane import models, nn
 from convlane.graph.arena import plan_arena
 from convlane.graph.trace import INPUT, RETURNED, Graph, Node
 from networks import lively, torchvision_twin
@@ -516,7 +516,8 @@ def test_describe():
 
 def test_winograd_is_named_and_can_be_switched_off():
     layer = nn.Conv2d(256, 256, 3, padding=1).eval()
-    choice = convlane._core.cheapest_conv2d((1, 256, 56, 56), (256, 256, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1, True)
+    geometry = _core.Conv2dGeometry((1, 256, 56, 56), (256, 256, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1)
+    choice = geometry.cheapest(True)
     (step,) = convlane.compile(layer, (1, 256, 56, 56)).describe().steps
     assert step.algorithm == choice
     (step,) = convlane.compile(layer, (1, 256, 56, 56), winograd=False).describe().steps
@@ -607,3 +608,49 @@ def test_pooling_into_a_part_of_the_channels(rng, isa, threads, stride):
 
     x = rng.standard_normal((2, 5, 9, 11), dtype=np.float32)
     np.testing.assert_array_equal(convlane.compile(network, (None, 5, 9, 11))(x), network(x))
+
+
+class TestSeveralInputs:
+    def network(self, image, guide):
+        return {"sum": F.add(F.relu(image), guide), "maps": F.max_pool2d(guide, 2)}
+
+    def arrays(self, rng):
+        return rng.standard_normal((2, 5, 3, 8, 6), np.float32)
+
+    def test_in_order_by_name_and_from_a_file(self, rng, tmp_path):
+        image, guide = self.arrays(rng)
+        expected = self.network(image, guide)
+        plan = convlane.compile(self.network, {"image": (None, 3, 8, 6), "guide": (None, 3, 8, 6)})
+        assert plan.input_shape == {"image": (None, 3, 8, 6), "guide": (None, 3, 8, 6)}
+        plan.save(tmp_path / "plan")
+        again = convlane.load_plan(tmp_path / "plan")
+        for found in (plan(image, guide), plan(guide=guide, image=image), again(image, guide=guide)):
+            assert found.keys() == expected.keys()
+            for name, right in expected.items():
+                np.testing.assert_array_equal(found[name], right)
+        assert plan.profile(image, guide, repeat=1).steps[-1].seconds > 0
+
+    def test_what_is_refused(self, rng):
+        image, guide = self.arrays(rng)
+        plan = convlane.compile(self.network, ((None, 3, 8, 6), (None, 3, 8, 6)))
+        with pytest.raises(TypeError, match="the inputs are input0, input1, got 1 in order"):
+            plan(image)
+        with pytest.raises(TypeError, match="the inputs are input0, input1, got 2 in order, input1"):
+            plan(image, guide, input1=guide)
+        with pytest.raises(ValueError, match="the inputs must have the same N"):
+            plan(image, guide[:2])
+        with pytest.raises(ValueError, match=r"input1 has shape \(5, 3, 8, 3\)"):
+            plan(image, guide[..., :3])
+
+
+def test_a_batch_met_again_has_its_plan(rng):
+    plan = convlane.compile(lambda x: F.relu(F.conv2d(x, np.ones((4, 3, 3, 3), np.float32))), (None, 3, 8, 6))
+    for count in (1, 3, 2, 3, 1):
+        plan(rng.standard_normal((count, 3, 8, 6), np.float32))
+    assert {batch for batch, _ in plan._built.cores} == {1, 2, 3}
+    first = plan._core_plan(3)
+    assert plan._core_plan(3) is first
+    for count in range(1, 30):
+        plan(rng.standard_normal((count, 3, 8, 6), np.float32))
+    assert len(plan._built.cores) == 8
+    assert 0 < plan.memory_bytes <= max(core.memory_bytes for core in plan._built.cores.values())

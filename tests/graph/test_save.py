@@ -207,8 +207,11 @@ CHANGES = {
     "no nodes": (set_in(None, "nodes", []), "the output 'output' is the value"),
     "nodes of another type": (set_in(None, "nodes", {}), "the plan: nodes is of the wrong type"),
     "a node that is none": (set_in(None, "nodes", 3, 7), "node 3 must be an object with"),
-    "no input": (remove(None, "nodes", 0), "node 0 must be the input|the input"),
-    "input of another batch": (set_in("input", "shape", [2, 3, 9, 8]), "node 0 must be the input"),
+    "no input": (remove(None, "nodes", 0), "node 0 must be an input"),
+    "input of another batch": (
+        set_in("input", "shape", [2, 3, 9, 8]),
+        "node 0 is an input and must have the shape of one image",
+    ),
     "empty input": (set_in("input", "shape", [1, 0, 9, 8]), "shape must be at least 1"),
     "larger input": (set_in("input", "shape", [1, 3, 90, 8]), "conv2d: its result has the shape"),
     "huge input": (set_in("input", "shape", [1, 3, 2**61, 2**61]), "product overflows"),
@@ -236,7 +239,7 @@ CHANGES = {
     "function that is none": (set_in("cat", "op", "explain"), "there is no operation 'explain'"),
     "another operation": (set_in("cat", "op", "pad"), "pad: 'dim' is no argument of it"),
     "operation of another type": (set_in("cat", "op", 5), "op is of the wrong type"),
-    "second input": (set_in("cat", "op", "input"), "node 0, and no other, must be the input"),
+    "second input": (set_in("cat", "op", "input"), "they must be values under names"),
     "no inputs": (set_in("cat", "inputs", {}), "node 13 has the inputs {}"),
     "input of text": (set_in("cat", "inputs", "tensors[0]", "7"), "node 13 has the inputs"),
     "itself as input": (

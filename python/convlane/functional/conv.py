@@ -91,7 +91,7 @@ def _conv2d_vjp(
     )
     geometry = steps, sides, apart, parts
     if algorithm == "auto":
-        algorithm = _core.cheapest_conv2d(shape, filters_shape, *geometry, True)
+        algorithm = _core.Conv2dGeometry(shape, filters_shape, *geometry).cheapest(True)
     packed = pack_conv2d(filters, groups, algorithm=algorithm)
     convolve = partial(conv2d, x, packed, bias, stride, padding, dilation, algorithm=algorithm, residual=residual)
     output, before = activated(convolve, activation, as_float(negative_slope, "conv2d", "negative_slope"))

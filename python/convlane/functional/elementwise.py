@@ -312,7 +312,7 @@ def minimum(input: Array | float, other: Array | float) -> Array:
     shape=_scale_shape,
     vjp=_scale_vjp,
     differentiable=("input", "scale"),
-    traits=Traits(in_place=True, reads_any_layout=True),
+    traits=Traits(in_place=True),
     receptive=_scale_receptive,
 )
 def scale(input: Array, scale: Array) -> Array:

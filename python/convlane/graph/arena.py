@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from convlane.graph.passes import flattens_image, traits_of
-from convlane.graph.trace import INPUT, RETURNED, SOURCES, Graph, Node, Slot, Value
+from convlane.graph.trace import RETURNED, SOURCES, Graph, Node, Slot, Value
 
 ALIGNMENT = 16  # floats: one cache line, and the widest vector
 
@@ -38,23 +38,26 @@ def assign_slots(graph: Graph) -> Graph:
 
 
 def stage_input(graph: Graph) -> Graph:
-    """Copy the input into the arena where an operation cannot read the caller's array itself."""
-    staged = max(graph.nodes) + 1
-    users = graph.users()[INPUT]
+    """Copy inputs into the arena where an operation cannot read the caller's array itself."""
+    first = max(graph.nodes) + 1
+    staged = {value: first + i for i, value in enumerate(graph.inputs.values())}
+
+    def reads_itself(node: Node, name: str) -> bool:
+        return name == "input" and traits_of(node).reads_any_layout
+
+    needed = {value for value in graph.outputs.values() if value in staged}
+    for node in graph.nodes.values():
+        needed |= {source for name, source in node.inputs.items() if source in staged and not reads_itself(node, name)}
     nodes: dict[Value, Node] = {}
     for value, node in graph.nodes.items():
-        if value == INPUT:
-            nodes[INPUT] = node
-            nodes[staged] = Node("channels_last", {"input": INPUT}, {}, node.shape)
-            continue
         inputs = {
-            name: staged if source == INPUT and not (name == "input" and traits_of(node).reads_any_layout) else source
+            name: staged[source] if source in needed and not reads_itself(node, name) else source
             for name, source in node.inputs.items()
         }
         nodes[value] = replace(node, inputs=inputs)
-    outputs = graph.renamed({INPUT: staged})
-    needed = RETURNED in users or any(staged in nodes[user].inputs.values() for user in users)
-    return replace(graph, nodes=nodes, outputs=outputs) if needed else graph
+        if value in needed:
+            nodes[staged[value]] = Node("channels_last", {"input": value}, {}, node.shape)
+    return replace(graph, nodes=nodes, outputs=graph.renamed({value: staged[value] for value in needed}))
 
 
 def plan_arena(graph: Graph) -> tuple[dict[Value, int], int]:

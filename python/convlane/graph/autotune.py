@@ -27,14 +27,12 @@ from convlane.functional._arguments import Array, Pair, Sides
 from convlane.functional._op import Shape
 from convlane.functional.conv import conv2d_geometry
 from convlane.graph.arena import ALIGNMENT, assign_slots, plan_arena
-from convlane.graph.lower import (
-    INPUT_PLACE,
-    Context,
-    append_step,
-    images_at_once,
-)
-from convlane.graph.passes import pool2d_geometry_of, results_between, unjoin
+from convlane.graph.lower import append_step, batched, images_at_once
+from convlane.graph.lowering import Context, Operand, strides_of
+from convlane.graph.lowering.operand import FLOAT
+from convlane.graph.passes import pool_geometry_of, results_between, unjoin
 from convlane.graph.trace import INPUT, Graph, Measured, Node, Value
+from convlane.graph.weights import Packer
 from convlane.runtime import get_num_threads
 from convlane.safetensors_file import strict_json, whole_file
 
@@ -125,7 +123,7 @@ def _with_algorithms(conv: Node, image: Shape, winograd: bool) -> dict[str, Node
     """Return a convolution of an image with each of its algorithms, none where one was asked for."""
     if conv.attributes["algorithm"] != "auto":
         return {}
-    names = _core.conv2d_candidates(*_geometry(conv, image), winograd)
+    names = _core.Conv2dGeometry(*_geometry(conv, image)).candidates(winograd)
     return {name: replace(conv, attributes={**conv.attributes, "algorithm": name}) for name in names}
 
 
@@ -171,11 +169,13 @@ class _Bench:
         That is the lower quartile over the rounds: other programs only add to a time, and the very best of several
         may be luck.
         """
-        images = self._images(layer)
+        images, output = self._images(layer), _core.new_array(("float32", (1,), (1,)))
         plans = {name: self._plan(layer, way) for name, way in layer.ways.items()}
+        memory = _core.PlanMemory()
+        memory.limit(max(plan.memory_bytes for plan in plans.values()))
         samples: dict[str, list[float]] = {name: [] for name in plans}
         for plan in plans.values():
-            plan.run(images)
+            plan.run([images], [output], memory)
         end = time.monotonic() + _SECONDS_PER_LAYER
         for count in range(_ROUNDS):
             if count == _FIRST_ROUNDS:
@@ -185,7 +185,7 @@ class _Bench:
                 break
             for name, plan in plans.items():
                 self._empty_caches()
-                samples[name].append(sum(plan.profile(images)[-len(layer.ways[name]) :]))
+                samples[name].append(sum(plan.profile([images], [output], memory)[-len(layer.ways[name]) :]))
         return {name: float(np.quantile(seconds, 0.25)) for name, seconds in samples.items()}
 
     def _plan(self, layer: _Layer, way: Way) -> _core.Plan:
@@ -195,22 +195,27 @@ class _Bench:
         as other layers do in a network, for code and scratch memory take longer to come than small weights; and the
         input has just been written.
         """
-        places, end = {}, 0
+        operands, end = {}, 0
         for value, shape in layer.shapes.items():
-            places[value] = end
-            end += -(-math.prod(shape) // ALIGNMENT) * ALIGNMENT
-        n, c, h, w = layer.shapes[layer.input]
-        begin = places[layer.input]
-        plan = _core.Plan((n, c, h, w), [[1]], end)
-        plan.activation(0, 0, end, "sigmoid", 0.0)  # whatever stands there becomes a usual number
+            whole = batched(shape, self._count)
+            operands[value] = Operand("arena", 0, FLOAT * end, whole, strides_of(whole))
+            end += -(-math.prod(whole) // ALIGNMENT) * ALIGNMENT
+        staged = operands[layer.input]
+        given = replace(staged, place="input", offset=0)
+        plan = _core.Plan(
+            [(given.dtype, given.shape, given.strides)], [("float32", (1,), (1,))], FLOAT * end, get_num_threads()
+        )
+        everything = Operand("arena", 0, 0, (end,), (1,)).core()
+        # Whatever stands there becomes a usual number.
+        plan.append("activation", [everything], [everything], {"activation": "sigmoid", "negative_slope": 0.0})
         if layer.reads_caller:
-            places[layer.input] = INPUT_PLACE
+            operands[layer.input] = given
         for _ in range(2):
-            plan.copy(INPUT_PLACE, (n, c, h, w), begin)
+            plan.append("copy", [given.core()], [staged.core()])
+            packer = Packer()
             for value, node in way:
-                arguments = {name: places[source] for name, source in node.inputs.items()}
-                shapes = {name: layer.shapes[source] for name, source in node.inputs.items()}
-                append_step(Context(plan, node, arguments, shapes, places[value], places[value], {}, winograd=False))
+                inputs = {name: operands[source] for name, source in node.inputs.items()}
+                append_step(Context(plan, node, inputs, operands[value], frozenset(), False, packer))
         return plan
 
     def _images(self, layer: _Layer) -> Array:
@@ -230,8 +235,9 @@ def _features(node: Node, shapes: Mapping[Value, Shape]) -> str:
     """Describe in a line what the time of a node depends on."""
     if node.op == "conv2d_pool":
         conv, pool = node.attributes["parts"]
-        _, _, kernel, stride, padding, *_ = pool2d_geometry_of(pool, conv.shape)
-        window = f"{pool.op} {_by(kernel)}, stride {_by(stride)}, padding {_by(padding)}, to {_by(node.shape[1:])}"
+        pooling = pool_geometry_of(pool, conv.shape)
+        window = f"{pool.op} {_by(pooling.kernel)}, stride {_by(pooling.stride)}, padding {_by(pooling.padding)}"
+        window += f", to {_by(node.shape[1:])}"
         return f"{_features(replace(conv, inputs=node.inputs), shapes)} then {window}"
     if node.op != "conv2d":
         return f"{node.op} {_by(shapes[node.inputs['input']][1:])}"

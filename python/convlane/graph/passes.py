@@ -213,8 +213,8 @@ def fuse_pool(graph: Graph) -> Graph:
             return node
         if not _has_open_weight(conv):
             return node
-        geometry = conv2d_geometry_of(conv, nodes)
-        if not _core.may_pool_in_cache(*geometry, pool2d_geometry_of(node, conv.shape)):
+        geometry = _core.Conv2dGeometry(*conv2d_geometry_of(conv, nodes))
+        if not _core.may_pool_in_cache(geometry, pool_geometry_of(node, conv.shape)):
             return node
         return Node("conv2d_pool", conv.inputs, {"parts": (conv, node)}, node.shape, multiply_adds=conv.multiply_adds)
 
@@ -287,12 +287,13 @@ def conv2d_geometry_of(node: Node, nodes: Mapping[Value, Node]) -> tuple[Any, An
     return conv2d_geometry(image, at["weight"].shape, at["stride"], at["padding"], at["dilation"], at["groups"])
 
 
-def pool2d_geometry_of(node: Node, image: Any) -> tuple[Any, bool, Pair, Pair, Sides, Pair, bool, bool, int | None]:
-    """Input shape, maximum or not, kernel, stride, padding, dilation and options of a pooling, written out."""
+def pool_geometry_of(node: Node, image: Any) -> _core.PoolGeometry:
+    """Return the geometry of a pooling of images of this shape."""
     at = node.attributes
     window = as_window(node.op, image[2:], at["kernel_size"], at["stride"], at["padding"], at.get("dilation", 1))
     counted, divisor = bool(at.get("count_include_pad", True)), at.get("divisor_override")
-    return image, node.op == "max_pool2d", *window, bool(at["ceil_mode"]), counted, divisor
+    kind = "max" if node.op == "max_pool2d" else "average"
+    return _core.PoolGeometry("plan", kind, image, *window, bool(at["ceil_mode"]), counted, divisor)
 
 
 def flattens_image(node: Node, nodes: Mapping[Value, Node]) -> bool:

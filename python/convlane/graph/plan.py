@@ -6,7 +6,7 @@ import json
 import math
 import operator
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,12 +20,14 @@ from convlane.functional._arguments import Array, as_image, as_positive
 from convlane.functional._op import Shape
 from convlane.graph.arena import assign_slots, plan_arena
 from convlane.graph.autotune import tune
-from convlane.graph.lower import check_supported, lower, steps_of
+from convlane.graph.lower import check_supported, images_at_once, lower, output_types, steps_of
+from convlane.graph.lowering import Choice
 from convlane.graph.modules import module_names
 from convlane.graph.passes import optimize
 from convlane.graph.save import read_graph, write_graph
-from convlane.graph.trace import INPUT, Graph, InputShape, Measured, Node, Value, shapes_by_name, trace
-from convlane.graph.weights import Weight
+from convlane.graph.trace import Graph, InputShape, Measured, Node, Value, shapes_by_name, trace
+from convlane.graph.weights import Packer, Weight
+from convlane.runtime import get_num_threads
 from convlane.safetensors_file import open_tensors
 
 
@@ -53,7 +55,9 @@ def compile(
         several arrays a tuple of shapes, or a dict of shapes if the network takes them by name.
     winograd
         Whether 3x3 convolutions may be computed by Winograd's algorithm where that is faster. It rounds up to 2.5
-        times as much as a direct sum (root mean square) and spreads a NaN or infinity over a tile of outputs.
+        times as much as a direct sum (root mean square) and spreads a NaN or infinity over a tile of outputs. Outputs
+        of one tile (4x4, or 2x2) round relative to the largest of its inputs: beside a pixel of 1e8 an output of 1 may
+        become 0 or -1, which a direct sum keeps.
     autotune
         Whether to time the algorithms that a layer has to choose from, with the number of threads now in force and
         the batch of `input_shape` (1 where that is None; what runs at once of a larger one), instead of trusting a cost
@@ -163,24 +167,60 @@ class Plan:
     def __init__(self, graph: Graph, batch: int | None, *, winograd: bool) -> None:
         self._graph, self._batch, self._winograd = graph, batch, winograd
         self._offsets, self._arena = plan_arena(graph)
-        self._build()
+        self._at_once = images_at_once(graph, self._arena)
+        self._memory = _core.PlanMemory()
+        self._build(_core.active_isa())
 
-    def _build(self) -> None:
-        isa = _core.active_isa()
-        core, self._choices, self._graph = lower(self._graph, self._offsets, self._arena, self._winograd)
-        self._built = isa, core
+    def _build(self, isa: str) -> None:
+        """Pack the weights for an instruction set, by lowering the graph for the batch that is most likely to come."""
+        packer = Packer()
+        batch, threads = min(self._batch or 1, self._at_once), get_num_threads()
+        core, self._choices = self._lower(batch, threads, packer)
+        self._graph = packer.relieve(self._graph)
+        self._built = _Built(isa, packer, {(batch, threads): core})
+        self._memory.limit(self._built.memory_bytes)
 
-    def _core_plan(self) -> _core.Plan:
-        isa, core = self._built
-        if isa != _core.active_isa():
-            self._build()
-            core = self._built[1]
+    def _lower(self, batch: int, threads: int, packer: Packer) -> tuple[_core.Plan, list[Choice]]:
+        return lower(
+            self._graph,
+            self._offsets,
+            self._arena,
+            batch=batch,
+            threads=threads,
+            winograd=self._winograd,
+            packer=packer,
+        )
+
+    def _core_plan(self, batch: int) -> _core.Plan:
+        """Return what runs for so many images at once: it is made when a number is met for the first time."""
+        built, key = self._built, (batch, get_num_threads())
+        if built.isa != _core.active_isa():
+            self._build(_core.active_isa())
+            built = self._built
+        core = built.cores.get(key)
+        if core is None:
+            core, _ = self._lower(*key, built.packer)
+            built.remember(key, core)
+            self._memory.limit(built.memory_bytes)
         return core
 
+    def _parts(self, inputs: Sequence[Array]) -> Iterator[tuple[_core.Plan, list[Array], slice]]:
+        """Cut a batch into what runs at once."""
+        count = len(inputs[0])
+        for first in range(0, count, self._at_once):
+            part = slice(first, min(first + self._at_once, count))
+            yield self._core_plan(part.stop - part.start), [array[part] for array in inputs], part
+
+    def _new_outputs(self, batch: int) -> list[Array]:
+        return [_core.new_array(kind) for kind in output_types(self._graph, batch)]
+
     @property
-    def input_shape(self) -> tuple[int | None, ...]:
-        """Shape that the plan was compiled for; None for a batch of any size."""
-        return (self._batch, *self._graph.nodes[INPUT].shape[1:])
+    def input_shape(self) -> Any:
+        """Shape that the plan was compiled for, None for a batch of any size; a dict of shapes of several inputs."""
+        shapes = {
+            name: (self._batch, *self._graph.nodes[value].shape[1:]) for name, value in self._graph.inputs.items()
+        }
+        return shapes if len(shapes) > 1 else shapes.popitem()[1]
 
     @property
     def output_shape(self) -> Any:
@@ -200,6 +240,11 @@ class Plan:
         return 4 * self._arena
 
     @property
+    def memory_bytes(self) -> int:
+        """Bytes that the plan keeps for the intermediate results of its next runs."""
+        return self._memory.nbytes
+
+    @property
     def activation_bytes(self) -> int:
         """Bytes that they would take if each had its own memory."""
         return 4 * sum(math.prod(self._graph.nodes[value].shape) for value in self._offsets)
@@ -209,13 +254,14 @@ class Plan:
         """Multiply-adds for one image."""
         return sum(node.multiply_adds for node in self._graph.nodes.values())
 
-    def __call__(self, input: Any) -> Any:
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
         """Run the network.
 
         Parameters
         ----------
-        input
-            float32 or float16, (N, C, H, W) or one image (C, H, W), any strides.
+        inputs, named
+            float32 or float16, (N, C, H, W) or one image (C, H, W), any strides: what the network takes, in its order
+            or by the names that the plan was compiled with.
 
         Returns
         -------
@@ -226,15 +272,18 @@ class Plan:
         Raises
         ------
         TypeError
-            If `input` is not such an array.
+            If there are more or fewer inputs, or one is not such an array.
         ValueError
-            If its shape is not the one that the plan was compiled for.
+            If a shape is not the one that the plan was compiled for.
         """
-        images, single = self._images(input)
+        images, single = self._images(inputs, named)
+        results = self._new_outputs(len(images[0]))
+        for core, parts, part in self._parts(images):
+            core.run(parts, [array[part] for array in results], self._memory)
         outputs = self._graph.outputs
-        arrays = dict(zip(dict.fromkeys(outputs.values()), self._core_plan().run(images), strict=True))
-        named = {name: arrays[value] for name, value in outputs.items()}
-        return self._as_returned({name: array[0] for name, array in named.items()} if single else named)
+        arrays = dict(zip(dict.fromkeys(outputs.values()), results, strict=True))
+        returned = {name: arrays[value] for name, value in outputs.items()}
+        return self._as_returned({name: array[0] for name, array in returned.items()} if single else returned)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the plan to a file, from which `convlane.load_plan` makes it again.
@@ -253,12 +302,14 @@ class Plan:
         """Tell what the plan does, step by step; print the result to see it as a table."""
         return Report(tuple(self._steps()), self.arena_bytes, self.activation_bytes)
 
-    def profile(self, input: Any, *, trace: str | os.PathLike[str] | None = None, repeat: int = 5) -> Report:
+    def profile(
+        self, *inputs: Any, trace: str | os.PathLike[str] | None = None, repeat: int = 5, **named: Any
+    ) -> Report:
         """Run the network and tell how long each step took.
 
         Parameters
         ----------
-        input
+        inputs, named
             As for a call; the batch must not be empty.
         trace
             Where to write the times as a Chrome trace (JSON), to be opened with ``chrome://tracing`` or Perfetto.
@@ -270,26 +321,52 @@ class Plan:
         TypeError, ValueError
             As for a call.
         """
-        images, _ = self._images(input)
-        if len(images) == 0 or operator.index(repeat) < 1:
-            raise ValueError(f"profile: needs an image and a run, got shape {images.shape} and repeat={repeat}")
-        core = self._core_plan()
-        core.run(images)
-        times = np.min([core.profile(images) for _ in range(repeat)], axis=0)
+        images, _ = self._images(inputs, named)
+        count = len(images[0])
+        if count == 0 or operator.index(repeat) < 1:
+            raise ValueError(f"profile: needs an image and a run, got shape {images[0].shape} and repeat={repeat}")
+        results = self._new_outputs(count)
+
+        def times() -> Any:
+            """Return the seconds of each step, in all parts of the batch."""
+            parts = self._parts(images)
+            return sum(
+                np.array(core.profile(given, [array[part] for array in results], self._memory))
+                for core, given, part in parts
+            )
+
+        times()
+        best = np.min([times() for _ in range(repeat)], axis=0)
         report = Report(
-            tuple(self._steps(times.tolist(), len(images), machine.fma_peak())), self.arena_bytes, self.activation_bytes
+            tuple(self._steps(best.tolist(), count, machine.fma_peak())), self.arena_bytes, self.activation_bytes
         )
         if trace is not None:
             Path(trace).write_text(json.dumps({"traceEvents": report.trace_events(), "displayTimeUnit": "ms"}))
         return report
 
-    def _images(self, input: Any) -> tuple[Array, bool]:
-        images, single = as_image(input, "plan")
-        expected = self.input_shape
-        if images.shape[1:] != expected[1:] or expected[0] not in (None, len(images)):
-            hint = "" if images.shape[1:] != expected[1:] else "; compile with None as batch to take any"
-            raise ValueError(f"plan: input has shape {images.shape}, but the plan was compiled for {expected}{hint}")
-        return images, single
+    def _images(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> tuple[list[Array], bool]:
+        """Return the batches in the order of the network's inputs, and whether they were single images."""
+        shapes = {name: self._graph.nodes[value].shape for name, value in self._graph.inputs.items()}
+        given = dict(zip(shapes, inputs, strict=False))
+        if len(inputs) > len(shapes) or given.keys() & named.keys() or {*given, *named} != {*shapes}:
+            got = [*(f"{len(inputs)} in order" for _ in inputs[:1]), *named]
+            raise TypeError(f"plan: the inputs are {', '.join(shapes)}, got {', '.join(got) or 'none'}")
+        given |= named
+        images = {name: as_image(given[name], "plan", name) for name in shapes}
+        singles = {single for _, single in images.values()}
+        counts = {len(array) for array, _ in images.values()}
+        if len(singles) > 1 or len(counts) > 1:
+            raise ValueError(
+                f"plan: the inputs must have the same N, got {[array.shape for array, _ in images.values()]}"
+            )
+        for name, (array, _) in images.items():
+            expected = (self._batch, *shapes[name][1:])
+            if array.shape[1:] != expected[1:] or self._batch not in (None, len(array)):
+                hint = "" if array.shape[1:] != expected[1:] else "; compile with None as batch to take any"
+                raise ValueError(
+                    f"plan: {name} has shape {array.shape}, but the plan was compiled for {expected}{hint}"
+                )
+        return [array for array, _ in images.values()], singles.pop()
 
     def _steps(self, seconds: Sequence[float] = (), images: int = 1, peak: float = 0.0) -> list[Step]:
         nodes = steps_of(self._graph).items()
@@ -321,6 +398,30 @@ class Plan:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["graph"], state["batch"], winograd=state["winograd"])  # type: ignore[misc]
+
+
+_KEPT_SIZES = 8
+
+
+@dataclass
+class _Built:
+    """What runs on one instruction set: packed weights, and a plan for each number of images and threads met lately."""
+
+    isa: str
+    packer: Packer
+    cores: dict[tuple[int, int], _core.Plan]
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the largest of them needs for a run."""
+        return max(core.memory_bytes for core in self.cores.values())
+
+    def remember(self, key: tuple[int, int], core: _core.Plan) -> None:
+        """Keep a plan; the one that was made first is forgotten where there are too many."""
+        cores = {**self.cores, key: core}
+        while len(cores) > _KEPT_SIZES:
+            del cores[next(iter(cores))]
+        self.cores = cores  # other threads may be reading the old ones
 
 
 @dataclass(frozen=True)

@@ -151,10 +151,10 @@ class _Reader:
         _check_fields(record, {**_FIELDS, "inputs": dict}, what)
         node = self._node(record, what)
         inputs = record["inputs"]
-        if (value == INPUT) != (node.op == "input"):
-            raise ValueError("node 0, and no other, must be the input")
-        if value == INPUT and (len(node.shape) != 4 or node.shape[0] != 1):
-            raise ValueError("node 0 must be the input, with the shape of one image")
+        if value == INPUT and node.op != "input":
+            raise ValueError("node 0 must be an input")
+        if node.op == "input" and (len(node.shape) != 4 or node.shape[0] != 1):
+            raise ValueError(f"{what} is an input and must have the shape of one image")
         if bool(inputs) == (node.op in SOURCES) or not all(type(source) is int for source in inputs.values()):
             raise ValueError(f"{what} has the inputs {shown(inputs)}; they must be values under names")
         return replace(node, inputs=inputs)

@@ -96,29 +96,44 @@ class _Packed:
 
 
 class Packer:
-    """Packs the weights of a graph and remembers where each can be had from then on."""
+    """Packs the weights of a graph, each once, and remembers where they can be had from then on.
+
+    It keeps the weights that it has seen alive, as it knows them by identity.
+    """
 
     def __init__(self) -> None:
-        self._packed: dict[int, Weight] = {}
+        self._packed: dict[tuple[int, int, str], _core.PackedWeight] = {}
+        self._moved: dict[int, Weight] = {}
+        self._seen: list[Array | Weight] = []
 
     def pack(self, weight: Array | Weight, groups: int = 1, algorithm: str = "auto") -> _core.PackedWeight:
-        """Pack a weight of the graph, which must outlive this object."""
-        loaded = weight.loaded() if isinstance(weight, Weight) else Weight(weight)
-        packed = loaded.pack(groups, algorithm)
-        self._packed[id(weight)] = Weight(_Packed(packed, loaded.shape)) if packed.reversible else loaded
-        return packed
+        """Pack a weight of the graph."""
+        key = id(weight), groups, algorithm
+        if key not in self._packed:
+            loaded = weight.loaded() if isinstance(weight, Weight) else Weight(weight)
+            packed = loaded.pack(groups, algorithm)
+            moved = self._moved.setdefault(
+                id(weight), Weight(_Packed(packed, loaded.shape)) if packed.reversible else loaded
+            )
+            self._moved[id(moved)] = moved
+            self._packed[key] = self._packed[id(moved), groups, algorithm] = packed
+            self._seen += [weight, moved]
+        return self._packed[key]
 
     def relieve(self, graph: Graph) -> Graph:
         """Return the graph with its weights taken from where they are packed."""
-        return replace(graph, nodes={value: self._relieve(node) for value, node in graph.nodes.items()})
+        relieved = replace(graph, nodes={value: self._relieve(node) for value, node in graph.nodes.items()})
+        self._seen = list(self._moved.values())  # the others may go
+        self._packed = {key: packed for key, packed in self._packed.items() if key[0] in set(map(id, self._seen))}
+        return relieved
 
     def _relieve(self, node: Node) -> Node:
-        attributes: Mapping[str, Any] = {name: self._moved(value) for name, value in node.attributes.items()}
+        attributes: Mapping[str, Any] = {name: self._find(value) for name, value in node.attributes.items()}
         return replace(node, attributes=attributes)
 
-    def _moved(self, value: Any) -> Any:
+    def _find(self, value: Any) -> Any:
         if isinstance(value, tuple) and value and isinstance(value[0], Node):
             return tuple(self._relieve(part) for part in value)
-        if id(value) in self._packed:
-            return self._packed[id(value)]
+        if id(value) in self._moved:
+            return self._moved[id(value)]
         return value.loaded() if isinstance(value, Weight) else value

@@ -1,0 +1,124 @@
+// Steps of convolution: alone, pooled, and in blocks around a depthwise one.
+#include "ops/conv2d_pool.h"
+#include "ops/depthwise_block.h"
+#include "plan/step.h"
+
+namespace convlane {
+namespace {
+
+// Bias and activation of a convolution with `channels` outputs; their names begin with `prefix`.
+Epilogue epilogue_of(const StepArguments& at, int64_t channels, const std::string& prefix = "") {
+  Epilogue epilogue;
+  epilogue.bias = at.vector(prefix + "bias", channels);
+  epilogue.activation = at.activation(prefix);
+  epilogue.slope = at.slope(prefix);
+  return epilogue;
+}
+
+// The residual, which is the second input, if there is one.
+const StepOperand* residual_of(const StepArguments& at) {
+  if (at.inputs.size() < 2) return nullptr;
+  const StepOperand& residual = at.inputs[1];
+  at.check(!residual.any_layout(), "residual must lie in the arena");
+  at.check_dense_image(residual, "residual");
+  return &residual;
+}
+
+void add_residual(Epilogue& epilogue, const PlanRun& run, const StepOperand* residual) {
+  if (residual == nullptr) return;
+  epilogue.residual = run.floats(*residual);
+  epilogue.residual_stride = residual->tensor.shape[1];
+}
+
+// Inputs: the images and perhaps a residual. Attributes: geometry, algorithm, activation, negative_slope, and perhaps
+// pool, the geometry of a pooling of the result; then there is no residual.
+Step prepare_conv2d(std::shared_ptr<const StepArguments> at) {
+  const StepOperand *src = &at->inputs.at(0), *dst = &at->output(1, 2);
+  const StepOperand* residual = residual_of(*at);
+  const auto desc = at->get<Conv2dDesc>("geometry");
+  const auto weight = at->weight("weight");
+  const Shape4 image{desc.n, desc.o, desc.oh, desc.ow};
+  at->check(
+      weight->shape() == Shape4{desc.o, desc.c_per_group(), desc.kh(), desc.kw()} && weight->groups() == desc.groups,
+      "weight does not fit the geometry");
+  const Conv2dAlgorithm* algorithm = &choose_conv2d(desc, at->get<std::string>("algorithm"), weight->layout());
+  at->check_shape(*src, "input", {desc.n, desc.c, desc.h, desc.w});
+  at->check_dense_image(*src, "input");
+  if (residual != nullptr) at->check_shape(*residual, "residual", image);
+
+  Conv2dArgs args{};
+  args.weight = weight.get();
+  args.epilogue = epilogue_of(*at, desc.o);
+  args.dst_stride = at->pixel_stride(*dst, "output");
+  args.threads = at->threads;
+  Scratch counted;
+  if (at->has("pool")) {
+    const auto pool = at->get<Pool2dDesc>("pool");
+    check_conv2d_pool(desc, pool);
+    at->check(residual == nullptr, "a convolution that is pooled has no residual");
+    at->check_shape(*dst, "output", pool.shape());
+    reserve_conv2d_pool(*algorithm, desc, args, pool, src->any_layout(), counted);
+    return {[=](const PlanRun& run) {
+              Conv2dArgs now = args;
+              now.src = run.image(*src);
+              now.dst = run.floats(*dst);
+              Scratch scratch(run.scratch);
+              run_conv2d_pool(*algorithm, desc, now, pool, scratch);
+            },
+            counted.bytes()};
+  }
+  at->check_shape(*dst, "output", image);
+  reserve_conv2d(*algorithm, desc, args, src->any_layout(), counted);
+  return {[=](const PlanRun& run) {
+            Conv2dArgs now = args;
+            now.src = run.image(*src);
+            now.dst = run.floats(*dst);
+            add_residual(now.epilogue, run, residual);
+            Scratch scratch(run.scratch);
+            run_conv2d(*algorithm, desc, now, scratch);
+          },
+          counted.bytes()};
+}
+
+// Inputs: the images, which may be channels of larger ones, and perhaps a residual. Of each part its packed weight,
+// bias, activation and negative_slope, the last three with the part's name before them; geometry is that of the
+// depthwise convolution. Expand may be missing, and squeeze and excite together.
+Step prepare_depthwise_block(std::shared_ptr<const StepArguments> at) {
+  const StepOperand *src = &at->inputs.at(0), *dst = &at->output(1, 2);
+  const StepOperand* residual = residual_of(*at);
+  DepthwiseBlock block{};
+  const auto part = [&](const std::string& name, const PackedWeight*& weight, Epilogue& epilogue) {
+    weight = at->weight(name).get();
+    epilogue = epilogue_of(*at, weight->shape()[0], name + "_");
+  };
+  block.depthwise = at->get<Conv2dDesc>("geometry");
+  part("depthwise", block.depthwise_weight, block.depthwise_epilogue);
+  part("project", block.project, block.project_epilogue);
+  if (at->packed.count("expand") != 0) part("expand", block.expand, block.expand_epilogue);
+  if (at->packed.count("squeeze") != 0) part("squeeze", block.squeeze, block.squeeze_epilogue);
+  if (at->packed.count("excite") != 0) part("excite", block.excite, block.excite_epilogue);
+  check_depthwise_block(block);
+  const Conv2dDesc& d = block.depthwise;
+  at->check(!src->any_layout(), "input must lie in the arena");
+  block.src_stride = at->pixel_stride(*src, "input");
+  at->check_shape(*src, "input", {d.n, block.expand == nullptr ? d.c : block.expand->shape()[1], d.h, d.w});
+  const Shape4 image{d.n, block.project->shape()[0], d.oh, d.ow};
+  at->check_shape(*dst, "output", image);
+  at->check_dense_image(*dst, "output");
+  if (residual != nullptr) at->check_shape(*residual, "residual", image);
+  Scratch counted;
+  reserve_depthwise_block(block, at->threads, counted);
+  return {[=](const PlanRun& run) {
+            DepthwiseBlock now = block;
+            add_residual(now.project_epilogue, run, residual);
+            Scratch scratch(run.scratch);
+            run_depthwise_block(now, run.floats(*src), run.floats(*dst), at->threads, scratch);
+          },
+          counted.bytes()};
+}
+
+const RegisterStep conv2d("conv2d", prepare_conv2d);
+const RegisterStep depthwise_block("depthwise_block", prepare_depthwise_block);
+
+}  // namespace
+}  // namespace convlane

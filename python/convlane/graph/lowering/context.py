@@ -1,0 +1,95 @@
+"""What the lowering of one operation is given, and the register in which it is found.
+
+A lowering is a function from a `Context` to the steps that it appends; each family of operations has a file of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+
+from convlane import _core
+from convlane.graph.lowering.operand import Operand
+from convlane.graph.trace import Node, Value
+from convlane.graph.weights import Packer
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The algorithm of a step and, in a few words, why that one."""
+
+    algorithm: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Context:
+    """One node, and where its arguments and its result lie; sizes are those that the plan is for."""
+
+    core: _core.Plan
+    node: Node
+    inputs: Mapping[str, Operand]
+    output: Operand
+    in_place: frozenset[str]
+    """Arguments that lie within the result already."""
+    winograd: bool
+    packer: Packer
+
+    @property
+    def input(self) -> Operand:
+        """The argument of that name, which most operations have."""
+        return self.inputs["input"]
+
+    @property
+    def shape(self) -> Any:
+        """Shape of the first argument."""
+        return self.input.shape
+
+    def __getitem__(self, name: str) -> Any:
+        return self.node.attributes[name]
+
+    def append(
+        self,
+        op: str,
+        inputs: Sequence[Operand] | None = None,
+        outputs: Sequence[Operand] | None = None,
+        weights: Mapping[str, Any] | None = None,
+        **attributes: Any,
+    ) -> None:
+        """Append a step; without operands from all arguments to the result. What is None is left out."""
+        sources = list(self.inputs.values()) if inputs is None else inputs
+        self.core.append(
+            op,
+            [operand.core() for operand in sources],
+            [operand.core() for operand in ([self.output] if outputs is None else outputs)],
+            {name: value for name, value in attributes.items() if value is not None},
+            {name: _constant(weight) for name, weight in (weights or {}).items() if weight is not None},
+        )
+
+
+def _constant(weight: Any) -> Any:
+    return weight if isinstance(weight, _core.PackedWeight) else np.ascontiguousarray(weight)
+
+
+L = TypeVar("L", bound="Callable[..., Choice | None]")
+Refusal: TypeAlias = Callable[[Node, Mapping[Value, Node]], str]
+"""Why a plan cannot do a node of an operation that it can do otherwise; nothing where it can."""
+
+LOWERINGS: dict[str, Callable[[Context], Choice | None]] = {}
+REFUSALS: dict[str, Refusal] = {}
+
+
+def lowers(*ops: str, refuse: Refusal | None = None) -> Callable[[L], L]:
+    """Make a function the lowering of these operations."""
+
+    def register(lowering: L) -> L:
+        for op in ops:
+            LOWERINGS[op] = lowering
+            if refuse is not None:
+                REFUSALS[op] = refuse
+        return lowering
+
+    return register

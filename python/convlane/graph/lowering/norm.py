@@ -1,0 +1,45 @@
+"""Normalisations with given statistics, and those of pixels over their channels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from convlane.graph.lowering.context import Context, lowers
+from convlane.graph.trace import Node, Value
+
+
+def _refuse_batch_norm(node: Node, nodes: Mapping[Value, Node]) -> str:
+    return "batch_norm with the statistics of the batch" if node.attributes["training"] else ""
+
+
+@lowers("batch_norm", refuse=_refuse_batch_norm)
+def _batch_norm(at: Context) -> None:
+    weights = {name: at[name] for name in ("running_mean", "running_var", "weight", "bias")}
+    at.append("batch_norm", weights=weights, eps=float(at["eps"]))
+
+
+@lowers("affine")
+def _affine(at: Context) -> None:
+    """Lower to a batch norm without statistics."""
+    values = {"running_mean": 0, "running_var": 1, "weight": float(at["factor"]), "bias": float(at["offset"])}
+    weights = {name: np.full(at.shape[1], value, np.float32) for name, value in values.items()}
+    at.append("batch_norm", weights=weights, eps=0.0)
+
+
+def _refuse_layer_norm(node: Node, nodes: Mapping[Value, Node]) -> str:
+    rows = len(node.shape) == 2 and len(node.attributes["normalized_shape"]) == 1
+    return "" if rows else "layer_norm over other dimensions than the channels"
+
+
+@lowers("channel_norm")
+@lowers("layer_norm", refuse=_refuse_layer_norm)
+def _layer_norm(at: Context) -> None:
+    at.append("layer_norm", weights={"weight": at["weight"], "bias": at["bias"]}, eps=float(at["eps"]))
+
+
+@lowers("local_response_norm")
+def _local_response_norm(at: Context) -> None:
+    alpha, beta, k = (float(at[name]) for name in ("alpha", "beta", "k"))
+    at.append("local_response_norm", size=at["size"], alpha=alpha, beta=beta, k=k)

@@ -1,0 +1,50 @@
+"""Where a tensor of a plan lies, as `_core.Plan.append` takes it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from convlane.functional._op import Shape
+
+FLOAT = 4  # bytes
+
+
+def strides_of(shape: Shape, channels: int | None = None) -> Shape:
+    """Return the strides, in elements, of a dense tensor: images are channels last, all others in C order.
+
+    `channels` is given for images that are some of the channels of larger ones: how many these have.
+    """
+    if len(shape) == 4:
+        _, c, h, w = shape
+        pixel = channels or c
+        return h * w * pixel, 1, w * pixel, pixel
+    return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A tensor in the arena, in an output, or an input, which has whatever strides the caller's array has."""
+
+    place: Literal["arena", "input", "output"]
+    index: int
+    """Which input or output."""
+    offset: int
+    """In bytes, from the start of the arena or of the output."""
+    shape: Shape
+    strides: Shape
+    dtype: str = "float32"
+
+    def part(self, first: int, channels: int) -> Operand:
+        """Return some of the channels of these images."""
+        n, _, h, w = self.shape
+        return replace(self, offset=self.offset + FLOAT * first, shape=(n, channels, h, w))
+
+    def viewed(self, shape: Shape) -> Operand:
+        """Return the same memory as a dense tensor of another shape."""
+        return replace(self, shape=shape, strides=strides_of(shape))
+
+    def core(self) -> tuple[str, int, int, str, Shape, Shape]:
+        """Return what `_core` takes."""
+        return self.place, self.index, self.offset, self.dtype, self.shape, self.strides
