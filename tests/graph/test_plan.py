@@ -654,3 +654,40 @@ def test_a_batch_met_again_has_its_plan(rng):
         plan(rng.standard_normal((count, 3, 8, 6), np.float32))
     assert len(plan._built.cores) == 8
     assert 0 < plan.memory_bytes <= max(core.memory_bytes for core in plan._built.cores.values())
+
+
+class TestOpenSizes:
+    def test_any_size(self, rng):
+        model = lively(models.create("mobilenet_v2", 10), rng)
+        plan = convlane.compile(model, (None, 3, None, None))
+        for count, height, width in [(1, 64, 64), (2, 40, 72), (1, 96, 33), (3, 64, 64)]:
+            x = rng.standard_normal((count, 3, height, width), np.float32)
+            np.testing.assert_array_equal(plan(x), convlane.compile(model, (None, 3, height, width))(x))
+        assert plan.input_shape == (None, 3, None, None)
+
+    def test_weights_are_packed_once_and_memory_is_bounded(self, rng):
+        model = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 8, 1)).eval()
+        plan = convlane.compile(model, (None, 3, None, None))
+        largest = 0
+        for size in range(8, 60, 2):
+            plan(rng.standard_normal((1, 3, size, size), np.float32))
+            largest = max(largest, *(core.memory_bytes for core in plan.at((3, size, size))._built.cores.values()))
+            assert plan.memory_bytes <= largest
+        assert len(plan._plans) == 8
+        packers = {id(kept._built.packer) for kept in plan._plans.values()}
+        assert len(packers) == 1
+        (packer,) = {kept._built.packer for kept in plan._plans.values()}
+        assert len({id(packed) for packed in packer._packed.values()}) == 2
+
+    def test_what_is_refused(self, rng):
+        plan = convlane.compile(nn.Conv2d(3, 8, 5).eval(), (2, 3, None, None))
+        with pytest.raises(ValueError, match=r"input has shape \(1, 3, 9, 9\), but it was compiled for \(2,"):
+            plan(np.zeros((1, 3, 9, 9), np.float32))
+        with pytest.raises(ValueError, match="kernel"):
+            plan(np.zeros((2, 3, 4, 9), np.float32))
+        with pytest.raises(TypeError, match="the inputs are input"):
+            plan()
+        with pytest.raises(ValueError, match="with the number of channels"):
+            convlane.compile(nn.Conv2d(3, 8, 5).eval(), (2, None, None, None))
+        with pytest.raises(ValueError, match="autotune needs a size"):
+            convlane.compile(nn.Conv2d(3, 8, 5).eval(), (2, 3, None, None), autotune=True)

@@ -37,7 +37,7 @@ def compile(
     *,
     winograd: bool = True,
     autotune: bool | str | os.PathLike[str] = False,
-) -> Plan:
+) -> Plan | OpenPlan:
     """Turn a network into a plan that runs faster and computes the same.
 
     The network is called once to write down its operations. Batch norm is folded into the convolutions (in float64),
@@ -51,8 +51,9 @@ def compile(
         A network in eval mode, or any function of one array that is made of operations of `convlane.functional`. It
         returns an array, or a list, tuple or dict of arrays.
     input_shape
-        (N, C, H, W). N may be None: the plan then takes any batch. The batch never changes an image's result. Of
-        several arrays a tuple of shapes, or a dict of shapes if the network takes them by name.
+        (N, C, H, W). N may be None: the plan then takes any batch. The batch never changes an image's result. H and W
+        may be None: then the plan is an `OpenPlan`, which takes pictures of any size. Of several arrays a tuple of
+        shapes, or a dict of shapes if the network takes them by name.
     winograd
         Whether 3x3 convolutions may be computed by Winograd's algorithm where that is faster. It rounds up to 2.5
         times as much as a direct sum (root mean square) and spreads a NaN or infinity over a tile of outputs. Outputs
@@ -67,7 +68,7 @@ def compile(
 
     Returns
     -------
-    Plan
+    Plan or OpenPlan
         Call it with images.
 
     Raises
@@ -108,12 +109,21 @@ def compile(
     >>> plan(np.zeros((2, 3, 32, 32), np.float32)).shape
     (2, 8, 32, 32)
     """
+    if _is_open(input_shape):
+        if autotune is not False:
+            raise ValueError("compile: autotune needs a size, input_shape leaves it open")
+        return OpenPlan(model, input_shape, winograd=bool(winograd))
     batch, shape = _for_one(input_shape)
-    graph = optimize(trace(model, shape))
-    check_supported(graph, partial(module_names, model, shape))
+    graph = _traced(model, shape)
     if autotune is not False:
         graph = tune(graph, batch or 1, bool(winograd), autotune)
     return Plan(assign_slots(graph), batch, winograd=bool(winograd))
+
+
+def _traced(model: Callable[..., Any], shape: InputShape) -> Graph:
+    graph = optimize(trace(model, shape))
+    check_supported(graph, partial(module_names, model, shape))
+    return graph
 
 
 def load_plan(path: str | os.PathLike[str]) -> Plan:
@@ -164,21 +174,28 @@ class Plan:
     instruction set that is active then.
     """
 
-    def __init__(self, graph: Graph, batch: int | None, *, winograd: bool) -> None:
+    def __init__(self, graph: Graph, batch: int | None, *, winograd: bool, shared: _Shared | None = None) -> None:
         self._graph, self._batch, self._winograd = graph, batch, winograd
         self._offsets, self._arena = plan_arena(graph)
         self._at_once = images_at_once(graph, self._arena)
-        self._memory = _core.PlanMemory()
+        self._shared = shared
+        self._memory = _core.PlanMemory() if shared is None else shared.memory
         self._build(_core.active_isa())
 
     def _build(self, isa: str) -> None:
         """Pack the weights for an instruction set, by lowering the graph for the batch that is most likely to come."""
-        packer = Packer()
+        packer = Packer() if self._shared is None else self._shared.packer(isa)
         batch, threads = min(self._batch or 1, self._at_once), get_num_threads()
         core, self._choices = self._lower(batch, threads, packer)
-        self._graph = packer.relieve(self._graph)
+        if self._shared is None:
+            self._graph = packer.relieve(self._graph)
         self._built = _Built(isa, packer, {(batch, threads): core})
-        self._memory.limit(self._built.memory_bytes)
+        self._limit_memory()
+
+    def _limit_memory(self) -> None:
+        """Keep as much memory for the next run as the largest batch met lately takes."""
+        if self._shared is None:
+            self._memory.limit(self._built.memory_bytes)
 
     def _lower(self, batch: int, threads: int, packer: Packer) -> tuple[_core.Plan, list[Choice]]:
         return lower(
@@ -201,7 +218,7 @@ class Plan:
         if core is None:
             core, _ = self._lower(*key, built.packer)
             built.remember(key, core)
-            self._memory.limit(built.memory_bytes)
+            self._limit_memory()
         return core
 
     def _parts(self, inputs: Sequence[Array]) -> Iterator[tuple[_core.Plan, list[Array], slice]]:
@@ -400,6 +417,103 @@ class Plan:
         self.__init__(state["graph"], state["batch"], winograd=state["winograd"])  # type: ignore[misc]
 
 
+class OpenPlan:
+    """A network compiled for pictures of any size, made by `compile`.
+
+    Call it as a `Plan`. A size that is met for the first time is traced and planned; the weights are packed once for
+    all sizes, and all share one memory. The eight sizes met last are kept, each with the batches that came.
+
+    Examples
+    --------
+    >>> import numpy as np, convlane
+    >>> from convlane import nn
+    >>> plan = convlane.compile(nn.Conv2d(3, 8, 3).eval(), (None, 3, None, None))
+    >>> plan(np.zeros((1, 3, 20, 30), np.float32)).shape
+    (1, 8, 18, 28)
+    >>> plan(np.zeros((2, 3, 9, 7), np.float32)).shape
+    (2, 8, 7, 5)
+    """
+
+    def __init__(self, model: Callable[..., Any], input_shape: Any, *, winograd: bool) -> None:
+        self._model, self._winograd = model, winograd
+        self._named = isinstance(input_shape, Mapping)
+        self._shapes = {name: _checked_open(shape) for name, shape in shapes_by_name(input_shape).items()}
+        self._plans: dict[tuple[Shape, ...], Plan] = {}
+        self._shared = _Shared()
+
+    @property
+    def input_shape(self) -> Any:
+        """Shape that the plan was compiled for, None where it is open; a dict of shapes of several inputs."""
+        return dict(self._shapes) if len(self._shapes) > 1 else next(iter(self._shapes.values()))
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes that are kept for the intermediate results of the next runs, of any size."""
+        return self._shared.memory.nbytes
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        """Run the network, see `Plan.__call__`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As there; or the network refuses the size.
+        """
+        plan, images = self._plan_for(inputs, named)
+        return plan(*images)
+
+    def profile(self, *inputs: Any, **options: Any) -> Report:
+        """Run the network and tell how long each step took, see `Plan.profile`."""
+        named = {name: options.pop(name) for name in self._shapes if name in options}
+        plan, images = self._plan_for(inputs, named)
+        return plan.profile(*images, **options)
+
+    def _plan_for(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> tuple[Plan, list[Any]]:
+        given = {**dict(zip(self._shapes, inputs, strict=False)), **named}
+        if len(inputs) + len(named) != len(self._shapes) or given.keys() != self._shapes.keys():
+            raise TypeError(f"plan: the inputs are {', '.join(self._shapes)}")
+        sizes = []
+        for name, expected in self._shapes.items():
+            array, _ = as_image(given[name], "plan", name)
+            if any(size not in (None, got) for size, got in zip(expected, array.shape, strict=True)):
+                raise ValueError(f"plan: {name} has shape {array.shape}, but it was compiled for {expected}")
+            sizes.append(array.shape[1:])
+        return self.at(*sizes), [given[name] for name in self._shapes]
+
+    def at(self, *sizes: Sequence[int]) -> Plan:
+        """Return the plan for images (C, H, W), one for each input: to describe, profile or save it."""
+        key = tuple(tuple(size) for size in sizes)
+        plan = self._plans.get(key)
+        if plan is None:
+            shapes = {name: (1, *size) for name, size in zip(self._shapes, key, strict=True)}
+            given: Any = shapes if self._named or len(shapes) > 1 else next(iter(shapes.values()))
+            if len(shapes) > 1 and not self._named:
+                given = tuple(shapes.values())
+            graph = assign_slots(_traced(self._model, given))
+            plan = Plan(graph, next(iter(self._shapes.values()))[0], winograd=self._winograd, shared=self._shared)
+        others = {other: kept for other, kept in self._plans.items() if other != key}
+        while len(others) >= _KEPT_SIZES:
+            del others[next(iter(others))]
+        self._plans = {**others, key: plan}
+        self._shared.memory.limit(max(plan._built.memory_bytes for plan in self._plans.values()))
+        return plan
+
+    def __repr__(self) -> str:
+        return f"OpenPlan({self.input_shape}, {len(self._plans)} sizes)"
+
+
+class _Shared:
+    """What the plans of one network for several sizes have in common."""
+
+    def __init__(self) -> None:
+        self.memory = _core.PlanMemory()
+        self._packers: dict[str, Packer] = {}
+
+    def packer(self, isa: str) -> Packer:
+        """Return who packs the weights for an instruction set."""
+        return self._packers.setdefault(isa, Packer())
+
+
 _KEPT_SIZES = 8
 
 
@@ -529,6 +643,17 @@ class Report:
 
 
 _RIGHT = frozenset({"step", "multiply-adds", "bytes", "offset", "ms", "GFLOP/s", "% of peak", "GB/s"})
+
+
+def _is_open(input_shape: Any) -> bool:
+    """Whether an input's height or width is left open."""
+    return any(len(shape) == 4 and None in shape[2:] for shape in shapes_by_name(input_shape).values())
+
+
+def _checked_open(shape: tuple[Any, ...]) -> tuple[int | None, ...]:
+    if len(shape) != 4 or shape[1] is None:
+        raise ValueError(f"compile: input_shape must be (N, C, H, W) with the number of channels, got {shape}")
+    return tuple(None if size is None else as_positive(size, "compile", "input_shape") for size in shape)
 
 
 def _for_one(input_shape: Any) -> tuple[int | None, InputShape]:

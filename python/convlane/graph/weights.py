@@ -96,35 +96,36 @@ class _Packed:
 
 
 class Packer:
-    """Packs the weights of a graph, each once, and remembers where they can be had from then on.
+    """Packs the weights of graphs, each once, and remembers where they can be had from then on.
 
-    It keeps the weights that it has seen alive, as it knows them by identity.
+    Two weights are the same if they are computed in the same way from one array; the arrays are kept alive, as they are
+    known by identity.
     """
 
     def __init__(self) -> None:
-        self._packed: dict[tuple[int, int, str], _core.PackedWeight] = {}
-        self._moved: dict[int, Weight] = {}
-        self._seen: list[Array | Weight] = []
+        self._packed: dict[tuple[Any, int, str], _core.PackedWeight] = {}
+        self._moved: dict[Any, Weight] = {}
+        self._sources: list[Any] = []
 
     def pack(self, weight: Array | Weight, groups: int = 1, algorithm: str = "auto") -> _core.PackedWeight:
         """Pack a weight of the graph."""
-        key = id(weight), groups, algorithm
+        same = _identity(weight)
+        key = same, groups, algorithm
         if key not in self._packed:
             loaded = weight.loaded() if isinstance(weight, Weight) else Weight(weight)
             packed = loaded.pack(groups, algorithm)
-            moved = self._moved.setdefault(
-                id(weight), Weight(_Packed(packed, loaded.shape)) if packed.reversible else loaded
-            )
-            self._moved[id(moved)] = moved
-            self._packed[key] = self._packed[id(moved), groups, algorithm] = packed
-            self._seen += [weight, moved]
+            moved = self._moved.setdefault(same, Weight(_Packed(packed, loaded.shape)) if packed.reversible else loaded)
+            self._moved[_identity(moved)] = moved
+            self._packed[key] = self._packed[_identity(moved), groups, algorithm] = packed
+            self._sources += [weight.source if isinstance(weight, Weight) else weight, moved.source]
         return self._packed[key]
 
     def relieve(self, graph: Graph) -> Graph:
-        """Return the graph with its weights taken from where they are packed."""
+        """Return the graph with its weights taken from where they are packed; those that it had may go."""
         relieved = replace(graph, nodes={value: self._relieve(node) for value, node in graph.nodes.items()})
-        self._seen = list(self._moved.values())  # the others may go
-        self._packed = {key: packed for key, packed in self._packed.items() if key[0] in set(map(id, self._seen))}
+        kept = {_identity(moved): moved for moved in self._moved.values()}
+        self._packed = {key: packed for key, packed in self._packed.items() if key[0] in kept}
+        self._moved, self._sources = kept, [moved.source for moved in kept.values()]
         return relieved
 
     def _relieve(self, node: Node) -> Node:
@@ -134,6 +135,13 @@ class Packer:
     def _find(self, value: Any) -> Any:
         if isinstance(value, tuple) and value and isinstance(value[0], Node):
             return tuple(self._relieve(part) for part in value)
-        if id(value) in self._moved:
-            return self._moved[id(value)]
+        if isinstance(value, (np.ndarray, Weight)) and (moved := self._moved.get(_identity(value))) is not None:
+            return moved
         return value.loaded() if isinstance(value, Weight) else value
+
+
+def _identity(weight: Array | Weight) -> Any:
+    """Return what two weights have in common if and only if they are the same, while their sources live."""
+    if not isinstance(weight, Weight):
+        return id(weight), None, None
+    return id(weight.source), None if weight.factor is None else weight.factor.tobytes(), weight.image
