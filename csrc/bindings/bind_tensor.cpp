@@ -1,6 +1,8 @@
 // Operations on arrays of any rank, strides and of three types: one entry for each general kernel, which takes the name
 // of what it is to do.
 #include "bindings/arrays.h"
+#include "ops/gather.h"
+#include "ops/matmul.h"
 #include "ops/parallel.h"
 #include "ops/pointwise.h"
 #include "ops/reduce.h"
@@ -93,9 +95,12 @@ py::array empty(const std::vector<int64_t>& shape, const py::dtype& dtype, bool 
   if (shape.size() > kMaxRank) throw std::invalid_argument("at most 8 dimensions, got " + std::to_string(shape.size()));
   view.rank = static_cast<int>(shape.size());
   std::copy(shape.begin(), shape.end(), view.shape.begin());
-  view.dtype = dtype.is(py::dtype::of<bool>())      ? DType::boolean
-               : dtype.is(py::dtype::of<int64_t>()) ? DType::i64
-                                                    : DType::f32;
+  if (dtype.kind() == 'b')
+    view.dtype = DType::boolean;
+  else if (dtype.kind() == 'i' && dtype.itemsize() == 8)
+    view.dtype = DType::i64;
+  else if (dtype.kind() != 'f' || dtype.itemsize() != 4)
+    throw py::type_error("arrays hold float32, int64 or bool");
   return new_tensor(view, channels_last);
 }
 
@@ -153,6 +158,124 @@ py::array arg(bool largest, const py::array& input, int64_t axis) {
   py::array result = new_tensor(dst);
   const GilRelease release;
   if (dst.count() != 0) run_arg(largest, src.floats(), sizes, static_cast<int64_t*>(dst.data));
+  return result;
+}
+
+const int64_t* places_of(const Tensor& index, int64_t size, const char* op) {
+  if (index.dtype != DType::i64) throw py::type_error(std::string(op) + ": index must hold int64");
+  if (index.rank > 0) along(index, 0);
+  const auto* places = static_cast<const int64_t*>(index.data);
+  check_places(places, index.count(), size, op);
+  return places;
+}
+
+// index: one dimension.
+py::array take(const py::array& input, int64_t axis, const py::array& index) {
+  const Tensor src = tensor_view(input, "input"), chosen = tensor_view(index, "index");
+  const Along sizes = along(src, axis);
+  if (chosen.rank != 1) throw std::invalid_argument("index must have one dimension");
+  const int64_t* places = places_of(chosen, sizes.count, "index_select");
+  Tensor dst = src;
+  dst.shape[axis] = chosen.shape[0];
+  py::array result = new_tensor(dst);
+  const GilRelease release;
+  if (dst.count() != 0) run_take(src.data, sizes, size_of(src.dtype), places, chosen.shape[0], dst.data);
+  return result;
+}
+
+// Of an input that has `size` along the axis.
+py::array take_gradient(const py::array& gradient, int64_t axis, const py::array& index, int64_t size) {
+  const Tensor src = floats(gradient, "gradient"), chosen = tensor_view(index, "index");
+  Along sizes = along(src, axis);
+  if (chosen.rank != 1 || chosen.shape[0] != sizes.count || size < 0)
+    throw std::invalid_argument("index must have one place for each number along the axis");
+  const int64_t* places = places_of(chosen, size, "index_select");
+  Tensor dst = src;
+  dst.shape[axis] = sizes.count = size;
+  py::array result = new_tensor(dst);
+  const GilRelease release;
+  run_take_gradient(src.floats(), sizes, places, chosen.shape[0], dst.floats());
+  return result;
+}
+
+// `input` and `index` have one shape but along the axis.
+void check_same_but(const Tensor& src, const Tensor& index, int64_t axis) {
+  bool same = src.rank == index.rank;
+  for (int d = 0; same && d < src.rank; ++d) same = d == axis || src.shape[d] == index.shape[d];
+  if (!same) throw std::invalid_argument("gather: input and index may differ in shape along the dimension only");
+}
+
+py::array take_along(const py::array& input, int64_t axis, const py::array& index) {
+  const Tensor src = tensor_view(input, "input"), chosen = tensor_view(index, "index");
+  const Along sizes = along(src, axis);
+  check_same_but(src, chosen, axis);
+  const int64_t* places = places_of(chosen, sizes.count, "gather");
+  Tensor dst = chosen;
+  dst.dtype = src.dtype;
+  py::array result = new_tensor(dst);
+  const GilRelease release;
+  if (dst.count() != 0) run_take_along(src.data, sizes, size_of(src.dtype), places, chosen.shape[axis], dst.data);
+  return result;
+}
+
+py::array take_along_gradient(const py::array& gradient, int64_t axis, const py::array& index, int64_t size) {
+  const Tensor src = floats(gradient, "gradient"), chosen = tensor_view(index, "index");
+  Along sizes = along(src, axis);
+  check_same_but(src, chosen, axis);
+  if (chosen.shape[axis] != sizes.count || size < 0) throw std::invalid_argument("gather: gradient and index differ");
+  const int64_t* places = places_of(chosen, size, "gather");
+  Tensor dst = src;
+  dst.shape[axis] = sizes.count = size;
+  py::array result = new_tensor(dst);
+  const GilRelease release;
+  run_take_along_gradient(src.floats(), sizes, places, chosen.shape[axis], dst.floats());
+  return result;
+}
+
+// The array itself where `fits`, else a copy in C order, which `memory` holds.
+Tensor fitting(const Tensor& view, bool fits, py::array& memory) {
+  if (fits) return view;
+  Tensor copy = view;
+  memory = new_tensor(copy);
+  run_copy(view, copy);
+  return copy;
+}
+
+py::array matmul(const py::array& input, const py::array& other) {
+  Tensor a = floats(input, "input"), b = floats(other, "other");
+  if (a.rank < 2 || b.rank < 2 || a.shape[a.rank - 1] != b.shape[b.rank - 2])
+    throw std::invalid_argument("matmul: the matrices do not fit");
+  py::array left, right;
+  a = fitting(a, is_left_matrix(a), left);
+  b = fitting(b, is_right_matrix(b), right);
+  const auto stack_of = [](Tensor matrices) {
+    matrices.rank -= 2;
+    return matrices;
+  };
+  Tensor stacks;
+  broadcast_shapes(stack_of(a), stack_of(b), "matmul", stacks);
+  Tensor like_a = stacks, like_b = stacks;
+  like_a.rank = like_b.rank = stacks.rank + 2;
+  const int row = stacks.rank, column = stacks.rank + 1;
+  like_a.shape[row] = a.shape[a.rank - 2];
+  like_a.shape[column] = a.shape[a.rank - 1];
+  like_b.shape[row] = b.shape[b.rank - 2];
+  like_b.shape[column] = b.shape[b.rank - 1];
+  Tensor dst = like_a;
+  dst.dtype = DType::f32;
+  dst.shape[column] = like_b.shape[column];
+  const auto wide = [](const Tensor& matrices, const Tensor& like) {
+    Tensor view = broadcast_to(matrices, like);
+    for (int i = 1; i <= 2; ++i) view.strides[view.rank - i] = matrices.strides[matrices.rank - i];
+    return view;
+  };
+  a = wide(a, like_a);
+  b = wide(b, like_b);
+  py::array result = new_tensor(dst);
+  const GilRelease release;
+  if (dst.count() != 0)
+    with_scratch([&](Scratch& scratch) { reserve_matmul(a, b, scratch); },
+                 [&](Scratch& scratch) { run_matmul(a, b, dst.floats(), scratch); });
   return result;
 }
 
@@ -215,6 +338,12 @@ void bind_tensor(py::module_& m) {
   m.def("reduce", &reduce, py::arg("name"), py::arg("input"), py::arg("axes"), py::arg("keepdim") = false,
         py::arg("correction") = 0.0);
   m.def("arg", &arg, py::arg("largest"), py::arg("input"), py::arg("axis"));
+  m.def("take", &take, py::arg("input"), py::arg("axis"), py::arg("index"));
+  m.def("take_gradient", &take_gradient, py::arg("gradient"), py::arg("axis"), py::arg("index"), py::arg("size"));
+  m.def("take_along", &take_along, py::arg("input"), py::arg("axis"), py::arg("index"));
+  m.def("take_along_gradient", &take_along_gradient, py::arg("gradient"), py::arg("axis"), py::arg("index"),
+        py::arg("size"));
+  m.def("matmul", &matmul, py::arg("input"), py::arg("other"));
   m.def("cumsum", &cumsum, py::arg("input"), py::arg("axis"), py::arg("reverse") = false);
   m.def("topk", &topk, py::arg("input"), py::arg("axis"), py::arg("k"), py::arg("largest") = true);
   m.def("softmax", &softmax, py::arg("input"), py::arg("axis"), py::arg("log"));

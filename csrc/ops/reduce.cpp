@@ -139,7 +139,7 @@ double join_row(const KernelTable& kernels, const Pass& pass, const float* src, 
 // The numbers [begin, end) of results side by side. sums: kColumns * lanes numbers.
 void join_columns(const KernelTable& kernels, const Pass& pass, const float* src, const float* shift, int64_t columns,
                   int64_t begin, int64_t end, double* sums) noexcept {
-  const int64_t used = std::min<int64_t>(kernels.lanes, end - begin), block = 8 * kernels.lanes;
+  const int64_t used = std::clamp<int64_t>(end - begin, 1, kernels.lanes), block = 8 * kernels.lanes;
   std::fill_n(sums, used * columns, neutral_of(pass.op));
   const float* rows[kBlockRows];
   int64_t filled = 0, left = end - begin;

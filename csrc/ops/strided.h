@@ -50,6 +50,7 @@ struct Loop {
   // Calls body(places) for the positions [begin, end) of the dimensions [first, last), in their order.
   template <class Body>
   void walk(int first, int last, int64_t begin, int64_t end, const Body& body) const {
+    if (begin >= end) return;
     Places<Arrays> at{};
     Extents index{};
     int64_t left = begin;

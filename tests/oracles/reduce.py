@@ -7,18 +7,20 @@ def _numpy(function, **keywords):
     return lambda x, dim, keepdim: function(x, axis=dim, keepdims=keepdim, **keywords)
 
 
-def var(x, dim, keepdim):
-    """By the definition, with torch's correction of the divisor."""
-    with np.errstate(all="ignore"):
-        distances = x - np.mean(x, axis=dim, keepdims=True)
-        count = x.size // max(np.mean(x, axis=dim, keepdims=True).size, 1)
-        return np.sum(distances**2, axis=dim, keepdims=keepdim) / np.float64(max(count - 1, 0))
+def _count(x, dim):
+    return np.sum(np.ones_like(x), axis=dim, keepdims=True)
 
 
 def mean(x, dim, keepdim):
     with np.errstate(all="ignore"):
-        total = np.sum(x, axis=dim, keepdims=keepdim)
-        return total / np.float64(np.sum(np.ones_like(x), axis=dim, keepdims=keepdim))
+        return np.sum(x, axis=dim, keepdims=keepdim) / _count(x, dim).max(initial=0)
+
+
+def var(x, dim, keepdim):
+    """By the definition, with torch's correction of the divisor."""
+    with np.errstate(all="ignore"):
+        distances = x - mean(x, dim, True)
+        return np.sum(distances**2, axis=dim, keepdims=keepdim) / max(_count(x, dim).max(initial=0) - 1, np.float64(0))
 
 
 REDUCTIONS = {

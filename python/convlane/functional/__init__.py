@@ -40,8 +40,10 @@ from convlane.functional.functions import (
     sqrt,
     square,
 )
+from convlane.functional.index import gather, index_select, topk, topk_places
 from convlane.functional.linear import linear, pack_linear
 from convlane.functional.loss import binary_cross_entropy_with_logits, cross_entropy, mse_loss
+from convlane.functional.matmul import matmul
 from convlane.functional.norm import batch_norm, channel_norm, layer_norm, local_response_norm
 from convlane.functional.pool import (
     adaptive_avg_pool2d,
@@ -51,6 +53,20 @@ from convlane.functional.pool import (
     global_max_pool2d,
     lp_pool2d,
     max_pool2d,
+)
+from convlane.functional.rearrange import (
+    chunk,
+    expand,
+    flip,
+    permute,
+    reshape,
+    split,
+    squeeze,
+    stack,
+    strided_slice,
+    tile,
+    transpose,
+    unsqueeze,
 )
 from convlane.functional.reduce import amax, amin, argmax, argmin, cumsum, mean, prod, sum, var
 from convlane.functional.resize import interpolate, resize
@@ -85,6 +101,7 @@ __all__ = [
     "channel_norm",
     "channel_shuffle",
     "channels_last",
+    "chunk",
     "clamp",
     "col2im",
     "conv2d",
@@ -96,10 +113,13 @@ __all__ = [
     "eq",
     "erf",
     "exp",
+    "expand",
     "explain",
     "flatten",
+    "flip",
     "floor",
     "fold",
+    "gather",
     "ge",
     "gelu",
     "global_avg_pool2d",
@@ -108,6 +128,7 @@ __all__ = [
     "hardsigmoid",
     "hardswish",
     "im2col",
+    "index_select",
     "interleave",
     "interpolate",
     "layer_norm",
@@ -123,6 +144,7 @@ __all__ = [
     "logical_or",
     "lp_pool2d",
     "lt",
+    "matmul",
     "max_pool2d",
     "maximum",
     "mean",
@@ -136,11 +158,13 @@ __all__ = [
     "pack_conv2d",
     "pack_linear",
     "pad",
+    "permute",
     "pow",
     "prod",
     "reciprocal",
     "relu",
     "relu6",
+    "reshape",
     "resize",
     "round",
     "rsqrt",
@@ -151,13 +175,22 @@ __all__ = [
     "silu",
     "sin",
     "softmax",
+    "split",
     "sqrt",
     "square",
+    "squeeze",
+    "stack",
+    "strided_slice",
     "sub",
     "sum",
     "tanh",
+    "tile",
+    "topk",
+    "topk_places",
+    "transpose",
     "unflatten",
     "unfold",
+    "unsqueeze",
     "var",
     "where",
 ]

@@ -12,9 +12,15 @@ from typing import Any, NoReturn
 import numpy as np
 
 from convlane.functional._op import Shape
+from convlane.functional.compare import eq, ge, gt, le, lt, ne
 from convlane.functional.elementwise import add, affine, div, mul
+from convlane.functional.elementwise import pow as power
 from convlane.functional.functions import abs as absolute
 from convlane.functional.functions import square
+from convlane.functional.matmul import matmul
+from convlane.functional.rearrange import getitem, permute, reshape, squeeze
+from convlane.functional.reduce import Dims, amax, amin, mean
+from convlane.functional.reduce import sum as total
 
 
 class Placeholder(ABC):
@@ -40,7 +46,7 @@ class Placeholder(ABC):
         """Say why `what` cannot be done."""
 
     def _refuse(self, what: str) -> NoReturn:
-        raise TypeError(f"{self._why(what)}. Use the functions of convlane.functional, or + - * / with numbers")
+        raise TypeError(f"{self._why(what)}. Use the functions of convlane.functional, or Python's operators")
 
     def __array__(self, *args: Any, **kwargs: Any) -> NoReturn:
         self._refuse("conversion to an array")
@@ -89,7 +95,7 @@ class Placeholder(ABC):
 
     def __rtruediv__(self: Any, other: Any) -> Any:
         number = _number(other)
-        return _paired(div, np.full(self.shape, other, np.float32) if number is not None else other, self)
+        return _paired(div, other, self) if number is None else div(number, self)
 
     def __neg__(self: Any) -> Any:
         return affine(self, -1)
@@ -98,7 +104,78 @@ class Placeholder(ABC):
         return absolute(self)
 
     def __pow__(self: Any, exponent: Any) -> Any:
-        return square(self) if _number(exponent) == 2 else self._refuse(f"__pow__{_instead('power')}")
+        number = _number(exponent)
+        if number is None:
+            return _paired(power, self, exponent)
+        return square(self) if number == 2 else power(self, number)
+
+    def __rpow__(self: Any, base: Any) -> Any:
+        number = _number(base)
+        return _paired(power, base, self) if number is None else power(number, self)
+
+    def __matmul__(self: Any, other: Any) -> Any:
+        return _paired(matmul, self, other)
+
+    def __rmatmul__(self: Any, other: Any) -> Any:
+        return _paired(matmul, other, self)
+
+    def __getitem__(self: Any, key: Any) -> Any:
+        return getitem(self, key)
+
+    def __eq__(self: Any, other: Any) -> Any:
+        return _compared(eq, self, other)
+
+    def __ne__(self: Any, other: Any) -> Any:
+        return _compared(ne, self, other)
+
+    def __lt__(self: Any, other: Any) -> Any:
+        return _compared(lt, self, other)
+
+    def __le__(self: Any, other: Any) -> Any:
+        return _compared(le, self, other)
+
+    def __gt__(self: Any, other: Any) -> Any:
+        return _compared(gt, self, other)
+
+    def __ge__(self: Any, other: Any) -> Any:
+        return _compared(ge, self, other)
+
+    @property
+    def T(self: Any) -> Any:
+        """Return the dimensions in reverse order."""
+        return permute(self, tuple(range(self.ndim))[::-1])
+
+    def reshape(self: Any, *shape: Any) -> Any:
+        """Return the same numbers in another shape."""
+        return reshape(self, _one_or_many(shape))
+
+    def permute(self: Any, *dims: Any) -> Any:
+        """Return the dimensions in another order."""
+        return permute(self, _one_or_many(dims))
+
+    def transpose(self: Any, *axes: Any) -> Any:
+        """Return the dimensions in another order, as NumPy's arrays do: all reversed where none are named."""
+        return permute(self, _one_or_many(axes)) if axes else self.T
+
+    def squeeze(self: Any, axis: Dims = None) -> Any:
+        """Return the array without dimensions of size 1."""
+        return squeeze(self, axis)
+
+    def sum(self: Any, axis: Dims = None, *, keepdims: bool = False) -> Any:
+        """Return sums over dimensions."""
+        return total(self, axis, keepdims)
+
+    def mean(self: Any, axis: Dims = None, *, keepdims: bool = False) -> Any:
+        """Return means over dimensions."""
+        return mean(self, axis, keepdims)
+
+    def max(self: Any, axis: Dims = None, *, keepdims: bool = False) -> Any:
+        """Return the largest numbers over dimensions."""
+        return amax(self, axis, keepdims)
+
+    def min(self: Any, axis: Dims = None, *, keepdims: bool = False) -> Any:
+        """Return the smallest numbers over dimensions."""
+        return amin(self, axis, keepdims)
 
 
 _ARRAYS: tuple[type[Any], ...] = (Placeholder, np.ndarray)
@@ -108,15 +185,33 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, (int, float, np.integer, np.floating)) else None
 
 
+def _one_or_many(given: tuple[Any, ...]) -> Any:
+    """Return integers that were given one by one, or all in one."""
+    return given[0] if len(given) == 1 and isinstance(given[0], (list, tuple)) else given
+
+
+def _compared(operation: Callable[..., Any], left: Any, right: Any) -> Any:
+    number = _number(right)
+    return _paired(operation, left, right) if number is None else operation(left, number)
+
+
 def _paired(operation: Callable[..., Any], left: Any, right: Any) -> Any:
     return operation(left, right) if isinstance(left, _ARRAYS) and isinstance(right, _ARRAYS) else NotImplemented
 
 
 def _difference(left: Any, right: Any) -> Any:
+    """As `sub`, bit by bit, of operations for which plans have steps."""
     return add(left, affine(right, -1))
 
 
-_OPERATORS = {np.add: "add", np.subtract: "sub", np.multiply: "mul", np.divide: "truediv"}
+_OPERATORS = {
+    np.add: "add",
+    np.subtract: "sub",
+    np.multiply: "mul",
+    np.divide: "truediv",
+    np.power: "pow",
+    np.matmul: "matmul",
+}
 """NumPy's functions for Python's operators, which it calls where an array stands to the left of a placeholder."""
 
 
@@ -127,15 +222,17 @@ _INSTEAD = {
     "divide": "div",
     "exp": "exp",
     "log": "log",
-    "matmul": "linear",
-    "maximum": "relu",
+    "maximum": "maximum",
+    "minimum": "minimum",
     "mean": "mean",
     "mul": "mul",
     "multiply": "mul",
     "pad": "pad",
-    "power": "square",
     "ravel": "flatten",
-    "reshape": "flatten",
+    "reshape": "reshape",
+    "transpose": "permute",
+    "sqrt": "sqrt",
+    "where": "where",
     "square": "square",
     "sum": "sum",
     "tanh": "tanh",
@@ -154,8 +251,8 @@ def _refusing(name: str) -> Callable[..., NoReturn]:
 
 
 for _name in (
-    *(prefix + name for name in ("floordiv", "mod", "matmul") for prefix in ("", "r", "i")),
-    *("rpow", "ipow", "pos", "lt", "le", "eq", "ne", "gt", "ge"),
-    *("bool", "int", "float", "index", "len", "iter", "getitem", "setitem", "contains"),
+    *(prefix + name for name in ("floordiv", "mod") for prefix in ("", "r", "i")),
+    *("imatmul", "ipow", "pos"),
+    *("bool", "int", "float", "index", "len", "iter", "setitem", "contains"),
 ):
     setattr(Placeholder, f"__{_name}__", _refusing(_name))

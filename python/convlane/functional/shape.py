@@ -10,8 +10,17 @@ from typing import Any
 import numpy as np
 
 from convlane import _core
-from convlane.functional._arguments import Array, as_array, as_dim, as_image, as_int, as_positive
-from convlane.functional._op import Pullback, Shape, Traits, op, same_shape, split_name
+from convlane.functional._arguments import (
+    Array,
+    Tensor,
+    as_array,
+    as_dim,
+    as_image,
+    as_int,
+    as_positive,
+    as_tensor,
+)
+from convlane.functional._op import Pullback, Shape, Traits, op, same_dtype, same_shape, split_name
 from convlane.functional._receptive import ROWS_AND_COLUMNS, Axis, everywhere, pointwise
 
 
@@ -186,30 +195,31 @@ def _nchw_vjp(wanted: frozenset[str], input: Any) -> tuple[Array, Pullback]:
 
 @op(
     shape=_cat_shape,
+    dtype=lambda tensors, dim: same_dtype(tensors),
     vjp=_cat_vjp,
     differentiable=("tensors",),
     traits=Traits(in_place=True, reads_slices=True),
     receptive=_cat_receptive,
 )
-def cat(tensors: Sequence[Array], dim: int = 1) -> Array:
+def cat(tensors: Sequence[Tensor], dim: int = 1) -> Tensor:
     """Join arrays along a dimension.
 
     Parameters
     ----------
     tensors
-        A list or tuple of float32 arrays, which may differ in size along `dim` only.
+        A list or tuple of arrays of one type, float32, int64 or bool, which may differ in size along `dim` only.
     dim
         Negative numbers count from the end.
 
     Returns
     -------
     numpy.ndarray
-        float32; channels last in memory where it has four dimensions, else C-contiguous.
+        Channels last in memory where it is float32 with four dimensions, else in C order.
 
     Raises
     ------
     TypeError
-        If `tensors` is not a list or tuple of float32 arrays.
+        If `tensors` is not a list or tuple of such arrays.
     ValueError
         If there are none, their shapes do not fit, or `dim` is out of range.
 
@@ -221,27 +231,36 @@ def cat(tensors: Sequence[Array], dim: int = 1) -> Array:
     (1, 5, 4, 4)
     """
     if isinstance(tensors, (list, tuple)):
-        tensors = [as_array(tensor, "cat", f"tensors[{i}]") for i, tensor in enumerate(tensors)]
+        tensors = [as_tensor(tensor, "cat", f"tensors[{i}]") for i, tensor in enumerate(tensors)]
     shape = _cat_shape(tensors, dim)
-    axis = dim % len(shape)
-    if len(shape) == 4:
+    axis, dtype = dim % len(shape), tensors[0].dtype
+    for i, tensor in enumerate(tensors):
+        if tensor.dtype != dtype:
+            raise TypeError(f"cat: tensors[0] holds {dtype}, but tensors[{i}] {tensor.dtype}; convert one with .astype")
+    if len(shape) == 4 and dtype == np.float32:
         return _core.cat(list(tensors), axis, shape)
-    return np.ascontiguousarray(np.concatenate(tensors, axis=axis))
+    joined, start = _core.empty(shape, dtype), 0
+    for tensor in tensors:
+        end = start + tensor.shape[axis]
+        _core.copy(tensor, joined[(slice(None),) * axis + (slice(start, end),)])
+        start = end
+    return joined
 
 
 @op(
     shape=_narrow_shape,
+    dtype=same_dtype,
     vjp=_narrow_vjp,
     traits=Traits(in_place=True, reads_slices=True),
     receptive=_narrow_receptive,
 )
-def narrow(input: Array, dim: int, start: int, length: int) -> Array:
+def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     """Take a run of indices of a dimension.
 
     Parameters
     ----------
     input
-        float32, any shape.
+        float32, int64 or bool, any shape.
     dim
         Negative numbers count from the end.
     start, length
@@ -266,7 +285,7 @@ def narrow(input: Array, dim: int, start: int, length: int) -> Array:
     >>> narrow(np.array([1, 2, 3], np.float32), 0, 1, 2)
     array([2., 3.], dtype=float32)
     """
-    x = as_array(input, "narrow", "input")
+    x = as_tensor(input, "narrow", "input")
     _narrow_shape(x, dim, start, length)
     return x[(slice(None),) * (dim % x.ndim) + (slice(start, start + length),)]
 

@@ -1,0 +1,106 @@
+// Matrix products whose right matrices are packed block by block, into memory that stays in a cache until it has been
+// used: for matrices that change from one call to the next.
+#pragma once
+
+#include <algorithm>
+
+#include "kernels/table.h"
+#include "ops/parallel.h"
+#include "runtime/buffer.h"
+
+namespace convlane {
+
+// Several products of one shape, (m, depth) by (depth, n).
+struct BlockGemm {
+  int64_t products, m, n, depth;
+  int64_t block_depth, block_columns;  // of the right matrix; columns are whole panels
+  Epilogue epilogue;                   // no residual
+  int64_t dst_stride;
+
+  // Sums of many terms are sums of blocks, which then are those of the right matrix.
+  bool is_long() const { return depth > active_table().gemm.long_sum; }
+  int64_t depth_of_block() const { return is_long() ? active_table().gemm.sum_block : block_depth; }
+  int64_t rows_of_block() const { return 16 * active_table().gemm.mr; }
+  int threads() const { return threads_for(products * m * n * depth); }
+};
+
+struct BlockGemmMemory {
+  float* packed;
+  const float** pointers;
+  BlockGemmMemory(const BlockGemm& p, Scratch& scratch)
+      : packed(scratch.take<float>(checked_mul(p.threads(), p.depth_of_block() * p.block_columns))),
+        pointers(scratch.take<const float*>(checked_mul(p.threads(), p.rows_of_block()))) {}
+};
+
+// Writes columns of a right matrix, each row of which lies dense, as one panel [count][width] with zeros beyond them.
+inline void pack_rows(const float* src, int64_t stride, int64_t count, int64_t columns, int64_t width,
+                      float* to) noexcept {
+  for (int64_t row = 0; row < count; ++row, to += width) {
+    std::copy_n(src + row * stride, columns, to);
+    std::fill(to + columns, to + width, 0.0f);
+  }
+}
+
+// The same of one whose columns lie dense, `stride` apart.
+inline void pack_columns(const float* src, int64_t stride, int64_t count, int64_t columns, int64_t width,
+                         float* to) noexcept {
+  active_table().transpose(src, stride, to, width, columns, count);
+  for (int64_t row = 0; columns < width && row < count; ++row)
+    std::fill(to + row * width + columns, to + (row + 1) * width, 0.0f);
+}
+
+// rows(product, first, count, pointers) sets the pointers to rows of the left matrix; pack(product, first_k, count,
+// first, columns, width, to) writes a panel of the right one; dst(product) is where the result goes. All noexcept.
+template <class Rows, class Pack, class Dst>
+void block_gemm(const BlockGemm& p, Scratch& scratch, const Rows& fill_rows, const Pack& pack, const Dst& dst) {
+  const BlockGemmMemory memory(p, scratch);
+  const KernelTable& kernels = active_table();
+  const int64_t block_rows = p.rows_of_block(), row_parts = ceil_div(p.m, block_rows);
+  const int64_t column_parts = ceil_div(p.n, p.block_columns), block_depth = p.depth_of_block();
+  const int64_t floats = block_depth * p.block_columns;
+  const bool is_long = p.is_long();
+  parallel_for(p.products * row_parts * column_parts, p.threads(),
+               [&](int64_t begin, int64_t end, int thread) noexcept {
+                 for (int64_t task = begin; task < end; ++task) {
+                   const int64_t row = task % row_parts * block_rows;
+                   const int64_t column = task / row_parts % column_parts * p.block_columns;
+                   const int64_t product = task / row_parts / column_parts;
+                   GemmArgs g{};
+                   const float** rows = memory.pointers + thread * block_rows;
+                   g.rows = rows;
+                   g.rows_stride = g.m = std::min(block_rows, p.m - row);
+                   fill_rows(product, row, g.m, rows);
+                   g.n = std::min(p.block_columns, p.n - column);
+                   g.taps = 1;
+                   g.dst = dst(product) + row * p.dst_stride + column;
+                   g.dst_stride = p.dst_stride;
+                   if (p.epilogue.bias != nullptr) g.epilogue.bias = p.epilogue.bias + column;
+                   g.weight = memory.packed + thread * floats;
+                   for (int64_t k = 0; k < p.depth; k += block_depth) {
+                     g.depth = std::min(block_depth, p.depth - k);
+                     float* to = memory.packed + thread * floats;
+                     for (int64_t j = 0; j < g.n; j += kernels.gemm.nr) {
+                       const int64_t columns = std::min<int64_t>(kernels.gemm.nr, g.n - j);
+                       const int64_t width = kernels.gemm.panel_width(columns);
+                       pack(product, k, g.depth, column + j, columns, width, to);
+                       to += g.depth * width;
+                     }
+                     g.weight_end = to;
+                     g.row_offset = k;
+                     g.accumulate = k != 0 && !is_long;
+                     if (k != 0 && is_long) {
+                       g.epilogue.bias = nullptr;
+                       g.epilogue.residual = g.dst;
+                       g.epilogue.residual_stride = g.dst_stride;
+                     }
+                     if (k + g.depth == p.depth) {
+                       g.epilogue.activation = p.epilogue.activation;
+                       g.epilogue.slope = p.epilogue.slope;
+                     }
+                     kernels.gemm.run(g);
+                   }
+                 }
+               });
+}
+
+}  // namespace convlane

@@ -1,0 +1,221 @@
+"""Numbers picked by their places along a dimension."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from convlane import _core
+from convlane.functional._arguments import Array, Places, Tensor, as_array, as_dim, as_int, as_tensor, operand_shape
+from convlane.functional._op import NO_STEP, Pullback, Shape, int64, op, same_dtype
+from convlane.functional._receptive import Axis
+from convlane.functional.reduce import dense, in_memory_order
+
+
+def _places(op: str, index: Any) -> Places:
+    places = as_tensor(index, op, "index")
+    if places.dtype.kind != "i":
+        raise TypeError(f"{op}: index must hold int64, got {places.dtype}; convert it with .astype(np.int64)")
+    return dense(places)
+
+
+def _index_select_shape(input: Any, dim: Any, index: Any) -> Shape:
+    shape, chosen = operand_shape(input, "index_select", "input"), operand_shape(index, "index_select", "index")
+    axis = as_dim(dim, "index_select", len(shape))
+    if len(chosen) != 1:
+        raise ValueError(f"index_select: index must have one dimension, got shape {chosen}")
+    return (*shape[:axis], chosen[0], *shape[axis + 1 :])
+
+
+def _index_select_vjp(wanted: frozenset[str], input: Any, dim: Any, index: Any) -> tuple[Array, Pullback]:
+    shape, places = operand_shape(input, "index_select", "input"), _places("index_select", index)
+    axis = as_dim(dim, "index_select", len(shape))
+
+    def pullback(gradient: Array) -> dict[str, Array]:
+        return {"input": _core.take_gradient(dense(gradient), axis, places, shape[axis])}
+
+    return index_select(input, dim, places), pullback
+
+
+def _receptive(axis: Axis, name: str, *, input: Any, dim: Any, index: Any) -> Axis:
+    if name == "index" or (axis.dim is not None and axis.dim % len(input.shape) == dim % len(input.shape)):
+        return axis.everywhere()
+    return axis
+
+
+@op(
+    shape=_index_select_shape,
+    dtype=same_dtype,
+    vjp=_index_select_vjp,
+    receptive=_receptive,
+    compiles=NO_STEP,
+)
+def index_select(input: Tensor, dim: int, index: Places) -> Tensor:
+    """Take the parts of an array that stand at some places of a dimension.
+
+    Parameters
+    ----------
+    input
+        float32, int64 or bool, at most eight dimensions, any strides.
+    dim
+        Negative ones count from the end.
+    index
+        int64, (K,): none negative. A place may be named several times, and then gets the sum of the gradients.
+
+    Returns
+    -------
+    numpy.ndarray
+        The shape of `input` but for K along `dim`, in C order.
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong kind.
+    ValueError
+        A place or a dimension that does not exist.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import index_select
+    >>> index_select(np.array([[1, 2, 3], [4, 5, 6]], np.float32), 1, np.array([2, 0, 0]))
+    array([[3., 1., 1.],
+           [6., 4., 4.]], dtype=float32)
+    """
+    x, places = as_tensor(input, "index_select", "input"), _places("index_select", index)
+    _index_select_shape(x, dim, places)
+    return _core.take(dense(x), as_dim(dim, "index_select", x.ndim), places)
+
+
+def _gather_shape(input: Any, dim: Any, index: Any) -> Shape:
+    shape, chosen = operand_shape(input, "gather", "input"), operand_shape(index, "gather", "index")
+    axis = as_dim(dim, "gather", len(shape))
+    if len(shape) != len(chosen) or any(shape[d] != chosen[d] for d in range(len(shape)) if d != axis):
+        raise ValueError(f"gather: input {shape} and index {chosen} may differ along dim {axis} only")
+    return chosen
+
+
+def _gather_vjp(wanted: frozenset[str], input: Any, dim: Any, index: Any) -> tuple[Array, Pullback]:
+    shape, places = operand_shape(input, "gather", "input"), _places("gather", index)
+    axis = as_dim(dim, "gather", len(shape))
+
+    def pullback(gradient: Array) -> dict[str, Array]:
+        return {"input": _core.take_along_gradient(dense(gradient), axis, places, shape[axis])}
+
+    return gather(input, dim, places), pullback
+
+
+@op(
+    shape=_gather_shape,
+    dtype=same_dtype,
+    vjp=_gather_vjp,
+    receptive=_receptive,
+    compiles=NO_STEP,
+)
+def gather(input: Tensor, dim: int, index: Places) -> Tensor:
+    """Take one number for each place of `index`: ``input[i, index[i, j]]`` for ``dim=1``, and so on.
+
+    Parameters
+    ----------
+    input
+        float32, int64 or bool, at least one and at most eight dimensions, any strides.
+    dim
+        Negative ones count from the end.
+    index
+        int64, none negative, of the shape of `input` but along `dim`.
+
+    Returns
+    -------
+    numpy.ndarray
+        The shape of `index`, in C order.
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong kind.
+    ValueError
+        A place or a dimension that does not exist, or shapes that do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import gather
+    >>> gather(np.array([[1, 2], [3, 4]], np.float32), 1, np.array([[1], [0]]))
+    array([[2.],
+           [3.]], dtype=float32)
+    """
+    x, places = as_tensor(input, "gather", "input"), _places("gather", index)
+    _gather_shape(x, dim, places)
+    return _core.take_along(dense(x), as_dim(dim, "gather", x.ndim), places)
+
+
+def _topk_shape(input: Any, k: Any, dim: Any = -1, largest: Any = True) -> Shape:
+    shape = operand_shape(input, "topk_places", "input")
+    axis, count = as_dim(dim, "topk_places", len(shape)), as_int(k, "topk_places", "k")
+    if not 0 <= count <= shape[axis]:
+        raise ValueError(f"topk_places: there are no k={count} numbers in dim {axis} of shape {shape}")
+    return (*shape[:axis], count, *shape[axis + 1 :])
+
+
+@op(
+    shape=_topk_shape,
+    dtype=int64,
+    vjp="it finds places",
+    differentiable=(),
+    receptive=lambda axis, name, *, input, k, dim, largest: _receptive(axis, name, input=input, dim=dim, index=None),
+    compiles=NO_STEP,
+)
+def topk_places(input: Array, k: int, dim: int = -1, largest: bool = True) -> Places:
+    """Find where the numbers stand that `topk` gives.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import topk_places
+    >>> topk_places(np.array([1, 5, 3], np.float32), 2)
+    array([1, 2])
+    """
+    x = as_array(input, "topk_places", "input")
+    _topk_shape(x, k, dim, largest)
+    axis = as_dim(dim, "topk_places", x.ndim)
+    return in_memory_order(lambda y, at: _core.topk(y, at, k, bool(largest))[1], (x,), axis)
+
+
+def topk(input: Array, k: int, dim: int = -1, largest: bool = True) -> tuple[Array, Places]:
+    """Find the largest (smallest) numbers along a dimension, in falling (rising) order, and their places.
+
+    NaN is above all numbers. Equal ones come in the order of their places.
+
+    Parameters
+    ----------
+    input
+        float32, at least one and at most eight dimensions, any strides.
+    k
+        How many.
+    dim
+        Negative ones count from the end.
+    largest
+        Where false, the smallest.
+
+    Returns
+    -------
+    values : numpy.ndarray
+        float32, the shape of `input` but for k along `dim`.
+    indices : numpy.ndarray
+        int64, the same shape.
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong kind.
+    ValueError
+        A dimension that does not exist, or has fewer numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import topk
+    >>> topk(np.array([1, 5, 3], np.float32), 2)
+    (array([5., 3.], dtype=float32), array([1, 2]))
+    """
+    places = topk_places(input, k, dim, largest)
+    return gather(input, dim, places), places

@@ -1,0 +1,593 @@
+"""What rearranges arrays of any rank: other orders of dimensions, other shapes, parts, repetitions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from convlane import _core
+from convlane.functional._arguments import Array, Tensor, as_dim, as_int, as_positive, as_tensor, operand_shape
+from convlane.functional._broadcast import sum_to
+from convlane.functional._op import NO_STEP, Pullback, Shape, op, same_dtype, same_shape
+from convlane.functional._receptive import Axis
+from convlane.functional.reduce import axes_of, dense
+from convlane.functional.shape import cat, narrow
+
+_MOST = 8  # dimensions
+
+
+def _sizes(op: str, name: str, sizes: Any) -> tuple[int, ...]:
+    if not isinstance(sizes, (list, tuple)):
+        raise TypeError(f"{op}: {name} must be a list or a tuple of integers, got {type(sizes).__name__}")
+    numbers = tuple(as_int(size, op, name) for size in sizes)
+    if len(numbers) > _MOST:
+        raise ValueError(f"{op}: at most {_MOST} dimensions, got {name}={numbers}")
+    return numbers
+
+
+def _order(input: Any, dims: Any) -> tuple[int, ...]:
+    ndim = len(operand_shape(input, "permute", "input"))
+    order = tuple(as_dim(dim, "permute", ndim, "dims") for dim in _sizes("permute", "dims", dims))
+    if sorted(order) != list(range(ndim)):
+        raise ValueError(f"permute: dims={tuple(dims)} must name each of the {ndim} dimensions once")
+    return order
+
+
+def _permute_shape(input: Any, dims: Any) -> Shape:
+    shape = operand_shape(input, "permute", "input")
+    return tuple(shape[dim] for dim in _order(input, dims))
+
+
+def _permute_vjp(wanted: frozenset[str], input: Any, dims: Any) -> tuple[Array, Pullback]:
+    back = np.argsort(_order(input, dims))
+    return permute(input, dims), lambda gradient: {"input": gradient.transpose(back)}
+
+
+def _permute_receptive(axis: Axis, name: str, *, input: Any, dims: Any) -> Axis:
+    if axis.dim is None:
+        return axis
+    order = _order(input, dims)
+    return axis.moved(order.index(axis.dim % len(order)) - len(order))
+
+
+@op(
+    shape=_permute_shape,
+    dtype=same_dtype,
+    vjp=_permute_vjp,
+    receptive=_permute_receptive,
+    compiles=NO_STEP,
+)
+def permute(input: Tensor, dims: Sequence[int]) -> Tensor:
+    """Put the dimensions into another order.
+
+    Parameters
+    ----------
+    input
+        float32, int64 or bool, at most eight dimensions.
+    dims
+        Which of the dimensions comes first, second and so on; negative ones count from the end.
+
+    Returns
+    -------
+    numpy.ndarray
+        A view of `input`.
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong kind.
+    ValueError
+        If `dims` does not name each dimension once.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import permute
+    >>> permute(np.zeros((2, 3, 4), np.float32), (2, 0, 1)).shape
+    (4, 2, 3)
+    """
+    x = as_tensor(input, "permute", "input")
+    return x.transpose(_order(x, dims))
+
+
+def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
+    """Exchange two dimensions; otherwise as `permute`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import transpose
+    >>> transpose(np.zeros((2, 3, 4), np.float32), -1, 0).shape
+    (4, 3, 2)
+    """
+    ndim = len(operand_shape(input, "transpose", "input"))
+    order = list(range(ndim))
+    first, second = as_dim(dim0, "transpose", ndim, "dim0"), as_dim(dim1, "transpose", ndim, "dim1")
+    order[first], order[second] = second, first
+    return permute(input, order)
+
+
+def _reshape_shape(input: Any, shape: Any) -> Shape:
+    given, sizes = operand_shape(input, "reshape", "input"), _sizes("reshape", "shape", shape)
+    count, known = math.prod(given), math.prod(size for size in sizes if size != -1)
+    if sizes.count(-1) > 1 or any(size < -1 for size in sizes):
+        raise ValueError(f"reshape: shape={sizes} may have one -1, for the size that is left, and no other below 0")
+    if -1 in sizes and known > 0 and count % known == 0:
+        return tuple(count // known if size == -1 else size for size in sizes)
+    if -1 in sizes or known != count:
+        raise ValueError(f"reshape: shape={sizes} does not hold the numbers of shape {given}")
+    return sizes
+
+
+def _reshape_vjp(wanted: frozenset[str], input: Any, shape: Any) -> tuple[Array, Pullback]:
+    before = operand_shape(input, "reshape", "input")
+    return reshape(input, shape), lambda gradient: {"input": dense_unless_view(gradient, before)}
+
+
+def _reshape_receptive(axis: Axis, name: str, *, input: Any, shape: Any) -> Axis:
+    """Follow a dimension to one of its size has as many numbers behind it."""
+    if axis.dim is None:
+        return axis
+    before, after = operand_shape(input, "reshape", "input"), _reshape_shape(input, shape)
+    place = axis.dim % len(before)
+    for dim, size in enumerate(after):
+        if size == before[place] and math.prod(after[dim + 1 :]) == math.prod(before[place + 1 :]):
+            return axis.moved(dim - len(after))
+    return axis.everywhere()
+
+
+def dense_unless_view(x: Tensor, shape: Shape) -> Tensor:
+    """Return an array in another shape, as a view where its strides allow it."""
+    view = x.view()
+    try:
+        view.shape = shape
+    except AttributeError:
+        return dense(x).reshape(shape)
+    return view
+
+
+@op(
+    shape=_reshape_shape,
+    dtype=same_dtype,
+    vjp=_reshape_vjp,
+    receptive=_reshape_receptive,
+    compiles=NO_STEP,
+)
+def reshape(input: Tensor, shape: Sequence[int]) -> Tensor:
+    """Give the same numbers, in the order of their indices, another shape.
+
+    Parameters
+    ----------
+    input
+        float32, int64 or bool, at most eight dimensions.
+    shape
+        Of as many numbers; one size may be -1, for what is left.
+
+    Returns
+    -------
+    numpy.ndarray
+        A view of `input` where its strides allow it, else in C order.
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong kind.
+    ValueError
+        If `shape` does not hold the numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import reshape
+    >>> reshape(np.arange(6, dtype=np.float32), (2, -1))
+    array([[0., 1., 2.],
+           [3., 4., 5.]], dtype=float32)
+    """
+    x = as_tensor(input, "reshape", "input")
+    return dense_unless_view(x, _reshape_shape(x, shape))
+
+
+def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
+    """Drop dimensions of size 1: those named that have it, or all; otherwise as `reshape`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import squeeze
+    >>> squeeze(np.zeros((1, 3, 1), np.float32), -1).shape
+    (1, 3)
+    """
+    shape = operand_shape(input, "squeeze", "input")
+    named = axes_of("squeeze", len(shape), dim)
+    return reshape(input, [size for axis, size in enumerate(shape) if size != 1 or axis not in named])
+
+
+def unsqueeze(input: Tensor, dim: int) -> Tensor:
+    """Insert a dimension of size 1; otherwise as `reshape`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import unsqueeze
+    >>> unsqueeze(np.zeros((2, 3), np.float32), -1).shape
+    (2, 3, 1)
+    """
+    shape = operand_shape(input, "unsqueeze", "input")
+    at = as_dim(dim, "unsqueeze", len(shape) + 1)
+    return reshape(input, (*shape[:at], 1, *shape[at:]))
+
+
+def _expand_shape(input: Any, size: Any) -> Shape:
+    given, sizes = operand_shape(input, "expand", "input"), _sizes("expand", "size", size)
+    added = len(sizes) - len(given)
+    if added < 0 or any(wish < 0 and (wish != -1 or i < added) for i, wish in enumerate(sizes)):
+        raise ValueError(f"expand: size={sizes} does not fit shape {given}; -1 keeps a size that exists")
+    found = tuple(given[i - added] if wish == -1 else wish for i, wish in enumerate(sizes))
+    if any(old not in (1, new) for old, new in zip(given, found[added:], strict=True)):
+        raise ValueError(f"expand: shape {given} cannot become {found}: only sizes of 1 repeat")
+    return found
+
+
+def _expand_vjp(wanted: frozenset[str], input: Any, size: Any) -> tuple[Array, Pullback]:
+    before = operand_shape(input, "expand", "input")
+    return expand(input, size), lambda gradient: {"input": sum_to(gradient, before)}
+
+
+@op(
+    shape=_expand_shape,
+    dtype=same_dtype,
+    vjp=_expand_vjp,
+    receptive=lambda axis, name, **arguments: axis,
+    compiles=NO_STEP,
+)
+def expand(input: Tensor, size: Sequence[int]) -> Tensor:
+    """Repeat along dimensions of size 1, and along new ones in front.
+
+    Parameters
+    ----------
+    input
+        float32, int64 or bool, at most eight dimensions.
+    size
+        The shape of the result, -1 for sizes that stay.
+
+    Returns
+    -------
+    numpy.ndarray
+        A view of `input`, read-only.
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong kind.
+    ValueError
+        If another size than 1 would change.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import expand
+    >>> expand(np.array([[1], [2]], np.float32), (-1, 3))
+    array([[1., 1., 1.],
+           [2., 2., 2.]], dtype=float32)
+    """
+    x = as_tensor(input, "expand", "input")
+    return np.broadcast_to(x, _expand_shape(x, size))
+
+
+def _flip_dims(input: Any, dims: Any) -> tuple[int, ...]:
+    return axes_of("flip", len(operand_shape(input, "flip", "input")), dims)
+
+
+def _flip_vjp(wanted: frozenset[str], input: Any, dims: Any) -> tuple[Array, Pullback]:
+    axes = _flip_dims(input, dims)
+    return flip(input, dims), lambda gradient: {"input": np.flip(gradient, axes)}
+
+
+def _flip_receptive(axis: Axis, name: str, *, input: Any, dims: Any) -> Axis:
+    ndim = len(operand_shape(input, "flip", "input"))
+    turned = axis.dim is not None and axis.dim % ndim in _flip_dims(input, dims)
+    return axis.part(slice(None, None, -1)) if turned else axis
+
+
+@op(
+    shape=same_shape,
+    dtype=same_dtype,
+    vjp=_flip_vjp,
+    receptive=_flip_receptive,
+    compiles=NO_STEP,
+)
+def flip(input: Tensor, dims: int | Sequence[int]) -> Tensor:
+    """Turn the order along dimensions around.
+
+    Parameters
+    ----------
+    input
+        float32, int64 or bool, at most eight dimensions.
+    dims
+        One or several; negative ones count from the end.
+
+    Returns
+    -------
+    numpy.ndarray
+        A view of `input`.
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong kind.
+    ValueError
+        A dimension that does not exist, or is named twice.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import flip
+    >>> flip(np.array([1, 2, 3], np.float32), 0)
+    array([3., 2., 1.], dtype=float32)
+    """
+    x = as_tensor(input, "flip", "input")
+    return np.flip(x, _flip_dims(x, dims))
+
+
+def _slice_range(input: Any, dim: Any, start: Any, end: Any, step: Any) -> tuple[int, slice]:
+    shape = operand_shape(input, "strided_slice", "input")
+    axis = as_dim(dim, "strided_slice", len(shape))
+    pace = as_int(step, "strided_slice", "step")
+    if pace == 0:
+        raise ValueError("strided_slice: step must not be 0")
+    return axis, slice(_bound(start, "start"), _bound(end, "end"), pace)
+
+
+def _bound(value: Any, name: str) -> int | None:
+    return None if value is None else as_int(value, "strided_slice", name)
+
+
+def _slice_shape(input: Any, dim: Any, start: Any = None, end: Any = None, step: Any = 1) -> Shape:
+    shape = operand_shape(input, "strided_slice", "input")
+    axis, part = _slice_range(input, dim, start, end, step)
+    return (*shape[:axis], len(range(*part.indices(shape[axis]))), *shape[axis + 1 :])
+
+
+def _slice_vjp(wanted: frozenset[str], input: Any, dim: Any, start: Any, end: Any, step: Any) -> tuple[Array, Pullback]:
+    axis, part = _slice_range(input, dim, start, end, step)
+    shape = operand_shape(input, "strided_slice", "input")
+
+    def pullback(gradient: Array) -> dict[str, Array]:
+        whole = np.zeros(shape, np.float32)
+        whole[(slice(None),) * axis + (part,)] = gradient
+        return {"input": whole}
+
+    return strided_slice(input, dim, start, end, step), pullback
+
+
+def _slice_receptive(axis: Axis, name: str, *, input: Any, dim: Any, start: Any, end: Any, step: Any) -> Axis:
+    at, part = _slice_range(input, dim, start, end, step)
+    return axis.part(part) if axis.dim is not None and axis.dim % len(input.shape) == at else axis
+
+
+@op(
+    shape=_slice_shape,
+    dtype=same_dtype,
+    vjp=_slice_vjp,
+    receptive=_slice_receptive,
+    compiles=NO_STEP,
+)
+def strided_slice(input: Tensor, dim: int, start: int | None = None, end: int | None = None, step: int = 1) -> Tensor:
+    """Take indices along a dimension as Python's slices do: ``input[start:end:step]``.
+
+    Indexing with slices does this while gradients are recorded or a network is traced: ``x[:, ::2]``.
+
+    Parameters
+    ----------
+    input
+        float32, int64 or bool, at most eight dimensions.
+    dim
+        Negative ones count from the end.
+    start, end, step
+        Negative bounds count from the end, bounds beyond the dimension are cut, None is an end of it; a negative step
+        goes backwards.
+
+    Returns
+    -------
+    numpy.ndarray
+        A view of `input`.
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong kind.
+    ValueError
+        A dimension that does not exist, or a step of 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import strided_slice
+    >>> strided_slice(np.arange(6, dtype=np.float32), 0, 1, None, 2)
+    array([1., 3., 5.], dtype=float32)
+    """
+    x = as_tensor(input, "strided_slice", "input")
+    axis, part = _slice_range(x, dim, start, end, step)
+    return x[(slice(None),) * axis + (part,)]
+
+
+def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Join arrays of one shape along a new dimension; otherwise as `cat`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import stack
+    >>> stack([np.array([1, 2], np.float32), np.array([3, 4], np.float32)], dim=1)
+    array([[1., 3.],
+           [2., 4.]], dtype=float32)
+    """
+    if not isinstance(tensors, (list, tuple)):
+        raise TypeError(f"stack: tensors must be a list or a tuple of arrays, got {type(tensors).__name__}")
+    shapes = [operand_shape(tensor, "stack", f"tensors[{i}]") for i, tensor in enumerate(tensors)]
+    if len(set(shapes)) > 1:
+        raise ValueError(f"stack: the arrays must have one shape, got {' and '.join(map(str, shapes))}")
+    return cat([unsqueeze(tensor, dim) for tensor in tensors], dim)
+
+
+def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+    """Cut a dimension into parts of one size, of which the last may be smaller, or of the sizes given.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Views of `input`, as `narrow` gives them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import split
+    >>> [part.shape for part in split(np.zeros((2, 5), np.float32), 2, dim=1)]
+    [(2, 2), (2, 2), (2, 1)]
+    """
+    shape = operand_shape(input, "split", "input")
+    size = shape[as_dim(dim, "split", len(shape))]
+    if isinstance(split_size_or_sections, (list, tuple)):
+        parts = [as_positive(part, "split", "split_size_or_sections") for part in split_size_or_sections]
+        if sum(parts) != size:
+            raise ValueError(f"split: {parts} do not make up dim {dim} of shape {shape}")
+    else:
+        step = as_positive(split_size_or_sections, "split", "split_size_or_sections")
+        parts = [min(step, size - start) for start in range(0, size, step)]
+    ends = [sum(parts[:i]) for i in range(len(parts) + 1)]
+    return tuple(narrow(input, dim, start, end - start) for start, end in pairwise(ends))
+
+
+def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """Cut a dimension into at most so many parts of one size, of which the last may be smaller; otherwise as `split`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import chunk
+    >>> [part.shape for part in chunk(np.zeros((2, 5), np.float32), 3, dim=1)]
+    [(2, 2), (2, 2), (2, 1)]
+    """
+    shape = operand_shape(input, "chunk", "input")
+    size = shape[as_dim(dim, "chunk", len(shape))]
+    return split(input, max(-(-size // as_positive(chunks, "chunk", "chunks")), 1), dim)
+
+
+def _repeats(input: Any, dims: Any) -> tuple[Shape, tuple[int, ...]]:
+    """Return the shape and the repeats with as many dimensions."""
+    shape, repeats = operand_shape(input, "tile", "input"), _sizes("tile", "dims", dims)
+    if any(repeat < 0 for repeat in repeats):
+        raise ValueError(f"tile: dims={repeats} must not be negative")
+    ndim = max(len(shape), len(repeats))
+    return (1,) * (ndim - len(shape)) + shape, (1,) * (ndim - len(repeats)) + repeats
+
+
+def _tile_shape(input: Any, dims: Any) -> Shape:
+    return tuple(size * repeat for size, repeat in zip(*_repeats(input, dims), strict=True))
+
+
+def _tile_vjp(wanted: frozenset[str], input: Any, dims: Any) -> tuple[Array, Pullback]:
+    shape, repeats = _repeats(input, dims)
+    before = operand_shape(input, "tile", "input")
+
+    def pullback(gradient: Array) -> dict[str, Array]:
+        sums = gradient
+        for axis, repeat in enumerate(repeats):
+            if repeat != 1:
+                behind = math.prod(shape[axis:]) * math.prod(repeats[axis + 1 :])
+                sums = _core.reduce("sum", sums.reshape(math.prod(shape[:axis]), repeat, behind), (1,))
+        return {"input": sums.reshape(before)}
+
+    return tile(input, dims), pullback
+
+
+def _tile_receptive(axis: Axis, name: str, *, input: Any, dims: Any) -> Axis:
+    return axis if axis.dim is None or _repeats(input, dims)[1][axis.dim] == 1 else axis.everywhere()
+
+
+@op(
+    shape=_tile_shape,
+    dtype=same_dtype,
+    vjp=_tile_vjp,
+    receptive=_tile_receptive,
+    compiles=NO_STEP,
+)
+def tile(input: Tensor, dims: Sequence[int]) -> Tensor:
+    """Repeat an array so many times along each dimension.
+
+    Parameters
+    ----------
+    input
+        float32, int64 or bool, at most eight dimensions.
+    dims
+        How often, for the last dimensions where they are fewer; more are new dimensions in front.
+
+    Returns
+    -------
+    numpy.ndarray
+        In C order.
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong kind.
+    ValueError
+        A negative number, or more than eight dimensions.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import tile
+    >>> tile(np.array([1, 2], np.float32), (2, 2))
+    array([[1., 2., 1., 2.],
+           [1., 2., 1., 2.]], dtype=float32)
+    """
+    shape, repeats = _repeats(input, dims)
+    y = dense(as_tensor(input, "tile", "input"))
+    for axis in reversed(range(len(shape))):
+        if repeats[axis] != 1:  # copies of blocks that grow, so that the last ones are most of the work
+            count = math.prod(shape[:axis])
+            once = y.reshape(count, 1, y.size // max(count, 1))
+            y = _core.empty((count, repeats[axis], once.shape[2]), y.dtype)
+            _core.copy(np.broadcast_to(once, y.shape), y)
+    return y.reshape(_tile_shape(input, dims))
+
+
+def getitem(input: Tensor, key: Any) -> Tensor:
+    """Index with integers, slices, None and an ellipsis, as NumPy does it."""
+    keys = key if isinstance(key, tuple) else (key,)
+    shape = operand_shape(input, "indexing", "input")
+    taken = sum(each is not None and each is not Ellipsis for each in keys)
+    if sum(each is Ellipsis for each in keys) > 1 or taken > len(shape):
+        raise IndexError(f"indexing: too many indices or ellipses for shape {shape}")
+    if not any(each is Ellipsis for each in keys):
+        keys = (*keys, Ellipsis)
+    out, axis = [], 0
+    for each in keys:
+        if each is None:
+            out.append(1)
+        elif each is Ellipsis:
+            out += shape[axis : axis + len(shape) - taken]
+            axis += len(shape) - taken
+        elif isinstance(each, slice):
+            pace, bounds = each.step or 1, range(*each.indices(shape[axis]))
+            if len(bounds) != shape[axis] or pace != 1:
+                whole = pace == 1 and len(bounds) > 0
+                input = (
+                    narrow(input, axis, bounds.start, len(bounds))
+                    if whole
+                    else strided_slice(input, axis, each.start, each.stop, pace)
+                )
+            out.append(len(bounds))
+            axis += 1
+        else:
+            at = as_int(each, "indexing", "index")
+            if not -shape[axis] <= at < shape[axis]:
+                raise IndexError(f"indexing: index {at} is out of range for dim {axis} of shape {shape}")
+            input = narrow(input, axis, at % shape[axis], 1)
+            axis += 1
+    return input if tuple(out) == operand_shape(input, "indexing", "input") else reshape(input, out)
