@@ -158,6 +158,12 @@ def measure(row, name, task):
         row.problems[name] = f"wrong output, off by {answer['error']:.1e} of the largest"
 
 
+def heed_signals():
+    """Make Ctrl-C and SIGTERM exceptions, which end the worker too; a shell may have had the former ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
 class WorkerError(Exception):
     """A worker has failed; the message says how, in one line."""
 
@@ -166,12 +172,24 @@ def run_worker(worker, **task):
     """Run one task of a script in a process group that is gone when this returns or raises, whatever the reason."""
     command = [sys.executable, str(worker), json.dumps(task)]
     pipe = subprocess.PIPE
-    # Signals wait while it starts: one that came in between would leave a process that nobody knows.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    # Signals wait while it starts: one that came in between would leave a process that nobody knows. To block them
+    # would not do: that is a matter of one thread, and another, of a numerical library, takes them for the process.
+    waiting = []
+    handlers = {
+        number: signal.signal(number, lambda number, frame: waiting.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+
+    def heed_again():
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        while waiting:
+            signal.raise_signal(waiting.pop())
+
     try:
         process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
         try:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            heed_again()
             out, err = process.communicate(timeout=_TIMEOUT)
         except subprocess.TimeoutExpired:
             raise WorkerError(f"no answer within {_TIMEOUT} s") from None
@@ -180,7 +198,7 @@ def run_worker(worker, **task):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        heed_again()
     if process.returncode:
         raise WorkerError((err.strip().splitlines() or [f"left with code {process.returncode}"])[-1])
     return json.loads(out)
@@ -345,5 +363,5 @@ def seconds(text):
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as an exception it ends the worker too
+    heed_signals()
     sys.exit(main())

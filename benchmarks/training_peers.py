@@ -118,5 +118,5 @@ def memory_table(rows, runtimes):
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as an exception it ends the worker too
+    peers.heed_signals()
     sys.exit(main())

@@ -5,7 +5,6 @@ import math
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,7 +12,9 @@ import numpy as np
 import peer_worker
 import peers
 import pytest
+import training_peers
 
+import children
 import convlane
 
 FAST = ["--models", "mobilenet_v2", "--size", "32", "--batch", "1,2", "--rounds", "2", "--seconds", "0"]
@@ -120,31 +121,38 @@ def test_wrong_usage(argv, message, capsys, tmp_path, monkeypatch):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_leaves_nothing_behind(number, code, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "interrupts", "code"),
+    [(signal.SIGINT, "SIG_DFL", 130), (signal.SIGINT, "SIG_IGN", 130), (signal.SIGTERM, "SIG_IGN", 143)],
+)
+@pytest.mark.parametrize("program", [peers, training_peers], ids=lambda module: module.__name__)
+def test_a_signal_leaves_nothing_behind(program, number, interrupts, code, tmp_path):
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    command = [sys.executable, peers.__file__, *ALONE, "--seconds", "60", "--out", str(tmp_path)]
+    arguments = [program.__file__, "--models", "lenet5", "--batch", "1", "--threads", "1", "--rounds", "1"]
+    arguments += ["--seconds", "60", "--out", str(tmp_path / "out")]
+    arguments += ["--size", "32", "--runtimes", "convlane"] if program is peers else []
     environment = {**os.environ, "TMPDIR": str(temporary)}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as parent:
-        deadline = time.monotonic() + 60
-        while not workers(temporary) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert workers(temporary)
+    with subprocess.Popen(
+        children.python(interrupts, *arguments), env=environment, stderr=subprocess.DEVNULL
+    ) as parent:
+        while not (started := workers(temporary)) and parent.poll() is None:
+            time.sleep(0.02)
+        assert started
         parent.send_signal(number)
-        assert parent.wait(timeout=30) == code
+        assert parent.wait() == code  # unheeded, it would end by itself and well
     assert not workers(temporary)
     assert not list(temporary.iterdir())
 
 
 def workers(folder):
-    """Processes whose arguments name the folder."""
+    """Workers whose environment names the folder."""
     found = []
-    for process in Path("/proc").glob("[0-9]*/cmdline"):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            arguments = process.read_bytes()
-        except OSError:  # it has just ended
+            arguments, environment = ((process / name).read_bytes() for name in ("cmdline", "environ"))
+        except OSError:  # it has just ended, or is somebody else's
             continue
-        if str(folder).encode() in arguments:
-            found.append(process.parent.name)
+        if b"_worker.py" in arguments and os.fsencode(folder) in environment:
+            found.append(process.name)
     return found

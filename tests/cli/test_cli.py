@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+import children
 import convlane
 from convlane import digits, models
 from convlane.cli import _common, bench, demo, explain, info, main
@@ -359,14 +360,15 @@ def test_interrupt_inside_a_command(capsys, monkeypatch):
     assert capsys.readouterr().err == ""
 
 
-def test_interrupt_while_running():
+@pytest.mark.parametrize("interrupts", children.INTERRUPTS)
+def test_interrupt_while_running(interrupts):
     program = f"""
 import os, signal, sys, threading
 from convlane.cli import main
 threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
 sys.exit(main({[*FAST, "--repeat", "1000000000"]!r}))
 """
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    result = subprocess.run(children.python(interrupts, "-c", program), capture_output=True, text=True, timeout=60)
     assert result.returncode == 130
     assert result.stderr == ""
 

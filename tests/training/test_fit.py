@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+import children
 import convlane
 from convlane import nn
 from convlane.data import Loader, augment
@@ -390,8 +391,9 @@ def test_schedules_are_noted(data):
     assert history["learning_rate"] == [0.25]
 
 
+@pytest.mark.parametrize("interrupts", children.INTERRUPTS)
 @pytest.mark.parametrize("times", [1, 2])
-def test_ctrl_c(times, data, tmp_path):
+def test_ctrl_c(times, interrupts, data, tmp_path):
     """The first waits for the end of the step and leaves a checkpoint, the second does not wait."""
     np.savez(tmp_path / "data.npz", images=data[0], classes=data[1])
     program = f"""
@@ -411,16 +413,16 @@ def loss(outputs, targets):
             os.kill(os.getpid(), signal.SIGINT)
         print("still here", flush=True)
     return cross_entropy(outputs, targets)
+before = signal.getsignal(signal.SIGINT)
 try:
     fit(model, (data["images"], data["classes"]), epochs=1000, optimizer=SGD(model, 0.01), loss=loss, batch_size=8,
         checkpoint="run.safetensors")
 except KeyboardInterrupt:
     print(len(steps))
-assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+assert signal.getsignal(signal.SIGINT) is before
 """
-    result = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=tmp_path, env=os.environ.copy()
-    )
+    command = children.python(interrupts, "-c", program)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path, env=os.environ.copy())
     assert result.stderr == ""
     lines = result.stdout.splitlines()
     assert lines[0].startswith("epoch 1/1000: loss ")

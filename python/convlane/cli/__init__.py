@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
@@ -21,11 +23,13 @@ _UNREAD = 128 + 13  # and for SIGPIPE
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 1 for a failure, 130 for Ctrl-C, 141 if nobody reads on.
 
-    Wrong usage leaves through ``SystemExit`` with code 2, as usual with argparse.
+    Ctrl-C counts even where the shell had it ignored, as one without job control has it for what it starts with ``&``;
+    a handler that the caller installed stays. Wrong usage leaves through ``SystemExit`` with code 2, as usual with
+    argparse.
     """
     command = ""
     try:
-        with _output():
+        with _interruptible(), _output():
             args = _parser().parse_args(argv)
             command = f" {args.command}"
             _COMMANDS[args.command].run(args)
@@ -37,6 +41,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"convlane{command}: {str(error) or type(error).__name__}", file=sys.stderr)
         return 1
     return 0
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C raise `KeyboardInterrupt` where it was ignored."""
+    in_main = threading.current_thread() is threading.main_thread()  # others cannot install handlers
+    ignored = in_main and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if ignored:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager

@@ -94,7 +94,8 @@ def fit(
     checkpoint
         A file to write after every epoch, at once, so that there is always a whole one; it holds the network, the
         optimiser and how far training has come. Ctrl-C lets the step finish, writes it and raises `KeyboardInterrupt`;
-        a second Ctrl-C does not wait.
+        a second Ctrl-C does not wait. So it is too where the shell had Ctrl-C ignored, as one without job control has
+        it for what it starts with ``&``; a handler of the program's own stays and decides.
     resume
         Go on from `checkpoint` if that file exists. An iterable as `data` must yield the same batches for the same
         epoch; where it has an attribute ``epoch``, that is set to what it was.
@@ -471,9 +472,11 @@ class _Interrupts:
         self._waiting = True
 
     def __enter__(self) -> _Interrupts:
-        # Only the main thread gets signals, and a handler of somebody else has its reasons.
+        # Only the main thread gets signals, and a handler of somebody else has its reasons; that the signal is ignored
+        # says no more than that a shell without job control started the process in the background.
         in_main = threading.current_thread() is threading.main_thread()
-        self._installed = in_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        self._before = signal.getsignal(signal.SIGINT)
+        self._installed = in_main and self._before in (signal.default_int_handler, signal.SIG_IGN)
         if self._installed:
             signal.signal(signal.SIGINT, self._handle)
         return self
@@ -482,7 +485,7 @@ class _Interrupts:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._installed:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGINT, self._before)
 
 
 _in_training: set[int] = set()
