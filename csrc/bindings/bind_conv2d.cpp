@@ -1,5 +1,6 @@
 // Convolution and packed weights.
 #include "bindings/arrays.h"
+#include "bindings/construct.h"
 #include "ops/activation.h"
 #include "ops/conv2d.h"
 #include "ops/conv2d_backward.h"
@@ -94,11 +95,13 @@ using PyFactors = py::array_t<double, py::array::c_style | py::array::forcecast>
 
 void bind_conv2d(py::module_& m) {
   py::class_<Conv2dDesc>(m, "Conv2dGeometry")
-      .def(py::init([](const Shape4& input, const Shape4& weight, const Pair& stride, const Sides& padding,
-                       const Pair& dilation, int64_t groups) {
-             return describe_conv2d(input, weight, window_of(stride, padding, dilation), groups);
+      .def("__init__",
+           constructor([](const Shape4& input, const Shape4& weight, const Pair& stride, const Sides& padding,
+                          const Pair& dilation, int64_t groups) {
+             const Window window = window_of(stride, padding, dilation);
+             return std::make_unique<Conv2dDesc>(describe_conv2d(input, weight, window, groups));
            }),
-           py::arg("input"), py::arg("weight"), py::arg("stride"), py::arg("padding"), py::arg("dilation"),
+           NewStyle(), py::arg("input"), py::arg("weight"), py::arg("stride"), py::arg("padding"), py::arg("dilation"),
            py::arg("groups"))
       .def_property_readonly("input", [](const Conv2dDesc& d) { return py::make_tuple(d.n, d.c, d.h, d.w); })
       .def_property_readonly("weight",
@@ -118,16 +121,17 @@ void bind_conv2d(py::module_& m) {
       .def("candidates", &conv2d_candidates, py::arg("winograd"))
       .def("explain", &explain_conv2d, py::arg("algorithm"));
   py::class_<PackedWeight, std::shared_ptr<PackedWeight>>(m, "PackedWeight")
-      .def(py::init([](const py::array& weight, int64_t groups, const std::string& algorithm,
-                       const std::optional<PyFactors>& factor, bool flat) {
+      .def("__init__",
+           constructor([](const py::array& weight, int64_t groups, const std::string& algorithm,
+                          const std::optional<PyFactors>& factor, bool flat) {
              const ImageView view = image_view(weight, "weight");
              const WeightLayout layout = conv2d_weight_layout(view.shape, groups, algorithm);
              if (factor && (factor->ndim() != 1 || factor->shape(0) != view.shape[0]))
                throw std::invalid_argument("conv2d: there must be one factor for each output channel");
              const GilRelease release;
-             return PackedWeight(view, groups, layout, factor ? factor->data() : nullptr, flat);
+             return std::make_shared<PackedWeight>(view, groups, layout, factor ? factor->data() : nullptr, flat);
            }),
-           py::arg("weight"), py::arg("groups"), py::arg("algorithm"), py::arg("factor") = py::none(),
+           NewStyle(), py::arg("weight"), py::arg("groups"), py::arg("algorithm"), py::arg("factor") = py::none(),
            py::arg("flat") = false)
       .def_property_readonly("shape", [](const PackedWeight& w) { return py::tuple(py::cast(w.shape())); })
       .def_property_readonly("groups", &PackedWeight::groups)

@@ -1,5 +1,6 @@
 // Compiled networks.
 #include "bindings/arrays.h"
+#include "bindings/construct.h"
 #include "plan/plan.h"
 
 namespace convlane {
@@ -103,18 +104,19 @@ struct RunArrays {
 void bind_plan(py::module_& m) {
   m.def("new_array", [](const PyType& type) { return new_array_like(tensor_of(type)); }, py::arg("type"));
   py::class_<PlanMemory>(m, "PlanMemory")
-      .def(py::init<>())
+      .def("__init__", constructor([] { return std::make_unique<PlanMemory>(); }), NewStyle())
       .def("limit", &PlanMemory::limit, py::arg("most"))
       .def_property_readonly("nbytes", &PlanMemory::bytes);
   py::class_<Plan>(m, "Plan")
-      .def(py::init(
+      .def("__init__",
+           constructor(
                [](const std::vector<PyType>& inputs, const std::vector<PyType>& outputs, int64_t arena, int threads) {
                  std::vector<Tensor> from, to;
                  for (const PyType& type : inputs) from.push_back(tensor_of(type));
                  for (const PyType& type : outputs) to.push_back(tensor_of(type));
-                 return Plan(std::move(from), std::move(to), arena, threads);
+                 return std::make_unique<Plan>(std::move(from), std::move(to), arena, threads);
                }),
-           py::arg("inputs"), py::arg("outputs"), py::arg("arena_bytes"), py::arg("threads"))
+           NewStyle(), py::arg("inputs"), py::arg("outputs"), py::arg("arena_bytes"), py::arg("threads"))
       .def("append", &append, py::arg("op"), py::arg("inputs"), py::arg("outputs"),
            py::arg("attributes") = std::map<std::string, Attribute>(),
            py::arg("weights") = std::map<std::string, PyWeight>())

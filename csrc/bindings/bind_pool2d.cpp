@@ -1,5 +1,6 @@
 // Pooling.
 #include "bindings/arrays.h"
+#include "bindings/construct.h"
 #include "ops/conv2d_pool.h"
 #include "ops/pool2d.h"
 
@@ -72,18 +73,19 @@ py::array pool_gradient(const Pool2dDesc& desc, const py::array& gradient,
 
 void bind_pool2d(py::module_& m) {
   py::class_<Pool2dDesc>(m, "PoolGeometry")
-      .def(py::init([](const char* op, const std::string& kind, const Shape4& input, const Pair& kernel,
-                       const Pair& stride, const Sides& padding, const Pair& dilation, bool ceil_mode,
-                       bool count_padding, std::optional<int64_t> divisor, float exponent) {
+      .def("__init__",
+           constructor([](const char* op, const std::string& kind, const Shape4& input, const Pair& kernel,
+                          const Pair& stride, const Sides& padding, const Pair& dilation, bool ceil_mode,
+                          bool count_padding, std::optional<int64_t> divisor, float exponent) {
              const Window window = window_of(stride, padding, dilation, kernel);
              Pool2dDesc desc = describe_pool2d(op, pooling_from_name(kind), input, window, ceil_mode);
              desc.count_padding = count_padding;
              desc.divisor = divisor;
              desc.exponent = exponent;
-             return desc;
+             return std::make_unique<Pool2dDesc>(desc);
            }),
-           py::arg("op"), py::arg("kind"), py::arg("input"), py::arg("kernel"), py::arg("stride"), py::arg("padding"),
-           py::arg("dilation"), py::arg("ceil_mode"), py::arg("count_include_pad") = true,
+           NewStyle(), py::arg("op"), py::arg("kind"), py::arg("input"), py::arg("kernel"), py::arg("stride"),
+           py::arg("padding"), py::arg("dilation"), py::arg("ceil_mode"), py::arg("count_include_pad") = true,
            py::arg("divisor_override") = std::optional<int64_t>(), py::arg("norm_type") = 0.0f)
       .def_static(
           "adaptive",

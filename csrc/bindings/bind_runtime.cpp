@@ -1,5 +1,6 @@
 // Instruction set, threads and the machine's limits.
 #include "bindings/arrays.h"
+#include "bindings/construct.h"
 #include "kernels/table.h"
 #include "ops/machine.h"
 #include "runtime/buffer.h"
@@ -26,7 +27,8 @@ void bind_runtime(py::module_& m) {
   m.def("set_num_threads", &set_num_threads, py::arg("count"));
   m.def("set_default_threads", &set_default_threads, py::arg("count"));
   m.def("exchange_thread_override", &exchange_thread_override, py::arg("count"));
-  py::class_<MemoryHold>(m, "MemoryHold").def(py::init<>());
+  py::class_<MemoryHold>(m, "MemoryHold")
+      .def("__init__", constructor([] { return std::make_unique<MemoryHold>(); }), NewStyle());
   m.def("available_cpus", &available_cpus);
   m.def("measure_fma_peak", &measure_fma_peak, py::arg("threads"), py::call_guard<GilRelease>());
   m.def("measure_read_bandwidth", &measure_read_bandwidth, py::arg("bytes"), py::arg("threads"),

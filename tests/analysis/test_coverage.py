@@ -55,6 +55,9 @@ def test_transposed_convolutions_have_a_checkerboard():
         ((5, 5, 3, 1, -1), "padding"),
         ((5, 5, 3, 1, 0, 0), "dilation"),
         ((2, 5, 3), "does not fit"),
+        ((2**31, 5, 3), "too large"),
+        ((5, 5, 2**31, 1, 2**31), "too large"),
+        ((5, 5, 3, 2**31, 0, 2**31), "does not fit"),
     ],
 )
 def test_bad_input(arguments, message):
@@ -62,6 +65,8 @@ def test_bad_input(arguments, message):
         analysis.coverage(*arguments)
     with pytest.raises(ValueError, match="leaves nothing"):
         analysis.coverage(1, 1, 2, 1, 1, transposed=True)
+    with pytest.raises(ValueError, match="too large"):
+        analysis.coverage(5, 5, 3, 2**31, transposed=True)
 
 
 def test_text():

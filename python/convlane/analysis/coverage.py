@@ -60,7 +60,8 @@ def coverage(
     Raises
     ------
     TypeError, ValueError
-        An argument is out of range, or the kernel does not fit into the padded input.
+        An argument is out of range, the kernel does not fit into the padded input, or the map has more than 2**26
+        pixels or an axis more than 2**26 taps of windows.
 
     Examples
     --------
@@ -93,22 +94,36 @@ def coverage(
     sides = as_window("coverage", size, kernel, steps, padding, apart)[2]
     if min(sides) < 0:
         raise ValueError(f"coverage: padding must not be negative, got {padding}")
-    uses = [_along(size[i], kernel[i], steps[i], sides[2 * i : 2 * i + 2], apart[i], transposed) for i in range(2)]
-    return Coverage(np.outer(*uses))
+    axes = [_Axis(size[i], kernel[i], steps[i], sides[2 * i : 2 * i + 2], apart[i], transposed) for i in range(2)]
+    pixels = axes[0].size * axes[1].size
+    if max(pixels, *(axis.windows * axis.kernel for axis in axes)) > _MOST:
+        raise ValueError(f"coverage: a map of {axes[0].size} x {axes[1].size} pixels, {kernel} taps each, is too large")
+    return Coverage(np.outer(*(axis.uses() for axis in axes)))
 
 
-def _along(
-    size: int, kernel: int, stride: int, sides: tuple[int, ...], dilation: int, transposed: bool
-) -> NDArray[np.int64]:
-    before, after = sides
-    reach = dilation * (kernel - 1) + 1
-    if transposed:
-        windows, size = size, (size - 1) * stride + reach - before - after
-        if size < 1:
-            raise ValueError(f"coverage: padding {sides} leaves nothing of the output")
-    elif reach > size + before + after:
-        raise ValueError(f"coverage: a kernel that reaches over {reach} does not fit into {size + before + after}")
-    else:
-        windows = (size + before + after - reach) // stride + 1
-    taps = np.arange(windows)[:, None] * stride + np.arange(kernel) * dilation - before
-    return np.bincount(taps[(taps >= 0) & (taps < size)], minlength=size)
+_MOST = 2**26
+
+
+class _Axis:
+    """Windows along one axis, and how many pixels the map has there."""
+
+    def __init__(
+        self, size: int, kernel: int, stride: int, sides: tuple[int, ...], dilation: int, transposed: bool
+    ) -> None:
+        before, after = sides
+        reach = dilation * (kernel - 1) + 1
+        if transposed:
+            windows, size = size, (size - 1) * stride + reach - before - after
+            if size < 1:
+                raise ValueError(f"coverage: padding {sides} leaves nothing of the output")
+        elif reach > size + before + after:
+            raise ValueError(f"coverage: a kernel that reaches over {reach} does not fit into {size + before + after}")
+        else:
+            windows = (size + before + after - reach) // stride + 1
+        self.size, self.windows, self.kernel = size, windows, kernel
+        self._stride, self._before, self._dilation = stride, before, dilation
+
+    def uses(self) -> NDArray[np.int64]:
+        """Return in how many windows each pixel lies."""
+        taps = np.arange(self.windows)[:, None] * self._stride + np.arange(self.kernel) * self._dilation - self._before
+        return np.bincount(taps[(taps >= 0) & (taps < self.size)], minlength=self.size)
