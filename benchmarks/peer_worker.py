@@ -102,9 +102,11 @@ def time_calls(run, image, seconds):
     return calls
 
 
+sys.path.append(str(Path(__file__).parents[1] / "tests"))  # how torchvision stands beside torch's CPU build
+
+
 def torchvision_models():
-    """Return torchvision's networks; how they stand beside the CPU build of torch is shared with the tests."""
-    sys.path.append(str(Path(__file__).parents[1] / "tests"))
+    """Return torchvision's networks."""
     from torchvision_import import import_torchvision
 
     return import_torchvision().models
@@ -116,11 +118,13 @@ def torchvision_models():
 def _torch_network(folder, model):
     import torch
 
+    from networks import torchvision_network
+
     weights = np.load(folder / "weights.npz")
-    state = {key: torch.from_numpy(weights[key]) for key in weights.files}
-    config = {"aux_logits": any(key.startswith("aux") for key in state)} if model == "googlenet" else {}
-    with torch.device("meta"):  # no time for initial weights
-        network = getattr(torchvision_models(), model)(**config)
+    config = {"aux_logits": any(key.startswith("aux") for key in weights.files)} if model == "googlenet" else {}
+    network = torchvision_network(model, **config)
+    state = network.state_dict()  # with the version, which MNASNet asks for
+    state |= {key: torch.from_numpy(weights[key]) for key in weights.files}
     network.load_state_dict(state, assign=True)
     return network.eval()
 

@@ -26,6 +26,7 @@ from pathlib import Path
 import convlane
 from convlane import machine, models, runtime
 from convlane.cli._common import model_name, positive, thread_count
+from convlane.models.registry import preparations
 
 # The distributions that each runtime needs; torch defines the graphs that the others import.
 _TORCH = ("torch", "torchvision")
@@ -39,6 +40,8 @@ PACKAGES = {
     "torch": _TORCH,
 }
 NETWORKS = ("alexnet", "vgg16", "resnet18", "resnet50", "googlenet", "mobilenet_v2", "efficientnet_b0")
+ALL = "torchvision"
+"""Stands for all classification networks of torchvision that convlane has."""
 BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
 WORKER = Path(__file__).with_name("peer_worker.py")
 _TIMEOUT = 900  # seconds; a worker takes a few
@@ -86,7 +89,7 @@ def main(argv=None):
     (args.out / "peers.json").write_text(json.dumps(report, indent=1) + "\n")
     chart(rows, runtimes, args.out / "peers.png")
     if args.markdown:
-        args.markdown.write_text(with_section(args.markdown.read_text(), text))
+        args.markdown.write_text(with_section(args.markdown.read_text(), text, *_markers(args.section)))
     return 1 if any(row.problems for row in rows) else 0
 
 
@@ -95,7 +98,8 @@ def parse(argv):
     parser = argparse.ArgumentParser(prog="peers", description="Compare convlane with other CPU runtimes.")
     known = [name for name in NETWORKS if name in models.list()]
     cpus = sorted({1, len(os.sched_getaffinity(0))})
-    parser.add_argument("--models", type=list_of(model_name), default=known, help="default: %(default)s")
+    help_models = f"default: %(default)s; {ALL} stands for all of its networks"
+    parser.add_argument("--models", type=_networks, default=known, help=help_models)
     parser.add_argument("--runtimes", type=list_of(_runtime), default=list(PACKAGES), help="default: all")
     parser.add_argument("--threads", type=list_of(thread_count), default=cpus, help="default: one and all")
     parser.add_argument("--batch", type=list_of(positive), default=[1, 8], help="images per call, default 1,8")
@@ -105,6 +109,7 @@ def parse(argv):
     parser.add_argument("--seed", type=int, default=0, help="of the weights and images, default 0")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of peers.json and peers.png")
     parser.add_argument("--markdown", type=Path, help="also rewrite the results in this file, between its markers")
+    parser.add_argument("--section", default="peers", help="which markers, default: %(default)s")
     args = parser.parse_args(argv)
     if "convlane" not in args.runtimes:
         parser.error("argument --runtimes: convlane must be among them")
@@ -116,7 +121,7 @@ def parse(argv):
         parser.error(f"argument --out: {error}")
     if args.markdown:
         try:
-            with_section(args.markdown.read_text(), "")
+            with_section(args.markdown.read_text(), "", *_markers(args.section))
         except (OSError, ValueError) as error:
             parser.error(f"argument --markdown: {error}")
     return args
@@ -347,6 +352,17 @@ def list_of(convert):
         return list(dict.fromkeys(convert(item.strip()) for item in text.split(",")))
 
     return items
+
+
+def _networks(text):
+    """Argument type: networks between commas."""
+    if text == ALL:
+        return sorted(preparations()[ALL])
+    return list_of(model_name)(text)
+
+
+def _markers(section):
+    return BEGIN.replace("peers", section), END.replace("peers", section)
 
 
 def _runtime(text):
