@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+import convlane
 from convlane import functional as F
 from convlane import vjp
+from layouts import LAYOUTS
 from oracles.resize import resize
 
 SHAPES = [((2, 5, 7), (11,)), ((1, 17, 6, 9), (9, 4)), ((1, 3, 4, 5, 6), (2, 7, 9))]
@@ -159,3 +161,11 @@ def test_what_is_refused():
         F.resize(x, (2, 2), scales=[1.0])
     with pytest.raises(TypeError, match="input must be float32"):
         F.resize(x.astype(np.float64), (2, 2))
+
+
+@pytest.mark.parametrize("rule", [*RULES[:6], {"mode": "nearest"}, {"mode": "linear", "antialias": True}], ids=str)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_compiled(rule, layout, isa, rng):
+    x = rng.standard_normal((3, 19, 9, 7), np.float32)
+    plan = convlane.compile(lambda x: F.relu(F.resize(x, (5, 12), **rule)), (None, 19, 9, 7))
+    np.testing.assert_array_equal(plan(LAYOUTS[layout](x)), F.relu(F.resize(x, (5, 12), **rule)))

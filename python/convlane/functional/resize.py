@@ -51,7 +51,7 @@ def _resize_adds(input: Any, size: Sequence[int], mode: str = "linear", *args: A
 
 def _resize_vjp(wanted: frozenset[str], input: Any, **options: Any) -> tuple[Array, Pullback]:
     x = as_array(input, "resize", "input")
-    tables, shape = _tables(x, **options), x.shape
+    tables, shape = tables_of(x, **options), x.shape
 
     def pullback(gradient: Array) -> dict[str, Array]:
         sizes = (1, 1, 1, *shape[2:])[-3:]
@@ -64,7 +64,7 @@ def _resize_vjp(wanted: frozenset[str], input: Any, **options: Any) -> tuple[Arr
 def _resize_receptive(axis: Axis, name: str, input: Any, **options: Any) -> Axis:
     if axis.dim is None or axis.dim < 2 - len(input.shape):
         return axis
-    places, weights = _tables(input, **options)[axis.dim]
+    places, weights = tables_of(input, **options)[axis.dim]
     return axis.gathered(places, weights != 0)
 
 
@@ -73,7 +73,6 @@ def _resize_receptive(axis: Axis, name: str, input: Any, **options: Any) -> Axis
     multiply_adds=_resize_adds,
     vjp=_resize_vjp,
     receptive=_resize_receptive,
-    compiles="plans have no step for it yet",
 )
 def resize(
     input: Array,
@@ -132,7 +131,7 @@ def resize(
     array([[[0.  , 0.75, 2.25, 3.  ]]], dtype=float32)
     """
     x = as_array(input, "resize", "input")
-    tables = _tables(
+    tables = tables_of(
         x,
         size,
         mode,
@@ -269,8 +268,8 @@ def _as_factors(value: Any, axes: Sequence[int]) -> tuple[float, ...]:
     return factors
 
 
-def _tables(
-    x: Array,
+def tables_of(
+    x: Any,
     size: Sequence[int],
     mode: str = "linear",
     coordinates: str = "half_pixel",
