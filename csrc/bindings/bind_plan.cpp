@@ -33,13 +33,12 @@ Tensor tensor_of(const PyType& type) {
 }
 
 // (place, which input or output, offset in bytes, type, shape, strides), or an array: a constant.
-using PyOperand =
-    std::variant<std::tuple<std::string, int, int64_t, std::string, std::vector<int64_t>, std::vector<int64_t>>,
-                 py::array>;
+using PyPlace = std::tuple<std::string, int, int64_t, std::string, std::vector<int64_t>, std::vector<int64_t>>;
+using PyOperand = std::variant<py::array, PyPlace>;
 
 StepOperand operand_of(const PyOperand& given) {
   if (const auto* array = std::get_if<py::array>(&given)) return constant_of(*array, "plan: a constant");
-  const auto& [place, index, offset, dtype, shape, strides] = std::get<0>(given);
+  const auto& [place, index, offset, dtype, shape, strides] = std::get<PyPlace>(given);
   const Tensor tensor = tensor_of(dtype_from_name(dtype), shape, strides);
   if (place == "arena") return {Place::arena, 0, offset, tensor, nullptr};
   if (place == "input") return {Place::input, index, 0, tensor, nullptr};

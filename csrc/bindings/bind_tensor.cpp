@@ -242,40 +242,18 @@ Tensor fitting(const Tensor& view, bool fits, py::array& memory) {
 }
 
 py::array matmul(const py::array& input, const py::array& other) {
-  Tensor a = floats(input, "input"), b = floats(other, "other");
-  if (a.rank < 2 || b.rank < 2 || a.shape[a.rank - 1] != b.shape[b.rank - 2])
-    throw std::invalid_argument("matmul: the matrices do not fit");
+  const Tensor a = floats(input, "input"), b = floats(other, "other");
+  const MatmulShapes shapes(a, b);
   py::array left, right;
-  a = fitting(a, is_left_matrix(a), left);
-  b = fitting(b, is_right_matrix(b), right);
-  const auto stack_of = [](Tensor matrices) {
-    matrices.rank -= 2;
-    return matrices;
-  };
-  Tensor stacks;
-  broadcast_shapes(stack_of(a), stack_of(b), "matmul", stacks);
-  Tensor like_a = stacks, like_b = stacks;
-  like_a.rank = like_b.rank = stacks.rank + 2;
-  const int row = stacks.rank, column = stacks.rank + 1;
-  like_a.shape[row] = a.shape[a.rank - 2];
-  like_a.shape[column] = a.shape[a.rank - 1];
-  like_b.shape[row] = b.shape[b.rank - 2];
-  like_b.shape[column] = b.shape[b.rank - 1];
-  Tensor dst = like_a;
-  dst.dtype = DType::f32;
-  dst.shape[column] = like_b.shape[column];
-  const auto wide = [](const Tensor& matrices, const Tensor& like) {
-    Tensor view = broadcast_to(matrices, like);
-    for (int i = 1; i <= 2; ++i) view.strides[view.rank - i] = matrices.strides[matrices.rank - i];
-    return view;
-  };
-  a = wide(a, like_a);
-  b = wide(b, like_b);
+  Tensor dst = shapes.product;
   py::array result = new_tensor(dst);
+  const MatmulArgs args{stacked(fitting(a, is_left_matrix(a), left), shapes.a),
+                        stacked(fitting(b, is_right_matrix(b), right), shapes.b), dst.floats(), &active_table(),
+                        num_threads()};
   const GilRelease release;
   if (dst.count() != 0)
-    with_scratch([&](Scratch& scratch) { reserve_matmul(a, b, scratch); },
-                 [&](Scratch& scratch) { run_matmul(a, b, dst.floats(), scratch); });
+    with_scratch([&](Scratch& scratch) { reserve_matmul(args, scratch); },
+                 [&](Scratch& scratch) { run_matmul(args, scratch); });
   return result;
 }
 
@@ -299,7 +277,9 @@ std::pair<py::array, py::array> topk(const py::array& input, int64_t axis, int64
   places.dtype = DType::i64;
   std::pair<py::array, py::array> results{new_tensor(values), new_tensor(places)};
   const GilRelease release;
-  run_topk(src.floats(), sizes, k, largest, values.floats(), static_cast<int64_t*>(places.data));
+  const int threads = threads_for(4 * src.count());
+  const auto memory = allocate_aligned<int64_t>(checked_mul(threads, sizes.count));
+  run_topk(src.floats(), sizes, k, largest, values.floats(), static_cast<int64_t*>(places.data), memory.get(), threads);
   return results;
 }
 

@@ -12,16 +12,18 @@ namespace convlane {
 
 // Several products of one shape, (m, depth) by (depth, n).
 struct BlockGemm {
+  const KernelTable* kernels;
+  int most_threads;
   int64_t products, m, n, depth;
   int64_t block_depth, block_columns;  // of the right matrix; columns are whole panels
   Epilogue epilogue;                   // no residual
   int64_t dst_stride;
 
   // Sums of many terms are sums of blocks, which then are those of the right matrix.
-  bool is_long() const { return depth > active_table().gemm.long_sum; }
-  int64_t depth_of_block() const { return is_long() ? active_table().gemm.sum_block : block_depth; }
-  int64_t rows_of_block() const { return 16 * active_table().gemm.mr; }
-  int threads() const { return threads_for(products * m * n * depth); }
+  bool is_long() const { return depth > kernels->gemm.long_sum; }
+  int64_t depth_of_block() const { return is_long() ? kernels->gemm.sum_block : block_depth; }
+  int64_t rows_of_block() const { return 16 * kernels->gemm.mr; }
+  int threads() const { return threads_for(products * m * n * depth, most_threads); }
 };
 
 struct BlockGemmMemory {
@@ -54,7 +56,7 @@ inline void pack_columns(const float* src, int64_t stride, int64_t count, int64_
 template <class Rows, class Pack, class Dst>
 void block_gemm(const BlockGemm& p, Scratch& scratch, const Rows& fill_rows, const Pack& pack, const Dst& dst) {
   const BlockGemmMemory memory(p, scratch);
-  const KernelTable& kernels = active_table();
+  const KernelTable& kernels = *p.kernels;
   const int64_t block_rows = p.rows_of_block(), row_parts = ceil_div(p.m, block_rows);
   const int64_t column_parts = ceil_div(p.n, p.block_columns), block_depth = p.depth_of_block();
   const int64_t floats = block_depth * p.block_columns;

@@ -48,7 +48,8 @@ void run_linear(const LinearArgs& args, Scratch& scratch) {
 void run_linear_unpacked(const float* src, int64_t rows, int64_t src_stride, const float* weight, const Pair& shape,
                          const Epilogue& epilogue, float* dst) {
   const auto [o, i] = shape;
-  const BlockGemm p{1, rows, o, i, std::min<int64_t>(i, 256), active_table().gemm.nr, epilogue, o};
+  const KernelTable& kernels = active_table();
+  const BlockGemm p{&kernels, num_threads(), 1, rows, o, i, std::min<int64_t>(i, 256), kernels.gemm.nr, epilogue, o};
   with_scratch([&](Scratch& scratch) { BlockGemmMemory(p, scratch); },
                [&, in = i](Scratch& scratch) {
                  block_gemm(
@@ -62,7 +63,8 @@ void run_linear_unpacked(const float* src, int64_t rows, int64_t src_stride, con
 void run_linear_input_gradient(const float* gradient, int64_t rows, int64_t gradient_stride, const float* weight,
                                const Pair& shape, float* dst) {
   const auto [o, i] = shape;
-  const BlockGemm p{1, rows, i, o, std::min<int64_t>(o, 64), 16 * active_table().gemm.nr, {}, i};
+  const KernelTable& kernels = active_table();
+  const BlockGemm p{&kernels, num_threads(), 1, rows, i, o, std::min<int64_t>(o, 64), 16 * kernels.gemm.nr, {}, i};
   with_scratch([&](Scratch& scratch) { BlockGemmMemory(p, scratch); },
                [&, in = i](Scratch& scratch) {
                  block_gemm(

@@ -3,6 +3,7 @@
 #include <stdexcept>
 
 #include "ops/block_gemm.h"
+#include "ops/pointwise.h"
 #include "ops/strided.h"
 
 namespace convlane {
@@ -15,7 +16,8 @@ struct Products {
   BlockGemm gemm;
 };
 
-Products products_of(const Tensor& a, const Tensor& b) {
+Products products_of(const MatmulArgs& args) {
+  const Tensor &a = args.a, &b = args.b;
   const int row = a.rank - 2, column = a.rank - 1;
   Products p{};
   for (int d = 0; d < row; ++d)
@@ -30,9 +32,17 @@ Products products_of(const Tensor& a, const Tensor& b) {
     }
   }
   const int64_t n = b.shape[column], depth = a.shape[column];
-  const int64_t nr = active_table().gemm.nr;
-  p.gemm = {p.stack.count(0, p.stack.rank),    m,  n, depth, std::min<int64_t>(std::max<int64_t>(depth, 1), 256),
-            std::min(8 * nr, round_up(n, nr)), {}, n};
+  const int64_t nr = args.kernels->gemm.nr;
+  p.gemm = {args.kernels,
+            args.threads,
+            p.stack.count(0, p.stack.rank),
+            m,
+            n,
+            depth,
+            std::min<int64_t>(std::max<int64_t>(depth, 1), 256),
+            std::min(8 * nr, round_up(n, nr)),
+            {},
+            n};
   return p;
 }
 
@@ -42,16 +52,39 @@ bool is_left_matrix(const Tensor& a) { return a.shape[a.rank - 1] == 1 || a.stri
 
 bool is_right_matrix(const Tensor& b) { return b.strides[b.rank - 1] == 1 || b.strides[b.rank - 2] == 1; }
 
-void reserve_matmul(const Tensor& a, const Tensor& b, Scratch& scratch) {
-  BlockGemmMemory(products_of(a, b).gemm, scratch);
+MatmulShapes::MatmulShapes(const Tensor& first, const Tensor& second) {
+  if (first.rank < 2 || second.rank < 2 || first.shape[first.rank - 1] != second.shape[second.rank - 2])
+    throw std::invalid_argument("matmul: the matrices do not fit");
+  Tensor stack_a = first, stack_b = second, stack;
+  stack_a.rank -= 2;
+  stack_b.rank -= 2;
+  broadcast_shapes(stack_a, stack_b, "matmul", stack);
+  a = b = stack;
+  a.rank = b.rank = stack.rank + 2;
+  for (int i : {1, 2}) {
+    a.shape[a.rank - i] = first.shape[first.rank - i];
+    b.shape[b.rank - i] = second.shape[second.rank - i];
+  }
+  product = a;
+  product.shape[a.rank - 1] = b.shape[b.rank - 1];
 }
 
-void run_matmul(const Tensor& a, const Tensor& b, float* dst, Scratch& scratch) {
+Tensor stacked(const Tensor& matrices, const Tensor& like) {
+  Tensor view = broadcast_to(matrices, like);
+  for (int i : {1, 2}) view.strides[view.rank - i] = matrices.strides[matrices.rank - i];
+  return view;
+}
+
+void reserve_matmul(const MatmulArgs& args, Scratch& scratch) { BlockGemmMemory(products_of(args).gemm, scratch); }
+
+void run_matmul(const MatmulArgs& args, Scratch& scratch) {
+  const Tensor &a = args.a, &b = args.b;
+  float* dst = args.dst;
   if (a.rank != b.rank || a.rank < 2 || a.shape[a.rank - 1] != b.shape[b.rank - 2])
     throw std::invalid_argument("matmul: the matrices do not fit");
   if (!is_left_matrix(a) || !is_right_matrix(b))
     throw std::invalid_argument("matmul: rows of the left and rows or columns of the right matrix must be dense");
-  const Products p = products_of(a, b);
+  const Products p = products_of(args);
   const int64_t a_row = a.strides[a.rank - 2];
   const int64_t b_row = b.strides[b.rank - 2], b_column = b.strides[b.rank - 1];
   const float *left = a.floats(), *right = b.floats();

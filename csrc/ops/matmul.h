@@ -1,6 +1,7 @@
 // Products of stacks of matrices that broadcast.
 #pragma once
 
+#include "kernels/table.h"
 #include "ops/tensor.h"
 #include "runtime/buffer.h"
 
@@ -12,9 +13,24 @@ bool is_right_matrix(const Tensor& b);
 
 // dst (..., m, n), dense in C order, = a (..., m, k) times b (..., k, n), all of one rank of at least 2 and, but for
 // the two last dimensions, of one shape; strides of stacks are free.
-void run_matmul(const Tensor& a, const Tensor& b, float* dst, Scratch& scratch);
+struct MatmulArgs {
+  Tensor a, b;
+  float* dst;
+  const KernelTable* kernels;
+  int threads;  // at most
+};
+void run_matmul(const MatmulArgs& args, Scratch& scratch);
 
-// Takes what run_matmul takes for matrices of the same shapes.
-void reserve_matmul(const Tensor& a, const Tensor& b, Scratch& scratch);
+// Takes what run_matmul takes for matrices of the same shapes, as many threads and the same kernels.
+void reserve_matmul(const MatmulArgs& args, Scratch& scratch);
+
+// Two arrays of matrices as run_matmul takes them, and the shape of the result, by their shapes: the stacks broadcast.
+// std::invalid_argument where the matrices or stacks do not fit.
+struct MatmulShapes {
+  Tensor a, b, product;
+  MatmulShapes(const Tensor& first, const Tensor& second);
+};
+// The matrices seen in the shape of `like`, one of the above.
+Tensor stacked(const Tensor& matrices, const Tensor& like);
 
 }  // namespace convlane

@@ -286,14 +286,13 @@ void run_cumsum(const float* src, const Along& along, bool reverse, float* dst) 
                });
 }
 
-void run_topk(const float* src, const Along& along, int64_t k, bool largest, float* values, int64_t* places) {
+void run_topk(const float* src, const Along& along, int64_t k, bool largest, float* values, int64_t* places,
+              int64_t* memory, int threads) {
   const auto [outer, count, inner] = along;
   if (k == 0) return;
-  const int threads = threads_for(outer * count * inner * 4);
-  const auto memory = allocate_aligned<int64_t>(checked_mul(threads, count));
   parallel_for(outer * inner, threads,
                [&, count = count, inner = inner](int64_t begin, int64_t end, int part) noexcept {
-                 int64_t* order = memory.get() + part * count;
+                 int64_t* order = memory + part * count;
                  for (int64_t line = begin; line < end; ++line) {
                    const int64_t row = line / inner, column = line % inner;
                    const float* from = src + row * count * inner + column;

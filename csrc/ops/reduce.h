@@ -42,7 +42,9 @@ void run_cumsum(const float* src, const Along& along, bool reverse, float* dst);
 
 // The k largest (smallest) of the numbers in falling (rising) order and their places, NaN above all others; equal ones
 // in the order of their places. The results are outer x k x inner.
-void run_topk(const float* src, const Along& along, int64_t k, bool largest, float* values, int64_t* places);
+// memory: `count` numbers for each thread.
+void run_topk(const float* src, const Along& along, int64_t k, bool largest, float* values, int64_t* places,
+              int64_t* memory, int threads);
 
 // Softmax, or its logarithm; its gradient from the output and that of the output. dst may be src, or gradient.
 void run_softmax(const float* src, const Along& along, bool log, float* dst);

@@ -57,12 +57,14 @@ void copy(const Tensor& src, const Tensor& dst) {
   if (transposes(loop)) {
     const int64_t src_row = loop.strides[loop.rank - 1][1], dst_row = loop.strides[loop.rank - 2][0];
     const auto transpose = active_table().transpose;
-    parallel_tiles(loop, kSquare, kSquare, threads, [=](const Places<2>& at, int64_t rows, int64_t columns) noexcept {
-      if constexpr (std::is_same_v<T, float>)
-        transpose(from + at[1], src_row, to + at[0], dst_row, columns, rows);
-      else
-        transpose_tile(from + at[1], src_row, to + at[0], dst_row, columns, rows);
-    });
+    const int64_t width = loop.shape[loop.rank - 1];
+    parallel_tiles(loop, std::max(kSquare, kTile / std::max<int64_t>(width, 1)), kSquare, threads,
+                   [=](const Places<2>& at, int64_t rows, int64_t columns) noexcept {
+                     if constexpr (std::is_same_v<T, float>)
+                       transpose(from + at[1], src_row, to + at[0], dst_row, columns, rows);
+                     else
+                       transpose_tile(from + at[1], src_row, to + at[0], dst_row, columns, rows);
+                   });
     return;
   }
   const int last = loop.rank - 1;

@@ -362,9 +362,7 @@ def test_operations_that_plans_cannot_do_are_named(tmp_path, path):
         plan["outputs"]["output"] = len(plan["nodes"]) - 1
 
     change(path, add_nodes)
-    with pytest.raises(
-        ValueError, match="cannot do: softmax over other dimensions than the channels; dropout in training"
-    ):
+    with pytest.raises(ValueError, match="cannot do: softmax along the batch; dropout in training"):
         convlane.load_plan(path)
 
 

@@ -1,4 +1,4 @@
-// Steps that only move numbers.
+// Channels in turn.
 #include "ops/shape.h"
 
 #include <algorithm>
@@ -7,23 +7,6 @@
 
 namespace convlane {
 namespace {
-
-// As many outputs as inputs, each a copy with strides of its own: images, whose dimensions may stand in any order.
-Step prepare_copy(std::shared_ptr<const StepArguments> at) {
-  at->check(at->inputs.size() == at->outputs.size(), "there must be as many outputs as inputs");
-  for (std::size_t i = 0; i < at->inputs.size(); ++i) {
-    const Tensor &from = at->inputs[i].tensor, &to = at->outputs[i].tensor;
-    at->check(
-        from.dtype == DType::f32 && to.dtype == DType::f32 && from.rank == 4 && to.rank == 4 && from.shape == to.shape,
-        "inputs and outputs must be float32 images of the same shapes");
-  }
-  return {[at = std::move(at)](const PlanRun& run) {
-    for (std::size_t i = 0; i < at->inputs.size(); ++i) {
-      const ImageView to = run.image(at->outputs[i]);
-      copy_image(run.image(at->inputs[i]), run.floats(at->outputs[i]), to.strides);
-    }
-  }};
-}
 
 // The channels of images of one shape in turn; they may be channels of larger images.
 Step prepare_interleave(std::shared_ptr<const StepArguments> at) {
@@ -48,7 +31,6 @@ Step prepare_interleave(std::shared_ptr<const StepArguments> at) {
           bytes};
 }
 
-const RegisterStep copy("copy", prepare_copy);
 const RegisterStep interleave("interleave", prepare_interleave);
 
 }  // namespace

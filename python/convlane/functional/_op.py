@@ -152,9 +152,6 @@ def int64(*args: Any, **kwargs: Any) -> DType:
     return _INT64
 
 
-NO_STEP = "plans have no step for it yet"
-"""Why an operation does not compile where nothing but time stands in the way."""
-
 _FLOAT32, _BOOL, _INT64 = np.dtype(np.float32), np.dtype(np.bool_), np.dtype(np.int64)
 
 

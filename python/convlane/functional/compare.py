@@ -10,7 +10,7 @@ import numpy as np
 from convlane import _core
 from convlane.functional._arguments import Array, Bools, Tensor, as_operand, as_tensor, operand_shape
 from convlane.functional._broadcast import broadcast_shape, sum_to
-from convlane.functional._op import NO_STEP, DType, Pullback, Shape, Traits, boolean, op
+from convlane.functional._op import DType, Pullback, Shape, Traits, boolean, op
 from convlane.functional._receptive import pointwise
 
 _STEPWISE = "its result is no float32"
@@ -32,7 +32,6 @@ def _comparison(name: str) -> Callable[[Callable[..., Bools]], Callable[..., Boo
         vjp=_STEPWISE,
         differentiable=(),
         receptive=pointwise,
-        compiles=NO_STEP,
     )
 
 
@@ -215,7 +214,6 @@ def logical_or(input: Bools, other: Bools) -> Bools:
     vjp=_STEPWISE,
     differentiable=(),
     receptive=pointwise,
-    compiles=NO_STEP,
 )
 def logical_not(input: Bools) -> Bools:
     """Tell where something does not hold; otherwise as `logical_and`.
@@ -266,7 +264,6 @@ def _where_vjp(wanted: frozenset[str], condition: Any, input: Any, other: Any) -
     differentiable=("input", "other"),
     traits=Traits(in_place=True),
     receptive=pointwise,
-    compiles=NO_STEP,
 )
 def where(condition: Bools, input: Tensor | float, other: Tensor | float) -> Tensor:
     """Take each number from the first array where a condition holds, else from the second.

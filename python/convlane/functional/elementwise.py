@@ -12,7 +12,7 @@ from convlane import _core
 from convlane.functional._arguments import Array, as_array, as_float, as_operand
 from convlane.functional._broadcast import broadcast_shape, sum_to
 from convlane.functional._gradient import activate, activated
-from convlane.functional._op import NO_STEP, Pullback, Shape, Traits, op, same_shape
+from convlane.functional._op import Pullback, Shape, Traits, op, same_shape
 from convlane.functional._receptive import Axis, pointwise
 from convlane.functional.compare import eq, ge, gt, logical_and, lt, where
 
@@ -203,7 +203,7 @@ def add(input: Array | float, other: Array | float, *, activation: str = "none",
     return activate(_core.binary("add", a, b), activation, slope)
 
 
-@op(shape=_shape_rule("sub"), vjp=_sub_vjp, **_PAIR, compiles=NO_STEP)
+@op(shape=_shape_rule("sub"), vjp=_sub_vjp, **_PAIR)
 def sub(input: Array | float, other: Array | float) -> Array:
     """Subtract the second from the first; otherwise as `add`.
 
@@ -231,7 +231,7 @@ def mul(input: Array | float, other: Array | float) -> Array:
     return _core.binary("mul", as_operand(input, "mul", "input"), as_operand(other, "mul", "other"))
 
 
-@op(shape=_shape_rule("div"), vjp=_div_vjp, **_PAIR, compiles=NO_STEP)
+@op(shape=_shape_rule("div"), vjp=_div_vjp, **_PAIR)
 def div(input: Array | float, other: Array | float) -> Array:
     """Divide the first by the second; otherwise as `add`. Division by 0 gives an infinity, or NaN.
 
@@ -255,7 +255,6 @@ def _pow_shape(input: Any, exponent: Any) -> Shape:
     differentiable=("input", "exponent"),
     traits=_IN_PLACE,
     receptive=pointwise,
-    compiles=NO_STEP,
 )
 def pow(input: Array | float, exponent: Array | float) -> Array:
     """Raise the first to the power of the second, NaN where that is no real number; otherwise as `add`.
@@ -274,7 +273,6 @@ def pow(input: Array | float, exponent: Array | float) -> Array:
     shape=_shape_rule("maximum"),
     vjp=_extreme_rule("maximum"),
     **_PAIR,
-    compiles=NO_STEP,
 )
 def maximum(input: Array | float, other: Array | float) -> Array:
     """Take the larger of two numbers, NaN where one is; otherwise as `add`.
@@ -293,7 +291,6 @@ def maximum(input: Array | float, other: Array | float) -> Array:
     shape=_shape_rule("minimum"),
     vjp=_extreme_rule("minimum"),
     **_PAIR,
-    compiles=NO_STEP,
 )
 def minimum(input: Array | float, other: Array | float) -> Array:
     """Take the smaller of two numbers, NaN where one is; otherwise as `add`.

@@ -8,7 +8,7 @@ from typing import Any
 
 from convlane import _core
 from convlane.functional._arguments import Array, as_array, as_float
-from convlane.functional._op import NO_STEP, Pullback, Traits, op, same_shape
+from convlane.functional._op import Pullback, Traits, op, same_shape
 from convlane.functional._receptive import pointwise
 from convlane.functional.compare import ge, le, logical_and, where
 from convlane.functional.elementwise import affine, div, mul
@@ -35,7 +35,6 @@ def _function(
             vjp=vjp,
             traits=Traits(in_place=True),
             receptive=pointwise,
-            compiles=NO_STEP,
         )(forward)
 
     return decorate
@@ -315,7 +314,6 @@ def _bounds(min: Any, max: Any) -> tuple[float, float]:
     vjp=_clamp_vjp,
     traits=Traits(in_place=True),
     receptive=pointwise,
-    compiles=NO_STEP,
 )
 def clamp(input: Array, min: float | None = None, max: float | None = None) -> Array:
     """Limit every number to a range; NaN stays NaN. Otherwise as `neg`.

@@ -6,7 +6,7 @@ from typing import Any
 
 from convlane import _core
 from convlane.functional._arguments import Array, Places, Tensor, as_array, as_dim, as_int, as_tensor, operand_shape
-from convlane.functional._op import NO_STEP, Pullback, Shape, int64, op, same_dtype
+from convlane.functional._op import Pullback, Shape, int64, op, same_dtype
 from convlane.functional._receptive import Axis
 from convlane.functional.reduce import dense, in_memory_order
 
@@ -47,7 +47,6 @@ def _receptive(axis: Axis, name: str, *, input: Any, dim: Any, index: Any) -> Ax
     dtype=same_dtype,
     vjp=_index_select_vjp,
     receptive=_receptive,
-    compiles=NO_STEP,
 )
 def index_select(input: Tensor, dim: int, index: Places) -> Tensor:
     """Take the parts of an array that stand at some places of a dimension.
@@ -109,7 +108,6 @@ def _gather_vjp(wanted: frozenset[str], input: Any, dim: Any, index: Any) -> tup
     dtype=same_dtype,
     vjp=_gather_vjp,
     receptive=_receptive,
-    compiles=NO_STEP,
 )
 def gather(input: Tensor, dim: int, index: Places) -> Tensor:
     """Take one number for each place of `index`: ``input[i, index[i, j]]`` for ``dim=1``, and so on.
@@ -162,7 +160,6 @@ def _topk_shape(input: Any, k: Any, dim: Any = -1, largest: Any = True) -> Shape
     vjp="it finds places",
     differentiable=(),
     receptive=lambda axis, name, *, input, k, dim, largest: _receptive(axis, name, input=input, dim=dim, index=None),
-    compiles=NO_STEP,
 )
 def topk_places(input: Array, k: int, dim: int = -1, largest: bool = True) -> Places:
     """Find where the numbers stand that `topk` gives.

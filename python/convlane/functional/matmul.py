@@ -10,7 +10,7 @@ import numpy as np
 from convlane import _core
 from convlane.functional._arguments import Array, as_array, shape_of
 from convlane.functional._broadcast import sum_to
-from convlane.functional._op import NO_STEP, Pullback, Shape, op
+from convlane.functional._op import Pullback, Shape, op
 from convlane.functional._receptive import Axis
 
 
@@ -71,7 +71,6 @@ def _receptive(axis: Axis, name: str, *, input: Any, other: Any) -> Axis:
     vjp=_matmul_vjp,
     differentiable=("input", "other"),
     receptive=_receptive,
-    compiles=NO_STEP,
 )
 def matmul(input: Array, other: Array) -> Array:
     """Multiply matrices, or stacks of them that broadcast.

@@ -12,7 +12,7 @@ import numpy as np
 from convlane import _core
 from convlane.functional._arguments import Array, Tensor, as_dim, as_int, as_positive, as_tensor, operand_shape
 from convlane.functional._broadcast import sum_to
-from convlane.functional._op import NO_STEP, Pullback, Shape, op, same_dtype, same_shape
+from convlane.functional._op import Pullback, Shape, op, same_dtype, same_shape
 from convlane.functional._receptive import Axis
 from convlane.functional.reduce import axes_of, dense
 from convlane.functional.shape import cat, narrow
@@ -59,7 +59,6 @@ def _permute_receptive(axis: Axis, name: str, *, input: Any, dims: Any) -> Axis:
     dtype=same_dtype,
     vjp=_permute_vjp,
     receptive=_permute_receptive,
-    compiles=NO_STEP,
 )
 def permute(input: Tensor, dims: Sequence[int]) -> Tensor:
     """Put the dimensions into another order.
@@ -155,7 +154,6 @@ def dense_unless_view(x: Tensor, shape: Shape) -> Tensor:
     dtype=same_dtype,
     vjp=_reshape_vjp,
     receptive=_reshape_receptive,
-    compiles=NO_STEP,
 )
 def reshape(input: Tensor, shape: Sequence[int]) -> Tensor:
     """Give the same numbers, in the order of their indices, another shape.
@@ -242,7 +240,6 @@ def _expand_vjp(wanted: frozenset[str], input: Any, size: Any) -> tuple[Array, P
     dtype=same_dtype,
     vjp=_expand_vjp,
     receptive=lambda axis, name, **arguments: axis,
-    compiles=NO_STEP,
 )
 def expand(input: Tensor, size: Sequence[int]) -> Tensor:
     """Repeat along dimensions of size 1, and along new ones in front.
@@ -298,7 +295,6 @@ def _flip_receptive(axis: Axis, name: str, *, input: Any, dims: Any) -> Axis:
     dtype=same_dtype,
     vjp=_flip_vjp,
     receptive=_flip_receptive,
-    compiles=NO_STEP,
 )
 def flip(input: Tensor, dims: int | Sequence[int]) -> Tensor:
     """Turn the order along dimensions around.
@@ -333,7 +329,8 @@ def flip(input: Tensor, dims: int | Sequence[int]) -> Tensor:
     return np.flip(x, _flip_dims(x, dims))
 
 
-def _slice_range(input: Any, dim: Any, start: Any, end: Any, step: Any) -> tuple[int, slice]:
+def sliced(input: Any, dim: Any, start: Any, end: Any, step: Any) -> tuple[int, slice]:
+    """Return the dimension that is sliced, and how."""
     shape = operand_shape(input, "strided_slice", "input")
     axis = as_dim(dim, "strided_slice", len(shape))
     pace = as_int(step, "strided_slice", "step")
@@ -348,12 +345,12 @@ def _bound(value: Any, name: str) -> int | None:
 
 def _slice_shape(input: Any, dim: Any, start: Any = None, end: Any = None, step: Any = 1) -> Shape:
     shape = operand_shape(input, "strided_slice", "input")
-    axis, part = _slice_range(input, dim, start, end, step)
+    axis, part = sliced(input, dim, start, end, step)
     return (*shape[:axis], len(range(*part.indices(shape[axis]))), *shape[axis + 1 :])
 
 
 def _slice_vjp(wanted: frozenset[str], input: Any, dim: Any, start: Any, end: Any, step: Any) -> tuple[Array, Pullback]:
-    axis, part = _slice_range(input, dim, start, end, step)
+    axis, part = sliced(input, dim, start, end, step)
     shape = operand_shape(input, "strided_slice", "input")
 
     def pullback(gradient: Array) -> dict[str, Array]:
@@ -365,7 +362,7 @@ def _slice_vjp(wanted: frozenset[str], input: Any, dim: Any, start: Any, end: An
 
 
 def _slice_receptive(axis: Axis, name: str, *, input: Any, dim: Any, start: Any, end: Any, step: Any) -> Axis:
-    at, part = _slice_range(input, dim, start, end, step)
+    at, part = sliced(input, dim, start, end, step)
     return axis.part(part) if axis.dim is not None and axis.dim % len(input.shape) == at else axis
 
 
@@ -374,7 +371,6 @@ def _slice_receptive(axis: Axis, name: str, *, input: Any, dim: Any, start: Any,
     dtype=same_dtype,
     vjp=_slice_vjp,
     receptive=_slice_receptive,
-    compiles=NO_STEP,
 )
 def strided_slice(input: Tensor, dim: int, start: int | None = None, end: int | None = None, step: int = 1) -> Tensor:
     """Take indices along a dimension as Python's slices do: ``input[start:end:step]``.
@@ -411,7 +407,7 @@ def strided_slice(input: Tensor, dim: int, start: int | None = None, end: int | 
     array([1., 3., 5.], dtype=float32)
     """
     x = as_tensor(input, "strided_slice", "input")
-    axis, part = _slice_range(x, dim, start, end, step)
+    axis, part = sliced(x, dim, start, end, step)
     return x[(slice(None),) * axis + (part,)]
 
 
@@ -514,7 +510,6 @@ def _tile_receptive(axis: Axis, name: str, *, input: Any, dims: Any) -> Axis:
     dtype=same_dtype,
     vjp=_tile_vjp,
     receptive=_tile_receptive,
-    compiles=NO_STEP,
 )
 def tile(input: Tensor, dims: Sequence[int]) -> Tensor:
     """Repeat an array so many times along each dimension.

@@ -11,7 +11,7 @@ import numpy as np
 from convlane import _core
 from convlane._floats import quiet
 from convlane.functional._arguments import Array, Places, Tensor, as_array, as_dim, as_float
-from convlane.functional._op import NO_STEP, Pullback, Shape, int64, op, same_shape
+from convlane.functional._op import Pullback, Shape, int64, op, same_shape
 from convlane.functional._receptive import Axis, mixes
 
 Dims: TypeAlias = "int | tuple[int, ...] | None"
@@ -149,7 +149,7 @@ def _cumsum_vjp(wanted: frozenset[str], input: Any, dim: Any) -> tuple[Array, Pu
     return cumsum(x, dim), lambda gradient: {"input": _core.cumsum(dense(gradient), axis, True)}
 
 
-@op(shape=_shape_rule("sum"), vjp=_rule("sum", _spread_sum), receptive=_receptive, compiles=NO_STEP)
+@op(shape=_shape_rule("sum"), vjp=_rule("sum", _spread_sum), receptive=_receptive)
 def sum(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
     """Add numbers up, over some dimensions or all.
 
@@ -186,7 +186,7 @@ def sum(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
     return _reduce("sum", as_array(input, "sum", "input"), dim, keepdim)
 
 
-@op(shape=_shape_rule("mean"), vjp=_rule("mean", _spread_mean), receptive=_receptive, compiles=NO_STEP)
+@op(shape=_shape_rule("mean"), vjp=_rule("mean", _spread_mean), receptive=_receptive)
 def mean(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
     """Average over some dimensions or all; otherwise as `sum`. The mean of nothing is NaN.
 
@@ -209,7 +209,7 @@ def mean(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
     return _reduce("mean", as_array(input, "mean", "input"), dim, keepdim)
 
 
-@op(shape=_shape_rule("prod"), vjp=_rule("prod", _spread_prod), receptive=_receptive, compiles=NO_STEP)
+@op(shape=_shape_rule("prod"), vjp=_rule("prod", _spread_prod), receptive=_receptive)
 def prod(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
     """Multiply numbers with each other, in float64; otherwise as `sum`. The product of nothing is 1.
 
@@ -223,7 +223,7 @@ def prod(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
     return _reduce("prod", as_array(input, "prod", "input"), dim, keepdim)
 
 
-@op(shape=_shape_rule("amax"), vjp=_rule("amax", _spread_extreme), receptive=_receptive, compiles=NO_STEP)
+@op(shape=_shape_rule("amax"), vjp=_rule("amax", _spread_extreme), receptive=_receptive)
 def amax(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
     """Find the largest number, NaN where there is one; otherwise as `sum`. There is none of nothing: ValueError.
 
@@ -239,7 +239,7 @@ def amax(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
     return _reduce("amax", as_array(input, "amax", "input"), dim, keepdim)
 
 
-@op(shape=_shape_rule("amin"), vjp=_rule("amin", _spread_extreme), receptive=_receptive, compiles=NO_STEP)
+@op(shape=_shape_rule("amin"), vjp=_rule("amin", _spread_extreme), receptive=_receptive)
 def amin(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
     """Find the smallest number, NaN where there is one; otherwise as `amax`.
 
@@ -253,7 +253,7 @@ def amin(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
     return _reduce("amin", as_array(input, "amin", "input"), dim, keepdim)
 
 
-@op(shape=_shape_rule("var"), vjp=_var_vjp, receptive=_receptive, compiles=NO_STEP)
+@op(shape=_shape_rule("var"), vjp=_var_vjp, receptive=_receptive)
 def var(input: Array, dim: Dims = None, *, correction: float = 1, keepdim: bool = False) -> Array:
     """Find how far numbers spread: the sum of squared distances from their mean, divided by ``count - correction``.
 
@@ -292,7 +292,6 @@ def _place(name: str, input: Any, dim: Any, keepdim: Any) -> Places:
     vjp="it finds places",
     differentiable=(),
     receptive=_receptive,
-    compiles=NO_STEP,
 )
 def argmax(input: Array, dim: int | None = None, keepdim: bool = False) -> Places:
     """Find where the largest number stands, the first of equal ones; the first NaN where there is one.
@@ -334,7 +333,6 @@ def argmax(input: Array, dim: int | None = None, keepdim: bool = False) -> Place
     vjp="it finds places",
     differentiable=(),
     receptive=_receptive,
-    compiles=NO_STEP,
 )
 def argmin(input: Array, dim: int | None = None, keepdim: bool = False) -> Places:
     """Find where the smallest number stands; otherwise as `argmax`.
@@ -353,7 +351,6 @@ def argmin(input: Array, dim: int | None = None, keepdim: bool = False) -> Place
     shape=same_shape,
     vjp=_cumsum_vjp,
     receptive=mixes(lambda input, dim: (as_dim(dim, "cumsum", len(input.shape)) - len(input.shape),)),
-    compiles=NO_STEP,
 )
 def cumsum(input: Array, dim: int) -> Array:
     """Replace every number by the sum of those up to it along a dimension, added in float64.

@@ -375,7 +375,7 @@ def channel_shuffle(input: Array, groups: int) -> Array:
     return interleave([narrow(input, 1, i * length, length) for i in range(groups)])
 
 
-@op(shape=_pad_shape, vjp=_pad_vjp, receptive=_pad_receptive, compiles="plans have no step for it yet")
+@op(shape=_pad_shape, vjp=_pad_vjp, receptive=_pad_receptive)
 def pad(input: Array, pad: Sequence[int]) -> Array:
     """Put zeros around images.
 
@@ -487,7 +487,6 @@ def image_rows(input: Array) -> Array:
     vjp=_unflatten_vjp,
     traits=Traits(in_place=True),
     receptive=_unflatten_receptive,
-    compiles="plans have no step for it yet",
 )
 def unflatten(input: Array, dim: int, sizes: Sequence[int]) -> Array:
     """Split a dimension into several, in the order of the indices.

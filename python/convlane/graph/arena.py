@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from convlane.graph.passes import flattens_image, traits_of
+from convlane.graph.lowering.operand import FLOAT
+from convlane.graph.passes import flattens_image, narrows_channels, traits_of
 from convlane.graph.trace import RETURNED, SOURCES, Graph, Node, Slot, Value
 
 ALIGNMENT = 16  # floats: one cache line, and the widest vector
@@ -21,11 +22,15 @@ def assign_slots(graph: Graph) -> Graph:
     memory: dict[Value, Value] = {}  # of rows, that of their image
     users = graph.users()
     for value, node in graph.nodes.items():
-        if node.op == "narrow" and all(_reads_slice(graph, user, value) for user in users[value]):
+        if (
+            node.op == "narrow"
+            and narrows_channels(node)
+            and all(_reads_slice(graph, user, value) for user in users[value])
+        ):
             source = node.inputs["input"]
             whole = slots.get(source, Slot(source, 0, True))
             slots[value] = Slot(whole.buffer, (whole.channel or 0) + node.attributes["start"], True)
-        elif node.op == "cat":
+        elif node.op == "cat" and _joins_channels(node):
             channel = 0
             for source in node.inputs.values():
                 if len(users[source]) == 1 and source not in slots and traits_of(graph.nodes[source]).writes_slices:
@@ -121,8 +126,13 @@ class _Occupied:
         return int(free[fits.argmax() if fits.any() else -1])
 
 
+def _joins_channels(node: Node) -> bool:
+    return len(node.shape) == 4 and node.attributes["dim"] % 4 == 1
+
+
 def _floats(node: Node) -> int:
-    return -(-math.prod(node.shape) // ALIGNMENT) * ALIGNMENT
+    floats = math.prod(node.shape) * max(node.dtype.itemsize // FLOAT, 1)
+    return -(-floats // ALIGNMENT) * ALIGNMENT
 
 
 def _reads_slice(graph: Graph, user: Value, value: Value) -> bool:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import Any
+
+from numpy.typing import NDArray
 
 from convlane import _core
 from convlane.functional._op import Shape, operations, rules
-from convlane.graph.lowering import LOWERINGS, REFUSALS, Choice, Context, Operand, strides_of
+from convlane.graph.lowering import ANY_ARGUMENT, LOWERINGS, REFUSALS, Choice, Context, Operand, strides_of
 from convlane.graph.lowering.operand import FLOAT
 from convlane.graph.trace import SOURCES, Graph, Node, Value
 from convlane.graph.weights import Packer
@@ -64,11 +67,12 @@ def lower(
         The plan, and how each step is done.
     """
     operands = _operands(graph, offsets, batch)
+    known: dict[Value, Any] = {**operands, **_constants(graph)}
     given = [_type(operands[value]) for value in graph.inputs.values()]
     core = _core.Plan(given, output_types(graph, batch), FLOAT * arena * batch, threads)
     choices = []
     for value, node in steps_of(graph).items():
-        inputs = {name: operands[source] for name, source in node.inputs.items()}
+        inputs = {name: known[source] for name, source in node.inputs.items()}
         in_place = frozenset(name for name, source in node.inputs.items() if _is_part(graph, source, value))
         choices.append(append_step(Context(core, node, inputs, operands[value], in_place, winograd, packer)))
     return core, choices
@@ -81,8 +85,9 @@ def batched(shape: Shape, batch: int) -> Shape:
 
 def output_types(graph: Graph, batch: int) -> list[tuple[str, Shape, Shape]]:
     """Return type, shape and strides of the arrays that a plan writes: each result once."""
-    shapes = [batched(graph.nodes[value].shape, batch) for value in dict.fromkeys(graph.outputs.values())]
-    return [("float32", shape, strides_of(shape)) for shape in shapes]
+    nodes = [graph.nodes[value] for value in dict.fromkeys(graph.outputs.values())]
+    shapes = [(str(node.dtype), batched(node.shape, batch)) for node in nodes]
+    return [(dtype, shape, strides_of(shape)) for dtype, shape in shapes]
 
 
 def steps_of(graph: Graph) -> dict[Value, Node]:
@@ -141,6 +146,10 @@ def _operands(graph: Graph, offsets: Mapping[Value, int], batch: int) -> dict[Va
     return operands
 
 
+def _constants(graph: Graph) -> dict[Value, NDArray[Any]]:
+    return {value: node.attributes["value"] for value, node in graph.nodes.items() if node.op == "constant"}
+
+
 def _is_part(graph: Graph, source: Value, whole: Value) -> bool:
     """Whether a result is written where it belongs in a concatenation."""
     slot = graph.slots.get(source)
@@ -170,11 +179,13 @@ def _refusal(node: Node, nodes: Mapping[Value, Node]) -> str:
         operation = operations().get(op)
         return op if operation is None else f"{op} ({rules(operation).compiles})"
     constants = [name for name, source in node.inputs.items() if nodes[source].op == "constant"]
-    if constants:
+    if constants and op not in ANY_ARGUMENT:
         return f"{op} with a constant {constants[0]}"
+    if len(constants) == len(node.inputs):
+        return f"{op} of constants alone"
     if isinstance(attributes.get("weight"), _core.PackedWeight):
         return f"{op} with a packed weight"
-    if op not in ("cat", "interleave") and set(node.inputs) - {"input", "other", "residual", "scale"}:
+    if op not in ANY_ARGUMENT | {"cat", "interleave"} and set(node.inputs) - {"input", "other", "residual", "scale"}:
         return f"{op} with a computed {min(set(node.inputs) - {'input', 'other', 'residual', 'scale'})}"
     if node.results:
         return f"{op} with return_indices"

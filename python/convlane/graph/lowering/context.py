@@ -31,7 +31,8 @@ class Context:
 
     core: _core.Plan
     node: Node
-    inputs: Mapping[str, Operand]
+    inputs: Mapping[str, Any]
+    """Operands, and arrays that are constants."""
     output: Operand
     in_place: frozenset[str]
     """Arguments that lie within the result already."""
@@ -41,7 +42,7 @@ class Context:
     @property
     def input(self) -> Operand:
         """The argument of that name, which most operations have."""
-        return self.inputs["input"]
+        return self.inputs["input"]  # type: ignore[no-any-return]
 
     @property
     def shape(self) -> Any:
@@ -54,7 +55,7 @@ class Context:
     def append(
         self,
         op: str,
-        inputs: Sequence[Operand] | None = None,
+        inputs: Sequence[Any] | None = None,
         outputs: Sequence[Operand] | None = None,
         weights: Mapping[str, Any] | None = None,
         **attributes: Any,
@@ -63,7 +64,7 @@ class Context:
         sources = list(self.inputs.values()) if inputs is None else inputs
         self.core.append(
             op,
-            [operand.core() for operand in sources],
+            [each.core() if isinstance(each, Operand) else each for each in sources],
             [operand.core() for operand in ([self.output] if outputs is None else outputs)],
             {name: value for name, value in attributes.items() if value is not None},
             {name: _constant(weight) for name, weight in (weights or {}).items() if weight is not None},
@@ -82,7 +83,11 @@ LOWERINGS: dict[str, Callable[[Context], Choice | None]] = {}
 REFUSALS: dict[str, Refusal] = {}
 
 
-def lowers(*ops: str, refuse: Refusal | None = None) -> Callable[[L], L]:
+ANY_ARGUMENT: set[str] = set()
+"""Operations that may have any argument computed and any constant."""
+
+
+def lowers(*ops: str, refuse: Refusal | None = None, any_argument: bool = False) -> Callable[[L], L]:
     """Make a function the lowering of these operations."""
 
     def register(lowering: L) -> L:
@@ -90,6 +95,8 @@ def lowers(*ops: str, refuse: Refusal | None = None) -> Callable[[L], L]:
             LOWERINGS[op] = lowering
             if refuse is not None:
                 REFUSALS[op] = refuse
+            if any_argument:
+                ANY_ARGUMENT.add(op)
         return lowering
 
     return register

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+
 from convlane.functional._op import Shape
 
 FLOAT = 4  # bytes
@@ -40,6 +42,11 @@ class Operand:
         """Return some of the channels of these images."""
         n, _, h, w = self.shape
         return replace(self, offset=self.offset + FLOAT * first, shape=(n, channels, h, w))
+
+    def along(self, axis: int, first: int, count: int) -> Operand:
+        """Return some of the indices of a dimension."""
+        offset = self.offset + np.dtype(self.dtype).itemsize * first * self.strides[axis]
+        return replace(self, offset=offset, shape=(*self.shape[:axis], count, *self.shape[axis + 1 :]))
 
     def viewed(self, shape: Shape) -> Operand:
         """Return the same memory as a dense tensor of another shape."""

@@ -1,0 +1,343 @@
+"""Operations on tensors of any rank.
+
+The first dimension is the batch, of which a graph has one: what would move or mix it is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from convlane.functional._op import Shape
+from convlane.functional.elementwise import is_channel_vector
+from convlane.functional.rearrange import sliced
+from convlane.functional.reduce import axes_of
+from convlane.graph.lowering.context import Context, Refusal, lowers
+from convlane.graph.lowering.operand import FLOAT, Operand
+from convlane.graph.trace import Node, Value
+
+Nodes = Mapping[Value, Node]
+_general = partial(lowers, any_argument=True)
+
+
+def _computed(node: Node, nodes: Nodes) -> dict[str, Shape]:
+    """Return the shapes of the arguments that are no constants."""
+    return {name: nodes[source].shape for name, source in node.inputs.items() if nodes[source].op != "constant"}
+
+
+def _refuse_broadcast(node: Node, nodes: Nodes) -> str:
+    """Shapes are aligned at the last dimension; the batch is the first of all that is computed."""
+    ranks = {len(shape) for shape in _computed(node, nodes).values()}
+    if ranks != {len(node.shape)} or node.shape[0] != 1:
+        return f"{node.op} of shapes whose batches do not meet"
+    return ""
+
+
+def _refuse_batch(name: str, dims: Callable[[Node, int], Any]) -> Refusal:
+    """Refuse the first dimension where `dims`, given the node and the rank of the argument `name`, has it."""
+
+    def refuse(node: Node, nodes: Nodes) -> str:
+        ndim = len(_computed(node, nodes).get(name, ()))
+        if ndim == 0 or 0 in [dim % ndim for dim in dims(node, ndim)]:
+            return f"{node.op} along the batch"
+        return ""
+
+    return refuse
+
+
+def _operand(at: Context, name: str, *, like: Any = np.float32) -> Operand | np.ndarray[Any, Any]:
+    """Return an argument, or a number as a constant."""
+    return at.inputs[name] if name in at.inputs else np.asarray(at[name], like)
+
+
+def _type_of(at: Context, *names: str) -> Any:
+    """Return the type of the arrays among some arguments, which numbers among them take."""
+    return next((np.dtype(at.inputs[name].dtype) for name in names if name in at.inputs), np.dtype(np.float32))
+
+
+# Pointwise
+
+
+@_general("add", refuse=_refuse_broadcast)
+def _add(at: Context) -> None:
+    activation, slope = at["activation"], float(at["negative_slope"])
+    if _same_layout(at, "input", "other"):
+        return at.append("add", activation=activation, negative_slope=slope)
+    at.append("binary", [_operand(at, "input"), _operand(at, "other")], name="add")
+    if activation != "none":
+        at.append("activation", [at.output], activation=activation, negative_slope=slope)
+    return None
+
+
+@_general("mul", refuse=_refuse_broadcast)
+def _mul(at: Context) -> None:
+    if _same_layout(at, "input", "other"):
+        at.append("multiply")
+    elif _are_operands(at, "input", "other") and is_channel_vector(at.shape, at.inputs["other"].shape):
+        at.append("scale")
+    else:
+        at.append("binary", [_operand(at, "input"), _operand(at, "other")], name="mul")
+
+
+def _are_operands(at: Context, *names: str) -> bool:
+    return all(isinstance(at.inputs.get(name), Operand) for name in names)
+
+
+def _same_layout(at: Context, *names: str) -> bool:
+    return _are_operands(at, *names) and all(at.inputs[name].shape == at.output.shape for name in names)
+
+
+@_general("div", "maximum", "minimum", "sub", refuse=_refuse_broadcast)
+def _binary(at: Context) -> None:
+    at.append("binary", [_operand(at, "input"), _operand(at, "other")], name=at.node.op)
+
+
+@_general("pow", refuse=_refuse_broadcast)
+def _pow(at: Context) -> None:
+    at.append("binary", [_operand(at, "input"), _operand(at, "exponent")], name="pow")
+
+
+@_general("eq", "ge", "gt", "le", "lt", "ne", refuse=_refuse_broadcast)
+def _compare(at: Context) -> None:
+    kind = _type_of(at, "input", "other")
+    at.append("compare", [_operand(at, name, like=kind) for name in ("input", "other")], name=at.node.op)
+
+
+@_general("where", refuse=_refuse_broadcast)
+def _where(at: Context) -> None:
+    kind = _type_of(at, "input", "other")
+    condition = _operand(at, "condition", like=np.bool_)
+    at.append("where", [condition, *(_operand(at, name, like=kind) for name in ("input", "other"))])
+
+
+@_general("logical_and", "logical_or", refuse=_refuse_broadcast)
+def _logic(at: Context) -> None:
+    a, b = at.inputs["input"], at.inputs["other"]
+    at.append("where", [a, b, np.asarray(False)] if at.node.op == "logical_and" else [a, np.asarray(True), b])
+
+
+@_general("logical_not")
+def _logical_not(at: Context) -> None:
+    at.append("where", [at.input, np.asarray(False), np.asarray(True)])
+
+
+@_general(
+    *(
+        "abs",
+        "ceil",
+        "cos",
+        "erf",
+        "exp",
+        "floor",
+        "log",
+        "log1p",
+        "neg",
+        "reciprocal",
+        "round",
+        "rsqrt",
+        "sign",
+        "sin",
+    ),
+    *("sqrt", "square"),
+)
+def _unary(at: Context) -> None:
+    at.append("unary", name=at.node.op)
+
+
+@_general("clamp")
+def _clamp(at: Context) -> None:
+    low = -math.inf if at["min"] is None else float(at["min"])
+    at.append("unary", name="clamp", first=low, second=math.inf if at["max"] is None else float(at["max"]))
+
+
+# Along dimensions
+
+
+def _dims(node: Node, ndim: int) -> Any:
+    return axes_of(node.op, ndim, node.attributes["dim"])
+
+
+@_general("amax", "amin", "mean", "prod", "sum", "var", refuse=_refuse_batch("input", _dims))
+def _reduce(at: Context) -> None:
+    axes = list(axes_of(at.node.op, len(at.shape), at["dim"]))
+    correction = at.node.attributes.get("correction")
+    at.append("reduce", name=at.node.op, axes=axes, correction=None if correction is None else float(correction))
+
+
+@_general("argmax", "argmin", refuse=_refuse_batch("input", _dims))
+def _arg(at: Context) -> None:
+    at.append("arg", axis=_axis(at), largest=at.node.op == "argmax")
+
+
+@_general("cumsum", refuse=_refuse_batch("input", _dims))
+def _cumsum(at: Context) -> None:
+    at.append("cumsum", axis=_axis(at))
+
+
+@_general("topk_places", refuse=_refuse_batch("input", _dims))
+def _topk_places(at: Context) -> None:
+    at.append("topk", axis=_axis(at), largest=bool(at["largest"]))
+
+
+@_general("log_softmax", "softmax", refuse=_refuse_batch("input", _dims))
+def _softmax(at: Context) -> None:
+    log, axis = at.node.op == "log_softmax", _axis(at)
+    if axis == 1 and at.output.strides[1] == 1:
+        at.append("softmax", log=log)
+    else:
+        at.append("softmax_along", axis=axis, log=log)
+
+
+def _axis(at: Context) -> int:
+    return int(at["dim"]) % len(at.shape)
+
+
+@_general("index_select", refuse=_refuse_batch("input", _dims))
+def _index_select(at: Context) -> None:
+    at.append("take", [at.input, at.inputs["index"]], axis=_axis(at), each=False)
+
+
+def _refuse_gather(node: Node, nodes: Nodes) -> str:
+    if set(_computed(node, nodes)) != {"input", "index"}:
+        return "gather of one constant"
+    return _refuse_batch("input", _dims)(node, nodes)
+
+
+@_general("gather", refuse=_refuse_gather)
+def _gather(at: Context) -> None:
+    at.append("take", [at.input, at.inputs["index"]], axis=_axis(at), each=True)
+
+
+# Other orders, shapes and parts
+
+
+def _move(at: Context, shape: Shape, strides: Shape, offset: int = 0, output: Operand | None = None) -> None:
+    """Copy elements of the argument, seen with other strides, to the result."""
+    size = np.dtype(at.input.dtype).itemsize
+    source = replace(at.input, offset=at.input.offset + size * offset, shape=shape, strides=strides)
+    at.append("copy", [source], None if output is None else [output])
+
+
+def _refuse_permute(node: Node, nodes: Nodes) -> str:
+    return "" if node.attributes["dims"][0] % len(node.shape) == 0 else "permute of the batch"
+
+
+@_general("permute", refuse=_refuse_permute)
+def _permute(at: Context) -> None:
+    order = [dim % len(at.shape) for dim in at["dims"]]
+    _move(at, at.output.shape, tuple(at.input.strides[dim] for dim in order))
+
+
+def _refuse_reshape(node: Node, nodes: Nodes) -> str:
+    before = nodes[node.inputs["input"]].shape
+    return "" if before[:1] == node.shape[:1] == (1,) else f"{node.op} of the batch"
+
+
+@_general("reshape", "unflatten", refuse=_refuse_reshape)
+def _reshape(at: Context) -> None:
+    at.append("reshape")
+
+
+def _refuse_expand(node: Node, nodes: Nodes) -> str:
+    before = nodes[node.inputs["input"]].shape
+    return "" if len(before) == len(node.shape) and node.shape[0] == 1 else "expand of the batch"
+
+
+@_general("expand", refuse=_refuse_expand)
+def _expand(at: Context) -> None:
+    pairs = zip(at.shape, at.output.shape, at.input.strides, strict=True)
+    _move(at, at.output.shape, tuple(stride if old == new else 0 for old, new, stride in pairs))
+
+
+@_general("flip", refuse=_refuse_batch("input", lambda node, ndim: axes_of("flip", ndim, node.attributes["dims"])))
+def _flip(at: Context) -> None:
+    turned = axes_of("flip", len(at.shape), at["dims"])
+    strides = tuple(-stride if axis in turned else stride for axis, stride in enumerate(at.input.strides))
+    last = sum((at.shape[axis] - 1) * at.input.strides[axis] for axis in turned) if math.prod(at.shape) else 0
+    _move(at, at.output.shape, strides, last)
+
+
+@_general("strided_slice", refuse=_refuse_batch("input", _dims))
+def _strided_slice(at: Context) -> None:
+    axis, part = sliced(at.input, at["dim"], at["start"], at["end"], at["step"])
+    chosen, strides = range(*part.indices(at.shape[axis])), list(at.input.strides)
+    start = chosen.start * strides[axis] if len(chosen) and math.prod(at.shape) else 0
+    strides[axis] *= chosen.step
+    _move(at, at.output.shape, tuple(strides), start)
+
+
+def _refuse_tile(node: Node, nodes: Nodes) -> str:
+    before, dims = nodes[node.inputs["input"]].shape, node.attributes["dims"]
+    if len(before) != len(node.shape) or node.shape[0] != 1:
+        return "tile of the batch"
+    repeated = sum(repeat != 1 for repeat in dims)
+    return "" if len(before) + repeated <= _MOST else f"tile along {repeated} of {len(before)} dimensions"
+
+
+_MOST = 8  # dimensions of a tensor
+
+
+@_general("tile", refuse=_refuse_tile)
+def _tile(at: Context) -> None:
+    """Copy to a result in which each repeated dimension is two: repeats, which the argument has with stride 0."""
+    dims = (1,) * (len(at.shape) - len(at["dims"])) + tuple(at["dims"])
+    shape: list[int] = []
+    source: list[int] = []
+    target: list[int] = []
+    for size, repeat, own, to in zip(at.shape, dims, at.input.strides, at.output.strides, strict=True):
+        if repeat != 1:
+            shape, source, target = [*shape, repeat], [*source, 0], [*target, size * to]
+        shape, source, target = [*shape, size], [*source, own], [*target, to]
+    _move(at, tuple(shape), tuple(source), output=replace(at.output, shape=tuple(shape), strides=tuple(target)))
+
+
+@_general("pad", refuse=lambda node, nodes: "" if len(node.shape) == 4 else "pad of one image without a batch")
+def _pad(at: Context) -> None:
+    left, _, top, _ = at["pad"]
+    _, _, rows, columns = at.output.strides
+    inner = replace(at.output, offset=at.output.offset + FLOAT * (top * rows + left * columns), shape=at.shape)
+    at.append("zeros", [])
+    at.append("copy", outputs=[inner])
+
+
+# Products
+
+
+def _refuse_matmul(node: Node, nodes: Nodes) -> str:
+    """Take a stack of matrices as the batch, or the rows of one where the right matrix is a constant."""
+    computed = _computed(node, nodes)
+    shapes = {name: nodes[source].shape for name, source in node.inputs.items()}
+    rank = max(map(len, shapes.values()))
+    rows = set(computed) == {"input"} and rank == 2
+    fits = rank >= 3 and all(len(shape) == rank for shape in computed.values())
+    if not (rows or fits) or node.shape[0] != 1:
+        return "matmul of stacks whose batches do not meet"
+    return ""
+
+
+@_general("matmul", refuse=_refuse_matmul)
+def _matmul(at: Context) -> None:
+    a, b = at.inputs["input"], at.inputs["other"]
+    vectors = (len(a.shape) == 1, len(b.shape) == 1)
+    a, b = (a.reshape(1, -1) if vectors[0] else a), (b.reshape(-1, 1) if vectors[1] else b)
+    output = at.output
+    if any(vectors):
+        rows, columns = (() if vectors[0] else a.shape[-2:-1]), (() if vectors[1] else b.shape[-1:])
+        shape = (*output.shape[: len(output.shape) - len(rows) - len(columns)], *(rows or (1,)), *(columns or (1,)))
+        output = replace(output, shape=shape, strides=_with_ones(output, shape, vectors))
+    at.append("matmul", [a, b], [output])
+
+
+def _with_ones(output: Operand, shape: Shape, vectors: tuple[bool, bool]) -> Shape:
+    """Return the strides of a result that gets back the dimensions which vectors lack."""
+    strides = list(output.strides)
+    if vectors[1]:
+        strides.append(1)
+    if vectors[0]:
+        strides.insert(len(strides) - 1, 1)
+    return tuple(strides)

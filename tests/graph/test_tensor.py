@@ -1,0 +1,129 @@
+"""Operations on tensors of any rank, compiled: against what they compute at once."""
+
+import numpy as np
+import pytest
+
+import convlane
+from convlane import functional as F
+
+RNG = np.random.default_rng(20261126)
+
+
+def normal(*shape):
+    return RNG.standard_normal(shape, dtype=np.float32)
+
+
+VECTOR, MATRIX, CHANNELS, WEIGHT = normal(5), normal(5, 6), normal(3, 1, 1), normal(60, 7)
+INDEX = np.array([2, 0, 2])
+
+
+def positive(x):
+    return F.affine(F.square(x), 1.0, 0.5)
+
+
+NETWORKS = {  # of (N, 3, 4, 5)
+    "numbers": lambda x: F.sub(2, F.div(1.5, positive(x))),
+    "constants": lambda x: F.add(F.mul(x, VECTOR), CHANNELS),
+    "constants on the left": lambda x: F.maximum(VECTOR, F.minimum(x, 0.5)),
+    "means": lambda x: x - x.mean((2, 3), keepdims=True),
+    "a sum that broadcasts and an activation": lambda x: F.add(x, F.amax(x, 3, True), activation="relu"),
+    "a product of two and a factor for each row": lambda x: x * F.tanh(x) * F.sum(x, 1, keepdim=True),
+    "powers": lambda x: F.pow(positive(x), 0.3) * 2**x,
+    "choices": lambda x: F.where(F.logical_and(x > -0.5, F.logical_not(x >= VECTOR)), x, F.where(x == 0, 1, -1)),
+    "logic": lambda x: F.where(F.logical_or(x < 0, x > 1), F.exp(x), 0.0),
+    "functions": lambda x: F.log(positive(x)) + F.sin(x) * F.erf(x) + F.round(F.clamp(x, -1, 1)),
+    "more functions": lambda x: (
+        F.sqrt(positive(x)) + F.rsqrt(positive(x)) + F.abs(x) * F.sign(x) + F.log1p(positive(x))
+    ),
+    "rounding": lambda x: F.floor(x) + F.ceil(x) * F.cos(x) + F.reciprocal(positive(x)) + F.neg(x),
+    "reductions": lambda x: F.stack([F.mean(x, (1, 3)), F.amin(x, (1, 3)), F.var(x, (1, 3)), F.prod(x, (1, 3))], 1),
+    "all but the batch": lambda x: F.sum(x, (1, 2, 3)),
+    "a sum that keeps its dimension": lambda x: F.sum(x, 2, keepdim=True),
+    "places": lambda x: F.gather(x, 2, F.argmax(x, 2, True)),
+    "places of rows": lambda x: F.argmin(x, 3),
+    "places of channels": lambda x: F.argmax(x, 1),
+    "comparison": lambda x: x > 0,
+    "largest": lambda x: F.topk(x, 2, 3)[0],
+    "largest places": lambda x: F.topk_places(x, 2, 2, False),
+    "running sums": lambda x: F.cumsum(x, 2),
+    "softmax of rows": lambda x: F.softmax(x, -1),
+    "softmax of channels": lambda x: F.log_softmax(x, 1),
+    "permute": lambda x: F.permute(x, (0, 3, 1, 2)),
+    "permute to five": lambda x: F.permute(F.reshape(x, (1, 3, 2, 2, 5)), (0, 4, 2, 1, 3)),
+    "reshape": lambda x: F.reshape(x, (1, 5, -1)),
+    "reshape of images": lambda x: F.reshape(x, (1, 5, 4, 3)),
+    "reshape of a permuted one": lambda x: F.reshape(F.permute(x, (0, 2, 3, 1)), (1, -1)),
+    "new dimensions": lambda x: x[:, None, :, ::2, -1],
+    "slices": lambda x: x[:, 1:, ::-2, 1:4],
+    "narrow": lambda x: F.narrow(x, 3, 1, 2) * 2,
+    "flip": lambda x: F.flip(x, (1, 3)),
+    "expand": lambda x: F.expand(F.mean(x, 1, True), (-1, 2, -1, -1)),
+    "tile": lambda x: F.tile(x, (1, 2, 1, 3)),
+    "cat of rows": lambda x: F.cat([x, F.relu(x), x], 3),
+    "cat of matrices": lambda x: F.cat([F.flatten(x), F.flatten(F.exp(x))], 1),
+    "stack": lambda x: F.stack([x, F.exp(x)], 2),
+    "split": lambda x: F.add(*F.chunk(F.pad(x, (0, 1, 0, 0)), 2, 3)),
+    "pad": lambda x: F.pad(x, (1, 2, 0, 3)),
+    "unflatten": lambda x: F.unflatten(x, 3, (5, 1)),
+    "flatten": lambda x: F.flatten(x, 2),
+    "picked": lambda x: F.index_select(x, 2, INDEX),
+    "matrices": lambda x: F.matmul(x, MATRIX),
+    "a vector": lambda x: F.matmul(x, VECTOR),
+    "products of each other": lambda x: F.matmul(x, F.transpose(x, 2, 3)),
+    "rows of a matrix": lambda x: F.matmul(F.reshape(x, (1, -1)), WEIGHT),
+    "attention": lambda x: F.matmul(F.softmax(F.matmul(x, x.transpose(0, 1, 3, 2)) / 2, -1), x),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_compiled_is_what_is_computed(name, isa):
+    network = NETWORKS[name]
+    plan = convlane.compile(network, (None, 3, 4, 5))
+    for batch in (1, 3):
+        x = normal(batch, 3, 4, 5)
+        single = [np.asarray(network(x[i : i + 1])) for i in range(batch)]
+        y = plan(x)
+        assert y.dtype == single[0].dtype
+        np.testing.assert_allclose(y, np.concatenate(single), rtol=3e-6, atol=3e-6)
+
+
+def test_threads_do_not_change_bits():
+    x = normal(2, 3, 40, 50)
+    network = NETWORKS["attention"]
+    plan = convlane.compile(lambda x: network(F.mean(x, 3, True) + x * VECTOR[0]), (2, 3, 40, 50))
+    with convlane.num_threads(1):
+        whole = plan(x)
+    with convlane.num_threads(3):
+        np.testing.assert_array_equal(plan(x), whole)
+
+
+def test_plans_keep_constants_in_files(tmp_path):
+    plan = convlane.compile(NETWORKS["choices"], (None, 3, 4, 5))
+    plan.save(tmp_path / "plan.safetensors")
+    x = normal(2, 3, 4, 5)
+    np.testing.assert_array_equal(convlane.load_plan(tmp_path / "plan.safetensors")(x), plan(x))
+
+
+@pytest.mark.parametrize(
+    ("network", "reason"),
+    [
+        (lambda x: F.sum(x), "sum along the batch"),
+        (lambda x: F.mean(x, (0, 2)), "mean along the batch"),
+        (lambda x: F.argmax(x), "argmax along the batch"),
+        (lambda x: F.permute(x, (1, 0, 2, 3)), "permute of the batch"),
+        (lambda x: F.reshape(x, (-1, 5)), "reshape of the batch"),
+        (lambda x: F.cat([x, x], 0), "cat along the batch"),
+        (lambda x: F.flip(x, 0), "flip along the batch"),
+        (lambda x: F.tile(x, (2, 1, 1, 1)), "tile of the batch"),
+        (lambda x: F.expand(x, (2, -1, -1, -1, -1)), "expand of the batch"),
+        (lambda x: F.index_select(x, 0, np.array([0])), "index_select along the batch"),
+        (lambda x: F.softmax(x, 0), "softmax along the batch"),
+        (lambda x: F.cumsum(x, 0), "cumsum along the batch"),
+        (lambda x: F.add(x, F.mean(x, 1)), "add of shapes whose batches do not meet"),
+        (lambda x: F.mul(x, np.ones((2, 3, 4, 5), np.float32)), "mul of shapes whose batches do not meet"),
+        (lambda x: F.matmul(F.mean(x, 1), F.permute(x, (0, 1, 3, 2))), "matmul of stacks whose batches do not meet"),
+    ],
+)
+def test_what_mixes_the_batch_is_refused(network, reason):
+    with pytest.raises(ValueError, match=reason):
+        convlane.compile(network, (1, 3, 4, 5))
