@@ -133,9 +133,8 @@ def test_a_signal_leaves_nothing_behind(program, number, interrupts, code, tmp_p
     arguments += ["--seconds", "60", "--out", str(tmp_path / "out")]
     arguments += ["--size", "32", "--runtimes", "convlane"] if program is peers else []
     environment = {**os.environ, "TMPDIR": str(temporary)}
-    with subprocess.Popen(
-        children.python(interrupts, *arguments), env=environment, stderr=subprocess.DEVNULL
-    ) as parent:
+    command = children.python(interrupts, *arguments)
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as parent:
         while not (started := workers(temporary)) and parent.poll() is None:
             time.sleep(0.02)
         assert started
