@@ -73,11 +73,14 @@ void reserve_depthwise(const Conv2dDesc& d, const Conv2dArgs& args, Scratch& scr
 
 void run_depthwise(const Conv2dDesc& d, const Conv2dArgs& args, Scratch& scratch) {
   const Window& w = d.window;
-  const auto [threads, width, band, bands, band_inputs, zeros, pointers, repeated] = Bands(d, args.threads, scratch);
+  const Bands b(d, args.threads, scratch);
+  const int64_t width = b.width, band = b.rows, bands = b.count, band_inputs = b.inputs;
+  float *const zeros = b.zeros, *const repeated = b.repeated;
+  const float** const pointers = b.pointers;
   const int64_t multiplier = d.o_per_group();
   std::memset(zeros, 0, sizeof(float) * width);
 
-  parallel_for(d.n * bands, threads, [&](int64_t begin, int64_t end, int thread) noexcept {
+  parallel_for(d.n * bands, b.threads, [&](int64_t begin, int64_t end, int thread) noexcept {
     const float** rows = pointers + thread * band_inputs;
     float* own = repeated + (multiplier == 1 ? 0 : thread * band_inputs * width);
     for (int64_t task = begin; task < end; ++task) {

@@ -98,9 +98,12 @@ template <class FillRows, class Place = InOrder>
 void rows_gemm(const RowsGemm& p, Scratch& scratch, const FillRows& fill, const Place& place = {}) {
   constexpr bool scattered = !std::is_same_v<Place, InOrder>;
   const RowsGemmParts parts(p, scattered, scratch);
-  const auto [threads, units, column_parts, row_parts, block, pointers, moved_columns, moved, blocks] = parts;
+  const int64_t units = parts.units, column_parts = parts.column_parts, row_parts = parts.row_parts;
+  const int64_t block = parts.block, moved_columns = parts.moved_columns, moved = parts.moved;
+  const float** const pointers = parts.pointers;
+  float* const blocks = parts.blocks;
 
-  parallel_for(row_parts * column_parts, threads, [&](int64_t begin, int64_t end, int thread) noexcept {
+  parallel_for(row_parts * column_parts, parts.threads, [&](int64_t begin, int64_t end, int thread) noexcept {
     const float** rows = pointers + thread * p.taps * block;
     int64_t filled = -1;
     for (int64_t task = begin; task < end; ++task) {
