@@ -11,6 +11,8 @@ Tensor tensor_of(DType dtype, const std::vector<int64_t>& shape, const std::vect
   if (shape.size() > kMaxRank || shape.size() != strides.size())
     throw std::invalid_argument("plan: a tensor has at most " + std::to_string(kMaxRank) +
                                 " sizes and as many strides");
+  if (std::any_of(shape.begin(), shape.end(), [](int64_t size) { return size < 0; }))
+    throw std::invalid_argument("plan: a size is negative");
   tensor.dtype = dtype;
   tensor.rank = static_cast<int>(shape.size());
   std::copy(shape.begin(), shape.end(), tensor.shape.begin());
@@ -67,11 +69,6 @@ void append(Plan& plan, const std::string& op, const std::vector<PyOperand>& inp
 
 std::string text_of(const Tensor& t) { return to_string(t.shape.data(), t.rank); }
 
-bool same_sizes(const Tensor& a, const Tensor& b) {
-  return a.dtype == b.dtype && a.rank == b.rank &&
-         std::equal(a.shape.begin(), a.shape.begin() + a.rank, b.shape.begin());
-}
-
 // The arrays of a run, which stay while it lasts.
 struct RunArrays {
   std::vector<Tensor> inputs;
@@ -83,13 +80,13 @@ struct RunArrays {
                                   std::to_string(plan.outputs().size()) + " outputs");
     for (std::size_t i = 0; i < from.size(); ++i) {
       inputs.push_back(tensor_view(from[i], "plan: an input"));
-      if (!same_sizes(inputs[i], plan.inputs()[i]))
+      if (!same_type(inputs[i], plan.inputs()[i]))
         throw std::invalid_argument("plan: input " + std::to_string(i) + " has shape " + text_of(inputs[i]) +
                                     ", made for " + text_of(plan.inputs()[i]));
     }
     for (std::size_t i = 0; i < to.size(); ++i) {
       const Tensor given = tensor_view(to[i], "plan: an output"), &expected = plan.outputs()[i];
-      bool fits = same_sizes(given, expected);
+      bool fits = same_type(given, expected);
       for (int axis = 0; fits && axis < given.rank; ++axis)
         fits = given.shape[axis] == 1 || given.strides[axis] == expected.strides[axis];
       if (!fits) throw std::invalid_argument("plan: output " + std::to_string(i) + " is not as the plan was made for");

@@ -1,6 +1,7 @@
 // Arrays of any rank as general operations see them: a pointer, a type, sizes and strides in elements.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -30,5 +31,10 @@ struct Tensor {
   }
   float* floats() const { return static_cast<float*>(data); }
 };
+
+inline bool same_shape(const Tensor& a, const Tensor& b) {
+  return a.rank == b.rank && std::equal(a.shape.begin(), a.shape.begin() + a.rank, b.shape.begin());
+}
+inline bool same_type(const Tensor& a, const Tensor& b) { return a.dtype == b.dtype && same_shape(a, b); }
 
 }  // namespace convlane

@@ -82,7 +82,7 @@ void copy(const Tensor& src, const Tensor& dst) {
 
 void run_copy(const Tensor& src, const Tensor& dst) {
   if (src.dtype != dst.dtype) throw std::invalid_argument("copy: the arrays hold different types");
-  if (src.rank != dst.rank || !std::equal(src.shape.begin(), src.shape.begin() + src.rank, dst.shape.begin()))
+  if (!same_shape(src, dst))
     throw std::invalid_argument("copy: shape " + to_string(src.shape.data(), src.rank) + " does not fit " +
                                 to_string(dst.shape.data(), dst.rank));
   switch (dst.dtype) {

@@ -22,11 +22,6 @@ Reach reach_of(const Tensor& t) {
   return reach;
 }
 
-bool same_sizes(const Tensor& a, const Tensor& b) {
-  return a.dtype == b.dtype && a.rank == b.rank &&
-         std::equal(a.shape.begin(), a.shape.begin() + a.rank, b.shape.begin());
-}
-
 }  // namespace
 
 Plan::Plan(std::vector<Tensor> inputs, std::vector<Tensor> outputs, int64_t arena_bytes, int threads)
@@ -42,8 +37,9 @@ void Plan::check_operand(const StepArguments& arguments, const StepOperand& oper
     arguments.check(operand.index >= 0 && operand.index < static_cast<int>(all.size()), "there is no such array");
   if (caller) {
     arguments.check(!written, "an input cannot be written");
-    return arguments.check(same_sizes(operand.tensor, all[operand.index]), "an input has another type or size");
+    return arguments.check(same_type(operand.tensor, all[operand.index]), "an input has another type or size");
   }
+  if (operand.tensor.count() == 0) return;  // none of it is read or written
   const int64_t end = operand.place == Place::arena ? arena_bytes_ : reach_of(all[operand.index]).behind;
   const Reach reach = reach_of(operand.tensor);
   arguments.check(operand.offset >= reach.before && operand.offset <= end && reach.behind <= end - operand.offset,

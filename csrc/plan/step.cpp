@@ -121,6 +121,14 @@ void StepArguments::check_shape(const StepOperand& operand, const char* name, co
         std::string(name) + " has shape " + shape_of(operand.tensor) + ", expected " + to_string(shape));
 }
 
+ChannelRows StepArguments::channel_rows(const StepOperand& input, const StepOperand& output) const {
+  check_dense(output, "output");
+  check_dense(input, "input", &output);
+  const Tensor& t = output.tensor;
+  check(t.rank > 1 && (t.shape[1] == 1 || t.strides[1] == 1), "the channels do not lie side by side");
+  return {t.shape[1] == 0 ? 0 : t.count() / t.shape[1], t.shape[1]};
+}
+
 RegisterStep::RegisterStep(const char* op, PrepareStep prepare) { registered().emplace(op, prepare); }
 
 Step prepare_step(std::shared_ptr<const StepArguments> arguments) {

@@ -64,6 +64,11 @@ struct Step {
 using Attribute = std::variant<bool, int64_t, double, std::string, std::vector<int64_t>, std::vector<std::string>,
                                Conv2dDesc, Pool2dDesc>;
 
+// What works on each pixel alone sees a matrix with its channels in a row.
+struct ChannelRows {
+  int64_t rows, channels;
+};
+
 // All that a step is made from. Each getter throws std::invalid_argument, which names the operation and the argument,
 // where that is missing or of another kind.
 struct StepArguments {
@@ -106,6 +111,8 @@ struct StepArguments {
   // float32 without gaps, and laid out as `like`.
   void check_dense(const StepOperand& operand, const char* name, const StepOperand* like = nullptr) const;
   void check_shape(const StepOperand& operand, const char* name, const Shape4& shape) const;
+  // Input and output without gaps, of one layout in which the channels, dimension 1, lie side by side.
+  ChannelRows channel_rows(const StepOperand& input, const StepOperand& output) const;
 };
 
 // The arguments outlive the step, which may refer to them.

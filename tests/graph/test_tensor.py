@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import convlane
+from convlane import _core
 from convlane import functional as F
 
 RNG = np.random.default_rng(20261126)
@@ -85,6 +86,52 @@ def test_compiled_is_what_is_computed(name, isa):
         y = plan(x)
         assert y.dtype == single[0].dtype
         np.testing.assert_allclose(y, np.concatenate(single), rtol=3e-6, atol=3e-6)
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+@pytest.mark.parametrize(
+    "network",
+    [
+        lambda x: F.softmax(x, 1),
+        lambda x: F.log_softmax(x, 2),
+        lambda x: F.batch_norm(x, np.zeros(x.shape[1], np.float32), np.ones(x.shape[1], np.float32)),
+        lambda x: F.local_response_norm(x, 3),
+        lambda x: F.relu(x),
+        lambda x: F.cumsum(x, 1),
+        lambda x: F.mean(x, 3),
+        lambda x: F.sum(x, (1, 2)),
+        lambda x: F.matmul(x, F.permute(x, (0, 1, 3, 2))),
+        lambda x: F.cat([x, x], 1),
+        lambda x: F.where(x > 0, x, 0.0),
+    ],
+)
+def test_slices_may_be_empty(network, axis):
+    def sliced(x):
+        return network(x[:, :0] if axis == 1 else x[:, :, :0])
+
+    x = normal(2, 3, 4, 5)
+    np.testing.assert_array_equal(convlane.compile(sliced, x.shape)(x), sliced(x))
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes"),
+    [("cumsum", {"axis": 1}), ("softmax_along", {"axis": 1, "log": False}), ("matmul", {}), ("copy", {})],
+)
+@pytest.mark.parametrize("wrong", ["input", "output"])
+def test_steps_refuse_other_types(op, attributes, wrong):
+    plan = _core.Plan([], [], 4096, 1)
+    strides = [4, 1]
+    source, result = (("bool" if wrong == which else "float32") for which in ("input", "output"))
+    inputs = [("arena", 0, 0, source, [4, 4], strides)] * (2 if op == "matmul" else 1)
+    with pytest.raises(ValueError, match=f"plan: {op}: .*(type|float32)"):
+        plan.append(op, inputs, [("arena", 0, 1024, result, [4, 4], strides)], attributes, {})
+
+
+def test_plans_refuse_negative_sizes():
+    plan = _core.Plan([], [], 64, 1)
+    operand = ("arena", 0, 0, "float32", [-4, -4], [4, 1])
+    with pytest.raises(ValueError, match="a size is negative"):
+        plan.append("copy", [operand], [operand], {}, {})
 
 
 def test_threads_do_not_change_bits():

@@ -54,13 +54,9 @@ Step prepare_activation(std::shared_ptr<const StepArguments> at) {
 // Over dimension 1, whose elements lie side by side. Attribute: log.
 Step prepare_softmax(std::shared_ptr<const StepArguments> at) {
   const StepOperand *dst = &at->output(1, 1), *src = &at->inputs[0];
-  at->check_dense(*dst, "output");
-  at->check_dense(*src, "input", dst);
-  const Tensor& t = dst->tensor;
-  at->check(t.rank > 1 && (t.shape[1] == 1 || t.strides[1] == 1), "the channels do not lie side by side");
-  const int64_t channels = t.shape[1], rows = t.count() / channels;
+  const ChannelRows size = at->channel_rows(*src, *dst);
   const bool log = at->get<bool>("log");
-  return {[=](const PlanRun& run) { run_softmax(run.floats(*src), run.floats(*dst), rows, channels, log); }};
+  return {[=](const PlanRun& run) { run_softmax(run.floats(*src), run.floats(*dst), size.rows, size.channels, log); }};
 }
 
 const RegisterStep add("add", prepare_add);

@@ -12,10 +12,6 @@
 namespace convlane {
 namespace {
 
-bool same_shape(const Tensor& a, const Tensor& b) {
-  return a.rank == b.rank && std::equal(a.shape.begin(), a.shape.begin() + a.rank, b.shape.begin());
-}
-
 bool is_c_order(const Tensor& t) {
   int64_t stride = 1;
   for (int d = t.rank; d-- > 0; stride *= t.shape[d])
@@ -99,12 +95,18 @@ bool same_but(const Tensor& a, const Tensor& b, int axis) {
   return true;
 }
 
+// One input and one output, of one shape.
+void check_alike(const StepArguments& at) {
+  const Tensor &dst = at.output(1, 1).tensor, &src = at.inputs[0].tensor;
+  at.check(dst.dtype == DType::f32 && same_type(src, dst), "input and output must be float32 of one shape");
+}
+
 // As many outputs as inputs, each a copy with strides of its own.
 Step prepare_copy(std::shared_ptr<const StepArguments> at) {
   at->check(at->inputs.size() == at->outputs.size(), "there must be as many outputs as inputs");
   for (std::size_t i = 0; i < at->inputs.size(); ++i) {
     const Tensor &from = at->inputs[i].tensor, &to = at->outputs[i].tensor;
-    at->check(from.dtype == to.dtype && same_shape(from, to), "inputs and outputs must have the same types and shapes");
+    at->check(same_type(from, to), "inputs and outputs must have the same types and shapes");
   }
   return {[at = std::move(at)](const PlanRun& run) {
     for (std::size_t i = 0; i < at->inputs.size(); ++i) run_copy(run.tensor(at->inputs[i]), run.tensor(at->outputs[i]));
@@ -136,7 +138,7 @@ Step prepare_zeros(std::shared_ptr<const StepArguments> at) {
 Step prepare_unary(std::shared_ptr<const StepArguments> at) {
   const StepOperand *dst = &at->output(1, 1), *src = &at->inputs[0];
   at->check_dense(*dst, "output");
-  at->check(src->tensor.dtype == DType::f32 && same_shape(src->tensor, dst->tensor), "input and output differ");
+  check_alike(*at);
   const Unary op = unary_from_name(at->get<std::string>("name"));
   const float first = at->has("first") ? static_cast<float>(at->number("first")) : 0;
   const float second = at->has("second") ? static_cast<float>(at->number("second")) : 0;
@@ -228,7 +230,7 @@ Step along_axis(const StepArguments& at, const Work& work) {
 }
 
 Step prepare_softmax_along(std::shared_ptr<const StepArguments> at) {
-  at->check(same_shape(at->inputs[0].tensor, at->output(1, 1).tensor), "input and output differ");
+  check_alike(*at);
   const bool log = at->get<bool>("log");
   return along_axis(*at, [log](const PlanRun&, const Tensor& src, const Along& sizes, const Tensor& dst) {
     run_softmax(src.floats(), sizes, log, dst.floats());
@@ -236,7 +238,7 @@ Step prepare_softmax_along(std::shared_ptr<const StepArguments> at) {
 }
 
 Step prepare_cumsum(std::shared_ptr<const StepArguments> at) {
-  at->check(same_shape(at->inputs[0].tensor, at->output(1, 1).tensor), "input and output differ");
+  check_alike(*at);
   return along_axis(*at, [](const PlanRun&, const Tensor& src, const Along& sizes, const Tensor& dst) {
     run_cumsum(src.floats(), sizes, false, dst.floats());
   });
@@ -301,7 +303,8 @@ Step prepare_take(std::shared_ptr<const StepArguments> at) {
 Step prepare_matmul(std::shared_ptr<const StepArguments> at) {
   const StepOperand *dst = &at->output(2, 2), *a = &at->inputs[0], *b = &at->inputs[1];
   const MatmulShapes shapes(a->tensor, b->tensor);
-  at->check(a->tensor.dtype == DType::f32 && b->tensor.dtype == DType::f32 && same_shape(shapes.product, dst->tensor),
+  at->check(a->tensor.dtype == DType::f32 && b->tensor.dtype == DType::f32 && dst->tensor.dtype == DType::f32 &&
+                same_shape(shapes.product, dst->tensor),
             "the output has another shape or type");
   const KernelTable* kernels = &active_table();
   const int threads = at->threads;
