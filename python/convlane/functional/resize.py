@@ -31,12 +31,12 @@ MODES = ("nearest", "linear", "cubic", "area")
 class _Rule(NamedTuple):
     """How the table of an axis is made, beside its sizes."""
 
-    mode: str
-    coordinates: str
-    rounding: str
-    cubic_a: float
-    exclude_outside: bool
-    antialias: bool
+    mode: str = "linear"
+    coordinates: str = "half_pixel"
+    rounding: str = "round_prefer_floor"
+    cubic_a: float = -0.75
+    exclude_outside: bool = False
+    antialias: bool = False
 
 
 def _resize_shape(input: Any, size: Sequence[int], *args: Any, **kwargs: Any) -> Shape:
@@ -134,9 +134,9 @@ def resize(
     tables = tables_of(
         x,
         size,
-        mode,
-        coordinates,
         scales=scales,
+        mode=mode,
+        coordinates=coordinates,
         rounding=rounding,
         cubic_a=cubic_a,
         exclude_outside=exclude_outside,
@@ -268,23 +268,13 @@ def _as_factors(value: Any, axes: Sequence[int]) -> tuple[float, ...]:
     return factors
 
 
-def tables_of(
-    x: Any,
-    size: Sequence[int],
-    mode: str = "linear",
-    coordinates: str = "half_pixel",
-    *,
-    scales: Sequence[float] | None = None,
-    rounding: str = "round_prefer_floor",
-    cubic_a: float = -0.75,
-    exclude_outside: bool = False,
-    antialias: bool = False,
-) -> list[Table]:
-    """Return the tables of D, H and W; those that the input lacks are one pixel long."""
+def tables_of(x: Any, size: Sequence[int], *, scales: Sequence[float] | None = None, **arguments: Any) -> list[Table]:
+    """Return the tables of D, H and W by the arguments of `resize`; those that the input lacks are one pixel long."""
+    rule = _Rule(**arguments)
     for name, value, known in (
-        ("mode", mode, MODES),
-        ("coordinates", coordinates, COORDINATES),
-        ("rounding", rounding, ROUNDINGS),
+        ("mode", rule.mode, MODES),
+        ("coordinates", rule.coordinates, COORDINATES),
+        ("rounding", rule.rounding, ROUNDINGS),
     ):
         if value not in known:
             raise ValueError(f"resize: {name} must be one of {', '.join(known)}, got {value!r}")
@@ -292,7 +282,6 @@ def tables_of(
     sizes = _as_sizes(size, axes, "resize", "size")
     if scales is not None and len(scales) != len(axes):
         raise ValueError(f"resize: scales must be {len(axes)} numbers, got {scales!r}")
-    rule = _Rule(mode, coordinates, rounding, float(cubic_a), bool(exclude_outside), bool(antialias))
     one = _table(1, 1, None, rule)
     return [one] * (3 - len(axes)) + [
         _table(before, after, None if scales is None else float(scales[i]), rule)
