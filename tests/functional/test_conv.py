@@ -407,7 +407,7 @@ class TestBadInput:
             ({"weight": np.zeros((0, 4, 3, 3), np.float32)}, "empty"),
             ({"weight": np.zeros((6, 4, 0, 3), np.float32)}, "empty"),
             ({"weight": np.zeros((6, 4, 3), np.float32)}, "weight must be"),
-            ({"bias": np.zeros(5, np.float32)}, r"bias must have shape \(6,\), got \(5\)"),
+            ({"bias": np.zeros(5, np.float32)}, r"bias must have shape \(6,\), got \(5,\)"),
             ({"bias": np.zeros((6, 1), np.float32)}, r"bias must have shape"),
             ({"stride": 0}, "stride must be at least 1"),
             ({"stride": -1}, "stride must be at least 1"),
