@@ -12,6 +12,7 @@ from convlane.graph.passes import (
     fuse_residual_add,
     optimize,
     remove_dead_code,
+    sink_reshapes,
 )
 from convlane.graph.trace import INPUT, trace
 
@@ -81,6 +82,31 @@ def test_a_change_of_shape_stays_a_node():
     one_channel = drop_identities(trace(F.flatten, (1, 1, 3, 3)))
     assert text(one_channel) == "1: flatten 0; output 1"
     assert one_channel.output_shape == (1, 9)
+
+
+def rows(x):
+    return F.reshape(x, (1, 4, 36))
+
+
+@pytest.mark.parametrize(
+    ("network", "expected"),
+    [
+        (lambda x: F.relu(rows(x)), "1: relu 0; 2: reshape 1; output 2"),
+        (lambda x: F.reshape(rows(x), (1, -1)), "1: reshape 0; output 1"),
+        (lambda x: F.reshape(F.relu(rows(x)), IMAGE), "1: relu 0; output 1"),
+        (lambda x: F.reshape(rows(x), IMAGE), "; output 0"),
+        (lambda x: F.mul(F.exp(rows(x)), rows(x)), "1: exp 0; 2: mul 1 0; 3: reshape 2; output 3"),
+        (lambda x: F.relu(F.add(rows(x), 1.0)), "1: add 0; 2: relu 1; 3: reshape 2; output 3"),
+        (lambda x: F.softmax(rows(x), -1), "1: reshape 0; 2: softmax 1; output 2"),
+        (lambda x: F.mul(rows(x), np.ones(36, np.float32)), "1: reshape 0; 2: constant ; 3: mul 1 2; output 3"),
+        (lambda x: F.add(rows(x), F.reshape(x, (1, 1, 144))[:, :, :36]), None),
+    ],
+)
+def test_sink_reshapes(network, expected):
+    graph = trace(network, IMAGE)
+    sunk = sink_reshapes(graph)
+    assert text(sunk) == (text(graph) if expected is None else expected)
+    assert sunk.output_shape == graph.output_shape
 
 
 @pytest.mark.parametrize(

@@ -287,16 +287,15 @@ def test_inputs_that_are_refused(value, error, message):
 @pytest.mark.parametrize(
     ("shape", "error", "message"),
     [
-        ((1, 3, 4), ValueError, r"must be \(N, C, H, W\), got \(1, 3, 4\)"),
         ((0, 3, 4, 4), ValueError, "compile: input_shape must be at least 1, got 0"),
         ((1, 3, -4, 4), ValueError, "must be at least 1, got -4"),
-        ((1, None, 4, 4), TypeError, "must be an integer, got None"),
+        ((1, None, 4, 4), ValueError, "with the number of channels, got"),
         ((1, 3.0, 4, 4), TypeError, r"must be an integer, got 3\.0"),
         ((1, 3, 2**70, 4), ValueError, "out of range"),
         ((1, 3, 2**30, 2**30), ValueError, r"shape \(1, 3, 1073741824, 1073741824\) of input is too large"),
-        ((4, 3, 4), ValueError, r"must be \(N, C, H, W\)"),
-        ((), ValueError, r"must be \(N, C, H, W\), got \(\)"),
-        (((1, 3, 4, 4), (1, 3, 4)), ValueError, r"input_shape of input1 must be \(N, C, H, W\), got \(1, 3, 4\)"),
+        ((4,), ValueError, r"must be \(N, C, H, W\) or another shape that begins with N, got \(4,\)"),
+        ((), ValueError, r"must be \(N, C, H, W\) .* got \(\)"),
+        (((1, 3, 4, 4), (1,)), ValueError, r"input_shape of input1 must be \(N, C, H, W\) .* got \(1,\)"),
         ({"x": (1, 3, 4, 4), "y": (None, 3, 4, 4)}, ValueError, "the same N, got .1, 3, 4, 4., .None, 3, 4, 4."),
     ],
 )
@@ -655,6 +654,48 @@ def test_a_batch_met_again_has_its_plan(rng):
     assert 0 < plan.memory_bytes <= max(core.memory_bytes for core in plan._built.cores.values())
 
 
+def signal(x):
+    """A residual block of 1-D convolutions, which are convolutions of images of one row."""
+    weights = np.random.default_rng(5).standard_normal((2, 6, 6, 1, 3), np.float32)
+
+    def conv(x, weight):
+        return F.squeeze(F.conv2d(F.unsqueeze(x, 2), weight, padding=(0, 1)), 2)
+
+    inside = F.relu(conv(x, weights[0]))
+    return F.relu(F.add(conv(inside, weights[1]), inside))
+
+
+ANY_RANK = {
+    "rows": (nn.Sequential(nn.Linear(6, 5), nn.ReLU()).eval(), (6,)),
+    "signal": (signal, (6, 16)),
+    "attention": (lambda x: F.matmul(F.softmax(F.matmul(x, F.transpose(x, 1, 2)), -1), x), (5, 8)),
+    "views": (lambda x: F.reshape(F.softmax(F.reshape(x, (x.shape[0], 3, -1)), -1), (x.shape[0], 2, -1)), (6, 4)),
+    "volume": (lambda x: F.mean(F.add(x, F.relu(x)), (2, 4)), (2, 3, 4, 5)),
+}
+
+
+@pytest.mark.parametrize("name", ANY_RANK)
+def test_inputs_of_any_rank(name, rng, tmp_path):
+    model, shape = ANY_RANK[name]
+    plan = convlane.compile(model, (None, *shape))
+    saved = reloaded(plan, tmp_path)
+    x = rng.standard_normal((3, *shape), np.float32)
+    channels_last = np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)
+    for given in (x, np.asfortranarray(x), channels_last, x[::-1]):
+        expected = model(given)
+        np.testing.assert_allclose(plan(given), expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(saved(given), plan(given))
+        np.testing.assert_array_equal(plan(given[1]), plan(given)[1])
+    assert plan(x[:0]).shape == (0, *expected.shape[1:])
+    with pytest.raises(ValueError, match=f"must be a batch of {1 + len(shape)} dimensions"):
+        plan(x[None, None])
+
+
+def test_a_signal_stays_an_image():
+    ops = [step.op for step in convlane.compile(signal, (1, 6, 16)).describe().steps]
+    assert ops == ["reshape", "conv2d + relu", "conv2d + add + relu", "reshape"]
+
+
 class TestOpenSizes:
     def test_any_size(self, rng):
         model = lively(models.create("mobilenet_v2", 10), rng)
@@ -663,6 +704,10 @@ class TestOpenSizes:
             x = rng.standard_normal((count, 3, height, width), np.float32)
             np.testing.assert_array_equal(plan(x), convlane.compile(model, (None, 3, height, width))(x))
         assert plan.input_shape == (None, 3, None, None)
+        rows = convlane.compile(lambda x: F.softmax(x, -1), (None, None, 4))
+        for length in (3, 7):
+            x = rng.standard_normal((2, length, 4), np.float32)
+            np.testing.assert_array_equal(rows(x), F.softmax(x, -1))
 
     def test_weights_are_packed_once_and_memory_is_bounded(self, rng):
         model = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 8, 1)).eval()
@@ -688,5 +733,7 @@ class TestOpenSizes:
             plan()
         with pytest.raises(ValueError, match="with the number of channels"):
             convlane.compile(nn.Conv2d(3, 8, 5).eval(), (2, None, None, None))
+        with pytest.raises(ValueError, match="must be a batch of 3 dimensions or one of its parts, got 1"):
+            convlane.compile(F.relu, (None, None, 4))(np.zeros(3, np.float32))
         with pytest.raises(ValueError, match="autotune needs a size"):
             convlane.compile(nn.Conv2d(3, 8, 5).eval(), (2, 3, None, None), autotune=True)

@@ -210,7 +210,7 @@ CHANGES = {
     "no input": (remove(None, "nodes", 0), "node 0 must be an input"),
     "input of another batch": (
         set_in("input", "shape", [2, 3, 9, 8]),
-        "node 0 is an input and must have the shape of one image",
+        "node 0 is an input and must have the shape of a batch of one",
     ),
     "empty input": (set_in("input", "shape", [1, 0, 9, 8]), "shape must be at least 1"),
     "larger input": (set_in("input", "shape", [1, 3, 90, 8]), "conv2d: its result has the shape"),

@@ -75,14 +75,20 @@ def operand_shape(value: Any, op: str, name: str) -> tuple[int, ...]:
 
 def as_image(value: Any, op: str, name: str = "input") -> tuple[Array, bool]:
     """Return `value` as a batch of images and whether the batch dimension was added to a single one."""
+    return as_batch(value, op, 4, name)
+
+
+def as_batch(value: Any, op: str, rank: int, name: str = "input") -> tuple[Array, bool]:
+    """Return `value` with so many dimensions, the batch first, and whether that one was added to a single example."""
     array = as_array(value, op, name)
-    if array.ndim == 4:
+    if array.ndim == rank:
         return array, False
-    if array.ndim == 3:
+    if array.ndim == rank - 1:
         return array[None], True
-    raise ValueError(
-        f"{op}: {name} must be (N, C, H, W) or one image (C, H, W), got {array.ndim} dimensions, shape {array.shape}"
+    expected = (
+        "(N, C, H, W) or one image (C, H, W)" if rank == 4 else f"a batch of {rank} dimensions or one of its parts"
     )
+    raise ValueError(f"{op}: {name} must be {expected}, got {array.ndim} dimensions, shape {array.shape}")
 
 
 def as_int(value: Any, op: str, name: str) -> int:

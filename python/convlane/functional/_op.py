@@ -62,6 +62,8 @@ class Traits:
     in_place: bool = False
     """Its result needs no memory of its own: it can overwrite the input, is another view of it, or is put together
     from parts that can be written where they belong."""
+    elementwise: bool = False
+    """Each number of its result follows from those at the same place of its arguments, which may broadcast."""
     activation: bool = False
     """Others can apply it to their results by name."""
     told_by_output: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -70,8 +71,8 @@ def _rule(name: str) -> Callable[..., tuple[Array, Pullback]]:
 
 
 _IN_PLACE = Traits(in_place=True)
-_ACTIVATION = Traits(in_place=True, activation=True)
-_TOLD_BY_OUTPUT = Traits(in_place=True, activation=True, told_by_output=True)
+_ACTIVATION = Traits(in_place=True, elementwise=True, activation=True)
+_TOLD_BY_OUTPUT = replace(_ACTIVATION, told_by_output=True)
 
 
 def _softmax_dims(input: Any, dim: int) -> tuple[int]:

@@ -17,7 +17,8 @@ from convlane.functional._receptive import Axis, pointwise
 from convlane.functional.compare import eq, ge, gt, logical_and, lt, where
 
 _IN_PLACE = Traits(in_place=True)
-_PAIR: dict[str, Any] = {"differentiable": ("input", "other"), "traits": _IN_PLACE, "receptive": pointwise}
+_ELEMENTWISE = Traits(in_place=True, elementwise=True)
+_PAIR: dict[str, Any] = {"differentiable": ("input", "other"), "traits": _ELEMENTWISE, "receptive": pointwise}
 
 
 def _scale_receptive(axis: Axis, name: str, *, scale: Any, **_: Any) -> Axis:
@@ -253,7 +254,7 @@ def _pow_shape(input: Any, exponent: Any) -> Shape:
     shape=_pow_shape,
     vjp=_pow_vjp,
     differentiable=("input", "exponent"),
-    traits=_IN_PLACE,
+    traits=_ELEMENTWISE,
     receptive=pointwise,
 )
 def pow(input: Array | float, exponent: Array | float) -> Array:

@@ -33,7 +33,7 @@ def _function(
         return op(
             shape=same_shape,
             vjp=vjp,
-            traits=Traits(in_place=True),
+            traits=Traits(in_place=True, elementwise=True),
             receptive=pointwise,
         )(forward)
 
@@ -312,7 +312,7 @@ def _bounds(min: Any, max: Any) -> tuple[float, float]:
 @op(
     shape=same_shape,
     vjp=_clamp_vjp,
-    traits=Traits(in_place=True),
+    traits=Traits(in_place=True, elementwise=True),
     receptive=pointwise,
 )
 def clamp(input: Array, min: float | None = None, max: float | None = None) -> Array:

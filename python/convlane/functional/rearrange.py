@@ -12,7 +12,7 @@ import numpy as np
 from convlane import _core
 from convlane.functional._arguments import Array, Tensor, as_dim, as_int, as_positive, as_tensor, operand_shape
 from convlane.functional._broadcast import sum_to
-from convlane.functional._op import Pullback, Shape, op, same_dtype, same_shape
+from convlane.functional._op import Pullback, Shape, Traits, op, same_dtype, same_shape
 from convlane.functional._receptive import Axis
 from convlane.functional.reduce import axes_of, dense
 from convlane.functional.shape import cat, narrow
@@ -153,6 +153,7 @@ def dense_unless_view(x: Tensor, shape: Shape) -> Tensor:
     shape=_reshape_shape,
     dtype=same_dtype,
     vjp=_reshape_vjp,
+    traits=Traits(reads_any_layout=True),
     receptive=_reshape_receptive,
 )
 def reshape(input: Tensor, shape: Sequence[int]) -> Tensor:

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from convlane.functional._op import Shape
 from convlane.graph.lowering.operand import FLOAT
-from convlane.graph.passes import flattens_image, narrows_channels, traits_of
+from convlane.graph.passes import narrows_channels, traits_of
 from convlane.graph.trace import RETURNED, SOURCES, Graph, Node, Slot, Value
 
 ALIGNMENT = 16  # floats: one cache line, and the widest vector
@@ -36,7 +37,7 @@ def assign_slots(graph: Graph) -> Graph:
                 if len(users[source]) == 1 and source not in slots and traits_of(graph.nodes[source]).writes_slices:
                     slots[source] = Slot(value, channel, False)
                 channel += graph.nodes[source].shape[1]
-        elif node.op in ("flatten", "image_rows") and _is_view_of_image(graph, value, memory):
+        elif node.op in _RESHAPES and _is_view(graph, value, memory):
             memory[value] = memory.get(node.inputs["input"], node.inputs["input"])
             slots[value] = Slot(memory[value], None, True)
     return replace(graph, slots=slots)
@@ -142,17 +143,24 @@ def _reads_slice(graph: Graph, user: Value, value: Value) -> bool:
     return traits_of(node).reads_slices and node.inputs.get("residual") != value
 
 
-def _is_view_of_image(graph: Graph, value: Value, memory: Mapping[Value, Value]) -> bool:
-    """Return whether these rows are the numbers of an image in their order, and can be read where that is.
+_RESHAPES = frozenset({"flatten", "image_rows", "reshape", "unflatten"})
+"""What keeps the order of the numbers, or, of images, that of memory."""
 
-    What the network returns twice is there twice: an image has one result that is returned, itself or rows.
+
+def _is_view(graph: Graph, value: Value, memory: Mapping[Value, Value]) -> bool:
+    """Return whether these are the numbers of another result in their order, and can be read where that is.
+
+    What the network returns twice is there twice: a result is returned once, itself or in another shape.
     """
     node = graph.nodes[value]
-    image = graph.nodes[node.inputs["input"]]
-    in_order = node.op == "image_rows" or (
-        flattens_image(node, graph.nodes) and 1 in (image.shape[1], math.prod(image.shape[2:]))
-    )
-    whole = memory.get(node.inputs["input"], node.inputs["input"])
+    whole = graph.nodes[node.inputs["input"]]
+    in_order = node.op == "image_rows" or (_in_c_order(whole.shape) and _in_c_order(node.shape))
+    place = memory.get(node.inputs["input"], node.inputs["input"])
     returned = graph.outputs.values()
-    taken = value in returned and any(memory.get(other, other) == whole for other in returned)
-    return in_order and image.op not in SOURCES and not taken
+    taken = value in returned and any(memory.get(other, other) == place for other in returned)
+    return in_order and whole.op not in SOURCES and not taken
+
+
+def _in_c_order(shape: Shape) -> bool:
+    """Whether a dense result of this shape lies in C order: images are channels last."""
+    return len(shape) != 4 or 1 in (shape[1], shape[2] * shape[3])

@@ -66,6 +66,43 @@ def drop_identities(graph: Graph) -> Graph:
     return replace(graph, nodes=nodes, outputs=graph.renamed(same))
 
 
+def sink_reshapes(graph: Graph) -> Graph:
+    """Compute what is elementwise before a reshape instead of behind it, and join the reshapes that meet.
+
+    So a signal, which its operations see as an image of one row, stays an image from one to the next.
+    """
+    free = itertools.count(max(graph.nodes) + 1)
+    same: dict[Value, Value] = {}
+    nodes: dict[Value, Node] = {}
+
+    def reshaped_by(node: Node) -> dict[str, Value]:
+        """Return what stands before the reshapes that a node reads."""
+        reshapes = {name: nodes[source] for name, source in node.inputs.items() if nodes[source].op == "reshape"}
+        return {name: reshape.inputs["input"] for name, reshape in reshapes.items()}
+
+    for value, read in graph.nodes.items():
+        node = replace(read, inputs={name: same.get(source, source) for name, source in read.inputs.items()})
+        before = reshaped_by(node)
+        shapes = {nodes[source].shape for source in before.values()}
+        behind = {nodes[source].shape for source in node.inputs.values()}
+        if (
+            before.keys() == node.inputs.keys()
+            and len(shapes) == 1
+            and behind == {node.shape}
+            and _is_elementwise(node)
+        ):
+            first = next(free)
+            nodes[first] = replace(node, inputs=before, shape=shapes.pop())
+            node = Node("reshape", {"input": first}, {"shape": node.shape}, node.shape, node.dtype)
+        elif node.op == "reshape":
+            node = replace(node, inputs={**node.inputs, **before})
+        if node.op == "reshape" and nodes[node.inputs["input"]].shape == node.shape:
+            same[value] = node.inputs["input"]
+        else:
+            nodes[value] = node
+    return remove_dead_code(replace(graph, nodes=nodes, outputs=graph.renamed(same)))
+
+
 def read_joined_parts(graph: Graph) -> Graph:
     """Read the images that were concatenated where their channels are taken out again, as a channel shuffle does."""
 
@@ -224,6 +261,7 @@ def fuse_pool(graph: Graph) -> Graph:
 PASSES = (
     remove_dead_code,
     drop_identities,
+    sink_reshapes,
     read_joined_parts,
     fold_flatten,
     fold_batch_norm,
@@ -314,6 +352,11 @@ def _rewrite(graph: Graph, rule: Callable[[Node, dict[Value, Node], Callable[[Va
 def _absorb(first: Node, second: Node, **attributes: Any) -> Node:
     """Return the first node with what the second did to its result."""
     return replace(first, attributes={**first.attributes, **attributes}, fused=(*first.fused, second.op, *second.fused))
+
+
+def _is_elementwise(node: Node) -> bool:
+    """Whether nothing but the numbers of its inputs counts, wherever they stand."""
+    return traits_of(node).elementwise and not any(isinstance(each, np.ndarray) for each in node.attributes.values())
 
 
 def _is_plain_conv2d(node: Node) -> bool:

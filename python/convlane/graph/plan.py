@@ -16,7 +16,7 @@ import numpy as np
 
 from convlane import _core, machine
 from convlane._table import sizes, table
-from convlane.functional._arguments import Array, as_image, as_positive
+from convlane.functional._arguments import Array, as_batch, as_positive
 from convlane.functional._op import Shape
 from convlane.graph.arena import assign_slots, plan_arena
 from convlane.graph.autotune import tune
@@ -51,9 +51,10 @@ def compile(
         A network in eval mode, or any function of one array that is made of operations of `convlane.functional`. It
         returns an array, or a list, tuple or dict of arrays.
     input_shape
-        (N, C, H, W). N may be None: the plan then takes any batch. The batch never changes an image's result. H and W
-        may be None: then the plan is an `OpenPlan`, which takes pictures of any size. Of several arrays a tuple of
-        shapes, or a dict of shapes if the network takes them by name.
+        (N, C, H, W) of images, (N, C, L) of signals, (N, C, D, H, W) of volumes, or whatever else begins with N. N may
+        be None: the plan then takes any batch. The batch never changes an example's result. Sizes behind N, but the
+        channels of images and volumes, may be None: then the plan is an `OpenPlan`, which takes any size there. Of
+        several arrays a tuple of shapes, or a dict of shapes if the network takes them by name.
     winograd
         Whether 3x3 convolutions may be computed by Winograd's algorithm where that is faster. It rounds up to 2.5
         times as much as a direct sum (root mean square) and spreads a NaN or infinity over a tile of outputs. Outputs
@@ -168,7 +169,7 @@ def load_plan(path: str | os.PathLike[str]) -> Plan:
 
 
 class Plan:
-    """A compiled network, made by `compile`. Call it with images (N, C, H, W), or one image (C, H, W).
+    """A compiled network, made by `compile`. Call it with images (N, C, H, W), one image (C, H, W), or what it takes.
 
     Several threads may run one plan at once. A plan can be pickled and copied; it packs its weights again for the
     instruction set that is active then.
@@ -278,7 +279,7 @@ class Plan:
         ----------
         inputs, named
             float32 or float16, (N, C, H, W) or one image (C, H, W), any strides: what the network takes, in its order
-            or by the names that the plan was compiled with.
+            or by the names that the plan was compiled with. What is no image likewise: with N or without.
 
         Returns
         -------
@@ -369,7 +370,7 @@ class Plan:
             got = [*(f"{len(inputs)} in order" for _ in inputs[:1]), *named]
             raise TypeError(f"plan: the inputs are {', '.join(shapes)}, got {', '.join(got) or 'none'}")
         given |= named
-        images = {name: as_image(given[name], "plan", name) for name in shapes}
+        images = {name: as_batch(given[name], "plan", len(shape), name) for name, shape in shapes.items()}
         singles = {single for _, single in images.values()}
         counts = {len(array) for array, _ in images.values()}
         if len(singles) > 1 or len(counts) > 1:
@@ -437,7 +438,7 @@ class OpenPlan:
     def __init__(self, model: Callable[..., Any], input_shape: Any, *, winograd: bool) -> None:
         self._model, self._winograd = model, winograd
         self._named = isinstance(input_shape, Mapping)
-        self._shapes = {name: _checked_open(shape) for name, shape in shapes_by_name(input_shape).items()}
+        self._shapes = _checked(input_shape)
         self._plans: dict[tuple[Shape, ...], Plan] = {}
         self._shared = _Shared()
 
@@ -474,7 +475,7 @@ class OpenPlan:
             raise TypeError(f"plan: the inputs are {', '.join(self._shapes)}")
         sizes = []
         for name, expected in self._shapes.items():
-            array, _ = as_image(given[name], "plan", name)
+            array, _ = as_batch(given[name], "plan", len(expected), name)
             if any(size not in (None, got) for size, got in zip(expected, array.shape, strict=True)):
                 raise ValueError(f"plan: {name} has shape {array.shape}, but it was compiled for {expected}")
             sizes.append(array.shape[1:])
@@ -646,30 +647,31 @@ _RIGHT = frozenset({"step", "multiply-adds", "bytes", "offset", "ms", "GFLOP/s",
 
 
 def _is_open(input_shape: Any) -> bool:
-    """Whether an input's height or width is left open."""
-    return any(len(shape) == 4 and None in shape[2:] for shape in shapes_by_name(input_shape).values())
+    """Whether more than the batch is left open."""
+    return any(None in shape[1:] for shape in shapes_by_name(input_shape).values())
 
 
-def _checked_open(shape: tuple[Any, ...]) -> tuple[int | None, ...]:
-    if len(shape) != 4 or shape[1] is None:
-        raise ValueError(f"compile: input_shape must be (N, C, H, W) with the number of channels, got {shape}")
-    return tuple(None if size is None else as_positive(size, "compile", "input_shape") for size in shape)
+def _checked(input_shape: Any) -> dict[str, tuple[int | None, ...]]:
+    """Return the shapes of the inputs by name, in which what is open is None."""
+    shapes = shapes_by_name(input_shape)
+    for name, shape in shapes.items():
+        if len(shape) < 2 or (len(shape) > 3 and shape[1] is None):
+            what = "input_shape" if len(shapes) == 1 else f"input_shape of {name}"
+            kind = "with the number of channels" if len(shape) > 3 else "or another shape that begins with N"
+            raise ValueError(f"compile: {what} must be (N, C, H, W) {kind}, got {shape}")
+    return {
+        name: tuple(None if size is None else as_positive(size, "compile", "input_shape") for size in shape)
+        for name, shape in shapes.items()
+    }
 
 
 def _for_one(input_shape: Any) -> tuple[int | None, InputShape]:
-    """Return the batch, and the shape or shapes of one image as they were given, one or several."""
-    shapes = shapes_by_name(input_shape)
-    batches: set[int | None] = set()
-    single: dict[str, Shape] = {}
-    for name, shape in shapes.items():
-        if len(shape) != 4:
-            what = "input_shape" if len(shapes) == 1 else f"input_shape of {name}"
-            raise ValueError(f"compile: {what} must be (N, C, H, W), got {shape}")
-        batch, *image = shape
-        batches.add(None if batch is None else as_positive(batch, "compile", "input_shape"))
-        single[name] = (1, *(as_positive(size, "compile", "input_shape") for size in image))
+    """Return the batch, and the shape or shapes of one example as they were given, one or several."""
+    shapes = _checked(input_shape)
+    batches = {shape[0] for shape in shapes.values()}
     if len(batches) != 1:
         raise ValueError(f"compile: all inputs must have the same N, got {', '.join(map(str, shapes.values()))}")
+    single: dict[str, Any] = {name: (1, *shape[1:]) for name, shape in shapes.items()}
     given: InputShape = single if isinstance(input_shape, Mapping) else tuple(single.values())
     return batches.pop(), single["input"] if single.keys() == {"input"} and given is not single else given
 

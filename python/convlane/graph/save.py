@@ -153,8 +153,8 @@ class _Reader:
         inputs = record["inputs"]
         if value == INPUT and node.op != "input":
             raise ValueError("node 0 must be an input")
-        if node.op == "input" and (len(node.shape) != 4 or node.shape[0] != 1):
-            raise ValueError(f"{what} is an input and must have the shape of one image")
+        if node.op == "input" and (len(node.shape) < 2 or node.shape[0] != 1):
+            raise ValueError(f"{what} is an input and must have the shape of a batch of one")
         if bool(inputs) == (node.op in SOURCES) or not all(type(source) is int for source in inputs.values()):
             raise ValueError(f"{what} has the inputs {shown(inputs)}; they must be values under names")
         return replace(node, inputs=inputs)
