@@ -167,8 +167,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return any(_fits(value, parameter) for parameter in parameters)
     if origin is np.ndarray:
         return isinstance(value, (np.ndarray, Weight, _Computed))
-    if origin is tuple:
+    if origin is tuple and parameters[-1] is not ...:
         return isinstance(value, (list, tuple)) and len(value) == len(parameters) and all(map(_fits, value, parameters))
-    if origin is not None and issubclass(origin, Sequence):
+    if origin is not None and issubclass(origin, (Sequence, tuple)):
         return isinstance(value, (list, tuple)) and all(_fits(item, parameters[0]) for item in value)
     return isinstance(value, (int, float) if hint is float else hint)
