@@ -1,5 +1,6 @@
 """Networks as they are after training, and their twins of torchvision."""
 
+import inspect
 from unittest import mock
 
 import numpy as np
@@ -43,11 +44,16 @@ def without_chance(model):
     return model
 
 
+def main_output(outputs):
+    """Return the logits of a network that may return those of auxiliary classifiers too."""
+    return next(iter(outputs.values())) if isinstance(outputs, dict) else outputs
+
+
 def weighted_loss(outputs, loss):
     """Add the loss of the auxiliary classifiers, where there are any, as Szegedy et al. did in 2014."""
-    if not isinstance(outputs, tuple):
+    if not isinstance(outputs, (dict, tuple)):
         return loss(outputs)
-    main, *auxiliary = (loss(logits) for logits in outputs)
+    main, *auxiliary = (loss(logits) for logits in (outputs.values() if isinstance(outputs, dict) else outputs))
     return main + 0.3 * sum(auxiliary)
 
 
@@ -58,6 +64,8 @@ def torchvision_network(name, **config):
     models = import_torchvision().models
     if name in ("googlenet", "inception_v3"):
         config["init_weights"] = False  # the default warns
+    if "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters:
+        config["weights_backbone"] = None  # by default they are downloaded
     params = models.regnet.BlockParams
     computed = params.from_init_params
 

@@ -22,8 +22,9 @@ def picture(request, rng):
 def test_the_crop_is_the_size_that_the_network_is_made_for():
     for source, table in preparations().items():
         for name in table:
-            crop = preprocessing(name, source).crop
-            assert name == "efficientnet_b2" or models.input_shape(name) == (3, crop, crop)  # evaluated larger
+            prepare = preprocessing(name, source)
+            side = prepare.crop or prepare.resize
+            assert name == "efficientnet_b2" or models.input_shape(name) == (3, side, side)  # evaluated larger
 
 
 def test_a_network_of_ones_own_brings_its_preparation(monkeypatch):
@@ -45,6 +46,7 @@ def test_a_network_of_ones_own_brings_its_preparation(monkeypatch):
         ("IMAGENET1K_V1", "torchvision"),
         ("IMAGENET1K_V2", "torchvision_v2"),
         ("IMAGENET1K_SWAG_LINEAR_V1", "torchvision_swag"),
+        ("COCO_WITH_VOC_LABELS_V1", "torchvision_voc"),
     ],
 )
 def test_preparations_are_those_of_torchvision(version, source):
@@ -54,17 +56,26 @@ def test_preparations_are_those_of_torchvision(version, source):
     assert having == preparations()[source].keys()
     for name in having:
         theirs, ours = torchvision.models.get_model_weights(name)[version].transforms(), preprocessing(name, source)
+        crop = getattr(theirs, "crop_size", [None])
         assert ([ours.crop], [ours.resize], ours.interpolation, list(ours.mean), list(ours.std)) == (
-            *(theirs.crop_size, theirs.resize_size, theirs.interpolation.value, theirs.mean, theirs.std),
+            *(crop, theirs.resize_size, theirs.interpolation.value, theirs.mean, theirs.std),
         )
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("name", ["resnet50", "inception_v3", "efficientnet_b0"])
-def test_bits_are_those_of_torchvision(picture, name):
-    torchvision = import_torchvision()
-    theirs = torchvision.models.get_model_weights(name).IMAGENET1K_V1.transforms()(Image.fromarray(picture)).numpy()
-    ours = preprocessing(name)(Image.fromarray(picture))
+@pytest.mark.parametrize(
+    ("name", "version", "source"),
+    [
+        ("resnet50", "IMAGENET1K_V1", "torchvision"),
+        ("inception_v3", "IMAGENET1K_V1", "torchvision"),
+        ("efficientnet_b0", "IMAGENET1K_V1", "torchvision"),
+        ("fcn_resnet50", "COCO_WITH_VOC_LABELS_V1", "torchvision_voc"),
+    ],
+)
+def test_bits_are_those_of_torchvision(picture, name, version, source):
+    weights = import_torchvision().models.get_model_weights(name)
+    theirs = weights[version].transforms()(Image.fromarray(picture)).numpy()
+    ours = preprocessing(name, source)(Image.fromarray(picture))
     assert ours.dtype == np.float32
     np.testing.assert_array_equal(ours, theirs)
 

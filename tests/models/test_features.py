@@ -98,6 +98,22 @@ def test_weights_that_lack_a_layer_are_refused(tmp_path):
         models.create("resnet18", features_only=True, weights=tmp_path / "weights")
 
 
+def test_dilation_instead_of_strides():
+    """In the last stage twice over; the state is that of the network as it is."""
+    with nn.init.skip():
+        config = {"features_only": True, "replace_stride_with_dilation": (False, True, True)}
+        plain, resnet = models.create("resnet50", features_only=True), models.create("resnet50", **config)
+        mobilenet = models.create("mobilenet_v3_small", features_only=True, dilated=True)
+    assert (resnet.channels, resnet.reductions) == ((64, 256, 2048), (2, 4, 8))
+    assert (mobilenet.channels, mobilenet.reductions) == ((16, 16, 24, 576), (2, 4, 8, 16))
+    convs = [resnet.layer3[0].conv2, resnet.layer3[1].conv2, resnet.layer4[0].conv2, resnet.layer4[1].conv2]
+    assert [conv.dilation for conv in convs] == [(1, 1), (2, 2), (2, 2), (4, 4)]
+    assert resnet.state_dict().keys() == plain.state_dict().keys()
+    for wrong in ((True, True), (0, 1, 1), None):
+        with pytest.raises(ValueError, match="replace_stride_with_dilation must be three times True or False, got"):
+            models.create("resnet50", replace_stride_with_dilation=wrong)
+
+
 @pytest.mark.torch
 @pytest.mark.parametrize("width", [0.25, 0.5, 0.75])
 def test_mobilenet_v2_widths_are_torchvision_s(width):

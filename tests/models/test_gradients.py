@@ -5,7 +5,7 @@ import pytest
 
 import convlane
 from convlane import models, nn
-from convlane.functional import cross_entropy
+from convlane.functional import cross_entropy, mean
 from networks import image_shape, weighted_loss, without_chance
 
 # Take images of their own size only, with auxiliary classifiers, or none as small as the others.
@@ -19,8 +19,11 @@ def test_every_parameter_has_a_gradient(name, rng):
     shape = models.input_shape(name) if name in FIXED else image_shape(name)
     images, classes = rng.standard_normal((2, *shape), np.float32), np.array([1, 4])
 
+    def of_picture(logits):
+        return cross_entropy(logits if len(logits.shape) == 2 else mean(logits, (2, 3)), classes)
+
     def loss_fn(x):
-        return weighted_loss(model(x), lambda logits: cross_entropy(logits, classes))
+        return weighted_loss(model(x), of_picture)
 
     loss, gradients = convlane.value_and_grad(loss_fn, model)(images)
     assert np.isfinite(loss)

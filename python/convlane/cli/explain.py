@@ -64,7 +64,7 @@ def _prepared(path: Path, name: str, size: int | None) -> tuple[Array, NDArray[n
         prepare = Preprocessing()
     side = size or side
     if prepare.crop != side:
-        prepare = replace(prepare, crop=side, resize=-(-side * (prepare.resize or side) // prepare.crop))
+        prepare = replace(prepare, crop=side, resize=-(-side * (prepare.resize or side) // (prepare.crop or side)))
     image = prepare(read_picture(path))
     colours = (image.transpose(1, 2, 0) * np.array(prepare.std) + np.array(prepare.mean)) * prepare.divisor
     return image[None], np.rint(colours).astype(np.uint8)

@@ -36,7 +36,7 @@ class Preprocessing:
     Parameters
     ----------
     crop
-        Height and width of the result.
+        Height and width of the result; None keeps all of the resized picture.
     resize
         What the shorter side is resized to before; None resizes the whole picture to `crop` x `crop`, whatever shape it
         had.
@@ -67,7 +67,7 @@ class Preprocessing:
     (3, 256, 256)
     """
 
-    crop: int = 224
+    crop: int | None = 224
     resize: int | None = 256
     interpolation: str = "bilinear"
     divisor: float = 255.0
@@ -80,7 +80,8 @@ class Preprocessing:
             raise ValueError(
                 f"Preprocessing: interpolation must be nearest, bilinear or bicubic, got {self.interpolation!r}"
             )
-        if self.crop < 1 or (self.resize is not None and self.resize < self.crop):
+        sizes = [size for size in (self.crop, self.resize) if size is not None]
+        if not sizes or sizes != sorted(sizes) or sizes[0] < 1:
             raise ValueError(
                 f"Preprocessing: crop must be positive and resize not smaller, got {self.crop} and {self.resize}"
             )
@@ -99,8 +100,9 @@ class Preprocessing:
             It is none of these.
         """
         image = self._resized(rgb_picture(picture))
-        left, top = (round((size - self.crop) / 2) for size in image.size)
-        image = image.crop((left, top, left + self.crop, top + self.crop))
+        if self.crop is not None:
+            left, top = (round((size - self.crop) / 2) for size in image.size)
+            image = image.crop((left, top, left + self.crop, top + self.crop))
         colours = np.asarray(image, np.float32)
         if self.bgr:
             colours = colours[..., ::-1]
@@ -111,12 +113,12 @@ class Preprocessing:
     def _resized(self, image: Image.Image) -> Image.Image:
         from PIL import Image
 
-        if self.resize is None:
-            size = self.crop, self.crop
-        else:
+        if self.resize is not None:
             image = _shortened(image)
             short = min(image.size)
             size = int(self.resize * image.width / short), int(self.resize * image.height / short)
+        elif self.crop is not None:
+            size = self.crop, self.crop
         return image if size == image.size else image.resize(size, Image.Resampling[self.interpolation.upper()])
 
 
@@ -136,8 +138,8 @@ def preprocessing(name: str, source: str = "torchvision") -> Preprocessing:
         One of `convlane.models.list`.
     source
         Whose weights: ``"torchvision"`` (those called ``IMAGENET1K_V1``), ``"torchvision_v2"`` (``IMAGENET1K_V2``),
-        ``"torchvision_swag"`` (``IMAGENET1K_SWAG_LINEAR_V1``), ``"keras"``, or what else `convlane.models.register` was
-        told.
+        ``"torchvision_swag"`` (``IMAGENET1K_SWAG_LINEAR_V1``), ``"torchvision_voc"`` (``COCO_WITH_VOC_LABELS_V1``),
+        ``"keras"``, or what else `convlane.models.register` was told.
 
     Raises
     ------

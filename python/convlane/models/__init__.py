@@ -25,6 +25,7 @@ from convlane.models import (  # noqa: F401  (they register)
     regnet,
     resnet,
     resnet_cifar,
+    segmentation,
     shufflenet_v2,
     squeezenet,
     vgg,

@@ -18,12 +18,13 @@ def conv_norm(
     stride: int = 1,
     groups: int = 1,
     *,
+    dilation: int = 1,
     norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
     activation: Callable[[], nn.Module] | None = None,
 ) -> nn.Sequential:
     """Return a convolution that pads by half its kernel, its normalisation and, where given, its activation."""
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2 * dilation, dilation, groups, bias=False),
         norm(out_channels),
         *([] if activation is None else [activation()]),
     )

@@ -12,6 +12,7 @@ from convlane.models.preparation import TORCHVISION, TORCHVISION_V2
 from convlane.models.registry import register
 
 STEM_CHANNELS = 16
+DILATED = 3  # so many of the last blocks can keep the size of their maps
 # Kernel, channels between, output channels, squeeze-and-excitation, hard swish instead of ReLU, stride; and the size
 # of the hidden linear layer. Tables 1 and 2 of the paper.
 VARIANTS = {
@@ -60,13 +61,22 @@ class InvertedResidual(nn.Module):
     """Widen by a 1x1 convolution, filter each channel, weigh the channels if asked, narrow by a 1x1; a shortcut."""
 
     def __init__(
-        self, in_channels: int, kernel: int, width: int, out_channels: int, squeeze: bool, hard: bool, stride: int
+        self,
+        in_channels: int,
+        kernel: int,
+        width: int,
+        out_channels: int,
+        squeeze: bool,
+        hard: bool,
+        stride: int,
+        dilation: int = 1,
     ) -> None:
         activation = nn.Hardswish if hard else nn.ReLU
         layers: list[nn.Module] = []
         if width != in_channels:
             layers.append(_conv_bn(in_channels, width, 1, activation=activation))
-        layers.append(_conv_bn(width, width, kernel, stride, groups=width, activation=activation))
+        step = 1 if dilation > 1 else stride
+        layers.append(_conv_bn(width, width, kernel, step, width, dilation=dilation, activation=activation))
         if squeeze:
             layers.append(nn.SqueezeExcitation(width, divisible(width // 4), scale_activation=nn.Hardsigmoid))
         layers.append(_conv_bn(width, out_channels, 1))
@@ -80,14 +90,18 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV3(nn.Module):
-    """A 3x3 stem, inverted residuals, a 1x1 convolution, the mean over each map, two linear layers."""
+    """A 3x3 stem, inverted residuals, a 1x1 convolution, the mean over each map, two linear layers.
 
-    def __init__(self, variant: str, num_classes: int = 1000, dropout: float = 0.2) -> None:
+    With `dilated`, the last three blocks do not halve the maps; their depthwise kernels reach twice as far instead.
+    """
+
+    def __init__(self, variant: str, num_classes: int = 1000, dropout: float = 0.2, dilated: bool = False) -> None:
         blocks, hidden = VARIANTS[variant]
         channels = STEM_CHANNELS
         features: list[nn.Module] = [_conv_bn(3, channels, 3, 2, activation=nn.Hardswish)]
-        for kernel, width, out_channels, squeeze, hard, stride in blocks:
-            features.append(InvertedResidual(channels, kernel, width, out_channels, squeeze, hard, stride))
+        for i, (kernel, width, out_channels, squeeze, hard, stride) in enumerate(blocks):
+            dilation = 2 if dilated and i >= len(blocks) - DILATED else 1
+            features.append(InvertedResidual(channels, kernel, width, out_channels, squeeze, hard, stride, dilation))
             channels = out_channels
         features.append(_conv_bn(channels, 6 * channels, 1, activation=nn.Hardswish))
         self.features = nn.Sequential(*features)
@@ -114,12 +128,12 @@ class MobileNetV3(nn.Module):
 
 
 @register(preprocessing=TORCHVISION_V2)
-def mobilenet_v3_large(num_classes: int = 1000, *, dropout: float = 0.2) -> MobileNetV3:
+def mobilenet_v3_large(num_classes: int = 1000, *, dropout: float = 0.2, dilated: bool = False) -> MobileNetV3:
     """Build the network for devices with more to spend."""
-    return MobileNetV3("large", num_classes, dropout)
+    return MobileNetV3("large", num_classes, dropout, dilated)
 
 
 @register(preprocessing=TORCHVISION)
-def mobilenet_v3_small(num_classes: int = 1000, *, dropout: float = 0.2) -> MobileNetV3:
+def mobilenet_v3_small(num_classes: int = 1000, *, dropout: float = 0.2, dilated: bool = False) -> MobileNetV3:
     """Build the network for devices with less to spend."""
-    return MobileNetV3("small", num_classes, dropout)
+    return MobileNetV3("small", num_classes, dropout, dilated)

@@ -9,7 +9,7 @@ from typing import TypeAlias, TypedDict
 class Preparation(TypedDict, total=False):
     """What is to differ from the defaults of `convlane.data.Preprocessing`."""
 
-    crop: int
+    crop: int | None
     resize: int | None
     interpolation: str
     divisor: float
@@ -21,10 +21,12 @@ class Preparation(TypedDict, total=False):
 Preparations: TypeAlias = Mapping[str, Preparation]
 """By whose weights they are for, see `convlane.data.preprocessing`."""
 
-# From torchvision 0.28, for IMAGENET1K_V1; for IMAGENET1K_V2 too; for IMAGENET1K_SWAG_LINEAR_V1.
+# From torchvision 0.28, for IMAGENET1K_V1; for IMAGENET1K_V2 too; for IMAGENET1K_SWAG_LINEAR_V1; for
+# COCO_WITH_VOC_LABELS_V1.
 TORCHVISION: Preparations = {"torchvision": {}}
 TORCHVISION_V2: Preparations = {"torchvision": {}, "torchvision_v2": {"resize": 232}}
 TORCHVISION_SWAG: Preparations = {"torchvision_swag": {"resize": 224, "interpolation": "bicubic"}}
+TORCHVISION_VOC: Preparations = {"torchvision_voc": {"resize": 520, "crop": None}}
 
 # Keras resizes the whole picture, in load_img and by default to the nearest pixel; the rest is its preprocess_input.
 WHOLE: Preparation = {"resize": None, "interpolation": "nearest"}

@@ -8,7 +8,7 @@ As in torchvision, the stride of a bottleneck is on its 3x3 convolution, not on 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from convlane.models.registry import register
 from convlane.weights.keras_file import Layers, names_for
 
 WIDTHS = (64, 128, 256, 512)
+NO_DILATION = (False, False, False)
 KERAS_EPSILON = 1.001e-5
 # Whether the blocks are bottlenecks, and their number in each of the four stages. Table 1 of the paper.
 STAGES = {
@@ -74,13 +75,19 @@ class Bottleneck(nn.Module):
     expansion = 4
 
     def __init__(
-        self, in_channels: int, width: int, stride: int, groups: int = 1, width_per_group: int = WIDTHS[0]
+        self,
+        in_channels: int,
+        width: int,
+        stride: int,
+        dilation: int = 1,
+        groups: int = 1,
+        width_per_group: int = WIDTHS[0],
     ) -> None:
         out_channels = width * self.expansion
         inner = width * width_per_group // WIDTHS[0] * groups
         self.conv1 = nn.Conv2d(in_channels, inner, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(inner)
-        self.conv2 = nn.Conv2d(inner, inner, 3, stride, 1, groups=groups, bias=False)
+        self.conv2 = nn.Conv2d(inner, inner, 3, stride, dilation, dilation, groups, bias=False)
         self.bn2 = nn.BatchNorm2d(inner)
         self.conv3 = nn.Conv2d(inner, out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels)
@@ -98,7 +105,9 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """A 7x7 stem, four stages of residual blocks, the mean over each map, one linear layer.
 
-    The 3x3 convolutions of bottlenecks have `groups` groups, of `width_per_group` channels in the first stage.
+    The 3x3 convolutions of bottlenecks have `groups` groups, of `width_per_group` channels in the first stage. Each of
+    the last three stages halves the maps, but for those of which `replace_stride_with_dilation` says that all 3x3
+    kernels behind their first block, those of later stages too, reach twice as far instead.
     """
 
     layer1: nn.Sequential
@@ -106,24 +115,34 @@ class ResNet(nn.Module):
     layer3: nn.Sequential
     layer4: nn.Sequential
 
-    def __init__(self, depth: int, num_classes: int = 1000, groups: int = 1, width_per_group: int = WIDTHS[0]) -> None:
+    def __init__(
+        self,
+        depth: int,
+        num_classes: int = 1000,
+        groups: int = 1,
+        width_per_group: int = WIDTHS[0],
+        replace_stride_with_dilation: Sequence[bool] = NO_DILATION,
+    ) -> None:
         bottleneck, counts = STAGES[depth]
-        block: Callable[[int, int, int], nn.Module] = BasicBlock
+        block: Callable[..., nn.Module] = BasicBlock
         expansion = BasicBlock.expansion
         if bottleneck:
             block = partial(Bottleneck, groups=groups, width_per_group=width_per_group)
             expansion = Bottleneck.expansion
-        channels = WIDTHS[0]
+        dilated = (False, *_checked(replace_stride_with_dilation))
+        channels, dilation = WIDTHS[0], 1
         with nn.init.skip():  # drawn below
             self.conv1 = nn.Conv2d(3, channels, 7, 2, 3, bias=False)
             self.bn1 = nn.BatchNorm2d(channels)
             self.relu = nn.ReLU()
             self.maxpool = nn.MaxPool2d(3, 2, 1)
             for i, (width, count) in enumerate(zip(WIDTHS, counts, strict=True)):
-                blocks = []
+                blocks, stride = [], 1 if i == 0 or dilated[i] else 2
                 for j in range(count):
-                    blocks.append(block(channels, width, 2 if i > 0 and j == 0 else 1))
+                    step = stride if j == 0 else 1
+                    blocks.append(block(channels, width, step, *([dilation] if bottleneck else [])))
                     channels = width * expansion
+                    dilation *= 2 if dilated[i] and j == 0 else 1
                 setattr(self, f"layer{i + 1}", nn.Sequential(*blocks))
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
         self.fc = head(channels, num_classes)
@@ -140,6 +159,16 @@ class ResNet(nn.Module):
         maps = self.maxpool(self.relu(self.bn1(self.conv1(input))))
         maps = self.layer4(self.layer3(self.layer2(self.layer1(maps))))
         return self.fc(flatten(self.avgpool(maps)))  # type: ignore[no-any-return]
+
+
+def _checked(stages: Sequence[bool]) -> Sequence[bool]:
+    if (
+        not isinstance(stages, (list, tuple))
+        or len(stages) != 3
+        or not all(isinstance(stage, bool) for stage in stages)
+    ):
+        raise ValueError(f"ResNet: replace_stride_with_dilation must be three times True or False, got {stages!r}")
+    return stages
 
 
 def _stride_first(module: nn.Module) -> None:
@@ -161,51 +190,57 @@ def resnet34(num_classes: int = 1000) -> ResNet:
 
 
 @register(preprocessing={**TORCHVISION_V2, "keras": CAFFE}, keras=Twin((epsilon(KERAS_EPSILON), _stride_first)))
-def resnet50(num_classes: int = 1000) -> ResNet:
+def resnet50(num_classes: int = 1000, *, replace_stride_with_dilation: Sequence[bool] = NO_DILATION) -> ResNet:
     """Build 50 layers of bottlenecks."""
-    return ResNet(50, num_classes)
+    return ResNet(50, num_classes, replace_stride_with_dilation=replace_stride_with_dilation)
 
 
 @register(preprocessing={**TORCHVISION_V2, "keras": CAFFE})
-def resnet101(num_classes: int = 1000) -> ResNet:
+def resnet101(num_classes: int = 1000, *, replace_stride_with_dilation: Sequence[bool] = NO_DILATION) -> ResNet:
     """Build 101 layers of bottlenecks."""
-    return ResNet(101, num_classes)
+    return ResNet(101, num_classes, replace_stride_with_dilation=replace_stride_with_dilation)
 
 
 @register(preprocessing={**TORCHVISION_V2, "keras": CAFFE})
-def resnet152(num_classes: int = 1000) -> ResNet:
+def resnet152(num_classes: int = 1000, *, replace_stride_with_dilation: Sequence[bool] = NO_DILATION) -> ResNet:
     """Build 152 layers of bottlenecks."""
-    return ResNet(152, num_classes)
+    return ResNet(152, num_classes, replace_stride_with_dilation=replace_stride_with_dilation)
 
 
 @register(preprocessing=TORCHVISION_V2)
-def wide_resnet50_2(num_classes: int = 1000) -> ResNet:
+def wide_resnet50_2(num_classes: int = 1000, *, replace_stride_with_dilation: Sequence[bool] = NO_DILATION) -> ResNet:
     """Build 50 layers of bottlenecks that are twice as wide inside."""
-    return ResNet(50, num_classes, width_per_group=128)
+    return ResNet(50, num_classes, width_per_group=128, replace_stride_with_dilation=replace_stride_with_dilation)
 
 
 @register(preprocessing=TORCHVISION_V2)
-def wide_resnet101_2(num_classes: int = 1000) -> ResNet:
+def wide_resnet101_2(num_classes: int = 1000, *, replace_stride_with_dilation: Sequence[bool] = NO_DILATION) -> ResNet:
     """Build 101 layers of bottlenecks that are twice as wide inside."""
-    return ResNet(101, num_classes, width_per_group=128)
+    return ResNet(101, num_classes, width_per_group=128, replace_stride_with_dilation=replace_stride_with_dilation)
 
 
 @register(preprocessing=TORCHVISION_V2)
-def resnext50_32x4d(num_classes: int = 1000) -> ResNet:
+def resnext50_32x4d(num_classes: int = 1000, *, replace_stride_with_dilation: Sequence[bool] = NO_DILATION) -> ResNet:
     """Build 50 layers of bottlenecks with 32 groups of 4 channels and more."""
-    return ResNet(50, num_classes, groups=32, width_per_group=4)
+    return ResNet(
+        50, num_classes, groups=32, width_per_group=4, replace_stride_with_dilation=replace_stride_with_dilation
+    )
 
 
 @register(preprocessing=TORCHVISION_V2)
-def resnext101_32x8d(num_classes: int = 1000) -> ResNet:
+def resnext101_32x8d(num_classes: int = 1000, *, replace_stride_with_dilation: Sequence[bool] = NO_DILATION) -> ResNet:
     """Build 101 layers of bottlenecks with 32 groups of 8 channels and more."""
-    return ResNet(101, num_classes, groups=32, width_per_group=8)
+    return ResNet(
+        101, num_classes, groups=32, width_per_group=8, replace_stride_with_dilation=replace_stride_with_dilation
+    )
 
 
 @register(preprocessing={"torchvision": {"resize": 232}})
-def resnext101_64x4d(num_classes: int = 1000) -> ResNet:
+def resnext101_64x4d(num_classes: int = 1000, *, replace_stride_with_dilation: Sequence[bool] = NO_DILATION) -> ResNet:
     """Build 101 layers of bottlenecks with 64 groups of 4 channels and more."""
-    return ResNet(101, num_classes, groups=64, width_per_group=4)
+    return ResNet(
+        101, num_classes, groups=64, width_per_group=4, replace_stride_with_dilation=replace_stride_with_dilation
+    )
 
 
 @names_for("ResNet50", "conv2_block1_1_conv")

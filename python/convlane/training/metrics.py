@@ -117,7 +117,8 @@ class Means:
 
     def add(self, loss: float, outputs: Any, targets: Any) -> int:
         """Count a batch in, by the first of several outputs; return how many of its examples count."""
-        first = outputs[0] if isinstance(outputs, tuple) else outputs
+        several = tuple(outputs.values()) if isinstance(outputs, Mapping) else outputs
+        first = several[0] if isinstance(several, tuple) else several
         counted = _counted(first, targets)
         count = int(counted.sum())
         found = {"loss": loss * count if count else 0.0}  # the mean over nothing is NaN
