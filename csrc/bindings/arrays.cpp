@@ -1,5 +1,7 @@
 #include "bindings/arrays.h"
 
+#include <algorithm>
+
 #include <stdexcept>
 
 namespace convlane {
@@ -87,7 +89,7 @@ Tensor tensor_view(const py::array& array, const char* name) {
 
 py::array new_tensor(Tensor& view, bool channels_last) {
   std::array<int, kMaxRank> order{0, 1, 2, 3, 4, 5, 6, 7};
-  if (channels_last && view.rank == 4) order = {0, 2, 3, 1};
+  if (channels_last && view.rank > 2) std::rotate(order.begin() + 1, order.begin() + 2, order.begin() + view.rank);
   int64_t count = 1;
   const int64_t item = size_of(view.dtype);
   std::vector<py::ssize_t> sizes(view.rank), strides(view.rank);

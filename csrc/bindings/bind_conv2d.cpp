@@ -4,10 +4,37 @@
 #include "ops/activation.h"
 #include "ops/conv2d.h"
 #include "ops/conv2d_backward.h"
+#include "ops/conv3d.h"
 #include "runtime/threads.h"
 
 namespace convlane {
 namespace {
+
+// A new image of `shape`, which run() writes as `args` tells, with the residual added.
+template <class Run>
+py::array convolved(const std::string& op, const Shape4& shape, const std::optional<py::array>& residual,
+                    Conv2dArgs& args, const Run& run) {
+  std::optional<ImageView> residual_v;
+  if (residual) {
+    residual_v = image_view(*residual, "residual");
+    if (residual_v->shape != shape)
+      throw std::invalid_argument(op + ": residual has shape " + to_string(residual_v->shape) +
+                                  ", but the output has " + to_string(shape));
+  }
+  py::array dst = new_image(shape);
+  args.dst = data_of(dst);
+  args.dst_stride = shape[1];
+  args.threads = num_threads();
+  const GilRelease release;
+  std::optional<ChannelsLast> residual_last;
+  if (residual_v) {
+    residual_last.emplace(*residual_v);
+    args.epilogue.residual = residual_last->view().data;
+    args.epilogue.residual_stride = shape[1];
+  }
+  run();
+  return dst;
+}
 
 py::array conv2d(const py::array& input, const PackedWeight& weight, const std::optional<py::array>& bias,
                  const Pair& stride, const Sides& padding, const Pair& dilation, const std::string& algorithm,
@@ -15,34 +42,34 @@ py::array conv2d(const py::array& input, const PackedWeight& weight, const std::
   Conv2dArgs args{};
   args.src = image_view(input, "input");
   args.weight = &weight;
+  if (weight.slices() != 0) throw std::invalid_argument("conv2d: the weight was packed for volumes");
   const Conv2dDesc desc =
       describe_conv2d(args.src.shape, weight.shape(), window_of(stride, padding, dilation), weight.groups());
   const OptionalVector bias_v(bias, desc.o, "bias");
   args.epilogue.bias = bias_v.data();
   args.epilogue.activation = activation_from_name(activation);
   args.epilogue.slope = slope;
-  const Shape4 shape{desc.n, desc.o, desc.oh, desc.ow};
-  std::optional<ImageView> residual_v;
-  if (residual) {
-    residual_v = image_view(*residual, "residual");
-    if (residual_v->shape != shape)
-      throw std::invalid_argument("conv2d: residual has shape " + to_string(residual_v->shape) +
-                                  ", but the output has " + to_string(shape));
-  }
   const Conv2dAlgorithm& chosen = choose_conv2d(desc, algorithm, weight.layout());
-  py::array dst = new_image(shape);
-  args.dst = data_of(dst);
-  args.dst_stride = desc.o;
-  args.threads = num_threads();
-  const GilRelease release;
-  std::optional<ChannelsLast> residual_last;
-  if (residual_v) {
-    residual_last.emplace(*residual_v);
-    args.epilogue.residual = residual_last->view().data;
-    args.epilogue.residual_stride = desc.o;
-  }
-  run_conv2d(chosen, desc, args);
-  return dst;
+  return convolved("conv2d", {desc.n, desc.o, desc.oh, desc.ow}, residual, args,
+                   [&] { run_conv2d(chosen, desc, args); });
+}
+
+// Volumes as images of D * H rows.
+py::array conv3d(const py::array& input, const Conv3dDesc& geometry, const PackedWeight& weight,
+                 const std::optional<py::array>& bias, const std::string& activation, float slope,
+                 const std::optional<py::array>& residual) {
+  Conv2dArgs args{};
+  args.src = image_view(input, "input");
+  args.weight = &weight;
+  if (args.src.shape != geometry.source() || weight.shape() != geometry.filters() ||
+      weight.groups() != geometry.slice.groups)
+    throw std::invalid_argument("conv3d: input or weight does not fit the geometry");
+  const OptionalVector bias_v(bias, geometry.slice.o, "bias");
+  args.epilogue.bias = bias_v.data();
+  args.epilogue.activation = activation_from_name(activation);
+  args.epilogue.slope = slope;
+  const Conv3dChoice choice = choose_conv3d(geometry, "auto", weight.layout());
+  return convolved("conv3d", geometry.result(), residual, args, [&] { run_conv3d(choice, args); });
 }
 
 // A view of the output's gradient; std::invalid_argument unless it has the output's shape.
@@ -91,6 +118,13 @@ py::array conv2d_bias_gradient(const py::array& gradient) {
 // One number for each output channel of a weight.
 using PyFactors = py::array_t<double, py::array::c_style | py::array::forcecast>;
 
+// (O, C / groups, KH, KW), with KD before KH for volumes.
+std::vector<py::ssize_t> sizes_of(const PackedWeight& weight) {
+  const auto [o, i, kh, kw] = weight.shape();
+  if (weight.slices() == 0) return {o, i, kh, kw};
+  return {o, i, weight.slices(), kh / weight.slices(), kw};
+}
+
 }  // namespace
 
 void bind_conv2d(py::module_& m) {
@@ -120,27 +154,42 @@ void bind_conv2d(py::module_& m) {
       .def("cheapest", &cheapest_conv2d, py::arg("winograd"))
       .def("candidates", &conv2d_candidates, py::arg("winograd"))
       .def("explain", &explain_conv2d, py::arg("algorithm"));
+  py::class_<Conv3dDesc>(m, "Conv3dGeometry")
+      .def("__init__",
+           constructor([](const Shape5& input, const Shape5& weight, const Triple& stride, const Faces& padding,
+                          const Triple& dilation, int64_t groups) {
+             return std::make_unique<Conv3dDesc>(describe_conv3d(input, weight, stride, padding, dilation, groups));
+           }),
+           NewStyle(), py::arg("input"), py::arg("weight"), py::arg("stride"), py::arg("padding"), py::arg("dilation"),
+           py::arg("groups"))
+      .def_property_readonly(
+          "shape",
+          [](const Conv3dDesc& d) { return py::make_tuple(d.slice.n, d.slice.o, d.od, d.slice.oh, d.slice.ow); })
+      .def_property_readonly("source", [](const Conv3dDesc& d) { return py::tuple(py::cast(d.source())); })
+      .def_property_readonly("result", [](const Conv3dDesc& d) { return py::tuple(py::cast(d.result())); })
+      .def_property_readonly("multiply_adds", &Conv3dDesc::multiply_adds)
+      .def("cheapest", &cheapest_conv3d, py::arg("winograd"));
   py::class_<PackedWeight, std::shared_ptr<PackedWeight>>(m, "PackedWeight")
       .def("__init__",
            constructor([](const py::array& weight, int64_t groups, const std::string& algorithm,
-                          const std::optional<PyFactors>& factor, bool flat) {
+                          const std::optional<PyFactors>& factor, bool flat, int64_t slices) {
              const ImageView view = image_view(weight, "weight");
              const WeightLayout layout = conv2d_weight_layout(view.shape, groups, algorithm);
              if (factor && (factor->ndim() != 1 || factor->shape(0) != view.shape[0]))
                throw std::invalid_argument("conv2d: there must be one factor for each output channel");
              const GilRelease release;
-             return std::make_shared<PackedWeight>(view, groups, layout, factor ? factor->data() : nullptr, flat);
+             return std::make_shared<PackedWeight>(view, groups, layout, factor ? factor->data() : nullptr, flat,
+                                                   slices);
            }),
            NewStyle(), py::arg("weight"), py::arg("groups"), py::arg("algorithm"), py::arg("factor") = py::none(),
-           py::arg("flat") = false)
-      .def_property_readonly("shape", [](const PackedWeight& w) { return py::tuple(py::cast(w.shape())); })
+           py::arg("flat") = false, py::arg("slices") = 0)
+      .def_property_readonly("shape", [](const PackedWeight& w) { return py::tuple(py::cast(sizes_of(w))); })
       .def_property_readonly("groups", &PackedWeight::groups)
       .def_property_readonly("isa", [](const PackedWeight& w) { return isa_name(w.kernels().isa); })
       .def_property_readonly("nbytes", &PackedWeight::bytes)
       .def_property_readonly("reversible", &PackedWeight::reversible)
       .def("unpack", [](const PackedWeight& w) {
-        const auto [o, i, kh, kw] = w.shape();
-        py::array dst = new_array({o, i, kh, kw});
+        py::array dst = new_array(sizes_of(w));
         float* to = data_of(dst);
         const GilRelease release;
         w.unpack(to);
@@ -150,6 +199,8 @@ void bind_conv2d(py::module_& m) {
   m.def("conv2d", &conv2d, py::arg("input"), py::arg("weight"), py::arg("bias").none(true), py::arg("stride"),
         py::arg("padding"), py::arg("dilation"), py::arg("algorithm"), py::arg("activation"), py::arg("slope"),
         py::arg("residual").none(true));
+  m.def("conv3d", &conv3d, py::arg("input"), py::arg("geometry"), py::arg("weight"), py::arg("bias").none(true),
+        py::arg("activation"), py::arg("slope"), py::arg("residual").none(true));
   m.def("conv2d_input_gradient", &conv2d_input_gradient, py::arg("gradient"), py::arg("weight"), py::arg("input"),
         py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"));
   m.def("conv2d_weight_gradient", &conv2d_weight_gradient, py::arg("gradient"), py::arg("input"), py::arg("weight"),

@@ -11,10 +11,16 @@
 namespace convlane {
 namespace {
 
-bool is_dense(const Tensor& view, const std::array<int, 4>& order) {
+bool is_dense(const Tensor& view, bool channels_last) {
   int64_t stride = 1;
-  for (int i = 4; i-- > 0; stride *= view.shape[order[i]])
-    if (view.shape[order[i]] != 1 && view.strides[order[i]] != stride) return false;
+  const auto fits = [&](int axis) {
+    if (view.shape[axis] != 1 && view.strides[axis] != stride) return false;
+    stride *= view.shape[axis];
+    return true;
+  };
+  if (channels_last && !fits(1)) return false;
+  for (int axis = view.rank; axis-- > 0;)
+    if (!(channels_last && axis == 1) && !fits(axis)) return false;
   return true;
 }
 
@@ -23,7 +29,8 @@ bool keeps_channels_last(std::initializer_list<const Tensor*> operands) {
   const Tensor* largest = *operands.begin();
   for (const Tensor* operand : operands)
     if (operand->count() > largest->count()) largest = operand;
-  return largest->rank == 4 && (is_dense(*largest, {0, 2, 3, 1}) || !is_dense(*largest, {0, 1, 2, 3}));
+  if (largest->rank == 4) return is_dense(*largest, true) || !is_dense(*largest, false);
+  return (largest->rank == 3 || largest->rank == 5) && is_dense(*largest, true) && !is_dense(*largest, false);
 }
 
 Tensor floats(const py::array& array, const char* name) {

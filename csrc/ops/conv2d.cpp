@@ -51,18 +51,25 @@ std::string refuse_depthwise(const Conv2dDesc& d) {
          "), or there is one only";
 }
 
+void check_channels(const std::string& op, const int64_t* input, const int64_t* weight, int rank, int64_t groups) {
+  const auto refuse_here = [&op](const std::string& what) { throw std::invalid_argument(op + ": " + what); };
+  const std::string filters = to_string(weight, rank);
+  const int64_t c = input[1], o = weight[0], i = weight[1];
+  if (groups < 1) refuse_here("groups must be at least 1, got " + std::to_string(groups));
+  if (o < 1 || i < 1) refuse_here("weight " + filters + " has no channels");
+  if (o % groups != 0)
+    refuse_here("the " + std::to_string(o) + " output channels of weight " + filters +
+                " cannot be divided into groups=" + std::to_string(groups));
+  if (c != checked_mul(i, groups))
+    refuse_here("given groups=" + std::to_string(groups) + " and weight of shape " + filters + ", expected input " +
+                to_string(input, rank) + " to have " + std::to_string(i * groups) + " channels, but got " +
+                std::to_string(c));
+}
+
 Conv2dDesc describe_conv2d(const Shape4& input, const Shape4& weight, Window window, int64_t groups) {
   const auto [n, c, h, w] = input;
   const auto [o, i, kh, kw] = weight;
-  if (groups < 1) refuse("groups must be at least 1, got " + std::to_string(groups));
-  if (o < 1 || i < 1) refuse("weight " + to_string(weight) + " has no channels");
-  if (o % groups != 0)
-    refuse("the " + std::to_string(o) + " output channels of weight " + to_string(weight) +
-           " cannot be divided into groups=" + std::to_string(groups));
-  if (c != checked_mul(i, groups))
-    refuse("given groups=" + std::to_string(groups) + " and weight of shape " + to_string(weight) +
-           ", expected input " + to_string(input) + " to have " + std::to_string(i * groups) + " channels, but got " +
-           std::to_string(c));
+  check_channels("conv2d", input.data(), weight.data(), 4, groups);
   window.kernel = {kh, kw};
   const auto [oh, ow] = window_output("conv2d", window, h, w);
   checked_mul(checked_mul(checked_mul(n > 0 ? n : 1, o), checked_mul(oh, ow)), sizeof(float));

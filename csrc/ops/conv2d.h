@@ -28,6 +28,10 @@ struct Conv2dDesc {
   int64_t multiply_adds() const { return pixels() * o * c_per_group() * taps(); }
 };
 
+// Checks the channels of an input (N, C, ...) against those of a weight (O, C / groups, ...) of the same rank; `op`
+// starts the error messages.
+void check_channels(const std::string& op, const int64_t* input, const int64_t* weight, int rank, int64_t groups);
+
 // Checks input (N, C, H, W) against weight (O, C / groups, KH, KW); std::invalid_argument tells what does not fit.
 // The window's kernel is taken from the weight.
 Conv2dDesc describe_conv2d(const Shape4& input, const Shape4& weight, Window window, int64_t groups);
@@ -45,13 +49,14 @@ class PackedWeight {
  public:
   // With factors, one for each output channel, of the products in float64 rounded once. `flat` is for linear layers
   // that read channels-last images: the filters cover the image, and the packed weight counts as (O, KH * KW * I, 1,
-  // 1).
+  // 1). `slices` is given for filters of volumes, whose rows are those of so many slices.
   PackedWeight(const ImageView& weight, int64_t groups, WeightLayout layout, const double* factor = nullptr,
-               bool flat = false);
+               bool flat = false, int64_t slices = 0);
 
   const KernelTable& kernels() const { return *kernels_; }
   const Shape4& shape() const { return shape_; }  // (O, C / groups, KH, KW)
   int64_t groups() const { return groups_; }
+  int64_t slices() const { return slices_; }
   WeightLayout layout() const { return layout_; }
   const float* data() const { return data_.get(); }
   int64_t group_stride() const { return group_stride_; }  // floats between the panels of two groups
@@ -76,6 +81,7 @@ class PackedWeight {
   Shape4 shape_;
   int64_t groups_;
   WeightLayout layout_;
+  int64_t slices_;
   int64_t group_stride_ = 0;
   int64_t bytes_ = 0;
   AlignedArray<float> data_;

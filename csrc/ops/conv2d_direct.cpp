@@ -8,28 +8,33 @@
 
 namespace convlane {
 
-// Runs along an output row differ by a constant step.
+void fill_tap_rows(const Conv2dDesc& d, const float* row, const float* zeros, int64_t first, int64_t run, int64_t count,
+                   const float** rows) {
+  const Window& w = d.window;
+  const int64_t step = w.stride[1] * d.c;
+  for (int64_t s = 0; s < d.kw(); ++s, rows += count) {
+    const int64_t offset = s * w.dilation[1] - w.left;
+    Range valid = valid_outputs(offset, w.stride[1], d.w, d.ow);
+    if (row == nullptr) valid = {d.ow, d.ow};
+    const int64_t begin = std::clamp<int64_t>(valid.begin - first, 0, run),
+                  end = std::clamp(valid.end - first, begin, run);
+    for (int64_t i = 0; i < begin; ++i) rows[i] = zeros;
+    const int64_t from = (first * w.stride[1] + offset) * d.c;
+    for (int64_t i = begin; i < end; ++i) rows[i] = row + from + i * step;
+    for (int64_t i = end; i < run; ++i) rows[i] = zeros;
+  }
+}
+
 void fill_pixel_rows(const Conv2dDesc& d, const float* src, const float* zeros, int64_t first, int64_t count,
                      const float** rows) {
   const Window& w = d.window;
-  const int64_t step = w.stride[1] * d.c;
   for (int64_t done = 0; done < count;) {
     const int64_t pixel = first + done, ow = pixel % d.ow, oh = pixel / d.ow % d.oh, image = pixel / (d.ow * d.oh);
     const int64_t run = std::min(count - done, d.ow - ow);
     for (int64_t r = 0; r < d.kh(); ++r) {
       const int64_t ih = oh * w.stride[0] - w.top + r * w.dilation[0];
-      for (int64_t s = 0; s < d.kw(); ++s) {
-        const float** to = rows + (r * d.kw() + s) * count + done;
-        const int64_t offset = s * w.dilation[1] - w.left;
-        Range valid = valid_outputs(offset, w.stride[1], d.w, d.ow);
-        if (ih < 0 || ih >= d.h) valid = {d.ow, d.ow};
-        const int64_t begin = std::clamp<int64_t>(valid.begin - ow, 0, run),
-                      end = std::clamp(valid.end - ow, begin, run);
-        for (int64_t i = 0; i < begin; ++i) to[i] = zeros;
-        const int64_t from = ((image * d.h + ih) * d.w + ow * w.stride[1] + offset) * d.c;
-        for (int64_t i = begin; i < end; ++i) to[i] = src + from + i * step;
-        for (int64_t i = end; i < run; ++i) to[i] = zeros;
-      }
+      const float* row = ih < 0 || ih >= d.h ? nullptr : src + (image * d.h + ih) * d.w * d.c;
+      fill_tap_rows(d, row, zeros, ow, run, count, rows + r * d.kw() * count + done);
     }
     done += run;
   }

@@ -45,8 +45,8 @@ int64_t winograd_points(WeightLayout layout) {
 }  // namespace
 
 PackedWeight::PackedWeight(const ImageView& weight, int64_t groups, WeightLayout layout, const double* factor,
-                           bool flat)
-    : kernels_(&active_table()), shape_(weight.shape), groups_(groups), layout_(layout) {
+                           bool flat, int64_t slices)
+    : kernels_(&active_table()), shape_(weight.shape), groups_(groups), layout_(layout), slices_(slices) {
   const auto [o, i, kh, kw] = weight.shape;
   const int64_t points = winograd_points(layout);
   if (groups < 1 || o % groups != 0)
@@ -56,6 +56,9 @@ PackedWeight::PackedWeight(const ImageView& weight, int64_t groups, WeightLayout
   if (points != 0 && (groups != 1 || kh != 3 || kw != 3))
     refuse("Winograd's algorithm takes 3x3 filters in one group, got weight " + to_string(weight.shape));
   if (layout == WeightLayout::depthwise && i != 1) refuse("depthwise weights have one input channel per group");
+  if (slices < 0 || (slices != 0 && kh % slices != 0))
+    refuse("the " + std::to_string(kh) + " rows of weight " + to_string(weight.shape) + " are not those of " +
+           std::to_string(slices) + " slices");
   if (flat && (layout != WeightLayout::panels || groups != 1)) refuse("only panels of one group can be flat");
 
   const int64_t columns = round_up(o / groups, kernels_->lanes), taps = kh * kw;

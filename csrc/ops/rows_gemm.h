@@ -52,6 +52,11 @@ inline RowsGemm conv2d_gemm(const Conv2dDesc& d, const Conv2dArgs& args) {
 void fill_pixel_rows(const Conv2dDesc& d, const float* src, const float* zeros, int64_t first, int64_t count,
                      const float** rows);
 
+// The same of the taps of one kernel row, for `run` pixels of an output row from column `first`: rows[s * count + i].
+// `row` is the input row that they meet, or null where that lies in the padding.
+void fill_tap_rows(const Conv2dDesc& d, const float* row, const float* zeros, int64_t first, int64_t run, int64_t count,
+                   const float** rows);
+
 // Rows per block: enough to reuse each weight panel several times while the panel is in the cache, few enough that
 // the block's input stays in the second-level cache beside it (256 KB of 1 MB). Not tuned.
 inline int64_t rows_per_block(const RowsGemm& p) {

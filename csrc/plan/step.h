@@ -11,7 +11,7 @@
 #include <variant>
 #include <vector>
 
-#include "ops/conv2d.h"
+#include "ops/conv3d.h"
 #include "ops/pool2d.h"
 #include "ops/tensor.h"
 
@@ -62,7 +62,7 @@ struct Step {
 };
 
 using Attribute = std::variant<bool, int64_t, double, std::string, std::vector<int64_t>, std::vector<std::string>,
-                               Conv2dDesc, Pool2dDesc>;
+                               Conv2dDesc, Conv3dDesc, Pool2dDesc>;
 
 // What works on each pixel alone sees a matrix with its channels in a row.
 struct ChannelRows {

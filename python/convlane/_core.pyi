@@ -10,6 +10,9 @@ _Array: TypeAlias = NDArray[np.float32]
 _Pair: TypeAlias = tuple[int, int]
 _Sides: TypeAlias = tuple[int, int, int, int]
 _Shape4: TypeAlias = tuple[int, int, int, int]
+_Shape5: TypeAlias = tuple[int, int, int, int, int]
+_Triple: TypeAlias = tuple[int, int, int]
+_Faces: TypeAlias = tuple[int, int, int, int, int, int]
 
 compiler: str
 openmp: int
@@ -77,9 +80,10 @@ class PackedWeight:
         algorithm: str,
         factor: NDArray[np.float64] | None = None,
         flat: bool = False,
+        slices: int = 0,
     ) -> None: ...
     @property
-    def shape(self) -> _Shape4: ...
+    def shape(self) -> tuple[int, ...]: ...
     @property
     def groups(self) -> int: ...
     @property
@@ -98,6 +102,15 @@ def conv2d(
     padding: _Sides,
     dilation: _Pair,
     algorithm: str,
+    activation: str,
+    slope: float,
+    residual: _Array | None,
+) -> _Array: ...
+def conv3d(
+    input: _Array,
+    geometry: Conv3dGeometry,
+    weight: PackedWeight,
+    bias: _Array | None,
     activation: str,
     slope: float,
     residual: _Array | None,
@@ -279,6 +292,20 @@ def im2col_shape(
 ) -> tuple[int, int, int]: ...
 
 # compiled networks
+class Conv3dGeometry:
+    def __init__(
+        self, input: _Shape5, weight: _Shape5, stride: _Triple, padding: _Faces, dilation: _Triple, groups: int
+    ) -> None: ...
+    @property
+    def shape(self) -> _Shape5: ...
+    @property
+    def source(self) -> _Shape4: ...
+    @property
+    def result(self) -> _Shape4: ...
+    @property
+    def multiply_adds(self) -> int: ...
+    def cheapest(self, winograd: bool) -> str: ...
+
 class Conv2dGeometry:
     def __init__(
         self, input: _Shape4, weight: _Shape4, stride: _Pair, padding: _Sides, dilation: _Pair, groups: int

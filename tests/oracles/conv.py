@@ -126,3 +126,61 @@ def conv2d_weight_gradient(gradient, x, weight_shape, stride, padding, dilation,
         rows = _as_matrices(gradient[:, g * each : (g + 1) * each])
         weights.append((rows @ columns.transpose(0, 2, 1)).sum(axis=0).reshape(each, per_group, kh, kw))
     return np.concatenate(weights)
+
+
+def conv1d_loops(x, weight, bias=None, stride=1, padding=(0, 0), dilation=1, groups=1):
+    """The definition: one output at a time."""
+    x = np.pad(x.astype(np.float64), ((0, 0), (0, 0), padding))
+    filters, per_group, kernel = weight.shape
+    length = (x.shape[2] - ((kernel - 1) * dilation + 1)) // stride + 1
+    out = np.zeros((len(x), filters, length))
+    for n, o, i, c, s in np.ndindex(*out.shape, per_group, kernel):
+        channel = o // (filters // groups) * per_group + c
+        out[n, o, i] += x[n, channel, i * stride + s * dilation] * np.float64(weight[o, c, s])
+    return out if bias is None else out + bias.astype(np.float64)[:, None]
+
+
+def _taps_3d(x_shape, weight_shape, stride, padding, dilation, groups):
+    """Padded shape and output size, and of each tap the slices of the padded input that it meets, group by group."""
+    padded = [size + padding[2 * i] + padding[2 * i + 1] for i, size in enumerate(x_shape[2:])]
+    kernel = weight_shape[2:]
+    sizes = [(padded[i] - ((kernel[i] - 1) * dilation[i] + 1)) // stride[i] + 1 for i in range(3)]
+    each, per_group = weight_shape[0] // groups, weight_shape[1]
+    taps = []
+    for tap in np.ndindex(*kernel):
+        first = [tap[i] * dilation[i] for i in range(3)]
+        met = tuple(slice(first[i], first[i] + (sizes[i] - 1) * stride[i] + 1, stride[i]) for i in range(3))
+        for g in range(groups):
+            outputs, inputs = slice(g * each, (g + 1) * each), slice(g * per_group, (g + 1) * per_group)
+            taps.append(((outputs, slice(None), *tap), (slice(None), inputs, *met), outputs))
+    return (*x_shape[:2], *padded), sizes, taps
+
+
+def conv3d(x, weight, bias=None, stride=(1, 1, 1), padding=(0,) * 6, dilation=(1, 1, 1), groups=1):
+    """The definition, tap by tap; `padding` is (front, back, top, bottom, left, right)."""
+    _, sizes, taps = _taps_3d(x.shape, weight.shape, stride, padding, dilation, groups)
+    x = np.pad(x.astype(np.float64), ((0, 0), (0, 0), *zip(padding[::2], padding[1::2], strict=True)))
+    out = np.zeros((len(x), len(weight), *sizes))
+    for tap, met, outputs in taps:
+        out[:, outputs] += np.einsum("ncdhw,oc->nodhw", x[met], weight[tap].astype(np.float64))
+    return out if bias is None else out + bias.astype(np.float64)[:, None, None, None]
+
+
+def conv3d_input_gradient(gradient, weight, x_shape, stride, padding, dilation, groups):
+    """What each tap passes on to the input that it meets."""
+    padded, _, taps = _taps_3d(x_shape, weight.shape, stride, padding, dilation, groups)
+    out = np.zeros(padded)
+    for tap, met, outputs in taps:
+        out[met] += np.einsum("nodhw,oc->ncdhw", gradient[:, outputs].astype(np.float64), weight[tap])
+    inside = (slice(padding[2 * i], padding[2 * i] + size) for i, size in enumerate(x_shape[2:]))
+    return out[(slice(None), slice(None), *inside)]
+
+
+def conv3d_weight_gradient(gradient, x, weight_shape, stride, padding, dilation, groups):
+    """What each tap passes on to its weights."""
+    _, _, taps = _taps_3d(x.shape, weight_shape, stride, padding, dilation, groups)
+    x = np.pad(x.astype(np.float64), ((0, 0), (0, 0), *zip(padding[::2], padding[1::2], strict=True)))
+    out = np.zeros(weight_shape)
+    for tap, met, outputs in taps:
+        out[tap] = np.einsum("nodhw,ncdhw->oc", gradient[:, outputs].astype(np.float64), x[met])
+    return out

@@ -80,6 +80,39 @@ Step prepare_conv2d(std::shared_ptr<const StepArguments> at) {
           counted.bytes()};
 }
 
+// Inputs: the volumes, as images of D * H rows, and perhaps a residual. Attributes: geometry, algorithm, activation,
+// negative_slope.
+Step prepare_conv3d(std::shared_ptr<const StepArguments> at) {
+  const StepOperand *src = &at->inputs.at(0), *dst = &at->output(1, 2);
+  const StepOperand* residual = residual_of(*at);
+  const auto desc = at->get<Conv3dDesc>("geometry");
+  const auto weight = at->weight("weight");
+  at->check(weight->shape() == desc.filters() && weight->groups() == desc.slice.groups,
+            "weight does not fit the geometry");
+  const Conv3dChoice choice = choose_conv3d(desc, at->get<std::string>("algorithm"), weight->layout());
+  at->check(!src->any_layout(), "input must lie in the arena");
+  at->check_shape(*src, "input", desc.source());
+  at->check_dense_image(*src, "input");
+  at->check_shape(*dst, "output", desc.result());
+  if (residual != nullptr) at->check_shape(*residual, "residual", desc.result());
+  Conv2dArgs args{};
+  args.weight = weight.get();
+  args.epilogue = epilogue_of(*at, desc.slice.o);
+  args.dst_stride = at->pixel_stride(*dst, "output");
+  args.threads = at->threads;
+  Scratch counted;
+  reserve_conv3d(choice, args, false, counted);
+  return {[=](const PlanRun& run) {
+            Conv2dArgs now = args;
+            now.src = run.image(*src);
+            now.dst = run.floats(*dst);
+            add_residual(now.epilogue, run, residual);
+            Scratch scratch(run.scratch);
+            run_conv3d(choice, now, scratch);
+          },
+          counted.bytes()};
+}
+
 // Inputs: the images, which may be channels of larger ones, and perhaps a residual. Of each part its packed weight,
 // bias, activation and negative_slope, the last three with the part's name before them; geometry is that of the
 // depthwise convolution. Expand may be missing, and squeeze and excite together.
@@ -118,6 +151,7 @@ Step prepare_depthwise_block(std::shared_ptr<const StepArguments> at) {
 }
 
 const RegisterStep conv2d("conv2d", prepare_conv2d);
+const RegisterStep conv3d("conv3d", prepare_conv3d);
 const RegisterStep depthwise_block("depthwise_block", prepare_depthwise_block);
 
 }  // namespace

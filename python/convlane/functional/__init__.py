@@ -20,6 +20,8 @@ from convlane.functional.activation import (
 )
 from convlane.functional.compare import eq, ge, gt, le, logical_and, logical_not, logical_or, lt, ne, where
 from convlane.functional.conv import conv2d, explain, pack_conv2d
+from convlane.functional.conv1d import conv1d, pack_conv1d
+from convlane.functional.conv3d import conv3d, pack_conv3d
 from convlane.functional.elementwise import add, affine, div, maximum, minimum, mul, pow, scale, sub
 from convlane.functional.functions import (
     abs,
@@ -104,7 +106,9 @@ __all__ = [
     "chunk",
     "clamp",
     "col2im",
+    "conv1d",
     "conv2d",
+    "conv3d",
     "cos",
     "cross_entropy",
     "cumsum",
@@ -155,7 +159,9 @@ __all__ = [
     "nchw",
     "ne",
     "neg",
+    "pack_conv1d",
     "pack_conv2d",
+    "pack_conv3d",
     "pack_linear",
     "pad",
     "permute",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any, TypeAlias
 
@@ -15,6 +16,8 @@ Places: TypeAlias = NDArray[np.int64]
 Pair: TypeAlias = tuple[int, int]
 Sides: TypeAlias = tuple[int, int, int, int]  # top, bottom, left, right
 Padding: TypeAlias = "int | tuple[int, int] | tuple[int, int, int, int] | str"
+Triple: TypeAlias = tuple[int, int, int]  # depth, height, width
+Faces: TypeAlias = tuple[int, int, int, int, int, int]  # front, back, top, bottom, left, right
 
 _FLOAT32 = np.dtype(np.float32)
 _LARGEST = 2**62  # anything beyond cannot be added to without leaving 64 bits
@@ -89,6 +92,22 @@ def as_batch(value: Any, op: str, rank: int, name: str = "input") -> tuple[Array
         "(N, C, H, W) or one image (C, H, W)" if rank == 4 else f"a batch of {rank} dimensions or one of its parts"
     )
     raise ValueError(f"{op}: {name} must be {expected}, got {array.ndim} dimensions, shape {array.shape}")
+
+
+def as_pixels(array: Array) -> Array:
+    """View what has channels, (N, C, ...) of up to five dimensions, as an image (N, C, H, W).
+
+    The depth slices of volumes follow each other as rows. It is a copy where no view can be had.
+    """
+    n, c, *size = array.shape
+    return array if len(size) == 2 else array.reshape(n, c, math.prod(size[:-1]), *(size[-1:] or [1]))
+
+
+def is_channels_last(array: Array) -> bool:
+    """Whether sequences (N, C, L) or volumes (N, C, D, H, W) lie in memory channels last, and not in C order."""
+    if array.ndim not in (3, 5) or array.flags.c_contiguous:
+        return False
+    return np.moveaxis(array, 1, -1).flags.c_contiguous
 
 
 def as_int(value: Any, op: str, name: str) -> int:

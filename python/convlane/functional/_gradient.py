@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from convlane import _core
-from convlane.functional._arguments import Array, as_array, as_flat_image
+from convlane.functional._arguments import Array, as_array, as_flat_image, is_channels_last
 from convlane.functional._op import TOLD_BY_OUTPUT
 
 
@@ -34,6 +36,11 @@ def activation_gradient(
         return gradient
     if kept.ndim == 4:
         return _core.activation_gradient(kept, gradient, activation, negative_slope, from_output)
+    if is_channels_last(kept):
+        kept, gradient = np.moveaxis(kept, 1, -1), np.moveaxis(gradient, 1, -1)
+        return np.moveaxis(
+            activation_gradient(kept, gradient, activation, negative_slope, from_output=from_output), -1, 1
+        )
     flat = _core.activation_gradient(
         as_flat_image(kept), as_flat_image(gradient), activation, negative_slope, from_output
     )
@@ -45,6 +52,8 @@ def activate(input: Array, name: str, slope: float = 0.0) -> Array:
     x = as_array(input, name, "input")
     if x.ndim == 4:
         return _core.activation(x, name, slope)
+    if is_channels_last(x):
+        return np.moveaxis(activate(np.moveaxis(x, 1, -1), name, slope), -1, 1)
     return _core.activation(as_flat_image(x), name, slope).reshape(x.shape)
 
 

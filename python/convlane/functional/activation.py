@@ -115,7 +115,8 @@ def relu(input: Array) -> Array:
     Returns
     -------
     numpy.ndarray
-        float32, the shape of `input`; channels last in memory where that has four dimensions, else C-contiguous.
+        float32, the shape of `input`; channels last in memory where that has four dimensions, or has three or five
+        and is so itself; else C-contiguous.
 
     Raises
     ------

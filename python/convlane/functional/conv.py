@@ -198,12 +198,13 @@ def conv2d(
     if groups not in (1, packed.groups):
         raise ValueError(f"conv2d: groups={groups}, but the weight was packed for groups={packed.groups}")
     stride, dilation = as_pair(stride, "conv2d", "stride"), as_pair(dilation, "conv2d", "dilation")
+    *_, kh, kw = packed.shape
     y = _core.conv2d(
         x,
         packed,
         None if bias is None else as_array(bias, "conv2d", "bias"),
         stride,
-        as_sides(padding, "conv2d", packed.shape[2:], stride, dilation, x.shape[2:]),
+        as_sides(padding, "conv2d", (kh, kw), stride, dilation, x.shape[2:]),
         dilation,
         algorithm,
         activation,

@@ -175,8 +175,8 @@ def add(input: Array | float, other: Array | float, *, activation: str = "none",
     Returns
     -------
     numpy.ndarray
-        float32. In memory the order of the larger operand: where it has four dimensions and is not dense in C order,
-        channels last, as after an activation; else C order.
+        float32. In memory the order of the larger operand: channels last where it has four dimensions and is not dense
+        in C order, as after an activation, or where it is so with three or five; else C order.
 
     Raises
     ------

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from convlane import _core
 from convlane._floats import quiet
-from convlane.functional._arguments import Array, as_array, as_float, as_int, as_positive
+from convlane.functional._arguments import Array, as_array, as_float, as_int, as_pixels, as_positive
 from convlane.functional._op import ACTIVATIONS, TOLD_BY_OUTPUT, Pending, Pullback, Shape, Traits, check_vector, op
 from convlane.functional._receptive import mixes, pointwise
 from convlane.functional.shape import channels_last
@@ -28,8 +28,8 @@ def _batch_norm_shape(
     **__: Any,
 ) -> Shape:
     shape = tuple(input.shape)
-    if len(shape) not in (2, 4):
-        raise ValueError(f"batch_norm: input must be (N, C, H, W) or (N, C), got shape {shape}")
+    if not 2 <= len(shape) <= 5:
+        raise ValueError(f"batch_norm: input must be (N, C, H, W), (N, C), (N, C, L) or (N, C, D, H, W), got {shape}")
     vectors = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     for name, vector in vectors.items():
         check_vector("batch_norm", name, vector, shape[1])
@@ -104,18 +104,19 @@ class _Normalised(Pending):
     def then(
         self, operation: str, arguments: Mapping[str, Any], wanted: frozenset[str]
     ) -> tuple[Array, Pullback] | None:
-        if len(self.shape) != 4:
-            return None
         slope = as_float(arguments.get("negative_slope", 0.0), operation, "negative_slope")
         if operation in ACTIVATIONS:
-            return self._with(operation, slope)
+            output, pullback = self._with(operation, slope)
+            return output.reshape(self.shape), pullback
         if operation != "add":
             return None
         name, other = next((name, a) for name, a in arguments.items() if name in ("input", "other") and a is not self)
         residual = as_array(other, "add", name)
         if residual.shape != self.shape:
             raise ValueError(f"add: the arrays have shapes {self.shape} and {residual.shape}")
-        return self._with(arguments["activation"], slope, residual, f"add.{name}" if wanted else "")
+        residual_name = f"add.{name}" if wanted else ""
+        output, pullback = self._with(arguments["activation"], slope, as_pixels(residual), residual_name)
+        return output.reshape(self.shape), pullback
 
     def _with(
         self, activation: str, slope: float, residual: Array | None = None, residual_name: str = ""
@@ -152,7 +153,9 @@ class _Normalised(Pending):
         if "input" in self._wanted:
             gradients["input"] = gradients["input"].reshape(self.shape)
         wanted = {name: gradients[name] for name in self._wanted}
-        return wanted | ({residual_name: of_residual if activated else gradient} if residual_name else {})
+        if residual_name:
+            wanted[residual_name] = gradient if of_residual is None else of_residual.reshape(self.shape)
+        return wanted
 
 
 def _batch_norm_vjp(
@@ -206,7 +209,7 @@ def batch_norm(
     Parameters
     ----------
     input
-        float32, (N, C, H, W) or (N, C).
+        float32, (N, C, H, W), (N, C), (N, C, L) or (N, C, D, H, W).
     running_mean, running_var
         float32, (C,). When training they are updated in place and may be None.
     weight, bias
@@ -484,7 +487,7 @@ def _checked(input: Any, weight: Any, bias: Any, eps: Any) -> tuple[Array, Array
     _batch_norm_shape(x, None, None, training=True)
     weight = None if weight is None else as_array(weight, "batch_norm", "weight")
     bias = None if bias is None else as_array(bias, "batch_norm", "bias")
-    return x, x if x.ndim == 4 else x[:, :, None, None], weight, bias, as_float(eps, "batch_norm", "eps")
+    return x, as_pixels(x), weight, bias, as_float(eps, "batch_norm", "eps")
 
 
 def _check_trainable(running_mean: Any, running_var: Any, image: Array) -> None:

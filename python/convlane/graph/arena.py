@@ -162,5 +162,5 @@ def _is_view(graph: Graph, value: Value, memory: Mapping[Value, Value]) -> bool:
 
 
 def _in_c_order(shape: Shape) -> bool:
-    """Whether a dense result of this shape lies in C order: images are channels last."""
-    return len(shape) != 4 or 1 in (shape[1], shape[2] * shape[3])
+    """Whether a dense result of this shape lies in C order: images and volumes are channels last."""
+    return len(shape) not in (4, 5) or 1 in (shape[1], math.prod(shape[2:]))

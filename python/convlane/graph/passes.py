@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from convlane import _core
 from convlane.functional._arguments import Array, Pair, Sides, as_window
-from convlane.functional._op import ACTIVATIONS, Traits, operations, rules
+from convlane.functional._op import ACTIVATIONS, Shape, Traits, operations, rules
 from convlane.functional.conv import conv2d_geometry
 from convlane.graph.trace import Graph, Node, Value
 from convlane.graph.weights import Weight
@@ -27,6 +27,10 @@ _FACTORS = {"mul": "other", "scale": "scale"}
 
 _GLOBAL_AVERAGES = frozenset({"adaptive_avg_pool2d", "global_avg_pool2d"})
 """Operations that can be the mean of each channel."""
+
+
+_CONVOLUTIONS = frozenset({"conv2d", "conv3d"})
+"""Operations that add a residual and apply an activation where they store their results."""
 
 
 class Joined(NamedTuple):
@@ -69,7 +73,8 @@ def drop_identities(graph: Graph) -> Graph:
 def sink_reshapes(graph: Graph) -> Graph:
     """Compute what is elementwise before a reshape instead of behind it, and join the reshapes that meet.
 
-    So a signal, which its operations see as an image of one row, stays an image from one to the next.
+    So a signal, which its operations see as an image of one row, stays an image from one to the next. Batch norm is
+    computed before a reshape that keeps the channels.
     """
     free = itertools.count(max(graph.nodes) + 1)
     same: dict[Value, Value] = {}
@@ -89,7 +94,7 @@ def sink_reshapes(graph: Graph) -> Graph:
             before.keys() == node.inputs.keys()
             and len(shapes) == 1
             and behind == {node.shape}
-            and _is_elementwise(node)
+            and (_is_elementwise(node) or _is_batch_norm_of(node, *shapes))
         ):
             first = next(free)
             nodes[first] = replace(node, inputs=before, shape=shapes.pop())
@@ -124,7 +129,7 @@ def fold_batch_norm(graph: Graph) -> Graph:
             return node
         source = node.inputs["input"]
         conv = nodes[source]
-        if not (single(source) and _is_plain_conv2d(conv) and _has_open_weight(conv)):
+        if not (single(source) and _is_plain_convolution(conv) and _has_open_weight(conv)):
             return node
         weight, bias = _folded(conv.attributes["weight"], conv.attributes["bias"], node.attributes)
         return _absorb(conv, node, weight=weight, bias=bias)
@@ -140,7 +145,7 @@ def fuse_activation(graph: Graph) -> Graph:
             return node
         source = node.inputs["input"]
         before = nodes[source]
-        if before.op not in ("add", "conv2d", "linear") or before.attributes["activation"] != "none":
+        if before.op not in ("add", "linear", *_CONVOLUTIONS) or before.attributes["activation"] != "none":
             return node
         if not single(source):
             return node
@@ -159,7 +164,7 @@ def fuse_residual_add(graph: Graph) -> Graph:
         last, first = sorted(node.inputs.values(), reverse=True)
         for source, residual in ((last, first), (first, last)):
             conv = nodes[source]
-            if single(source) and _is_plain_conv2d(conv) and conv.shape == nodes[residual].shape:
+            if single(source) and _is_plain_convolution(conv) and conv.shape == nodes[residual].shape:
                 fused = _absorb(
                     conv,
                     node,
@@ -359,8 +364,13 @@ def _is_elementwise(node: Node) -> bool:
     return traits_of(node).elementwise and not any(isinstance(each, np.ndarray) for each in node.attributes.values())
 
 
-def _is_plain_conv2d(node: Node) -> bool:
-    return node.op == "conv2d" and node.attributes["activation"] == "none" and _has_no_residual(node)
+def _is_batch_norm_of(node: Node, shape: Shape) -> bool:
+    """Whether it normalises the channels that numbers of this shape have as well."""
+    return node.op == "batch_norm" and not node.attributes["training"] and shape[:2] == node.shape[:2]
+
+
+def _is_plain_convolution(node: Node) -> bool:
+    return node.op in _CONVOLUTIONS and node.attributes["activation"] == "none" and _has_no_residual(node)
 
 
 def _is_pointwise(node: Node, nodes: Mapping[Value, Node]) -> bool:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from convlane import _core
 from convlane.functional._arguments import Array
 from convlane.functional._op import Shape
+from convlane.functional.conv3d import as_rows
 from convlane.graph.trace import Graph, Node
 
 
@@ -60,8 +61,10 @@ class Weight:
         return self if isinstance(self.source, (np.ndarray, _Packed)) else replace(self, source=np.asarray(self.source))
 
     def pack(self, groups: int = 1, algorithm: str = "auto") -> _core.PackedWeight:
-        """Pack the weight of a convolution (O, C / groups, KH, KW) or of a linear layer (O, I)."""
+        """Pack the weight of a convolution, of images or volumes, (O, C / groups, ...), or of a linear layer (O, I)."""
         array = np.asarray(self.source)
+        if array.ndim == 5:
+            return _core.PackedWeight(as_rows(array), groups, algorithm, self.factor, slices=array.shape[2])
         if array.ndim == 4:
             return _core.PackedWeight(array, groups, algorithm, self.factor)
         if self.image is None:

@@ -19,10 +19,10 @@ from convlane.nn.activation import (
     Tanh,
 )
 from convlane.nn.container import Add, Concat, Sequential
-from convlane.nn.conv import Conv2d
+from convlane.nn.conv import Conv1d, Conv2d, Conv3d
 from convlane.nn.linear import Linear
 from convlane.nn.module import IncompatibleKeys, Module
-from convlane.nn.norm import BatchNorm2d, LayerNorm, LayerNorm2d, LocalResponseNorm
+from convlane.nn.norm import BatchNorm1d, BatchNorm2d, BatchNorm3d, LayerNorm, LayerNorm2d, LocalResponseNorm
 from convlane.nn.pool import (
     AdaptiveAvgPool2d,
     AdaptiveMaxPool2d,
@@ -41,9 +41,13 @@ __all__ = [
     "AdaptiveMaxPool2d",
     "Add",
     "AvgPool2d",
+    "BatchNorm1d",
     "BatchNorm2d",
+    "BatchNorm3d",
     "Concat",
+    "Conv1d",
     "Conv2d",
+    "Conv3d",
     "Dropout",
     "Flatten",
     "GlobalAvgPool2d",

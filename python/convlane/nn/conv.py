@@ -1,15 +1,108 @@
-"""The convolution layer."""
+"""The convolution layers."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
 from convlane import _core
-from convlane.functional import conv2d, pack_conv2d
-from convlane.functional._arguments import Array, Padding, Pair, as_pair, as_positive, as_sides
+from convlane.functional import conv1d, conv2d, conv3d, pack_conv1d, pack_conv2d, pack_conv3d
+from convlane.functional._arguments import Array, Padding, Pair, Triple, as_positive, as_sides
+from convlane.functional._axes import as_numbers
+from convlane.functional._op import Shape
+from convlane.functional.conv1d import Padding1d, conv1d_geometry
+from convlane.functional.conv3d import Padding3d, conv3d_geometry
 from convlane.nn.init import default_weight_and_bias
 from convlane.nn.packing import PackingModule
 
 
-class Conv2d(PackingModule):
+class _Convolution(PackingModule):
+    """What layers over any number of axes share."""
+
+    bias: Array | None
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    padding: Any
+    _axes: ClassVar[int]
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] | str = 0,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
+        name = type(self).__name__
+        self.in_channels = as_positive(in_channels, name, "in_channels")
+        self.out_channels = as_positive(out_channels, name, "out_channels")
+        self.groups = as_positive(groups, name, "groups")
+        if self.in_channels % self.groups or self.out_channels % self.groups:
+            raise ValueError(
+                f"{name}: groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}"
+            )
+        self.kernel_size = as_numbers(kernel_size, name, "kernel_size", self._axes)
+        self.stride = as_numbers(stride, name, "stride", self._axes)
+        self.dilation = as_numbers(dilation, name, "dilation", self._axes)
+        self.padding = as_numbers(padding, name, "padding", self._axes) if isinstance(padding, int) else padding
+        shape = (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
+        reach = (apart * (size - 1) + 1 for apart, size in zip(self.dilation, self.kernel_size, strict=True))
+        self._check((1, self.in_channels, *reach), shape)
+        weight, bias_array = default_weight_and_bias(shape, bias)
+        self.register_parameter("weight", weight)
+        self.register_parameter("bias", bias_array)
+
+    @abstractmethod
+    def _check(self, input: Shape, weight: Shape) -> None:
+        """Let the operation's own rules judge the arguments, on the smallest input that the kernel fits into."""
+
+    def extra_repr(self) -> str:
+        """Return the constructor's arguments."""
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        if self.padding != (0,) * self._axes:
+            text += f", padding={self.padding}"
+        if self.dilation != (1,) * self._axes:
+            text += f", dilation={self.dilation}"
+        if self.groups != 1:
+            text += f", groups={self.groups}"
+        return text if self.bias is not None else text + ", bias=False"
+
+
+class Conv1d(_Convolution):
+    """Convolution of sequences with learned filters, see `convlane.functional.conv1d`; the parameters are Conv2d's.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane import nn
+    >>> nn.Conv1d(1, 8, 9, stride=4, padding=4)(np.zeros((1, 1, 64), np.float32)).shape
+    (1, 8, 16)
+    """
+
+    kernel_size: tuple[int]
+    stride: tuple[int]
+    dilation: tuple[int]
+    padding: Padding1d
+    _axes = 1
+
+    def _check(self, input: Shape, weight: Shape) -> None:
+        conv1d_geometry(input, weight, self.stride[0], self.padding, self.dilation[0], self.groups)
+
+    def pack(self, weight: Array) -> _core.PackedWeight:
+        """Pack a weight for this layer."""
+        return pack_conv1d(weight, self.groups)
+
+    def forward(self, input: Array) -> Array:
+        """Convolve sequences (N, C, L)."""
+        return conv1d(input, self.weight_for(input), self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class Conv2d(_Convolution):
     """Convolution with learned filters, see `convlane.functional.conv2d`.
 
     Parameters
@@ -41,42 +134,15 @@ class Conv2d(PackingModule):
     Conv2d(3, 8, kernel_size=(3, 3), stride=(2, 2), padding=(1, 1))
     """
 
-    bias: Array | None
+    kernel_size: Pair
+    stride: Pair
+    dilation: Pair
+    padding: Padding
+    _axes = 2
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | Pair,
-        stride: int | Pair = 1,
-        padding: Padding = 0,
-        dilation: int | Pair = 1,
-        groups: int = 1,
-        bias: bool = True,
-    ) -> None:
-        self.in_channels = as_positive(in_channels, "Conv2d", "in_channels")
-        self.out_channels = as_positive(out_channels, "Conv2d", "out_channels")
-        self.groups = as_positive(groups, "Conv2d", "groups")
-        if self.in_channels % self.groups or self.out_channels % self.groups:
-            raise ValueError(
-                f"Conv2d: groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}"
-            )
-        self.kernel_size = as_pair(kernel_size, "Conv2d", "kernel_size")
-        self.stride = as_pair(stride, "Conv2d", "stride")
-        self.dilation = as_pair(dilation, "Conv2d", "dilation")
-        self.padding = as_pair(padding, "Conv2d", "padding") if isinstance(padding, int) else padding
-        shape = (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
-        self._check(shape)
-        weight, bias_array = default_weight_and_bias(shape, bias)
-        self.register_parameter("weight", weight)
-        self.register_parameter("bias", bias_array)
-
-    def _check(self, weight: tuple[int, int, int, int]) -> None:
-        """Let the operation's own rules judge the arguments, on the smallest image that the kernel fits into."""
-        height, width = (self.dilation[i] * (self.kernel_size[i] - 1) + 1 for i in range(2))
-        sides = as_sides(self.padding, "Conv2d", self.kernel_size, self.stride, self.dilation, (height, width))
-        image = (1, self.in_channels, height, width)
-        _core.conv2d_shape(image, weight, self.stride, sides, self.dilation, self.groups)
+    def _check(self, input: Shape, weight: Shape) -> None:
+        sides = as_sides(self.padding, "Conv2d", self.kernel_size, self.stride, self.dilation, input[2:])  # type: ignore[arg-type]
+        _core.conv2d_shape(input, weight, self.stride, sides, self.dilation, self.groups)  # type: ignore[arg-type]
 
     def pack(self, weight: Array) -> _core.PackedWeight:
         """Pack a weight for this layer."""
@@ -86,13 +152,32 @@ class Conv2d(PackingModule):
         """Convolve images (N, C, H, W)."""
         return conv2d(input, self.weight_for(input), self.bias, self.stride, self.padding, self.dilation, self.groups)
 
-    def extra_repr(self) -> str:
-        """Return the constructor's arguments."""
-        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
-        if self.padding != (0, 0):
-            text += f", padding={self.padding}"
-        if self.dilation != (1, 1):
-            text += f", dilation={self.dilation}"
-        if self.groups != 1:
-            text += f", groups={self.groups}"
-        return text if self.bias is not None else text + ", bias=False"
+
+class Conv3d(_Convolution):
+    """Convolution of volumes with learned filters, see `convlane.functional.conv3d`; the parameters are Conv2d's.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane import nn
+    >>> layer = nn.Conv3d(3, 8, (1, 3, 3), padding=(0, 1, 1))
+    >>> layer(np.zeros((1, 3, 4, 16, 16), np.float32)).shape
+    (1, 8, 4, 16, 16)
+    """
+
+    kernel_size: Triple
+    stride: Triple
+    dilation: Triple
+    padding: Padding3d
+    _axes = 3
+
+    def _check(self, input: Shape, weight: Shape) -> None:
+        _core.Conv3dGeometry(*conv3d_geometry(input, weight, self.stride, self.padding, self.dilation, self.groups))
+
+    def pack(self, weight: Array) -> _core.PackedWeight:
+        """Pack a weight for this layer."""
+        return pack_conv3d(weight, self.groups)
+
+    def forward(self, input: Array) -> Array:
+        """Convolve volumes (N, C, D, H, W)."""
+        return conv3d(input, self.weight_for(input), self.bias, self.stride, self.padding, self.dilation, self.groups)

@@ -55,7 +55,7 @@ class BatchNorm2d(Module):
         affine: bool = True,
         track_running_stats: bool = True,
     ) -> None:
-        self.num_features = as_positive(num_features, "BatchNorm2d", "num_features")
+        self.num_features = as_positive(num_features, type(self).__name__, "num_features")
         self.eps, self.momentum = eps, momentum
         zeros, ones = (init.constant((self.num_features,), value) for value in (0, 1))
         self.register_parameter("weight", ones if affine else None)
@@ -93,6 +93,42 @@ class BatchNorm2d(Module):
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.weight is not None}, "
             f"track_running_stats={self.running_mean is not None}"
         )
+
+
+class BatchNorm1d(BatchNorm2d):
+    """`BatchNorm2d` of sequences (N, C, L), and of vectors (N, C).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane import nn
+    >>> nn.BatchNorm1d(3)(np.zeros((2, 3, 5), np.float32)).shape
+    (2, 3, 5)
+    """
+
+    def forward(self, input: Array) -> Array:
+        """Normalise sequences or vectors."""
+        if input.ndim not in (2, 3):
+            raise ValueError(f"BatchNorm1d: input must be (N, C) or (N, C, L), got shape {tuple(input.shape)}")
+        return super().forward(input)
+
+
+class BatchNorm3d(BatchNorm2d):
+    """`BatchNorm2d` of volumes (N, C, D, H, W).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane import nn
+    >>> nn.BatchNorm3d(3)(np.zeros((2, 3, 4, 5, 5), np.float32)).shape
+    (2, 3, 4, 5, 5)
+    """
+
+    def forward(self, input: Array) -> Array:
+        """Normalise volumes."""
+        if input.ndim != 5:
+            raise ValueError(f"BatchNorm3d: input must be (N, C, D, H, W), got shape {tuple(input.shape)}")
+        return super().forward(input)
 
 
 class LayerNorm(Module):

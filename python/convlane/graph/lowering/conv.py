@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from convlane import _core
 from convlane.functional.conv import conv2d_geometry
+from convlane.functional.conv3d import conv3d_geometry
 from convlane.graph.lowering.context import Choice, Context, lowers
 from convlane.graph.passes import pool_geometry_of
-from convlane.graph.trace import Node
+from convlane.graph.trace import Node, Value
 
 
 @lowers("conv2d")
@@ -34,6 +36,27 @@ def _conv2d(at: Context, pooling: Node | None = None) -> Choice:
         weights={"weight": at.packer.pack(at["weight"], geometry.groups, choice.algorithm), "bias": at["bias"]},
     )
     return choice
+
+
+def _refuse_conv3d(node: Node, nodes: Mapping[Value, Node]) -> str:
+    return "" if len(node.shape) == 5 else "conv3d of one volume without a batch"
+
+
+@lowers("conv3d", refuse=_refuse_conv3d)
+def _conv3d(at: Context) -> Choice:
+    others = (at["weight"].shape, at["stride"], at["padding"], at["dilation"], at["groups"])
+    algorithm = _core.Conv3dGeometry(*conv3d_geometry((1, *at.shape[1:]), *others)).cheapest(at.winograd)
+    at.append(
+        "conv3d",
+        [operand.pixels() for operand in at.inputs.values()],
+        [at.output.pixels()],
+        geometry=_core.Conv3dGeometry(*conv3d_geometry(at.shape, *others)),
+        algorithm=algorithm,
+        activation=at["activation"],
+        negative_slope=float(at["negative_slope"]),
+        weights={"weight": at.packer.pack(at["weight"], at["groups"], algorithm), "bias": at["bias"]},
+    )
+    return Choice(algorithm, f"{'x'.join(map(str, at['weight'].shape[2:]))} kernel")
 
 
 @lowers("conv2d_pool")

@@ -16,8 +16,22 @@ def _refuse_batch_norm(node: Node, nodes: Mapping[Value, Node]) -> str:
 
 @lowers("batch_norm", refuse=_refuse_batch_norm)
 def _batch_norm(at: Context) -> None:
+    if len(at.shape) == 3:
+        return _batch_norm_of_sequences(at)
     weights = {name: at[name] for name in ("running_mean", "running_var", "weight", "bias")}
-    at.append("batch_norm", weights=weights, eps=float(at["eps"]))
+    return at.append("batch_norm", weights=weights, eps=float(at["eps"]))
+
+
+def _batch_norm_of_sequences(at: Context) -> None:
+    """Lower to arithmetic that broadcasts: (N, C, L) is in C order, while the step wants channels side by side."""
+    mean, var = (at[name].astype(np.float64) for name in ("running_mean", "running_var"))
+    with np.errstate(all="ignore"):  # a negative variance gives NaN, as it does when batch norm runs itself
+        factor = (1 if at["weight"] is None else at["weight"].astype(np.float64)) / np.sqrt(var + at["eps"])
+    source = at.input
+    for name, vector in (("sub", mean), ("mul", factor), ("add", at["bias"])):
+        if vector is not None:
+            at.append("binary", [source, vector.astype(np.float32)[:, None]], name=name)
+            source = at.output
 
 
 @lowers("affine")

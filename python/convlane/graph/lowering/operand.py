@@ -14,15 +14,14 @@ FLOAT = 4  # bytes
 
 
 def strides_of(shape: Shape, channels: int | None = None) -> Shape:
-    """Return the strides, in elements, of a dense tensor: images are channels last, all others in C order.
+    """Return the strides, in elements, of a dense tensor: images and volumes are channels last, all others in C order.
 
     `channels` is given for images that are some of the channels of larger ones: how many these have.
     """
-    if len(shape) == 4:
-        _, c, h, w = shape
-        pixel = channels or c
-        return h * w * pixel, 1, w * pixel, pixel
-    return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
+    last = len(shape) in (4, 5)
+    sizes = (shape[0], *shape[2:], channels or shape[1]) if last else shape
+    steps = tuple(math.prod(sizes[i + 1 :]) for i in range(len(sizes)))
+    return (steps[0], steps[-1], *steps[1:-1]) if last else steps
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,11 @@ class Operand:
     def viewed(self, shape: Shape) -> Operand:
         """Return the same memory as a dense tensor of another shape."""
         return replace(self, shape=shape, strides=strides_of(shape))
+
+    def pixels(self) -> Operand:
+        """Return the same volumes as images, whose rows are those of all depth slices."""
+        n, c, d, h, w = self.shape
+        return self.viewed((n, c, d * h, w))
 
     def core(self) -> tuple[str, int, int, str, Shape, Shape]:
         """Return what `_core` takes."""

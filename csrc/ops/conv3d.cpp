@@ -1,0 +1,207 @@
+// Convolution of volumes: checks, and the choice between doing it as a convolution of images, directly and depthwise.
+//
+// The two of its own take the slices of the kernel as further rows of it. Direct convolution then only points at
+// more pixels, and sums over depth, height, width and channels in this order; depthwise convolution hands one output
+// row after the other to the kernel, with the input rows of all slices.
+#include "ops/conv3d.h"
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+
+#include "ops/parallel.h"
+#include "ops/rows_gemm.h"
+
+namespace convlane {
+namespace {
+
+[[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument("conv3d: " + what); }
+
+void check_positive(const char* name, const Triple& value) {
+  if (*std::min_element(value.begin(), value.end()) < 1)
+    refuse(std::string(name) + " must be at least 1, got " + to_string(value));
+}
+
+// Input slice that tap `a` of an output slice meets; it lies in the padding where that is none of [0, d).
+int64_t slice_of(const Conv3dDesc& d, int64_t od, int64_t a) { return od * d.stride - d.front + a * d.dilation; }
+
+RowsGemm conv3d_gemm(const Conv3dDesc& d, const Conv2dArgs& args) {
+  RowsGemm p = conv2d_gemm(d.slice, args);
+  p.m = d.voxels();
+  p.taps = d.taps();
+  return p;
+}
+
+// As fill_pixel_rows.
+void fill_voxel_rows(const Conv3dDesc& d, const float* src, const float* zeros, int64_t first, int64_t count,
+                     const float** rows) {
+  const Conv2dDesc& slice = d.slice;
+  const Window& w = slice.window;
+  for (int64_t done = 0; done < count;) {
+    const int64_t voxel = first + done, ow = voxel % slice.ow, oh = voxel / slice.ow % slice.oh;
+    const int64_t od = voxel / (slice.ow * slice.oh) % d.od, volume = voxel / (slice.ow * slice.oh * d.od);
+    const int64_t run = std::min(count - done, slice.ow - ow);
+    const float** to = rows + done;
+    for (int64_t a = 0; a < d.kernel; ++a) {
+      const int64_t id = slice_of(d, od, a);
+      for (int64_t r = 0; r < slice.kh(); ++r, to += slice.kw() * count) {
+        const int64_t ih = oh * w.stride[0] - w.top + r * w.dilation[0];
+        const bool inside = id >= 0 && id < d.d && ih >= 0 && ih < slice.h;
+        const float* row = inside ? src + ((volume * d.d + id) * slice.h + ih) * slice.w * slice.c : nullptr;
+        fill_tap_rows(slice, row, zeros, ow, run, count, to);
+      }
+    }
+    done += run;
+  }
+}
+
+void run_direct_3d(const Conv3dDesc& d, const Conv2dArgs& args, Scratch& scratch) {
+  float* zeros = scratch.take<float>(d.slice.c);
+  std::memset(zeros, 0, sizeof(float) * d.slice.c);
+  rows_gemm(conv3d_gemm(d, args), scratch, [&](int64_t first, int64_t count, const float** rows) noexcept {
+    fill_voxel_rows(d, args.src.data, zeros, first, count, rows);
+  });
+}
+
+// The scratch of depthwise convolution: a row of zeros, and pointers to the input rows of each thread.
+struct DepthwiseRows {
+  int threads;
+  int64_t count;
+  float* zeros;
+  const float** pointers;
+
+  DepthwiseRows(const Conv3dDesc& d, int limit, Scratch& scratch)
+      : threads(threads_for(d.multiply_adds(), limit)),
+        count(d.kernel * d.slice.kh()),
+        zeros(scratch.take<float>(d.slice.w * d.slice.c)),
+        pointers(scratch.take<const float*>(checked_mul(threads, count))) {}
+};
+
+void run_depthwise_3d(const Conv3dDesc& d, const Conv2dArgs& args, Scratch& scratch) {
+  const Conv2dDesc& slice = d.slice;
+  const Window& w = slice.window;
+  const DepthwiseRows memory(d, args.threads, scratch);
+  const int64_t width = slice.w * slice.c;
+  std::memset(memory.zeros, 0, sizeof(float) * width);
+  parallel_for(slice.n * d.od * slice.oh, memory.threads, [&](int64_t begin, int64_t end, int thread) noexcept {
+    const float** rows = memory.pointers + thread * memory.count;
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t oh = row % slice.oh, od = row / slice.oh % d.od, volume = row / (slice.oh * d.od);
+      for (int64_t i = 0; i < memory.count; ++i) {
+        const int64_t id = slice_of(d, od, i / slice.kh());
+        const int64_t ih = oh * w.stride[0] - w.top + i % slice.kh() * w.dilation[0];
+        const bool inside = id >= 0 && id < d.d && ih >= 0 && ih < slice.h;
+        rows[i] = inside ? args.src.data + ((volume * d.d + id) * slice.h + ih) * width : memory.zeros;
+      }
+      DepthwiseArgs k = depthwise_args(slice, *args.weight, args.epilogue);
+      k.rows = rows;
+      k.out_rows = 1;
+      k.kernel_h = memory.count;
+      k.stride_h = k.dilation_h = 1;
+      k.dst = args.dst + row * slice.ow * args.dst_stride;
+      k.dst_stride = args.dst_stride;
+      if (k.epilogue.residual != nullptr) k.epilogue.residual += row * slice.ow * k.epilogue.residual_stride;
+      args.weight->kernels().depthwise(k);
+    }
+  });
+}
+
+}  // namespace
+
+Conv3dDesc describe_conv3d(const Shape5& input, const Shape5& weight, const Triple& stride, const Faces& padding,
+                           const Triple& dilation, int64_t groups) {
+  const auto [n, c, d, h, w] = input;
+  const auto [o, i, kd, kh, kw] = weight;
+  check_channels("conv3d", input.data(), weight.data(), 5, groups);
+  check_positive("kernel size", {kd, kh, kw});
+  check_positive("stride", stride);
+  check_positive("dilation", dilation);
+  if (*std::min_element(padding.begin(), padding.end()) < 0)
+    refuse("padding must not be negative, got (front, back, top, bottom, left, right) = " + to_string(padding));
+  const int64_t padded = checked_add(d, checked_add(padding[0], padding[1]));
+  const int64_t reach = checked_add(checked_mul(kd - 1, dilation[0]), 1);
+  if (d < 1 || padded < reach)
+    refuse("the padded input has a depth of " + std::to_string(padded) + ", smaller than the kernel's reach " +
+           std::to_string(reach));
+  Conv2dDesc slice{};
+  slice.window = window_of({stride[1], stride[2]}, {padding[2], padding[3], padding[4], padding[5]},
+                           {dilation[1], dilation[2]}, {kh, kw});
+  const auto [oh, ow] = window_output("conv3d", slice.window, h, w);
+  const Window along = window_of({stride[0], 1}, {padding[0], padding[1], 0, 0}, {dilation[0], 1}, {kd, 1});
+  const int64_t od = window_output("conv3d", along, d, 1)[0];
+  checked_mul(checked_mul(checked_mul(n > 0 ? n : 1, o), checked_mul(checked_mul(od, oh), ow)), sizeof(float));
+  checked_mul(checked_mul(d, h), w);
+  slice.n = n, slice.c = c, slice.h = h, slice.w = w;
+  slice.o = o, slice.oh = oh, slice.ow = ow;
+  slice.groups = groups;
+  return {slice, d, od, kd, stride[0], dilation[0], padding[0], padding[1]};
+}
+
+std::optional<Conv2dDesc> as_images(const Conv3dDesc& d) {
+  const Window& w = d.slice.window;
+  Conv2dDesc images = d.slice;
+  if (d.kernel == 1 && d.stride == 1 && d.front == 0 && d.back == 0) {
+    images.n *= d.d;
+    return images;
+  }
+  const bool point = d.slice.taps() == 1 && w.stride == Pair{1, 1} && sides_of(w) == Sides{0, 0, 0, 0};
+  if (!point) return std::nullopt;
+  images.h = d.d;
+  images.oh = d.od;
+  images.w = images.ow = d.slice.h * d.slice.w;
+  images.window = window_of({d.stride, 1}, {d.front, d.back, 0, 0}, {d.dilation, 1}, {d.kernel, 1});
+  return images;
+}
+
+std::string cheapest_conv3d(const Conv3dDesc& desc, bool winograd) {
+  if (const auto images = as_images(desc)) return cheapest_conv2d(*images, winograd);
+  return refuse_depthwise(desc.slice).empty() && desc.slice.o_per_group() == 1 ? "depthwise" : "direct";
+}
+
+Conv3dChoice choose_conv3d(const Conv3dDesc& desc, const std::string& algorithm, WeightLayout layout) {
+  if (const auto images = as_images(desc)) return {desc, images, &choose_conv2d(*images, algorithm, layout)};
+  const bool fits =
+      layout == WeightLayout::panels || (layout == WeightLayout::depthwise && desc.slice.o_per_group() == 1);
+  if (!fits) refuse("no algorithm serves weights packed in this order");
+  return {desc, std::nullopt, nullptr};
+}
+
+void reserve_conv3d(const Conv3dChoice& choice, const Conv2dArgs& args, bool any_layout, Scratch& scratch) {
+  const Conv3dDesc& d = choice.desc;
+  if (any_layout) {
+    const auto [n, c, rows, w] = d.source();
+    scratch.take<float>(checked_mul(checked_mul(n, c), checked_mul(rows, w)));
+  }
+  if (choice.images) return reserve_conv2d(*choice.algorithm, *choice.images, args, false, scratch);
+  if (args.weight->layout() == WeightLayout::depthwise) {
+    DepthwiseRows(d, args.threads, scratch);
+    return;
+  }
+  scratch.take<float>(d.slice.c);
+  RowsGemmParts(conv3d_gemm(d, args), false, scratch);
+}
+
+void run_conv3d(const Conv3dChoice& choice, const Conv2dArgs& args, Scratch& scratch) {
+  const Conv3dDesc& d = choice.desc;
+  if (d.voxels() == 0) return;
+  Conv2dArgs now = args;
+  if (!args.src.is_channels_last()) {
+    float* copy = scratch.take<float>(args.src.count());
+    copy_to_channels_last(args.src, copy);
+    now.src = channels_last_view(copy, args.src.shape);
+  }
+  if (choice.images) {
+    const Conv2dDesc& images = *choice.images;
+    now.src = channels_last_view(now.src.data, {images.n, images.c, images.h, images.w});
+    return run_conv2d(*choice.algorithm, images, now, scratch);
+  }
+  args.weight->layout() == WeightLayout::depthwise ? run_depthwise_3d(d, now, scratch) : run_direct_3d(d, now, scratch);
+}
+
+void run_conv3d(const Conv3dChoice& choice, const Conv2dArgs& args) {
+  if (choice.desc.voxels() == 0) return;
+  with_scratch([&](Scratch& scratch) { reserve_conv3d(choice, args, !args.src.is_channels_last(), scratch); },
+               [&](Scratch& scratch) { run_conv3d(choice, args, scratch); });
+}
+
+}  // namespace convlane

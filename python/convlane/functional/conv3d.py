@@ -1,0 +1,307 @@
+"""Three-dimensional convolution."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from convlane import _core
+from convlane._floats import quiet
+from convlane.functional._arguments import Array, Faces, Triple, as_array, as_float, as_pixels, as_positive
+from convlane.functional._axes import as_numbers, as_sides_of_axes
+from convlane.functional._gradient import activated
+from convlane.functional._op import Pullback, Shape, Traits, check_vector, op
+from convlane.functional._receptive import Axis
+
+Padding3d: TypeAlias = "int | tuple[int, int, int] | tuple[int, int, int, int, int, int] | str"
+
+
+def _shape(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: int | Triple = 1,
+    padding: Padding3d = 0,
+    dilation: int | Triple = 1,
+    groups: int = 1,
+    *,
+    residual: Any = None,
+    **_: Any,
+) -> Shape:
+    batch = (1,) if len(input.shape) == 4 else ()
+    groups = _groups_of(weight, groups)
+    geometry = conv3d_geometry((*batch, *input.shape), weight.shape, stride, padding, dilation, groups)
+    shape: Shape = _core.Conv3dGeometry(*geometry).shape[len(batch) :]
+    check_vector("conv3d", "bias", bias, weight.shape[0])
+    if residual is not None and tuple(residual.shape) != shape:
+        raise ValueError(f"conv3d: residual has shape {tuple(residual.shape)}, but the output has {shape}")
+    return shape
+
+
+def _multiply_adds(input: Any, weight: Any, *args: Any, **kwargs: Any) -> int:
+    return math.prod(_shape(input, weight, *args, **kwargs)) * int(math.prod(weight.shape[1:]))
+
+
+def _receptive(axis: Axis, name: str, **arguments: Any) -> Axis:
+    if name == "residual" or (name == "input" and axis.dim not in (-3, -2, -1)):
+        return axis
+    if name != "input" or axis.dim is None:
+        return axis.everywhere()
+    size, weight = arguments["input"].shape[-3:], arguments["weight"].shape
+    steps, faces, apart = _windows(size, weight[2:], *(arguments[each] for each in ("stride", "padding", "dilation")))
+    i = axis.dim + 3
+    return axis.windows(weight[2 + i], steps[i], faces[2 * i], apart[i], _shape(**arguments)[axis.dim])
+
+
+def _conv3d_vjp(
+    wanted: frozenset[str],
+    input: Any,
+    weight: Any,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+    activation: str,
+    negative_slope: float,
+    residual: Any,
+) -> tuple[Array, Pullback]:
+    """Convolve; the gradients are sums of those of images, one for each slice of the kernel."""
+    if isinstance(weight, _core.PackedWeight):
+        raise TypeError("conv3d: a packed weight has no gradient, nor the input through it; give the array")
+    x, single = _as_volume(input, "input")
+    filters = as_array(weight, "conv3d", "weight")
+    arguments = conv3d_geometry(x.shape, filters.shape, stride, padding, dilation, groups)
+    packed = pack_conv3d(filters, groups)
+    convolve = partial(conv3d, x, packed, bias, stride, padding, dilation, residual=_batched(residual, single))
+    output, before = activated(convolve, activation, as_float(negative_slope, "conv3d", "negative_slope"))
+    kept_input = x if "weight" in wanted else None
+    kept_weight = filters if "input" in wanted else None
+    of_bias, of_residual = "bias" in wanted, "residual" in wanted
+
+    def pullback(gradient: Array) -> dict[str, Array]:
+        volumes = before(gradient[None] if single else gradient)
+        found: dict[str, Array] = {}
+        if kept_weight is not None:
+            dx = _input_gradient(volumes, kept_weight, *arguments)
+            found["input"] = dx[0] if single else dx
+        if kept_input is not None:
+            found["weight"] = _weight_gradient(volumes, kept_input, *arguments)
+        if of_bias:
+            found["bias"] = _core.conv2d_bias_gradient(as_pixels(volumes))
+        if of_residual:
+            found["residual"] = volumes[0] if single else volumes
+        return found
+
+    return output[0] if single else output, pullback
+
+
+@op(
+    shape=_shape,
+    multiply_adds=_multiply_adds,
+    vjp=_conv3d_vjp,
+    differentiable=("input", "weight", "bias", "residual"),
+    traits=Traits(parameters=frozenset({"weight", "bias"})),
+    receptive=_receptive,
+)
+def conv3d(
+    input: Array,
+    weight: Array | _core.PackedWeight,
+    bias: Array | None = None,
+    stride: int | Triple = 1,
+    padding: Padding3d = 0,
+    dilation: int | Triple = 1,
+    groups: int = 1,
+    *,
+    activation: str = "none",
+    negative_slope: float = 0.01,
+    residual: Array | None = None,
+) -> Array:
+    """Convolve volumes, or the frames of videos, with filters (cross-correlation).
+
+    ``output[n, o, z, y, x] = bias[o] + sum over i, q, r, s of input[n, i, z * stride + q * dilation - front,
+    y * stride + r * dilation - top, x * stride + s * dilation - left] * weight[o, i, q, r, s]``
+
+    Kernels of one slice, (1, KH, KW), and of one row and column, (KD, 1, 1), are convolutions of images, and run as
+    such. All others sum over the slices of the kernel in order, as over further rows of it.
+
+    Parameters
+    ----------
+    input
+        float32, (N, C, D, H, W) or one volume (C, D, H, W); any strides, channels last is read without a copy.
+    weight
+        float32, (O, C / groups, KD, KH, KW), or the same from `pack_conv3d`, which saves packing it in every call.
+    bias
+        float32, (O,).
+    stride, dilation
+        An integer or three (depth, height, width).
+    padding
+        An integer, three, six faces (front, back, top, bottom, left, right), ``"valid"``, ``"same"`` (torch's meaning,
+        stride 1) or ``"same_tf"`` (TensorFlow's).
+    groups
+        The channels fall into so many independent convolutions. Packed weights know theirs.
+    activation, negative_slope
+        As in `conv2d`.
+    residual
+        float32, the output's shape; added before the activation.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, (N, O, OD, OH, OW), channels last in memory. Where a window touches a NaN or an infinity, so does the
+        result.
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong kind, for example float64 input.
+    ValueError
+        Shapes that do not fit, or a value out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import conv3d
+    >>> volume = np.arange(8, dtype=np.float32).reshape(1, 1, 2, 2, 2)
+    >>> conv3d(volume, np.ones((1, 1, 2, 1, 2), np.float32))
+    array([[[[[10.],
+              [18.]]]]], dtype=float32)
+    """
+    x, single = _as_volume(input, "input")
+    filters = weight if isinstance(weight, _core.PackedWeight) else as_array(weight, "conv3d", "weight")
+    groups = _groups_of(filters, groups)
+    geometry = _core.Conv3dGeometry(*conv3d_geometry(x.shape, filters.shape, stride, padding, dilation, groups))
+    added = None if residual is None else _batched(as_array(residual, "conv3d", "residual"), single)
+    if added is not None and added.shape != geometry.shape:
+        raise ValueError(f"conv3d: residual has shape {added.shape}, but the output has {geometry.shape}")
+    y = _core.conv3d(
+        as_pixels(x),
+        geometry,
+        filters if isinstance(filters, _core.PackedWeight) else pack_conv3d(filters, groups),
+        None if bias is None else as_array(bias, "conv3d", "bias"),
+        activation,
+        negative_slope,
+        None if added is None else as_pixels(added),
+    ).reshape(geometry.shape)
+    return y[0] if single else y
+
+
+def pack_conv3d(weight: Array, groups: int = 1) -> _core.PackedWeight:
+    """Copy filters into the order in which the kernels read them, once for many calls of `conv3d`.
+
+    Parameters
+    ----------
+    weight
+        float32, (O, C / groups, KD, KH, KW). Later changes of the array do not reach the packed copy.
+    groups
+        As in `conv3d`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `conv3d`.
+    """
+    array = as_array(weight, "conv3d", "weight")
+    if array.ndim != 5:
+        raise ValueError(f"conv3d: weight must be (O, C / groups, KD, KH, KW), got shape {array.shape}")
+    groups = as_positive(groups, "conv3d", "groups")
+    algorithm = "auto" if array.shape[0] == groups else "direct"
+    return _core.PackedWeight(as_rows(array), groups, algorithm, slices=array.shape[2])
+
+
+def conv3d_geometry(
+    input_shape: Any, weight_shape: Any, stride: Any, padding: Padding3d, dilation: Any, groups: Any
+) -> tuple[Any, Any, Triple, Faces, Triple, int]:
+    """Arguments of `_core.Conv3dGeometry`, from what users pass."""
+    if len(input_shape) != 5 or len(weight_shape) != 5:
+        raise ValueError(f"conv3d: shapes must have 5 sizes, got input {input_shape} and weight {weight_shape}")
+    steps, faces, apart = _windows(input_shape[2:], weight_shape[2:], stride, padding, dilation)
+    return input_shape, weight_shape, steps, faces, apart, as_positive(groups, "conv3d", "groups")
+
+
+def as_rows(weight: Array) -> Array:
+    """View filters of volumes as filters (O, C / groups, KD * KH, KW), in which the slices' rows follow each other."""
+    o, i, kd, kh, kw = weight.shape
+    return weight.reshape(o, i, kd * kh, kw)
+
+
+def _windows(size: Any, kernel: Any, stride: Any, padding: Padding3d, dilation: Any) -> tuple[Triple, Faces, Triple]:
+    steps = as_numbers(stride, "conv3d", "stride", 3)
+    apart = as_numbers(dilation, "conv3d", "dilation", 3)
+    sides = as_sides_of_axes(padding, "conv3d", kernel, steps, apart, size)
+    return steps, tuple(side for pair in sides for side in pair), apart  # type: ignore[return-value]
+
+
+def _groups_of(weight: Any, groups: Any) -> Any:
+    if not isinstance(weight, _core.PackedWeight):
+        return groups
+    if groups not in (1, weight.groups):
+        raise ValueError(f"conv3d: groups={groups}, but the weight was packed for groups={weight.groups}")
+    return weight.groups
+
+
+def _as_volume(value: Any, name: str) -> tuple[Array, bool]:
+    """Return a batch of volumes and whether the batch dimension was added to a single one."""
+    array = as_array(value, "conv3d", name)
+    if array.ndim not in (4, 5):
+        raise ValueError(
+            f"conv3d: {name} must be (N, C, D, H, W) or one volume (C, D, H, W), got {array.ndim} dimensions, "
+            f"shape {array.shape}"
+        )
+    return (array[None], True) if array.ndim == 4 else (array, False)
+
+
+def _batched(value: Any, single: bool) -> Any:
+    return value[None] if single and value is not None else value
+
+
+def _slices(volumes: Array, part: slice) -> Array:
+    """Return some depth slices of volumes as images."""
+    chosen = np.moveaxis(volumes[:, :, part], 1, -1)
+    return np.moveaxis(chosen.reshape(-1, *chosen.shape[2:]), -1, 1)
+
+
+def _meeting(i: int, depth: int, outputs: int, stride: int, dilation: int, front: int) -> tuple[slice, slice]:
+    """Return the output slices that meet input slices by slice `i` of the kernel, and these."""
+    offset = i * dilation - front
+    begin = max(-(offset // stride), 0)
+    end = min((depth - 1 - offset) // stride + 1, outputs)
+    first = begin * stride + offset
+    return slice(begin, end), slice(first, first + max(end - begin, 0) * stride, stride)
+
+
+@quiet
+def _input_gradient(
+    gradient: Array, weight: Array, shape: Shape, _: Shape, stride: Triple, faces: Faces, dilation: Triple, groups: int
+) -> Array:
+    n, c, d, h, w = shape
+    out = np.zeros((n, d, h, w, c), np.float32)
+    for i in range(weight.shape[2]):
+        outputs, inputs = _meeting(i, d, gradient.shape[2], stride[0], dilation[0], faces[0])
+        if outputs.start >= outputs.stop:
+            continue
+        images = _slices(gradient, outputs)
+        part = _core.conv2d_input_gradient(
+            images, weight[:, :, i], (len(images), c, h, w), stride[1:], faces[2:], dilation[1:], groups
+        )
+        out[:, inputs] += np.moveaxis(part, 1, -1).reshape(n, outputs.stop - outputs.start, h, w, c)
+    return np.moveaxis(out, -1, 1)
+
+
+def _weight_gradient(
+    gradient: Array, input: Array, _: Shape, shape: Shape, stride: Triple, faces: Faces, dilation: Triple, groups: int
+) -> Array:
+    o, c, kd, kh, kw = shape
+    out = np.zeros(shape, np.float32)
+    for i in range(kd):
+        outputs, inputs = _meeting(i, input.shape[2], gradient.shape[2], stride[0], dilation[0], faces[0])
+        if outputs.start >= outputs.stop:
+            continue
+        images, sources = _slices(gradient, outputs), _slices(input, inputs)
+        out[:, :, i] = _core.conv2d_weight_gradient(
+            images, sources, (o, c, kh, kw), stride[1:], faces[2:], dilation[1:], groups
+        )
+    return out
