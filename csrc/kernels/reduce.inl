@@ -2,7 +2,7 @@
 //
 // The order of a sum is the same either way. Its numbers are dealt to kLanes lanes in turn; every 8 of a lane are added
 // as a tree in float, the trees' sums in double. So it is as exact as a sum in double but for the trees, whatever its
-// length.
+// length. Extremes are exact in any order.
 #pragma once
 
 #include <type_traits>
@@ -43,20 +43,21 @@ struct ProductOf {
 };
 
 struct MaximumOf {
-  static constexpr bool kTrees = true;
   static CONVLANE_INLINE Vec neutral() { return broadcast(-__builtin_inff()); }
-  static CONVLANE_INLINE Vec join(Vec a, Vec b) { return max_or_nan(a, b); }
+  static CONVLANE_INLINE Vec better(Vec a, Vec b) { return max_or_nan(a, b); }
+  static CONVLANE_INLINE bool before(float a, float b) { return a > b; }
   static CONVLANE_INLINE double join(double a, double b) { return b > a || b != b ? b : a; }
-  CONVLANE_INLINE Vec lift(Vec x) const { return x; }
 };
 
 struct MinimumOf {
-  static constexpr bool kTrees = true;
   static CONVLANE_INLINE Vec neutral() { return broadcast(__builtin_inff()); }
-  static CONVLANE_INLINE Vec join(Vec a, Vec b) { return min_or_nan(a, b); }
+  static CONVLANE_INLINE Vec better(Vec a, Vec b) { return min_or_nan(a, b); }
+  static CONVLANE_INLINE bool before(float a, float b) { return a < b; }
   static CONVLANE_INLINE double join(double a, double b) { return b < a || b != b ? b : a; }
-  CONVLANE_INLINE Vec lift(Vec x) const { return x; }
 };
+
+template <class F>
+constexpr bool kIsExtreme = std::is_same_v<F, MaximumOf> || std::is_same_v<F, MinimumOf>;
 
 // Joins up to 8 vectors, of which those beyond `count` are neutral, into the lanes' numbers.
 template <class F>
@@ -95,6 +96,53 @@ CONVLANE_INLINE void reduce_row_by(F f, const float* src, int64_t count, double*
   fold_tree<F>(v, used, lanes);
 }
 
+template <class F>
+CONVLANE_INLINE void best_of_row(const float* src, int64_t count, double* lanes) {
+  Vec best[kTree];
+  for (Vec& vector : best) vector = F::neutral();
+  int64_t i = 0;
+  for (; i + kTree * kLanes <= count; i += kTree * kLanes) {
+    CONVLANE_UNROLL
+    for (int k = 0; k < kTree; ++k) best[k] = F::better(best[k], load(src + i + k * kLanes));
+  }
+  for (; i < count; i += kLanes) {
+    const int n = static_cast<int>(count - i < kLanes ? count - i : kLanes);
+    const Vec x = n == kLanes ? load(src + i) : select(lanes_before(n), load(src + i, n), F::neutral());
+    best[0] = F::better(best[0], x);
+  }
+  for (int k = 1; k < kTree; ++k) best[0] = F::better(best[0], best[k]);
+  // As one number, by moves instead of branches, which would be taken at random.
+  float found[kLanes];
+  store(found, best[0]);
+  bool is_number = found[0] == found[0];
+  for (int lane = 1; lane < kLanes; ++lane) {
+    found[0] = F::before(found[lane], found[0]) ? found[lane] : found[0];
+    is_number &= found[lane] == found[lane];
+  }
+  lanes[0] = F::join(lanes[0], is_number ? static_cast<double>(found[0]) : __builtin_nan(""));
+}
+
+// The best of each column, as its first lane.
+template <class F>
+CONVLANE_INLINE void best_of_columns(const float* const* rows, int64_t count, int64_t columns, double* sums) {
+  constexpr int64_t kStrip = 128;
+  constexpr int kRows = 4;
+  float best[kStrip];
+  for (int64_t first = 0; first < columns; first += kStrip) {
+    const int64_t width = columns - first < kStrip ? columns - first : kStrip;
+    for_vectors(width, [&](int64_t c, auto, auto put) { put(best + c, F::neutral()); });
+    for (int64_t row = 0; row < count; row += kRows) {
+      const float* r[kRows];  // the last one again where there are no more
+      for (int k = 0; k < kRows; ++k) r[k] = rows[row + k < count ? row + k : count - 1] + first;
+      for_vectors(width, [&](int64_t c, auto get, auto put) {
+        const Vec four = F::better(F::better(get(r[0] + c), get(r[1] + c)), F::better(get(r[2] + c), get(r[3] + c)));
+        put(best + c, F::better(get(best + c), four));
+      });
+    }
+    for (int64_t c = 0; c < width; ++c) sums[first + c] = F::join(sums[first + c], static_cast<double>(best[c]));
+  }
+}
+
 // Calls use(f) with the reduction; a distance is from `shift`.
 template <class Use>
 CONVLANE_INLINE void with_reduction(Reduction op, Vec shift, const Use& use) {
@@ -116,36 +164,42 @@ CONVLANE_INLINE void with_reduction(Reduction op, Vec shift, const Use& use) {
 }
 
 void reduce_row(Reduction op, const float* src, int64_t count, float shift, double* lanes) {
-  with_reduction(op, broadcast(shift), [=](auto f) { reduce_row_by(f, src, count, lanes); });
+  with_reduction(op, broadcast(shift), [=](auto f) {
+    if constexpr (kIsExtreme<decltype(f)>)
+      best_of_row<decltype(f)>(src, count, lanes);
+    else
+      reduce_row_by(f, src, count, lanes);
+  });
+}
+
+// Lane by lane, so that the rows of a tree are read along their columns.
+template <class F>
+CONVLANE_INLINE void reduce_columns_by(F f, const float* const* rows, int64_t count, int64_t columns,
+                                       const float* shift, double* sums) {
+  for (int lane = 0; lane < kLanes && lane < count; ++lane) {
+    const int used = static_cast<int>((count - lane + kLanes - 1) / kLanes);
+    for_vectors(columns, [&](int64_t c, auto get, auto) {
+      if constexpr (std::is_same_v<F, SquaresOf>) f.shift = get(shift + c);
+      Vec v[kTree];
+      for (int k = 0; k < kTree; ++k) v[k] = k < used ? f.lift(get(rows[k * kLanes + lane] + c)) : F::neutral();
+      double* to = sums + lane * columns + c;
+      const int64_t left = columns - c;
+      if (left >= kLanes) return fold_tree<F>(v, used, to);
+      double lanes[kLanes] = {};
+      for (int64_t i = 0; i < left; ++i) lanes[i] = to[i];
+      fold_tree<F>(v, used, lanes);
+      for (int64_t i = 0; i < left; ++i) to[i] = lanes[i];
+    });
+  }
 }
 
 void reduce_columns(Reduction op, const float* const* rows, int64_t count, int64_t columns, const float* shift,
                     double* sums) {
   with_reduction(op, zero(), [=](auto f) {
-    using F = decltype(f);
-    double lanes[kLanes];
-    for (int64_t c = 0; c < columns; c += kLanes) {
-      const int n = static_cast<int>(columns - c < kLanes ? columns - c : kLanes);
-      const bool whole = n == kLanes;
-      if constexpr (std::is_same_v<F, SquaresOf>) f.shift = whole ? load(shift + c) : load(shift + c, n);
-      for (int lane = 0; lane < kLanes && lane < count; ++lane) {
-        double* to = sums + lane * columns + c;
-        Vec v[kTree];
-        int used = 0;
-        for (int k = 0; k < kTree; ++k) {
-          const int64_t row = k * kLanes + lane;
-          if (row < count) used = k + 1;
-          v[k] = row >= count ? F::neutral() : f.lift(whole ? load(rows[row] + c) : load(rows[row] + c, n));
-        }
-        if (whole) {
-          fold_tree<F>(v, used, to);
-          continue;
-        }
-        for (int i = 0; i < n; ++i) lanes[i] = to[i];
-        fold_tree<F>(v, used, lanes);
-        for (int i = 0; i < n; ++i) to[i] = lanes[i];
-      }
-    }
+    if constexpr (kIsExtreme<decltype(f)>)
+      best_of_columns<decltype(f)>(rows, count, columns, sums);
+    else
+      reduce_columns_by(f, rows, count, columns, shift, sums);
   });
 }
 

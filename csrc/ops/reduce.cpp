@@ -1,8 +1,8 @@
 #include "ops/reduce.h"
 
 #include <cmath>
+#include <cstring>
 #include <limits>
-#include <numeric>
 #include <stdexcept>
 
 #include "ops/elementwise.h"
@@ -265,9 +265,37 @@ void run_arg(bool largest, const float* src, const Along& along, int64_t* dst) {
                });
 }
 
+namespace {
+
+// Sums along Rows rows of `count` numbers at a time: each is a chain of additions, which wait for each other.
+template <int64_t Rows>
+void sum_rows(const float* src, float* dst, int64_t count, bool reverse) noexcept {
+  double sums[Rows] = {};
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t at = reverse ? count - 1 - i : i;
+    for (int64_t r = 0; r < Rows; ++r) {
+      sums[r] += static_cast<double>(src[r * count + at]);
+      dst[r * count + at] = static_cast<float>(sums[r]);
+    }
+  }
+}
+
+void cumsum_of_rows(const float* src, int64_t rows, int64_t count, bool reverse, float* dst) {
+  constexpr int64_t kRows = 4;
+  parallel_for(ceil_div(rows, kRows), threads_for(rows * count), [=](int64_t begin, int64_t end, int) noexcept {
+    int64_t row = begin * kRows;
+    const int64_t stop = std::min(rows, end * kRows);
+    for (; row + kRows <= stop; row += kRows) sum_rows<kRows>(src + row * count, dst + row * count, count, reverse);
+    for (; row < stop; ++row) sum_rows<1>(src + row * count, dst + row * count, count, reverse);
+  });
+}
+
+}  // namespace
+
 void run_cumsum(const float* src, const Along& along, bool reverse, float* dst) {
   constexpr int64_t kStrip = 256;
   const auto [outer, count, inner] = along;
+  if (inner == 1) return cumsum_of_rows(src, outer, count, reverse, dst);
   const int64_t strips = ceil_div(inner, kStrip);
   parallel_for(outer * strips, threads_for(outer * count * inner),
                [&, count = count, inner = inner](int64_t begin, int64_t end, int) noexcept {
@@ -286,28 +314,49 @@ void run_cumsum(const float* src, const Along& along, bool reverse, float* dst) 
                });
 }
 
+namespace {
+
+constexpr int kPlaceBits = 32;
+
+// A number and its place as one integer, by which numbers are sorted: the bits of a float, all but its sign inverted
+// where it is negative, rise as it does. The two zeros count as one number, and so do all NaN, which are the largest.
+std::uint64_t key_of(float value, std::uint64_t place, std::uint32_t inverted) noexcept {
+  constexpr std::uint32_t kSign = 0x80000000u, kInfinity = 0x7f800000u;
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  const std::uint32_t size = bits & ~kSign;
+  std::uint32_t rising = (bits & kSign) != 0 ? kSign - size : kSign + size;
+  if (size > kInfinity) rising = ~0u;
+  return std::uint64_t{rising ^ inverted} << kPlaceBits | place;
+}
+
+}  // namespace
+
 void run_topk(const float* src, const Along& along, int64_t k, bool largest, float* values, int64_t* places,
               int64_t* memory, int threads) {
   const auto [outer, count, inner] = along;
   if (k == 0) return;
+  if (count >> kPlaceBits != 0) throw std::invalid_argument("topk: more than 2**32 numbers to choose from");
+  const std::uint32_t inverted = largest ? ~0u : 0;
+  const bool few = k * 64 <= count;  // then a heap of them is quicker than to part the numbers
   parallel_for(outer * inner, threads,
-               [&, count = count, inner = inner](int64_t begin, int64_t end, int part) noexcept {
-                 int64_t* order = memory + part * count;
+               [=, count = count, inner = inner](int64_t begin, int64_t end, int part) noexcept {
+                 auto* keys = reinterpret_cast<std::uint64_t*>(memory) + part * count;
                  for (int64_t line = begin; line < end; ++line) {
                    const int64_t row = line / inner, column = line % inner;
                    const float* from = src + row * count * inner + column;
-                   const auto before = [=, inner = inner](int64_t a, int64_t b) {
-                     const float x = from[a * inner], y = from[b * inner];
-                     if (x == y || (x != x && y != y)) return a < b;
-                     return largest ? x > y || x != x : x < y || y != y;
-                   };
-                   std::iota(order, order + count, int64_t{0});
-                   if (k < count) std::nth_element(order, order + k, order + count, before);
-                   std::sort(order, order + k, before);
+                   for (int64_t i = 0; i < count; ++i)
+                     keys[i] = key_of(from[i * inner], static_cast<std::uint64_t>(i), inverted);
+                   if (few) {
+                     std::partial_sort(keys, keys + k, keys + count);
+                   } else {
+                     if (k < count) std::nth_element(keys, keys + k, keys + count);
+                     std::sort(keys, keys + k);
+                   }
                    for (int64_t i = 0; i < k; ++i) {
                      const int64_t to = (row * k + i) * inner + column;
-                     values[to] = from[order[i] * inner];
-                     places[to] = order[i];
+                     places[to] = static_cast<int64_t>(keys[i] & ((std::uint64_t{1} << kPlaceBits) - 1));
+                     values[to] = from[places[to] * inner];
                    }
                  }
                });
