@@ -27,19 +27,24 @@ void transpose_edge(const float* src, int64_t src_stride, float* dst, int64_t ds
 }
 
 // Square blocks of one cache line a side, so that both sides use each line whole while it is in the first-level cache.
+// What is left at the ends is moved by tiles that reach back into the last whole ones.
 void transpose(const float* src, int64_t src_stride, float* dst, int64_t dst_stride, int64_t rows, int64_t columns) {
-  constexpr int64_t kBlock = 16;
+  constexpr int64_t kBlock = 16, kColumns = 4;
   static_assert(kBlock % kLanes == 0, "a block is made of whole tiles");
-  const int64_t whole_rows = rows - rows % kBlock, whole_columns = columns - columns % kBlock;
-  for (int64_t j0 = 0; j0 < whole_columns; j0 += kBlock)
-    for (int64_t i0 = 0; i0 < whole_rows; i0 += kBlock)
-      for (int64_t i = i0; i < i0 + kBlock; i += kLanes)
-        for (int64_t j = j0; j < j0 + kBlock; j += 4)
+  if (rows < kLanes || columns < kColumns) return transpose_edge(src, src_stride, dst, dst_stride, rows, columns);
+  for (int64_t j0 = 0; j0 < columns; j0 += kBlock) {
+    for (int64_t i0 = 0; i0 < rows; i0 += kBlock) {
+      const int64_t last_row = i0 + kBlock < rows ? i0 + kBlock : rows;
+      const int64_t last_column = j0 + kBlock < columns ? j0 + kBlock : columns;
+      for (int64_t next_row = i0; next_row < last_row; next_row += kLanes) {
+        const int64_t i = next_row < rows - kLanes ? next_row : rows - kLanes;
+        for (int64_t next_column = j0; next_column < last_column; next_column += kColumns) {
+          const int64_t j = next_column < columns - kColumns ? next_column : columns - kColumns;
           transpose_tile(src + i * src_stride + j, src_stride, dst + j * dst_stride + i, dst_stride);
-  transpose_edge(src + whole_rows * src_stride, src_stride, dst + whole_rows, dst_stride, rows - whole_rows,
-                 whole_columns);
-  transpose_edge(src + whole_columns, src_stride, dst + whole_columns * dst_stride, dst_stride, rows,
-                 columns - whole_columns);
+        }
+      }
+    }
+  }
 }
 
 void interleave(const float* a, int64_t a_stride, const float* b, int64_t b_stride, float* dst, int64_t rows,

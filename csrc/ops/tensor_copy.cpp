@@ -20,6 +20,8 @@ void copy_row(const T* src, int64_t src_step, T* dst, int64_t dst_step, int64_t 
     std::copy_n(src, count, dst);
   } else if (src_step == 0) {
     std::fill_n(dst, count, *src);
+  } else if (src_step == -1) {  // apart, so that it is vectorised
+    for (int64_t i = 0; i < count; ++i) dst[i] = src[-i];
   } else {
     for (int64_t i = 0; i < count; ++i) dst[i] = src[i * src_step];
   }

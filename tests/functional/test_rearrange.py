@@ -70,6 +70,19 @@ def test_views_cost_nothing(rng):
     assert F.reshape(F.permute(x, (1, 0, 2)), (3, 8)).flags.c_contiguous
 
 
+def test_reshape_is_a_view_where_strides_allow_it(rng):
+    whole = normal(rng, 4, 6, 4, 6)
+    views = [whole, whole[::2], whole[:, 1:3], whole[..., ::-1], whole[:, :, :1], whole[:, ::3], whole[:1, :, 2:]]
+    views += [view.transpose(order) for view in views for order in ((1, 0, 2, 3), (2, 3, 0, 1), (0, 2, 3, 1))]
+    for x in views:
+        n, c, h, w = x.shape
+        for shape in ((n * c, h, w), (n, c * h, w), (n, c, h * w), (n * c, h * w), (x.size,), (n, c, h, 2, w // 2)):
+            if np.prod(shape) == x.size:
+                y = F.reshape(x, shape)
+                np.testing.assert_array_equal(y, x.reshape(shape))
+                assert np.shares_memory(x, y) == np.shares_memory(x, x.reshape(shape))
+
+
 SHAPES = [(64, 64), (65, 63), (3, 130, 67), (2, 3, 4, 5, 6), (1, 200), (2, 2, 2, 2, 2, 2, 2, 2), (0, 4), (16, 1, 16)]
 
 

@@ -141,12 +141,31 @@ def _reshape_receptive(axis: Axis, name: str, *, input: Any, shape: Any) -> Axis
 
 def dense_unless_view(x: Tensor, shape: Shape) -> Tensor:
     """Return an array in another shape, as a view where its strides allow it."""
-    view = x.view()
-    try:
-        view.shape = shape
-    except AttributeError:
-        return dense(x).reshape(shape)
-    return view
+    return (x if _is_view(x, shape) else dense(x)).reshape(shape)
+
+
+def _is_view(x: Tensor, shape: Shape) -> bool:
+    """Whether an array needs no copy to have another shape. NumPy would make one before it tells."""
+    if x.flags.c_contiguous or x.size == 0:
+        return True
+    runs: list[int] = []  # dimensions through which one stride leads, as one
+    before = 0
+    for size, stride in zip(x.shape, x.strides, strict=True):
+        if size == 1:
+            continue
+        if runs and before == size * stride:
+            runs[-1] *= size
+        else:
+            runs.append(size)
+        before = stride
+    sizes = (size for size in shape if size != 1)
+    for run in runs:
+        product = 1
+        while product < run:
+            product *= next(sizes)
+        if product != run:
+            return False
+    return True
 
 
 @op(
