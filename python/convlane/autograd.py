@@ -18,7 +18,7 @@ import numpy as np
 from convlane import _core
 from convlane.functional import add
 from convlane.functional._arguments import Array, as_array
-from convlane.functional._op import Pending, Pullback, recorder, rules, signature_of
+from convlane.functional._op import Pending, Pullback, bound, recorder, rules
 from convlane.functional._placeholder import Placeholder
 from convlane.nn.module import Module
 
@@ -209,9 +209,7 @@ class _Tape:
                 f"{operation.__name__}: called on a variable of a recording that is over; return what you need from "
                 "the recorded function"
             )
-        bound = signature_of(operation).bind(*args, **kwargs)
-        bound.apply_defaults()
-        given = bound.arguments
+        given = bound(operation, args, kwargs)
         sources = {name: source for name, value in given.items() if (source := self._source(value)) is not None}
         token = recorder.set(None)  # what an operation is made of is not recorded
         try:

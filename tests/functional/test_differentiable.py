@@ -60,6 +60,13 @@ ARGUMENTS = {  # beside IMAGES as `input`; all that are differentiable
     "logical_not": {"input": IMAGES > 0},
     "dropout": {"p": 0.0},
     "conv2d": {"weight": spread(2, 3, 3, 3), "bias": spread(2), "residual": spread(2, 2, 2, 2), "activation": "silu"},
+    "conv3d": {
+        "input": spread(2, 3, 3, 4, 4),
+        "weight": spread(2, 3, 2, 3, 3),
+        "bias": spread(2),
+        "residual": spread(2, 2, 2, 2, 2),
+        "activation": "silu",
+    },
     "linear": {"input": ROWS, "weight": spread(4, 3), "bias": spread(4), "activation": "tanh"},
     "cross_entropy": {"input": ROWS, "target": np.array([2, 0])},
     "mse_loss": {"target": POSITIVE},

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, wraps
@@ -274,6 +274,31 @@ def operands_of(operation: Callable[..., Any]) -> frozenset[str]:
 
 def _may_be_array(hint: Any) -> bool:
     return get_origin(hint) is np.ndarray or any(map(_may_be_array, get_args(hint)))
+
+
+@cache
+def _defaults_of(operation: Callable[..., Any]) -> tuple[tuple[str, ...], Mapping[str, Any]]:
+    """Return the names of the arguments that may be given by position, and what all have that are not given."""
+    parameters = signature_of(operation).parameters
+    ordered = tuple(name for name, each in parameters.items() if each.kind is each.POSITIONAL_OR_KEYWORD)
+    return ordered, {name: each.default for name, each in parameters.items()}
+
+
+def bound(operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all arguments of a call by name, in the order of the signature, with their defaults.
+
+    Raises
+    ------
+    TypeError
+        One is missing, given twice or unknown.
+    """
+    ordered, defaults = _defaults_of(operation)
+    given = {**defaults, **dict(zip(ordered, args, strict=False)), **kwargs}
+    twice = kwargs and not kwargs.keys().isdisjoint(ordered[: len(args)])
+    missing = any(value is inspect.Parameter.empty for value in given.values())
+    if twice or missing or len(args) > len(ordered) or len(given) > len(defaults):
+        return dict(signature_of(operation).bind(*args, **kwargs).arguments)  # which tells what is wrong
+    return given
 
 
 @cache

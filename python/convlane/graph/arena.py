@@ -60,7 +60,7 @@ def stage_input(graph: Graph) -> Graph:
             name: staged[source] if source in needed and not reads_itself(node, name) else source
             for name, source in node.inputs.items()
         }
-        nodes[value] = replace(node, inputs=inputs)
+        nodes[value] = node.reading(inputs)
         if value in needed:
             nodes[staged[value]] = Node("channels_last", {"input": value}, {}, node.shape)
     return replace(graph, nodes=nodes, outputs=graph.renamed({value: staged[value] for value in needed}))

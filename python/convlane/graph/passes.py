@@ -66,7 +66,7 @@ def drop_identities(graph: Graph) -> Graph:
         if _is_identity(node, graph.nodes):
             same[value] = inputs["input"]
         else:
-            nodes[value] = replace(node, inputs=inputs)
+            nodes[value] = node.reading(inputs)
     return replace(graph, nodes=nodes, outputs=graph.renamed(same))
 
 
@@ -76,6 +76,8 @@ def sink_reshapes(graph: Graph) -> Graph:
     So a signal, which its operations see as an image of one row, stays an image from one to the next. Batch norm is
     computed before a reshape that keeps the channels.
     """
+    if all(node.op != "reshape" for node in graph.nodes.values()):
+        return graph
     free = itertools.count(max(graph.nodes) + 1)
     same: dict[Value, Value] = {}
     nodes: dict[Value, Node] = {}
@@ -86,7 +88,7 @@ def sink_reshapes(graph: Graph) -> Graph:
         return {name: reshape.inputs["input"] for name, reshape in reshapes.items()}
 
     for value, read in graph.nodes.items():
-        node = replace(read, inputs={name: same.get(source, source) for name, source in read.inputs.items()})
+        node = read.reading({name: same.get(source, source) for name, source in read.inputs.items()})
         before = reshaped_by(node)
         shapes = {nodes[source].shape for source in before.values()}
         behind = {nodes[source].shape for source in node.inputs.values()}
@@ -116,7 +118,7 @@ def read_joined_parts(graph: Graph) -> Graph:
 
     nodes = dict(graph.nodes)
     for value, node in graph.nodes.items():
-        nodes[value] = replace(node, inputs=shortcut(node, nodes))
+        nodes[value] = node.reading(shortcut(node, nodes))
     outputs = {name: _joined_part(value, nodes) for name, value in graph.outputs.items()}
     return remove_dead_code(replace(graph, nodes=nodes, outputs=outputs))
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from convlane.functional._arguments import Array, as_array
-from convlane.functional._op import DType, Shape, item_name, operands_of, rules, signature_of
+from convlane.functional._op import DType, Shape, bound, item_name, operands_of, rules
 from convlane.functional._placeholder import Placeholder
 
 Value: TypeAlias = int
@@ -68,6 +68,10 @@ class Node:
     """Operations that a pass has drawn into this one, in their order."""
     measured: Measured | None = None
     """Set by autotuning, in the last node of those that it judged together."""
+
+    def reading(self, inputs: Mapping[str, Value]) -> Node:
+        """Return the node with these inputs: itself where it has them."""
+        return self if inputs == self.inputs else replace(self, inputs=inputs)
 
     def __str__(self) -> str:
         inputs = ", ".join(f"{name}=%{source}" for name, source in self.inputs.items())
@@ -236,16 +240,18 @@ class Symbol(Placeholder):
     @staticmethod
     def __convlane_op__(operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         known = rules(operation)
-        bound = signature_of(operation).bind(*args, **kwargs)
-        bound.apply_defaults()
+        arguments = bound(operation, args, kwargs)
         name = operation.__name__
-        shape, dtype = known.shape(**bound.arguments), known.dtype(**bound.arguments)
-        adds = known.multiply_adds(**bound.arguments)
-        nodes = _nodes_of(name, bound.arguments.values())
+        shape, dtype = known.shape(**arguments), known.dtype(**arguments)
+        adds = known.multiply_adds(**arguments)
+        nodes = _nodes_of(name, arguments.values())
         inputs: dict[str, Value] = {}
         attributes = {}
         operands = operands_of(operation)
-        for argument, given in bound.arguments.items():
+        for argument, given in arguments.items():
+            if type(given) in _PLAIN:
+                attributes[argument] = given
+                continue
             sequence = isinstance(given, (list, tuple)) and any(_is_array(item) for item in given)
             items = {item_name(argument, i): item for i, item in enumerate(given)} if sequence else {argument: given}
             for each, item in items.items():
@@ -265,6 +271,10 @@ class Symbol(Placeholder):
 
     def _why(self, what: str) -> str:
         return f"{what} cannot be traced: while a network is compiled there is no array yet, only its shape"
+
+
+_PLAIN = {bool, float, int, str, type(None)}
+"""The types of most arguments that are no arrays."""
 
 
 def _nodes_of(name: str, arguments: Iterable[Any]) -> dict[Value, Node]:
