@@ -165,8 +165,6 @@ void bind_conv2d(py::module_& m) {
       .def_property_readonly(
           "shape",
           [](const Conv3dDesc& d) { return py::make_tuple(d.slice.n, d.slice.o, d.od, d.slice.oh, d.slice.ow); })
-      .def_property_readonly("source", [](const Conv3dDesc& d) { return py::tuple(py::cast(d.source())); })
-      .def_property_readonly("result", [](const Conv3dDesc& d) { return py::tuple(py::cast(d.result())); })
       .def_property_readonly("multiply_adds", &Conv3dDesc::multiply_adds)
       .def("cheapest", &cheapest_conv3d, py::arg("winograd"));
   py::class_<PackedWeight, std::shared_ptr<PackedWeight>>(m, "PackedWeight")

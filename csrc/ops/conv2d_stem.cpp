@@ -33,18 +33,17 @@ void interleave(const float* src, int64_t plane, int64_t count, float* dst) {
     for (int c = 0; c < C; ++c) dst[x * C + c] = src[c * plane + x];
 }
 
-void copy_band(const Conv2dDesc& d, const ImageView& src, int64_t image, const Band& band, float* dst) {
-  const float* plane = src.data + image * src.strides[0];
+void copy_band(const Conv2dDesc& d, const ImageView& src, const Band& band, float* dst) {
   for (int64_t y = 0; y < band.rows; ++y, dst += band.width) {
     const int64_t ih = band.first_row + y - d.window.top;
-    if (ih < 0 || ih >= d.h) {
+    if (src.data == nullptr || ih < 0 || ih >= d.h) {
       std::memset(dst, 0, sizeof(float) * band.width);
       continue;
     }
     float* to = dst + d.window.left * d.c;
     std::memset(dst, 0, sizeof(float) * d.window.left * d.c);
     std::memset(to + d.w * d.c, 0, sizeof(float) * d.window.right * d.c);
-    const float* from = plane + ih * src.strides[2];
+    const float* from = src.data + ih * src.strides[2];
     if (src.strides[1] == 1 && src.strides[3] == d.c) {
       std::memcpy(to, from, sizeof(float) * d.w * d.c);
     } else if (d.c == 3 && src.strides[3] == 1) {
@@ -59,15 +58,17 @@ void copy_band(const Conv2dDesc& d, const ImageView& src, int64_t image, const B
 }  // namespace
 
 // The input under a band fits the second-level cache with room for the weights.
-int64_t stem_band_rows(const Conv2dDesc& d) {
+int64_t stem_band_rows(const Conv2dDesc& d, int64_t slices) {
   constexpr int64_t kBandFloats = 32 * 1024;
-  const int64_t fit = (kBandFloats / padded_width(d) - d.kh()) / d.window.stride[0] + 1;
+  const int64_t fit = (kBandFloats / slices / padded_width(d) - d.kh()) / d.window.stride[0] + 1;
   return std::clamp<int64_t>(fit, 1, std::min<int64_t>(d.oh, 16));
 }
 
-StemMemory::StemMemory(const Conv2dDesc& d, int64_t rows, int threads, Scratch& scratch)
-    : own_floats(round_up(checked_mul(padded_rows(d, rows), padded_width(d)), 16)),
-      own_pointers(checked_mul(rows, d.ow * d.kh())),
+StemMemory::StemMemory(const Conv2dDesc& d, int64_t rows, int threads, Scratch& scratch, int64_t count)
+    : slices(count),
+      slice_floats(round_up(checked_mul(padded_rows(d, rows), padded_width(d)), 16)),
+      own_floats(checked_mul(slices, slice_floats)),
+      own_pointers(checked_mul(checked_mul(slices, rows), d.ow * d.kh())),
       floats(scratch.take<float>(checked_mul(threads, own_floats))),
       pointers(scratch.take<const float*>(checked_mul(threads, own_pointers))) {}
 
@@ -76,32 +77,44 @@ StemBands::StemBands(const Conv2dDesc& d, const Conv2dArgs& args, int64_t rows, 
     : d_(d),
       args_(args),
       rows_(rows),
+      slices_(memory.slices),
+      slice_floats_(memory.slice_floats),
       padded_(memory.floats + thread * memory.own_floats),
       pointers_(memory.pointers + thread * memory.own_pointers) {
   const Window& w = d.window;
   const float** pointers = pointers_;
-  for (int64_t r = 0; r < d.kh(); ++r)
-    for (int64_t y = 0; y < rows; ++y)
-      for (int64_t x = 0; x < d.ow; ++x)
-        *pointers++ = padded_ + (y * w.stride[0] + r * w.dilation[0]) * padded_width(d) + x * w.stride[1] * d.c;
+  for (int64_t a = 0; a < slices_; ++a)
+    for (int64_t r = 0; r < d.kh(); ++r)
+      for (int64_t y = 0; y < rows; ++y)
+        for (int64_t x = 0; x < d.ow; ++x)
+          *pointers++ = padded_ + a * slice_floats_ + (y * w.stride[0] + r * w.dilation[0]) * padded_width(d) +
+                        x * w.stride[1] * d.c;
 }
 
 void StemBands::run(int64_t image, int64_t first, int64_t count, float* dst, int64_t dst_stride) const {
+  ImageView slice = args_.src;
+  slice.data += image * slice.strides[0];
+  run(&slice, (image * d_.oh + first) * d_.ow, first, count, dst, dst_stride);
+}
+
+void StemBands::run(const ImageView* slices, int64_t pixel, int64_t first, int64_t count, float* dst,
+                    int64_t dst_stride) const {
   const Conv2dDesc& d = d_;
-  copy_band(d, args_.src, image, {first * d.window.stride[0], padded_rows(d, count), padded_width(d)}, padded_);
+  const Band band{first * d.window.stride[0], padded_rows(d, count), padded_width(d)};
+  for (int64_t a = 0; a < slices_; ++a) copy_band(d, slices[a], band, padded_ + a * slice_floats_);
   GemmArgs g{};
   g.rows = pointers_;
   g.rows_stride = rows_ * d.ow;
   g.m = count * d.ow;
   g.n = d.o;
-  g.taps = d.kh();
+  g.taps = slices_ * d.kh();
   g.depth = d.kw() * d.c;
   g.weight = args_.weight->data();
   g.weight_end = args_.weight->end();
   g.dst = dst;
   g.dst_stride = dst_stride;
   g.epilogue = args_.epilogue;
-  if (g.epilogue.residual != nullptr) g.epilogue.residual += (image * d.oh + first) * d.ow * g.epilogue.residual_stride;
+  if (g.epilogue.residual != nullptr) g.epilogue.residual += pixel * g.epilogue.residual_stride;
   args_.weight->kernels().gemm.run(g);
 }
 

@@ -1,4 +1,5 @@
-// The first layer of a network in bands of output rows, for those who take them one after the other.
+// The first layer of a network in bands of output rows, for those who take them one after the other. Of volumes, each
+// output slice is an image, which is made of as many input slices as the kernel has; of images, there is one slice.
 #pragma once
 
 #include "ops/conv2d.h"
@@ -6,15 +7,16 @@
 namespace convlane {
 
 // Output rows of a band when nothing else limits them.
-int64_t stem_band_rows(const Conv2dDesc& desc);
+int64_t stem_band_rows(const Conv2dDesc& desc, int64_t slices = 1);
 
 // Scratch of threads that take bands of at most `rows` output rows.
 struct StemMemory {
+  int64_t slices, slice_floats;
   int64_t own_floats, own_pointers;  // of each thread
   float* floats;
   const float** pointers;
 
-  StemMemory(const Conv2dDesc& desc, int64_t rows, int threads, Scratch& scratch);
+  StemMemory(const Conv2dDesc& desc, int64_t rows, int threads, Scratch& scratch, int64_t slices = 1);
 };
 
 // One thread's way through bands of at most `rows` output rows of one image.
@@ -26,11 +28,15 @@ class StemBands {
   int64_t rows() const { return rows_; }
   // Output rows [first, first + count) of an image; dst is where the first one goes.
   void run(int64_t image, int64_t first, int64_t count, float* dst, int64_t dst_stride) const;
+  // The same of the output slice that is made of these slices, in order; those without data are padding. `pixel` is the
+  // first one that is written, counted through all of the result.
+  void run(const ImageView* slices, int64_t pixel, int64_t first, int64_t count, float* dst, int64_t dst_stride) const;
 
  private:
   const Conv2dDesc& d_;
   const Conv2dArgs& args_;
   int64_t rows_;
+  int64_t slices_, slice_floats_;
   float* padded_;
   const float** pointers_;
 };

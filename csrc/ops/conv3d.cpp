@@ -1,14 +1,15 @@
-// Convolution of volumes: checks, and the choice between doing it as a convolution of images, directly and depthwise.
+// Convolution of volumes: checks, and the choice between doing it as a convolution of images and three ways of its own.
 //
-// The two of its own take the slices of the kernel as further rows of it. Direct convolution then only points at
-// more pixels, and sums over depth, height, width and channels in this order; depthwise convolution hands one output
-// row after the other to the kernel, with the input rows of all slices.
+// These take the slices of the kernel as further rows of it, and sum over depth, height, width and channels in this
+// order. Direct convolution only points at more pixels. So does that of few channels, at the bands of several slices.
+// Depthwise convolution hands one output row after the other to the kernel, with the input rows of all slices.
 #include "ops/conv3d.h"
 
 #include <algorithm>
 #include <cstring>
 #include <stdexcept>
 
+#include "ops/conv2d_stem.h"
 #include "ops/parallel.h"
 #include "ops/rows_gemm.h"
 
@@ -60,6 +61,39 @@ void run_direct_3d(const Conv3dDesc& d, const Conv2dArgs& args, Scratch& scratch
   std::memset(zeros, 0, sizeof(float) * d.slice.c);
   rows_gemm(conv3d_gemm(d, args), scratch, [&](int64_t first, int64_t count, const float** rows) noexcept {
     fill_voxel_rows(d, args.src.data, zeros, first, count, rows);
+  });
+}
+
+// The scratch of convolution of few channels: the slices that each thread convolves, and their bands.
+struct StemSlices {
+  int threads;
+  int64_t rows;
+  ImageView* slices;
+  StemMemory memory;
+
+  StemSlices(const Conv3dDesc& d, int limit, Scratch& scratch)
+      : threads(threads_for(d.multiply_adds(), limit)),
+        rows(stem_band_rows(d.slice, d.kernel)),
+        slices(scratch.take<ImageView>(checked_mul(threads, d.kernel))),
+        memory(d.slice, rows, threads, scratch, d.kernel) {}
+};
+
+void run_stem_3d(const Conv3dDesc& d, const Conv2dArgs& args, Scratch& scratch) {
+  const Conv2dDesc& slice = d.slice;
+  const StemSlices s(d, args.threads, scratch);
+  parallel_for(slice.n * d.od * slice.oh, s.threads, [&](int64_t begin, int64_t end, int thread) noexcept {
+    const StemBands bands(slice, args, s.rows, s.memory, thread);
+    ImageView* slices = s.slices + thread * d.kernel;
+    for_bands(begin, end, slice.oh, s.rows, [&](int64_t image, int64_t first, int64_t count) {
+      for (int64_t a = 0; a < d.kernel; ++a) {
+        const int64_t id = slice_of(d, image % d.od, a);
+        slices[a] = args.src;
+        slices[a].data += image / d.od * args.src.strides[0] + id * slice.h * args.src.strides[2];
+        if (id < 0 || id >= d.d) slices[a].data = nullptr;
+      }
+      const int64_t pixel = (image * slice.oh + first) * slice.ow;
+      bands.run(slices, pixel, first, count, args.dst + pixel * args.dst_stride, args.dst_stride);
+    });
   });
 }
 
@@ -155,7 +189,8 @@ std::optional<Conv2dDesc> as_images(const Conv3dDesc& d) {
 
 std::string cheapest_conv3d(const Conv3dDesc& desc, bool winograd) {
   if (const auto images = as_images(desc)) return cheapest_conv2d(*images, winograd);
-  return refuse_depthwise(desc.slice).empty() && desc.slice.o_per_group() == 1 ? "depthwise" : "direct";
+  if (refuse_depthwise(desc.slice).empty() && desc.slice.o_per_group() == 1) return "depthwise";
+  return refuse_stem(desc.slice).empty() ? "stem" : "direct";
 }
 
 Conv3dChoice choose_conv3d(const Conv3dDesc& desc, const std::string& algorithm, WeightLayout layout) {
@@ -166,8 +201,16 @@ Conv3dChoice choose_conv3d(const Conv3dDesc& desc, const std::string& algorithm,
   return {desc, std::nullopt, nullptr};
 }
 
+bool reads_any_layout(const Conv3dChoice& choice) {
+  return !choice.images && choice.desc.slice.groups == 1 && refuse_stem(choice.desc.slice).empty();
+}
+
 void reserve_conv3d(const Conv3dChoice& choice, const Conv2dArgs& args, bool any_layout, Scratch& scratch) {
   const Conv3dDesc& d = choice.desc;
+  if (reads_any_layout(choice)) {
+    StemSlices(d, args.threads, scratch);
+    return;
+  }
   if (any_layout) {
     const auto [n, c, rows, w] = d.source();
     scratch.take<float>(checked_mul(checked_mul(n, c), checked_mul(rows, w)));
@@ -184,6 +227,7 @@ void reserve_conv3d(const Conv3dChoice& choice, const Conv2dArgs& args, bool any
 void run_conv3d(const Conv3dChoice& choice, const Conv2dArgs& args, Scratch& scratch) {
   const Conv3dDesc& d = choice.desc;
   if (d.voxels() == 0) return;
+  if (reads_any_layout(choice)) return run_stem_3d(d, args, scratch);
   Conv2dArgs now = args;
   if (!args.src.is_channels_last()) {
     float* copy = scratch.take<float>(args.src.count());

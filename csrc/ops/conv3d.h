@@ -44,11 +44,14 @@ struct Conv3dChoice {
 };
 
 // The algorithm expected to be fastest, which tells how the weights are to be packed: one of images where the
-// convolution is one of images, else direct or depthwise.
+// convolution is one of images, else stem, direct or depthwise.
 std::string cheapest_conv3d(const Conv3dDesc& desc, bool winograd);
 
 // `algorithm` is auto or what cheapest_conv3d tells; `layout` is that of the weights.
 Conv3dChoice choose_conv3d(const Conv3dDesc& desc, const std::string& algorithm, WeightLayout layout);
+
+// Whether the source is read as it lies in memory; else it is converted to channels last first.
+bool reads_any_layout(const Conv3dChoice& choice);
 
 // As reserve_conv2d and run_conv2d, with source, residual and result as images of D * H rows. Nothing is pooled.
 void reserve_conv3d(const Conv3dChoice& choice, const Conv2dArgs& args, bool any_layout, Scratch& scratch);

@@ -111,7 +111,7 @@ def test_agrees_with_torch_and_so_do_gradients(kernel, groups, arguments, rng):
 
 
 def test_same_bits_for_any_batch_and_thread_count(rng, isa):
-    for x_shape, weight_shape, geometry in (GEOMETRIES["direct"], GEOMETRIES["depthwise"]):
+    for x_shape, weight_shape, geometry in (GEOMETRIES[name] for name in ("direct", "picture", "depthwise")):
         x, weight = normal(rng, 3, *x_shape[1:]), normal(rng, *weight_shape)
         with convlane.num_threads(1):
             whole = F.conv3d(x, weight, **geometry)
@@ -128,6 +128,8 @@ def test_layouts(layout, rng):
     assert_close(F.conv3d(change(x), change(weight), residual=change(residual), activation="relu"), expected, terms=90)
     frames = oracle.conv3d(x, weight[:, :, :1])
     assert_close(F.conv3d(change(x), change(weight)[:, :, :1]), frames, terms=45)
+    few = oracle.conv3d(x[:, :3], weight[:, :3], padding=(1, 0, 0, 0, 0, 1))
+    assert_close(F.conv3d(change(x[:, :3]), weight[:, :3], padding=(1, 0, 0, 0, 0, 1)), few, terms=54)
     assert F.conv3d(x[:0], weight).shape == (0, 6, 2, 2, 4)
 
 
@@ -140,9 +142,9 @@ def test_names_of_padding(rng):
     )
 
 
-@pytest.mark.parametrize("groups", [1, 19])
-def test_special_values_reach_the_windows_that_touch_them(groups, rng, isa):
-    x, weight = np.abs(normal(rng, 1, 19, 6, 6, 6)), np.abs(normal(rng, 19, 19 // groups, 3, 3, 3))
+@pytest.mark.parametrize(("channels", "groups"), [(19, 1), (19, 19), (3, 1)])
+def test_special_values_reach_the_windows_that_touch_them(channels, groups, rng, isa):
+    x, weight = np.abs(normal(rng, 1, channels, 6, 6, 6)), np.abs(normal(rng, 19, channels // groups, 3, 3, 3))
     for value in (np.nan, np.inf):
         x[0, 2, 1, 2, 5] = value
         y, expected = F.conv3d(x, weight, groups=groups), oracle.conv3d(x, weight, groups=groups)

@@ -230,7 +230,7 @@ def test_containers_refuse_what_is_no_module():
         (lambda: nn.Conv2d(1, 1, 3, padding=(1, 2, 3)), ValueError, "padding must be"),
         (lambda: nn.Conv2d(1, 1, 3, padding="full"), ValueError, "padding must be 'same', 'same_tf' or 'valid'"),
         (lambda: nn.Conv2d(1, 1, 3, 2, padding="same"), ValueError, "padding='same' needs stride 1"),
-        (lambda: nn.Conv2d(1, 1, (3, 3, 3)), ValueError, "kernel_size must be an integer or a pair"),
+        (lambda: nn.Conv2d(1, 1, (3, 3, 3)), ValueError, "kernel_size must be an integer or a tuple of 2"),
         (lambda: nn.Linear(0, 1), ValueError, "Linear: in_features must be at least 1, got 0"),
         (lambda: nn.Linear(1, 0), ValueError, "Linear: out_features must be at least 1, got 0"),
         (lambda: nn.BatchNorm2d(0), ValueError, "BatchNorm2d: num_features must be at least 1, got 0"),
