@@ -60,6 +60,7 @@ ON_SEVERAL = {
     "layer_norm": (lambda x, w, b: F.layer_norm(x, (700,), w, b), ROWS, (700,), (700,)),
     "batch_norm": (lambda x, w, b: F.batch_norm(x, None, None, w, b, training=True), IMAGE, (24,), (24,)),
     "cross_entropy": (lambda x: F.cross_entropy(x, np.arange(300)), ROWS),
+    "cross_entropy of maps": (lambda x: F.cross_entropy(x, np.arange(4440).reshape(3, 40, 37) % 24), IMAGE),
     "mse_loss": (lambda x: F.mse_loss(x, np.ones(ROWS, np.float32)), ROWS),
     "binary": (lambda x: F.binary_cross_entropy_with_logits(x, np.ones(ROWS, np.float32)), ROWS),
 }

@@ -58,6 +58,7 @@ void bind_elementwise(py::module_& m);
 void bind_im2col(py::module_& m);
 void bind_layout(py::module_& m);
 void bind_linear(py::module_& m);
+void bind_loss(py::module_& m);
 void bind_norm(py::module_& m);
 void bind_optimizer(py::module_& m);
 void bind_plan(py::module_& m);

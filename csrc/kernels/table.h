@@ -107,6 +107,22 @@ struct LayerNormArgs {
   float *products, *sums;
 };
 
+// What rows of logits are wished. A class c is wished weight[c] * (own * y[c] + others), where y is a row of
+// `probabilities` or, with `targets`, 1 for the row's own class and 0 for the others; a row with a negative target
+// counts nothing. One of the two is null.
+struct CrossEntropyArgs {
+  int64_t rows, classes;
+  const float* src;
+  const int64_t* targets;
+  const float* probabilities;
+  const float* weight;
+  float own, others;
+  // Of the gradient only: that of the rows' losses, gradient_step apart; 0 where they share it.
+  const float* gradient;
+  int64_t gradient_step;
+  float* dst;  // a number per row; of the gradient, rows like src's
+};
+
 // Local response normalisation of pixels: dst = src / (k + alpha * sum of squares over the window)^beta.
 struct LocalResponseArgs {
   int64_t channels;

@@ -18,10 +18,12 @@ from convlane.functional.activation import (
     softmax,
     tanh,
 )
+from convlane.functional.binary_loss import binary_cross_entropy, binary_cross_entropy_with_logits, sigmoid_focal_loss
 from convlane.functional.compare import eq, ge, gt, le, logical_and, logical_not, logical_or, lt, ne, where
 from convlane.functional.conv import conv2d, explain, pack_conv2d
 from convlane.functional.conv1d import conv1d, pack_conv1d
 from convlane.functional.conv3d import conv3d, pack_conv3d
+from convlane.functional.cross_entropy import cross_entropy, nll_loss
 from convlane.functional.elementwise import add, affine, div, maximum, minimum, mul, pow, scale, sub
 from convlane.functional.functions import (
     abs,
@@ -44,7 +46,7 @@ from convlane.functional.functions import (
 )
 from convlane.functional.index import gather, index_select, topk, topk_places
 from convlane.functional.linear import linear, pack_linear
-from convlane.functional.loss import binary_cross_entropy_with_logits, cross_entropy, mse_loss
+from convlane.functional.loss import dice_loss, huber_loss, kl_div, l1_loss, mse_loss, smooth_l1_loss
 from convlane.functional.matmul import matmul
 from convlane.functional.norm import batch_norm, channel_norm, layer_norm, local_response_norm
 from convlane.functional.pool import (
@@ -97,6 +99,7 @@ __all__ = [
     "argmin",
     "avg_pool2d",
     "batch_norm",
+    "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "cat",
     "ceil",
@@ -112,6 +115,7 @@ __all__ = [
     "cos",
     "cross_entropy",
     "cumsum",
+    "dice_loss",
     "div",
     "dropout",
     "eq",
@@ -131,10 +135,13 @@ __all__ = [
     "gt",
     "hardsigmoid",
     "hardswish",
+    "huber_loss",
     "im2col",
     "index_select",
     "interleave",
     "interpolate",
+    "kl_div",
+    "l1_loss",
     "layer_norm",
     "le",
     "leaky_relu",
@@ -159,6 +166,7 @@ __all__ = [
     "nchw",
     "ne",
     "neg",
+    "nll_loss",
     "pack_conv1d",
     "pack_conv2d",
     "pack_conv3d",
@@ -177,9 +185,11 @@ __all__ = [
     "scale",
     "seeded",
     "sigmoid",
+    "sigmoid_focal_loss",
     "sign",
     "silu",
     "sin",
+    "smooth_l1_loss",
     "softmax",
     "split",
     "sqrt",

@@ -1,86 +1,34 @@
-"""Losses: what training makes small. Each is one number, or, unreduced, one per example or element."""
+"""Losses that compare numbers: distances, and how far distributions and regions are apart."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convlane._floats import quiet
-from convlane.functional._arguments import Array, as_array, as_float, as_int
-from convlane.functional._op import Pullback, Shape, Traits, check_vector, op
+from convlane.functional._arguments import Array, as_array, as_float, stands_for_array
+from convlane.functional._loss import (
+    NO_STEP,
+    as_operands,
+    check_reduction,
+    elementwise_shape,
+    joined,
+    reduced,
+)
+from convlane.functional._op import Pullback, Shape, op
 from convlane.functional._receptive import everywhere
-from convlane.functional.activation import log_softmax, sigmoid
-
-_NO_STEP = "losses are not part of a plan"
-_REDUCTIONS = ("mean", "sum", "none")
-
-
-def _check_reduction(op_name: str, reduction: Any) -> None:
-    if reduction not in _REDUCTIONS:
-        raise ValueError(f"{op_name}: reduction must be one of {', '.join(_REDUCTIONS)}, got {reduction!r}")
-
-
-def _cross_entropy_shape(input: Any, target: Any, weight: Any = None, *, reduction: str = "mean", **_: Any) -> Shape:
-    shape = tuple(input.shape)
-    if len(shape) != 2 or shape[1] < 1:
-        raise ValueError(f"cross_entropy: input must be (N, classes), got shape {shape}")
-    if tuple(target.shape) != shape[:1]:
-        raise ValueError(f"cross_entropy: target must have shape {shape[:1]}, got {tuple(target.shape)}")
-    check_vector("cross_entropy", "weight", weight, shape[1])
-    _check_reduction("cross_entropy", reduction)
-    return shape[:1] if reduction == "none" else ()
-
-
-def _elementwise_shape(op_name: str, input: Any, target: Any, reduction: str) -> Shape:
-    shape = tuple(input.shape)
-    if tuple(target.shape) != shape:
-        raise ValueError(f"{op_name}: input has shape {shape}, but target has {tuple(target.shape)}")
-    _check_reduction(op_name, reduction)
-    return shape if reduction == "none" else ()
+from convlane.functional.compare import eq, where
+from convlane.functional.cross_entropy import as_classes, check_class_maps, counted_classes
+from convlane.functional.elementwise import add, affine, div, mul, sub
+from convlane.functional.functions import abs, clamp, exp, log, square
+from convlane.functional.reduce import sum
 
 
 def _mse_shape(input: Any, target: Any, *, reduction: str = "mean") -> Shape:
-    return _elementwise_shape("mse_loss", input, target, reduction)
-
-
-def _bce_shape(input: Any, target: Any, *, pos_weight: Any = None, reduction: str = "mean") -> Shape:
-    name = "binary_cross_entropy_with_logits"
-    if pos_weight is not None:
-        _check_broadcast(name, "pos_weight", tuple(pos_weight.shape), tuple(input.shape))
-    return _elementwise_shape(name, input, target, reduction)
-
-
-def _check_broadcast(op_name: str, name: str, given: Shape, shape: Shape) -> None:
-    """Refuse an argument that is not broadcast to the input's shape, or that would make the input larger."""
-    padded = (1,) * (len(shape) - len(given)) + given
-    if len(padded) != len(shape) or any(size not in (1, whole) for size, whole in zip(padded, shape, strict=True)):
-        raise ValueError(f"{op_name}: {name} must be broadcast to the input's shape {shape}, got shape {given}")
-
-
-@quiet
-def _cross_entropy_vjp(
-    wanted: frozenset[str],
-    input: Any,
-    target: Any,
-    weight: Any,
-    ignore_index: int,
-    label_smoothing: float,
-    reduction: str,
-) -> tuple[Array, Pullback]:
-    logits = as_array(input, "cross_entropy", "input")
-    wish, norm = _wished(logits, target, weight, ignore_index, label_smoothing, reduction)
-    log_p = log_softmax(logits, 1)
-
-    @quiet
-    def pullback(gradient: Array) -> dict[str, Array]:
-        # d/dz of -sum of wish * log_softmax(z) is softmax(z) * sum of wish - wish. Where no example counts, all of it
-        # is 0, which a norm of 0 must not turn into NaN.
-        found = np.exp(log_p) * wish.sum(1, keepdims=True) - wish
-        return {"input": (found * (np.reshape(gradient, (-1, 1)) / (norm or 1))).astype(np.float32)}
-
-    return _reduced(-_product(wish, log_p).sum(1), norm, reduction), pullback
+    return elementwise_shape("mse_loss", input, target, reduction)
 
 
 @quiet
@@ -88,96 +36,17 @@ def _mse_vjp(wanted: frozenset[str], input: Any, target: Any, reduction: str) ->
     x, y = as_array(input, "mse_loss", "input"), as_array(target, "mse_loss", "target")
     _mse_shape(x, y, reduction=reduction)
     difference = x - y
-    norm = max(x.size, 1) if reduction == "mean" else 1
+    norm = x.size if reduction == "mean" else 1
 
     @quiet
     def pullback(gradient: Array) -> dict[str, Array]:
-        found = difference * (gradient * np.float32(2 / norm))
+        found = difference * (gradient * np.float32(2 / max(norm, 1)))
         return {name: found if name == "input" else -found for name in wanted}
 
-    return _reduced(np.square(difference), norm, reduction), pullback
+    return joined(np.square(difference), norm, reduction), pullback
 
 
-@quiet
-def _bce_vjp(
-    wanted: frozenset[str], input: Any, target: Any, pos_weight: Any, reduction: str
-) -> tuple[Array, Pullback]:
-    name = "binary_cross_entropy_with_logits"
-    x, y = as_array(input, name, "input"), as_array(target, name, "target")
-    weight = None if pos_weight is None else as_array(pos_weight, name, "pos_weight")
-    _bce_shape(x, y, pos_weight=weight, reduction=reduction)
-    positive = np.float32(1) if weight is None else weight
-    norm = max(x.size, 1) if reduction == "mean" else 1
-    # -log sigmoid(x) = log(1 + exp(-x)) without overflow; -log(1 - sigmoid(x)) is x more.
-    negative_log = np.maximum(-x, 0) + np.log1p(np.exp(-np.abs(x)))
-
-    @quiet
-    def pullback(gradient: Array) -> dict[str, Array]:
-        p = sigmoid(x)
-        found = (1 - y) * p - positive * y * (1 - p)
-        return {"input": found * (gradient / np.float32(norm))}
-
-    return _reduced(positive * y * negative_log + (1 - y) * (x + negative_log), norm, reduction), pullback
-
-
-@op(
-    shape=_cross_entropy_shape,
-    vjp=_cross_entropy_vjp,
-    traits=Traits(parameters=frozenset({"weight"})),
-    receptive=everywhere,
-    compiles=_NO_STEP,
-)
-def cross_entropy(
-    input: Array,
-    target: NDArray[np.integer[Any]],
-    weight: Array | None = None,
-    *,
-    ignore_index: int = -100,
-    label_smoothing: float = 0.0,
-    reduction: str = "mean",
-) -> Array:
-    """Compute the negative logarithm of the probability that softmax gives to the right class.
-
-    Parameters
-    ----------
-    input
-        float32, (N, classes): logits.
-    target
-        Integers, (N,): the right classes.
-    weight
-        float32, (classes,): how much an example of each class counts.
-    ignore_index
-        Examples with this target count nothing.
-    label_smoothing
-        This part of the wish is spread over all classes evenly (Szegedy et al., "Rethinking the Inception
-        architecture for computer vision", CVPR 2016).
-    reduction
-        ``"mean"`` (weighted by `weight`), ``"sum"`` or ``"none"``.
-
-    Returns
-    -------
-    numpy.ndarray
-        float32, one number (shape ()), or (N,) unreduced. The mean over no examples is NaN,
-        with a gradient of 0.
-
-    Raises
-    ------
-    TypeError
-        `input` is not float32, or `target` not of integers.
-    ValueError
-        Shapes that do not fit, a class that does not exist, or a value out of range.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from convlane.functional import cross_entropy
-    >>> round(float(cross_entropy(np.log([[0.25, 0.75]]).astype(np.float32), np.array([0]))), 4)
-    1.3863
-    """
-    return _cross_entropy_vjp(frozenset(), input, target, weight, ignore_index, label_smoothing, reduction)[0]
-
-
-@op(shape=_mse_shape, vjp=_mse_vjp, differentiable=("input", "target"), receptive=everywhere, compiles=_NO_STEP)
+@op(shape=_mse_shape, vjp=_mse_vjp, differentiable=("input", "target"), receptive=everywhere, compiles=NO_STEP)
 def mse_loss(input: Array, target: Array, *, reduction: str = "mean") -> Array:
     """Average the squared differences.
 
@@ -191,7 +60,7 @@ def mse_loss(input: Array, target: Array, *, reduction: str = "mean") -> Array:
     Returns
     -------
     numpy.ndarray
-        float32, one number (shape ()), or the shape of `input` unreduced.
+        float32, one number (shape ()), or the shape of `input` unreduced. The mean of no numbers is NaN.
 
     Raises
     ------
@@ -210,28 +79,114 @@ def mse_loss(input: Array, target: Array, *, reduction: str = "mean") -> Array:
     return _mse_vjp(frozenset(), input, target, reduction)[0]
 
 
-@op(
-    shape=_bce_shape,
-    vjp=_bce_vjp,
-    traits=Traits(parameters=frozenset({"pos_weight"})),
-    receptive=everywhere,
-    compiles=_NO_STEP,
-)
-def binary_cross_entropy_with_logits(
-    input: Array, target: Array, *, pos_weight: Array | None = None, reduction: str = "mean"
-) -> Array:
-    """Compute the cross-entropy of independent yes-or-no questions, each answered by the sigmoid of a logit.
+def l1_loss(input: Array, target: Array, *, reduction: str = "mean") -> Array:
+    """Average the absolute differences; otherwise as `mse_loss`. The gradient of equal numbers is 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import l1_loss
+    >>> float(l1_loss(np.array([1, 2], np.float32), np.array([1, 4], np.float32)))
+    1.0
+    """
+    x, y = as_operands("l1_loss", input=input, target=target)
+    check_reduction("l1_loss", reduction)
+    return reduced(abs(sub(x, y)), reduction)  # type: ignore[no-any-return]
+
+
+def smooth_l1_loss(input: Array, target: Array, *, reduction: str = "mean", beta: float = 1.0) -> Array:
+    """Average the absolute differences, smoothed by a parabola where they are small; otherwise as `mse_loss`.
+
+    With d, the absolute difference, it is ``d**2 / (2 * beta)`` below `beta`, and ``d - beta / 2`` from there on.
+
+    Parameters
+    ----------
+    input, target, reduction
+        As in `mse_loss`.
+    beta
+        Where the parabola ends. At 0 there is none: `l1_loss`.
+
+    Raises
+    ------
+    TypeError
+        If one is not a float32 array, or `beta` no number.
+    ValueError
+        Shapes that differ, an unknown reduction, or a `beta` that is negative or not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import smooth_l1_loss
+    >>> smooth_l1_loss(np.array([1, 4], np.float32), np.zeros(2, np.float32), reduction="none", beta=2)
+    array([0.25, 3.  ], dtype=float32)
+
+    References
+    ----------
+    Girshick, "Fast R-CNN", ICCV 2015.
+    """
+    bound = as_float(beta, "smooth_l1_loss", "beta")
+    if not 0 <= bound < math.inf:
+        raise ValueError(f"smooth_l1_loss: beta must be finite and at least 0, got {bound}")
+    x, y = as_operands("smooth_l1_loss", input=input, target=target)
+    check_reduction("smooth_l1_loss", reduction)
+    if bound == 0:
+        return l1_loss(x, y, reduction=reduction)
+    return reduced(affine(_huber(x, y, bound), 1 / bound), reduction)  # type: ignore[no-any-return]
+
+
+def huber_loss(input: Array, target: Array, *, reduction: str = "mean", delta: float = 1.0) -> Array:
+    """Average the squared differences, halved, but in proportion to the difference where that is large.
+
+    With d, the absolute difference, it is ``d**2 / 2`` below `delta`, and ``delta * (d - delta / 2)`` from there on:
+    `delta` times `smooth_l1_loss`.
+
+    Parameters
+    ----------
+    input, target, reduction
+        As in `mse_loss`.
+    delta
+        Where the parabola ends, above 0.
+
+    Raises
+    ------
+    TypeError
+        If one is not a float32 array, or `delta` no number.
+    ValueError
+        Shapes that differ, an unknown reduction, or a `delta` that is not positive or not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import huber_loss
+    >>> huber_loss(np.array([1, 4], np.float32), np.zeros(2, np.float32), reduction="none", delta=2)
+    array([0.5, 6. ], dtype=float32)
+
+    References
+    ----------
+    Huber, "Robust estimation of a location parameter", Annals of Mathematical Statistics 35, 1964.
+    """
+    bound = as_float(delta, "huber_loss", "delta")
+    if not 0 < bound < math.inf:
+        raise ValueError(f"huber_loss: delta must be finite and above 0, got {bound}")
+    x, y = as_operands("huber_loss", input=input, target=target)
+    check_reduction("huber_loss", reduction)
+    return reduced(_huber(x, y, bound), reduction)  # type: ignore[no-any-return]
+
+
+def kl_div(input: Array, target: Array, *, reduction: str = "mean", log_target: bool = False) -> Array:
+    """Tell how far distributions are from those wished: the Kullback-Leibler divergence ``t * (log(t) - input)``.
 
     Parameters
     ----------
     input
-        float32, any shape: logits.
+        float32, any shape: logarithms of probabilities, as from `log_softmax`.
     target
-        float32, the same shape: probabilities.
-    pos_weight
-        float32, broadcast to the shape of `input`: how much more a yes counts than a no.
+        float32, the same shape: probabilities; where they are 0, ``t * log(t)`` is 0.
     reduction
-        ``"mean"``, ``"sum"`` or ``"none"``.
+        ``"mean"`` over all numbers, ``"batchmean"`` (the sum over the first dimension's size, which is the divergence
+        per example), ``"sum"`` or ``"none"``.
+    log_target
+        `target` holds logarithms, too.
 
     Returns
     -------
@@ -241,55 +196,113 @@ def binary_cross_entropy_with_logits(
     Raises
     ------
     TypeError, ValueError
-        As in `mse_loss`.
+        As in `mse_loss`; ``"batchmean"`` of an array without dimensions.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from convlane.functional import binary_cross_entropy_with_logits
-    >>> round(float(binary_cross_entropy_with_logits(np.zeros(2, np.float32), np.array([0, 1], np.float32))), 4)
+    >>> from convlane.functional import kl_div
+    >>> even, sure = np.log([[0.5, 0.5]]).astype(np.float32), np.array([[0, 1]], np.float32)
+    >>> round(float(kl_div(even, sure, reduction="batchmean")), 4)
     0.6931
+
+    References
+    ----------
+    Kullback, Leibler, "On information and sufficiency", Annals of Mathematical Statistics 22, 1951.
     """
-    return _bce_vjp(frozenset(), input, target, pos_weight, reduction)[0]
+    x, y = as_operands("kl_div", input=input, target=target)
+    check_reduction("kl_div", reduction, "batchmean")
+    if log_target:
+        losses = mul(exp(y), sub(y, x))
+    else:
+        losses = sub(mul(y, log(where(eq(y, 0.0), 1.0, y))), mul(y, x))
+    if reduction != "batchmean":
+        return reduced(losses, reduction)  # type: ignore[no-any-return]
+    if not x.shape:
+        raise ValueError("kl_div: reduction='batchmean' needs an input with dimensions, got shape ()")
+    return div(sum(losses), float(x.shape[0]))
 
 
-def _wished(
-    logits: Array, target: Any, weight: Any, ignore_index: int, smoothing: float, reduction: str
-) -> tuple[NDArray[np.float64], float]:
-    """Return what each logarithm of a probability is multiplied with, (N, classes), and what the sum is divided by."""
-    classes = as_classes(target, "cross_entropy")
-    weight = None if weight is None else as_array(weight, "cross_entropy", "weight")
-    _cross_entropy_shape(logits, classes, weight, reduction=reduction)
-    smoothing = as_float(smoothing, "cross_entropy", "label_smoothing")
-    if not 0 <= smoothing <= 1:
-        raise ValueError(f"cross_entropy: label_smoothing must be between 0 and 1, got {smoothing}")
-    counted = classes != as_int(ignore_index, "cross_entropy", "ignore_index")
-    number = logits.shape[1]
-    outside = counted & ((classes < 0) | (classes >= number))
-    if outside.any():
-        raise ValueError(f"cross_entropy: target holds {classes[outside][0]}, but there are {number} classes")
-    of_class = np.ones(number) if weight is None else weight.astype(np.float64)
-    wish = np.tile(smoothing / number * of_class, (len(classes), 1))
-    rows = np.flatnonzero(counted)
-    wish[rows, classes[rows]] += (1 - smoothing) * of_class[classes[rows]]
-    wish[~counted] = 0
-    return wish, float(of_class[classes[rows]].sum()) if reduction == "mean" else 1.0
+def dice_loss(
+    input: Array,
+    target: Array | NDArray[np.integer[Any]],
+    *,
+    smooth: float = 1.0,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Array:
+    """Tell how little regions overlap with those wished: 1 minus Dice's coefficient, for every class of every image.
+
+    With the probabilities p of a class at the positions of an image and those wished, t, it is
+    ``1 - (2 * sum(p * t) + smooth) / (sum(p**2) + sum(t**2) + smooth)``. Each class counts the same, however small its
+    region is.
+
+    Parameters
+    ----------
+    input
+        float32, (N, classes, ...): probabilities, as from `softmax` over the classes or, where they do not exclude each
+        other, from `sigmoid`. Yes or no is one class.
+    target
+        float32, the same shape: probabilities; or integers, (N, ...): classes.
+    smooth
+        Not negative. Above 0 it gives images without a class a loss: 0 if it is not expected either. At 0 that
+        is NaN.
+    ignore_index
+        Positions with this class as target count nothing.
+    reduction
+        ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, one number (shape ()), or (N, classes) unreduced.
+
+    Raises
+    ------
+    TypeError
+        `input` is not float32, or `target` neither that nor of integers.
+    ValueError
+        Shapes that do not fit, a class that does not exist, or a value out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import dice_loss
+    >>> half = np.array([1, 1, 0, 0], np.float32).reshape(1, 1, 2, 2)
+    >>> round(float(dice_loss(half, np.ones((1, 1, 2, 2), np.float32), smooth=0.0)), 4)  # 1 - 2 * 2 / (2 + 4)
+    0.3333
+
+    References
+    ----------
+    Milletari, Navab, Ahmadi, "V-Net: fully convolutional neural networks for volumetric medical image segmentation",
+    3DV 2016; the smoothing term is that of its implementations.
+    """
+    name = "dice_loss"
+    x: Any = input if stands_for_array(input) else as_array(input, name, "input")
+    shape = tuple(x.shape)
+    check_reduction(name, reduction)
+    if len(shape) < 3 or shape[1] < 1:
+        raise ValueError(f"{name}: input must be (N, classes, ...), got shape {shape}")
+    added = as_float(smooth, name, "smooth")
+    if not 0 <= added < math.inf:
+        raise ValueError(f"{name}: smooth must be finite and at least 0, got {added}")
+    if stands_for_array(target) or np.shape(target) == shape:
+        x, y = as_operands(name, input=x, target=target)
+    else:
+        classes = as_classes(target, name)
+        check_class_maps(name, shape, classes.shape)
+        counted = counted_classes(name, classes, ignore_index, shape[1])
+        own = (classes[..., None] == np.arange(shape[1])) & counted[..., None]
+        x, y = where(counted[:, None], x, 0.0), np.moveaxis(own.astype(np.float32), -1, 1)
+    positions = tuple(range(2, len(shape)))
+    overlap = sum(mul(x, y), positions)
+    sizes = add(sum(square(x), positions), sum(square(y), positions))
+    losses = affine(div(affine(overlap, 2, added), affine(sizes, 1, added)), -1, 1)
+    return reduced(losses, reduction)  # type: ignore[no-any-return]
 
 
-def as_classes(target: Any, op_name: str) -> NDArray[np.integer[Any]]:
-    """Return integer targets as an array."""
-    classes = np.asarray(target)
-    if classes.dtype.kind not in "iu":
-        raise TypeError(f"{op_name}: target must hold integers (classes), got {classes.dtype}")
-    return classes.astype(np.int64, copy=False)
-
-
-def _product(wish: NDArray[np.float64], log_p: Array) -> NDArray[np.float64]:
-    """Multiply, with 0 where nothing is wished, even of what has the probability 0."""
-    return np.multiply(wish, log_p, where=wish != 0, out=np.zeros_like(wish))
-
-
-def _reduced(losses: NDArray[Any], norm: float, reduction: str) -> Array:
-    if reduction == "none":
-        return losses.astype(np.float32)
-    return np.asarray(losses.sum(dtype=np.float64) / np.float64(norm), np.float32)
+def _huber(x: Any, y: Any, bound: float) -> Array:
+    """With c, the absolute difference d up to a bound: c * (d - c / 2), whose gradient stays right at infinity."""
+    distance = abs(sub(x, y))
+    clamped = clamp(distance, max=bound)
+    return mul(clamped, sub(distance, affine(clamped, 0.5)))

@@ -1,0 +1,266 @@
+"""Losses of classes that exclude each other, for examples and for maps, where every position has a class of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlane import _core
+from convlane._floats import quiet
+from convlane.functional._arguments import Array, as_array, as_float, as_int
+from convlane.functional._loss import NO_STEP, check_reduction, joined
+from convlane.functional._op import Pullback, Shape, Traits, check_vector, op
+from convlane.functional._receptive import everywhere
+from convlane.functional.activation import log_softmax
+from convlane.functional.elementwise import affine, mul
+from convlane.functional.reduce import dense
+
+
+def _check_input(op_name: str, shape: Shape, weight: Any, reduction: str) -> None:
+    if len(shape) < 2 or shape[1] < 1:
+        raise ValueError(f"{op_name}: input must be (N, classes) or maps (N, classes, ...), got shape {shape}")
+    check_vector(op_name, "weight", weight, shape[1])
+    check_reduction(op_name, reduction)
+
+
+def check_class_maps(op_name: str, shape: Shape, given: Shape) -> None:
+    """Refuse a target that has neither the shape of the input nor that without its classes."""
+    if given not in (shape, (shape[0], *shape[2:])):
+        raise ValueError(
+            f"{op_name}: target must have shape {(shape[0], *shape[2:])}, got {given} "
+            f"(or the input's, {shape}, for probabilities)"
+        )
+
+
+def _cross_entropy_shape(input: Any, target: Any, weight: Any = None, *, reduction: str = "mean", **_: Any) -> Shape:
+    shape = tuple(input.shape)
+    _check_input("cross_entropy", shape, weight, reduction)
+    check_class_maps("cross_entropy", shape, tuple(target.shape))
+    return (shape[0], *shape[2:]) if reduction == "none" else ()
+
+
+def _nll_shape(input: Any, target: Any, weight: Any = None, *, reduction: str = "mean", **_: Any) -> Shape:
+    shape = tuple(input.shape)
+    _check_input("nll_loss", shape, weight, reduction)
+    maps = (shape[0], *shape[2:])
+    if tuple(target.shape) != maps:
+        raise ValueError(f"nll_loss: target must have shape {maps}, got {tuple(target.shape)}")
+    return maps if reduction == "none" else ()
+
+
+@quiet
+def _cross_entropy_vjp(
+    wanted: frozenset[str],
+    input: Any,
+    target: Any,
+    weight: Any,
+    ignore_index: int,
+    label_smoothing: float,
+    reduction: str,
+) -> tuple[Array, Pullback]:
+    name = "cross_entropy"
+    logits = as_array(input, name, "input")
+    likely = np.shape(target) == logits.shape
+    wish: NDArray[Any] = as_array(target, name, "target") if likely else as_classes(target, name)
+    factors = None if weight is None else as_array(weight, name, "weight")
+    _cross_entropy_shape(logits, wish, factors, reduction=reduction)
+    smoothing, ignored = as_float(label_smoothing, name, "label_smoothing"), as_int(ignore_index, name, "ignore_index")
+    if not 0 <= smoothing <= 1:
+        raise ValueError(f"{name}: label_smoothing must be between 0 and 1, got {smoothing}")
+    if likely and ignored >= 0:
+        raise ValueError(f"{name}: ignore_index={ignored} is a class, but target holds probabilities")
+    number = logits.shape[1]
+    of_class = np.ones(number, np.float32) if factors is None else dense(factors)
+    own, others = 1 - smoothing, smoothing / number
+    rows = dense(np.moveaxis(logits, 1, -1))  # without a copy where the classes lie side by side
+    if likely:
+        norm = float(rows.size // number)
+        wish = dense(np.moveaxis(wish, 1, -1))
+    else:
+        counted = counted_classes(name, wish, ignored, number)
+        norm = _weight_of(wish[counted], factors)
+        wish = np.ascontiguousarray(np.where(counted, wish, -1))
+    if reduction != "mean":
+        norm = 1.0
+
+    @quiet
+    def pullback(gradient: Array) -> dict[str, Array]:
+        # Where no example counts, all of the gradient is 0, which a norm of 0 must not turn into NaN.
+        each = np.asarray(gradient / np.float32(norm or 1))
+        found = {}
+        if "input" in wanted:
+            moved = _core.cross_entropy_gradient(rows, wish, of_class, own, others, dense(each))
+            found["input"] = np.moveaxis(moved, -1, 1)
+        if "target" in wanted:
+            column = of_class.reshape(-1, *(1,) * (logits.ndim - 2))
+            spread = np.expand_dims(each, 1) if each.ndim else each
+            found["target"] = mul(mul(log_softmax(logits, 1), affine(column, -own)), spread)
+        return found
+
+    return joined(_core.cross_entropy(rows, wish, of_class, own, others), norm, reduction), pullback
+
+
+@quiet
+def _nll_vjp(
+    wanted: frozenset[str], input: Any, target: Any, weight: Any, ignore_index: int, reduction: str
+) -> tuple[Array, Pullback]:
+    log_p, classes = as_array(input, "nll_loss", "input"), as_classes(target, "nll_loss")
+    factors = None if weight is None else as_array(weight, "nll_loss", "weight")
+    _nll_shape(log_p, classes, factors, reduction=reduction)
+    shape, number = np.moveaxis(log_p, 1, -1).shape, log_p.shape[1]
+    counted = counted_classes("nll_loss", classes, as_int(ignore_index, "nll_loss", "ignore_index"), number)
+    norm = _weight_of(classes[counted], factors) if reduction == "mean" else 1.0
+    places = np.where(counted, classes, 0)[..., None]
+    of_class = np.ones(number, np.float32) if factors is None else factors
+    share = np.where(counted, of_class[places[..., 0]], np.float32(0))
+    picked = np.take_along_axis(np.moveaxis(log_p, 1, -1), places, -1)[..., 0]
+
+    @quiet
+    def pullback(gradient: Array) -> dict[str, Array]:
+        found = np.zeros(shape, np.float32)
+        np.put_along_axis(found, places, (share * (gradient / np.float32(-(norm or 1))))[..., None], -1)
+        return {"input": np.moveaxis(found, -1, 1)}
+
+    return joined(np.where(share == 0, np.float32(0), share * -picked), norm, reduction), pullback
+
+
+@op(
+    shape=_cross_entropy_shape,
+    vjp=_cross_entropy_vjp,
+    differentiable=("input", "target"),
+    traits=Traits(parameters=frozenset({"weight"})),
+    receptive=everywhere,
+    compiles=NO_STEP,
+)
+def cross_entropy(
+    input: Array,
+    target: Array | NDArray[np.integer[Any]],
+    weight: Array | None = None,
+    *,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+) -> Array:
+    """Compute the negative logarithm of the probability that softmax gives to the right class.
+
+    Parameters
+    ----------
+    input
+        float32, (N, classes), or maps (N, classes, ...), such as (N, classes, H, W): logits. Nothing is copied where
+        the classes lie side by side in memory, as they do in images that are channels last.
+    target
+        Integers, (N,) or (N, ...), without the dimension of the classes: the right ones. Or float32, the shape of
+        `input`: how probable each class is to be right.
+    weight
+        float32, (classes,): how much an example of each class counts.
+    ignore_index
+        Examples, or positions of maps, with this target count nothing. Where targets are probabilities, it must be
+        negative.
+    label_smoothing
+        This part of the wish is spread over all classes evenly (Szegedy et al., "Rethinking the Inception
+        architecture for computer vision", CVPR 2016).
+    reduction
+        ``"mean"`` (weighted by `weight`, but over all examples where targets are probabilities), ``"sum"`` or
+        ``"none"``.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, one number (shape ()), or (N,) or (N, ...) unreduced. The mean over no examples is NaN,
+        with a gradient of 0.
+
+    Raises
+    ------
+    TypeError
+        `input` is not float32, or `target` neither of integers nor, in the shape of `input`, float32.
+    ValueError
+        Shapes that do not fit, a class that does not exist, or a value out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import cross_entropy
+    >>> round(float(cross_entropy(np.log([[0.25, 0.75]]).astype(np.float32), np.array([0]))), 4)
+    1.3863
+    >>> maps, labels = np.zeros((1, 21, 4, 5), np.float32), np.full((1, 4, 5), 255)
+    >>> labels[:, :2] = 7
+    >>> round(float(cross_entropy(maps, labels, ignore_index=255)), 4)  # log(21)
+    3.0445
+    """
+    return _cross_entropy_vjp(frozenset(), input, target, weight, ignore_index, label_smoothing, reduction)[0]
+
+
+@op(
+    shape=_nll_shape,
+    vjp=_nll_vjp,
+    traits=Traits(parameters=frozenset({"weight"})),
+    receptive=everywhere,
+    compiles=NO_STEP,
+)
+def nll_loss(
+    input: Array,
+    target: NDArray[np.integer[Any]],
+    weight: Array | None = None,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Array:
+    """Take the negative logarithm of the right class's probability from logarithms of probabilities.
+
+    Behind `log_softmax` this is `cross_entropy`, which does both in one pass.
+
+    Parameters
+    ----------
+    input
+        float32, (N, classes), or maps (N, classes, ...): logarithms of probabilities.
+    target
+        Integers, (N,) or (N, ...), without the dimension of the classes: the right ones.
+    weight, ignore_index, reduction
+        As in `cross_entropy`.
+
+    Returns
+    -------
+    numpy.ndarray
+        As from `cross_entropy`.
+
+    Raises
+    ------
+    TypeError
+        `input` is not float32, or `target` not of integers.
+    ValueError
+        Shapes that do not fit, a class that does not exist, or a value out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import nll_loss
+    >>> round(float(nll_loss(np.log([[0.25, 0.75]]).astype(np.float32), np.array([0]))), 4)
+    1.3863
+    """
+    return _nll_vjp(frozenset(), input, target, weight, ignore_index, reduction)[0]
+
+
+def as_classes(target: Any, op_name: str) -> NDArray[np.int64]:
+    """Return integer targets as an array."""
+    classes = np.asarray(target)
+    if classes.dtype.kind not in "iu":
+        raise TypeError(f"{op_name}: target must hold integers (classes), got {classes.dtype}")
+    return classes.astype(np.int64, copy=False)
+
+
+def counted_classes(op_name: str, classes: NDArray[np.int64], ignore_index: Any, number: int) -> NDArray[np.bool_]:
+    """Return which targets count, and refuse those of them that are no class."""
+    counted: NDArray[np.bool_] = classes != as_int(ignore_index, op_name, "ignore_index")
+    outside = counted & ((classes < 0) | (classes >= number))
+    if outside.any():
+        raise ValueError(f"{op_name}: target holds {classes[outside][0]}, but there are {number} classes")
+    return counted
+
+
+def _weight_of(classes: NDArray[np.int64], factors: Array | None) -> float:
+    """Return what the mean's sum is divided by."""
+    if factors is None:
+        return float(classes.size)
+    return float(np.bincount(classes, minlength=len(factors)) @ factors.astype(np.float64))
