@@ -21,6 +21,17 @@ from convlane.nn.activation import (
 from convlane.nn.container import Add, Concat, Sequential
 from convlane.nn.conv import Conv1d, Conv2d, Conv3d
 from convlane.nn.linear import Linear
+from convlane.nn.loss import (
+    BCELoss,
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    HuberLoss,
+    KLDivLoss,
+    L1Loss,
+    MSELoss,
+    NLLLoss,
+    SmoothL1Loss,
+)
 from convlane.nn.module import IncompatibleKeys, Module
 from convlane.nn.norm import BatchNorm1d, BatchNorm2d, BatchNorm3d, LayerNorm, LayerNorm2d, LocalResponseNorm
 from convlane.nn.pool import (
@@ -41,6 +52,8 @@ __all__ = [
     "AdaptiveMaxPool2d",
     "Add",
     "AvgPool2d",
+    "BCELoss",
+    "BCEWithLogitsLoss",
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
@@ -48,14 +61,18 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "CrossEntropyLoss",
     "Dropout",
     "Flatten",
     "GlobalAvgPool2d",
     "GlobalMaxPool2d",
     "Hardsigmoid",
     "Hardswish",
+    "HuberLoss",
     "Identity",
     "IncompatibleKeys",
+    "KLDivLoss",
+    "L1Loss",
     "LPPool2d",
     "LayerNorm",
     "LayerNorm2d",
@@ -63,13 +80,16 @@ __all__ = [
     "Linear",
     "LocalResponseNorm",
     "LogSoftmax",
+    "MSELoss",
     "MaxPool2d",
     "Module",
+    "NLLLoss",
     "ReLU",
     "ReLU6",
     "Sequential",
     "SiLU",
     "Sigmoid",
+    "SmoothL1Loss",
     "Softmax",
     "SqueezeExcitation",
     "StochasticDepth",
