@@ -20,6 +20,7 @@ from convlane.training import (
     SGD,
     Adam,
     History,
+    MeanIoU,
     accuracy,
     evaluate,
     fit,
@@ -537,7 +538,7 @@ def test_other_checkpoints_are_refused_and_change_nothing(data, tmp_path):
         ({"clip_norm": 0.0}, ValueError, "clip_norm"),
         ({"on_nan": "hide"}, ValueError, "on_nan"),
         ({"resume": True}, ValueError, "checkpoint"),
-        ({"metrics": ["beauty"]}, ValueError, "accuracy, top5"),
+        ({"metrics": ["beauty"]}, ValueError, "accuracy, top5, mean_iou"),
         ({"metrics": [accuracy, "accuracy"]}, ValueError, "two metrics"),
         ({"metrics": {"loss": accuracy}}, ValueError, "'loss'"),
         ({"metrics": [3]}, TypeError, "function"),
@@ -636,10 +637,9 @@ def test_what_is_ignored_counts_nowhere(ignored, shape, rng):
     counts[2:4] = False
 
     def loss(outputs, targets):
-        rows = np.moveaxis(outputs, 1, -1).reshape(-1, 7)
-        return cross_entropy(rows, targets.reshape(-1), ignore_index=ignored)
+        return cross_entropy(outputs, targets, ignore_index=ignored)
 
-    metrics = {"accuracy": accuracy, "top5": top5, "mean": lambda outputs, targets: 0.25}
+    metrics = {"accuracy": accuracy, "top5": top5, "iou": MeanIoU(), "mean": lambda outputs, targets: 0.25}
     masked = np.where(counts, targets, ignored)
     found = evaluate(lambda batch: batch, (outputs, masked), loss=loss, metrics=metrics, batch_size=2)
     rows, classes = np.moveaxis(outputs, 1, -1)[counts], targets[counts]
@@ -668,6 +668,75 @@ def test_targets_that_are_no_classes_all_count():
         metrics={"mean age": lambda outputs, ages: ages},
     )
     assert found == {"loss": 30.0, "mean age": 6.0}
+
+
+def test_mean_iou_is_counted_over_all_the_data(rng):
+    """It is no mean over batches; a class that is nowhere does not count."""
+    outputs = rng.normal(size=(7, 5, 3, 4)).astype(np.float32)
+    outputs[:, 4] = -9
+    targets = rng.integers(0, 4, (7, 3, 4))
+    targets[0], targets[3, 0] = 255, -1
+    found = outputs.argmax(1)[(counts := (targets >= 0) & (targets < 5))]
+    right = targets[counts]
+    expected = np.mean([((found == c) & (right == c)).sum() / ((found == c) | (right == c)).sum() for c in range(4)])
+    assert MeanIoU()(outputs, targets) == pytest.approx(expected)
+
+    def loss(outputs, targets):
+        return cross_entropy(outputs, np.where(targets < 5, targets, -1), ignore_index=-1)
+
+    for size in (7, 2, 1):
+        got = evaluate(lambda batch: batch, (outputs, targets), loss=loss, metrics="mean_iou", batch_size=size)
+        assert got["mean_iou"] == pytest.approx(expected)
+    assert np.isnan(MeanIoU()(outputs, np.full((7, 3, 4), 255)))
+    with pytest.raises(TypeError, match="mean_iou: targets must hold integers"):
+        MeanIoU()(outputs, outputs)
+    with pytest.raises(ValueError, match=r"mean_iou: outputs have shape \(7, 5, 3, 4\), but targets \(7, 3\)"):
+        MeanIoU()(outputs, targets[..., 0])
+
+
+def segments(rng):
+    """Return pictures of two textures, and which is where, with a border that is ignored."""
+    labels = np.repeat(np.repeat(rng.integers(0, 2, (COUNT, 2, 2)), 3, 1), 3, 2)
+    images = rng.normal(0, 0.3, (COUNT, 2, 6, 6)).astype(np.float32)
+    images[:, 0] += labels
+    labels[:, :, 0] = 255
+    return images, labels.astype(np.uint8)
+
+
+def segmentation_loss(outputs, targets):
+    return cross_entropy(outputs, targets, ignore_index=255)
+
+
+def test_maps_are_trained_on(rng):
+    data = segments(rng)
+    model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    options = {"loss": segmentation_loss, "metrics": ["accuracy", "mean_iou"], "validation": data}
+    history = train(model, data, epochs=6, **options)
+    assert history["validation_mean_iou"][-1] > 0.9
+    assert history["validation_accuracy"][-1] > 0.95
+    plan = convlane.compile(model.eval(), (None, 2, 6, 6))
+    again = evaluate(plan, data, loss=segmentation_loss, metrics=["accuracy", "mean_iou"])
+    assert again["mean_iou"] == pytest.approx(history["validation_mean_iou"][-1], rel=1e-3)
+
+
+def test_counts_go_on_from_a_checkpoint(rng, tmp_path):
+    data = segments(rng)
+    calls = iter(range(100))
+
+    def failing(outputs, targets):
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        return segmentation_loss(outputs, targets)
+
+    alone, model = (nn.Sequential(nn.Conv2d(2, 2, 1)) for _ in range(2))
+    model.load_state_dict(alone.state_dict())
+    options = {"metrics": ["mean_iou"], "epochs": 1}
+    expected = train(alone, data, loss=segmentation_loss, **options)
+    path = tmp_path / "run.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        train(model, data, loss=failing, checkpoint=path, **options)
+    found = train(model, data, loss=segmentation_loss, checkpoint=path, resume=True, **options)
+    assert found["mean_iou"] == expected["mean_iou"]
 
 
 def test_top5_counts_ranks(rng):

@@ -4,7 +4,7 @@ from convlane.training import schedule
 from convlane.training.checkpoint import load_checkpoint, save_checkpoint
 from convlane.training.fit import evaluate, fit, predict
 from convlane.training.history import History
-from convlane.training.metrics import accuracy, top5
+from convlane.training.metrics import MeanIoU, Tally, accuracy, top5
 from convlane.training.optim import SGD, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm
 from convlane.training.transfer import freeze, freeze_all_but, precompute_features, replace_head, split_head
 
@@ -13,8 +13,10 @@ __all__ = [
     "Adam",
     "AdamW",
     "History",
+    "MeanIoU",
     "Optimizer",
     "RMSprop",
+    "Tally",
     "accuracy",
     "clip_grad_norm",
     "evaluate",

@@ -64,8 +64,9 @@ def fit(
     model
         The network.
     data
-        Images and targets of all examples, a tuple of two arrays: float32 (N, C, H, W) and integers (N,), or whatever
-        the network and the loss take. Or an iterable of such pairs, one for each batch; every epoch iterates it anew.
+        Images and targets of all examples, a tuple of two arrays: float32 (N, C, H, W) and integers, (N,) or (N, H, W)
+        for maps, or whatever the network and the loss take. Or an iterable of such pairs, one for each batch; every
+        epoch iterates it anew.
     epochs
         How often to go through the data, those of a resumed checkpoint included.
     optimizer
@@ -73,10 +74,11 @@ def fit(
     loss
         From outputs and targets of a batch to one number, made of operations of `convlane.functional`.
     metrics
-        ``"accuracy"``, ``"top5"``, or functions from outputs and targets of a batch to one number for every example,
-        or to their mean; a dict gives them names. Those of a network with several outputs get the first. Where the
-        targets are classes, examples whose target is none, as `ignore_index` is, count neither in the metrics nor in
-        the average of the loss; maps (N, classes, H, W) have such targets for every pixel.
+        ``"accuracy"``, ``"top5"``, ``"mean_iou"``, or functions from outputs and targets of a batch to one number for
+        every example, or to their mean; a dict gives them names. What is no mean over examples is a `Tally`. Those of a
+        network with several outputs get the first. Where the targets are classes, examples whose target is none, as
+        `ignore_index` is, count neither in the metrics nor in the average of the loss; maps (N, classes, H, W) have
+        such targets for every pixel.
     validation
         Data to measure after every epoch, in eval mode.
     batch_size, shuffle
@@ -434,10 +436,12 @@ class _Training:
         try:
             counters = {name: int(array) for name, array in groups.get("progress", {}).items()}
             epoch, step, seed, examples = (counters[name] for name in ("epoch", "step", "seed", "examples"))
-            sums = {name: float(array) for name, array in groups["sums"].items()}
+            sums = {
+                name: array.astype(np.float64) if array.ndim else float(array) for name, array in groups["sums"].items()
+            }
             history = {name: array.tolist() for name, array in groups.get("history", {}).items()}
             known = {*columns, "learning_rate", "seconds"}
-            if sums.keys() != self.means.sums.keys() or (history and history.keys() != known):
+            if not self.means.fits(sums) or (history and history.keys() != known):
                 raise ValueError("it has other metrics or validation data")
             if any(len(column) != epoch for column in history.values()):
                 raise ValueError("its history has gaps")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from convlane.functional._arguments import Array
 
-__all__ = ["accuracy", "top5"]
+__all__ = ["MeanIoU", "Tally", "accuracy", "top5"]
 
 Metric: TypeAlias = Callable[[Array, Any], Any]
 """From outputs and targets of a batch to a number for every example, or to their mean."""
@@ -62,7 +63,60 @@ def top5(outputs: Array, targets: NDArray[np.integer[Any]]) -> NDArray[np.bool_]
     return among
 
 
-_BY_NAME: dict[str, Metric] = {"accuracy": accuracy, "top5": top5}
+class Tally(ABC):
+    """A metric that is no mean over examples: counts are added up over all batches, and their sum tells it."""
+
+    @abstractmethod
+    def count(self, outputs: Array, targets: Any) -> NDArray[np.float64]:
+        """Return the counts of a batch, always of the same shape."""
+
+    @abstractmethod
+    def score(self, counts: NDArray[np.float64]) -> float:
+        """Return the metric of such counts."""
+
+    def __call__(self, outputs: Array, targets: Any) -> float:
+        """Return the metric of a batch by itself."""
+        return self.score(self.count(outputs, targets))
+
+
+class MeanIoU(Tally):
+    """How well regions overlap with the right ones: intersection over union, averaged over the classes.
+
+    Both are counted over all positions of all images, as for Pascal VOC and Cityscapes. A class that is neither found
+    nor right anywhere does not count, nor does a position whose target is no class, such as an ignored one.
+
+    Outputs are float32, (N, classes, ...), targets integers, (N, ...). `fit` and `evaluate` know it as ``"mean_iou"``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.training import MeanIoU
+    >>> maps = np.array([[[9, 9, 9, 0]], [[0, 0, 0, 9]]], np.float32)[None]  # classes 0, 0, 0, 1
+    >>> round(MeanIoU()(maps, np.array([[[0, 0, 1, 1]]])), 4)  # (2 / 3 + 1 / 2) / 2
+    0.5833
+    """
+
+    def count(self, outputs: Array, targets: Any) -> NDArray[np.float64]:
+        """Return the positions of every class's intersection and union, (2, classes)."""
+        classes, shape = np.asarray(targets), tuple(outputs.shape)
+        if classes.dtype.kind not in "iu":
+            raise TypeError(f"mean_iou: targets must hold integers (classes), got {classes.dtype}")
+        if len(shape) < 2 or classes.shape != (shape[0], *shape[2:]):
+            raise ValueError(f"mean_iou: outputs have shape {shape}, but targets {classes.shape}")
+        exists = _is_class(classes, shape[1])
+        found, right = outputs.argmax(1)[exists], classes[exists].astype(np.int64)
+        both, found_only, right_only = (
+            np.bincount(places, minlength=shape[1]) for places in (right[found == right], found, right)
+        )
+        return np.stack([both, found_only + right_only - both]).astype(np.float64)
+
+    def score(self, counts: NDArray[np.float64]) -> float:
+        """Return the mean over the classes that have a union, NaN where none has."""
+        both, union = counts[:, counts[1] > 0]
+        return float((both / union).mean()) if union.size else math.nan
+
+
+_BY_NAME: dict[str, Metric] = {"accuracy": accuracy, "top5": top5, "mean_iou": MeanIoU()}
 
 
 def named(metrics: Metrics, caller: str) -> dict[str, Metric]:
@@ -101,7 +155,7 @@ def _counted(outputs: Any, targets: Any) -> NDArray[np.bool_]:
 
 
 class Means:
-    """The loss and the metrics, averaged over all examples of some batches that count.
+    """The loss and the metrics, averaged (or, where they are tallies, counted) over all examples that count.
 
     Those are pixels where every pixel has a class of its own.
     """
@@ -110,10 +164,16 @@ class Means:
         self._metrics = metrics
         self.start()
 
-    def start(self, sums: Mapping[str, float] | None = None, examples: int = 0) -> None:
+    def start(self, sums: Mapping[str, Any] | None = None, examples: int = 0) -> None:
         """Begin with nothing, or go on."""
-        self.sums = dict(sums) if sums is not None else dict.fromkeys(["loss", *self._metrics], 0.0)
+        self.sums: dict[str, Any] = dict(sums) if sums is not None else dict.fromkeys(["loss", *self._metrics], 0.0)
         self.examples = examples
+
+    def fits(self, sums: Mapping[str, Any]) -> bool:
+        """Return whether these are sums of the loss and the metrics."""
+        return sums.keys() == {"loss", *self._metrics} and not any(
+            np.ndim(total) and not isinstance(self._metrics.get(name), Tally) for name, total in sums.items()
+        )
 
     def add(self, loss: float, outputs: Any, targets: Any) -> int:
         """Count a batch in, by the first of several outputs; return how many of its examples count."""
@@ -121,18 +181,25 @@ class Means:
         first = several[0] if isinstance(several, tuple) else several
         counted = _counted(first, targets)
         count = int(counted.sum())
-        found = {"loss": loss * count if count else 0.0}  # the mean over nothing is NaN
+        found: dict[str, Any] = {"loss": loss * count if count else 0.0}  # the mean over nothing is NaN
         for name, metric in self._metrics.items():
+            if isinstance(metric, Tally):
+                found[name] = metric.count(first, targets)
+                continue
             value = np.asarray(metric(first, targets), np.float64)
             if value.shape not in ((), counted.shape):
                 shape = f"or {len(counted)}" if counted.ndim == 1 else f"or numbers of shape {counted.shape}"
                 raise ValueError(f"the metric {name!r} must return one number {shape}, got shape {value.shape}")
             found[name] = float(value[counted].sum() if value.ndim else value * count) if count else 0.0
         for name, total in found.items():
-            self.sums[name] += total
+            self.sums[name] = self.sums[name] + total
         self.examples += count
         return count
 
     def result(self) -> dict[str, float]:
-        """Return the averages by name, NaN where nothing counts."""
-        return {name: total / self.examples if self.examples else math.nan for name, total in self.sums.items()}
+        """Return the averages and scores by name, NaN where nothing counts."""
+        return {name: self._told(name, total) if self.examples else math.nan for name, total in self.sums.items()}
+
+    def _told(self, name: str, total: Any) -> float:
+        metric = self._metrics.get(name)  # none of the loss
+        return metric.score(total) if isinstance(metric, Tally) else float(total / self.examples)
