@@ -1,134 +1,187 @@
 // Cross-entropy of rows of logits. Neither probabilities nor their logarithms are kept: the gradient takes the softmax
 // anew, which costs less than reading it back from memory.
+//
+// Rows are short where maps have a class at every pixel. So kLanes rows are taken at a time and turned around, into a
+// vector per class: no sum runs across the lanes of a vector, and no exponential is of a part of one.
 #pragma once
 
+#include "kernels/layout.inl"
 #include "kernels/pointwise.inl"
-#include "kernels/softmax.inl"
 #include "kernels/table.h"
 #include "kernels/vec.h"
 
 namespace convlane {
 namespace {
 
-// Calls run(c, x, get, put) for the vectors of a row of logits, whose lanes beyond the end are -inf, so that their
-// exponential is 0. Those that `get` loads from other rows are 0.
-template <class Run>
-CONVLANE_INLINE void for_logits(const float* row, int64_t classes, const Run& run) {
+constexpr int64_t kClassBlock = 64;  // classes that are turned around at a time, on the stack
+
+struct LogitRows {
+  const CrossEntropyArgs& args;
+  int64_t first = 0;  // row
+  int count = 0;      // of rows, at most kLanes; what lanes beyond them hold is not used
+  int64_t held = -1;  // the class of the first vector
+  float logits[kClassBlock * kLanes] = {};
+  float probabilities[kClassBlock * kLanes] = {};
+};
+
+// dst[c * kLanes + i] = src[i * stride + c]
+CONVLANE_INLINE void to_columns(const float* src, int64_t stride, float* dst, int64_t rows, int64_t columns) {
   int64_t c = 0;
-  for (; c + kLanes <= classes; c += kLanes)
-    run(c, load(row + c), [](const float* p) { return load(p); }, [](float* p, Vec x) { store(p, x); });
-  const int tail = static_cast<int>(classes - c);
-  if (tail > 0)
-    run(
-        c, select(lanes_before(tail), load(row + c, tail), broadcast(-__builtin_inff())),
-        [=](const float* p) { return load(p, tail); }, [=](float* p, Vec x) { store(p, x, tail); });
+  if (rows == kLanes)
+    for (; c + 4 <= columns; c += 4) transpose_tile(src + c, stride, dst + c * kLanes, kLanes);
+  transpose_edge(src + c, stride, dst + c * kLanes, kLanes, rows, columns - c);
 }
 
-CONVLANE_INLINE float largest_logit(const float* row, int64_t classes) {
+// dst[i * stride + c] = src[c * kLanes + i]
+CONVLANE_INLINE void to_rows(const float* src, float* dst, int64_t stride, int64_t rows, int64_t columns) {
+  int64_t c = 0;
+  if (rows == kLanes)
+    for (; c + kLanes <= columns; c += kLanes)
+      for (int64_t i = 0; i < kLanes; i += 4)
+        transpose_tile(src + c * kLanes + i, kLanes, dst + i * stride + c, stride);
+  transpose_edge(src + c * kLanes, kLanes, dst + c, stride, columns - c, rows);
+}
+
+// Turns the classes from c on around, if that has not been done; returns how many.
+CONVLANE_INLINE int64_t hold(LogitRows& rows, int64_t c) {
+  const CrossEntropyArgs& args = rows.args;
+  const int64_t columns = args.classes - c < kClassBlock ? args.classes - c : kClassBlock;
+  if (rows.held == c) return columns;
+  const int64_t at = rows.first * args.classes + c;
+  to_columns(args.src + at, args.classes, rows.logits, rows.count, columns);
+  if (args.probabilities != nullptr)
+    to_columns(args.probabilities + at, args.classes, rows.probabilities, rows.count, columns);
+  rows.held = c;
+  return columns;
+}
+
+CONVLANE_INLINE bool wishes_every_class(const CrossEntropyArgs& args) {
+  return args.probabilities != nullptr || args.others != 0;
+}
+
+// What the rows are wished of class c, the i-th that is held, but for what their own class is wished beyond the others.
+CONVLANE_INLINE Vec wish_of(const LogitRows& rows, int64_t c, int64_t i) {
+  const Vec others = broadcast(rows.args.others), weight = broadcast(rows.args.weight[c]);
+  if (rows.args.probabilities == nullptr) return mul(weight, others);
+  return mul(weight, fma(load(rows.probabilities + i * kLanes), broadcast(rows.args.own), others));
+}
+
+CONVLANE_INLINE Vec largest_logits(LogitRows& rows) {
   Vec top = broadcast(-__builtin_inff());
-  for_logits(row, classes, [&](int64_t, Vec x, auto, auto) { top = max(top, x); });
-  return fold_lanes(top, [](float x, float y) { return x > y ? x : y; });
+  for (int64_t first = 0; first < rows.args.classes; first += kClassBlock) {
+    const int64_t columns = hold(rows, first);
+    for (int64_t i = 0; i < columns; ++i) top = max(top, load(rows.logits + i * kLanes));
+  }
+  return top;
 }
 
-CONVLANE_INLINE float sum_of_lanes(Vec sums) {
-  return fold_lanes(sums, [](float x, float y) { return x + y; });
+// With z = x - top, the sums over the classes of e^z, of wishes and of wishes times z. With `keep`, exponentials take
+// the place of logits where one block holds all classes.
+struct WishSums {
+  Vec power, wish, product;
+};
+CONVLANE_INLINE WishSums sum_wishes(LogitRows& rows, Vec top, bool keep) {
+  const bool every = wishes_every_class(rows.args);
+  WishSums sums{zero(), zero(), zero()};
+  for (int64_t first = 0; first < rows.args.classes; first += kClassBlock) {
+    const int64_t columns = hold(rows, first);
+    WishSums part{zero(), zero(), zero()};  // so that long sums stay exact
+    for (int64_t i = 0; i < columns; ++i) {
+      float* at = rows.logits + i * kLanes;
+      const Vec z = sub(load(at), top), e = exp(z);
+      part.power = add(part.power, e);
+      if (keep) store(at, e);
+      if (!every) continue;
+      const Vec wish = wish_of(rows, first + i, i);
+      part.wish = add(part.wish, wish);
+      part.product = add(part.product, select(equal(wish, zero()), zero(), mul(wish, z)));  // even of -inf
+    }
+    sums = {add(sums.power, part.power), add(sums.wish, part.wish), add(sums.product, part.product)};
+  }
+  return sums;
 }
 
-// What is wished of the classes from c on, but for what the row's own class is wished beyond the others.
-template <class Get>
-CONVLANE_INLINE Vec wish_of(const CrossEntropyArgs& args, int64_t row, int64_t c, Get get) {
-  const Vec others = broadcast(args.others), weight = get(args.weight + c);
-  if (args.probabilities == nullptr) return mul(weight, others);
-  return mul(weight, fma(get(args.probabilities + row * args.classes + c), broadcast(args.own), others));
+// What rows are wished of their own class beyond the others, and its logit where that is not 0.
+struct OwnClass {
+  float wish[kLanes], logit[kLanes], counts[kLanes];
+};
+CONVLANE_INLINE OwnClass own_class(const LogitRows& rows) {
+  OwnClass own{};
+  for (int i = 0; i < rows.count; ++i) {
+    const int64_t row = rows.first + i, target = rows.args.targets[row];
+    if (target < 0) continue;
+    own.counts[i] = 1;
+    own.wish[i] = rows.args.own * rows.args.weight[target];
+    if (own.wish[i] != 0) own.logit[i] = rows.args.src[row * rows.args.classes + target];
+  }
+  return own;
 }
 
-// The same of the row's own class: what it is wished beyond the others.
-CONVLANE_INLINE float own_wish(const CrossEntropyArgs& args, int64_t row) {
-  return args.own * args.weight[args.targets[row]];
+// All that rows are wished: 0 where they count nothing.
+CONVLANE_INLINE Vec whole_wish(Vec wish, const OwnClass& own) {
+  return select(equal(load(own.counts), zero()), zero(), add(wish, load(own.wish)));
 }
 
-CONVLANE_INLINE bool counts(const CrossEntropyArgs& args, int64_t row) {
-  return args.targets == nullptr || args.targets[row] >= 0;
+template <class Run>
+CONVLANE_INLINE void for_logit_rows(const CrossEntropyArgs& args, const Run& run) {
+  LogitRows rows{args};
+  for (rows.first = 0; rows.first < args.rows; rows.first += kLanes) {
+    rows.count = args.rows - rows.first < kLanes ? static_cast<int>(args.rows - rows.first) : kLanes;
+    rows.held = -1;
+    run(rows);
+  }
 }
 
-// With z = x - top, minus the sum of wish * (z - log of sum of e^z): sums of terms of one sign, for as many rows at a
-// time as there are lanes, so that their logarithms are one vector.
+// The sum of wishes times the logarithm of the sum of e^z, minus that of wishes times z: terms of one sign.
 void cross_entropy(const CrossEntropyArgs& args) {
-  const bool every = args.probabilities != nullptr || args.others != 0;
-  for (int64_t first = 0; first < args.rows; first += kLanes) {
-    const int count = args.rows - first < kLanes ? static_cast<int>(args.rows - first) : kLanes;
-    float powers[kLanes], wishes[kLanes], products[kLanes];
-    for (int i = 0; i < kLanes; ++i) {
-      powers[i] = 1;
-      wishes[i] = products[i] = 0;
+  for_logit_rows(args, [&](LogitRows& rows) {
+    const Vec top = largest_logits(rows);
+    auto [power, wish, product] = sum_wishes(rows, top, false);
+    if (args.targets != nullptr) {
+      const OwnClass own = own_class(rows);
+      const Vec beyond = load(own.wish), z = sub(load(own.logit), top);
+      product = add(product, select(equal(beyond, zero()), zero(), mul(beyond, z)));
+      wish = whole_wish(wish, own);
     }
-    for (int i = 0; i < count; ++i) {
-      const int64_t row = first + i;
-      if (!counts(args, row)) continue;
-      const float* src = args.src + row * args.classes;
-      const float largest = largest_logit(src, args.classes);
-      const Vec top = broadcast(largest);
-      Vec power = zero(), wish = zero(), product = zero();
-      for_logits(src, args.classes, [&](int64_t c, Vec x, auto get, auto) {
-        const Vec z = sub(x, top);
-        power = add(power, exp(z));
-        if (!every) return;
-        const Vec part = wish_of(args, row, c, get);
-        wish = add(wish, part);
-        product = add(product, select(equal(part, zero()), zero(), mul(part, z)));  // 0 times -inf counts nothing
-      });
-      powers[i] = sum_of_lanes(power);
-      if (every) {
-        wishes[i] = sum_of_lanes(wish);
-        products[i] = sum_of_lanes(product);
-      }
-      if (args.targets == nullptr) continue;
-      const float own = own_wish(args, row);
-      wishes[i] += own;
-      if (own != 0) products[i] += own * (src[args.targets[row]] - largest);
-    }
-    const Vec wish = load(wishes);
-    const Vec loss = sub(mul(wish, convlane::log(load(powers))), load(products));
-    const Vec result = select(equal(wish, zero()), zero(), loss);
-    if (count == kLanes)
-      store(args.dst + first, result);
+    const Vec loss = select(equal(wish, zero()), zero(), sub(mul(wish, convlane::log(power)), product));
+    if (rows.count == kLanes)
+      store(args.dst + rows.first, loss);
     else
-      store(args.dst + first, result, count);
-  }
+      store(args.dst + rows.first, loss, rows.count);
+  });
 }
 
-// (sum of wishes * softmax - wish) * gradient; the exponentials wait in dst for their sum.
+// (sum of wishes * softmax - wish) * gradient
 void cross_entropy_gradient(const CrossEntropyArgs& args) {
-  const bool every = args.probabilities != nullptr || args.others != 0;
-  for (int64_t row = 0; row < args.rows; ++row) {
-    const float* src = args.src + row * args.classes;
-    float* dst = args.dst + row * args.classes;
-    float wish = 0, power = 0;
-    if (counts(args, row)) {
-      const Vec top = broadcast(largest_logit(src, args.classes));
-      Vec powers = zero(), wishes = zero();
-      for_logits(src, args.classes, [&](int64_t c, Vec x, auto get, auto put) {
-        const Vec e = exp(sub(x, top));
-        powers = add(powers, e);
-        put(dst + c, e);
-        if (every) wishes = add(wishes, wish_of(args, row, c, get));
-      });
-      power = sum_of_lanes(powers);
-      if (every) wish = sum_of_lanes(wishes);
-      if (args.targets != nullptr) wish += own_wish(args, row);
+  const bool every = wishes_every_class(args), keep = args.classes <= kClassBlock;
+  for_logit_rows(args, [&](LogitRows& rows) {
+    const Vec top = largest_logits(rows);
+    const WishSums sums = sum_wishes(rows, top, keep);
+    Vec wish = sums.wish;
+    OwnClass own{};
+    if (args.targets != nullptr) {
+      own = own_class(rows);
+      wish = whole_wish(wish, own);
     }
-    if (wish == 0) {
-      for_vectors(args.classes, [&](int64_t c, auto, auto put) { put(dst + c, zero()); });
-      continue;
+    float behind[kLanes] = {};
+    for (int i = 0; i < rows.count; ++i) behind[i] = args.gradient[(rows.first + i) * args.gradient_step];
+    const Vec gradient = load(behind), factor = div(mul(gradient, wish), sums.power);
+    const Mask idle = equal(wish, zero());
+    for (int64_t first = 0; first < args.classes; first += kClassBlock) {
+      const int64_t columns = hold(rows, first);
+      for (int64_t i = 0; i < columns; ++i) {
+        float* at = rows.logits + i * kLanes;
+        const Vec found = mul(keep ? load(at) : exp(sub(load(at), top)), factor);
+        store(at, select(idle, zero(), every ? fnma(wish_of(rows, first + i, i), gradient, found) : found));
+      }
+      for (int i = 0; args.targets != nullptr && i < rows.count; ++i) {
+        const int64_t at = args.targets[rows.first + i] - first;
+        if (at >= 0 && at < columns) rows.logits[at * kLanes + i] -= behind[i] * own.wish[i];
+      }
+      to_rows(rows.logits, args.dst + rows.first * args.classes + first, args.classes, rows.count, columns);
+      rows.held = -1;
     }
-    const float behind = args.gradient[row * args.gradient_step];
-    const Vec factor = broadcast(behind * wish / power), gradient = broadcast(behind);
-    for_vectors(args.classes, [&](int64_t c, auto get, auto put) {
-      const Vec found = mul(get(dst + c), factor);
-      put(dst + c, every ? fnma(wish_of(args, row, c, get), gradient, found) : found);
-    });
-    if (args.targets != nullptr) dst[args.targets[row]] -= behind * own_wish(args, row);
-  }
+  });
 }
 
 }  // namespace
