@@ -119,6 +119,17 @@ def test_layers_of_a_plan_stay_images(rng, isa):
         assert_close(plan(batch), network(batch).astype(np.float64), terms=24)
 
 
+def test_weights_are_packed_once_for_all_lengths(rng, isa):
+    network, lengths = sequence_network(rng), (40, 23)
+    plan = convlane.compile(network, (None, 3, None))
+    for length in lengths:
+        x = normal(rng, 2, 3, length)
+        assert_close(plan(x), network(x).astype(np.float64), terms=24)
+    packed = [{id(weight) for weight in plan.at((3, length))._built.packer._packed.values()} for length in lengths]
+    assert packed[0] == packed[1]
+    assert len(packed[0]) == 2
+
+
 def test_sums_of_sequences_are_residuals(rng):
     weight, x = normal(rng, 4, 4, 3), normal(rng, 2, 4, 9)
 

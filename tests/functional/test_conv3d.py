@@ -7,6 +7,7 @@ import convlane
 from compare import assert_close
 from convlane import _core, nn
 from convlane import functional as F
+from convlane.analysis import receptive_field
 from convlane.graph.passes import optimize
 from convlane.graph.trace import trace
 from gradients import by_rule
@@ -186,6 +187,27 @@ def test_a_plan_is_saved_and_loaded(rng, tmp_path):
     plan = convlane.compile(block, x.shape)
     plan.save(tmp_path / "plan")
     np.testing.assert_array_equal(convlane.load_plan(tmp_path / "plan")(x), plan(x))
+
+
+def test_receptive_fields_are_those_of_images():
+    weight, geometry = np.ones((4, 3, 3, 5), np.float32), {"stride": (2, 1), "padding": (0, 1), "dilation": (1, 2)}
+
+    def as_slice(x):
+        geometry_3d = {name: (1 if name != "padding" else 0, *pair) for name, pair in geometry.items()}
+        return F.squeeze(F.conv3d(F.unsqueeze(x, 2), weight[:, :, None], **geometry_3d), 2)
+
+    def as_depth(x):
+        geometry_3d = {name: (pair[0], int(name != "padding"), pair[1]) for name, pair in geometry.items()}
+        return F.squeeze(F.conv3d(F.unsqueeze(x, 3), weight[:, :, :, None], **geometry_3d), 3)
+
+    def as_image(x):
+        return F.conv2d(x, weight, **geometry)
+
+    rows = [
+        str(receptive_field(function, (1, 3, 16, 17))).splitlines()[-1] for function in (as_image, as_slice, as_depth)
+    ]
+    fields = [row.split()[-5:] for row in rows]
+    assert fields[0] == fields[1] == fields[2]
 
 
 def test_sums_and_activations_keep_volumes_channels_last(rng):

@@ -305,7 +305,9 @@ def _kept(value: Any, op: str, argument: str) -> Array:
     """Return an array as it stays, whatever becomes of the network: read-only, numbers as float32 or int64."""
     kind = np.asarray(value).dtype.kind if isinstance(value, np.ndarray) else "f"
     array: Any = as_array(value, op, argument) if kind not in "biu" else value.astype(bool if kind == "b" else np.int64)
-    if array is value and array.flags.owndata and not array.flags.writeable:
+    owner = array if array.base is None else array.base
+    fixed = isinstance(owner, np.ndarray) and owner.flags.owndata and not owner.flags.writeable
+    if array is value and fixed and not array.flags.writeable:
         return array  # type: ignore[no-any-return]
     array = array.copy()
     array.flags.writeable = False

@@ -144,7 +144,16 @@ class Packer:
 
 
 def _identity(weight: Array | Weight) -> Any:
-    """Return what two weights have in common if and only if they are the same, while their sources live."""
+    """Return what two weights have in common if and only if they are the same, while their sources live.
+
+    Arrays are known by the memory that they show: each call of a network may see a parameter in a view of its own.
+    """
     if not isinstance(weight, Weight):
-        return id(weight), None, None
-    return id(weight.source), None if weight.factor is None else weight.factor.tobytes(), weight.image
+        return _place(weight), None, None
+    return _place(weight.source), None if weight.factor is None else weight.factor.tobytes(), weight.image
+
+
+def _place(source: Source) -> Any:
+    if not isinstance(source, np.ndarray):
+        return id(source)
+    return source.__array_interface__["data"][0], source.shape, source.strides
