@@ -239,6 +239,20 @@ py::array take_along_gradient(const py::array& gradient, int64_t axis, const py:
   return result;
 }
 
+py::array put_along(const py::array& values, int64_t axis, const py::array& index, int64_t size) {
+  const Tensor src = floats(values, "values"), chosen = tensor_view(index, "index");
+  Along sizes = along(src, axis);
+  check_same_but(src, chosen, axis);
+  if (chosen.shape[axis] != sizes.count || size < 0) throw std::invalid_argument("max_unpool: values and index differ");
+  const int64_t* places = places_of(chosen, size, "max_unpool");
+  Tensor dst = src;
+  dst.shape[axis] = sizes.count = size;
+  py::array result = new_tensor(dst);
+  const GilRelease release;
+  run_put_along(src.floats(), sizes, places, chosen.shape[axis], dst.floats());
+  return result;
+}
+
 // The array itself where `fits`, else a copy in C order, which `memory` holds.
 Tensor fitting(const Tensor& view, bool fits, py::array& memory) {
   if (fits) return view;
@@ -330,6 +344,7 @@ void bind_tensor(py::module_& m) {
   m.def("take_along", &take_along, py::arg("input"), py::arg("axis"), py::arg("index"));
   m.def("take_along_gradient", &take_along_gradient, py::arg("gradient"), py::arg("axis"), py::arg("index"),
         py::arg("size"));
+  m.def("put_along", &put_along, py::arg("values"), py::arg("axis"), py::arg("index"), py::arg("size"));
   m.def("matmul", &matmul, py::arg("input"), py::arg("other"));
   m.def("cumsum", &cumsum, py::arg("input"), py::arg("axis"), py::arg("reverse") = false);
   m.def("topk", &topk, py::arg("input"), py::arg("axis"), py::arg("k"), py::arg("largest") = true);

@@ -82,4 +82,24 @@ void run_take_along_gradient(const float* gradient, const Along& along, const in
                });
 }
 
+void run_put_along(const float* values, const Along& along, const int64_t* places, int64_t chosen, float* dst) {
+  const auto [outer, count, inner] = along;
+  constexpr int64_t kBlock = 64;  // columns, which never meet
+  const int64_t blocks = ceil_div(inner, kBlock);
+  parallel_for(outer * blocks, threads_for(outer * count * inner),
+               [&, count = count, inner = inner](int64_t begin, int64_t end, int) noexcept {
+                 for (int64_t task = begin; task < end; ++task) {
+                   const int64_t o = task / blocks, first = task % blocks * kBlock;
+                   const int64_t last = std::min(inner, first + kBlock);
+                   float* to = dst + o * count * inner;
+                   for (int64_t i = 0; i < count; ++i) std::fill(to + i * inner + first, to + i * inner + last, 0.0f);
+                   for (int64_t i = 0; i < chosen; ++i)
+                     for (int64_t c = first; c < last; ++c) {
+                       const int64_t at = (o * chosen + i) * inner + c;
+                       to[places[at] * inner + c] = values[at];
+                     }
+                 }
+               });
+}
+
 }  // namespace convlane

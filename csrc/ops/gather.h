@@ -21,4 +21,8 @@ void run_take_along(const void* src, const Along& along, int64_t item, const int
 void run_take_along_gradient(const float* gradient, const Along& along, const int64_t* places, int64_t chosen,
                              float* dst);
 
+// dst (outer, count, inner): zeros, and each number of values (outer, chosen, inner) at its place, the last one where
+// several have the same.
+void run_put_along(const float* values, const Along& along, const int64_t* places, int64_t chosen, float* dst);
+
 }  // namespace convlane

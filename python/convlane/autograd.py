@@ -227,6 +227,8 @@ class _Tape:
     def _recorded(self, operation: Callable[..., Any], given: Mapping[str, Any], sources: Mapping[str, Any]) -> Any:
         rule: Any = rules(operation).vjp
         output, pullback = rule(frozenset(sources), **{name: _arrays(value) for name, value in given.items()})
+        if isinstance(output, tuple):
+            return _Variable(self, output[0], sources, pullback), *output[1:]
         return _Variable(self, output, sources, pullback)
 
     def _fused(self, operation: Callable[..., Any], given: Mapping[str, Any], sources: Mapping[str, Any]) -> Any:

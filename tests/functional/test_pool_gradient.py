@@ -242,11 +242,24 @@ def test_nan_receives_the_gradient():
     np.testing.assert_array_equal(pullback(np.full((1, 1, 1, 1), 5, np.float32))[0].ravel(), [0, 5, 0, 0])
 
 
-def test_indices_are_not_recorded(rng):
-    x = rng.normal(size=(1, 2, 4, 4)).astype(np.float32)
-    for fn in (lambda x: F.max_pool2d(x, 2, return_indices=True), lambda x: F.adaptive_max_pool2d(x, 2, True)):
-        with pytest.raises(TypeError, match="return_indices"):
-            convlane.vjp(fn, x)
+@pytest.mark.parametrize("operation", [F.max_pool2d, F.adaptive_max_pool2d])
+def test_indices_are_constants_beside_what_is_recorded(operation, rng):
+    x = rng.integers(0, 4, (2, 3, 6, 6)).astype(np.float32)
+    seen = []
+
+    def recorded(z):
+        y, places = operation(z, 3, return_indices=True)
+        seen.append(places)
+        return y
+
+    for image in (x, x[0]):
+        values, indices = operation(image, 3, return_indices=True)
+        value, pullback = convlane.vjp(recorded, image)
+        np.testing.assert_array_equal(value, values)
+        np.testing.assert_array_equal(seen[-1], indices)
+        gradient = normal(rng, *values.shape)
+        _, alone = convlane.vjp(lambda z: operation(z, 3), image)
+        np.testing.assert_array_equal(pullback(gradient)[0], alone(gradient)[0])
 
 
 def test_a_window_in_the_padding_passes_nothing():

@@ -4,6 +4,7 @@ import copy
 import functools
 import itertools
 import json
+import math
 import pickle
 import threading
 
@@ -323,9 +324,10 @@ def test_unsupported_operations_are_named_at_once(rng):
 
     def model(x):
         maps = F.cat([x, one], 1)
-        maps = F.lp_pool2d(F.cat([F.softmax(maps, 0), F.dropout(maps)]), 2, 2)
+        maps = F.lp_pool2d(F.cat([F.softmax(maps, 0), F.dropout(maps)]), math.inf, 2)
         maps = F.batch_norm(maps, None, None, training=True)
-        maps = F.layer_norm(F.flatten(F.max_pool2d(maps, 1, return_indices=True)[0], 2), (16,))
+        maps = F.max_pool3d(F.unsqueeze(maps, 2), 1, return_indices=True)[0]
+        maps = F.layer_norm(F.flatten(maps, 2), (16,))
         return F.linear(maps, F.pack_linear(np.ones((2, 16), np.float32)))
 
     with pytest.raises(ValueError, match="a plan cannot do") as error:
@@ -334,9 +336,9 @@ def test_unsupported_operations_are_named_at_once(rng):
         "cat with a constant tensors[1]",
         "softmax along the batch",
         "dropout in training mode",
-        "lp_pool2d (plans have no step for it yet)",
+        "lp_pool2d with an infinite norm_type, which is max pooling of absolute values",
         "batch_norm with the statistics of the batch",
-        "max_pool2d with return_indices",
+        "max_pool3d with return_indices",
         "layer_norm over other dimensions than the channels",
         "linear with a packed weight",
     ]

@@ -11,7 +11,7 @@ from convlane import functional as F
 from convlane import nn
 from torchvision_import import import_torchvision
 
-IMAGE = (2, 4, 9, 8)
+SIGNAL, IMAGE, VOLUME = (2, 4, 9), (2, 4, 9, 8), (2, 3, 5, 6, 4)
 
 # Layer of either library, shape of its input.
 LAYERS = {
@@ -30,6 +30,17 @@ LAYERS = {
     "lp pool": (lambda nn: nn.LPPool2d(2, 3, 2, ceil_mode=True), IMAGE),
     "adaptive avg pool": (lambda nn: nn.AdaptiveAvgPool2d((4, 3)), IMAGE),
     "adaptive max pool": (lambda nn: nn.AdaptiveMaxPool2d(5), IMAGE),
+    "max pool of signals": (lambda nn: nn.MaxPool1d(3, 2, 1, ceil_mode=True), SIGNAL),
+    "avg pool of signals": (lambda nn: nn.AvgPool1d(3, 2, 1, True, False), SIGNAL),
+    "lp pool of signals": (lambda nn: nn.LPPool1d(2, 3, 2, ceil_mode=True), SIGNAL),
+    "adaptive avg pool of signals": (lambda nn: nn.AdaptiveAvgPool1d(4), SIGNAL),
+    "adaptive max pool of signals": (lambda nn: nn.AdaptiveMaxPool1d(4), SIGNAL),
+    "max pool of volumes": (lambda nn: nn.MaxPool3d((2, 3, 2), 2, (0, 1, 1), ceil_mode=True), VOLUME),
+    "avg pool of volumes": (lambda nn: nn.AvgPool3d(3, 2, 1, True, False), VOLUME),
+    "avg pool of volumes with a divisor": (lambda nn: nn.AvgPool3d((1, 2, 3), divisor_override=5), VOLUME),
+    "lp pool of volumes": (lambda nn: nn.LPPool3d(2, 2, 1, ceil_mode=True), VOLUME),
+    "adaptive avg pool of volumes": (lambda nn: nn.AdaptiveAvgPool3d((2, None, 3)), VOLUME),
+    "adaptive max pool of volumes": (lambda nn: nn.AdaptiveMaxPool3d(2), VOLUME),
     "relu": (lambda nn: nn.ReLU(), IMAGE),
     "relu6": (lambda nn: nn.ReLU6(), IMAGE),
     "leaky relu": (lambda nn: nn.LeakyReLU(0.3), IMAGE),
@@ -143,6 +154,19 @@ def test_max_pool_indices(layer, rng):
     )
 
 
+@pytest.mark.torch
+@pytest.mark.parametrize(("axes", "shape"), [(1, SIGNAL), (2, IMAGE), (3, VOLUME)])
+def test_max_unpool(axes, shape, rng):
+    import torch
+
+    def unpooled(library, x):
+        pool = getattr(library, f"MaxPool{axes}d")(2, return_indices=True)
+        return getattr(library, f"MaxUnpool{axes}d")(2)(*pool(x), output_size=shape)
+
+    x = rng.standard_normal(shape, np.float32)
+    np.testing.assert_array_equal(unpooled(nn, x), unpooled(torch.nn, torch.from_numpy(x)).numpy())
+
+
 def test_dropout_only_in_training(rng):
     x = np.ones((100, 100), np.float32)
     layer = nn.Dropout(0.25)
@@ -239,6 +263,10 @@ def test_containers_refuse_what_is_no_module():
         (lambda: nn.MaxPool2d(2, padding=2), ValueError, "max_pool2d: padding"),
         (lambda: nn.AvgPool2d(2, stride=0), ValueError, "avg_pool2d: stride must be at least 1"),
         (lambda: nn.LPPool2d(2, (1, 2, 3)), ValueError, "lp_pool2d: kernel_size must be an integer or a pair"),
+        (lambda: nn.MaxPool1d(0), ValueError, "max_pool1d: kernel size must be at least 1"),
+        (lambda: nn.AvgPool3d(2, (1, 2)), ValueError, "avg_pool3d: stride must be an integer or a tuple of 3"),
+        (lambda: nn.AdaptiveMaxPool3d((1, 2)), ValueError, "adaptive_max_pool3d: output_size must be"),
+        (lambda: nn.MaxUnpool2d((1, 2, 3)), ValueError, "max_unpool2d: kernel_size must be"),
         (lambda: nn.AdaptiveAvgPool2d(-1), ValueError, "adaptive_avg_pool2d: output size"),
         (lambda: nn.AdaptiveMaxPool2d((1, 2.5)), TypeError, "adaptive_max_pool2d: output_size"),
         (lambda: nn.Dropout(1.5), ValueError, "Dropout: p must be between 0 and 1, got 1.5"),

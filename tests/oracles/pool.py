@@ -1,5 +1,6 @@
 """Pooling by its definition: one window at a time."""
 
+import itertools
 import math
 
 import numpy as np
@@ -113,10 +114,10 @@ def max_pool_gradient(x, gradient, places):
 def linear_gradient(forward, shape, gradient):
     """Of any pooling that is linear: one input pixel at a time, what it passes on times the gradient."""
     out = np.zeros(shape)
-    for h, w in np.ndindex(shape[2:]):
+    for at in np.ndindex(shape[2:]):
         one = np.zeros((1, 1, *shape[2:]))
-        one[0, 0, h, w] = 1
-        out[:, :, h, w] = (forward(one) * gradient).sum(axis=(2, 3))
+        one[(0, 0, *at)] = 1
+        out[(slice(None), slice(None), *at)] = (forward(one) * gradient).sum(axis=tuple(range(2, len(shape))))
     return out
 
 
@@ -134,3 +135,107 @@ def lp_pool2d_gradient(x, gradient, p, kernel, stride, ceil_mode=False):
                         slope = share * (abs(value) / norm) ** (p - 1) * np.sign(value)
                         out[n, c, h, w] += slope * gradient[n, c, y, xx]
     return out
+
+
+def boxes(x, kernel, stride, sides, dilation, ceil_mode=False):
+    """As `windows`, over any number of axes: yield the output's index and what the window holds along each axis.
+
+    `sides` are pairs of padding, before and behind each axis.
+    """
+    axes = range(x.ndim - 2)
+    counts = [out_size(x.shape[2 + i], kernel[i], stride[i], *sides[i], dilation[i], ceil_mode) for i in axes]
+    for at in np.ndindex(*counts):
+        taps = [[at[i] * stride[i] - sides[i][0] + tap * dilation[i] for tap in range(kernel[i])] for i in axes]
+        yield at, [[tap for tap in taps[i] if 0 <= tap < x.shape[2 + i]] for i in axes]
+
+
+def adaptive_boxes(x, output):
+    """As `boxes`, for the windows that give an output of this size."""
+    for at in np.ndindex(*output):
+        each = list(zip(at, x.shape[2:], output, strict=True))
+        yield at, [list(range(i * size // out, math.ceil((i + 1) * size / out))) for i, size, out in each]
+
+
+def pool_boxes(x, places, fold):
+    """``fold(window, at)`` of each of the `places`, windows in float64; fold gets (N, C, ...) and the index."""
+    places = list(places)
+    sizes = [max(at[axis] for at, _ in places) + 1 for axis in range(x.ndim - 2)]
+    out = np.zeros((*x.shape[:2], *sizes))
+    for at, taps in places:
+        window = x[np.ix_(range(x.shape[0]), range(x.shape[1]), *taps)].astype(np.float64)
+        out[(slice(None), slice(None), *at)] = fold(window, at)
+    return out
+
+
+def _numbers(window):
+    return window.reshape(*window.shape[:2], -1)
+
+
+def max_boxes(x, places):
+    """Maxima; NaN wins. A window without numbers gives minus infinity."""
+    return pool_boxes(x, places, lambda window, at: _numbers(window).max(axis=2, initial=-np.inf))
+
+
+def argmax_boxes(x, places):
+    """Where the maxima stand, counted through the axes: the first of equal values, the last NaN."""
+    places = list(places)
+    out = np.zeros(max_boxes(x, places).shape, np.int64)
+    for at, taps in places:
+        for n, c in np.ndindex(x.shape[:2]):
+            best, found = -np.inf, None
+            for tap in itertools.product(*taps):
+                value = x[(n, c, *tap)]
+                if found is None or value > best or np.isnan(value):
+                    best, found = value, tap
+            out[(n, c, *at)] = 0 if found is None else np.ravel_multi_index(found, x.shape[2:])
+    return out
+
+
+def avg_boxes(x, places):
+    """Averages over what each window holds."""
+    return pool_boxes(x, places, lambda window, at: _numbers(window).mean(axis=2))
+
+
+def avg_pool3d(x, kernel, stride, sides, ceil_mode=False, count_include_pad=True, divisor=None):
+    """Sums over what each window holds, divided as torch does."""
+
+    def fold(window, at):
+        count = math.prod(window.shape[2:])
+        if divisor is not None:
+            count = divisor
+        elif count_include_pad:
+            ends = [x.shape[2 + i] + sum(sides[i]) - at[i] * stride[i] for i in range(3)]
+            count = math.prod(min(size, end) for size, end in zip(kernel, ends, strict=True))
+        return _numbers(window).sum(axis=2) / count
+
+    return pool_boxes(x, boxes(x, kernel, stride, sides, (1, 1, 1), ceil_mode), fold)
+
+
+def lp_pool3d(x, p, kernel, stride, ceil_mode=False):
+    """p-norms; the sum of a window that hangs over the edge counts as if the rest were like what it holds."""
+
+    def fold(window, at):
+        return ((np.abs(_numbers(window)) ** p).mean(axis=2) * math.prod(kernel)) ** (1 / p)
+
+    return pool_boxes(x, boxes(x, kernel, stride, [(0, 0)] * 3, (1, 1, 1), ceil_mode), fold)
+
+
+def max_boxes_gradient(x, gradient, places):
+    """Each output's gradient goes to where its maximum stands."""
+    places = list(places)
+    out = np.zeros(x.shape)
+    flat, where = out.reshape(*x.shape[:2], -1), argmax_boxes(x, places)
+    for at, taps in places:
+        for n, c in np.ndindex(x.shape[:2]):
+            if all(taps):
+                flat[n, c, where[(n, c, *at)]] += gradient[(n, c, *at)]
+    return out
+
+
+def max_unpool(x, indices, sizes):
+    """Numbers at their places in planes or volumes of these sizes, zeros elsewhere; the last one of a place stays."""
+    out = np.zeros((*x.shape[:2], math.prod(sizes)), x.dtype)
+    for n, c in np.ndindex(x.shape[:2]):
+        for value, place in zip(x[n, c].ravel(), indices[n, c].ravel(), strict=True):
+            out[n, c, place] = value
+    return out.reshape(*x.shape[:2], *sizes)

@@ -1,4 +1,5 @@
 // Steps of pooling.
+#include "ops/gather.h"
 #include "plan/step.h"
 
 namespace convlane {
@@ -25,7 +26,80 @@ Step prepare_pool2d(std::shared_ptr<const StepArguments> at) {
           counted.bytes()};
 }
 
+// Volumes as images, twice. `planes`: every plane of the input, (N * D, C, H, W). `depth`: along the depth, whose rows
+// are whole planes, to the output (N, C, OD, OH * OW).
+Step prepare_pool3d(std::shared_ptr<const StepArguments> at) {
+  const StepOperand *dst = &at->output(1, 1), *src = &at->inputs[0];
+  const auto planes = at->get<Pool2dDesc>("planes"), depth = at->get<Pool2dDesc>("depth");
+  const Shape4 pooled = planes.shape(), rows = depth.input;
+  at->check(pooled[0] == rows[0] * rows[2] && pooled[1] == rows[1] && pooled[2] * pooled[3] == rows[3],
+            "planes and depth do not fit");
+  at->check(!src->any_layout(), "the input must lie in the arena");
+  at->check_shape(*src, "input", planes.input);
+  at->check_dense_image(*src, "input");
+  at->check_shape(*dst, "output", depth.shape());
+  at->check_dense_image(*dst, "output");
+  const int64_t between = channels_last_view(nullptr, pooled).count();
+  Scratch counted;
+  counted.take<float>(between);
+  return {[=](const PlanRun& run) {
+            float* maps = Scratch(run.scratch).take<float>(between);
+            run_pool2d(planes, run.image(*src), maps, pooled[1], nullptr);
+            run_pool2d(depth, channels_last_view(maps, rows), run.floats(*dst), rows[1], nullptr);
+          },
+          counted.bytes()};
+}
+
+// Places of this shape, dense channels last.
+void check_places_image(const StepArguments& at, const StepOperand& places, const char* name, const Shape4& shape) {
+  at.check_shape(places, name, shape);
+  const Shape4 strides = channels_last_view(nullptr, shape).strides;
+  for (int d = 0; d < 4; ++d)
+    at.check(places.tensor.dtype == DType::i64 && (shape[d] == 1 || places.tensor.strides[d] == strides[d]),
+             std::string(name) + " must be int64, dense and channels last");
+}
+
+// The places of maxima. The maxima themselves are another step's, and computed here for scratch.
+Step prepare_pool2d_places(std::shared_ptr<const StepArguments> at) {
+  const StepOperand *dst = &at->output(1, 1), *src = &at->inputs[0];
+  const auto desc = at->get<Pool2dDesc>("geometry");
+  at->check(desc.kind == Pooling::max, "only maxima have places");
+  at->check(!src->any_layout(), "the input must lie in the arena");
+  at->check_shape(*src, "input", desc.input);
+  at->check_dense_image(*src, "input");
+  check_places_image(*at, *dst, "output", desc.shape());
+  const int64_t count = dst->tensor.count();
+  Scratch counted;
+  counted.take<float>(count);
+  return {[=](const PlanRun& run) {
+            float* maxima = Scratch(run.scratch).take<float>(count);
+            run_pool2d(desc, run.image(*src), maxima, desc.input[1], static_cast<int64_t*>(run.at(*dst)));
+          },
+          counted.bytes()};
+}
+
+// Inputs: images, and where their numbers go in the planes of the output, which a run checks: std::invalid_argument.
+Step prepare_max_unpool(std::shared_ptr<const StepArguments> at) {
+  const StepOperand *dst = &at->output(2, 2), *src = &at->inputs[0], *index = &at->inputs[1];
+  at->check_dense_image(*src, "input");
+  at->check_dense_image(*dst, "output");
+  at->check(!src->any_layout() && !index->any_layout(), "the inputs must lie in the arena");
+  const Tensor &from = src->tensor, &to = dst->tensor;
+  check_places_image(*at, *index, "indices", {from.shape[0], from.shape[1], from.shape[2], from.shape[3]});
+  at->check(from.shape[0] == to.shape[0] && from.shape[1] == to.shape[1], "the shapes do not fit");
+  const Along planes{to.shape[0], checked_mul(to.shape[2], to.shape[3]), to.shape[1]};
+  const int64_t chosen = checked_mul(from.shape[2], from.shape[3]), count = from.count();
+  return {[=](const PlanRun& run) {
+    const auto* places = static_cast<const int64_t*>(run.at(*index));
+    check_places(places, count, planes.count, "max_unpool");
+    run_put_along(run.floats(*src), planes, places, chosen, run.floats(*dst));
+  }};
+}
+
 const RegisterStep pool2d("pool2d", prepare_pool2d);
+const RegisterStep pool2d_places("pool2d_places", prepare_pool2d_places);
+const RegisterStep pool3d("pool3d", prepare_pool3d);
+const RegisterStep max_unpool("max_unpool", prepare_max_unpool);
 
 }  // namespace
 }  // namespace convlane

@@ -58,6 +58,20 @@ from convlane.functional.pool import (
     lp_pool2d,
     max_pool2d,
 )
+from convlane.functional.pool1d import (
+    adaptive_avg_pool1d,
+    adaptive_max_pool1d,
+    avg_pool1d,
+    lp_pool1d,
+    max_pool1d,
+)
+from convlane.functional.pool3d import (
+    adaptive_avg_pool3d,
+    adaptive_max_pool3d,
+    avg_pool3d,
+    lp_pool3d,
+    max_pool3d,
+)
 from convlane.functional.rearrange import (
     chunk,
     expand,
@@ -86,18 +100,25 @@ from convlane.functional.shape import (
     unflatten,
 )
 from convlane.functional.unfold import col2im, fold, im2col, unfold
+from convlane.functional.unpool import max_unpool1d, max_unpool2d, max_unpool3d
 
 __all__ = [
     "abs",
+    "adaptive_avg_pool1d",
     "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "adaptive_max_pool1d",
     "adaptive_max_pool2d",
+    "adaptive_max_pool3d",
     "add",
     "affine",
     "amax",
     "amin",
     "argmax",
     "argmin",
+    "avg_pool1d",
     "avg_pool2d",
+    "avg_pool3d",
     "batch_norm",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
@@ -153,10 +174,17 @@ __all__ = [
     "logical_and",
     "logical_not",
     "logical_or",
+    "lp_pool1d",
     "lp_pool2d",
+    "lp_pool3d",
     "lt",
     "matmul",
+    "max_pool1d",
     "max_pool2d",
+    "max_pool3d",
+    "max_unpool1d",
+    "max_unpool2d",
+    "max_unpool3d",
     "maximum",
     "mean",
     "minimum",

@@ -85,7 +85,8 @@ class Rules:
     Whatever has a ``.shape`` stands for an array in `shape`, `dtype` and `multiply_adds`. An operation with several
     results has tuples of shapes and types. `vjp` (vector-Jacobian product) is called with the set of the arguments'
     names whose gradients are wanted, all of them `differentiable`, then all arguments by name; it returns the output
-    (an array, or a `Pending` one) and its pullback. Text in place of a rule is the reason why there is none.
+    (an array, or a `Pending` one; of several, in a tuple, only the first has a gradient) and its pullback. Text in
+    place of a rule is the reason why there is none.
     """
 
     shape: Callable[..., Any]

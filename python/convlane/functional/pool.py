@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -67,10 +67,10 @@ def _max_dtype(*_: Any, return_indices: bool = False, **__: Any) -> DType | tupl
     return (float32(), int64()) if return_indices else float32()
 
 
-def _image_rule(output: Array, single: bool, back: Callable[[Array], Array]) -> tuple[Array, Pullback]:
-    """Return output and pullback of one image, where it was one, from those of a batch."""
+def _image_rule(output: Any, single: bool, back: Callable[[Array], Array]) -> tuple[Any, Pullback]:
+    """Return output, or outputs, and pullback of one image, where it was one, from those of a batch."""
     if single:
-        return output[0], lambda gradient: {"input": back(gradient[None])[0]}
+        return _unbatched(output, single), lambda gradient: {"input": back(gradient[None])[0]}
     return output, lambda gradient: {"input": back(gradient)}
 
 
@@ -83,13 +83,18 @@ def _max_pool2d_vjp(
     dilation: Any,
     ceil_mode: bool,
     return_indices: bool,
-) -> tuple[Array, Pullback]:
-    _refuse_indices("max_pool2d", return_indices)
+) -> tuple[Any, Pullback]:
     x, single = as_image(input, "max_pool2d")
     geometry = (*as_window("max_pool2d", x.shape[2:], kernel_size, stride, padding, dilation), bool(ceil_mode))
     output, places = _core.max_pool2d_places(x, *geometry)
     shape = x.shape
-    return _image_rule(output, single, lambda g: _core.max_pool2d_gradient(g, places, shape, *geometry))
+    found = (output, _as_indices(places)) if return_indices else output
+    return _image_rule(found, single, lambda g: _core.max_pool2d_gradient(g, places, shape, *geometry))
+
+
+def _as_indices(places: NDArray[np.int32]) -> Indices:
+    """Return what users are told of the places that gradients read: 0 for windows in the padding."""
+    return np.maximum(places, 0).astype(np.int64)
 
 
 @op(
@@ -158,6 +163,35 @@ def max_pool2d(
     x, single = as_image(input, "max_pool2d")
     geometry = as_window("max_pool2d", x.shape[2:], kernel_size, stride, padding, dilation)
     return _unbatched(_core.max_pool2d(x, *geometry, bool(ceil_mode), bool(return_indices)), single)
+
+
+@op(
+    shape=_max_pool2d_shape,
+    dtype=int64,
+    vjp="it finds places",
+    differentiable=(),
+    receptive=windows(_window("max_pool2d"), _max_pool2d_shape),
+)
+def max_pool2d_places(
+    input: Array,
+    kernel_size: int | Pair,
+    stride: int | Pair | None,
+    padding: Padding,
+    dilation: int | Pair,
+    ceil_mode: bool,
+) -> Indices:
+    """Return the second result of `max_pool2d` alone, as plans compute it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional.pool import max_pool2d_places
+    >>> max_pool2d_places(np.array([[[1, 5, 2, 4]]], np.float32), (1, 2), None, 0, 1, False)
+    array([[[1, 3]]])
+    """
+    x = as_array(input, "max_pool2d_places", "input")
+    _, places = max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode, True)
+    return places
 
 
 def _avg_pool2d_shape(
@@ -233,9 +267,7 @@ def avg_pool2d(
     """
     x, single = as_image(input, "avg_pool2d")
     kernel, steps, sides, _ = as_window("avg_pool2d", x.shape[2:], kernel_size, stride, padding, 1)
-    divisor = None if divisor_override is None else as_int(divisor_override, "avg_pool2d", "divisor_override")
-    if divisor == 0:
-        raise ValueError("avg_pool2d: divisor_override must not be 0")
+    divisor = _divisor(divisor_override)
     y = _core.avg_pool2d(x, kernel, steps, sides, bool(ceil_mode), bool(count_include_pad), divisor)
     return y[0] if single else y
 
@@ -282,8 +314,8 @@ def _largest_rule(x: Array, kernel_size: Any, stride: Any, ceil_mode: bool) -> t
 @op(
     shape=_lp_pool2d_shape,
     vjp=_lp_pool2d_vjp,
+    traits=_TRAITS,
     receptive=windows(_window("lp_pool2d"), _lp_pool2d_shape),
-    compiles="plans have no step for it yet",
 )
 def lp_pool2d(
     input: Array,
@@ -334,11 +366,43 @@ def lp_pool2d(
     return y[0] if single else y  # type: ignore[no-any-return]
 
 
-def _norm_power(norm_type: Any) -> float:
-    power = as_float(norm_type, "lp_pool2d", "norm_type")
+def _norm_power(norm_type: Any, op_name: str = "lp_pool2d") -> float:
+    power = as_float(norm_type, op_name, "norm_type")
     if not power > 0:
-        raise ValueError(f"lp_pool2d: norm_type must be larger than 0, got {norm_type}")
+        raise ValueError(f"{op_name}: norm_type must be larger than 0, got {norm_type}")
     return power
+
+
+def _divisor(divisor_override: Any, op_name: str = "avg_pool2d") -> int | None:
+    divisor = None if divisor_override is None else as_int(divisor_override, op_name, "divisor_override")
+    if divisor == 0:
+        raise ValueError(f"{op_name}: divisor_override must not be 0")
+    return divisor
+
+
+def pool_geometry(operation: str, said_by: str, image: Any, at: Mapping[str, Any]) -> _core.PoolGeometry:
+    """Return the geometry of pooling images of a shape (N, C, H, W).
+
+    Parameters
+    ----------
+    operation
+        One of the functions of this file.
+    said_by
+        Who refuses what does not fit.
+    image
+        The shape.
+    at
+        The function's arguments by name, without the input; what it has a default for may be left away, but for those
+        of the window: `stride`, `ceil_mode`.
+    """
+    kind = "max" if "max" in operation else "power" if operation == "lp_pool2d" else "average"
+    if "kernel_size" not in at:
+        size = pooled_size(said_by, at.get("output_size", 1), image[2:])
+        return _core.PoolGeometry.adaptive(said_by, kind, image, size)
+    window = as_window(said_by, image[2:], at["kernel_size"], at["stride"], at.get("padding", 0), at.get("dilation", 1))
+    counted, divisor = bool(at.get("count_include_pad", True)), _divisor(at.get("divisor_override"), said_by)
+    power = _norm_power(at["norm_type"], said_by) if kind == "power" else 0.0
+    return _core.PoolGeometry(said_by, kind, image, *window, bool(at["ceil_mode"]), counted, divisor, power)
 
 
 def pooled_size(op_name: str, value: Any, size: Any) -> Pair:
@@ -372,11 +436,14 @@ def _adaptive_avg_rule(op_name: str, input: Any, output_size: Any) -> tuple[Arra
     return _image_rule(output, single, lambda g: _core.adaptive_avg_pool2d_gradient(g, shape, size))
 
 
-def _adaptive_max_rule(op_name: str, input: Any, output_size: Any) -> tuple[Array, Pullback]:
+def _adaptive_max_rule(
+    op_name: str, input: Any, output_size: Any, return_indices: bool = False
+) -> tuple[Any, Pullback]:
     x, single = as_image(input, op_name)
     shape, size = x.shape, pooled_size(op_name, output_size, x.shape[2:])
     output, places = _core.adaptive_max_pool2d_places(op_name, x, size)
-    return _image_rule(output, single, lambda g: _core.adaptive_max_pool2d_gradient(g, places, shape, size))
+    found = (output, _as_indices(places)) if return_indices else output
+    return _image_rule(found, single, lambda g: _core.adaptive_max_pool2d_gradient(g, places, shape, size))
 
 
 def _adaptive_avg_pool2d_vjp(wanted: frozenset[str], input: Any, output_size: Any) -> tuple[Array, Pullback]:
@@ -385,9 +452,8 @@ def _adaptive_avg_pool2d_vjp(wanted: frozenset[str], input: Any, output_size: An
 
 def _adaptive_max_pool2d_vjp(
     wanted: frozenset[str], input: Any, output_size: Any, return_indices: bool
-) -> tuple[Array, Pullback]:
-    _refuse_indices("adaptive_max_pool2d", return_indices)
-    return _adaptive_max_rule("adaptive_max_pool2d", input, output_size)
+) -> tuple[Any, Pullback]:
+    return _adaptive_max_rule("adaptive_max_pool2d", input, output_size, return_indices)
 
 
 def _global_avg_pool2d_vjp(wanted: frozenset[str], input: Any) -> tuple[Array, Pullback]:
@@ -396,11 +462,6 @@ def _global_avg_pool2d_vjp(wanted: frozenset[str], input: Any) -> tuple[Array, P
 
 def _global_max_pool2d_vjp(wanted: frozenset[str], input: Any) -> tuple[Array, Pullback]:
     return _adaptive_max_rule("global_max_pool2d", input, 1)
-
-
-def _refuse_indices(op_name: str, return_indices: bool) -> None:
-    if return_indices:
-        raise TypeError(f"{op_name}: indices are not recorded; leave return_indices away where gradients are wanted")
 
 
 @op(
@@ -486,6 +547,27 @@ def adaptive_max_pool2d(
     x, single = as_image(input, "adaptive_max_pool2d")
     output = pooled_size("adaptive_max_pool2d", output_size, x.shape[2:])
     return _unbatched(_core.adaptive_max_pool2d("adaptive_max_pool2d", x, output, bool(return_indices)), single)
+
+
+@op(
+    shape=_adaptive_max_pool2d_shape,
+    dtype=int64,
+    vjp="it finds places",
+    differentiable=(),
+    receptive=_adaptive(_adaptive_max_pool2d_shape),
+)
+def adaptive_max_pool2d_places(input: Array, output_size: OutputSize) -> Indices:
+    """Return the second result of `adaptive_max_pool2d` alone, as plans compute it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional.pool import adaptive_max_pool2d_places
+    >>> adaptive_max_pool2d_places(np.array([[[1, 5, 2, 4]]], np.float32), (1, 2))
+    array([[[1, 3]]])
+    """
+    _, places = adaptive_max_pool2d(as_array(input, "adaptive_max_pool2d_places", "input"), output_size, True)
+    return places
 
 
 def _global_avg_pool2d_shape(input: Any) -> Shape:

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlane import _core
-from convlane.functional._arguments import Array, Pair, Sides, as_window
+from convlane.functional._arguments import Array, Pair, Sides
 from convlane.functional._op import ACTIVATIONS, Shape, Traits, operations, rules
 from convlane.functional.conv import conv2d_geometry
+from convlane.functional.pool import pool_geometry
 from convlane.graph.trace import Graph, Node, Value
 from convlane.graph.weights import Weight
 
@@ -55,6 +56,24 @@ def remove_dead_code(graph: Graph) -> Graph:
         if value in alive:
             alive.update(graph.nodes[value].inputs.values())
     return replace(graph, nodes={value: node for value, node in graph.nodes.items() if value in alive})
+
+
+def split_indices(graph: Graph) -> Graph:
+    """Make two operations of a maximum that returns indices, where there is one that finds the indices alone."""
+
+    def split(node: Node, nodes: dict[Value, Node], single: Callable[[Value], bool]) -> Node:
+        if node.op != "item":
+            return node
+        both = graph.nodes[node.inputs["input"]]
+        places = f"{both.op}_places"
+        if places not in operations():
+            return node
+        others = {name: value for name, value in both.attributes.items() if name != "return_indices"}
+        if node.attributes["index"] == 0:
+            return replace(both, attributes={**others, "return_indices": False}, shape=node.shape, results=())
+        return Node(places, both.inputs, others, node.shape, node.dtype)
+
+    return _rewrite(graph, split)
 
 
 def drop_identities(graph: Graph) -> Graph:
@@ -249,7 +268,7 @@ def fuse_pool(graph: Graph) -> Graph:
     """Join a convolution with the pooling after it, so that the image between stays in cache or is never whole."""
 
     def fuse(node: Node, nodes: dict[Value, Node], single: Callable[[Value], bool]) -> Node:
-        if node.op not in ("avg_pool2d", "max_pool2d") or node.attributes.get("return_indices"):
+        if node.op not in ("avg_pool2d", "max_pool2d") or node.results:
             return node
         source = node.inputs["input"]
         conv = nodes[source]
@@ -267,6 +286,7 @@ def fuse_pool(graph: Graph) -> Graph:
 
 PASSES = (
     remove_dead_code,
+    split_indices,
     drop_identities,
     sink_reshapes,
     read_joined_parts,
@@ -334,11 +354,7 @@ def conv2d_geometry_of(node: Node, nodes: Mapping[Value, Node]) -> tuple[Any, An
 
 def pool_geometry_of(node: Node, image: Any) -> _core.PoolGeometry:
     """Return the geometry of a pooling of images of this shape."""
-    at = node.attributes
-    window = as_window(node.op, image[2:], at["kernel_size"], at["stride"], at["padding"], at.get("dilation", 1))
-    counted, divisor = bool(at.get("count_include_pad", True)), at.get("divisor_override")
-    kind = "max" if node.op == "max_pool2d" else "average"
-    return _core.PoolGeometry("plan", kind, image, *window, bool(at["ceil_mode"]), counted, divisor)
+    return pool_geometry(node.op, "plan", image, node.attributes)
 
 
 def flattens_image(node: Node, nodes: Mapping[Value, Node]) -> bool:

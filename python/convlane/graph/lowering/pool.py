@@ -1,20 +1,56 @@
-"""Pooling, over windows and to a size."""
+"""Pooling of images and volumes, over windows and to a size."""
 
 from __future__ import annotations
 
-from convlane import _core
-from convlane.functional.pool import pooled_size
+import math
+from collections.abc import Mapping
+from functools import partial
+
+from convlane.functional.pool3d import volume_geometries
 from convlane.graph.lowering.context import Context, lowers
 from convlane.graph.passes import pool_geometry_of
+from convlane.graph.trace import Node, Value
 
 
-@lowers("avg_pool2d", "max_pool2d")
+def _refuse(node: Node, nodes: Mapping[Value, Node], rank: int) -> str:
+    if len(node.shape) != rank:
+        return f"{node.op} of one input without a batch"
+    if math.isinf(node.attributes.get("norm_type", 0)):
+        return f"{node.op} with an infinite norm_type, which is max pooling of absolute values"
+    return ""
+
+
+@lowers(
+    *("adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "global_avg_pool2d", "global_max_pool2d"),
+    *("lp_pool2d", "max_pool2d"),
+    refuse=partial(_refuse, rank=4),
+)
 def _pool2d(at: Context) -> None:
     at.append("pool2d", geometry=pool_geometry_of(at.node, at.shape))
 
 
-@lowers("adaptive_avg_pool2d", "adaptive_max_pool2d", "global_avg_pool2d", "global_max_pool2d")
-def _adaptive_pool2d(at: Context) -> None:
-    size = pooled_size(at.node.op, at.node.attributes.get("output_size", 1), at.shape[2:])
-    kind = "max" if "max" in at.node.op else "average"
-    at.append("pool2d", geometry=_core.PoolGeometry.adaptive("plan", kind, at.shape, size))
+@lowers(
+    *("adaptive_avg_pool3d", "adaptive_max_pool3d", "avg_pool3d", "lp_pool3d", "max_pool3d"),
+    refuse=partial(_refuse, rank=5),
+)
+def _pool3d(at: Context) -> None:
+    n, c, d, h, w = at.shape
+    planes, depth = volume_geometries(at.node.op, at.shape, at.node.attributes)
+    image = at.input.viewed((n * d, c, h, w))
+    at.append("pool3d", [image], [at.output.viewed(depth.shape)], planes=planes, depth=depth)
+
+
+@lowers("adaptive_max_pool2d_places", "max_pool2d_places", refuse=partial(_refuse, rank=4))
+def _places(at: Context) -> None:
+    at.append("pool2d_places", geometry=pool_geometry_of(at.node, at.shape))
+
+
+def _refuse_constants(node: Node, nodes: Mapping[Value, Node]) -> str:
+    """They have a batch of their own."""
+    constant = [name for name, source in node.inputs.items() if nodes[source].op == "constant"]
+    return f"{node.op} with a constant {constant[0]}" if constant else ""
+
+
+@lowers("max_unpool", refuse=_refuse_constants, any_argument=True)
+def _max_unpool(at: Context) -> None:
+    at.append("max_unpool", [at.inputs["input"], at.inputs["indices"]])
