@@ -1,4 +1,4 @@
-// Layout conversions, concatenation, interleaving and padding.
+// Layout conversions, concatenation and interleaving.
 #include "bindings/arrays.h"
 #include "ops/shape.h"
 
@@ -60,18 +60,6 @@ void bind_layout(py::module_& m) {
         return dst;
       },
       py::arg("tensors"));
-  m.def(
-      "pad",
-      [](const py::array& input, const Shape4& pad) {
-        const ImageView src = image_view(input, "input");
-        const Pads pads{pad[0], pad[1], pad[2], pad[3]};
-        py::array dst = new_image(pad_shape(src.shape, pads));
-        float* to = data_of(dst);
-        const GilRelease release;
-        run_pad(src, pads, to);
-        return dst;
-      },
-      py::arg("input"), py::arg("pad"));
 }
 
 }  // namespace convlane

@@ -46,33 +46,4 @@ void run_interleave(const ImageView* images, int64_t count, float* dst) {
                });
 }
 
-Shape4 pad_shape(const Shape4& shape, const Pads& pads) {
-  for (int64_t side : {pads.left, pads.right, pads.top, pads.bottom})
-    if (side < 0) throw std::invalid_argument("pad: sides must not be negative, got " + std::to_string(side));
-  return {shape[0], shape[1], checked_add(shape[2], checked_add(pads.top, pads.bottom)),
-          checked_add(shape[3], checked_add(pads.left, pads.right))};
-}
-
-void run_pad(const ImageView& src, const Pads& pads, float* dst) {
-  const Shape4 shape = pad_shape(src.shape, pads);
-  const int64_t channels = shape[1], height = shape[2], row_size = shape[3] * channels;
-  if (shape[0] * row_size == 0) return;
-  const int64_t left = pads.left * channels, right = pads.right * channels;
-  parallel_for(shape[0] * height, threads_for(shape[0] * height * row_size),
-               [&](int64_t begin, int64_t end, int) noexcept {
-                 for (int64_t row = begin; row < end; ++row) {
-                   float* to = dst + row * row_size;
-                   const int64_t y = row % height;
-                   if (y < pads.top || y >= height - pads.bottom) {
-                     std::fill_n(to, row_size, 0.0f);
-                   } else {
-                     std::fill_n(to, left, 0.0f);
-                     std::fill_n(to + row_size - right, right, 0.0f);
-                   }
-                 }
-               });
-  const Shape4 strides = channels_last_view(dst, shape).strides;
-  copy_image(src, dst + pads.top * strides[2] + left, strides);
-}
-
 }  // namespace convlane

@@ -1,4 +1,4 @@
-// Operations that only move numbers: concatenation, interleaving and zero padding.
+// Operations that only move numbers: concatenation and interleaving.
 #pragma once
 
 #include <vector>
@@ -17,14 +17,5 @@ void run_interleave(const ImageView* images, int64_t count, float* dst);
 
 // Whether a view lies in memory as run_interleave takes it.
 bool has_one_stride(const ImageView& image);
-
-// Sides of zeros around H and W.
-struct Pads {
-  int64_t left, right, top, bottom;
-};
-
-// std::invalid_argument for negative sides.
-Shape4 pad_shape(const Shape4& shape, const Pads& pads);
-void run_pad(const ImageView& src, const Pads& pads, float* dst);
 
 }  // namespace convlane

@@ -28,6 +28,8 @@ ARGUMENTS = {  # beside IMAGES as `input`; all that are differentiable
     "narrow": {"dim": 1, "start": 1, "length": 2},
     "interleave": {"tensors": [IMAGES, POSITIVE]},
     "pad": {"pad": (1, 0, 2, 1)},
+    "pixel_shuffle": {"input": spread(1, 8, 2, 2), "upscale_factor": 2},
+    "pixel_unshuffle": {"downscale_factor": 2},
     "softmax": {"dim": 1},
     "log_softmax": {"dim": -1},
     "unflatten": {"dim": 1, "sizes": (3, 1)},

@@ -1,4 +1,4 @@
-"""Concatenation, padding, flattening and layout conversion: exact, whatever the memory looks like."""
+"""Concatenation, flattening and layout conversion: exact, whatever the memory looks like."""
 
 import math
 
@@ -219,39 +219,6 @@ class TestUnflatten:
         np.testing.assert_array_equal(F.unflatten(x, 1, (3, 4)), torch.unflatten(torch.from_numpy(x), 1, (3, 4)))
 
 
-class TestPad:
-    @pytest.mark.parametrize(
-        "sides", [(0, 0, 0, 0), (1, 0, 0, 0), (0, 2, 0, 0), (0, 0, 3, 0), (0, 0, 0, 4), (1, 2, 3, 4)]
-    )
-    @pytest.mark.parametrize("layout", LAYOUTS)
-    def test_sides_and_layouts(self, rng, sides, layout):
-        x = normal(rng, 2, 5, 3, 4)
-        y = F.pad(LAYOUTS[layout](x), sides)
-        np.testing.assert_array_equal(y, oracle.pad(x, *sides))
-        assert is_channels_last(y)
-        assert rules(F.pad).shape(x, sides) == y.shape
-
-    def test_channels(self, rng, isa, threads):
-        for channels in CHANNELS:
-            x = normal(rng, 2, channels, 20, 30)
-            np.testing.assert_array_equal(F.pad(x, [1, 2, 3, 4]), np.pad(x, ((0, 0), (0, 0), (3, 4), (1, 2))))
-
-    def test_one_image_and_empty(self, rng):
-        x = normal(rng, 3, 4, 5)
-        np.testing.assert_array_equal(F.pad(x, (1, 1, 2, 2)), F.pad(x[None], (1, 1, 2, 2))[0])
-        assert F.pad(np.zeros((0, 3, 4, 5), np.float32), (1, 1, 1, 1)).shape == (0, 3, 6, 7)
-        assert F.pad(np.zeros((1, 0, 4, 5), np.float32), (2**40, 0, 2**20, 0)).shape == (1, 0, 2**20 + 4, 2**40 + 5)
-        np.testing.assert_array_equal(F.pad(np.ones((1, 2, 0, 3), np.float32), (1, 1, 1, 1)), np.zeros((1, 2, 2, 5)))
-
-    @pytest.mark.torch
-    def test_agrees_with_torch(self, rng):
-        import torch
-
-        x = normal(rng, 2, 5, 3, 4)
-        expected = torch.nn.functional.pad(torch.from_numpy(x), (1, 2, 3, 4)).numpy()
-        np.testing.assert_array_equal(F.pad(x, (1, 2, 3, 4)), expected)
-
-
 class TestFlatten:
     @pytest.mark.parametrize("layout", LAYOUTS)
     @pytest.mark.parametrize(
@@ -327,15 +294,6 @@ IMAGE = np.ones((2, 3, 4, 5), np.float32)
         (lambda: F.unflatten(IMAGE, 1, (3, 0)), ValueError, "sizes must be at least 1, got 0"),
         (lambda: _core.interleave([]), ValueError, "there are no images"),
         (lambda: _core.interleave([IMAGE, IMAGE[:1]]), ValueError, "differ in shape"),
-        (lambda: F.pad(IMAGE, (1, -1, 0, 0)), ValueError, r"sides must not be negative, got \(1, -1, 0, 0\)"),
-        (lambda: F.pad(IMAGE, (1, 1)), ValueError, r"pad must be \(left, right, top, bottom\), got \(1, 1\)"),
-        (lambda: F.pad(IMAGE, 1), ValueError, "pad must be"),
-        (lambda: F.pad(IMAGE, (1, 1.5, 1, 1)), TypeError, "pad must be an integer, got 1.5"),
-        (lambda: F.pad(IMAGE, (2**63, 0, 0, 0)), ValueError, "out of range"),
-        (lambda: F.pad(IMAGE, (2**61, 2**61, 2**61, 2**61)), ValueError, "too large"),
-        (lambda: F.pad(IMAGE, (2**50, 0, 0, 0)), MemoryError, "bad_alloc"),
-        (lambda: F.pad(IMAGE[0, 0], (1, 1, 1, 1)), ValueError, r"pad: input must be \(N, C, H, W\)"),
-        (lambda: F.pad("image", (1, 1, 1, 1)), TypeError, "pad: input must be a NumPy array"),
         (lambda: F.flatten(IMAGE, 2, 1), ValueError, "start_dim=2 comes after end_dim=1"),
         (lambda: F.flatten(IMAGE, 4), ValueError, "flatten: start_dim=4 is out of range"),
         (lambda: F.flatten(IMAGE, 0, -5), ValueError, "flatten: end_dim=-5 is out of range"),
@@ -347,7 +305,6 @@ IMAGE = np.ones((2, 3, 4, 5), np.float32)
         (lambda: _core.cat([IMAGE], 1, (2, 4, 4, 5)), ValueError, "do not fill"),
         (lambda: _core.cat([IMAGE, IMAGE], 1, (2, 3, 4, 5)), ValueError, "does not fit"),
         (lambda: _core.cat([IMAGE], 7, (2, 3, 4, 5)), ValueError, "dim is out of range"),
-        (lambda: _core.pad(IMAGE, (0, 0, -1, 0)), ValueError, "must not be negative, got -1"),
     ],
 )
 def test_bad_input(call, error, match):
@@ -358,13 +315,11 @@ def test_bad_input(call, error, match):
 @settings(max_examples=50, deadline=None)
 @given(
     shape=st.tuples(st.integers(0, 3), st.integers(1, 40), st.integers(0, 9), st.integers(0, 9)),
-    sides=st.tuples(*[st.integers(0, 4)] * 4),
     dim=st.integers(0, 3),
 )
-def test_random_shapes(shape, sides, dim):
+def test_random_shapes(shape, dim):
     x = normal(np.random.default_rng(sum(shape)), *shape)
     last = F.channels_last(x)
     np.testing.assert_array_equal(F.nchw(last), x)
-    np.testing.assert_array_equal(F.pad(last, sides), oracle.pad(x, *sides))
     np.testing.assert_array_equal(F.cat([x, last], dim), oracle.cat([x, x], dim))
     np.testing.assert_array_equal(F.flatten(last, 0, dim), x.reshape(math.prod(shape[: dim + 1]), *shape[dim + 1 :]))

@@ -149,6 +149,8 @@ EVERY_OPERATION = {
     "neg": F.neg,
     "pad": lambda x: F.pad(x, (1, 2, 3, 4)),
     "permute": lambda x: F.permute(x, (0, 2, 3, 1)),
+    "pixel_shuffle": lambda x: F.pixel_shuffle(F.tile(x, (1, 4, 1, 1)), 2),
+    "pixel_unshuffle": lambda x: F.pixel_unshuffle(x, 2),
     "pow": lambda x: F.pow(x, 0.5),
     "prod": F.prod,
     "reciprocal": F.reciprocal,

@@ -59,6 +59,25 @@ LAYERS = {
     "identity": (lambda nn: nn.Identity(), IMAGE),
     "upsample": (lambda nn: nn.Upsample(scale_factor=(2, 1.5), mode="bilinear"), IMAGE),
     "upsample a volume": (lambda nn: nn.Upsample((3, 5, 4), mode="trilinear", align_corners=True), (1, 2, 2, 3, 4)),
+    "upsampling nearest": (lambda nn: nn.UpsamplingNearest2d((5, 20)), IMAGE),
+    "upsampling bilinear": (lambda nn: nn.UpsamplingBilinear2d(scale_factor=2), IMAGE),
+    "pixel shuffle": (lambda nn: nn.PixelShuffle(2), IMAGE),
+    "pixel unshuffle": (lambda nn: nn.PixelUnshuffle(3), (2, 1, 9, 6)),
+    "constant pad 1d": (lambda nn: nn.ConstantPad1d((1, 2), 1.5), (2, 3, 4)),
+    "constant pad 2d": (lambda nn: nn.ConstantPad2d(2, -1), IMAGE),
+    "constant pad 3d": (lambda nn: nn.ConstantPad3d((1, 0, 2, 1, 0, 1), 0.5), (1, 2, 2, 3, 4)),
+    "zero pad 1d": (lambda nn: nn.ZeroPad1d(1), (3, 4)),
+    "zero pad 2d": (lambda nn: nn.ZeroPad2d((1, -1, 2, 0)), IMAGE),
+    "zero pad 3d": (lambda nn: nn.ZeroPad3d(1), (1, 2, 2, 3, 4)),
+    "reflection pad 1d": (lambda nn: nn.ReflectionPad1d((2, 1)), (3, 4)),
+    "reflection pad 2d": (lambda nn: nn.ReflectionPad2d((1, 2, 3, 0)), IMAGE),
+    "reflection pad 3d": (lambda nn: nn.ReflectionPad3d(1), (1, 2, 2, 3, 4)),
+    "replication pad 1d": (lambda nn: nn.ReplicationPad1d(3), (2, 3, 4)),
+    "replication pad 2d": (lambda nn: nn.ReplicationPad2d((1, 2, 3, 0)), IMAGE),
+    "replication pad 3d": (lambda nn: nn.ReplicationPad3d((1, 0, 2, 1, 0, 1)), (1, 2, 2, 3, 4)),
+    "circular pad 1d": (lambda nn: nn.CircularPad1d((2, 1)), (3, 4)),
+    "circular pad 2d": (lambda nn: nn.CircularPad2d((1, 2, 3, 0)), IMAGE),
+    "circular pad 3d": (lambda nn: nn.CircularPad3d(1), (1, 2, 2, 3, 4)),
 }
 
 
@@ -361,3 +380,26 @@ def test_layers_start_as_in_torch():
             assert 0.95 * bound < np.abs(array).max() <= bound
     for array, value in ((norm.weight, 1), (norm.bias, 0), (norm.running_mean, 0), (norm.running_var, 1)):
         assert (array == value).all()
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", [name for name in LAYERS if "pad " in name or "shuffle" in name or "upsampl" in name])
+def test_layers_without_weights_have_torch_s_attributes(name):
+    import torch
+
+    ours, theirs = (LAYERS[name][0](library) for library in (nn, torch.nn))
+    for attribute in ("padding", "value", "upscale_factor", "downscale_factor", "size", "scale_factor", "mode"):
+        if attribute in vars(theirs):
+            assert getattr(ours, attribute) == getattr(theirs, attribute)
+    assert "pad " not in name or ours.extra_repr() == theirs.extra_repr()
+
+
+def test_pads_are_refused_by_name():
+    with pytest.raises(ValueError, match=r"ReflectionPad2d: padding must be an integer or 4 of them, got \(1, 2\)"):
+        nn.ReflectionPad2d((1, 2))
+    with pytest.raises(TypeError, match=r"ZeroPad1d: padding must be an integer, got 0\.5"):
+        nn.ZeroPad1d(0.5)
+    with pytest.raises(TypeError, match="ConstantPad1d: value must be a number"):
+        nn.ConstantPad1d(1, "0")
+    with pytest.raises(ValueError, match=r"CircularPad2d: input must have 3 or 4 dimensions, got shape \(2, 3\)"):
+        nn.CircularPad2d(1)(np.zeros((2, 3), np.float32))

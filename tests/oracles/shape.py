@@ -31,11 +31,3 @@ def channel_shuffle(x, groups):
     n_images, channels, height, width = x.shape
     matrix = np.reshape(x, (n_images, groups, channels // groups, height, width))
     return matrix.transpose(0, 2, 1, 3, 4).reshape(x.shape)
-
-
-def pad(x, left, right, top, bottom):
-    n_images, channels, height, width = x.shape
-    out = np.zeros((n_images, channels, top + height + bottom, left + width + right))
-    for n, c, h, w in np.ndindex(x.shape):
-        out[n, c, top + h, left + w] = x[n, c, h, w]
-    return out

@@ -1,77 +1,19 @@
 // Steps of the general operations on tensors of any rank. Those whose kernels take C order copy what lies otherwise,
 // as images do, to scratch and back.
-#include <algorithm>
-
 #include "ops/gather.h"
 #include "ops/matmul.h"
 #include "ops/pointwise.h"
 #include "ops/reduce.h"
 #include "ops/tensor_copy.h"
-#include "plan/step.h"
+#include "plan/steps/dense.h"
 
 namespace convlane {
 namespace {
 
-bool is_c_order(const Tensor& t) {
-  int64_t stride = 1;
-  for (int d = t.rank; d-- > 0; stride *= t.shape[d])
-    if (t.shape[d] != 1 && t.strides[d] != stride) return false;
-  return true;
-}
-
-Tensor in_c_order(Tensor t, void* data) {
-  t.data = data;
-  int64_t stride = 1;
-  for (int d = t.rank; d-- > 0; stride *= t.shape[d]) t.strides[d] = stride;
-  return t;
-}
-
 Tensor reshaped(const Tensor& like, const Tensor& dense) {
-  Tensor view = in_c_order(like, dense.data);
+  Tensor view = dense_tensor(like, dense.data);
   view.dtype = dense.dtype;
   return view;
-}
-
-// An operand in C order: itself, or a copy in scratch. An input's strides are known in a run only, so it has a copy
-// in any case.
-class Dense {
- public:
-  Dense(const StepOperand& operand, Scratch& scratch) : operand_(&operand) {
-    copied_ = operand.any_layout() || !is_c_order(operand.tensor);
-    if (copied_) copy_ = scratch.take<char>(checked_mul(operand.tensor.count(), size_of(operand.tensor.dtype)));
-  }
-  // To be read.
-  Tensor load(const PlanRun& run) const {
-    const Tensor tensor = run.tensor(*operand_);
-    if (!copied_) return tensor;
-    const Tensor dense = in_c_order(tensor, copy_);
-    run_copy(tensor, dense);
-    return dense;
-  }
-  // To be written, and then stored.
-  Tensor open(const PlanRun& run) const {
-    return copied_ ? in_c_order(operand_->tensor, copy_) : run.tensor(*operand_);
-  }
-  void store(const PlanRun& run) const {
-    if (copied_) run_copy(in_c_order(operand_->tensor, copy_), run.tensor(*operand_));
-  }
-
- private:
-  const StepOperand* operand_;
-  bool copied_;
-  void* copy_ = nullptr;
-};
-
-// A step whose work(run, scratch) takes the same scratch in a run as now, when it only counts (run is null).
-template <class Work>
-Step step_of(Work work) {
-  Scratch counted;
-  work(nullptr, counted);
-  return {[work](const PlanRun& run) {
-            Scratch scratch(run.scratch);
-            work(&run, scratch);
-          },
-          counted.bytes()};
 }
 
 int axis_of(const StepArguments& at, const Tensor& t) {
@@ -119,20 +61,13 @@ Step prepare_reshape(std::shared_ptr<const StepArguments> at) {
   at->check(src->tensor.dtype == dst->tensor.dtype && src->tensor.count() == dst->tensor.count(),
             "the output does not hold the numbers");
   return step_of([=](const PlanRun* run, Scratch& scratch) {
-    if (is_c_order(dst->tensor)) {
+    if (is_dense(dst->tensor)) {
       if (run != nullptr) run_copy(run->tensor(*src), reshaped(src->tensor, run->tensor(*dst)));
       return;
     }
     const Dense dense(*src, scratch);
     if (run != nullptr) run_copy(reshaped(dst->tensor, dense.load(*run)), run->tensor(*dst));
   });
-}
-
-// Zeros.
-Step prepare_zeros(std::shared_ptr<const StepArguments> at) {
-  const StepOperand* dst = &at->output(0, 0);
-  at->check_dense(*dst, "output");
-  return {[=](const PlanRun& run) { std::fill_n(run.floats(*dst), dst->tensor.count(), 0.0f); }};
 }
 
 Step prepare_unary(std::shared_ptr<const StepArguments> at) {
@@ -310,8 +245,8 @@ Step prepare_matmul(std::shared_ptr<const StepArguments> at) {
   const int threads = at->threads;
   return step_of([=](const PlanRun* run, Scratch& scratch) {
     const Dense left(*a, scratch), right(*b, scratch), to(*dst, scratch);
-    MatmulArgs args{stacked(in_c_order(a->tensor, nullptr), shapes.a),
-                    stacked(in_c_order(b->tensor, nullptr), shapes.b), nullptr, kernels, threads};
+    MatmulArgs args{stacked(dense_tensor(a->tensor, nullptr), shapes.a),
+                    stacked(dense_tensor(b->tensor, nullptr), shapes.b), nullptr, kernels, threads};
     if (run == nullptr) return reserve_matmul(args, scratch);
     args.a.data = left.load(*run).data;
     args.b.data = right.load(*run).data;
@@ -323,7 +258,6 @@ Step prepare_matmul(std::shared_ptr<const StepArguments> at) {
 
 const RegisterStep copy("copy", prepare_copy);
 const RegisterStep reshape("reshape", prepare_reshape);
-const RegisterStep zeros("zeros", prepare_zeros);
 const RegisterStep unary("unary", prepare_unary);
 const RegisterStep binary("binary", prepare_binary);
 const RegisterStep compare("compare", prepare_compare);

@@ -49,6 +49,7 @@ from convlane.functional.linear import linear, pack_linear
 from convlane.functional.loss import dice_loss, huber_loss, kl_div, l1_loss, mse_loss, smooth_l1_loss
 from convlane.functional.matmul import matmul
 from convlane.functional.norm import batch_norm, channel_norm, layer_norm, local_response_norm
+from convlane.functional.padding import pad
 from convlane.functional.pool import (
     adaptive_avg_pool2d,
     adaptive_max_pool2d,
@@ -96,9 +97,9 @@ from convlane.functional.shape import (
     interleave,
     narrow,
     nchw,
-    pad,
     unflatten,
 )
+from convlane.functional.shuffle import pixel_shuffle, pixel_unshuffle
 from convlane.functional.unfold import col2im, fold, im2col, unfold
 from convlane.functional.unpool import max_unpool1d, max_unpool2d, max_unpool3d
 
@@ -201,6 +202,8 @@ __all__ = [
     "pack_linear",
     "pad",
     "permute",
+    "pixel_shuffle",
+    "pixel_unshuffle",
     "pow",
     "prod",
     "reciprocal",

@@ -1,4 +1,4 @@
-"""Concatenation, splitting, shuffling of channels, padding, flattening and conversion of memory layouts."""
+"""Concatenation, splitting, shuffling of channels, flattening and conversion of memory layouts."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from convlane.functional._arguments import (
     Tensor,
     as_array,
     as_dim,
-    as_image,
     as_int,
     as_positive,
     as_tensor,
 )
 from convlane.functional._op import Pullback, Shape, Traits, op, same_dtype, same_shape, split_name
-from convlane.functional._receptive import ROWS_AND_COLUMNS, Axis, everywhere, pointwise
+from convlane.functional._receptive import Axis, everywhere, pointwise
 
 
 def _cat_shape(tensors: Sequence[Any], dim: int = 1) -> Shape:
@@ -51,14 +50,6 @@ def _narrow_receptive(axis: Axis, name: str, *, input: Any, dim: int, start: int
     return axis.part(slice(start, start + length)) if axis.dim is not None and axis.dim % ndim == dim % ndim else axis
 
 
-def _pad_receptive(axis: Axis, name: str, *, input: Any, pad: Any) -> Axis:
-    left, right, top, bottom = _sides(pad)
-    if axis.dim not in ROWS_AND_COLUMNS:
-        return axis
-    before, after = (top, bottom) if axis.dim == -2 else (left, right)
-    return axis.windows(1, 1, before, 1, before + len(axis.low) + after)
-
-
 def _flatten_receptive(axis: Axis, name: str, *, input: Any, start_dim: int, end_dim: int) -> Axis:
     if axis.dim is None:
         return axis
@@ -79,21 +70,6 @@ def _unflatten_receptive(axis: Axis, name: str, *, input: Any, dim: int, sizes: 
     if place == dim % ndim:
         return axis.everywhere()
     return axis if place > dim % ndim else axis.moved(axis.dim - len(sizes) + 1)
-
-
-def _sides(pad: Any) -> tuple[int, int, int, int]:
-    if not isinstance(pad, (list, tuple)) or len(pad) != 4:
-        raise ValueError(f"pad: pad must be (left, right, top, bottom), got {pad!r}")
-    left, right, top, bottom = (as_int(side, "pad", "pad") for side in pad)
-    if min(left, right, top, bottom) < 0:
-        raise ValueError(f"pad: sides must not be negative, got {(left, right, top, bottom)}")
-    return left, right, top, bottom
-
-
-def _pad_shape(input: Any, pad: Any) -> Shape:
-    left, right, top, bottom = _sides(pad)
-    *outer, height, width = input.shape
-    return (*outer, height + top + bottom, width + left + right)
 
 
 def _flatten_shape(input: Any, start_dim: int = 1, end_dim: int = -1) -> Shape:
@@ -171,13 +147,6 @@ def _cat_vjp(wanted: frozenset[str], tensors: Sequence[Any], dim: int) -> tuple[
     output = cat(tensors, dim)
     ends = list(accumulate(tensor.shape[dim] for tensor in tensors))[:-1]
     return output, lambda gradient: {"tensors": np.split(gradient, ends, dim)}
-
-
-def _pad_vjp(wanted: frozenset[str], input: Any, pad: Any) -> tuple[Array, Pullback]:
-    *_, height, width = input.shape
-    left, _, top, _ = _sides(pad)
-    rows, columns = slice(top, top + height), slice(left, left + width)
-    return _padded(input, pad), lambda gradient: {"input": gradient[..., rows, columns]}
 
 
 def _flatten_vjp(wanted: frozenset[str], input: Any, start_dim: int, end_dim: int) -> tuple[Array, Pullback]:
@@ -375,40 +344,6 @@ def channel_shuffle(input: Array, groups: int) -> Array:
     return interleave([narrow(input, 1, i * length, length) for i in range(groups)])
 
 
-@op(shape=_pad_shape, vjp=_pad_vjp, receptive=_pad_receptive)
-def pad(input: Array, pad: Sequence[int]) -> Array:
-    """Put zeros around images.
-
-    Parameters
-    ----------
-    input
-        float32, (N, C, H, W) or one image (C, H, W).
-    pad
-        (left, right, top, bottom), in torch's order; none negative.
-
-    Returns
-    -------
-    numpy.ndarray
-        float32, (N, C, top + H + bottom, left + W + right), channels last in memory.
-
-    Raises
-    ------
-    TypeError
-        If `input` is not a float32 array, or a side not an integer.
-    ValueError
-        If there are not four sides, or one is negative.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from convlane.functional import pad
-    >>> pad(np.ones((1, 1, 1, 1), np.float32), (1, 0, 0, 1))
-    array([[[[0., 1.],
-             [0., 0.]]]], dtype=float32)
-    """
-    return _padded(input, pad)
-
-
 @op(
     shape=_flatten_shape,
     vjp=_flatten_vjp,
@@ -570,13 +505,6 @@ def nchw(input: Array) -> Array:
     """
     x = _four_dimensions(input, "nchw")
     return x if x.flags.c_contiguous else _core.to_nchw(x)
-
-
-def _padded(input: Any, pad: Any) -> Array:
-    sides = _sides(pad)
-    x, single = as_image(input, "pad")
-    y = _core.pad(x, sides)
-    return y[0] if single else y
 
 
 def _four_dimensions(input: Any, op: str) -> Array:

@@ -34,6 +34,23 @@ from convlane.nn.loss import (
 )
 from convlane.nn.module import IncompatibleKeys, Module
 from convlane.nn.norm import BatchNorm1d, BatchNorm2d, BatchNorm3d, LayerNorm, LayerNorm2d, LocalResponseNorm
+from convlane.nn.padding import (
+    CircularPad1d,
+    CircularPad2d,
+    CircularPad3d,
+    ConstantPad1d,
+    ConstantPad2d,
+    ConstantPad3d,
+    ReflectionPad1d,
+    ReflectionPad2d,
+    ReflectionPad3d,
+    ReplicationPad1d,
+    ReplicationPad2d,
+    ReplicationPad3d,
+    ZeroPad1d,
+    ZeroPad2d,
+    ZeroPad3d,
+)
 from convlane.nn.pool import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
@@ -56,7 +73,8 @@ from convlane.nn.pool import (
     MaxUnpool2d,
     MaxUnpool3d,
 )
-from convlane.nn.resize import Upsample
+from convlane.nn.resize import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
+from convlane.nn.shuffle import PixelShuffle, PixelUnshuffle
 from convlane.nn.squeeze_excitation import SqueezeExcitation
 
 __all__ = [
@@ -76,7 +94,13 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "CircularPad1d",
+    "CircularPad2d",
+    "CircularPad3d",
     "Concat",
+    "ConstantPad1d",
+    "ConstantPad2d",
+    "ConstantPad3d",
     "Conv1d",
     "Conv2d",
     "Conv3d",
@@ -110,8 +134,16 @@ __all__ = [
     "MaxUnpool3d",
     "Module",
     "NLLLoss",
+    "PixelShuffle",
+    "PixelUnshuffle",
     "ReLU",
     "ReLU6",
+    "ReflectionPad1d",
+    "ReflectionPad2d",
+    "ReflectionPad3d",
+    "ReplicationPad1d",
+    "ReplicationPad2d",
+    "ReplicationPad3d",
     "Sequential",
     "SiLU",
     "Sigmoid",
@@ -121,5 +153,10 @@ __all__ = [
     "StochasticDepth",
     "Tanh",
     "Upsample",
+    "UpsamplingBilinear2d",
+    "UpsamplingNearest2d",
+    "ZeroPad1d",
+    "ZeroPad2d",
+    "ZeroPad3d",
     "init",
 ]

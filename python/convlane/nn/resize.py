@@ -43,3 +43,35 @@ class Upsample(Module):
         """Return what was asked for."""
         asked = f"size={self.size}" if self.scale_factor is None else f"scale_factor={self.scale_factor}"
         return f"{asked}, mode={self.mode!r}"
+
+
+class UpsamplingNearest2d(Upsample):
+    """Repeat the pixels of images, see `convlane.functional.interpolate`.
+
+    Examples
+    --------
+    >>> from convlane import nn
+    >>> nn.UpsamplingNearest2d(scale_factor=2)
+    UpsamplingNearest2d(scale_factor=2, mode='nearest')
+    """
+
+    def __init__(
+        self, size: int | Sequence[int] | None = None, scale_factor: float | Sequence[float] | None = None
+    ) -> None:
+        super().__init__(size, scale_factor, mode="nearest")
+
+
+class UpsamplingBilinear2d(Upsample):
+    """Enlarge images with the corners aligned, see `convlane.functional.interpolate`.
+
+    Examples
+    --------
+    >>> from convlane import nn
+    >>> nn.UpsamplingBilinear2d(size=(8, 8))
+    UpsamplingBilinear2d(size=(8, 8), mode='bilinear')
+    """
+
+    def __init__(
+        self, size: int | Sequence[int] | None = None, scale_factor: float | Sequence[float] | None = None
+    ) -> None:
+        super().__init__(size, scale_factor, mode="bilinear", align_corners=True)

@@ -47,6 +47,21 @@ class Operand:
         offset = self.offset + np.dtype(self.dtype).itemsize * first * self.strides[axis]
         return replace(self, offset=offset, shape=(*self.shape[:axis], count, *self.shape[axis + 1 :]))
 
+    def split(self, axis: int, *sizes: int) -> Operand:
+        """Return a dimension as several, whose sizes multiply to its own."""
+        stride, strides = self.strides[axis], tuple(math.prod(sizes[i + 1 :]) for i in range(len(sizes)))
+        return replace(
+            self,
+            shape=(*self.shape[:axis], *sizes, *self.shape[axis + 1 :]),
+            strides=(*self.strides[:axis], *(stride * each for each in strides), *self.strides[axis + 1 :]),
+        )
+
+    def permuted(self, *order: int) -> Operand:
+        """Return the dimensions in another order."""
+        return replace(
+            self, shape=tuple(self.shape[dim] for dim in order), strides=tuple(self.strides[dim] for dim in order)
+        )
+
     def viewed(self, shape: Shape) -> Operand:
         """Return the same memory as a dense tensor of another shape."""
         return replace(self, shape=shape, strides=strides_of(shape))

@@ -15,10 +15,11 @@ import numpy as np
 
 from convlane.functional._op import Shape
 from convlane.functional.elementwise import is_channel_vector
+from convlane.functional.padding import Region, filling, inner_regions, outer_regions, sides_of
 from convlane.functional.rearrange import sliced
 from convlane.functional.reduce import axes_of
 from convlane.graph.lowering.context import Context, Refusal, lowers
-from convlane.graph.lowering.operand import FLOAT, Operand
+from convlane.graph.lowering.operand import Operand
 from convlane.graph.trace import Node, Value
 
 Nodes = Mapping[Value, Node]
@@ -296,13 +297,62 @@ def _tile(at: Context) -> None:
     _move(at, tuple(shape), tuple(source), output=replace(at.output, shape=tuple(shape), strides=tuple(target)))
 
 
-@_general("pad", refuse=lambda node, nodes: "" if len(node.shape) == 4 else "pad of one image without a batch")
+def _refuse_pad(node: Node, nodes: Nodes) -> str:
+    before = nodes[node.inputs["input"]].shape
+    return "" if sides_of(before, node.attributes["pad"])[0] == (0, 0) else "pad of the batch"
+
+
+@_general("pad", refuse=_refuse_pad)
 def _pad(at: Context) -> None:
-    left, _, top, _ = at["pad"]
-    _, _, rows, columns = at.output.strides
-    inner = replace(at.output, offset=at.output.offset + FLOAT * (top * rows + left * columns), shape=at.shape)
-    at.append("zeros", [])
-    at.append("copy", outputs=[inner])
+    """Copy what is not cut off, then to what lies around it what is repeated there."""
+    sides = sides_of(at.shape, at["pad"])
+    source, inner = inner_regions(at.shape, sides)
+    at.append("copy", [_region(at.input, source)], [_region(at.output, inner)])
+    for region, repeated in outer_regions(inner, sides, at["mode"]):
+        target = _region(at.output, region)
+        number = filling(at["value"], at.output.dtype)
+        part = np.broadcast_to(number, target.shape) if repeated is None else _region(at.output, repeated)
+        at.append("copy", [part], [target])
+
+
+def _region(operand: Operand, region: Region) -> Operand:
+    size = np.dtype(operand.dtype).itemsize
+    runs = list(zip(region, operand.strides, strict=True))
+    return replace(
+        operand,
+        offset=operand.offset + size * sum(run.start * stride for run, stride in runs if run.length),
+        shape=tuple(run.length for run in region),
+        strides=tuple(run.step * stride for run, stride in runs),
+    )
+
+
+def _refuse_shuffle(node: Node, nodes: Nodes) -> str:
+    return "" if 4 <= len(node.shape) <= _MOST - 2 else f"{node.op} of {len(node.shape)} dimensions"
+
+
+@_general("pixel_shuffle", refuse=_refuse_shuffle)
+def _pixel_shuffle(at: Context) -> None:
+    factor = at["upscale_factor"]
+    at.append("copy", [_split_channels(at.input, factor)], [_split_pixels(at.output, factor)])
+
+
+@_general("pixel_unshuffle", refuse=_refuse_shuffle)
+def _pixel_unshuffle(at: Context) -> None:
+    factor = at["downscale_factor"]
+    at.append("copy", [_split_pixels(at.input, factor)], [_split_channels(at.output, factor)])
+
+
+def _split_channels(many: Operand, factor: int) -> Operand:
+    """Return (..., C * factor**2, H, W) as (..., C, row, column, H, W)."""
+    axis = len(many.shape) - 3
+    return many.split(axis, many.shape[axis] // factor**2, factor, factor)
+
+
+def _split_pixels(few: Operand, factor: int) -> Operand:
+    """Return (..., C, H * factor, W * factor) in the same way."""
+    rank, (height, width) = len(few.shape), few.shape[-2:]
+    split = few.split(rank - 1, width // factor, factor).split(rank - 2, height // factor, factor)
+    return split.permuted(*range(rank - 2), rank - 1, rank + 1, rank - 2, rank)
 
 
 # Products

@@ -1,0 +1,212 @@
+"""Padding: what is put around arrays, and what is cut off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from convlane import _core
+from convlane.functional._arguments import Array, Tensor, as_float, as_int, as_tensor, operand_shape
+from convlane.functional._op import Pullback, Shape, Traits, op, same_dtype
+from convlane.functional._receptive import Axis
+
+_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+"""And NumPy's names for them."""
+
+
+class Run(NamedTuple):
+    """Indices of one dimension: `length` from `start` on, `step` apart; 0 repeats the first."""
+
+    start: int
+    length: int
+    step: int = 1
+
+    @property
+    def indices(self) -> slice:
+        """Return them as a slice, of one index where it is repeated."""
+        end = self.start + (self.length * self.step if self.step else 1)
+        return slice(self.start, end if end >= 0 else None, self.step or 1)
+
+
+Region: TypeAlias = tuple[Run, ...]
+"""One run for each dimension."""
+
+
+def sides_of(shape: Shape, pad: Any) -> list[tuple[int, int]]:
+    """Return how many indices are put before and behind each dimension; those that are cut off count below 0."""
+    if not isinstance(pad, (list, tuple)):
+        raise TypeError(f"pad: pad must be a list or a tuple of integers, got {type(pad).__name__}")
+    if len(pad) % 2 or len(pad) > 2 * len(shape):
+        raise ValueError(
+            f"pad: pad must be pairs (before, behind), the last dimension's first, at most {len(shape)} for shape "
+            f"{shape}, got {tuple(pad)!r}"
+        )
+    numbers = [as_int(side, "pad", "pad") for side in pad]
+    pairs = list(zip(numbers[::2], numbers[1::2], strict=True))
+    return [(0, 0)] * (len(shape) - len(pairs)) + pairs[::-1]
+
+
+def _checked(shape: Shape, pad: Any, mode: Any, value: Any) -> list[tuple[int, int]]:
+    if mode not in _MODES:
+        raise ValueError(f"pad: mode must be one of {', '.join(_MODES)}, got {mode!r}")
+    if value is not None and as_float(value, "pad", "value") != 0 and mode != "constant":
+        raise ValueError(f"pad: value is for mode 'constant', not for {mode!r}, got {value!r}")
+    sides = sides_of(shape, pad)
+    for axis, ((before, behind), size) in enumerate(zip(sides, shape, strict=True)):
+        left = size + min(before, 0) + min(behind, 0)
+        if left < 0:
+            raise ValueError(f"pad: {(before, behind)} cuts more off dim {axis} of shape {shape} than there is")
+        most = {"reflect": left - 1, "circular": left, "replicate": 0 if left == 0 else max(before, behind)}
+        if max(before, behind, 0) > max(most.get(mode, max(before, behind)), 0):
+            raise ValueError(f"pad: mode {mode!r} has no {(before, behind)} to put around dim {axis} of shape {shape}")
+    return sides
+
+
+def _pad_shape(input: Any, pad: Any, mode: Any = "constant", value: Any = 0) -> Shape:
+    shape = operand_shape(input, "pad", "input")
+    sides = _checked(shape, pad, mode, value)
+    return tuple(
+        as_int(before + size + behind, "pad", "pad") for (before, behind), size in zip(sides, shape, strict=True)
+    )
+
+
+def inner_regions(shape: Shape, sides: Sequence[tuple[int, int]]) -> tuple[Region, Region]:
+    """Return where what is not cut off lies in the argument and in the result."""
+    counts = [size + min(before, 0) + min(behind, 0) for size, (before, behind) in zip(shape, sides, strict=True)]
+    source = tuple(Run(max(-before, 0), count) for count, (before, _) in zip(counts, sides, strict=True))
+    return source, tuple(Run(max(before, 0), count) for count, (before, _) in zip(counts, sides, strict=True))
+
+
+def outer_regions(inner: Region, sides: Sequence[tuple[int, int]], mode: str) -> Iterator[tuple[Region, Region | None]]:
+    """Return the regions of the result around `inner`, in the order to fill them, and those that they repeat.
+
+    A dimension is filled at the width that those behind it have reached.
+    """
+    region = list(inner)
+    for axis in reversed(range(len(inner))):
+        first, count = inner[axis].start, inner[axis].length
+        before, behind = (max(side, 0) for side in sides[axis])
+        end = first + count
+        targets = (Run(0, before), Run(end, behind))
+        sources = {
+            "reflect": (Run(2 * before, before, -1), Run(end - 2, behind, -1)),
+            "replicate": (Run(first, before, 0), Run(end - 1, behind, 0)),
+            "circular": (Run(count, before), Run(first, behind)),
+        }.get(mode, (None, None))
+        for target, source in zip(targets, sources, strict=True):
+            if target.length:
+                yield _with(region, axis, target), None if source is None else _with(region, axis, source)
+        region[axis] = Run(0, before + count + behind)
+
+
+def _with(region: Sequence[Run], axis: int, run: Run) -> Region:
+    return (*region[:axis], run, *region[axis + 1 :])
+
+
+def _slices(region: Region) -> tuple[Any, ...]:
+    """Return an index that gives a view, also of an array without dimensions."""
+    return (..., *(run.indices for run in region))
+
+
+def filling(value: Any, dtype: Any) -> Tensor:
+    """Return what `pad` fills up with as an array without dimensions."""
+    with np.errstate(over="ignore"):
+        return np.asarray(0 if value is None else value).astype(dtype)
+
+
+def _pad_vjp(wanted: frozenset[str], input: Any, pad: Any, mode: str, value: Any) -> tuple[Array, Pullback]:
+    shape = operand_shape(input, "pad", "input")
+    sides = sides_of(shape, pad)
+    source, inner = inner_regions(shape, sides)
+
+    def pullback(gradient: Array) -> dict[str, Array]:
+        if mode != "constant":
+            gradient = gradient.copy()
+            for region, repeated in reversed(list(outer_regions(inner, sides, mode))):
+                assert repeated is not None
+                still = tuple(axis for axis, run in enumerate(repeated) if run.step == 0)
+                gradient[_slices(repeated)] += gradient[_slices(region)].sum(still, keepdims=True)
+        within = gradient[_slices(inner)]
+        if within.shape == shape:
+            return {"input": within}
+        whole = np.zeros(shape, np.float32)
+        whole[_slices(source)] = within
+        return {"input": whole}
+
+    return _padded(input, pad, mode, value), pullback
+
+
+def _pad_receptive(axis: Axis, name: str, *, input: Any, pad: Any, mode: str, value: Any) -> Axis:
+    if axis.dim is None:
+        return axis
+    before, behind = sides_of(tuple(input.shape), pad)[axis.dim]
+    if mode == "constant":
+        return axis.windows(1, 1, before, 1, before + len(axis.low) + behind)
+    kept = np.arange(len(axis.low))[max(-before, 0) : len(axis.low) - max(-behind, 0)]
+    places = np.pad(kept, (max(before, 0), max(behind, 0)), _MODES[mode])  # type: ignore[call-overload]
+    return axis.gathered(places[:, None], np.ones((len(places), 1), np.bool_))
+
+
+@op(
+    shape=_pad_shape,
+    dtype=same_dtype,
+    vjp=_pad_vjp,
+    traits=Traits(reads_slices=True, writes_slices=True),
+    receptive=_pad_receptive,
+)
+def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = 0) -> Tensor:
+    """Put numbers around arrays, or cut them off.
+
+    Parameters
+    ----------
+    input
+        float32, int64 or bool, at most eight dimensions.
+    pad
+        Pairs (before, behind), that of the last dimension first: (left, right, top, bottom) for images. Negative sides
+        cut off, before anything is put on the other side.
+    mode
+        ``"constant"``; ``"reflect"``, which mirrors at the outermost numbers without repeating them; ``"replicate"``,
+        which repeats these; ``"circular"``, which goes on at the other end.
+    value
+        Of mode ``"constant"``; None is 0.
+
+    Returns
+    -------
+    numpy.ndarray
+        Channels last in memory where it is float32 with four dimensions, else in C order.
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong kind.
+    ValueError
+        Sides that are not in pairs, or of more dimensions than there are; more is cut off than there is; less is there
+        than a mode repeats; a mode that does not exist, or a value that it does not take.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import pad
+    >>> pad(np.ones((1, 1, 1, 1), np.float32), (1, 0, 0, 1))
+    array([[[[0., 1.],
+             [0., 0.]]]], dtype=float32)
+    >>> pad(np.arange(4, dtype=np.float32), (2, -1), "reflect")
+    array([2., 1., 0., 1., 2.], dtype=float32)
+    """
+    return _padded(input, pad, mode, value)
+
+
+def _padded(input: Any, pad: Any, mode: Any, value: Any) -> Tensor:
+    x = as_tensor(input, "pad", "input")
+    shape = _pad_shape(x, pad, mode, value)
+    sides = sides_of(x.shape, pad)
+    source, inner = inner_regions(x.shape, sides)
+    y = _core.empty(shape, x.dtype, x.ndim == 4 and x.dtype == np.float32)
+    _core.copy(x[_slices(source)], y[_slices(inner)])
+    for region, repeated in outer_regions(inner, sides, mode):
+        target = y[_slices(region)]
+        part = filling(value, x.dtype) if repeated is None else y[_slices(repeated)]
+        _core.copy(np.broadcast_to(part, target.shape), target)
+    return y

@@ -1,0 +1,175 @@
+"""Pixels into channels and back: resolution is traded for channels without losing a number."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from convlane import _core
+from convlane.functional._arguments import Array, as_array, as_positive, operand_shape
+from convlane.functional._op import Pullback, Shape, op
+from convlane.functional._receptive import ROWS_AND_COLUMNS, Axis
+
+_FLOAT32 = np.dtype(np.float32)
+
+
+def _shuffle_shape(input: Any, upscale_factor: Any) -> Shape:
+    shape = operand_shape(input, "pixel_shuffle", "input")
+    factor = as_positive(upscale_factor, "pixel_shuffle", "upscale_factor")
+    if len(shape) < 3 or shape[-3] % factor**2:
+        raise ValueError(
+            f"pixel_shuffle: input must be (..., C, H, W), and upscale_factor={factor} squared divide C, got shape "
+            f"{shape}"
+        )
+    *outer, channels, height, width = shape
+    return (*outer, channels // factor**2, height * factor, width * factor)
+
+
+def _unshuffle_shape(input: Any, downscale_factor: Any) -> Shape:
+    shape = operand_shape(input, "pixel_unshuffle", "input")
+    factor = as_positive(downscale_factor, "pixel_unshuffle", "downscale_factor")
+    if len(shape) < 3 or shape[-2] % factor or shape[-1] % factor:
+        raise ValueError(
+            f"pixel_unshuffle: input must be (..., C, H, W), and downscale_factor={factor} divide H and W, got shape "
+            f"{shape}"
+        )
+    *outer, channels, height, width = shape
+    return (*outer, channels * factor**2, height // factor, width // factor)
+
+
+def _shuffle_vjp(wanted: frozenset[str], input: Any, upscale_factor: int) -> tuple[Array, Pullback]:
+    return _shuffled(input, upscale_factor), lambda gradient: {"input": _unshuffled(gradient, upscale_factor)}
+
+
+def _unshuffle_vjp(wanted: frozenset[str], input: Any, downscale_factor: int) -> tuple[Array, Pullback]:
+    return _unshuffled(input, downscale_factor), lambda gradient: {"input": _shuffled(gradient, downscale_factor)}
+
+
+def _shuffle_receptive(axis: Axis, name: str, *, input: Any, upscale_factor: int) -> Axis:
+    if axis.dim == -3:
+        return axis.everywhere()
+    if axis.dim not in ROWS_AND_COLUMNS:
+        return axis
+    places = np.arange(len(axis.low) * upscale_factor)[:, None] // upscale_factor
+    return axis.gathered(places, np.ones(places.shape, np.bool_))
+
+
+def _unshuffle_receptive(axis: Axis, name: str, *, input: Any, downscale_factor: int) -> Axis:
+    if axis.dim == -3:
+        return axis.everywhere()
+    if axis.dim not in ROWS_AND_COLUMNS:
+        return axis
+    return axis.windows(downscale_factor, downscale_factor, 0, 1, len(axis.low) // downscale_factor)
+
+
+@op(shape=_shuffle_shape, vjp=_shuffle_vjp, receptive=_shuffle_receptive)
+def pixel_shuffle(input: Array, upscale_factor: int) -> Array:
+    """Make rows and columns of channels: each pixel becomes a square of pixels.
+
+    Parameters
+    ----------
+    input
+        float32, (..., C * upscale_factor**2, H, W), at least three and at most eight dimensions.
+    upscale_factor
+        At least 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, (..., C, H * upscale_factor, W * upscale_factor), channels last in memory where it has four dimensions,
+        else in C order. Pixel (y, x) of channel c is the input's pixel (y // r, x // r) of channel
+        ``c * r**2 + y % r * r + x % r``.
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong kind.
+    ValueError
+        If the input has no such channels, or the factor is not positive.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import pixel_shuffle
+    >>> pixel_shuffle(np.arange(4, dtype=np.float32).reshape(1, 4, 1, 1), 2)
+    array([[[[0., 1.],
+             [2., 3.]]]], dtype=float32)
+
+    References
+    ----------
+    Shi et al., "Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel Convolutional Neural
+    Network", CVPR 2016.
+    """
+    return _shuffled(input, upscale_factor)
+
+
+@op(shape=_unshuffle_shape, vjp=_unshuffle_vjp, receptive=_unshuffle_receptive)
+def pixel_unshuffle(input: Array, downscale_factor: int) -> Array:
+    """Make channels of rows and columns, as `pixel_shuffle` undoes it.
+
+    Parameters
+    ----------
+    input
+        float32, (..., C, H * downscale_factor, W * downscale_factor), at least three and at most eight dimensions.
+    downscale_factor
+        At least 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, (..., C * downscale_factor**2, H, W), channels last in memory where it has four dimensions, else in
+        C order.
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong kind.
+    ValueError
+        If the factor is not positive, or does not divide height and width.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import pixel_unshuffle
+    >>> pixel_unshuffle(np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2), 2).ravel()
+    array([0., 1., 2., 3.], dtype=float32)
+    """
+    return _unshuffled(input, downscale_factor)
+
+
+def _shuffled(input: Any, factor: Any) -> Array:
+    x = as_array(input, "pixel_shuffle", "input")
+    shape = _shuffle_shape(x, factor)
+    y = _empty(shape)
+    _core.copy(_split_channels(x, factor), _split_pixels(y, factor))
+    return y.reshape(shape)
+
+
+def _unshuffled(input: Any, factor: Any) -> Array:
+    x = as_array(input, "pixel_unshuffle", "input")
+    shape = _unshuffle_shape(x, factor)
+    y = _empty(shape)
+    _core.copy(_split_pixels(x, factor), _split_channels(y, factor))
+    return y.reshape(shape)
+
+
+def _empty(shape: Shape) -> Array:
+    """Return an array of the shape, with at most one dimension in front of the channels."""
+    if len(shape) > 4:
+        return _core.empty((math.prod(shape[:-3]), *shape[-3:]), _FLOAT32)
+    return _core.empty(shape, _FLOAT32, len(shape) == 4)
+
+
+def _split_channels(x: Array, factor: int) -> Array:
+    """Return (N, C * factor**2, H, W) as (N, C, row, column, H, W), a view if the dimensions before C are one."""
+    *_, channels, height, width = x.shape
+    return x.reshape(math.prod(x.shape[:-3]), channels // factor**2, factor, factor, height, width)
+
+
+def _split_pixels(x: Array, factor: int) -> Array:
+    """Return (N, C, H * factor, W * factor) in the same way."""
+    *_, channels, height, width = x.shape
+    split = x.reshape(math.prod(x.shape[:-3]), channels, height // factor, factor, width // factor, factor)
+    return split.transpose(0, 1, 3, 5, 2, 4)
