@@ -1,4 +1,4 @@
-// Resampling along the axes of images: weighted sums of rows, and of the pixels of a row.
+// Resampling of images: weighted sums of rows, and of pixels; and what their gradients take.
 #pragma once
 
 #include "kernels/table.h"
@@ -32,22 +32,43 @@ void blend_rows(const float* const* rows, const float* weights, int64_t count, i
 }
 
 // A weight of 0 takes nothing, not even a NaN.
-CONVLANE_INLINE void blend_vectors(const float* row, const int64_t* index, const float* weights, int64_t taps,
-                                   int64_t pixels, int64_t channels, float* dst) {
+template <int Taps>
+CONVLANE_INLINE void blend_vectors(const float* row, const int64_t* index, const float* weights, int64_t pixels,
+                                   int64_t channels, float* dst) {
+  for (int64_t p = 0; p < pixels; ++p, index += Taps, weights += Taps, dst += channels) {
+    const float* from[Taps];
+    Vec weight[Taps];
+    int taken = 0;
+    for (int k = 0; k < Taps; ++k) {
+      if (weights[k] == 0) continue;
+      from[taken] = row + index[k] * channels;
+      weight[taken++] = broadcast(weights[k]);
+    }
+    if (taken == Taps) {
+      for_vectors(channels, [&](int64_t c, auto get, auto put) {
+        Vec sum = mul(weight[0], get(from[0] + c));
+        CONVLANE_UNROLL
+        for (int k = 1; k < Taps; ++k) sum = fma(weight[k], get(from[k] + c), sum);
+        put(dst + c, sum);
+      });
+    } else {
+      for_vectors(channels, [&](int64_t c, auto get, auto put) {
+        Vec sum = zero();
+        for (int k = 0; k < taken; ++k) sum = fma(weight[k], get(from[k] + c), sum);
+        put(dst + c, sum);
+      });
+    }
+  }
+}
+
+CONVLANE_INLINE void blend_many(const float* row, const int64_t* index, const float* weights, int64_t taps,
+                                int64_t pixels, int64_t channels, float* dst) {
   for (int64_t p = 0; p < pixels; ++p, index += taps, weights += taps, dst += channels)
     for_vectors(channels, [&](int64_t c, auto get, auto put) {
       Vec sum = zero();
       for (int64_t k = 0; k < taps; ++k)
         if (weights[k] != 0) sum = fma(broadcast(weights[k]), get(row + index[k] * channels + c), sum);
       put(dst + c, sum);
-    });
-}
-
-CONVLANE_INLINE void pick_vectors(const float* row, const int64_t* index, const float* weights, int64_t pixels,
-                                  int64_t channels, float* dst) {
-  for (int64_t p = 0; p < pixels; ++p, dst += channels)
-    for_vectors(channels, [&](int64_t c, auto get, auto put) {
-      put(dst + c, weights[p] != 0 ? mul(broadcast(weights[p]), get(row + index[p] * channels + c)) : zero());
     });
 }
 
@@ -66,9 +87,35 @@ CONVLANE_INLINE void blend_few_channels(const float* row, const int64_t* index, 
 void blend_pixels(const float* row, const int64_t* index, const float* weights, int64_t taps, int64_t pixels,
                   int64_t channels, float* dst) {
   if (channels < 4) return blend_few_channels(row, index, weights, taps, pixels, channels, dst);
-  if (taps == 1) return pick_vectors(row, index, weights, pixels, channels, dst);
-  if (taps == 2) return blend_vectors(row, index, weights, 2, pixels, channels, dst);
-  blend_vectors(row, index, weights, taps, pixels, channels, dst);
+  if (taps == 1) return blend_vectors<1>(row, index, weights, pixels, channels, dst);
+  if (taps == 2) return blend_vectors<2>(row, index, weights, pixels, channels, dst);
+  if (taps == 4) return blend_vectors<4>(row, index, weights, pixels, channels, dst);
+  blend_many(row, index, weights, taps, pixels, channels, dst);
+}
+
+void scatter_pixels(const float* src, const int64_t* index, const float* weights, int64_t taps, int64_t pixels,
+                    int64_t channels, int64_t stride, float* dst) {
+  for (int64_t p = 0; p < pixels; ++p, index += taps, weights += taps, src += stride)
+    for (int64_t k = 0; k < taps; ++k) {
+      if (weights[k] == 0) continue;
+      float* to = dst + index[k] * stride;
+      const Vec weight = broadcast(weights[k]);
+      for_vectors(channels,
+                  [&](int64_t c, auto get, auto put) { put(to + c, fma(weight, get(src + c), get(to + c))); });
+    }
+}
+
+void dot_pixels(const float* row, const int64_t* index, int64_t taps, int64_t pixels, int64_t channels,
+                const float* src, float* dst) {
+  for (int64_t p = 0; p < pixels; ++p, index += taps, src += channels, dst += taps)
+    for (int64_t k = 0; k < taps; ++k) {
+      Vec sum = zero();
+      if (index[k] >= 0)
+        for_vectors(channels, [&](int64_t c, auto get, auto) {
+          sum = fma(get(row + index[k] * channels + c), get(src + c), sum);
+        });
+      dst[k] = sum_lanes(sum);
+    }
 }
 
 }  // namespace

@@ -76,6 +76,17 @@ def resample(
     samples: int,
 ) -> _Array: ...
 def resize(input: _Array, axes: Sequence[tuple[NDArray[np.int64], _Array]]) -> _Array: ...
+def grid_sample(input: _Array, grid: _Array, mode: str, outside: str, align_corners: bool) -> _Array: ...
+def grid_sample_gradient(
+    input: _Array,
+    grid: _Array,
+    gradient: _Array,
+    mode: str,
+    outside: str,
+    align_corners: bool,
+    of_input: bool,
+    of_grid: bool,
+) -> tuple[_Array | None, _Array | None]: ...
 
 # convolution
 class PackedWeight:

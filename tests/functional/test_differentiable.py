@@ -30,6 +30,7 @@ ARGUMENTS = {  # beside IMAGES as `input`; all that are differentiable
     "pad": {"pad": (1, 0, 2, 1)},
     "pixel_shuffle": {"input": spread(1, 8, 2, 2), "upscale_factor": 2},
     "pixel_unshuffle": {"downscale_factor": 2},
+    "grid_sample": {"grid": (spread(2, 3, 2, 2).astype(int) % 5 - 1.8).astype(np.float32) / 2},
     "softmax": {"dim": 1},
     "log_softmax": {"dim": -1},
     "unflatten": {"dim": 1, "sizes": (3, 1)},

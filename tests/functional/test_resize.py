@@ -99,6 +99,14 @@ TORCH = [
     ((1, 2, 3, 5, 4), {"size": (6, 4, 9), "mode": "trilinear"}),
     ((1, 2, 3, 5, 4), {"scale_factor": 2, "mode": "trilinear", "align_corners": True}),
     ((1, 2, 3, 5, 4), {"scale_factor": (2, 1, 0.5), "mode": "nearest"}),
+    ((1, 2, 3, 5, 4), {"scale_factor": (2, 1.4, 0.5), "mode": "nearest-exact"}),
+    ((1, 2, 3, 5, 4), {"scale_factor": 1.7, "mode": "trilinear", "recompute_scale_factor": True}),
+    ((1, 2, 3, 5, 4), {"size": (2, 7, 3), "mode": "area"}),
+    ((2, 3, 8), {"size": 3, "mode": "linear", "align_corners": True}),
+    ((2, 3, 8), {"scale_factor": 0.7, "mode": "nearest-exact"}),
+    ((1, 3, 9, 8), {"scale_factor": (0.6, 1.9), "mode": "bicubic"}),
+    ((1, 3, 19, 28), {"scale_factor": 0.35, "mode": "bilinear", "antialias": True}),
+    ((1, 3, 19, 28), {"size": (7, 9), "mode": "bicubic", "antialias": True, "align_corners": True}),
 ]
 
 
@@ -169,3 +177,30 @@ def test_compiled(rule, layout, isa, rng):
     x = rng.standard_normal((3, 19, 9, 7), np.float32)
     plan = convlane.compile(lambda x: F.relu(F.resize(x, (5, 12), **rule)), (None, 19, 9, 7))
     np.testing.assert_array_equal(plan(LAYOUTS[layout](x)), F.relu(F.resize(x, (5, 12), **rule)))
+
+
+@pytest.mark.parametrize("rule", [RULES[0], RULES[4], RULES[5], {"mode": "nearest"}], ids=str)
+def test_compiled_signals_and_volumes(rule, rng):
+    x = rng.standard_normal((2, 6, 4, 15), np.float32)
+    for shape, size in ((1, 6, 60), (37,)), ((1, 6, 4, 5, 3), (3, 9, 7)):
+        assert_compiled(lambda x, shape=shape, size=size: F.resize(F.reshape(x, shape), size, **rule), x)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"scale_factor": 2},
+        {"scale_factor": (1.5, 0.7), "mode": "nearest-exact"},
+        {"size": (9, 4), "mode": "bilinear", "align_corners": True},
+        {"size": (3, 4), "mode": "bicubic", "antialias": True},
+        {"size": 5, "mode": "area"},
+    ],
+    ids=str,
+)
+def test_interpolate_compiles(arguments, rng):
+    assert_compiled(lambda x: F.interpolate(x, **arguments), rng.standard_normal((2, 5, 6, 7), np.float32))
+
+
+def assert_compiled(network, x):
+    expected = np.concatenate([network(each[None]) for each in x])
+    np.testing.assert_array_equal(convlane.compile(network, (None, *x.shape[1:]))(x), expected)

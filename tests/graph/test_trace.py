@@ -115,6 +115,7 @@ EVERY_OPERATION = {
     "gelu": F.gelu,
     "global_avg_pool2d": F.global_avg_pool2d,
     "global_max_pool2d": F.global_max_pool2d,
+    "grid_sample": lambda x: F.grid_sample(x, F.permute(x, (0, 2, 3, 1))),
     "gt": lambda x: F.gt(x, 0.5),
     "hardsigmoid": F.hardsigmoid,
     "hardswish": F.hardswish,

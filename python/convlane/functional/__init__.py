@@ -44,6 +44,7 @@ from convlane.functional.functions import (
     sqrt,
     square,
 )
+from convlane.functional.grid import affine_grid, grid_sample
 from convlane.functional.index import gather, index_select, topk, topk_places
 from convlane.functional.linear import linear, pack_linear
 from convlane.functional.loss import dice_loss, huber_loss, kl_div, l1_loss, mse_loss, smooth_l1_loss
@@ -113,6 +114,7 @@ __all__ = [
     "adaptive_max_pool3d",
     "add",
     "affine",
+    "affine_grid",
     "amax",
     "amin",
     "argmax",
@@ -154,6 +156,7 @@ __all__ = [
     "gelu",
     "global_avg_pool2d",
     "global_max_pool2d",
+    "grid_sample",
     "gt",
     "hardsigmoid",
     "hardswish",

@@ -1,25 +1,35 @@
-"""Resampling of images."""
+"""Resampling of signals, images and volumes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from convlane.functional.resize import tables_of
 from convlane.graph.lowering.context import Context, lowers
 from convlane.graph.trace import Node, Value
 
 
-def _refuse(node: Node, nodes: Mapping[Value, Node]) -> str:
-    return "" if len(node.shape) == 4 else f"resize of {len(node.shape)} dimensions"
-
-
-@lowers("resize", refuse=_refuse)
+@lowers("resize")
 def _resize(at: Context) -> None:
-    _, height, width = tables_of(at.input, **at.node.attributes)
-    weights = {
-        "height_index": height[0],
-        "height_weight": height[1],
-        "width_index": width[0],
-        "width_weight": width[1],
-    }
+    weights: dict[str, Any] = {}
+    for name, (index, weight) in zip(
+        ("depth", "height", "width"), tables_of(at.input, **at.node.attributes), strict=True
+    ):
+        weights |= {f"{name}_index": index, f"{name}_weight": weight}
     at.append("resize", weights=weights)
+
+
+def _refuse_grid_sample(node: Node, nodes: Mapping[Value, Node]) -> str:
+    return "" if node.shape[0] == 1 else "grid_sample of shapes whose batches do not meet"
+
+
+@lowers("grid_sample", refuse=_refuse_grid_sample, any_argument=True)
+def _grid_sample(at: Context) -> None:
+    at.append(
+        "grid_sample",
+        [at.inputs["input"], at.inputs["grid"]],
+        mode=at["mode"],
+        padding_mode=at["padding_mode"],
+        align_corners=bool(at["align_corners"]),
+    )
