@@ -146,6 +146,7 @@ def test_what_is_refused():
     for arguments, error, message in [
         ({}, ValueError, "interpolate: give either size or scale_factor"),
         ({"size": 3, "scale_factor": 2}, ValueError, "give either size or scale_factor"),
+        ({"size": 3, "recompute_scale_factor": True}, ValueError, "recompute_scale_factor is for scale_factor"),
         ({"size": 0}, ValueError, "size must be at least 1, got 0"),
         ({"size": (2, 3, 4)}, ValueError, "size must be a number or 2 of them"),
         ({"size": 2.5}, TypeError, r"size must be an integer, got 2\.5"),

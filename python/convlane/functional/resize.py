@@ -212,6 +212,8 @@ def interpolate(
         raise ValueError(f"interpolate: antialias is for 'bilinear' and 'bicubic', not for {mode!r}")
     if (size is None) == (scale_factor is None):
         raise ValueError("interpolate: give either size or scale_factor")
+    if size is not None and recompute_scale_factor:
+        raise ValueError("interpolate: recompute_scale_factor is for scale_factor, not for size")
     scales = None
     if size is not None:
         sizes = _as_sizes(size, axes, "interpolate", "size")

@@ -43,7 +43,8 @@ class _ConstantPad(_Pad):
 
     def __init__(self, padding: int | Sequence[int], value: float) -> None:
         super().__init__(padding)
-        self.value = as_float(value, type(self).__name__, "value")
+        as_float(value, type(self).__name__, "value")
+        self.value = value
 
     def forward(self, input: Array) -> Array:
         """Pad the last dimensions."""
