@@ -1,8 +1,27 @@
 // Layout conversions, concatenation and interleaving.
 #include "bindings/arrays.h"
 #include "ops/shape.h"
+#include "runtime/threads.h"
 
 namespace convlane {
+namespace {
+
+// Of images that are channels last: from many channels to few, or back.
+template <class Run>
+py::array shuffled(const ImageView& src, const Shuffle& shuffle, const Shape4& shape, const Run& run) {
+  if (src.count() != 0 && !src.is_channels_last())
+    throw std::invalid_argument("pixel_shuffle: the images must be channels last");
+  check_shuffle(shuffle);
+  py::array dst = new_image(shape);
+  float* to = data_of(dst);
+  const GilRelease release;
+  const int threads = num_threads();
+  const AlignedArray<float> scratch = allocate_aligned<float>(shuffle_scratch(shuffle, threads));
+  run(shuffle, src.data, to, scratch.get(), threads);
+  return dst;
+}
+
+}  // namespace
 
 void bind_layout(py::module_& m) {
   m.def(
@@ -60,6 +79,26 @@ void bind_layout(py::module_& m) {
         return dst;
       },
       py::arg("tensors"));
+  m.def(
+      "pixel_shuffle",
+      [](const py::array& input, int64_t factor) {
+        const ImageView src = image_view(input, "input");
+        const Shuffle shuffle{src.shape, factor};
+        check_shuffle(shuffle);
+        return shuffled(src, shuffle, shuffle.few(), run_pixel_shuffle);
+      },
+      py::arg("input"), py::arg("factor"));
+  m.def(
+      "pixel_unshuffle",
+      [](const py::array& input, int64_t factor) {
+        const ImageView src = image_view(input, "input");
+        const auto [n, c, h, w] = src.shape;
+        if (factor < 1 || h % factor != 0 || w % factor != 0)
+          throw std::invalid_argument("pixel_unshuffle: the factor does not divide height and width");
+        const Shape4 many{n, checked_mul(c, checked_mul(factor, factor)), h / factor, w / factor};
+        return shuffled(src, {many, factor}, many, run_pixel_unshuffle);
+      },
+      py::arg("input"), py::arg("factor"));
 }
 
 }  // namespace convlane

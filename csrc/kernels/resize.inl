@@ -61,6 +61,47 @@ CONVLANE_INLINE void blend_vectors(const float* row, const int64_t* index, const
   }
 }
 
+// As blend_vectors. Where a picture grows, neighbours are often made of the same pixels, which are loaded once for
+// both.
+template <int Taps>
+CONVLANE_INLINE void blend_pairs(const float* row, const int64_t* index, const float* weights, int64_t pixels,
+                                 int64_t channels, float* dst) {
+  while (pixels > 0) {
+    bool alike = pixels > 1;
+    for (int k = 0; alike && k < Taps; ++k)
+      alike = index[k] == index[Taps + k] && weights[k] != 0 && weights[Taps + k] != 0;
+    if (alike) {
+      const float* from[Taps];
+      Vec weight[2 * Taps];
+      CONVLANE_UNROLL
+      for (int k = 0; k < Taps; ++k) {
+        from[k] = row + index[k] * channels;
+        weight[k] = broadcast(weights[k]);
+        weight[Taps + k] = broadcast(weights[Taps + k]);
+      }
+      for_vectors(channels, [&](int64_t c, auto get, auto put) {
+        Vec x = get(from[0] + c);
+        Vec sum = mul(weight[0], x), next = mul(weight[Taps], x);
+        CONVLANE_UNROLL
+        for (int k = 1; k < Taps; ++k) {
+          x = get(from[k] + c);
+          sum = fma(weight[k], x, sum);
+          next = fma(weight[Taps + k], x, next);
+        }
+        put(dst + c, sum);
+        put(dst + channels + c, next);
+      });
+    } else {
+      blend_vectors<Taps>(row, index, weights, 1, channels, dst);
+    }
+    const int64_t done = alike ? 2 : 1;
+    pixels -= done;
+    index += done * Taps;
+    weights += done * Taps;
+    dst += done * channels;
+  }
+}
+
 CONVLANE_INLINE void blend_many(const float* row, const int64_t* index, const float* weights, int64_t taps,
                                 int64_t pixels, int64_t channels, float* dst) {
   for (int64_t p = 0; p < pixels; ++p, index += taps, weights += taps, dst += channels)
@@ -87,8 +128,8 @@ CONVLANE_INLINE void blend_few_channels(const float* row, const int64_t* index, 
 void blend_pixels(const float* row, const int64_t* index, const float* weights, int64_t taps, int64_t pixels,
                   int64_t channels, float* dst) {
   if (channels < 4) return blend_few_channels(row, index, weights, taps, pixels, channels, dst);
-  if (taps == 1) return blend_vectors<1>(row, index, weights, pixels, channels, dst);
-  if (taps == 2) return blend_vectors<2>(row, index, weights, pixels, channels, dst);
+  if (taps == 1) return blend_pairs<1>(row, index, weights, pixels, channels, dst);
+  if (taps == 2) return blend_pairs<2>(row, index, weights, pixels, channels, dst);
   if (taps == 4) return blend_vectors<4>(row, index, weights, pixels, channels, dst);
   blend_many(row, index, weights, taps, pixels, channels, dst);
 }

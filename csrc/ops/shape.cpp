@@ -46,4 +46,46 @@ void run_interleave(const ImageView* images, int64_t count, float* dst) {
                });
 }
 
+void check_shuffle(const Shuffle& shuffle) {
+  const auto [n, c, h, w] = shuffle.many;
+  const int64_t factor = shuffle.factor;
+  if (factor < 1 || c % checked_mul(factor, factor) != 0)
+    throw std::invalid_argument("pixel_shuffle: the factor " + std::to_string(factor) + " squared does not divide " +
+                                std::to_string(c) + " channels");
+  checked_mul(checked_mul(n, h), checked_mul(checked_mul(w, std::max<int64_t>(c, 1)), factor));
+}
+
+int64_t shuffle_scratch(const Shuffle& shuffle, int threads) { return checked_mul(shuffle.many[1], threads); }
+
+// In scratch a pixel has its channels in another order: those that stay together side by side.
+void run_pixel_shuffle(const Shuffle& shuffle, const float* many, float* few, float* scratch, int threads) {
+  const int64_t channels = shuffle.many[1], width = shuffle.many[3], rows = shuffle.many[0] * shuffle.many[2];
+  const int64_t factor = shuffle.factor, squares = factor * factor, kept = channels / squares;
+  const int64_t run = factor * kept, out_row = width * run;
+  const auto transpose = active_table().transpose;
+  parallel_for(rows, threads_for(rows * width * channels, threads), [=](int64_t begin, int64_t end, int part) noexcept {
+    float* sorted = scratch + part * channels;
+    for (int64_t pixel = begin * width; pixel < end * width; ++pixel) {
+      transpose(many + pixel * channels, squares, sorted, kept, kept, squares);
+      float* to = few + pixel / width * factor * out_row + pixel % width * run;
+      for (int64_t i = 0; i < factor; ++i) std::copy_n(sorted + i * run, run, to + i * out_row);
+    }
+  });
+}
+
+void run_pixel_unshuffle(const Shuffle& shuffle, const float* few, float* many, float* scratch, int threads) {
+  const int64_t channels = shuffle.many[1], width = shuffle.many[3], rows = shuffle.many[0] * shuffle.many[2];
+  const int64_t factor = shuffle.factor, squares = factor * factor, kept = channels / squares;
+  const int64_t run = factor * kept, in_row = width * run;
+  const auto transpose = active_table().transpose;
+  parallel_for(rows, threads_for(rows * width * channels, threads), [=](int64_t begin, int64_t end, int part) noexcept {
+    float* sorted = scratch + part * channels;
+    for (int64_t pixel = begin * width; pixel < end * width; ++pixel) {
+      const float* from = few + pixel / width * factor * in_row + pixel % width * run;
+      for (int64_t i = 0; i < factor; ++i) std::copy_n(from + i * in_row, run, sorted + i * run);
+      transpose(sorted, kept, many + pixel * channels, squares, squares, kept);
+    }
+  });
+}
+
 }  // namespace convlane

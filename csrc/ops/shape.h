@@ -1,4 +1,4 @@
-// Operations that only move numbers: concatenation and interleaving.
+// Operations that only move numbers: concatenation, interleaving, pixels of channels and channels of pixels.
 #pragma once
 
 #include <vector>
@@ -17,5 +17,23 @@ void run_interleave(const ImageView* images, int64_t count, float* dst);
 
 // Whether a view lies in memory as run_interleave takes it.
 bool has_one_stride(const ImageView& image);
+
+// Images of many channels, and those of which each pixel becomes a square of factor * factor pixels: sizes N, C, H, W.
+struct Shuffle {
+  Shape4 many;
+  int64_t factor;
+
+  Shape4 few() const { return {many[0], many[1] / (factor * factor), many[2] * factor, many[3] * factor}; }
+};
+
+// std::invalid_argument unless the squares divide the channels.
+void check_shuffle(const Shuffle& shuffle);
+
+// Floats of scratch.
+int64_t shuffle_scratch(const Shuffle& shuffle, int threads);
+
+// Between dense channels-last buffers: from many channels to few, and back.
+void run_pixel_shuffle(const Shuffle& shuffle, const float* many, float* few, float* scratch, int threads);
+void run_pixel_unshuffle(const Shuffle& shuffle, const float* few, float* many, float* scratch, int threads);
 
 }  // namespace convlane

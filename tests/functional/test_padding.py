@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 
 import convlane
+from convlane import analysis
 from convlane import functional as F
 from convlane.functional._op import rules
 from layouts import LAYOUTS
@@ -90,6 +91,16 @@ def test_compiled_volumes_and_parts(rng):
     np.testing.assert_array_equal(convlane.compile(network, x.shape)(x), network(x))
     with pytest.raises(ValueError, match="pad of the batch"):
         convlane.compile(lambda x: F.pad(x, (0, 0, 0, 0, 0, 0, 1, 1)), (1, 2, 3, 4))
+
+
+def test_what_numbers_see():
+    def rows(mode, sides):
+        return analysis.receptive_field(lambda x: F.pad(x, sides, mode), (1, 1, 4, 4)).fields[-1].rows[:, 0].tolist()
+
+    assert rows("reflect", (0, 0, 1, 2)) == [1, 0, 1, 2, 3, 2, 1]
+    assert rows("circular", (0, 0, 2, -1)) == [1, 2, 0, 1, 2]
+    assert rows("replicate", (1, 1)) == [0, 1, 2, 3]
+    assert rows("constant", (0, 0, 1, -1)) == [-1, 0, 1, 2]
 
 
 def test_other_types():

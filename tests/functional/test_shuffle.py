@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import convlane
-from convlane import analysis
+from convlane import _core, analysis
 from convlane import functional as F
 from convlane.functional._op import rules
 from layouts import LAYOUTS
@@ -85,6 +85,7 @@ def test_agrees_with_torch(rng):
 
 
 IMAGE = np.ones((2, 6, 4, 5), np.float32)
+PIXELS = F.channels_last(IMAGE)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +99,11 @@ IMAGE = np.ones((2, 6, 4, 5), np.float32)
         (lambda: F.pixel_unshuffle(IMAGE, 2), ValueError, "downscale_factor=2 divide H and W, got shape"),
         (lambda: F.pixel_unshuffle(IMAGE, -1), ValueError, "downscale_factor must be at least 1, got -1"),
         (lambda: F.pixel_unshuffle([1.0], 1), TypeError, "pixel_unshuffle: input must be a NumPy array"),
+        (lambda: _core.pixel_shuffle(PIXELS, 2), ValueError, "the factor 2 squared does not divide 6 channels"),
+        (lambda: _core.pixel_shuffle(PIXELS, 2**32), ValueError, "too large"),
+        (lambda: _core.pixel_shuffle(IMAGE, 1), ValueError, "the images must be channels last"),
+        (lambda: _core.pixel_unshuffle(PIXELS, 2), ValueError, "the factor does not divide height and width"),
+        (lambda: _core.pixel_unshuffle(PIXELS, 0), ValueError, "the factor does not divide height and width"),
     ],
 )
 def test_bad_input(call, error, match):

@@ -1,4 +1,4 @@
-// Channels in turn.
+// Channels in turn, pixels of channels and channels of pixels.
 #include "ops/shape.h"
 
 #include <algorithm>
@@ -31,6 +31,36 @@ Step prepare_interleave(std::shared_ptr<const StepArguments> at) {
           bytes};
 }
 
+// Images of many channels to images of few, or back; attribute: factor.
+template <class Run>
+Step prepare_shuffled(const StepArguments& at, const StepOperand& many, const StepOperand& few, const Run& run_part) {
+  Shuffle shuffle{{}, at.get<int64_t>("factor")};
+  at.check_dense_image(many, "the image of many channels");
+  at.check_dense_image(few, "the image of few channels");
+  std::copy_n(many.tensor.shape.begin(), 4, shuffle.many.begin());
+  check_shuffle(shuffle);
+  at.check_shape(few, "the image of few channels", shuffle.few());
+  const StepOperand *src = &at.inputs[0], *dst = &at.outputs[0];
+  at.check(!src->any_layout(), "the input must lie in the arena");
+  const int threads = at.threads;
+  return {[=](const PlanRun& run) {
+            run_part(shuffle, run.floats(*src), run.floats(*dst), static_cast<float*>(run.scratch), threads);
+          },
+          shuffle_scratch(shuffle, threads) * static_cast<int64_t>(sizeof(float))};
+}
+
+Step prepare_pixel_shuffle(std::shared_ptr<const StepArguments> at) {
+  const StepOperand& few = at->output(1, 1);
+  return prepare_shuffled(*at, at->inputs[0], few, run_pixel_shuffle);
+}
+
+Step prepare_pixel_unshuffle(std::shared_ptr<const StepArguments> at) {
+  const StepOperand& many = at->output(1, 1);
+  return prepare_shuffled(*at, many, at->inputs[0], run_pixel_unshuffle);
+}
+
+const RegisterStep pixel_shuffle("pixel_shuffle", prepare_pixel_shuffle);
+const RegisterStep pixel_unshuffle("pixel_unshuffle", prepare_pixel_unshuffle);
 const RegisterStep interleave("interleave", prepare_interleave);
 
 }  // namespace

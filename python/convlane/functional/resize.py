@@ -293,11 +293,12 @@ def tables_of(x: Any, size: Sequence[int], *, scales: Sequence[float] | None = N
 
 def _run(x: Array, tables: Sequence[Table]) -> Array:
     """Apply a table to each axis; what runs is (N, D, H, W, C)."""
-    shape = x.shape
-    dense = np.ascontiguousarray(np.moveaxis(channels_last(x) if x.ndim == 4 else x, 1, -1))
-    sizes = dense.shape[1:-1]
-    result = _core.resize(dense.reshape(len(x), *(1,) * (3 - len(sizes)), *sizes, shape[1]), list(tables))
-    return np.moveaxis(result.reshape(len(x), *result.shape[4 - len(sizes) : 4], shape[1]), -1, 1)
+    n, channels, *sizes = x.shape
+    if x.ndim == 4:
+        return _core.resize(channels_last(x).transpose(0, 2, 3, 1)[:, None], tables)[:, 0].transpose(0, 3, 1, 2)
+    dense = np.ascontiguousarray(np.moveaxis(x, 1, -1)).reshape(n, *(1,) * (3 - len(sizes)), *sizes, channels)
+    result = _core.resize(dense, tables)
+    return np.moveaxis(result.reshape(n, *result.shape[4 - len(sizes) : 4], channels), -1, 1)
 
 
 @lru_cache(maxsize=256)

@@ -11,6 +11,7 @@ from convlane import _core
 from convlane.functional._arguments import Array, as_array, as_positive, operand_shape
 from convlane.functional._op import Pullback, Shape, op
 from convlane.functional._receptive import ROWS_AND_COLUMNS, Axis
+from convlane.functional.shape import channels_last
 
 _FLOAT32 = np.dtype(np.float32)
 
@@ -142,6 +143,8 @@ def pixel_unshuffle(input: Array, downscale_factor: int) -> Array:
 def _shuffled(input: Any, factor: Any) -> Array:
     x = as_array(input, "pixel_shuffle", "input")
     shape = _shuffle_shape(x, factor)
+    if x.ndim == 4 and x.transpose(0, 2, 3, 1).flags.c_contiguous:
+        return _core.pixel_shuffle(x, factor)
     y = _empty(shape)
     _core.copy(_split_channels(x, factor), _split_pixels(y, factor))
     return y.reshape(shape)
@@ -150,6 +153,8 @@ def _shuffled(input: Any, factor: Any) -> Array:
 def _unshuffled(input: Any, factor: Any) -> Array:
     x = as_array(input, "pixel_unshuffle", "input")
     shape = _unshuffle_shape(x, factor)
+    if x.ndim == 4:
+        return _core.pixel_unshuffle(channels_last(x), factor)
     y = _empty(shape)
     _core.copy(_split_pixels(x, factor), _split_channels(y, factor))
     return y.reshape(shape)

@@ -333,13 +333,19 @@ def _refuse_shuffle(node: Node, nodes: Nodes) -> str:
 @_general("pixel_shuffle", refuse=_refuse_shuffle)
 def _pixel_shuffle(at: Context) -> None:
     factor = at["upscale_factor"]
-    at.append("copy", [_split_channels(at.input, factor)], [_split_pixels(at.output, factor)])
+    if len(at.shape) == 4:
+        at.append("pixel_shuffle", factor=factor)
+    else:
+        at.append("copy", [_split_channels(at.input, factor)], [_split_pixels(at.output, factor)])
 
 
 @_general("pixel_unshuffle", refuse=_refuse_shuffle)
 def _pixel_unshuffle(at: Context) -> None:
     factor = at["downscale_factor"]
-    at.append("copy", [_split_pixels(at.input, factor)], [_split_channels(at.output, factor)])
+    if len(at.shape) == 4:
+        at.append("pixel_unshuffle", factor=factor)
+    else:
+        at.append("copy", [_split_pixels(at.input, factor)], [_split_channels(at.output, factor)])
 
 
 def _split_channels(many: Operand, factor: int) -> Operand:
