@@ -42,7 +42,7 @@ void fill_pixel_rows(const Conv2dDesc& d, const float* src, const float* zeros, 
 
 void reserve_direct(const Conv2dDesc& d, const Conv2dArgs& args, Scratch& scratch) {
   scratch.take<float>(d.c);
-  RowsGemmParts(conv2d_gemm(d, args), false, scratch);
+  RowsGemmParts(conv2d_gemm(d, args), scratch);
 }
 
 void run_direct(const Conv2dDesc& d, const Conv2dArgs& args, Scratch& scratch) {

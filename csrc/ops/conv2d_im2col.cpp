@@ -41,7 +41,7 @@ RowsGemm window_gemm(const Conv2dDesc& d, const Conv2dArgs& args) {
 
 void reserve_im2col(const Conv2dDesc& d, const Conv2dArgs& args, Scratch& scratch) {
   scratch.take<float>(checked_mul(d.pixels(), window_floats(d)));
-  RowsGemmParts(window_gemm(d, args), false, scratch);
+  RowsGemmParts(window_gemm(d, args), scratch);
 }
 
 void run_im2col(const Conv2dDesc& d, const Conv2dArgs& args, Scratch& scratch) {

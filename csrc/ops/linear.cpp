@@ -35,7 +35,7 @@ RowsGemm linear_gemm(const LinearArgs& args) {
 }  // namespace
 
 void reserve_linear(const LinearArgs& args, Scratch& scratch) {
-  if (args.rows != 0) RowsGemmParts(linear_gemm(args), false, scratch);
+  if (args.rows != 0) RowsGemmParts(linear_gemm(args), scratch);
 }
 
 void run_linear(const LinearArgs& args, Scratch& scratch) {

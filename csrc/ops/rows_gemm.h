@@ -5,7 +5,6 @@
 #pragma once
 
 #include <algorithm>
-#include <type_traits>
 
 #include "kernels/table.h"
 #include "ops/conv2d.h"
@@ -65,21 +64,15 @@ inline int64_t rows_per_block(const RowsGemm& p) {
   return tiles * p.kernels->gemm.mr;
 }
 
-// Rows of dst lie where RowsGemm says.
-struct InOrder {};
-
 // How a product is split over threads, and the scratch of a run.
 struct RowsGemmParts {
   int threads;
   int64_t units;  // what can be split along the columns
   int64_t column_parts, row_parts;
-  int64_t block;                 // rows of a part, at most
-  const float** pointers;        // taps * block for each thread
-  int64_t moved_columns, moved;  // where rows of dst are scattered: of the blocks that each thread moves there
-  float* blocks;
+  int64_t block;           // rows of a part, at most
+  const float** pointers;  // taps * block for each thread
 
-  RowsGemmParts(const RowsGemm& p, bool scattered, Scratch& scratch) {
-    constexpr int64_t kScatteredPanels = 8;  // their block of rows stays in the second-level cache until it is moved
+  RowsGemmParts(const RowsGemm& p, Scratch& scratch) {
     units = p.groups > 1 ? p.groups : ceil_div(p.n, p.kernels->gemm.nr);
     threads = threads_for(p.m * p.n * p.groups * p.taps * p.depth, p.threads);
     // Few rows: each thread takes columns, so that the weights are read once in all. Many: each takes blocks of rows,
@@ -91,22 +84,16 @@ struct RowsGemmParts {
     row_parts = by_columns ? blocks_of_rows : round_up(blocks_of_rows, threads);
     block = ceil_div(p.m, row_parts);
     pointers = scratch.take<const float*>(checked_mul(checked_mul(threads, p.taps), block));
-    moved_columns = std::min(p.n, kScatteredPanels * p.kernels->gemm.nr);
-    moved = block * moved_columns;
-    blocks = scratch.take<float>(scattered ? checked_mul(threads, moved) : 0);
   }
 };
 
 // fill(first, count, rows) writes rows[tap * count + i] for the `count` rows from `first`; noexcept.
-// `place`, if given, tells where row i of dst lies, instead of p.dst; then there must be no bias and no residual.
-template <class FillRows, class Place = InOrder>
-void rows_gemm(const RowsGemm& p, Scratch& scratch, const FillRows& fill, const Place& place = {}) {
-  constexpr bool scattered = !std::is_same_v<Place, InOrder>;
-  const RowsGemmParts parts(p, scattered, scratch);
+template <class FillRows>
+void rows_gemm(const RowsGemm& p, Scratch& scratch, const FillRows& fill) {
+  const RowsGemmParts parts(p, scratch);
   const int64_t units = parts.units, column_parts = parts.column_parts, row_parts = parts.row_parts;
-  const int64_t block = parts.block, moved_columns = parts.moved_columns, moved = parts.moved;
+  const int64_t block = parts.block;
   const float** const pointers = parts.pointers;
-  float* const blocks = parts.blocks;
 
   parallel_for(row_parts * column_parts, parts.threads, [&](int64_t begin, int64_t end, int thread) noexcept {
     const float** rows = pointers + thread * p.taps * block;
@@ -134,18 +121,6 @@ void rows_gemm(const RowsGemm& p, Scratch& scratch, const FillRows& fill, const 
         args.depth = p.depth;
         args.weight_end = p.weight_end;
         args.weight = p.weight + group * p.group_stride + column * p.taps * p.depth;
-        if constexpr (scattered) {
-          args.dst = blocks + thread * moved;
-          args.dst_stride = moved_columns;
-          for (int64_t done = 0; done < column_end - column; done += moved_columns) {
-            args.n = std::min(moved_columns, column_end - column - done);
-            p.kernels->gemm.run(args);
-            args.weight += args.n * p.taps * p.depth;
-            for (int64_t i = 0; i < count; ++i)
-              std::copy_n(args.dst + i * moved_columns, args.n, place(first + i) + channel + done);
-          }
-          continue;
-        }
         args.dst = p.dst + first * p.dst_stride + channel;
         args.dst_stride = p.dst_stride;
         args.epilogue = p.epilogue;

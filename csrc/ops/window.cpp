@@ -25,13 +25,17 @@ int64_t outputs(int64_t padded, int64_t kernel_reach, int64_t stride, int64_t in
 
 }  // namespace
 
-Pair window_output(const char* op, const Window& w, int64_t height, int64_t width, bool ceil_mode) {
+void check_window(const char* op, const Window& w) {
   check_positive(op, "kernel size", w.kernel);
   check_positive(op, "stride", w.stride);
   check_positive(op, "dilation", w.dilation);
   const std::array<int64_t, 4> padding{w.top, w.bottom, w.left, w.right};
   for (int64_t side : padding)
     if (side < 0) refuse(op, "padding must not be negative, got (top, bottom, left, right) = " + to_string(padding));
+}
+
+Pair window_output(const char* op, const Window& w, int64_t height, int64_t width, bool ceil_mode) {
+  check_window(op, w);
   const Pair padded{extent(height, w.top, w.bottom), extent(width, w.left, w.right)};
   const Pair kernel_reach{reach(w.kernel[0], w.dilation[0]), reach(w.kernel[1], w.dilation[1])};
   if (height < 1 || width < 1 || kernel_reach[0] > padded[0] || kernel_reach[1] > padded[1])
