@@ -48,7 +48,7 @@ StepOperand operand_of(const PyOperand& given) {
   throw std::invalid_argument("plan: the place must be arena, input or output, got '" + place + "'");
 }
 
-using PyWeight = std::variant<std::shared_ptr<PackedWeight>, py::array>;
+using PyWeight = std::variant<std::shared_ptr<PackedWeight>, std::shared_ptr<TransposedWeight>, py::array>;
 
 void append(Plan& plan, const std::string& op, const std::vector<PyOperand>& inputs,
             const std::vector<PyOperand>& outputs, const std::map<std::string, Attribute>& attributes,
@@ -61,6 +61,8 @@ void append(Plan& plan, const std::string& op, const std::vector<PyOperand>& inp
   for (const auto& [name, weight] : weights) {
     if (const auto* packed = std::get_if<std::shared_ptr<PackedWeight>>(&weight))
       arguments.packed.emplace(name, *packed);
+    else if (const auto* transposed = std::get_if<std::shared_ptr<TransposedWeight>>(&weight))
+      arguments.transposed.emplace(name, *transposed);
     else
       arguments.arrays.emplace(name, constant_of(std::get<py::array>(weight), "plan: " + op + ": " + name));
   }

@@ -7,6 +7,7 @@ PYBIND11_MODULE(_core, m) {
   convlane::bind_tensor(m);
   convlane::bind_layout(m);
   convlane::bind_conv2d(m);
+  convlane::bind_conv_transpose2d(m);
   convlane::bind_linear(m);
   convlane::bind_elementwise(m);
   convlane::bind_loss(m);

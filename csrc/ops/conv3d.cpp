@@ -221,7 +221,7 @@ void reserve_conv3d(const Conv3dChoice& choice, const Conv2dArgs& args, bool any
     return;
   }
   scratch.take<float>(d.slice.c);
-  RowsGemmParts(conv3d_gemm(d, args), false, scratch);
+  RowsGemmParts(conv3d_gemm(d, args), scratch);
 }
 
 void run_conv3d(const Conv3dChoice& choice, const Conv2dArgs& args, Scratch& scratch) {

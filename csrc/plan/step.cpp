@@ -84,6 +84,12 @@ std::shared_ptr<const PackedWeight> StepArguments::weight(const std::string& nam
   return found->second;
 }
 
+std::shared_ptr<const TransposedWeight> StepArguments::transposed_weight(const std::string& name) const {
+  const auto found = transposed.find(name);
+  check(found != transposed.end(), "the packed weight " + name + " of a transposed convolution is missing");
+  return found->second;
+}
+
 const float* StepArguments::vector(const std::string& name, int64_t size) const {
   const auto found = arrays.find(name);
   if (found == arrays.end()) return nullptr;

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "ops/conv3d.h"
+#include "ops/conv_transpose2d.h"
 #include "ops/pool2d.h"
 #include "ops/tensor.h"
 
@@ -76,6 +77,7 @@ struct StepArguments {
   std::vector<StepOperand> inputs, outputs;
   std::map<std::string, Attribute> attributes;
   std::map<std::string, std::shared_ptr<const PackedWeight>> packed;
+  std::map<std::string, std::shared_ptr<const TransposedWeight>> transposed;
   std::map<std::string, StepOperand> arrays;  // constants
   int threads;                                // that a run may use; scratch is for as many
 
@@ -101,6 +103,7 @@ struct StepArguments {
   float slope(const std::string& prefix = "") const;
 
   std::shared_ptr<const PackedWeight> weight(const std::string& name) const;
+  std::shared_ptr<const TransposedWeight> transposed_weight(const std::string& name) const;
   // A vector of `size` floats, or null where it was not given. The operands must outlive what is made of it.
   const float* vector(const std::string& name, int64_t size) const;
 

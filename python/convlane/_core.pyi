@@ -161,6 +161,43 @@ def explain_conv2d(
 ) -> list[tuple[str, str]]: ...
 def conv2d_algorithms() -> list[str]: ...
 
+# transposed convolution
+class TransposedWeight:
+    """Weights in the order in which the kernels of transposed convolution read them."""
+
+    def __init__(self, weight: _Array, stride: _Pair, dilation: _Pair, groups: int, algorithm: str) -> None: ...
+    @property
+    def shape(self) -> _Shape4: ...
+    @property
+    def groups(self) -> int: ...
+    @property
+    def isa(self) -> str: ...
+    @property
+    def nbytes(self) -> int: ...
+
+def conv_transpose2d(
+    input: _Array,
+    weight: TransposedWeight,
+    bias: _Array | None,
+    stride: _Pair,
+    padding: _Sides,
+    output_padding: _Pair,
+    dilation: _Pair,
+    groups: int,
+    activation: str,
+    slope: float,
+) -> _Array: ...
+def conv_transpose2d_geometry(
+    input: _Shape4,
+    weight: _Shape4,
+    stride: _Pair,
+    padding: _Sides,
+    output_padding: _Pair,
+    dilation: _Pair,
+    groups: int,
+) -> Conv2dGeometry: ...
+def cheapest_conv_transpose2d(geometry: Conv2dGeometry, winograd: bool) -> str: ...
+
 # linear
 def linear(input: _Array, weight: PackedWeight, bias: _Array | None, activation: str, slope: float) -> _Array: ...
 def linear_unpacked(input: _Array, weight: _Array, bias: _Array | None, activation: str, slope: float) -> _Array: ...

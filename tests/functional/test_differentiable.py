@@ -70,6 +70,7 @@ ARGUMENTS = {  # beside IMAGES as `input`; all that are differentiable
         "residual": spread(2, 2, 2, 2, 2),
         "activation": "silu",
     },
+    "conv_transpose2d": {"weight": spread(3, 2, 3, 3), "bias": spread(2), "stride": 2, "activation": "silu"},
     "linear": {"input": ROWS, "weight": spread(4, 3), "bias": spread(4), "activation": "tanh"},
     "cross_entropy": {"target": POSITIVE, "label_smoothing": 0.1, "reduction": "none"},
     "nll_loss": {"input": ROWS, "target": np.array([2, 0])},

@@ -99,6 +99,7 @@ EVERY_OPERATION = {
     "col2im": lambda x: F.col2im(F.im2col(x, 2), 6, 2),
     "conv2d": lambda x: F.conv2d(x, POINTS),
     "conv3d": lambda x: F.conv3d(F.unsqueeze(x, 2), np.ones((4, 2, 1, 3, 3), np.float32)),
+    "conv_transpose2d": lambda x: F.conv_transpose2d(x, np.ones((2, 4, 3, 3), np.float32), stride=2),
     "cos": F.cos,
     "cumsum": lambda x: F.cumsum(x, -1),
     "div": lambda x: F.div(x, x),

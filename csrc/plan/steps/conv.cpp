@@ -1,4 +1,4 @@
-// Steps of convolution: alone, pooled, and in blocks around a depthwise one.
+// Steps of convolution: alone, pooled, in blocks around a depthwise one, and transposed.
 #include "ops/conv2d_pool.h"
 #include "ops/depthwise_block.h"
 #include "plan/step.h"
@@ -150,8 +150,36 @@ Step prepare_depthwise_block(std::shared_ptr<const StepArguments> at) {
           counted.bytes()};
 }
 
+// Inputs: the images. Attributes: geometry, that of the convolution whose input gradient it is, activation and
+// negative_slope.
+Step prepare_conv_transpose2d(std::shared_ptr<const StepArguments> at) {
+  const StepOperand *src = &at->inputs.at(0), *dst = &at->output(1, 1);
+  const auto desc = at->get<Conv2dDesc>("geometry");
+  const auto weight = at->transposed_weight("weight");
+  at->check(weight->fits(desc), "weight does not fit the geometry");
+  at->check_shape(*src, "input", {desc.n, desc.o, desc.oh, desc.ow});
+  at->check_dense_image(*src, "input");
+  at->check_shape(*dst, "output", {desc.n, desc.c, desc.h, desc.w});
+  ConvTranspose2dArgs args{};
+  args.weight = weight.get();
+  args.epilogue = epilogue_of(*at, desc.c);
+  args.dst_stride = at->pixel_stride(*dst, "output");
+  args.threads = at->threads;
+  Scratch counted;
+  reserve_conv_transpose2d(desc, args, src->any_layout(), counted);
+  return {[=](const PlanRun& run) {
+            ConvTranspose2dArgs now = args;
+            now.src = run.image(*src);
+            now.dst = run.floats(*dst);
+            Scratch scratch(run.scratch);
+            run_conv_transpose2d(desc, now, scratch);
+          },
+          counted.bytes()};
+}
+
 const RegisterStep conv2d("conv2d", prepare_conv2d);
 const RegisterStep conv3d("conv3d", prepare_conv3d);
+const RegisterStep conv_transpose2d("conv_transpose2d", prepare_conv_transpose2d);
 const RegisterStep depthwise_block("depthwise_block", prepare_depthwise_block);
 
 }  // namespace

@@ -17,6 +17,8 @@ from convlane.functional._op import Shape, none, operations, rules, signature_of
 from convlane.graph.trace import SOURCES, InputShape, Node, Value
 from convlane.nn.module import Module
 
+_ARRAYS = (np.ndarray, _core.PackedWeight, _core.TransposedWeight)
+
 
 @dataclass(frozen=True)
 class Row:
@@ -268,7 +270,7 @@ def _parameters(network: Anatomy, sizes: dict[int, int] | None) -> tuple[dict[st
         for value in layer.values:
             arguments = network.nodes[value].attributes
             found = (given for name, given in arguments.items() if sizes is not None or name in ("weight", "bias"))
-            give(layer, (given for given in found if isinstance(given, (np.ndarray, _core.PackedWeight))))
+            give(layer, (given for given in found if isinstance(given, _ARRAYS)))
     if sizes is None:
         return held, 0
     home = {value: layer for layer in network.layers for value in layer.values}

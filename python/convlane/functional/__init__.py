@@ -23,6 +23,12 @@ from convlane.functional.compare import eq, ge, gt, le, logical_and, logical_not
 from convlane.functional.conv import conv2d, explain, pack_conv2d
 from convlane.functional.conv1d import conv1d, pack_conv1d
 from convlane.functional.conv3d import conv3d, pack_conv3d
+from convlane.functional.conv_transpose import (
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+    pack_conv_transpose2d,
+)
 from convlane.functional.cross_entropy import cross_entropy, nll_loss
 from convlane.functional.elementwise import add, affine, div, maximum, minimum, mul, pow, scale, sub
 from convlane.functional.functions import (
@@ -136,6 +142,9 @@ __all__ = [
     "conv1d",
     "conv2d",
     "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "cos",
     "cross_entropy",
     "cumsum",
@@ -202,6 +211,7 @@ __all__ = [
     "pack_conv1d",
     "pack_conv2d",
     "pack_conv3d",
+    "pack_conv_transpose2d",
     "pack_linear",
     "pad",
     "permute",

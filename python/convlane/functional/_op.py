@@ -232,7 +232,7 @@ def op(
 _KINDS = ("Array", "Tensor", "Bools", "Places")
 """Names of the types of arrays in `_arguments`."""
 
-_PLAIN = {np.ndarray, int, float, bool, str, type(None), _core.PackedWeight}
+_PLAIN = {np.ndarray, int, float, bool, str, type(None), _core.PackedWeight, _core.TransposedWeight}
 """The types of most arguments, which nobody takes over for."""
 
 

@@ -183,7 +183,7 @@ def _refusal(node: Node, nodes: Mapping[Value, Node]) -> str:
         return f"{op} with a constant {constants[0]}"
     if len(constants) == len(node.inputs):
         return f"{op} of constants alone"
-    if isinstance(attributes.get("weight"), _core.PackedWeight):
+    if isinstance(attributes.get("weight"), (_core.PackedWeight, _core.TransposedWeight)):
         return f"{op} with a packed weight"
     if op not in ANY_ARGUMENT | {"cat", "interleave"} and set(node.inputs) - {"input", "other", "residual", "scale"}:
         return f"{op} with a computed {min(set(node.inputs) - {'input', 'other', 'residual', 'scale'})}"

@@ -143,16 +143,21 @@ def read_joined_parts(graph: Graph) -> Graph:
 
 
 def fold_batch_norm(graph: Graph) -> Graph:
-    """Work the factors of batch norm into the weight and bias of the convolution before it, in float64."""
+    """Work the factors of batch norm into the weight and bias of the convolution before it, in float64.
+
+    The convolution may be a transposed one.
+    """
 
     def fold(node: Node, nodes: dict[Value, Node], single: Callable[[Value], bool]) -> Node:
         if node.op != "batch_norm" or node.attributes["training"]:
             return node
         source = node.inputs["input"]
         conv = nodes[source]
-        if not (single(source) and _is_plain_convolution(conv) and _has_open_weight(conv)):
+        transposed = conv.op == "conv_transpose2d" and conv.attributes["activation"] == "none"
+        if not (single(source) and (transposed or _is_plain_convolution(conv)) and _has_open_weight(conv)):
             return node
-        weight, bias = _folded(conv.attributes["weight"], conv.attributes["bias"], node.attributes)
+        groups = conv.attributes["groups"] if transposed else None
+        weight, bias = _folded(conv.attributes["weight"], conv.attributes["bias"], node.attributes, groups)
         return _absorb(conv, node, weight=weight, bias=bias)
 
     return _rewrite(graph, fold)
@@ -166,7 +171,8 @@ def fuse_activation(graph: Graph) -> Graph:
             return node
         source = node.inputs["input"]
         before = nodes[source]
-        if before.op not in ("add", "linear", *_CONVOLUTIONS) or before.attributes["activation"] != "none":
+        kinds = ("add", "conv_transpose2d", "linear", *_CONVOLUTIONS)
+        if before.op not in kinds or before.attributes["activation"] != "none":
             return node
         if not single(source):
             return node
@@ -470,9 +476,9 @@ def _is_identity(node: Node, nodes: Mapping[Value, Node]) -> bool:
     return False
 
 
-def _folded(weight: Array | Weight, bias: Array | None, norm: Any) -> tuple[Weight, Array]:
-    """Weight and bias of a convolution that normalises its own result."""
-    channels = weight.shape[0]
+def _folded(weight: Array | Weight, bias: Array | None, norm: Any, transposed: int | None) -> tuple[Weight, Array]:
+    """Weight and bias of a convolution that normalises its own result; `transposed` are the groups of one that is."""
+    channels = weight.shape[0] if transposed is None else weight.shape[1] * transposed
 
     def wide(array: Array | None, default: float) -> NDArray[np.float64]:
         return np.full(channels, default) if array is None else array.astype(np.float64)
@@ -481,4 +487,5 @@ def _folded(weight: Array | Weight, bias: Array | None, norm: Any) -> tuple[Weig
         factor = wide(norm["weight"], 1) / np.sqrt(wide(norm["running_var"], 1) + norm["eps"])
         shift = (wide(bias, 0) - wide(norm["running_mean"], 0)) * factor + wide(norm["bias"], 0)
         whole = weight if isinstance(weight, Weight) else Weight(weight)
+        whole = replace(whole, transposed=transposed)
         return whole.times(factor), shift.astype(np.float32)

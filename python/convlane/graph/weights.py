@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlane import _core
-from convlane.functional._arguments import Array
+from convlane.functional._arguments import Array, Pair
 from convlane.functional._op import Shape
 from convlane.functional.conv3d import as_rows
 from convlane.graph.trace import Graph, Node
@@ -39,6 +39,8 @@ class Weight:
     """One for each output channel."""
     image: Shape | None = None
     """The weight reads images (C, H, W) that were flattened; its columns are to be sorted for channels last."""
+    transposed: int | None = None
+    """The groups of a transposed convolution: the weight is (C, O / groups, KH, KW)."""
 
     dtype = np.dtype(np.float32)
 
@@ -78,8 +80,12 @@ class Weight:
             array = array.reshape(-1, c, math.prod(size)).transpose(0, 2, 1).reshape(array.shape)
         if self.factor is not None:
             scaled = np.empty(array.shape, np.float32)
+            factor = self.factor.reshape(-1, *[1] * (array.ndim - 1))
+            if self.transposed is not None:  # all inputs of a group have its outputs' factors
+                each = self.factor.reshape(self.transposed, 1, -1)
+                inputs = len(array) // self.transposed
+                factor = np.broadcast_to(each, (self.transposed, inputs, each.shape[2])).reshape(*array.shape[:2], 1, 1)
             with np.errstate(all="ignore"):
-                factor = self.factor.reshape(-1, *[1] * (array.ndim - 1))
                 array = np.multiply(array, factor, out=scaled, casting="same_kind")
         return array
 
@@ -107,6 +113,7 @@ class Packer:
 
     def __init__(self) -> None:
         self._packed: dict[tuple[Any, int, str], _core.PackedWeight] = {}
+        self._transposed: dict[tuple[Any, Pair, Pair, int, str], _core.TransposedWeight] = {}
         self._moved: dict[Any, Weight] = {}
         self._sources: list[Any] = []
 
@@ -123,11 +130,26 @@ class Packer:
             self._sources += [weight.source if isinstance(weight, Weight) else weight, moved.source]
         return self._packed[key]
 
+    def pack_transposed(
+        self, weight: Array | Weight, stride: Pair, dilation: Pair, groups: int, algorithm: str
+    ) -> _core.TransposedWeight:
+        """Pack the weight of a transposed convolution of the graph."""
+        same = _identity(weight)
+        key = same, stride, dilation, groups, algorithm
+        if key not in self._transposed:
+            loaded = self._moved.setdefault(same, weight.loaded() if isinstance(weight, Weight) else Weight(weight))
+            self._moved[_identity(loaded)] = loaded
+            packed = _core.TransposedWeight(np.asarray(loaded), stride, dilation, groups, algorithm)
+            self._transposed[key] = self._transposed[_identity(loaded), stride, dilation, groups, algorithm] = packed
+            self._sources += [weight.source if isinstance(weight, Weight) else weight, loaded.source]
+        return self._transposed[key]
+
     def relieve(self, graph: Graph) -> Graph:
         """Return the graph with its weights taken from where they are packed; those that it had may go."""
         relieved = replace(graph, nodes={value: self._relieve(node) for value, node in graph.nodes.items()})
         kept = {_identity(moved): moved for moved in self._moved.values()}
         self._packed = {key: packed for key, packed in self._packed.items() if key[0] in kept}
+        self._transposed = {key: packed for key, packed in self._transposed.items() if key[0] in kept}
         self._moved, self._sources = kept, [moved.source for moved in kept.values()]
         return relieved
 
@@ -149,8 +171,9 @@ def _identity(weight: Array | Weight) -> Any:
     Arrays are known by the memory that they show: each call of a network may see a parameter in a view of its own.
     """
     if not isinstance(weight, Weight):
-        return _place(weight), None, None
-    return _place(weight.source), None if weight.factor is None else weight.factor.tobytes(), weight.image
+        return _place(weight), None, None, None
+    factor = None if weight.factor is None else weight.factor.tobytes()
+    return _place(weight.source), factor, weight.image, weight.transposed
 
 
 def _place(source: Source) -> Any:

@@ -20,6 +20,7 @@ from convlane.nn.activation import (
 )
 from convlane.nn.container import Add, Concat, Sequential
 from convlane.nn.conv import Conv1d, Conv2d, Conv3d
+from convlane.nn.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from convlane.nn.linear import Linear
 from convlane.nn.loss import (
     BCELoss,
@@ -104,6 +105,9 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "CrossEntropyLoss",
     "Dropout",
     "Flatten",

@@ -139,11 +139,15 @@ def kaiming_normal(
     return normal(shape, 0.0, _kaiming_std(shape, a, mode, nonlinearity))
 
 
-def default_weight_and_bias(shape: Sequence[int], bias: bool) -> tuple[Array, Array | None]:
-    """Return what torch's Conv2d and Linear start from: both uniform with the bound ``1 / sqrt(fan_in)``."""
+def default_weight_and_bias(shape: Sequence[int], bias: bool, outputs: int | None = None) -> tuple[Array, Array | None]:
+    """Return what torch's convolutions and Linear start from: both uniform with the bound ``1 / sqrt(fan_in)``.
+
+    The bias is one number for each of `outputs`, or for what the weight counts first.
+    """
     fan_in, _ = _fans(shape)
     bound = 1 / math.sqrt(fan_in)
-    return kaiming_uniform(shape, math.sqrt(5)), uniform(shape[:1], -bound, bound) if bias else None
+    sizes = shape[:1] if outputs is None else (outputs,)
+    return kaiming_uniform(shape, math.sqrt(5)), uniform(sizes, -bound, bound) if bias else None
 
 
 def _kaiming_std(shape: Sequence[int], a: float, mode: str, nonlinearity: str) -> float:

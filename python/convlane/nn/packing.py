@@ -19,18 +19,18 @@ class PackingModule(Module, ABC):
     """
 
     weight: Array
-    _packed: tuple[Array, _core.PackedWeight] | None = None
+    _packed: tuple[Array, Any] | None = None
     _unsaved = frozenset({"_packed"})
 
     @abstractmethod
-    def pack(self, weight: Array) -> _core.PackedWeight:
+    def pack(self, weight: Array) -> Any:
         """Pack a weight for this layer."""
 
     def forget_packed(self) -> None:
         """Release the packed copy of a weight that is about to change."""
         self._packed = None
 
-    def weight_for(self, input: Any) -> Array | _core.PackedWeight:
+    def weight_for(self, input: Any) -> Any:
         """Return the packed weight for arrays; the weight itself for those who record or trace what is done to it."""
         weight, cached = self.weight, self._packed
         if is_recorded(input, weight):

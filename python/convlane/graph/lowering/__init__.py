@@ -2,6 +2,7 @@
 
 from convlane.graph.lowering import (  # noqa: F401  (they register)
     conv,
+    conv_transpose,
     elementwise,
     linear,
     norm,

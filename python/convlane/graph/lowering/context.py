@@ -72,7 +72,7 @@ class Context:
 
 
 def _constant(weight: Any) -> Any:
-    return weight if isinstance(weight, _core.PackedWeight) else np.ascontiguousarray(weight)
+    return weight if isinstance(weight, (_core.PackedWeight, _core.TransposedWeight)) else np.ascontiguousarray(weight)
 
 
 L = TypeVar("L", bound="Callable[..., Choice | None]")

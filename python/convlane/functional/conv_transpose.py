@@ -1,0 +1,509 @@
+"""Transposed convolution of sequences, images and volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from convlane import _core
+from convlane.functional._arguments import (
+    Array,
+    Pair,
+    Sides,
+    as_array,
+    as_float,
+    as_image,
+    as_int,
+    as_pair,
+    as_positive,
+    as_sides,
+    operand_shape,
+)
+from convlane.functional._gradient import activated
+from convlane.functional._op import Pullback, Shape, Traits, check_vector, op
+from convlane.functional._receptive import ROWS_AND_COLUMNS, Axis
+from convlane.functional.rearrange import reshape, stack, unsqueeze
+from convlane.functional.shape import cat, narrow, pad
+
+
+def _shape(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: int | Pair = 1,
+    padding: int | Pair | Sides = 0,
+    output_padding: int | Pair = 0,
+    groups: int = 1,
+    dilation: int | Pair = 1,
+    **_: Any,
+) -> Shape:
+    batch = (1,) if len(input.shape) == 3 else ()
+    geometry = _geometry((*batch, *input.shape), weight, stride, padding, output_padding, groups, dilation)
+    check_vector("conv_transpose2d", "bias", bias, geometry.input[1])
+    return geometry.input[len(batch) :]
+
+
+def _multiply_adds(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: Any = 1,
+    dilation: Any = 1,
+    **_: Any,
+) -> int:
+    shape = (1, *input.shape) if len(input.shape) == 3 else input.shape
+    return _geometry(shape, weight, stride, padding, output_padding, groups, dilation).multiply_adds
+
+
+def _receptive(
+    axis: Axis,
+    name: str,
+    *,
+    input: Any,
+    weight: Any,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    output_padding: Any,
+    groups: Any,
+    dilation: Any,
+    **_: Any,
+) -> Axis:
+    if name != "input":
+        return axis.everywhere()
+    if axis.dim is None or axis.dim not in ROWS_AND_COLUMNS:
+        return axis
+    count = _shape(input, weight, None, stride, padding, output_padding, groups, dilation)[axis.dim]
+    i = ROWS_AND_COLUMNS.index(axis.dim)
+    step, apart = as_pair(stride, "conv_transpose2d", "stride")[i], as_pair(dilation, "conv_transpose2d", "dilation")[i]
+    taps = apart * np.arange(weight.shape[2 + i])
+    reached = np.arange(count)[:, None] + _as_sides(padding)[2 * i] - taps
+    places = reached // step
+    counted = (reached % step == 0) & (places >= 0) & (places < len(axis.low))
+    return axis.gathered(places.clip(0, len(axis.low) - 1), counted)
+
+
+def _conv_transpose2d_vjp(
+    wanted: frozenset[str],
+    input: Any,
+    weight: Any,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    output_padding: Any,
+    groups: Any,
+    dilation: Any,
+    algorithm: str,
+    activation: str,
+    negative_slope: float,
+) -> tuple[Array, Pullback]:
+    """Compute as compiled networks do; the gradients are those of a convolution with its images' roles swapped."""
+    if isinstance(weight, _core.TransposedWeight):
+        raise TypeError("conv_transpose2d: a packed weight has no gradient, nor the input through it; give the array")
+    x, single = as_image(input, "conv_transpose2d")
+    filters = as_array(weight, "conv_transpose2d", "weight")
+    geometry = _geometry(x.shape, filters, stride, padding, output_padding, groups, dilation)
+    if algorithm == "auto":
+        algorithm = _core.cheapest_conv_transpose2d(geometry, True)
+    packed = pack_conv_transpose2d(filters, stride, groups, dilation, algorithm=algorithm)
+    run = partial(conv_transpose2d, x, packed, bias, stride, padding, output_padding, groups, dilation)
+    output, before = activated(run, activation, as_float(negative_slope, "conv_transpose2d", "negative_slope"))
+    shape, filters_shape = x.shape, filters.shape
+    kept_input = x if "weight" in wanted else None
+    kept_weight = filters if "input" in wanted else None
+    of_bias = "bias" in wanted
+
+    def pullback(gradient: Array) -> dict[str, Array]:
+        whole = before(gradient[None] if single else gradient)
+        images, sides = _met_by_windows(whole, geometry, shape)
+        steps, apart, parts = geometry.stride, geometry.dilation, geometry.groups
+        found: dict[str, Array] = {}
+        if kept_weight is not None:
+            dx = _convolved(images, kept_weight, steps, sides, apart, parts) if images.size else _zeros(shape)
+            found["input"] = dx[0] if single else dx
+        if kept_input is not None:
+            found["weight"] = (
+                _core.conv2d_weight_gradient(kept_input, images, filters_shape, steps, sides, apart, parts)
+                if images.size
+                else _zeros(filters_shape)
+            )
+        if of_bias:
+            found["bias"] = _core.conv2d_bias_gradient(whole)
+        return found
+
+    return output[0] if single else output, pullback
+
+
+def _convolved(images: Array, weight: Array, steps: Pair, sides: Sides, apart: Pair, groups: int) -> Array:
+    """Convolve as training does, by the algorithm that the cost model takes."""
+    name = _core.Conv2dGeometry(images.shape, weight.shape, steps, sides, apart, groups).cheapest(True)
+    packed = _core.PackedWeight(weight, groups, name)
+    return _core.conv2d(images, packed, None, steps, sides, apart, name, "none", 0.0, None)
+
+
+def _zeros(shape: Shape) -> Array:
+    return np.zeros(shape, np.float32)
+
+
+def _met_by_windows(images: Array, geometry: _core.Conv2dGeometry, shape: Shape) -> tuple[Array, Sides]:
+    """Return the rows and columns of results that windows reach, and the padding with which there are no more windows.
+
+    They are none where padding has left the bias alone.
+    Output padding by a stride or more, which a dilation may allow, would otherwise make room for further ones.
+    """
+    kept, sides = [], []
+    for axis, before in enumerate(geometry.padding[::2]):
+        reach = geometry.dilation[axis] * (geometry.weight[2 + axis] - 1)
+        end = max((shape[2 + axis] - 1) * geometry.stride[axis] + reach + 1 - before, 0)  # of the last window
+        kept.append(slice(end))
+        sides += [before, max(end - images.shape[2 + axis], 0)]
+    return images[:, :, kept[0], kept[1]], (sides[0], sides[1], sides[2], sides[3])
+
+
+@op(
+    shape=_shape,
+    multiply_adds=_multiply_adds,
+    vjp=_conv_transpose2d_vjp,
+    differentiable=("input", "weight", "bias"),
+    traits=Traits(parameters=frozenset({"weight", "bias"}), reads_any_layout=True, writes_slices=True),
+    receptive=_receptive,
+)
+def conv_transpose2d(
+    input: Array,
+    weight: Array | _core.TransposedWeight,
+    bias: Array | None = None,
+    stride: int | Pair = 1,
+    padding: int | Pair | Sides = 0,
+    output_padding: int | Pair = 0,
+    groups: int = 1,
+    dilation: int | Pair = 1,
+    *,
+    algorithm: str = "auto",
+    activation: str = "none",
+    negative_slope: float = 0.01,
+) -> Array:
+    """Convolve images transposed: every pixel adds the filters, times its channels, to a window of the result.
+
+    It is the gradient of `conv2d` with regard to its input, and makes images larger where that one makes them smaller
+    (M. Zeiler et al., "Deconvolutional networks", 2010). With stride 1 it is a convolution with the filters turned
+    around. With others, the outputs of each residue modulo the stride are such a convolution by every few taps.
+
+    Parameters
+    ----------
+    input
+        float32, (N, C, H, W) or one image (C, H, W); any strides, channels last is read without a copy.
+    weight
+        float32, (C, O / groups, KH, KW), or the same from `pack_conv_transpose2d`.
+    bias
+        float32, (O,).
+    stride, dilation
+        An integer or a pair (height, width): from one window to the next, and within a window.
+    padding
+        An integer, a pair or four sides (top, bottom, left, right) that the result is cropped by.
+    output_padding
+        An integer or a pair: rows and columns that are added at the bottom and at the right, fewer than the stride or
+        the dilation. Convolutions with a stride make several sizes the same; this tells which one is meant.
+    groups
+        The channels fall into so many independent convolutions.
+    algorithm
+        ``"auto"``, ``"phases"``, ``"windows"`` (one group), or with stride 1 one of `conv2d`'s.
+    activation, negative_slope
+        As in `conv2d`.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, (N, O, OH, OW), channels last in memory, where
+        ``OH = (H - 1) * stride - top - bottom + dilation * (KH - 1) + output_padding + 1``.
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong kind, for example float64 input.
+    ValueError
+        Shapes that do not fit, a value out of range, a result without pixels, or an algorithm that cannot do this.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import conv_transpose2d
+    >>> image = np.array([[[[1, 2], [3, 4]]]], np.float32)
+    >>> conv_transpose2d(image, np.ones((1, 1, 2, 2), np.float32), stride=2)
+    array([[[[1., 1., 2., 2.],
+             [1., 1., 2., 2.],
+             [3., 3., 4., 4.],
+             [3., 3., 4., 4.]]]], dtype=float32)
+    """
+    x, single = as_image(input, "conv_transpose2d")
+    groups, steps, apart = _groups_of(weight, groups), _pair(stride, "stride"), _pair(dilation, "dilation")
+    if isinstance(weight, _core.TransposedWeight):
+        packed = weight
+    else:
+        packed = pack_conv_transpose2d(weight, steps, groups, apart, algorithm=algorithm)
+    y = _core.conv_transpose2d(
+        x,
+        packed,
+        None if bias is None else as_array(bias, "conv_transpose2d", "bias"),
+        steps,
+        _as_sides(padding),
+        _pair(output_padding, "output_padding"),
+        apart,
+        groups,
+        activation,
+        negative_slope,
+    )
+    return y[0] if single else y
+
+
+def pack_conv_transpose2d(
+    weight: Array,
+    stride: int | Pair = 1,
+    groups: int = 1,
+    dilation: int | Pair = 1,
+    *,
+    algorithm: str = "auto",
+) -> _core.TransposedWeight:
+    """Copy filters into the order in which the kernels read them, once for many calls of `conv_transpose2d`.
+
+    The order belongs to the active instruction set, to the arguments given here, and to images of any size.
+
+    Parameters
+    ----------
+    weight
+        float32, (C, O / groups, KH, KW). Later changes of the array do not reach the packed copy.
+    stride, groups, dilation, algorithm
+        As in `conv_transpose2d`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `conv_transpose2d`.
+    """
+    array = as_array(weight, "conv_transpose2d", "weight")
+    if array.ndim != 4:
+        raise ValueError(f"conv_transpose2d: weight must be (C, O / groups, KH, KW), got shape {array.shape}")
+    parts = as_positive(groups, "conv_transpose2d", "groups")
+    return _core.TransposedWeight(array, _pair(stride, "stride"), _pair(dilation, "dilation"), parts, algorithm)
+
+
+def conv_transpose1d(
+    input: Array,
+    weight: Array | _core.TransposedWeight,
+    bias: Array | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+    groups: int = 1,
+    dilation: int | Sequence[int] = 1,
+) -> Array:
+    """Convolve sequences transposed: `conv_transpose2d` of images of one row.
+
+    Parameters
+    ----------
+    input
+        float32, (N, C, L) or one sequence (C, L).
+    weight
+        float32, (C, O / groups, K), or (C, O / groups, 1, K) from `pack_conv_transpose2d`.
+    bias
+        float32, (O,).
+    stride, padding, output_padding, groups, dilation
+        As in `conv_transpose2d`; an integer or a tuple of one.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, (N, O, OL) or (O, OL).
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `conv_transpose2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import conv_transpose1d
+    >>> conv_transpose1d(np.array([[1, 2, 3]], np.float32), np.ones((1, 1, 3), np.float32), stride=2)
+    array([[1., 1., 3., 2., 5., 3., 3.]], dtype=float32)
+    """
+    name = "conv_transpose1d"
+    shape = _sized(input, name, "input", 1)
+    filters = weight if isinstance(weight, _core.TransposedWeight) else unsqueeze(_filters(weight, name, 1), 2)
+    (step,), (side,) = _numbers(stride, name, "stride", 1), _numbers(padding, name, "padding", 1)
+    (added,), (apart,) = _numbers(output_padding, name, "output_padding", 1), _numbers(dilation, name, "dilation", 1)
+    rows = unsqueeze(input, len(shape) - 1)
+    y = conv_transpose2d(rows, filters, bias, (1, step), (0, side), (0, added), groups, (1, apart))
+    *outer, _, length = y.shape
+    return reshape(y, (*outer, length))
+
+
+def conv_transpose3d(
+    input: Array,
+    weight: Array,
+    bias: Array | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+    groups: int = 1,
+    dilation: int | Sequence[int] = 1,
+) -> Array:
+    """Convolve volumes transposed.
+
+    Each slice of the result is a `conv_transpose2d` of the slices of the input that reach it, joined along their
+    channels.
+
+    Parameters
+    ----------
+    input
+        float32, (N, C, D, H, W) or one volume (C, D, H, W).
+    weight
+        float32, (C, O / groups, KD, KH, KW).
+    bias
+        float32, (O,).
+    stride, padding, output_padding, groups, dilation
+        As in `conv_transpose2d`; an integer or a tuple (depth, height, width).
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, (N, O, OD, OH, OW) or (O, OD, OH, OW).
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `conv_transpose2d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import conv_transpose3d
+    >>> volume = np.ones((1, 4, 5, 6, 7), np.float32)
+    >>> conv_transpose3d(volume, np.ones((4, 2, 2, 2, 2), np.float32), stride=2).shape
+    (1, 2, 10, 12, 14)
+    """
+    name = "conv_transpose3d"
+    shape = _sized(input, name, "input", 3)
+    if len(shape) == 4:
+        volumes = conv_transpose3d(unsqueeze(input, 0), weight, bias, stride, padding, output_padding, groups, dilation)
+        return reshape(volumes, volumes.shape[1:])
+    filters_shape = operand_shape(_filters(weight, name, 3), name, "weight")
+    steps, sides = _numbers(stride, name, "stride", 3), _numbers(padding, name, "padding", 3)
+    added, apart = _numbers(output_padding, name, "output_padding", 3), _numbers(dilation, name, "dilation", 3)
+    parts = as_positive(groups, name, "groups")
+    # Checks everything and tells the depth.
+    along = _core.conv_transpose2d_geometry(
+        (shape[0], shape[1], shape[2], 1),
+        (filters_shape[0], filters_shape[1], filters_shape[2], 1),
+        (steps[0], 1),
+        (sides[0], sides[0], 0, 0),
+        (added[0], 0),
+        (apart[0], 1),
+        parts,
+    )
+    depth, channels = shape[2], shape[1] // parts
+    joined: dict[tuple[int, ...], Any] = {}
+
+    def of_groups(slices: Sequence[Any], axis: int) -> Any:
+        """Join slices along their channels, within each group."""
+        if len(slices) == 1:
+            return slices[0]
+        return cat([narrow(each, axis, g * channels, channels) for g in range(parts) for each in slices], axis)
+
+    def image(z: int) -> Any:
+        return reshape(narrow(input, 2, z, 1), (*shape[:2], *shape[3:]))
+
+    def filters(taps: tuple[int, ...]) -> Any:
+        if taps not in joined:
+            flat = (*filters_shape[:2], *filters_shape[3:])
+            joined[taps] = of_groups([reshape(narrow(weight, 2, tap, 1), flat) for tap in taps], 0)
+        return joined[taps]
+
+    def result(z: int) -> Any:
+        reached = [(tap, z + sides[0] - tap * apart[0]) for tap in range(filters_shape[2])]
+        met = [(tap, at // steps[0]) for tap, at in reached if at % steps[0] == 0 and 0 <= at // steps[0] < depth]
+        taps = tuple(tap for tap, _ in met)
+        images = [image(at) for _, at in met]
+        if not met:
+            taps, images = (0,), [_zeros_like(image(0))]
+        return conv_transpose2d(
+            of_groups(images, 1), filters(taps), bias, steps[1:], sides[1:], added[1:], parts, apart[1:]
+        )
+
+    return stack([result(z) for z in range(along.input[2])], 2)
+
+
+def conv_transpose2d_geometry(
+    input_shape: Any, weight_shape: Any, stride: Any, padding: Any, output_padding: Any, groups: Any, dilation: Any
+) -> _core.Conv2dGeometry:
+    """Return the geometry of the convolution whose input gradient a transposed one is: its `input` is the result."""
+    if len(input_shape) != 4 or len(weight_shape) != 4:
+        raise ValueError(
+            f"conv_transpose2d: shapes must have 4 sizes, got input {input_shape} and weight {weight_shape}"
+        )
+    return _core.conv_transpose2d_geometry(
+        input_shape,
+        weight_shape,
+        _pair(stride, "stride"),
+        _as_sides(padding),
+        _pair(output_padding, "output_padding"),
+        _pair(dilation, "dilation"),
+        as_positive(groups, "conv_transpose2d", "groups"),
+    )
+
+
+def _geometry(
+    shape: Any, weight: Any, stride: Any, padding: Any, added: Any, groups: Any, dilation: Any
+) -> _core.Conv2dGeometry:
+    groups = _groups_of(weight, groups)
+    return conv_transpose2d_geometry(shape, tuple(weight.shape), stride, padding, added, groups, dilation)
+
+
+def _groups_of(weight: Any, groups: Any) -> Any:
+    """Return the groups that were given, or those of a packed weight where they were left out."""
+    return weight.groups if isinstance(weight, _core.TransposedWeight) and groups == 1 else groups
+
+
+def _pair(value: Any, name: str) -> Pair:
+    return as_pair(value, "conv_transpose2d", name)
+
+
+def _as_sides(padding: Any) -> Sides:
+    if isinstance(padding, str):
+        raise TypeError(f"conv_transpose2d: padding must be an integer, a pair or four sides, got {padding!r}")
+    return as_sides(padding, "conv_transpose2d", (1, 1), (1, 1), (1, 1), (1, 1))
+
+
+def _numbers(value: Any, op: str, name: str, axes: int) -> Any:
+    """Return one number for each axis, from an integer or as many of them."""
+    if not isinstance(value, (tuple, list)):
+        return (as_int(value, op, name),) * axes
+    if len(value) != axes:
+        raise ValueError(f"{op}: {name} must be an integer or a tuple of {axes}, got {value!r}")
+    return tuple(as_int(number, op, name) for number in value)
+
+
+def _sized(input: Any, op: str, name: str, axes: int) -> Shape:
+    """Return the shape of an input, with or without a batch."""
+    shape = operand_shape(input, op, name)
+    if len(shape) not in (axes + 1, axes + 2):
+        raise ValueError(f"{op}: {name} must have {axes + 2} dimensions, or {axes + 1} without a batch, got {shape}")
+    return shape
+
+
+def _filters(weight: Any, op: str, axes: int) -> Any:
+    shape = operand_shape(weight, op, "weight")
+    if len(shape) != axes + 2:
+        raise ValueError(f"{op}: weight must have {axes + 2} dimensions (C, O / groups, ...), got {shape}")
+    return weight
+
+
+def _zeros_like(image: Any) -> Any:
+    """Return zeros where an image may hold anything: rows that padding has added."""
+    height = image.shape[2]
+    return narrow(pad(image, (0, 0, height, 0)), 2, 0, height)
