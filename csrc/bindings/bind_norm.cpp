@@ -172,21 +172,21 @@ py::tuple batch_norm_gradient(const py::array& input, const py::array& gradient,
 }
 
 py::array layer_norm(const py::array& input, const std::optional<py::array>& weight,
-                     const std::optional<py::array>& bias, float eps) {
+                     const std::optional<py::array>& bias, float eps, bool centered) {
   const ImageView src = image_view(input, "layer_norm: input");
   const int64_t channels = src.shape[1];
   const OptionalVector weight_v(weight, channels, "layer_norm: weight"), bias_v(bias, channels, "layer_norm: bias");
   py::array dst = new_image(src.shape);
   float* to = data_of(dst);
   const GilRelease release;
-  const LayerNorm norm(channels, weight_v.data(), bias_v.data(), eps);
+  const LayerNorm norm(channels, centered, weight_v.data(), bias_v.data(), eps);
   norm.run(channels_last_or_into(src, to), src.pixels(), to);
   return dst;
 }
 
 // The gradients of the input, the weight and the bias; None for those not asked for.
 py::tuple layer_norm_gradient(const py::array& input, const py::array& gradient, const std::optional<py::array>& weight,
-                              float eps, bool of_input, bool of_vectors) {
+                              float eps, bool centered, bool of_input, bool of_vectors) {
   const ImageView src = image_view(input, "layer_norm_gradient: input");
   const int64_t channels = src.shape[1];
   const OptionalVector weight_v(weight, channels, "layer_norm_gradient: weight");
@@ -208,8 +208,8 @@ py::tuple layer_norm_gradient(const py::array& input, const py::array& gradient,
   {
     const GilRelease release;
     const ChannelsLast converted(src);
-    run_layer_norm_gradient(converted.view().data, of_output.dense(), src.pixels(), channels, weight_v.data(), eps,
-                            to_input, to_weight, to_bias);
+    run_layer_norm_gradient(converted.view().data, of_output.dense(), src.pixels(), channels, centered, weight_v.data(),
+                            eps, to_input, to_weight, to_bias);
   }
   return py::make_tuple(input_gradient, weight_gradient, bias_gradient);
 }
@@ -259,9 +259,9 @@ void bind_norm(py::module_& m) {
         py::arg("residual").none(true) = py::none(), py::arg("training") = true, py::arg("of_input") = true,
         py::arg("of_vectors") = true, py::arg("of_residual") = false);
   m.def("layer_norm", &layer_norm, py::arg("input"), py::arg("weight").none(true), py::arg("bias").none(true),
-        py::arg("eps"));
+        py::arg("eps"), py::arg("centered") = true);
   m.def("layer_norm_gradient", &layer_norm_gradient, py::arg("input"), py::arg("gradient"),
-        py::arg("weight").none(true), py::arg("eps"), py::arg("of_input"), py::arg("of_vectors"));
+        py::arg("weight").none(true), py::arg("eps"), py::arg("centered"), py::arg("of_input"), py::arg("of_vectors"));
   m.def("local_response_norm", &local_response_norm, py::arg("input"), py::arg("size"), py::arg("alpha"),
         py::arg("beta"), py::arg("k"));
   m.def("local_response_norm_gradient", &local_response_norm_gradient, py::arg("input"), py::arg("gradient"),

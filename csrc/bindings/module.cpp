@@ -11,6 +11,7 @@ PYBIND11_MODULE(_core, m) {
   convlane::bind_linear(m);
   convlane::bind_elementwise(m);
   convlane::bind_loss(m);
+  convlane::bind_group_norm(m);
   convlane::bind_norm(m);
   convlane::bind_pool2d(m);
   convlane::bind_plan(m);

@@ -1,43 +1,12 @@
 // Activations on vectors: one definition for the stand-alone operation and for every kernel's epilogue.
 #pragma once
 
+#include "kernels/exp_log.inl"
 #include "kernels/table.h"
 #include "kernels/vec.h"
 
 namespace convlane {
 namespace {
-
-// e^-u for |u| <= ln2 / 2^(Bits + 1). Bits = 0: the polynomial of degree 6 that has the least relative error (2^-28)
-// with 1 - u + u^2 / 2 as its start. Bits = 4: degree 3, with the square adjusted for an error of 2^-28, too.
-template <int Bits>
-CONVLANE_INLINE Vec exp_of_minus(Vec u) {
-  static_assert(Bits == 0 || Bits == 4, "find a polynomial");
-  if constexpr (Bits == 4) {
-    Vec p = fnma(broadcast(1.0f / 6.0f), u, broadcast(0.50001955f));
-    p = fnma(p, u, broadcast(1.0f));
-    return fnma(p, u, broadcast(1.0f));
-  }
-  Vec p = broadcast(1.3863756994e-3f);
-  p = fnma(p, u, broadcast(8.3675091755e-3f));
-  p = fnma(p, u, broadcast(4.1667238770e-2f));
-  p = fnma(p, u, broadcast(1.6666533803e-1f));
-  p = fnma(p, u, broadcast(0.5f));
-  p = fnma(p, u, broadcast(1.0f));
-  return fnma(p, u, broadcast(1.0f));
-}
-
-// Cephes' ln 2 in two parts, of which the first times a whole number is exact.
-constexpr float kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
-
-// e^x for -105 <= x <= 89 or NaN.
-CONVLANE_INLINE Vec exp_in_range(Vec x) {
-  const Vec n = round(mul(x, broadcast(1.44269504088896341f)));
-  const Vec u = fma(n, broadcast(kLn2Low), sub(mul(n, broadcast(kLn2High)), x));
-  return times_power_of_2(exp_of_minus<0>(u), n);
-}
-
-// e^x: beyond the bounds results are 0 or infinity; NaN passes.
-CONVLANE_INLINE Vec exp(Vec x) { return exp_in_range(max(broadcast(-104.5f), min(broadcast(89.0f), x))); }
 
 // 1 / (1 + e^-x), numerator and denominator times 2^-32: so e^-x stays finite where the quotient is denormal. From 30
 // on the result is 1.
@@ -111,6 +80,36 @@ CONVLANE_INLINE Vec gelu(Vec x) {
   return sub(select(greater(zero(), x), broadcast(-0.0f), x), lacking);
 }
 
+// log(1 + e^x), where e^x neither overflows nor vanishes beside 1.
+CONVLANE_INLINE Vec softplus(Vec x) { return add(max(zero(), x), log1p(exp(sub(zero(), abs(x))))); }
+
+CONVLANE_INLINE Vec logsigmoid(Vec x) { return sub(zero(), softplus(sub(zero(), x))); }
+
+// Of selu: those of Klambauer et al. 2017.
+constexpr float kSeluScale = 1.0507009873554805f, kSeluScaleAlpha = 1.7580993408473766f;
+
+CONVLANE_INLINE Vec above_zero(Vec x, Vec above, Vec below) { return select(greater(x, zero()), above, below); }
+
+// Beyond the bounds the result is -1 or 1, where infinity would give NaN.
+CONVLANE_INLINE Vec softsign(Vec x) {
+  const Vec near = max(broadcast(-0x1p30f), min(broadcast(0x1p30f), x));
+  return div(near, add(abs(near), broadcast(1.0f)));
+}
+
+// x tanh(softplus(x)): with p = e^x, x n / (n + 2), where n = p^2 + 2 p. From 20 on the quotient is 1; it is 0 long
+// before -105, beyond which x stands still, as infinity times 0 is not the limit.
+CONVLANE_INLINE Vec mish(Vec x) {
+  const Vec power = exp(min(broadcast(20.0f), x)), two = broadcast(2.0f);
+  const Vec n = mul(power, add(power, two));
+  return mul(max(broadcast(-105.0f), x), div(n, add(n, two)));
+}
+
+// gelu with a tanh for the normal distribution, x (1 + tanh t) / 2 = x sigmoid(2 t), where 2 t is twice_t(x) =
+// 2 sqrt(2 / pi) (x + 0.044715 x^3). Below -12 the sigmoid is 0.
+constexpr float kTanhLinear = 1.5957691216057308f, kTanhCubic = 0.07135481627260025f;
+CONVLANE_INLINE Vec twice_t(Vec x) { return mul(x, fma(mul(x, x), broadcast(kTanhCubic), broadcast(kTanhLinear))); }
+CONVLANE_INLINE Vec gelu_tanh(Vec x) { return mul(max(broadcast(-12.0f), x), sigmoid(twice_t(x))); }
+
 // none, relu and relu6 are one clamp, cheap enough to apply to every register of a tile without a branch.
 struct Clamp {
   Vec low, high;
@@ -150,6 +149,22 @@ CONVLANE_INLINE void with_activation(Activation activation, float slope, Use use
       return use([](Vec x) { return tanh(x); });
     case Activation::gelu:
       return use([](Vec x) { return gelu(x); });
+    case Activation::gelu_tanh:
+      return use([](Vec x) { return gelu_tanh(x); });
+    case Activation::elu:
+      return use([=](Vec x) { return above_zero(x, x, mul(slope_v, expm1(x))); });
+    case Activation::celu:
+      return use([=](Vec x) { return above_zero(x, x, mul(slope_v, expm1(div(x, slope_v)))); });
+    case Activation::selu:
+      return use([](Vec x) {
+        return above_zero(x, mul(x, broadcast(kSeluScale)), mul(expm1(x), broadcast(kSeluScaleAlpha)));
+      });
+    case Activation::softsign:
+      return use([](Vec x) { return softsign(x); });
+    case Activation::mish:
+      return use([](Vec x) { return mish(x); });
+    case Activation::logsigmoid:
+      return use([](Vec x) { return logsigmoid(x); });
     case Activation::none:
     case Activation::relu:
     case Activation::relu6: {
@@ -186,8 +201,29 @@ CONVLANE_INLINE Vec gelu_slope(Vec x) {
   return select(greater(zero(), x), below, sub(broadcast(1.0f), below));
 }
 
+CONVLANE_INLINE Vec softsign_slope(Vec x) {
+  const Vec inverse = div(broadcast(1.0f), add(abs(x), broadcast(1.0f)));
+  return mul(inverse, inverse);
+}
+
+// With p and n as in mish: n / (n + 2) + x 4 p (p + 1) / (n + 2)^2, whose last term is 0 beyond the bounds.
+CONVLANE_INLINE Vec mish_slope(Vec x) {
+  const Vec near = max(broadcast(-105.0f), min(broadcast(20.0f), x));
+  const Vec power = exp(near), one = broadcast(1.0f), two = broadcast(2.0f);
+  const Vec n = mul(power, add(power, two)), inverse = div(one, add(n, two));
+  const Vec rise = mul(mul(mul(broadcast(4.0f), mul(power, add(power, one))), inverse), inverse);
+  return fma(near, rise, mul(n, inverse));
+}
+
+// s + x s' (2 t)' with s and 2 t as in gelu_tanh. Beyond the bounds s' is 0.
+CONVLANE_INLINE Vec gelu_tanh_slope(Vec x) {
+  const Vec near = max(broadcast(-12.0f), min(broadcast(12.0f), x)), at = twice_t(near);
+  const Vec rise = fma(mul(near, near), broadcast(3 * kTanhCubic), broadcast(kTanhLinear));
+  return fma(mul(near, rise), sigmoid_slope(at), sigmoid(at));
+}
+
 // Calls use(f): f(at, gradient) is the gradient in front of the activation, `at` the activation's input or, with
-// `from_output`, its output (not for gelu, silu and hardswish). At a corner the flat side counts; where one that
+// `from_output`, its output (only where ops/ allows that). At a corner the flat side counts; where one that
 // clamps met a NaN the gradient passes.
 template <class Use>
 CONVLANE_INLINE void with_activation_gradient(Activation activation, float slope, bool from_output, Use use) {
@@ -210,6 +246,24 @@ CONVLANE_INLINE void with_activation_gradient(Activation activation, float slope
       return use([](Vec at, Vec gradient) { return mul(gradient, hardswish_slope(at)); });
     case Activation::gelu:
       return use([](Vec at, Vec gradient) { return mul(gradient, gelu_slope(at)); });
+    case Activation::gelu_tanh:
+      return use([](Vec at, Vec gradient) { return mul(gradient, gelu_tanh_slope(at)); });
+    case Activation::elu:
+      return use(
+          [=](Vec at, Vec gradient) { return mul(gradient, above_zero(at, broadcast(1.0f), mul(slope_v, exp(at)))); });
+    case Activation::celu:
+      return use(
+          [=](Vec at, Vec gradient) { return mul(gradient, above_zero(at, broadcast(1.0f), exp(div(at, slope_v)))); });
+    case Activation::selu:
+      return use([](Vec at, Vec gradient) {
+        return mul(gradient, above_zero(at, broadcast(kSeluScale), mul(exp(at), broadcast(kSeluScaleAlpha))));
+      });
+    case Activation::softsign:
+      return use([](Vec at, Vec gradient) { return mul(gradient, softsign_slope(at)); });
+    case Activation::mish:
+      return use([](Vec at, Vec gradient) { return mul(gradient, mish_slope(at)); });
+    case Activation::logsigmoid:
+      return use([](Vec at, Vec gradient) { return mul(gradient, sigmoid(sub(zero(), at))); });
     case Activation::hardsigmoid:
       return use([=](Vec at, Vec gradient) {
         const Mask outside = either(at_most(at, low), at_most(high, at));

@@ -5,6 +5,7 @@
 #include "kernels/cross_entropy.inl"
 #include "kernels/depthwise.inl"
 #include "kernels/elementwise.inl"
+#include "kernels/exp_log.inl"
 #include "kernels/gemm.inl"
 #include "kernels/layer_norm.inl"
 #include "kernels/layout.inl"

@@ -1,4 +1,4 @@
-// Layer normalisation: every row by its own mean and variance.
+// Layer normalisation: every row by its own mean and variance, or by its mean square.
 #pragma once
 
 #include "kernels/table.h"
@@ -8,33 +8,44 @@ namespace convlane {
 namespace {
 
 // The sum over a row of value(c, get), vectors of it, and of the same for what whole vectors leave, number by number: a
-// vector that is not full would sum values of lanes that do not exist.
+// vector that is not full would sum values of lanes that do not exist. Blocks of a long row are added up in double.
 template <class Value>
 CONVLANE_INLINE float sum_row(int64_t channels, const Value& value) {
+  constexpr int64_t kBlock = 256 * kLanes;
   const int64_t whole = channels - channels % kLanes;
-  Vec sum = zero();
-  for (int64_t c = 0; c < whole; c += kLanes) sum = add(sum, value([=](const float* p) { return load(p + c); }));
-  float total = sum_lanes(sum);
+  double total = 0;
+  for (int64_t block = 0; block < whole; block += kBlock) {
+    const int64_t end = block + kBlock < whole ? block + kBlock : whole;
+    Vec sum = zero();
+    for (int64_t c = block; c < end; c += kLanes) sum = add(sum, value([=](const float* p) { return load(p + c); }));
+    total += static_cast<double>(sum_lanes(sum));
+  }
   for (int64_t c = whole; c < channels; ++c) {
     float lanes[kLanes];
     store(lanes, value([=](const float* p) { return broadcast(p[c]); }));
-    total += lanes[0];
+    total += static_cast<double>(lanes[0]);
   }
-  return total;
+  return static_cast<float>(total);
 }
 
 // x -> (x - center - rest) * scale. The values are taken relative to the first one and then to their mean, so that a
-// large common offset costs no digits, as in `moments`.
+// large common offset costs no digits, as in `moments`. Not centered: x -> x * scale.
+template <bool Centered>
 struct RowNorm {
   Vec center, rest, scale;
-  CONVLANE_INLINE Vec operator()(Vec x) const { return mul(sub(sub(x, center), rest), scale); }
+  CONVLANE_INLINE Vec operator()(Vec x) const { return mul(Centered ? sub(sub(x, center), rest) : x, scale); }
 };
 
-CONVLANE_INLINE RowNorm row_norm(const float* src, int64_t channels, float eps) {
+template <bool Centered>
+CONVLANE_INLINE RowNorm<Centered> row_norm(const float* src, int64_t channels, float eps) {
   const float count = static_cast<float>(channels);
-  const Vec first = broadcast(src[0]);
-  const Vec center = broadcast(src[0] + sum_row(channels, [=](auto get) { return sub(get(src), first); }) / count);
-  const float rest = sum_row(channels, [=](auto get) { return sub(get(src), center); }) / count;
+  Vec center = zero();
+  float rest = 0;
+  if constexpr (Centered) {
+    const Vec first = broadcast(src[0]);
+    center = broadcast(src[0] + sum_row(channels, [=](auto get) { return sub(get(src), first); }) / count);
+    rest = sum_row(channels, [=](auto get) { return sub(get(src), center); }) / count;
+  }
   const float square = sum_row(channels, [=](auto get) {
     const Vec deviation = sub(get(src), center);
     return mul(deviation, deviation);
@@ -43,23 +54,28 @@ CONVLANE_INLINE RowNorm row_norm(const float* src, int64_t channels, float eps) 
   return {center, broadcast(rest), div(broadcast(1.0f), sqrt(broadcast(variance + eps)))};
 }
 
-void layer_norm(const LayerNormArgs& a) {
+template <bool Centered>
+CONVLANE_INLINE void layer_norm_rows(const LayerNormArgs& a) {
   const float* src = a.src;
   float* dst = a.dst;
   for (int64_t row = 0; row < a.rows; ++row, src += a.channels, dst += a.channels) {
-    const RowNorm norm = row_norm(src, a.channels, a.eps);
+    const auto norm = row_norm<Centered>(src, a.channels, a.eps);
     for_vectors(a.channels, [&](int64_t c, auto get, auto put) {
       put(dst + c, fma(norm(get(src + c)), get(a.weight + c), get(a.bias + c)));
     });
   }
 }
 
-// With g = gradient * weight and x the normalised values: scale * (g - mean of g - x * mean of g * x).
-void layer_norm_gradient(const LayerNormArgs& a) {
+void layer_norm(const LayerNormArgs& a) { a.centered ? layer_norm_rows<true>(a) : layer_norm_rows<false>(a); }
+
+// With g = gradient * weight and x the normalised values: scale * (g - mean of g - x * mean of g * x), the middle term
+// only of what is centered.
+template <bool Centered>
+CONVLANE_INLINE void layer_norm_rows_gradient(const LayerNormArgs& a) {
   const float *src = a.src, *gradient = a.gradient;
   const float count = static_cast<float>(a.channels);
   for (int64_t row = 0; row < a.rows; ++row, src += a.channels, gradient += a.channels) {
-    const RowNorm norm = row_norm(src, a.channels, a.eps);
+    const auto norm = row_norm<Centered>(src, a.channels, a.eps);
     if (a.products != nullptr) {
       for_vectors(a.channels, [&](int64_t c, auto get, auto put) {
         const Vec g = get(gradient + c);
@@ -68,8 +84,9 @@ void layer_norm_gradient(const LayerNormArgs& a) {
       });
     }
     if (a.dst == nullptr) continue;
-    const Vec mean =
-        broadcast(sum_row(a.channels, [&](auto get) { return mul(get(gradient), get(a.weight)); }) / count);
+    Vec mean = zero();
+    if constexpr (Centered)
+      mean = broadcast(sum_row(a.channels, [&](auto get) { return mul(get(gradient), get(a.weight)); }) / count);
     const Vec product = broadcast(
         sum_row(a.channels, [&](auto get) { return mul(mul(get(gradient), get(a.weight)), norm(get(src))); }) / count);
     float* dst = a.dst + row * a.channels;
@@ -78,6 +95,10 @@ void layer_norm_gradient(const LayerNormArgs& a) {
       put(dst + c, mul(norm.scale, sub(sub(g, mean), mul(norm(get(src + c)), product))));
     });
   }
+}
+
+void layer_norm_gradient(const LayerNormArgs& a) {
+  a.centered ? layer_norm_rows_gradient<true>(a) : layer_norm_rows_gradient<false>(a);
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// The gradient of batch normalisation in two passes: sums per channel, then the gradient of the input. A fused
-// activation is differentiated at the normalised value, computed again from the input by the forward pass's own
+// The gradients of batch and group normalisation in two passes: sums per channel, then the gradient of the input. A
+// fused activation is differentiated at the normalised value, computed again from the input by the forward pass's own
 // instructions, so that neither a mask nor that value is kept.
 #pragma once
 
@@ -62,6 +62,15 @@ void norm_gradient(const NormGradientArgs& a) {
             mul(scale, given ? gradient : fnma(centered, get(a.factor + c), sub(gradient, get(a.offset + c)))));
       });
   });
+}
+
+void group_norm_gradient(const NormGradientArgs& a) {
+  for (int64_t row = 0; row < a.rows; ++row)
+    for_vectors(a.channels, [&](int64_t c, auto get, auto put) {
+      const int64_t at = row * a.row_stride + c;
+      const Vec own = sub(mul(get(a.gradient + at), get(a.scale + c)), get(a.offset + c));
+      put(a.dst + at, fnma(sub(get(a.src + at), get(a.center + c)), get(a.factor + c), own));
+    });
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/activation.inl"
+#include "kernels/exp_log.inl"
 #include "kernels/table.h"
 #include "kernels/vec.h"
 
@@ -73,42 +74,6 @@ CONVLANE_INLINE Vec floor(Vec x) {
 
 CONVLANE_INLINE Vec ceil(Vec x) { return bit_or(abs(floor(sub(broadcast(-0.0f), x))), sign_of(x)); }
 
-// Cephes' logf: x = m * 2^e with m from sqrt(1/2) to sqrt(2), log(m) by a polynomial in m - 1. Within 1 unit in the
-// last place (all floats, 2026-11-26).
-CONVLANE_INLINE Vec log(Vec x) {
-  constexpr std::int32_t kHalfRoot = 0x3f3504f3;  // sqrt(1/2)
-  const Mask small = greater(broadcast(0x1p-126f), x);
-  const IntVec bits = as_int(select(small, mul(x, broadcast(0x1p23f)), x));
-  const IntVec exponent = shift_right<23>(sub(bits, broadcast_int(kHalfRoot)));
-  const Vec e = add(to_float(exponent), select(small, broadcast(-23.0f), zero()));
-  const Vec m = sub(as_float(sub(bits, shift_left<23>(exponent))), broadcast(1.0f));
-  const Vec square = mul(m, m);
-  Vec p = broadcast(7.0376836292e-2f);
-  p = fma(p, m, broadcast(-1.1514610310e-1f));
-  p = fma(p, m, broadcast(1.1676998740e-1f));
-  p = fma(p, m, broadcast(-1.2420140846e-1f));
-  p = fma(p, m, broadcast(1.4249322787e-1f));
-  p = fma(p, m, broadcast(-1.6668057665e-1f));
-  p = fma(p, m, broadcast(2.0000714765e-1f));
-  p = fma(p, m, broadcast(-2.4999993993e-1f));
-  p = fma(p, m, broadcast(3.3333331174e-1f));
-  Vec y = fma(e, broadcast(kLn2Low), mul(mul(p, m), square));
-  y = fnma(broadcast(0.5f), square, y);
-  y = fma(e, broadcast(kLn2High), add(m, y));
-  // Infinity and NaN stay, as does what 0 and numbers below it turn into.
-  y = select(greater(broadcast(__builtin_inff()), x), y, x);
-  y = select(equal(x, zero()), broadcast(-__builtin_inff()), y);
-  return select(greater(zero(), x), broadcast(__builtin_nanf("")), y);
-}
-
-// What 1 + x loses by rounding is a small part of 1 + x, whose logarithm that part is (Kahan).
-CONVLANE_INLINE Vec log1p(Vec x) {
-  const Vec one = broadcast(1.0f), sum = in_register(add(one, x));
-  const Vec lost = sub(x, in_register(sub(sum, one)));
-  const Vec y = add(log(sum), div(lost, sum));
-  return select(greater(broadcast(0x1p-24f), abs(x)), x, select(greater(broadcast(0x1p60f), sum), y, log(sum)));
-}
-
 // Calls use(f) with the function.
 template <class Use>
 CONVLANE_INLINE void with_unary(const UnaryArgs& args, const Use& use) {
@@ -151,6 +116,18 @@ CONVLANE_INLINE void with_unary(const UnaryArgs& args, const Use& use) {
       return use([=](Vec x) { return min(second, max(first, x)); });
     case Unary::affine:
       return use([=](Vec x) { return add(in_register(mul(x, first)), second); });
+    case Unary::threshold:
+      return use([=](Vec x) { return select(at_most(x, first), second, x); });
+    case Unary::softplus:
+      return use([=](Vec x) {
+        const Vec y = mul(x, first);
+        return select(greater(y, second), x, div(softplus(y), first));
+      });
+    case Unary::softplus_slope:
+      return use([=](Vec x) {
+        const Vec y = mul(x, first);
+        return select(greater(y, second), one, sigmoid(y));
+      });
   }
 }
 
@@ -203,6 +180,8 @@ void binary(const BinaryArgs& args) {
       return binary_with(args, [](Vec x, Vec y) { return max_or_nan(x, y); });
     case Binary::minimum:
       return binary_with(args, [](Vec x, Vec y) { return min_or_nan(x, y); });
+    case Binary::prelu:
+      return binary_with(args, [](Vec x, Vec y) { return select(greater(x, zero()), x, mul(x, y)); });
     case Binary::pow:
       // One exponent for all is the usual case, and 2 the usual exponent.
       if (args.b.step == 0 && args.b.row == 0 && *args.b.data == 2.0f)

@@ -13,7 +13,25 @@ namespace convlane {
 
 using std::int64_t;
 
-enum class Activation : int { none, relu, relu6, leaky_relu, silu, hardswish, sigmoid, tanh, hardsigmoid, gelu };
+enum class Activation : int {
+  none,
+  relu,
+  relu6,
+  leaky_relu,
+  silu,
+  hardswish,
+  sigmoid,
+  tanh,
+  hardsigmoid,
+  gelu,
+  gelu_tanh,
+  elu,
+  celu,
+  selu,
+  softsign,
+  mish,
+  logsigmoid,
+};
 
 // What happens to a sum before it is stored: dst = activation(sum + bias + residual).
 struct Epilogue {
@@ -21,7 +39,7 @@ struct Epilogue {
   const float* residual = nullptr;  // same rows and columns as dst, or null
   int64_t residual_stride = 0;      // floats between the residual's rows
   Activation activation = Activation::none;
-  float slope = 0;  // leaky_relu's
+  float slope = 0;  // leaky_relu's; alpha of elu and celu
 };
 
 // dst[i, j] = epilogue(sum over tap, k of rows[tap][i][row_offset + k] * weight[tap, k, j]).
@@ -67,7 +85,7 @@ struct NormalizeArgs {
   int64_t channels;
   const float *center, *scale, *shift;
   Activation activation = Activation::none;
-  float slope = 0;                  // leaky_relu's
+  float slope = 0;                  // as in Epilogue
   const float* residual = nullptr;  // rows like src's, or null
 };
 
@@ -94,8 +112,10 @@ struct NormGradientArgs {
 };
 
 // Layer normalisation of rows: dst[r, c] = (src[r, c] - mean of r) / sqrt(variance of r + eps) * weight[c] + bias[c].
+// Where it is not centered 0 takes the place of the mean, and the mean square that of the variance.
 struct LayerNormArgs {
   int64_t rows, channels;
+  bool centered;
   const float* src;
   const float *weight, *bias;
   float eps;
@@ -257,10 +277,13 @@ enum class Unary : int {
   floor,
   ceil,
   round,
-  clamp,   // between `first` and `second`
-  affine,  // x * first + second, rounded twice
+  clamp,      // between `first` and `second`
+  affine,     // x * first + second, rounded twice
+  threshold,  // `second` where x <= first
+  softplus,   // log(1 + e^(first x)) / first; x where first x > second
+  softplus_slope,
 };
-enum class Binary : int { add, sub, mul, div, pow, maximum, minimum };
+enum class Binary : int { add, sub, mul, div, pow, maximum, minimum, prelu };
 enum class Comparison : int { eq, ne, lt, le, gt, ge };
 
 // A matrix of numbers: that in row r and column c is data[r * row + c * step].

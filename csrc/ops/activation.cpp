@@ -16,7 +16,14 @@ Activation activation_from_name(const std::string& name) {
                                                                   {"sigmoid", Activation::sigmoid},
                                                                   {"tanh", Activation::tanh},
                                                                   {"hardsigmoid", Activation::hardsigmoid},
-                                                                  {"gelu", Activation::gelu}};
+                                                                  {"gelu", Activation::gelu},
+                                                                  {"gelu_tanh", Activation::gelu_tanh},
+                                                                  {"elu", Activation::elu},
+                                                                  {"celu", Activation::celu},
+                                                                  {"selu", Activation::selu},
+                                                                  {"softsign", Activation::softsign},
+                                                                  {"mish", Activation::mish},
+                                                                  {"logsigmoid", Activation::logsigmoid}};
   std::string known;
   for (const auto& [known_name, activation] : kNames) {
     if (name == known_name) return activation;
@@ -26,9 +33,21 @@ Activation activation_from_name(const std::string& name) {
 }
 
 void check_told_by_output(Activation activation, const std::string& name, float slope) {
-  if (activation == Activation::silu || activation == Activation::gelu || activation == Activation::hardswish ||
-      (activation == Activation::leaky_relu && slope < 0))
-    throw std::invalid_argument("the gradient of " + name + " does not follow from its output");
+  switch (activation) {
+    case Activation::none:
+    case Activation::relu:
+    case Activation::relu6:
+    case Activation::hardsigmoid:
+    case Activation::sigmoid:
+    case Activation::tanh:
+      return;
+    case Activation::leaky_relu:
+      if (slope >= 0) return;
+      break;
+    default:
+      break;
+  }
+  throw std::invalid_argument("the gradient of " + name + " does not follow from its output");
 }
 
 void run_activation(const float* src, float* dst, int64_t count, Activation activation, float slope) {

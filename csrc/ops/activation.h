@@ -10,7 +10,7 @@ namespace convlane {
 // std::invalid_argument lists the names when `name` is none of them.
 Activation activation_from_name(const std::string& name);
 
-// std::invalid_argument unless the activation's gradient follows from its output: not for gelu, silu and hardswish,
+// std::invalid_argument unless the activation's gradient follows from its output: not for gelu, silu and the like,
 // whose outputs come from two inputs each, nor for leaky_relu with a negative slope.
 void check_told_by_output(Activation activation, const std::string& name, float slope);
 

@@ -4,20 +4,11 @@
 
 #include "kernels/table.h"
 #include "ops/parallel.h"
+#include "ops/wide_rows.h"
 
 namespace convlane {
 
 namespace {
-
-// Rows of few channels are taken together as one wide row, with the channels' factors repeated, so that they fill
-// whole vectors.
-int64_t rows_together(int64_t channels) {
-  constexpr int64_t kWide = 64;
-  int64_t rows = 1;
-  while (channels > 0 && channels < kWide && (rows * channels < kWide || rows * channels % 16 != 0) && rows < kWide)
-    rows *= 2;
-  return rows;
-}
 
 // One number per channel of a wide row.
 class Repeated {
@@ -273,8 +264,12 @@ AlignedArray<float> vector_or(const float* vector, int64_t size, float value) {
 
 }  // namespace
 
-LayerNorm::LayerNorm(int64_t channels, const float* weight, const float* bias, float eps)
-    : channels_(channels), eps_(eps), weight_(vector_or(weight, channels, 1)), bias_(vector_or(bias, channels, 0)) {}
+LayerNorm::LayerNorm(int64_t channels, bool centered, const float* weight, const float* bias, float eps)
+    : channels_(channels),
+      centered_(centered),
+      eps_(eps),
+      weight_(vector_or(weight, channels, 1)),
+      bias_(vector_or(bias, channels, 0)) {}
 
 void LayerNorm::run(const float* src, int64_t rows, float* dst) const {
   if (channels_ == 0) return;
@@ -283,6 +278,7 @@ void LayerNorm::run(const float* src, int64_t rows, float* dst) const {
     LayerNormArgs part{};
     part.rows = end - begin;
     part.channels = channels_;
+    part.centered = centered_;
     part.src = src + begin * channels_;
     part.weight = weight_.get();
     part.bias = bias_.get();
@@ -293,7 +289,7 @@ void LayerNorm::run(const float* src, int64_t rows, float* dst) const {
 }
 
 // Sums over a chunk of rows are in float, those of the chunks in double, in their order.
-void run_layer_norm_gradient(const float* src, const float* gradient, int64_t rows, int64_t channels,
+void run_layer_norm_gradient(const float* src, const float* gradient, int64_t rows, int64_t channels, bool centered,
                              const float* weight, float eps, float* src_gradient, float* weight_gradient,
                              float* bias_gradient) {
   constexpr int64_t kRows = 128;
@@ -309,6 +305,7 @@ void run_layer_norm_gradient(const float* src, const float* gradient, int64_t ro
       LayerNormArgs part{};
       part.rows = std::min(kRows, rows - first);
       part.channels = channels;
+      part.centered = centered;
       part.src = src + first * channels;
       part.gradient = gradient + first * channels;
       part.weight = factors.get();

@@ -9,7 +9,7 @@ namespace convlane {
 // What follows a normalisation in the same pass: activation(value + residual).
 struct NormTail {
   Activation activation = Activation::none;
-  float slope = 0;                  // leaky_relu's
+  float slope = 0;                  // as in Epilogue
   const float* residual = nullptr;  // rows like those of the output, or null
 };
 
@@ -58,24 +58,26 @@ void run_batch_norm_gradient(const BatchNormGradient&);
 // Mean and biased variance of every channel over at least one row. The same bits for any number of threads.
 void run_moments(const float* src, int64_t rows, int64_t channels, double* mean, double* variance);
 
-// Every row of dst: (row of src - its mean) / sqrt(its variance + eps) * weight + bias.
+// Every row of dst: (row of src - its mean) / sqrt(its variance + eps) * weight + bias. Not centered, 0 and the mean
+// square take the places of mean and variance.
 class LayerNorm {
  public:
   // `weight` and `bias` may be null (1 and 0).
-  LayerNorm(int64_t channels, const float* weight, const float* bias, float eps);
+  LayerNorm(int64_t channels, bool centered, const float* weight, const float* bias, float eps);
 
   // dst may be src.
   void run(const float* src, int64_t rows, float* dst) const;
 
  private:
   int64_t channels_;
+  bool centered_;
   float eps_;
   AlignedArray<float> weight_, bias_;
 };
 
-// From run_layer_norm's input and the gradient of its output, those of src, weight and bias, each where it is not null;
-// of the last two either both or none. The same bits for any number of threads.
-void run_layer_norm_gradient(const float* src, const float* gradient, int64_t rows, int64_t channels,
+// From LayerNorm's input and the gradient of its output, those of src, weight and bias, each where it is not null; of
+// the last two either both or none. The same bits for any number of threads.
+void run_layer_norm_gradient(const float* src, const float* gradient, int64_t rows, int64_t channels, bool centered,
                              const float* weight, float eps, float* src_gradient, float* weight_gradient,
                              float* bias_gradient);
 

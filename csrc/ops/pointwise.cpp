@@ -45,6 +45,8 @@ int64_t cost(Unary op) {
     case Unary::exp:
     case Unary::log:
     case Unary::log1p:
+    case Unary::softplus:
+    case Unary::softplus_slope:
       return 8;
     case Unary::sin:
     case Unary::cos:
@@ -105,14 +107,14 @@ void choose(const Tensor& condition, const Tensor& a, const Tensor& b, const Ten
 }  // namespace
 
 Unary unary_from_name(const std::string& name) {
-  static constexpr std::array<const char*, 18> kNames{"neg",        "abs",   "sign", "square", "sqrt",  "rsqrt",
-                                                      "reciprocal", "exp",   "log",  "log1p",  "sin",   "cos",
-                                                      "erf",        "floor", "ceil", "round",  "clamp", "affine"};
+  static constexpr std::array<const char*, 21> kNames{
+      "neg", "abs", "sign",  "square", "sqrt",  "rsqrt", "reciprocal", "exp",       "log",      "log1p",         "sin",
+      "cos", "erf", "floor", "ceil",   "round", "clamp", "affine",     "threshold", "softplus", "softplus_slope"};
   return from_name<Unary>(kNames, name, "function");
 }
 
 Binary binary_from_name(const std::string& name) {
-  static constexpr std::array<const char*, 7> kNames{"add", "sub", "mul", "div", "pow", "maximum", "minimum"};
+  static constexpr std::array<const char*, 8> kNames{"add", "sub", "mul", "div", "pow", "maximum", "minimum", "prelu"};
   return from_name<Binary>(kNames, name, "function");
 }
 

@@ -278,9 +278,31 @@ def batch_norm_gradient(
     of_vectors: bool = True,
     of_residual: bool = False,
 ) -> tuple[_Array | None, _Array | None, _Array | None, _Array | None]: ...
-def layer_norm(input: _Array, weight: _Array | None, bias: _Array | None, eps: float) -> _Array: ...
+def group_norm(
+    input: _Array, groups: int, weight: _Array | None, bias: _Array | None, eps: float
+) -> tuple[_Array, NDArray[np.float64], NDArray[np.float64]]: ...
+def group_norm_gradient(
+    input: _Array,
+    gradient: _Array,
+    groups: int,
+    mean: NDArray[np.float64],
+    var: NDArray[np.float64],
+    weight: _Array | None,
+    eps: float,
+    of_input: bool,
+    of_vectors: bool,
+) -> tuple[_Array | None, _Array | None, _Array | None]: ...
+def layer_norm(
+    input: _Array, weight: _Array | None, bias: _Array | None, eps: float, centered: bool = True
+) -> _Array: ...
 def layer_norm_gradient(
-    input: _Array, gradient: _Array, weight: _Array | None, eps: float, of_input: bool, of_vectors: bool
+    input: _Array,
+    gradient: _Array,
+    weight: _Array | None,
+    eps: float,
+    centered: bool,
+    of_input: bool,
+    of_vectors: bool,
 ) -> tuple[_Array | None, _Array | None, _Array | None]: ...
 def local_response_norm(input: _Array, size: int, alpha: float, beta: float, k: float) -> _Array: ...
 def local_response_norm_gradient(

@@ -70,7 +70,13 @@ def test_layouts(rng, name, layout):
         assert given_x.tobytes() == before, "the input is only read"
 
 
-@pytest.mark.parametrize(("name", "bound"), [("sigmoid", 3), ("tanh", 3), ("hardswish", 3), ("hardsigmoid", 3)])
+@pytest.mark.parametrize(
+    ("name", "bound"),
+    [
+        *(("sigmoid", 3), ("tanh", 3), ("hardswish", 3), ("hardsigmoid", 3)),
+        *(("elu", 3), ("celu", 3), ("selu", 3), ("softsign", 2), ("logsigmoid", 4)),
+    ],
+)
 def test_accuracy_over_all_floats(isa, name, bound):
     x = all_floats()
     with np.errstate(over="ignore"):
@@ -80,13 +86,14 @@ def test_accuracy_over_all_floats(isa, name, bound):
     assert ulps(getattr(F, name)(x)[representable], expected[representable]).max() <= bound
 
 
-def test_accuracy_of_silu(isa):
+@pytest.mark.parametrize("name", ["silu", "mish"])
+def test_accuracy_of_silu_and_mish(isa, name):
     x = all_floats()
     with np.errstate(over="ignore"):
-        expected = oracle.silu(x.astype(np.float64))
-    y = F.silu(x)
+        expected = oracle.BY_NAME[name](x.astype(np.float64))
+    y = getattr(F, name)(x)
     normal_power = x > -87.3
-    assert ulps(y[normal_power], expected[normal_power]).max() <= 4
+    assert ulps(y[normal_power], expected[normal_power]).max() <= 5
     assert np.abs(y[~normal_power] - expected[~normal_power]).max() <= 2e-43
 
 
@@ -131,6 +138,22 @@ NAN, INF = np.nan, np.inf
         ("gelu", -INF, -0.0),
         ("gelu", -0.0, -0.0),
         ("gelu", 1e-40, 5e-41),
+        ("elu", -INF, -1.0),
+        ("elu", INF, INF),
+        ("elu", -0.0, -0.0),
+        ("elu", -1e-40, -1e-40),
+        ("celu", -INF, -1.0),
+        ("celu", -0.0, -0.0),
+        ("selu", -INF, -1.7580993),
+        ("selu", INF, INF),
+        ("softsign", INF, 1.0),
+        ("softsign", -INF, -1.0),
+        ("softsign", -0.0, -0.0),
+        ("mish", INF, INF),
+        ("mish", -INF, -0.0),
+        ("mish", -0.0, -0.0),
+        ("logsigmoid", INF, 0.0),
+        ("logsigmoid", -INF, -INF),
         ("hardsigmoid", -INF, 0.0),
         ("hardsigmoid", -3.0, 0.0),
         ("hardsigmoid", INF, 1.0),
@@ -241,10 +264,10 @@ def test_agrees_with_torch(rng, isa, name):
     x = np.concatenate([special, normal(rng, 100)])
     given = torch.from_numpy(x)
     smallest = 0.0
-    if (
-        name == "gelu"
-    ):  # torch has NaN at minus infinity, three digits of small results in float32, and none of tiny ones
-        x, given, smallest = np.delete(x, 2), torch.from_numpy(np.delete(x, 2)).double(), 1e-15
+    if name in ("gelu", "mish", "softsign"):
+        # torch has NaN at infinities, three digits of gelu's small results in float32, and none of tiny ones
+        x = np.delete(x, [1, 2])
+        given, smallest = torch.from_numpy(x).double(), 1e-15
     function = torch.tanh if name == "tanh" else getattr(torch.nn.functional, name)
     np.testing.assert_allclose(getattr(F, name)(x), function(given).numpy(), rtol=2e-6, atol=smallest)
 

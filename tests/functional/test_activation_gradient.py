@@ -51,8 +51,8 @@ def test_accuracy_of_the_slope(isa, name):
     exact = np.exp(-np.abs(x.astype(np.longdouble) * (2 if name == "tanh" else 1)))
     slope = exact / (1 + exact) ** 2  # the sigmoid's, without cancellation
     expected = {"sigmoid": slope, "tanh": 4 * slope}.get(name, oracle.SLOPES[name](x.astype(np.float64)))
-    actual = core_gradient(x, np.ones_like(x), name)
-    crosses_zero = name in ("gelu", "silu", "hardswish")
+    actual = core_gradient(x, np.ones_like(x), name, 0.01 if name == "leaky_relu" else 1.0)
+    crosses_zero = name in ("gelu", "silu", "hardswish", "mish")
     np.testing.assert_allclose(actual, expected.astype(np.float64), rtol=1e-6, atol=2e-7 if crosses_zero else 1e-43)
 
 
@@ -109,6 +109,19 @@ def test_layouts(rng, name, layout):
         ("relu6", 6.0, 0),
         ("relu6", np.nan, 1),
         ("leaky_relu", 0.0, 0.01),
+        ("elu", 0.0, 1),
+        ("elu", -np.inf, 0),
+        ("elu", np.nan, np.nan),
+        ("celu", 0.0, 1),
+        ("selu", np.inf, oracle.SELU_SCALE),
+        ("mish", np.inf, 1),
+        ("mish", -np.inf, 0),
+        ("mish", np.nan, np.nan),
+        ("softsign", np.inf, 0),
+        ("softsign", np.nan, np.nan),
+        ("logsigmoid", -np.inf, 1),
+        ("logsigmoid", np.inf, 0),
+        ("logsigmoid", np.nan, np.nan),
         ("hardsigmoid", -3.0, 0),
         ("hardsigmoid", 3.0, 0),
         ("hardswish", -3.0, 0),
@@ -130,7 +143,8 @@ def test_special_values(isa, name, x, expected):
     expected = np.full(20, expected, np.float32)
     at, one = np.full(20, x, np.float32), np.ones(20, np.float32)
     np.testing.assert_allclose(by_rule(getattr(F, name), one, at)[1]["input"], expected, atol=1e-40)
-    np.testing.assert_allclose(core_gradient(at, one, name), expected, atol=1e-40)
+    slope = 0.01 if name == "leaky_relu" else 1.0
+    np.testing.assert_allclose(core_gradient(at, one, name, slope), expected, atol=1e-40)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -15,6 +15,7 @@ from convlane.functional._op import ACTIVATIONS, rules, signature_of
 from gradients import kept_arrays
 from layouts import LAYOUTS
 from oracles import conv as oracle
+from oracles.activation import ARGUMENTS
 
 WINOGRAD = 2.5  # what it rounds beyond a direct sum
 
@@ -371,7 +372,7 @@ class TestRules:
     def test_with_an_activation(self, rng, isa, activation, slope):
         """As if it were called on the result."""
         options = {"activation": activation, "negative_slope": slope}
-        after = {"negative_slope": slope} if activation == "leaky_relu" else {}
+        after = {ARGUMENTS[activation]: slope} if activation in ARGUMENTS else {}
         activate = getattr(F, activation)
         for batch in ((2,), ()):
             arrays = (
@@ -427,7 +428,9 @@ class TestRules:
         x, weight, bias = normal(rng, 2, 3, 6, 7), normal(rng, 5, 3, 3, 3), normal(rng, 5)
         tensors = [torch.tensor(array, requires_grad=True) for array in (x, weight, bias)]
         expected = getattr(torch.nn.functional, activation)(torch.nn.functional.conv2d(*tensors))
-        y, pullback = convlane.vjp(lambda x, w, b: F.conv2d(x, w, b, activation=activation), x, weight, bias)
+        slope = 0.01 if activation == "leaky_relu" else 1.0
+        options = {"activation": activation, "negative_slope": slope}
+        y, pullback = convlane.vjp(lambda x, w, b: F.conv2d(x, w, b, **options), x, weight, bias)
         np.testing.assert_allclose(y, expected.detach().numpy(), rtol=1e-4, atol=1e-5)
         gradient = normal(rng, *y.shape)
         expected.backward(torch.tensor(gradient))

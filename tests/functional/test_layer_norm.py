@@ -159,6 +159,56 @@ def test_the_same_bits_for_any_number_of_threads_and_split(rng):
     np.testing.assert_array_equal(F.channel_norm(x[1:2], weight, bias), runs[0][0][1:2])
 
 
+def without_first(rng, *shape):
+    """Rows in which a part of the numbers is as good as 0, so that terms do not cancel."""
+    return normal(rng, *shape) + np.float32(0.5)
+
+
+@pytest.mark.parametrize("with_weight", [True, False])
+def test_rms_norm(rng, isa, threads, with_weight):
+    for size in [*edges(), 5000]:
+        x, gradient = without_first(rng, 3, size), normal(rng, 3, size)
+        weight = affine(rng, size)[0] if with_weight else None
+        wanted = ("input", "weight") if with_weight else ("input",)
+        y, found = by_rule(F.rms_norm, gradient, x, (size,), weight, 0.1, wanted=wanted)
+        assert_close(y, oracle.rms_norm(x, weight, 0.1), terms=9)
+        np.testing.assert_array_equal(y, F.rms_norm(x, [size], weight, 0.1))
+        inverse = 1 / np.sqrt((x.astype(np.float64) ** 2).mean(1, keepdims=True) + 0.1)
+        inner = gradient * (1.0 if weight is None else weight.astype(np.float64))
+        expected = inverse * (inner - x * inverse**2 * (inner * x).mean(1, keepdims=True))
+        assert_close(found["input"], expected, terms=30, scale=np.abs(inner * inverse).max())
+        if with_weight:
+            assert_close(found["weight"], (gradient * x * inverse).sum(0), terms=9)
+
+
+def test_rms_norm_of_more_dimensions(rng):
+    x, weight = normal(rng, 2, 3, 4, 5), normal(rng, 4, 5)
+    y = F.rms_norm(x, (4, 5), weight)
+    assert_close(y, oracle.rms_norm(x.reshape(2, 3, 20), weight.ravel()).reshape(x.shape), terms=9)
+    assert is_channels_last(y)
+    assert rules(F.rms_norm).shape(x, (4, 5), weight) == y.shape
+    x[0, 1, 2, 3] = np.nan
+    y = F.rms_norm(x, (5,))
+    assert np.isnan(y[0, 1, 2]).all()
+    assert np.isnan(y).sum() == 5
+
+
+def test_long_rows_round_little(rng, isa):
+    x = normal(rng, 1, 300_000)
+    assert_close(F.layer_norm(x, (300_000,)), oracle.layer_norm(x))
+    assert_close(F.rms_norm(x, (300_000,)), oracle.rms_norm(x))
+
+
+@pytest.mark.torch
+def test_rms_norm_agrees_with_torch(rng):
+    import torch
+
+    x, weight = normal(rng, 2, 3, 4, 5), normal(rng, 4, 5)
+    for eps in (None, 0.1):
+        expected = torch.nn.functional.rms_norm(torch.tensor(x), (4, 5), torch.tensor(weight), eps)
+        np.testing.assert_allclose(F.rms_norm(x, (4, 5), weight, eps), expected, atol=1e-5)
+
+
 @pytest.mark.torch
 def test_agrees_with_torch(rng):
     import torch
@@ -189,6 +239,9 @@ IMAGE = np.ones((2, 3, 4, 5), np.float32)
         ),
         (lambda: F.layer_norm("image", (5,)), TypeError, "layer_norm: input must be a NumPy array"),
         (lambda: F.layer_norm(IMAGE, (5,), eps="1"), TypeError, "layer_norm: eps must be a number"),
+        (lambda: F.rms_norm(IMAGE, (4,)), ValueError, r"rms_norm: shape \(2, 3, 4, 5\) does not end in"),
+        (lambda: F.rms_norm(IMAGE, (5,), eps="1"), TypeError, "rms_norm: eps must be a number"),
+        (lambda: F.rms_norm(IMAGE, (5,), np.ones(4, np.float32)), ValueError, "rms_norm: weight must have shape"),
         (lambda: F.channel_norm(IMAGE[0]), ValueError, r"channel_norm: input must be \(N, C, H, W\) or \(N, C\), got"),
         (lambda: F.channel_norm(IMAGE, bias=np.ones(4, np.float32)), ValueError, r"bias must have shape \(3,\), got"),
         (lambda: F.channel_norm(IMAGE.astype(float)), TypeError, "input must be float32, got float64"),

@@ -38,11 +38,11 @@ def is_channels_last(y):
 def forward(z, name):
     if name == "none":
         return z
-    return activations.leaky_relu(z, SLOPE) if name == "leaky_relu" else activations.BY_NAME[name](z)
+    return activations.BY_NAME[name](z, *([SLOPE] if name in activations.ARGUMENTS else []))
 
 
 def slope_of(z, name):
-    return activations.SLOPES[name](z, SLOPE) if name == "leaky_relu" else activations.SLOPES[name](z)
+    return activations.SLOPES[name](z, *([SLOPE] if name in activations.ARGUMENTS else []))
 
 
 def affine(rng, channels):
@@ -245,7 +245,7 @@ class TestBatchNormTraining:
         tensors = [torch.from_numpy(array).double().requires_grad_() for array in (x, weight, bias, residual)]
         z = torch.nn.functional.batch_norm(tensors[0], None, None, *tensors[1:3], training=True)
         z = z + tensors[3] if with_residual else z + 0 * tensors[3]
-        options = {"negative_slope": SLOPE} if name == "leaky_relu" else {}
+        options = {activations.ARGUMENTS[name]: SLOPE} if name in activations.ARGUMENTS else {}
         y = z if name == "none" else getattr(torch.nn.functional, name)(z, **options)
         y.backward(torch.from_numpy(gradient).double())
         expected = [tensor.grad.numpy() for tensor in tensors]

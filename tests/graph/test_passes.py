@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from convlane import functional as F
+from convlane.functional._op import ACTIVATIONS
 from convlane.graph.passes import (
     drop_identities,
     fold_batch_norm,
@@ -169,10 +170,10 @@ def test_fold_batch_norm_leaves_others(network):
     assert text(fold_batch_norm(graph)) == text(graph)
 
 
-@pytest.mark.parametrize("name", ["relu", "relu6", "silu", "hardsigmoid", "hardswish", "sigmoid", "tanh", "leaky_relu"])
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
 @pytest.mark.parametrize("before", [conv, lambda x: F.add(x, x), lambda x: F.linear(F.flatten(x), COLUMNS)])
 def test_fuse_activation(name, before):
-    arguments = (0.25,) if name == "leaky_relu" else ()
+    arguments = (0.25,) if name in ("celu", "elu", "leaky_relu") else ()
     graph = trace(lambda x: getattr(F, name)(before(x), *arguments), IMAGE)
     fused = fuse_activation(graph)
     assert len(fused.nodes) == len(graph.nodes) - 1
@@ -180,6 +181,12 @@ def test_fuse_activation(name, before):
     assert (last.attributes["activation"], last.fused) == (name, (name,))
     if arguments:
         assert last.attributes["negative_slope"] == 0.25
+
+
+def test_fuse_the_approximate_gelu():
+    fused = fuse_activation(trace(lambda x: F.gelu(conv(x), approximate="tanh"), IMAGE))
+    last = fused.nodes[fused.output]
+    assert (last.attributes["activation"], last.fused) == ("gelu_tanh", ("gelu",))
 
 
 def activation_of_two_users(x):

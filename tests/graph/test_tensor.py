@@ -15,6 +15,8 @@ def normal(*shape):
 
 
 VECTOR, MATRIX, CHANNELS, WEIGHT = normal(5), normal(5, 6), normal(3, 1, 1), normal(60, 7)
+WHOLE, PLANE, THREE = normal(3, 4, 5), normal(4, 5), normal(3)
+STATISTICS = (normal(3), RNG.uniform(0.5, 2, 3).astype(np.float32))
 INDEX = np.array([2, 0, 2])
 
 
@@ -72,6 +74,26 @@ NETWORKS = {  # of (N, 3, 4, 5)
     "a vector": lambda x: F.matmul(x, VECTOR),
     "products of each other": lambda x: F.matmul(x, F.transpose(x, 2, 3)),
     "rows of a matrix": lambda x: F.matmul(F.reshape(x, (1, -1)), WEIGHT),
+    "bent": lambda x: F.softplus(F.threshold(F.hardtanh(F.prelu(x, THREE), -1, 0.75), 0.1, -2), 2, 1),
+    "gates": lambda x: F.glu(F.glu(F.mul(x, x), 2), -2),
+    "activations": lambda x: F.selu(F.gelu(F.celu(F.elu(F.mish(F.softsign(x)), 0.5), 2), approximate="tanh")),
+    "layer norm of rows": lambda x: F.layer_norm(x, (5,), VECTOR, VECTOR, 0.1),
+    "layer norm of planes": lambda x: F.layer_norm(F.relu(x), (4, 5), PLANE),
+    "layer norm of images": lambda x: F.layer_norm(x, (3, 4, 5), WHOLE, WHOLE),
+    "layer norm of signals": lambda x: F.layer_norm(F.flatten(x, 2), (20,)),
+    "rms norm": lambda x: F.rms_norm(F.rms_norm(x, (3, 4, 5), WHOLE), (5,)),
+    "group norm": lambda x: F.group_norm(x, 3, THREE, THREE),
+    "group norm of signals": lambda x: F.group_norm(F.flatten(x, 2), 1, THREE),
+    "group norm of rows": lambda x: F.group_norm(F.flatten(x), 5),
+    "norms of volumes": lambda x: F.layer_norm(
+        F.rms_norm(F.group_norm(F.reshape(x, (1, 3, 2, 2, 5)), 3, THREE), (3, 2, 2, 5)), (2, 5)
+    ),
+    "instance norm": lambda x: F.instance_norm(F.relu(x), weight=THREE, bias=THREE),
+    "instance norm of signals": lambda x: F.instance_norm(F.flatten(x, 2)),
+    "statistics of instances": lambda x: F.instance_norm(x, *STATISTICS, use_input_stats=False),
+    "statistics of signals": lambda x: F.instance_norm(F.flatten(x, 2), *STATISTICS, THREE, THREE, False),
+    "unit length": lambda x: F.normalize(F.normalize(x), 1.5, (2, 3)),
+    "other norms": lambda x: F.normalize(F.normalize(x, 1, 3), np.inf, -2),
     "attention": lambda x: F.matmul(F.softmax(F.matmul(x, x.transpose(0, 1, 3, 2)) / 2, -1), x),
 }
 

@@ -47,7 +47,32 @@ LAYERS = {
     "silu": (lambda nn: nn.SiLU(), IMAGE),
     "layer norm": (lambda nn: nn.LayerNorm(IMAGE[-2:], eps=0.1), IMAGE),
     "layer norm without weight": (lambda nn: nn.LayerNorm(8, elementwise_affine=False), (3, 8)),
+    "layer norm of images": (lambda nn: nn.LayerNorm(IMAGE[1:]), IMAGE),
+    "layer norm without bias": (lambda nn: nn.LayerNorm(8, bias=False), (3, 8)),
+    "rms norm": (lambda nn: nn.RMSNorm(IMAGE[-2:], eps=0.1), IMAGE),
+    "rms norm of rows": (lambda nn: nn.RMSNorm(8, elementwise_affine=False), (3, 5, 8)),
+    "group norm": (lambda nn: nn.GroupNorm(2, 4, eps=0.1), IMAGE),
+    "group norm of signals": (lambda nn: nn.GroupNorm(2, 4, affine=False), (2, 4, 7)),
+    "instance norm": (lambda nn: nn.InstanceNorm2d(4, affine=True, eps=0.1), IMAGE),
+    "instance norm with statistics": (lambda nn: nn.InstanceNorm2d(4, track_running_stats=True), IMAGE),
+    "instance norm of one image": (lambda nn: nn.InstanceNorm2d(4), IMAGE[1:]),
+    "instance norm of signals": (lambda nn: nn.InstanceNorm1d(4, affine=True, track_running_stats=True), (2, 4, 7)),
+    "instance norm of volumes": (lambda nn: nn.InstanceNorm3d(3, affine=True), (2, 3, 2, 3, 4)),
     "gelu": (lambda nn: nn.GELU(), IMAGE),
+    "gelu by tanh": (lambda nn: nn.GELU("tanh"), IMAGE),
+    "elu": (lambda nn: nn.ELU(0.7), IMAGE),
+    "celu": (lambda nn: nn.CELU(0.7), IMAGE),
+    "selu": (lambda nn: nn.SELU(), IMAGE),
+    "mish": (lambda nn: nn.Mish(), IMAGE),
+    "softplus": (lambda nn: nn.Softplus(2, 3), IMAGE),
+    "softsign": (lambda nn: nn.Softsign(), IMAGE),
+    "log sigmoid": (lambda nn: nn.LogSigmoid(), IMAGE),
+    "hardtanh": (lambda nn: nn.Hardtanh(-2, 0.5), IMAGE),
+    "threshold": (lambda nn: nn.Threshold(0.5, -7), IMAGE),
+    "glu": (lambda nn: nn.GLU(), IMAGE),
+    "glu of channels": (lambda nn: nn.GLU(1), IMAGE),
+    "prelu": (lambda nn: nn.PReLU(), IMAGE),
+    "prelu of channels": (lambda nn: nn.PReLU(4, 0.5), IMAGE),
     "hardsigmoid": (lambda nn: nn.Hardsigmoid(), IMAGE),
     "hardswish": (lambda nn: nn.Hardswish(), IMAGE),
     "sigmoid": (lambda nn: nn.Sigmoid(), IMAGE),
@@ -115,6 +140,25 @@ def test_batch_norm_trains_as_in_torch(momentum, rng):
     theirs.eval()
     np.testing.assert_allclose(ours(input), theirs(torch.tensor(input)).detach(), atol=1e-5)
     assert ours.num_batches_tracked == 3
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.parametrize("name", ["InstanceNorm1d", "InstanceNorm2d"])
+def test_instance_norm_trains_as_in_torch(name, momentum, rng):
+    import torch
+
+    options = {"momentum": momentum, "affine": True, "track_running_stats": True}
+    ours, theirs = getattr(nn, name)(4, **options), getattr(torch.nn, name)(4, **options)
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    for _ in range(2):
+        input = rng.standard_normal(IMAGE[:3] if name == "InstanceNorm1d" else IMAGE, np.float32) + 2
+        np.testing.assert_allclose(ours(input), theirs(torch.tensor(input)).detach(), atol=1e-5)
+    for key, tensor in theirs.state_dict().items():
+        np.testing.assert_allclose(ours.state_dict()[key], tensor, rtol=1e-5, err_msg=key)
+    ours.eval()
+    theirs.eval()
+    np.testing.assert_allclose(ours(input), theirs(torch.tensor(input)).detach(), atol=1e-5)
 
 
 def test_conv_block_is_the_functional_composition(rng, isa):
@@ -277,6 +321,12 @@ def test_containers_refuse_what_is_no_module():
         (lambda: nn.Linear(0, 1), ValueError, "Linear: in_features must be at least 1, got 0"),
         (lambda: nn.Linear(1, 0), ValueError, "Linear: out_features must be at least 1, got 0"),
         (lambda: nn.BatchNorm2d(0), ValueError, "BatchNorm2d: num_features must be at least 1, got 0"),
+        (lambda: nn.GroupNorm(3, 4), ValueError, "GroupNorm: num_groups=3 does not divide num_channels=4"),
+        (lambda: nn.InstanceNorm2d(0), ValueError, "InstanceNorm2d: num_features must be at least 1, got 0"),
+        (lambda: nn.InstanceNorm2d(2)(np.zeros((2, 2), np.float32)), ValueError, "InstanceNorm2d: input must have 4"),
+        (lambda: nn.RMSNorm(0), ValueError, "RMSNorm: normalized_shape must be at least 1, got 0"),
+        (lambda: nn.PReLU(0), ValueError, "PReLU: num_parameters must be at least 1, got 0"),
+        (lambda: nn.Hardtanh(1, 1), ValueError, "Hardtanh: min_val must be below max_val, got 1 and 1"),
         (lambda: nn.LocalResponseNorm(0), ValueError, "LocalResponseNorm: size must be at least 1, got 0"),
         (lambda: nn.MaxPool2d(0), ValueError, "max_pool2d: kernel size must be at least 1"),
         (lambda: nn.MaxPool2d(2, padding=2), ValueError, "max_pool2d: padding"),

@@ -39,7 +39,66 @@ def gelu(x):
     return x * _erfc(-np.asarray(x) / np.sqrt(2)) / 2
 
 
+def gelu_tanh(x):
+    return x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))) / 2
+
+
+def elu(x, alpha=1.0):
+    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
+
+
+def celu(x, alpha=1.0):
+    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0) / alpha))
+
+
+SELU_SCALE, SELU_ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
+
+
+def selu(x):
+    return SELU_SCALE * elu(x, SELU_ALPHA)
+
+
+def softplus(x, beta=1.0, threshold=20.0):
+    return np.where(beta * x > threshold, x, np.logaddexp(0, beta * x) / beta)
+
+
+def logsigmoid(x):
+    return -np.logaddexp(0, -x)
+
+
+def softsign(x):
+    return x / (1 + np.abs(x))
+
+
+def mish(x):
+    return x * np.tanh(np.logaddexp(0, x))
+
+
+def hardtanh(x, min_val=-1.0, max_val=1.0):
+    return np.clip(x, min_val, max_val)
+
+
+def threshold(x, threshold, value):
+    return np.where(x <= threshold, value, x)
+
+
+def prelu(x, weight):
+    """With a weight that broadcasts."""
+    return np.where(x > 0, x, weight * x)
+
+
+def glu(x, dim=-1):
+    a, b = np.split(x, 2, axis=dim)
+    return a * sigmoid(b)
+
+
 BY_NAME = {
+    "celu": celu,
+    "elu": elu,
+    "logsigmoid": logsigmoid,
+    "mish": mish,
+    "selu": selu,
+    "softsign": softsign,
     "gelu": gelu,
     "relu": relu,
     "relu6": relu6,
@@ -73,7 +132,23 @@ def _sigmoid_slope(x):
     return sigmoid(x) * (1 - sigmoid(x))
 
 
+def _mish_slope(x):
+    inner = np.tanh(np.logaddexp(0, x))
+    return inner + x * sigmoid(x) * (1 - inner**2)
+
+
+def gelu_tanh_slope(x):
+    inner, rise = np.sqrt(2 / np.pi) * (x + 0.044715 * x**3), np.sqrt(2 / np.pi) * (1 + 3 * 0.044715 * x**2)
+    return (1 + np.tanh(inner)) / 2 + x * rise / np.cosh(inner) ** 2 / 2
+
+
 SLOPES = {
+    "celu": lambda x, alpha=1.0: np.where(x > 0, 1.0, np.exp(np.minimum(x, 0) / alpha)),
+    "elu": lambda x, alpha=1.0: np.where(x > 0, 1.0, alpha * np.exp(np.minimum(x, 0))),
+    "logsigmoid": lambda x: sigmoid(-x),
+    "mish": _mish_slope,
+    "selu": lambda x: SELU_SCALE * np.where(x > 0, 1.0, SELU_ALPHA * np.exp(np.minimum(x, 0))),
+    "softsign": lambda x: 1 / (1 + np.abs(x)) ** 2,
     "none": lambda x: np.ones_like(x),
     "relu": lambda x: np.where(x > 0, 1.0, 0.0),
     "relu6": lambda x: np.where((x > 0) & (x < 6), 1.0, 0.0),
@@ -86,6 +161,9 @@ SLOPES = {
     "tanh": lambda x: 1 - np.tanh(x) ** 2,
 }
 """Derivatives; at a corner those of the flat side, and 1 at hardswish's upper one."""
+
+ARGUMENTS = {"celu": "alpha", "elu": "alpha", "leaky_relu": "negative_slope"}
+"""Activations of one number beside x, and what that is called."""
 
 
 def softmax_gradient(x, gradient, dim, log=False):

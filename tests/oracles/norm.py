@@ -54,6 +54,43 @@ def layer_norm_gradient(x, gradient, weight=None, eps=1e-5):
     return dx, dweight, dbias
 
 
+def rms_norm(x, weight=None, eps=2**-23):
+    """Row by row over the last dimension."""
+    out = np.empty(x.shape)
+    for index in np.ndindex(x.shape[:-1]):
+        row = x[index].astype(np.float64)
+        out[index] = row / np.sqrt((row * row).mean() + eps) * (1 if weight is None else weight)
+    return out
+
+
+def group_norm(x, groups, weight=None, bias=None, eps=1e-5):
+    """Group by group; x is (N, C, ...)."""
+    out, size = np.empty(x.shape), x.shape[1] // groups
+    for n, g in np.ndindex(x.shape[0], groups):
+        values = x[n, g * size : (g + 1) * size].astype(np.float64)
+        out[n, g * size : (g + 1) * size] = (values - values.mean()) / np.sqrt(values.var() + eps)
+    column = (-1, *(1,) * (x.ndim - 2))
+    out *= 1 if weight is None else weight.astype(np.float64).reshape(column)
+    return out + (0 if bias is None else bias.astype(np.float64).reshape(column))
+
+
+def group_norm_gradient(x, gradient, groups, weight=None, eps=1e-5):
+    """Of input, weight and bias, group by group."""
+    size, axes = x.shape[1] // groups, tuple(range(1, x.ndim - 1))
+    dx, dweight, dbias = np.empty(x.shape), np.zeros(x.shape[1]), np.zeros(x.shape[1])
+    factors = np.ones(x.shape[1]) if weight is None else weight.astype(np.float64)
+    for n, g in np.ndindex(x.shape[0], groups):
+        own = slice(g * size, (g + 1) * size)
+        values, dy = x[n, own].astype(np.float64), gradient[n, own].astype(np.float64)
+        deviation = 1 / np.sqrt(values.var() + eps)
+        normal = (values - values.mean()) * deviation
+        dweight[own] += (dy * normal).sum(axes)
+        dbias[own] += dy.sum(axes)
+        dnormal = dy * factors[own].reshape(-1, *(1,) * len(axes))
+        dx[n, own] = deviation * (dnormal - dnormal.mean() - normal * (dnormal * normal).mean())
+    return dx, dweight, dbias
+
+
 def local_response_norm(x, size, alpha=1e-4, beta=0.75, k=1.0):
     """One output at a time; the window reaches size // 2 channels back and (size - 1) // 2 ahead."""
     x = x.astype(np.float64)

@@ -35,6 +35,10 @@ The gradient may be shared, so it is never written to. For an argument that is a
 """
 
 
+Applied: TypeAlias = Callable[[Mapping[str, Any]], tuple[str, float]]
+"""From the arguments of an activation to the name and the number by which others apply it."""
+
+
 class Recorder(Protocol):
     """Runs operations in their stead, to remember them."""
 
@@ -64,8 +68,8 @@ class Traits:
     from parts that can be written where they belong."""
     elementwise: bool = False
     """Each number of its result follows from those at the same place of its arguments, which may broadcast."""
-    activation: bool = False
-    """Others can apply it to their results by name."""
+    activation: Applied | None = None
+    """Others can apply it to their results, by the name and the number that this makes of its arguments."""
     told_by_output: bool = False
     """An activation whose derivative follows from the output."""
     parameters: frozenset[str] = frozenset()
@@ -119,8 +123,8 @@ class Pending(ABC):
         """
 
 
-ACTIVATIONS: set[str] = set()
-"""The operations that others can apply to their results by name, as their traits tell."""
+ACTIVATIONS: dict[str, Applied] = {}
+"""The operations that others can apply to their results, and how, as their traits tell."""
 
 TOLD_BY_OUTPUT: set[str] = set()
 """Those whose derivative follows from the output."""
@@ -220,8 +224,8 @@ def op(
         _RULES[operation] = Rules(
             shape, dtype, multiply_adds, vjp, frozenset(differentiable), traits, receptive, compiles
         )
-        if traits.activation:
-            ACTIVATIONS.add(forward.__name__)
+        if traits.activation is not None:
+            ACTIVATIONS[forward.__name__] = traits.activation
         if traits.told_by_output:
             TOLD_BY_OUTPUT.add(forward.__name__)
         return operation

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import replace
 from functools import cache, partial
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 
 from convlane import _core
-from convlane.functional._arguments import Array, as_array, as_dim, as_float
+from convlane.functional._arguments import Array, as_array, as_dim, as_float, shape_of
+from convlane.functional._broadcast import sum_to
 from convlane.functional._gradient import activate, activation_gradient, follows_from_output
-from convlane.functional._op import Pullback, Shape, Traits, op, same_shape
+from convlane.functional._op import Applied, Pullback, Shape, Traits, op, same_shape
 from convlane.functional._receptive import mixes, pointwise
-from convlane.functional.elementwise import mul
+from convlane.functional.compare import ge, gt, le, logical_or, where
+from convlane.functional.elementwise import minimum, mul
 from convlane.functional.reduce import in_memory_order
+from convlane.functional.shape import narrow
+
+P = ParamSpec("P")
 
 _seeded: ContextVar[np.random.Generator | None] = ContextVar("_seeded", default=None)
 
@@ -55,24 +59,53 @@ def _default_rng() -> np.random.Generator:
     return np.random.default_rng()
 
 
-def _rule(name: str) -> Callable[..., tuple[Array, Pullback]]:
+def _rule(name: str, applied: Applied) -> Callable[..., tuple[Array, Pullback]]:
     """Return the gradient rule of an activation: it keeps the output where that is enough, as the next layer does."""
 
-    def vjp(wanted: frozenset[str], input: Any, negative_slope: Any = 0.0) -> tuple[Array, Pullback]:
-        x, slope = as_array(input, name, "input"), as_float(negative_slope, name, "negative_slope")
-        output = activate(x, name, slope)
-        from_output = follows_from_output(name, slope)
+    def vjp(wanted: frozenset[str], input: Any, **arguments: Any) -> tuple[Array, Pullback]:
+        x, (kernel, slope) = as_array(input, name, "input"), applied(arguments)
+        output = activate(x, kernel, slope)
+        from_output = follows_from_output(kernel, slope)
         kept = output if from_output else x
         return output, lambda gradient: {
-            "input": activation_gradient(kept, gradient, name, slope, from_output=from_output)
+            "input": activation_gradient(kept, gradient, kernel, slope, from_output=from_output)
         }
 
     return vjp
 
 
 _IN_PLACE = Traits(in_place=True)
-_ACTIVATION = Traits(in_place=True, elementwise=True, activation=True)
-_TOLD_BY_OUTPUT = replace(_ACTIVATION, told_by_output=True)
+_ELEMENTWISE = Traits(in_place=True, elementwise=True)
+
+
+def _activation(
+    name: str, applied: Applied | None = None, *, told_by_output: bool = False
+) -> Callable[[Callable[P, Array]], Callable[P, Array]]:
+    """Make a function an operation that others can apply to their results: without `applied`, by its name alone."""
+    by = applied or (lambda arguments: (name, 0.0))
+    traits = Traits(in_place=True, elementwise=True, activation=by, told_by_output=told_by_output)
+    return op(shape=same_shape, vjp=_rule(name, by), traits=traits, receptive=pointwise)
+
+
+def _with(name: str, argument: str) -> Applied:
+    """Return how an activation is applied that has one number as argument."""
+    return lambda arguments: (name, as_float(arguments[argument], name, argument))
+
+
+def _gelu_applied(arguments: Mapping[str, Any]) -> tuple[str, float]:
+    approximate = arguments["approximate"]
+    if not isinstance(approximate, str):
+        raise TypeError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
+    if approximate not in ("none", "tanh"):
+        raise ValueError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
+    return "gelu" if approximate == "none" else "gelu_tanh", 0.0
+
+
+def _celu_applied(arguments: Mapping[str, Any]) -> tuple[str, float]:
+    alpha = as_float(arguments["alpha"], "celu", "alpha")
+    if alpha == 0:
+        raise ValueError("celu: alpha must not be 0")
+    return "celu", alpha
 
 
 def _softmax_dims(input: Any, dim: int) -> tuple[int]:
@@ -103,7 +136,7 @@ def _dropout_vjp(
     return mul(factors, x), lambda gradient: {"input": mul(factors, gradient)}
 
 
-@op(shape=same_shape, vjp=_rule("relu"), traits=_TOLD_BY_OUTPUT, receptive=pointwise)
+@_activation("relu", told_by_output=True)
 def relu(input: Array) -> Array:
     """Clamp below at zero: ``max(0, x)``. NaN stays NaN and -0.0 stays -0.0.
 
@@ -133,7 +166,7 @@ def relu(input: Array) -> Array:
     return activate(input, "relu")
 
 
-@op(shape=same_shape, vjp=_rule("relu6"), traits=_TOLD_BY_OUTPUT, receptive=pointwise)
+@_activation("relu6", told_by_output=True)
 def relu6(input: Array) -> Array:
     """Clamp between zero and six; otherwise as `relu`.
 
@@ -147,7 +180,7 @@ def relu6(input: Array) -> Array:
     return activate(input, "relu6")
 
 
-@op(shape=same_shape, vjp=_rule("leaky_relu"), traits=_ACTIVATION, receptive=pointwise)
+@_activation("leaky_relu", _with("leaky_relu", "negative_slope"))
 def leaky_relu(input: Array, negative_slope: float = 0.01) -> Array:
     """Multiply what is below zero by `negative_slope`; otherwise as `relu`.
 
@@ -161,7 +194,7 @@ def leaky_relu(input: Array, negative_slope: float = 0.01) -> Array:
     return activate(input, "leaky_relu", as_float(negative_slope, "leaky_relu", "negative_slope"))
 
 
-@op(shape=same_shape, vjp=_rule("silu"), traits=_ACTIVATION, receptive=pointwise)
+@_activation("silu")
 def silu(input: Array) -> Array:
     """Multiply by the own sigmoid: ``x / (1 + exp(-x))``, also known as swish; shapes as in `relu`.
 
@@ -178,12 +211,25 @@ def silu(input: Array) -> Array:
     return activate(input, "silu")
 
 
-@op(shape=same_shape, vjp=_rule("gelu"), traits=_ACTIVATION, receptive=pointwise)
-def gelu(input: Array) -> Array:
+@_activation("gelu", _gelu_applied)
+def gelu(input: Array, *, approximate: str = "none") -> Array:
     """Multiply by the share of the normal distribution below: ``x * (1 + erf(x / sqrt(2))) / 2``; shapes as in `relu`.
 
-    This is the exact function, torch's ``approximate="none"``. Within 6 units in the last place for all numbers down to
-    the smallest normal one; below, within 6 denormal ones. Minus infinity becomes -0.0.
+    The exact function is within 6 units in the last place for all numbers down to the smallest normal one; below,
+    within 6 denormal ones. Minus infinity becomes -0.0.
+
+    Parameters
+    ----------
+    input
+        As in `relu`.
+    approximate
+        ``"none"``, or ``"tanh"`` for ``x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3))) / 2``, with which some
+        networks were trained.
+
+    Raises
+    ------
+    ValueError
+        If `approximate` is neither.
 
     Examples
     --------
@@ -196,10 +242,10 @@ def gelu(input: Array) -> Array:
     ----------
     Hendrycks, Gimpel, "Gaussian error linear units (GELUs)", arXiv 1606.08415, 2016.
     """
-    return activate(input, "gelu")
+    return activate(as_array(input, "gelu", "input"), *_gelu_applied({"approximate": approximate}))
 
 
-@op(shape=same_shape, vjp=_rule("hardswish"), traits=_ACTIVATION, receptive=pointwise)
+@_activation("hardswish")
 def hardswish(input: Array) -> Array:
     """Multiply by a piecewise linear sigmoid: ``x * min(max(x + 3, 0), 6) / 6`` (MobileNet v3); shapes as in `relu`.
 
@@ -213,7 +259,7 @@ def hardswish(input: Array) -> Array:
     return activate(input, "hardswish")
 
 
-@op(shape=same_shape, vjp=_rule("hardsigmoid"), traits=_TOLD_BY_OUTPUT, receptive=pointwise)
+@_activation("hardsigmoid", told_by_output=True)
 def hardsigmoid(input: Array) -> Array:
     """Clamp a line to a sigmoid's range: ``min(max(x + 3, 0), 6) / 6`` (MobileNet v3); shapes as in `relu`.
 
@@ -227,7 +273,7 @@ def hardsigmoid(input: Array) -> Array:
     return activate(input, "hardsigmoid")
 
 
-@op(shape=same_shape, vjp=_rule("sigmoid"), traits=_TOLD_BY_OUTPUT, receptive=pointwise)
+@_activation("sigmoid", told_by_output=True)
 def sigmoid(input: Array) -> Array:
     """Compute ``1 / (1 + exp(-x))`` within 3 units in the last place; shapes as in `relu`.
 
@@ -241,7 +287,7 @@ def sigmoid(input: Array) -> Array:
     return activate(input, "sigmoid")
 
 
-@op(shape=same_shape, vjp=_rule("tanh"), traits=_TOLD_BY_OUTPUT, receptive=pointwise)
+@_activation("tanh", told_by_output=True)
 def tanh(input: Array) -> Array:
     """Compute the hyperbolic tangent within 3 units in the last place; shapes as in `relu`.
 
@@ -253,6 +299,342 @@ def tanh(input: Array) -> Array:
     array([-1.,  0.,  1.], dtype=float32)
     """
     return activate(input, "tanh")
+
+
+@_activation("elu", _with("elu", "alpha"))
+def elu(input: Array, alpha: float = 1.0) -> Array:
+    """Replace what is below zero by ``alpha * (exp(x) - 1)``; shapes as in `relu`.
+
+    Within 3 units in the last place, also near zero.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import elu
+    >>> elu(np.array([-np.inf, -1e-20, 2], np.float32))
+    array([-1.e+00, -1.e-20,  2.e+00], dtype=float32)
+
+    References
+    ----------
+    Clevert, Unterthiner, Hochreiter, "Fast and accurate deep network learning by exponential linear units (ELUs)",
+    ICLR 2016.
+    """
+    return activate(input, "elu", as_float(alpha, "elu", "alpha"))
+
+
+@_activation("celu", _celu_applied)
+def celu(input: Array, alpha: float = 1.0) -> Array:
+    """Replace what is below zero by ``alpha * (exp(x / alpha) - 1)``, which has slope 1 at zero; otherwise as `elu`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import celu
+    >>> celu(np.array([-np.inf, 0, 2], np.float32), 0.5)
+    array([-0.5,  0. ,  2. ], dtype=float32)
+
+    References
+    ----------
+    Barron, "Continuously differentiable exponential linear units", arXiv 1704.07483, 2017.
+    """
+    return activate(input, *_celu_applied({"alpha": alpha}))
+
+
+@_activation("selu")
+def selu(input: Array) -> Array:
+    """Compute `elu` with ``alpha = 1.6732632`` times 1.0507010, which keep mean 0 and variance 1 from layer to layer.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import selu
+    >>> selu(np.array([-np.inf, 0, 1], np.float32))
+    array([-1.7580993,  0.       ,  1.050701 ], dtype=float32)
+
+    References
+    ----------
+    Klambauer, Unterthiner, Mayr, Hochreiter, "Self-normalizing neural networks", NIPS 2017.
+    """
+    return activate(input, "selu")
+
+
+@_activation("mish")
+def mish(input: Array) -> Array:
+    """Compute ``x * tanh(log(1 + exp(x)))``; shapes as in `relu`. Minus infinity becomes -0.0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import mish
+    >>> mish(np.array([-np.inf, 0, 20], np.float32))
+    array([-0.,  0., 20.], dtype=float32)
+
+    References
+    ----------
+    Misra, "Mish: a self regularized non-monotonic activation function", BMVC 2020.
+    """
+    return activate(input, "mish")
+
+
+@_activation("softsign")
+def softsign(input: Array) -> Array:
+    """Compute ``x / (1 + abs(x))``, at infinity its limits 1 and -1; shapes as in `relu`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import softsign
+    >>> softsign(np.array([-1, 0, np.inf], np.float32))
+    array([-0.5,  0. ,  1. ], dtype=float32)
+    """
+    return activate(input, "softsign")
+
+
+@_activation("logsigmoid")
+def logsigmoid(input: Array) -> Array:
+    """Compute the logarithm of `sigmoid`, without taking that of small numbers; shapes as in `relu`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import logsigmoid
+    >>> logsigmoid(np.array([-1000, 0], np.float32))
+    array([-1.0000000e+03, -6.9314718e-01], dtype=float32)
+    """
+    return activate(input, "logsigmoid")
+
+
+def _softplus_vjp(wanted: frozenset[str], input: Any, beta: Any, threshold: Any) -> tuple[Array, Pullback]:
+    x = as_array(input, "softplus", "input")
+    output = softplus(x, beta, threshold)
+
+    def pullback(gradient: Array) -> dict[str, Array]:
+        return {"input": mul(gradient, _core.unary("softplus_slope", x, float(beta), float(threshold)))}
+
+    return output, pullback
+
+
+@op(shape=same_shape, vjp=_softplus_vjp, traits=_ELEMENTWISE, receptive=pointwise)
+def softplus(input: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
+    """Compute ``log(1 + exp(beta * x)) / beta``, a smooth `relu`, without overflow; shapes as in `relu`.
+
+    Within 4 units in the last place where ``exp(beta * x)`` is a normal number.
+
+    Parameters
+    ----------
+    input
+        As in `relu`.
+    beta
+        How sharply the curve bends.
+    threshold
+        Where ``beta * x`` is above it, the result is x.
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong kind.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import softplus
+    >>> softplus(np.array([-20, 0, 100], np.float32))
+    array([2.0611537e-09, 6.9314718e-01, 1.0000000e+02], dtype=float32)
+    """
+    x, factor = as_array(input, "softplus", "input"), as_float(beta, "softplus", "beta")
+    return _core.unary("softplus", x, factor, as_float(threshold, "softplus", "threshold"))
+
+
+def _hardtanh_vjp(wanted: frozenset[str], input: Any, min_val: Any, max_val: Any) -> tuple[Array, Pullback]:
+    x = as_array(input, "hardtanh", "input")
+    output = hardtanh(x, min_val, max_val)
+    return output, lambda gradient: {
+        "input": where(logical_or(le(x, float(min_val)), ge(x, float(max_val))), 0.0, gradient)
+    }
+
+
+@op(shape=same_shape, vjp=_hardtanh_vjp, traits=_ELEMENTWISE, receptive=pointwise)
+def hardtanh(input: Array, min_val: float = -1.0, max_val: float = 1.0) -> Array:
+    """Limit every number to a range; NaN stays NaN. The gradient is 0 at the limits, where that of `clamp` passes.
+
+    Parameters
+    ----------
+    input
+        As in `relu`.
+    min_val, max_val
+        The smallest and the largest number of the result.
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong kind.
+    ValueError
+        If `min_val` is above `max_val`, or one is NaN.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import hardtanh
+    >>> hardtanh(np.array([-3, 0.5, 7], np.float32))
+    array([-1. ,  0.5,  1. ], dtype=float32)
+    """
+    x = as_array(input, "hardtanh", "input")
+    low, high = as_float(min_val, "hardtanh", "min_val"), as_float(max_val, "hardtanh", "max_val")
+    if not low <= high:
+        raise ValueError(f"hardtanh: min_val must not be above max_val, got {low} and {high}")
+    return _core.unary("clamp", x, low, high)
+
+
+def _threshold_vjp(wanted: frozenset[str], input: Any, threshold: Any, value: Any) -> tuple[Array, Pullback]:
+    x, limit = as_array(input, "threshold", "input"), as_float(threshold, "threshold", "threshold")
+    output = _core.unary("threshold", x, limit, as_float(value, "threshold", "value"))
+    return output, lambda gradient: {"input": where(le(x, limit), 0.0, gradient)}
+
+
+@op(shape=same_shape, vjp=_threshold_vjp, traits=_ELEMENTWISE, receptive=pointwise)
+def threshold(input: Array, threshold: float, value: float) -> Array:
+    """Replace every number that is not above a threshold; NaN stays NaN. Shapes as in `relu`.
+
+    Parameters
+    ----------
+    input
+        As in `relu`.
+    threshold
+        What must be exceeded.
+    value
+        What takes the place of the others.
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong kind.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import threshold
+    >>> threshold(np.array([1, 2, 3], np.float32), 2, -5)
+    array([-5., -5.,  3.], dtype=float32)
+    """
+    limit = as_float(threshold, "threshold", "threshold")
+    x = as_array(input, "threshold", "input")
+    return _core.unary("threshold", x, limit, as_float(value, "threshold", "value"))
+
+
+def _prelu_shape(input: Any, weight: Any) -> Shape:
+    shape, given = tuple(input.shape), tuple(weight.shape)
+    channels = shape[1] if len(shape) > 1 else 1
+    if given not in ((), (1,), (channels,)):
+        fitting = f"(1,) or ({channels},)"
+        raise ValueError(f"prelu: input has shape {shape}, so weight must have shape {fitting}, got {given}")
+    return shape
+
+
+def slopes(weight: Array, ndim: int) -> Array:
+    """Return the weight of `prelu` in a shape that broadcasts with arrays of `ndim` dimensions."""
+    return weight.reshape(()) if weight.size == 1 else weight.reshape(1, -1, *(1,) * (ndim - 2))
+
+
+def _prelu_vjp(wanted: frozenset[str], input: Any, weight: Any) -> tuple[Array, Pullback]:
+    output = prelu(input, weight)
+    x, given = as_array(input, "prelu", "input"), as_array(weight, "prelu", "weight")
+    factors = slopes(given, x.ndim)
+
+    def pullback(gradient: Array) -> dict[str, Array]:
+        found = {}
+        if "input" in wanted:
+            found["input"] = where(gt(x, 0.0), gradient, mul(gradient, factors))
+        if "weight" in wanted:
+            found["weight"] = sum_to(mul(gradient, minimum(x, 0.0)), factors.shape).reshape(given.shape)
+        return found
+
+    return output, pullback
+
+
+@op(
+    shape=_prelu_shape,
+    vjp=_prelu_vjp,
+    differentiable=("input", "weight"),
+    traits=Traits(in_place=True, parameters=frozenset({"weight"})),
+    receptive=pointwise,
+)
+def prelu(input: Array, weight: Array) -> Array:
+    """Multiply what is below zero by a slope that is learned, one for all or one for every channel.
+
+    Parameters
+    ----------
+    input
+        float32, any shape of at most eight dimensions; the second one is that of channels.
+    weight
+        float32, (1,) or (C,).
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, the shape of `input`; order in memory as in `add`.
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong kind.
+    ValueError
+        If the shape of `weight` does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import prelu
+    >>> prelu(np.array([[-2, -2, 3]], np.float32), np.array([0.5, 1, 2], np.float32))
+    array([[-1., -2.,  3.]], dtype=float32)
+
+    References
+    ----------
+    He, Zhang, Ren, Sun, "Delving deep into rectifiers", ICCV 2015.
+    """
+    x, factors = as_array(input, "prelu", "input"), as_array(weight, "prelu", "weight")
+    _prelu_shape(x, factors)
+    return _core.binary("prelu", x, slopes(factors, x.ndim))
+
+
+def glu(input: Array, dim: int = -1) -> Array:
+    """Multiply the first half along a dimension by the `sigmoid` of the second.
+
+    Parameters
+    ----------
+    input
+        float32, any shape with an even size along `dim`.
+    dim
+        The dimension that is halved; negative numbers count from the end.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, half as large along `dim`; order in memory as in `mul`.
+
+    Raises
+    ------
+    TypeError
+        If `input` is not a float32 array or `dim` not an integer.
+    ValueError
+        If `dim` is out of range, or the size along it odd.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import glu
+    >>> glu(np.array([2, 4, 0, 100], np.float32))
+    array([1., 4.], dtype=float32)
+
+    References
+    ----------
+    Dauphin, Fan, Auli, Grangier, "Language modeling with gated convolutional networks", ICML 2017.
+    """
+    shape = shape_of(input, "glu")
+    axis = as_dim(dim, "glu", len(shape))
+    half, odd = divmod(shape[axis], 2)
+    if odd:
+        raise ValueError(f"glu: the size along dim must be even, got {shape[axis]} of shape {shape}")
+    return mul(narrow(input, axis, 0, half), sigmoid(narrow(input, axis, half, half)))
 
 
 @op(shape=same_shape, vjp=_softmax_rule("softmax"), traits=_IN_PLACE, receptive=mixes(_softmax_dims))

@@ -165,9 +165,10 @@ def conv2d(
         a NaN or infinity over the whole tile of 4x4 or 2x2 outputs.
     activation
         Applied before the result is stored: ``none``, ``relu``, ``relu6``, ``leaky_relu``, ``silu``, ``hardswish``,
-        ``hardsigmoid``, ``gelu``, ``sigmoid`` or ``tanh``.
+        ``hardsigmoid``, ``gelu``, ``gelu_tanh``, ``elu``, ``celu``, ``selu``, ``mish``, ``softsign``, ``logsigmoid``,
+        ``sigmoid`` or ``tanh``.
     negative_slope
-        For ``leaky_relu``.
+        For ``leaky_relu``; as ``alpha`` for ``elu`` and ``celu``.
     residual
         float32, the output's shape; added before the activation.
 

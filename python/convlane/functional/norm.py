@@ -1,4 +1,4 @@
-"""Batch, layer and local response normalisation."""
+"""Batch, group, instance, layer and local response normalisation, and division by norms."""
 
 from __future__ import annotations
 
@@ -11,9 +11,22 @@ from numpy.typing import NDArray
 
 from convlane import _core
 from convlane._floats import quiet
-from convlane.functional._arguments import Array, as_array, as_float, as_int, as_pixels, as_positive
+from convlane.functional._arguments import (
+    Array,
+    as_array,
+    as_float,
+    as_int,
+    as_pixels,
+    as_positive,
+    is_channels_last,
+    shape_of,
+)
 from convlane.functional._op import ACTIVATIONS, TOLD_BY_OUTPUT, Pending, Pullback, Shape, Traits, check_vector, op
 from convlane.functional._receptive import mixes, pointwise
+from convlane.functional.elementwise import div, pow
+from convlane.functional.functions import abs as absolute
+from convlane.functional.functions import clamp, sqrt, square
+from convlane.functional.reduce import amax, sum
 from convlane.functional.shape import channels_last
 
 
@@ -34,23 +47,66 @@ def _batch_norm_shape(
     for name, vector in vectors.items():
         check_vector("batch_norm", name, vector, shape[1])
     if not training:
-        _check_present(running_mean, running_var)
+        _check_present("batch_norm", running_mean, running_var)
     return shape
 
 
 def _layer_norm_shape(
     input: Any, normalized_shape: Sequence[int], weight: Any = None, bias: Any = None, *_: Any, **__: Any
 ) -> Shape:
+    return _last_dims_shape("layer_norm", input, normalized_shape, weight=weight, bias=bias)
+
+
+def _rms_norm_shape(input: Any, normalized_shape: Sequence[int], weight: Any = None, *_: Any, **__: Any) -> Shape:
+    return _last_dims_shape("rms_norm", input, normalized_shape, weight=weight)
+
+
+def _last_dims_shape(op: str, input: Any, normalized_shape: Sequence[int], **vectors: Any) -> Shape:
     shape = tuple(input.shape)
     if not isinstance(normalized_shape, (list, tuple)):
         kind = type(normalized_shape).__name__
-        raise TypeError(f"layer_norm: normalized_shape must be a list or a tuple, got {kind}")
-    sizes = tuple(as_positive(size, "layer_norm", "normalized_shape") for size in normalized_shape)
+        raise TypeError(f"{op}: normalized_shape must be a list or a tuple, got {kind}")
+    sizes = tuple(as_positive(size, op, "normalized_shape") for size in normalized_shape)
     if not sizes or shape[-len(sizes) :] != sizes:
-        raise ValueError(f"layer_norm: shape {shape} does not end in normalized_shape={sizes}")
-    for name, vector in {"weight": weight, "bias": bias}.items():
+        raise ValueError(f"{op}: shape {shape} does not end in normalized_shape={sizes}")
+    for name, vector in vectors.items():
         if vector is not None and tuple(vector.shape) != sizes:
-            raise ValueError(f"layer_norm: {name} must have shape {sizes}, got {tuple(vector.shape)}")
+            raise ValueError(f"{op}: {name} must have shape {sizes}, got {tuple(vector.shape)}")
+    return shape
+
+
+def _group_norm_shape(input: Any, num_groups: int, weight: Any = None, bias: Any = None, *_: Any, **__: Any) -> Shape:
+    shape = _signal_shape("group_norm", input, weight=weight, bias=bias)
+    if shape[1] % as_positive(num_groups, "group_norm", "num_groups"):
+        raise ValueError(f"group_norm: num_groups={num_groups} does not divide the channels of shape {shape}")
+    return shape
+
+
+def _instance_norm_shape(
+    input: Any,
+    running_mean: Any = None,
+    running_var: Any = None,
+    weight: Any = None,
+    bias: Any = None,
+    use_input_stats: bool = True,
+    *_: Any,
+    **__: Any,
+) -> Shape:
+    vectors = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
+    shape = _signal_shape("instance_norm", input, **vectors)
+    if not use_input_stats:
+        _check_present("instance_norm", running_mean, running_var)
+    elif math.prod(shape[2:]) == 1:
+        raise ValueError(f"instance_norm: statistics need more than 1 value per channel, got input shape {shape}")
+    return shape
+
+
+def _signal_shape(op: str, input: Any, **vectors: Any) -> Shape:
+    shape = tuple(input.shape)
+    if len(shape) < 2:
+        raise ValueError(f"{op}: input must be (N, C, ...), got shape {shape}")
+    for name, vector in vectors.items():
+        check_vector(op, name, vector, shape[1])
     return shape
 
 
@@ -72,6 +128,10 @@ def _local_response_shape(input: Any, *args: Any, **kwargs: Any) -> Shape:
 
 def _layer_norm_dims(normalized_shape: Sequence[int], **_: Any) -> Sequence[int]:
     return range(-len(normalized_shape), 0)
+
+
+def _signal_dims(input: Any, use_input_stats: bool = True, **_: Any) -> Sequence[int]:
+    return range(2 - len(input.shape), 0) if use_input_stats else ()
 
 
 _VECTORS = frozenset({"weight", "bias"})
@@ -104,12 +164,12 @@ class _Normalised(Pending):
     def then(
         self, operation: str, arguments: Mapping[str, Any], wanted: frozenset[str]
     ) -> tuple[Array, Pullback] | None:
-        slope = as_float(arguments.get("negative_slope", 0.0), operation, "negative_slope")
         if operation in ACTIVATIONS:
-            output, pullback = self._with(operation, slope)
+            output, pullback = self._with(*ACTIVATIONS[operation](arguments))
             return output.reshape(self.shape), pullback
         if operation != "add":
             return None
+        slope = as_float(arguments["negative_slope"], operation, "negative_slope")
         name, other = next((name, a) for name, a in arguments.items() if name in ("input", "other") and a is not self)
         residual = as_array(other, "add", name)
         if residual.shape != self.shape:
@@ -173,9 +233,9 @@ def _batch_norm_vjp(
     if training:
         _check_trainable(running_mean, running_var, image)
         moments = _core.batch_norm_moments(image)
-        _move_running(running_mean, running_var, image, moments, momentum)
+        _move_running("batch_norm", running_mean, running_var, _values(image), moments, momentum)
     else:
-        _check_present(running_mean, running_var)
+        _check_present("batch_norm", running_mean, running_var)
         mean = as_array(running_mean, "batch_norm", "running_mean")
         var = as_array(running_var, "batch_norm", "running_var")
         moments = (mean.astype(np.float64), var.astype(np.float64))
@@ -254,39 +314,58 @@ def batch_norm(
     if training:
         _check_trainable(running_mean, running_var, image)
         y, *moments = _core.batch_norm_train(image, weight, bias, eps)
-        _move_running(running_mean, running_var, image, moments, momentum)
+        _move_running("batch_norm", running_mean, running_var, _values(image), moments, momentum)
     else:
-        _check_present(running_mean, running_var)
+        _check_present("batch_norm", running_mean, running_var)
         mean = as_array(running_mean, "batch_norm", "running_mean")
         y = _core.batch_norm(image, mean, as_array(running_var, "batch_norm", "running_var"), weight, bias, eps)
     return y.reshape(x.shape)
 
 
 def _rows_vjp(
-    wanted: frozenset[str], rows: Array, weight: Array | None, bias: Array | None, eps: float
+    wanted: frozenset[str],
+    rows: Array,
+    weight: Array | None,
+    bias: Array | None,
+    eps: float,
+    *,
+    centered: bool = True,
 ) -> tuple[Array, Pullback]:
     """Normalise images over their channels; the pullback's gradients have the shapes of images and of vectors."""
     vectors = not wanted.isdisjoint({"weight", "bias"})
 
     def pullback(gradient: Array) -> dict[str, Any]:
-        found = _core.layer_norm_gradient(rows, gradient, weight, eps, "input" in wanted, vectors)
+        found = _core.layer_norm_gradient(rows, gradient, weight, eps, centered, "input" in wanted, vectors)
         return {name: part for name, part in zip(("input", "weight", "bias"), found, strict=True) if name in wanted}
 
-    return _core.layer_norm(rows, weight, bias, eps), pullback
+    return _core.layer_norm(rows, weight, bias, eps, centered), pullback
 
 
 def _layer_norm_vjp(
     wanted: frozenset[str], input: Any, normalized_shape: Any, weight: Any, bias: Any, eps: Any
 ) -> tuple[Array, Pullback]:
-    x, rows, weight, bias, eps = _as_rows(input, normalized_shape, weight, bias, eps)
-    output, back = _rows_vjp(wanted, rows, weight, bias, eps)
+    x, rows, weight, bias = _as_rows("layer_norm", input, normalized_shape, weight, bias)
+    eps = as_float(eps, "layer_norm", "eps")
+    return _of_last_dims(x, normalized_shape, *_rows_vjp(wanted, rows, weight, bias, eps))
+
+
+def _rms_norm_vjp(
+    wanted: frozenset[str], input: Any, normalized_shape: Any, weight: Any, eps: Any
+) -> tuple[Array, Pullback]:
+    x, rows, weight, _ = _as_rows("rms_norm", input, normalized_shape, weight)
+    back = _rows_vjp(wanted, rows, weight, None, _rms_eps(eps), centered=False)
+    return _of_last_dims(x, normalized_shape, *back)
+
+
+def _of_last_dims(x: Array, normalized_shape: Any, rows: Array, back: Pullback) -> tuple[Array, Pullback]:
+    """Return output and pullback of an array from those of its rows."""
 
     def pullback(gradient: Array) -> dict[str, Any]:
         shapes = {"input": x.shape, "weight": tuple(normalized_shape), "bias": tuple(normalized_shape)}
         found = back(np.ascontiguousarray(gradient).reshape(rows.shape))
         return {name: part.reshape(shapes[name]) for name, part in found.items()}
 
-    return _from_rows(output, x), pullback
+    return _from_rows(rows, x), pullback
 
 
 def _channel_norm_vjp(wanted: frozenset[str], input: Any, weight: Any, bias: Any, eps: Any) -> tuple[Array, Pullback]:
@@ -351,8 +430,57 @@ def layer_norm(
     ----------
     Ba, Kiros, Hinton, "Layer normalization", arXiv 1607.06450, 2016.
     """
-    x, rows, weight, bias, eps = _as_rows(input, normalized_shape, weight, bias, eps)
-    return _from_rows(_core.layer_norm(rows, weight, bias, eps), x)
+    x, rows, weight, bias = _as_rows("layer_norm", input, normalized_shape, weight, bias)
+    return _from_rows(_core.layer_norm(rows, weight, bias, as_float(eps, "layer_norm", "eps")), x)
+
+
+@op(
+    shape=_rms_norm_shape,
+    vjp=_rms_norm_vjp,
+    differentiable=("input", "weight"),
+    traits=Traits(in_place=True, parameters=frozenset({"weight"})),
+    receptive=mixes(_layer_norm_dims),
+)
+def rms_norm(
+    input: Array, normalized_shape: Sequence[int], weight: Array | None = None, eps: float | None = None
+) -> Array:
+    """Divide by the root of the mean square over the last dimensions: ``x / sqrt(mean(x**2) + eps) * weight``.
+
+    Parameters
+    ----------
+    input, normalized_shape
+        As in `layer_norm`.
+    weight
+        float32, of `normalized_shape`; 1 where not given.
+    eps
+        Added to the mean square; where it is None, the distance from 1 to the next float32.
+
+    Returns
+    -------
+    numpy.ndarray
+        As in `layer_norm`.
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong kind.
+    ValueError
+        Shapes that do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import rms_norm
+    >>> rms_norm(np.array([[1, 7], [10, 70]], np.float32), (2,), eps=0)
+    array([[0.2, 1.4],
+           [0.2, 1.4]], dtype=float32)
+
+    References
+    ----------
+    Zhang, Sennrich, "Root mean square layer normalization", NeurIPS 2019.
+    """
+    x, rows, weight, _ = _as_rows("rms_norm", input, normalized_shape, weight)
+    return _from_rows(_core.layer_norm(rows, weight, None, _rms_eps(eps), False), x)
 
 
 @op(
@@ -398,17 +526,23 @@ def channel_norm(input: Array, weight: Array | None = None, bias: Array | None =
 
 
 def _as_rows(
-    input: Any, normalized_shape: Any, weight: Any, bias: Any, eps: Any
-) -> tuple[Array, Array, Array | None, Array | None, float]:
-    """Return layer norm's input, the same as images of one pixel whose channels are normalised, and the rest."""
-    x = as_array(input, "layer_norm", "input")
-    weight = None if weight is None else as_array(weight, "layer_norm", "weight")
-    bias = None if bias is None else as_array(bias, "layer_norm", "bias")
-    _layer_norm_shape(x, normalized_shape, weight, bias)
+    op: str, input: Any, normalized_shape: Any, weight: Any, bias: Any = None
+) -> tuple[Array, Array, Array | None, Array | None]:
+    """Return the input, the same as images of one pixel whose channels are normalised, and its vectors."""
+    x = as_array(input, op, "input")
+    vectors = {
+        name: None if vector is None else as_array(vector, op, name)
+        for name, vector in (("weight", weight), ("bias", bias))
+    }
+    _last_dims_shape(op, x, normalized_shape, **vectors)
     size = math.prod(normalized_shape)
     rows = np.ascontiguousarray(x).reshape(math.prod(x.shape[: x.ndim - len(normalized_shape)]), size, 1, 1)
-    vectors = (None if vector is None else vector.reshape(size) for vector in (weight, bias))
-    return (x, rows, *vectors, as_float(eps, "layer_norm", "eps"))  # type: ignore[return-value]
+    weight, bias = (None if vector is None else vector.reshape(size) for vector in vectors.values())
+    return x, rows, weight, bias
+
+
+def _rms_eps(eps: Any) -> float:
+    return float(np.finfo(np.float32).eps) if eps is None else as_float(eps, "rms_norm", "eps")
 
 
 def _from_rows(rows: Array, x: Array) -> Array:
@@ -424,6 +558,248 @@ def _as_pixels(input: Any, weight: Any, bias: Any, eps: Any) -> tuple[Array, Arr
     _channel_norm_shape(x, weight, bias)
     image = x if x.ndim == 4 else x[:, :, None, None]
     return x, image, weight, bias, as_float(eps, "channel_norm", "eps")
+
+
+def _as_signals(x: Array) -> Array:
+    """Return images as they are, what lies as they do as images, and any other array as (N, C, L) in C order."""
+    return as_pixels(x) if x.ndim == 4 or is_channels_last(x) else _in_c_order(x)
+
+
+def _in_c_order(x: Array) -> Array:
+    return np.ascontiguousarray(x).reshape(*x.shape[:2], math.prod(x.shape[2:]))
+
+
+def _groups_vjp(
+    wanted: frozenset[str], x: Array, groups: int, weight: Array | None, bias: Array | None, eps: float
+) -> tuple[Array, Pullback, Sequence[Any]]:
+    """Normalise groups of channels; return also the means and variances of the groups."""
+    signals, vectors = _as_signals(x), not wanted.isdisjoint({"weight", "bias"})
+    output, mean, var = _core.group_norm(signals, groups, weight, bias, eps)
+
+    def pullback(gradient: Array) -> dict[str, Any]:
+        of_input, of_output = "input" in wanted, as_pixels(gradient) if signals.ndim == 4 else _in_c_order(gradient)
+        found = _core.group_norm_gradient(signals, of_output, groups, mean, var, weight, eps, of_input, vectors)
+        gradients: dict[str, Any] = dict(zip(("input", "weight", "bias"), found, strict=True))
+        if of_input:
+            gradients["input"] = gradients["input"].reshape(x.shape)
+        return {name: gradients[name] for name in wanted}
+
+    return output.reshape(x.shape), pullback, (mean, var)
+
+
+def _as_channel_vectors(op: str, weight: Any, bias: Any) -> tuple[Array | None, Array | None]:
+    return (
+        None if weight is None else as_array(weight, op, "weight"),
+        None if bias is None else as_array(bias, op, "bias"),
+    )
+
+
+def _group_norm_vjp(
+    wanted: frozenset[str], input: Any, num_groups: Any, weight: Any, bias: Any, eps: Any
+) -> tuple[Array, Pullback]:
+    x = as_array(input, "group_norm", "input")
+    weight, bias = _as_channel_vectors("group_norm", weight, bias)
+    _group_norm_shape(x, num_groups, weight, bias)
+    return _groups_vjp(wanted, x, int(num_groups), weight, bias, as_float(eps, "group_norm", "eps"))[:2]
+
+
+@op(
+    shape=_group_norm_shape,
+    vjp=_group_norm_vjp,
+    differentiable=("input", "weight", "bias"),
+    traits=Traits(in_place=True, parameters=_VECTORS),
+    receptive=mixes(_signal_dims),
+)
+def group_norm(
+    input: Array, num_groups: int, weight: Array | None = None, bias: Array | None = None, eps: float = 1e-5
+) -> Array:
+    """Normalise groups of channels of every image: ``(x - mean) / sqrt(var + eps) * weight + bias``.
+
+    Mean and (biased) variance are those of one group of neighbouring channels, over all positions. They are summed in
+    an order that depends on the shape of one image only.
+
+    Parameters
+    ----------
+    input
+        float32, (N, C, ...): images are worked on channels last, other arrays as they lie.
+    num_groups
+        How many groups the channels fall into.
+    weight, bias
+        float32, (C,); 1 and 0 where not given.
+    eps
+        Added to the variance.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, the shape of `input`; channels last in memory where that has four dimensions, or has three or five
+        and is so itself; else C-contiguous.
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong kind.
+    ValueError
+        Shapes that do not fit, or groups of which the channels do not make a whole number.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import group_norm
+    >>> group_norm(np.array([[1, 3, 10, 30]], np.float32), 2, eps=0)
+    array([[-1.,  1., -1.,  1.]], dtype=float32)
+
+    References
+    ----------
+    Wu, He, "Group normalization", ECCV 2018.
+    """
+    return _group_norm_vjp(frozenset(), input, num_groups, weight, bias, eps)[0]
+
+
+def _instance_norm_vjp(
+    wanted: frozenset[str],
+    input: Any,
+    running_mean: Any,
+    running_var: Any,
+    weight: Any,
+    bias: Any,
+    use_input_stats: Any,
+    momentum: Any,
+    eps: Any,
+) -> tuple[Array, Pullback]:
+    op = "instance_norm"
+    x, eps = as_array(input, op, "input"), as_float(eps, op, "eps")
+    weight, bias = _as_channel_vectors(op, weight, bias)
+    _instance_norm_shape(x, None, None, weight, bias)
+    if use_input_stats:
+        _check_updatable(op, running_mean, running_var, x.shape[1])
+        output, pullback, moments = _groups_vjp(wanted, x, x.shape[1], weight, bias, eps)
+        if x.size:
+            of_batch = [moment.mean(axis=0) for moment in moments]
+            _move_running(op, running_mean, running_var, math.prod(x.shape[2:]), of_batch, momentum)
+        return output, pullback
+    _check_present(op, running_mean, running_var)
+    mean, var = as_array(running_mean, op, "running_mean"), as_array(running_var, op, "running_var")
+    _instance_norm_shape(x, mean, var, weight, bias, False)
+    statistics = (mean.astype(np.float64), var.astype(np.float64))
+    normalised = _Normalised(as_pixels(x), statistics, weight, bias, eps, False, wanted, x.shape)
+    return normalised.compute(), normalised.pullback
+
+
+@op(
+    shape=_instance_norm_shape,
+    vjp=_instance_norm_vjp,
+    differentiable=("input", "weight", "bias"),
+    traits=Traits(in_place=True, parameters=_VECTORS | {"running_mean", "running_var"}),
+    receptive=mixes(_signal_dims),
+)
+def instance_norm(
+    input: Array,
+    running_mean: Array | None = None,
+    running_var: Array | None = None,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Array:
+    """Normalise every channel of every image: `group_norm` with groups of one channel.
+
+    Parameters
+    ----------
+    input
+        As in `group_norm`.
+    running_mean, running_var
+        float32, (C,), or None. With the input's own statistics they are updated in place as in `batch_norm`, towards
+        the means of what the images have.
+    weight, bias
+        float32, (C,); 1 and 0 where not given.
+    use_input_stats
+        Normalise with each image's own statistics, not with the running ones.
+    momentum
+        The weight of the batch in the running statistics.
+    eps
+        Added to the variance.
+
+    Returns
+    -------
+    numpy.ndarray
+        As in `group_norm`; with running statistics as in `batch_norm`.
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong kind, or running statistics that cannot be updated in place.
+    ValueError
+        Shapes that do not fit, missing or read-only running statistics, or statistics of a single value.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import instance_norm
+    >>> instance_norm(np.array([[[1, 3], [10, 30]]], np.float32), eps=0)
+    array([[[-1.,  1.],
+            [-1.,  1.]]], dtype=float32)
+
+    References
+    ----------
+    Ulyanov, Vedaldi, Lempitsky, "Instance normalization: the missing ingredient for fast stylization",
+    arXiv 1607.08022, 2016.
+    """
+    return _instance_norm_vjp(
+        frozenset(), input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps
+    )[0]
+
+
+def normalize(input: Array, p: float = 2.0, dim: int | tuple[int, ...] = 1, eps: float = 1e-12) -> Array:
+    """Divide by the p-norm along dimensions, or by `eps` where that is smaller.
+
+    Parameters
+    ----------
+    input
+        float32, any shape.
+    p
+        The exponent of the norm, above 0: ``sum(abs(x) ** p) ** (1 / p)``; for infinity it is the largest ``abs(x)``.
+        Norms are exact down to the root of order `p` of the smallest normal number.
+    dim
+        The dimension, or several; negative numbers count from the end.
+    eps
+        The smallest divisor.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, the shape of `input`; order in memory as in `add`.
+
+    Raises
+    ------
+    TypeError
+        An argument of the wrong kind.
+    ValueError
+        If `dim` is out of range, `p` not above 0 or `eps` negative.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional import normalize
+    >>> normalize(np.array([[3, 4], [0, 0]], np.float32))
+    array([[0.6, 0.8],
+           [0. , 0. ]], dtype=float32)
+    """
+    shape_of(input, "normalize")
+    order, least = as_float(p, "normalize", "p"), as_float(eps, "normalize", "eps")
+    if not order > 0:
+        raise ValueError(f"normalize: p must be above 0, got {order}")
+    if not least >= 0:
+        raise ValueError(f"normalize: eps must not be negative, got {least}")
+    if math.isinf(order):
+        return div(input, clamp(amax(absolute(input), dim, keepdim=True), min=least))
+    if order == 1:
+        return div(input, clamp(sum(absolute(input), dim, keepdim=True), min=least))
+    # The root is not taken of 0, where it has no gradient.
+    powers = square(input) if order == 2 else pow(absolute(input), order)
+    total = clamp(sum(powers, dim, keepdim=True), min=max(least**order, float(np.finfo(np.float32).tiny)))
+    return div(input, sqrt(total) if order == 2 else pow(total, 1 / order))
 
 
 def _local_response_vjp(
@@ -491,19 +867,23 @@ def _checked(input: Any, weight: Any, bias: Any, eps: Any) -> tuple[Array, Array
 
 
 def _check_trainable(running_mean: Any, running_var: Any, image: Array) -> None:
-    for running, name in ((running_mean, "running_mean"), (running_var, "running_var")):
-        _check_updatable(running, name, image.shape[1])
+    _check_updatable("batch_norm", running_mean, running_var, image.shape[1])
     if _values(image) < 2:
         raise ValueError(f"batch_norm: training needs more than 1 value per channel, got input shape {image.shape}")
 
 
 @quiet
 def _move_running(
-    running_mean: Array | None, running_var: Array | None, image: Array, moments: Sequence[Any], momentum: Any
+    op: str,
+    running_mean: Array | None,
+    running_var: Array | None,
+    values: int,
+    moments: Sequence[Any],
+    momentum: Any,
 ) -> None:
-    """Move running statistics towards those of a batch."""
-    part, (mean, var) = as_float(momentum, "batch_norm", "momentum"), moments
-    unbiased = _values(image) / (_values(image) - 1)
+    """Move running statistics towards those of a batch, which were taken of so many values each."""
+    part, (mean, var) = as_float(momentum, op, "momentum"), moments
+    unbiased = values / (values - 1)
     if running_mean is not None:
         running_mean[...] = (1 - part) * running_mean + part * mean
     if running_var is not None:
@@ -515,18 +895,20 @@ def _values(image: Array) -> int:
     return int(image.shape[0]) * math.prod(image.shape[2:])
 
 
-def _check_present(running_mean: Any, running_var: Any) -> None:
+def _check_present(op: str, running_mean: Any, running_var: Any) -> None:
     if running_mean is None or running_var is None:
-        raise ValueError("batch_norm: running_mean and running_var are needed when not training")
+        when = "training" if op == "batch_norm" else "use_input_stats"
+        raise ValueError(f"{op}: running_mean and running_var are needed when not {when}")
 
 
-def _check_updatable(running: Any, name: str, channels: int) -> None:
-    if running is None:
-        return
-    if not isinstance(running, np.ndarray) or running.dtype != np.float32:
-        kind = getattr(running, "dtype", type(running).__name__)
-        raise TypeError(f"batch_norm: {name} must be a float32 array, to be updated in place, got {kind}")
-    if running.shape != (channels,):
-        raise ValueError(f"batch_norm: {name} must have shape ({channels},), got {running.shape}")
-    if not running.flags.writeable:
-        raise ValueError(f"batch_norm: {name} is read-only, but training updates it in place")
+def _check_updatable(op: str, running_mean: Any, running_var: Any, channels: int) -> None:
+    for running, name in ((running_mean, "running_mean"), (running_var, "running_var")):
+        if running is None:
+            continue
+        if not isinstance(running, np.ndarray) or running.dtype != np.float32:
+            kind = getattr(running, "dtype", type(running).__name__)
+            raise TypeError(f"{op}: {name} must be a float32 array, to be updated in place, got {kind}")
+        if running.shape != (channels,):
+            raise ValueError(f"{op}: {name} must have shape ({channels},), got {running.shape}")
+        if not running.flags.writeable:
+            raise ValueError(f"{op}: {name} is read-only, but training updates it in place")

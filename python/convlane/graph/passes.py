@@ -176,8 +176,8 @@ def fuse_activation(graph: Graph) -> Graph:
             return node
         if not single(source):
             return node
-        slope = node.attributes.get("negative_slope", before.attributes["negative_slope"])
-        return _absorb(before, node, activation=node.op, negative_slope=slope)
+        name, slope = ACTIVATIONS[node.op](node.attributes)
+        return _absorb(before, node, activation=name, negative_slope=slope)
 
     return _rewrite(graph, fuse)
 

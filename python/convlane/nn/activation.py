@@ -1,4 +1,4 @@
-"""Layers without parameters that work number by number or along one dimension."""
+"""Layers that work number by number or along one dimension; of them only `PReLU` has a parameter."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from convlane import functional as F
-from convlane.functional._arguments import Array, as_float, shape_of
+from convlane.functional._arguments import Array, as_float, as_positive, shape_of
+from convlane.nn.init import constant
 from convlane.nn.module import Module
 
 
@@ -59,11 +60,178 @@ class SiLU(Module):
 
 
 class GELU(Module):
-    """``x`` times the share of the normal distribution below it."""
+    """``x`` times the share of the normal distribution below it, or ``approximate="tanh"`` for that share."""
+
+    def __init__(self, approximate: str = "none") -> None:
+        self.approximate = approximate
 
     def forward(self, input: Array) -> Array:
         """Apply it to every number."""
-        return F.gelu(input)
+        return F.gelu(input, approximate=self.approximate)
+
+    def extra_repr(self) -> str:
+        """Return the constructor's arguments."""
+        return f"approximate={self.approximate!r}"
+
+
+class PReLU(Module):
+    """``x`` where it is positive, a learned slope times ``x`` elsewhere, see `convlane.functional.prelu`.
+
+    Parameters
+    ----------
+    num_parameters
+        1, or C for a slope of every channel.
+    init
+        What the slopes start from.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane import nn
+    >>> nn.PReLU()(np.array([-4, 4], np.float32))
+    array([-1.,  4.], dtype=float32)
+    """
+
+    weight: Array
+
+    def __init__(self, num_parameters: int = 1, init: float = 0.25) -> None:
+        count = as_positive(num_parameters, "PReLU", "num_parameters")
+        self.init = as_float(init, "PReLU", "init")
+        self.register_parameter("weight", constant((count,), self.init))
+
+    def forward(self, input: Array) -> Array:
+        """Apply it to every number."""
+        return F.prelu(input, self.weight)
+
+    def extra_repr(self) -> str:
+        """Return the constructor's arguments."""
+        return f"num_parameters={self.weight.size}"
+
+
+class ELU(Module):
+    """``x`` where it is positive, ``alpha * (exp(x) - 1)`` elsewhere."""
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        self.alpha = alpha
+
+    def forward(self, input: Array) -> Array:
+        """Apply it to every number."""
+        return F.elu(input, self.alpha)
+
+    def extra_repr(self) -> str:
+        """Return the constructor's arguments."""
+        return f"alpha={self.alpha}"
+
+
+class CELU(Module):
+    """``x`` where it is positive, ``alpha * (exp(x / alpha) - 1)`` elsewhere."""
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        self.alpha = alpha
+
+    def forward(self, input: Array) -> Array:
+        """Apply it to every number."""
+        return F.celu(input, self.alpha)
+
+    def extra_repr(self) -> str:
+        """Return the constructor's arguments."""
+        return f"alpha={self.alpha}"
+
+
+class SELU(Module):
+    """`ELU` with the factors that keep mean 0 and variance 1 from layer to layer."""
+
+    def forward(self, input: Array) -> Array:
+        """Apply it to every number."""
+        return F.selu(input)
+
+
+class Mish(Module):
+    """``x * tanh(log(1 + exp(x)))``."""
+
+    def forward(self, input: Array) -> Array:
+        """Apply it to every number."""
+        return F.mish(input)
+
+
+class Softplus(Module):
+    """``log(1 + exp(beta * x)) / beta``, and x where ``beta * x`` is above `threshold`."""
+
+    def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
+        self.beta, self.threshold = beta, threshold
+
+    def forward(self, input: Array) -> Array:
+        """Apply it to every number."""
+        return F.softplus(input, self.beta, self.threshold)
+
+    def extra_repr(self) -> str:
+        """Return the constructor's arguments."""
+        return f"beta={self.beta}, threshold={self.threshold}"
+
+
+class Softsign(Module):
+    """``x / (1 + abs(x))``."""
+
+    def forward(self, input: Array) -> Array:
+        """Apply it to every number."""
+        return F.softsign(input)
+
+
+class LogSigmoid(Module):
+    """Logarithm of the sigmoid."""
+
+    def forward(self, input: Array) -> Array:
+        """Apply it to every number."""
+        return F.logsigmoid(input)
+
+
+class Hardtanh(Module):
+    """``min(max(x, min_val), max_val)``."""
+
+    def __init__(self, min_val: float = -1.0, max_val: float = 1.0) -> None:
+        self.min_val, self.max_val = (
+            as_float(value, "Hardtanh", name) for name, value in (("min_val", min_val), ("max_val", max_val))
+        )
+        if not self.min_val < self.max_val:
+            raise ValueError(f"Hardtanh: min_val must be below max_val, got {min_val} and {max_val}")
+
+    def forward(self, input: Array) -> Array:
+        """Apply it to every number."""
+        return F.hardtanh(input, self.min_val, self.max_val)
+
+    def extra_repr(self) -> str:
+        """Return the constructor's arguments."""
+        return f"min_val={self.min_val}, max_val={self.max_val}"
+
+
+class Threshold(Module):
+    """``x`` where it is above a threshold, a value elsewhere."""
+
+    def __init__(self, threshold: float, value: float) -> None:
+        self.threshold, self.value = threshold, value
+
+    def forward(self, input: Array) -> Array:
+        """Apply it to every number."""
+        return F.threshold(input, self.threshold, self.value)
+
+    def extra_repr(self) -> str:
+        """Return the constructor's arguments."""
+        return f"threshold={self.threshold}, value={self.value}"
+
+
+class GLU(Module):
+    """The first half along a dimension times the sigmoid of the second."""
+
+    def __init__(self, dim: int = -1) -> None:
+        self.dim = dim
+
+    def forward(self, input: Array) -> Array:
+        """Return half as much along the dimension."""
+        return F.glu(input, self.dim)
+
+    def extra_repr(self) -> str:
+        """Return the constructor's arguments."""
+        return f"dim={self.dim}"
 
 
 class Hardswish(Module):

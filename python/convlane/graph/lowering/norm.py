@@ -1,11 +1,14 @@
-"""Normalisations with given statistics, and those of pixels over their channels."""
+"""Normalisations with given statistics, and with those of images, of groups of their channels and of rows."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
+from convlane.functional._arguments import as_array
 from convlane.graph.lowering.context import Context, lowers
 from convlane.graph.trace import Node, Value
 
@@ -15,22 +18,23 @@ def _refuse_batch_norm(node: Node, nodes: Mapping[Value, Node]) -> str:
 
 
 @lowers("batch_norm", refuse=_refuse_batch_norm)
-def _batch_norm(at: Context) -> None:
-    if len(at.shape) == 3:
-        return _batch_norm_of_sequences(at)
+def _given_statistics(at: Context) -> None:
+    if len(at.shape) not in (2, 4, 5):
+        return _by_numbers(at)
     weights = {name: at[name] for name in ("running_mean", "running_var", "weight", "bias")}
     return at.append("batch_norm", weights=weights, eps=float(at["eps"]))
 
 
-def _batch_norm_of_sequences(at: Context) -> None:
+def _by_numbers(at: Context) -> None:
     """Lower to arithmetic that broadcasts: (N, C, L) is in C order, while the step wants channels side by side."""
+    column = (-1, *(1,) * (len(at.shape) - 2))
     mean, var = (at[name].astype(np.float64) for name in ("running_mean", "running_var"))
     with np.errstate(all="ignore"):  # a negative variance gives NaN, as it does when batch norm runs itself
         factor = (1 if at["weight"] is None else at["weight"].astype(np.float64)) / np.sqrt(var + at["eps"])
     source = at.input
     for name, vector in (("sub", mean), ("mul", factor), ("add", at["bias"])):
         if vector is not None:
-            at.append("binary", [source, vector.astype(np.float32)[:, None]], name=name)
+            at.append("binary", [source, vector.astype(np.float32).reshape(column)], name=name)
             source = at.output
 
 
@@ -42,15 +46,47 @@ def _affine(at: Context) -> None:
     at.append("batch_norm", weights=weights, eps=0.0)
 
 
-def _refuse_layer_norm(node: Node, nodes: Mapping[Value, Node]) -> str:
-    rows = len(node.shape) == 2 and len(node.attributes["normalized_shape"]) == 1
-    return "" if rows else "layer_norm over other dimensions than the channels"
-
-
 @lowers("channel_norm")
-@lowers("layer_norm", refuse=_refuse_layer_norm)
+def _channel_norm(at: Context) -> None:
+    _rows(at, int(at.shape[1]), weights={"weight": at["weight"], "bias": at["bias"]})
+
+
+def _refuse_last_dims(node: Node, nodes: Mapping[Value, Node]) -> str:
+    return f"{node.op} over the batch" if len(node.shape) == len(node.attributes["normalized_shape"]) else ""
+
+
+@lowers("layer_norm", "rms_norm", refuse=_refuse_last_dims)
 def _layer_norm(at: Context) -> None:
-    at.append("layer_norm", weights={"weight": at["weight"], "bias": at["bias"]}, eps=float(at["eps"]))
+    """Lower to rows: whole images are rows as they lie in memory, with their weights in the same order."""
+    dims, ndim = len(at["normalized_shape"]), len(at.shape)
+    vectors = {name: at[name] for name in ("weight", "bias") if at.node.attributes.get(name) is not None}
+    images = ndim in (4, 5)
+    if images and dims == ndim - 1:
+        vectors = {name: np.moveaxis(as_array(vector, at.node.op, name), 0, -1) for name, vector in vectors.items()}
+    weights = {name: np.ascontiguousarray(vector).reshape(-1) for name, vector in vectors.items()}
+    c_order, centered = images and dims < ndim - 1, at.node.op == "layer_norm"
+    _rows(at, math.prod(at["normalized_shape"]), weights=weights, c_order=c_order, centered=centered)
+
+
+def _rows(at: Context, size: int, *, weights: Mapping[str, Any], c_order: bool = False, centered: bool = True) -> None:
+    eps = at["eps"]
+    least = float(np.finfo(np.float32).eps) if eps is None else float(eps)
+    at.append("layer_norm", weights=weights, size=size, c_order=c_order, centered=centered, eps=least)
+
+
+@lowers("group_norm")
+def _group_norm(at: Context) -> None:
+    weights = {"weight": at["weight"], "bias": at["bias"]}
+    at.append("group_norm", weights=weights, groups=int(at["num_groups"]), eps=float(at["eps"]))
+
+
+@lowers("instance_norm")
+def _instance_norm(at: Context) -> None:
+    weights = {name: at[name] for name in ("weight", "bias")}
+    if at["use_input_stats"]:
+        at.append("group_norm", weights=weights, groups=int(at.shape[1]), eps=float(at["eps"]))
+    else:
+        _given_statistics(at)
 
 
 @lowers("local_response_norm")

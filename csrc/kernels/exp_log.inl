@@ -1,0 +1,93 @@
+// Exponentials and logarithms of vectors.
+#pragma once
+
+#include "kernels/vec.h"
+
+namespace convlane {
+namespace {
+
+// (1 - e^-u) / u for |u| <= ln2 / 2.
+CONVLANE_INLINE Vec quotient_of_minus(Vec u) {
+  Vec p = broadcast(1.3863756994e-3f);
+  p = fnma(p, u, broadcast(8.3675091755e-3f));
+  p = fnma(p, u, broadcast(4.1667238770e-2f));
+  p = fnma(p, u, broadcast(1.6666533803e-1f));
+  p = fnma(p, u, broadcast(0.5f));
+  return fnma(p, u, broadcast(1.0f));
+}
+
+// e^-u for |u| <= ln2 / 2^(Bits + 1). Bits = 0: the polynomial of degree 6 that has the least relative error (2^-28)
+// with 1 - u + u^2 / 2 as its start. Bits = 4: degree 3, with the square adjusted for an error of 2^-28, too.
+template <int Bits>
+CONVLANE_INLINE Vec exp_of_minus(Vec u) {
+  static_assert(Bits == 0 || Bits == 4, "find a polynomial");
+  if constexpr (Bits == 4) {
+    Vec p = fnma(broadcast(1.0f / 6.0f), u, broadcast(0.50001955f));
+    p = fnma(p, u, broadcast(1.0f));
+    return fnma(p, u, broadcast(1.0f));
+  }
+  return fnma(quotient_of_minus(u), u, broadcast(1.0f));
+}
+
+// Cephes' ln 2 in two parts, of which the first times a whole number is exact.
+constexpr float kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
+
+// e^x for -105 <= x <= 89 or NaN.
+CONVLANE_INLINE Vec exp_in_range(Vec x) {
+  const Vec n = round(mul(x, broadcast(1.44269504088896341f)));
+  const Vec u = fma(n, broadcast(kLn2Low), sub(mul(n, broadcast(kLn2High)), x));
+  return times_power_of_2(exp_of_minus<0>(u), n);
+}
+
+// e^x: beyond the bounds results are 0 or infinity; NaN passes.
+CONVLANE_INLINE Vec exp(Vec x) { return exp_in_range(max(broadcast(-104.5f), min(broadcast(89.0f), x))); }
+
+// e^x - 1 for x <= 88 or NaN; x itself (and so -0.0) where the square is below half a unit in the last place. With
+// e^x = 2^n e^-u that is 2^n (e^-u - 1) + (2^n - 1), whose last term is exact, and where n is 0 none.
+CONVLANE_INLINE Vec expm1(Vec x) {
+  const Vec near = max(broadcast(-25.0f), min(broadcast(88.0f), x)), one = broadcast(1.0f);
+  const Vec n = round(mul(near, broadcast(1.44269504088896341f)));
+  const Vec u = fma(n, broadcast(kLn2Low), sub(mul(n, broadcast(kLn2High)), near));
+  const Vec small = mul(sub(zero(), u), quotient_of_minus(u));
+  const Vec power = times_power_of_2(one, n);
+  return select(greater(abs(x), broadcast(0x1p-25f)), fma(power, small, sub(power, one)), x);
+}
+
+// Cephes' logf: x = m * 2^e with m from sqrt(1/2) to sqrt(2), log(m) by a polynomial in m - 1. Within 1 unit in the
+// last place (all floats, 2026-11-26).
+CONVLANE_INLINE Vec log(Vec x) {
+  constexpr std::int32_t kHalfRoot = 0x3f3504f3;  // sqrt(1/2)
+  const Mask small = greater(broadcast(0x1p-126f), x);
+  const IntVec bits = as_int(select(small, mul(x, broadcast(0x1p23f)), x));
+  const IntVec exponent = shift_right<23>(sub(bits, broadcast_int(kHalfRoot)));
+  const Vec e = add(to_float(exponent), select(small, broadcast(-23.0f), zero()));
+  const Vec m = sub(as_float(sub(bits, shift_left<23>(exponent))), broadcast(1.0f));
+  const Vec square = mul(m, m);
+  Vec p = broadcast(7.0376836292e-2f);
+  p = fma(p, m, broadcast(-1.1514610310e-1f));
+  p = fma(p, m, broadcast(1.1676998740e-1f));
+  p = fma(p, m, broadcast(-1.2420140846e-1f));
+  p = fma(p, m, broadcast(1.4249322787e-1f));
+  p = fma(p, m, broadcast(-1.6668057665e-1f));
+  p = fma(p, m, broadcast(2.0000714765e-1f));
+  p = fma(p, m, broadcast(-2.4999993993e-1f));
+  p = fma(p, m, broadcast(3.3333331174e-1f));
+  Vec y = fma(e, broadcast(kLn2Low), mul(mul(p, m), square));
+  y = fnma(broadcast(0.5f), square, y);
+  y = fma(e, broadcast(kLn2High), add(m, y));
+  // Infinity and NaN stay, as does what 0 and numbers below it turn into.
+  y = select(greater(broadcast(__builtin_inff()), x), y, x);
+  y = select(equal(x, zero()), broadcast(-__builtin_inff()), y);
+  return select(greater(zero(), x), broadcast(__builtin_nanf("")), y);
+}
+
+// What 1 + x loses by rounding is a small part of 1 + x, whose logarithm that part is (Kahan).
+CONVLANE_INLINE Vec log1p(Vec x) {
+  const Vec one = broadcast(1.0f), sum = in_register(add(one, x));
+  const Vec lost = sub(x, in_register(sub(sum, one)));
+  const Vec y = add(log(sum), div(lost, sum));
+  return select(greater(broadcast(0x1p-24f), abs(x)), x, select(greater(broadcast(0x1p60f), sum), y, log(sum)));
+}
+
+}  // namespace
+}  // namespace convlane

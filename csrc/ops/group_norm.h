@@ -1,0 +1,46 @@
+// Group normalisation: each group of channels of an image by its own mean and variance. With groups of one channel it
+// is instance normalisation.
+#pragma once
+
+#include "runtime/buffer.h"
+
+namespace convlane {
+
+using std::int64_t;
+
+struct GroupNormShape {
+  int64_t images, channels, groups, pixels;
+  bool channels_last;  // else the pixels of each channel lie side by side
+
+  int64_t count() const { return images * channels * pixels; }
+};
+
+// std::invalid_argument unless `groups` divides the channels.
+GroupNormShape describe_group_norm(int64_t images, int64_t channels, int64_t groups, int64_t pixels,
+                                   bool channels_last);
+
+// dst = (src - mean) / sqrt(variance + eps) * weight + bias; `weight` and `bias`, of the channels, may be null (1 and
+// 0). dst may be src. The means and biased variances of the groups of every image are left in `mean` and `variance`.
+// The same bits for any number of threads and for any batch.
+void run_group_norm(const GroupNormShape& shape, const float* src, const float* weight, const float* bias, double eps,
+                    double* mean, double* variance, float* dst, int threads, Scratch& scratch);
+
+// Takes what run_group_norm takes.
+void reserve_group_norm(const GroupNormShape& shape, Scratch& scratch);
+
+// The gradients of run_group_norm's arguments from `gradient`, that of dst.
+struct GroupNormGradient {
+  GroupNormShape shape;
+  const float *src, *gradient;
+  const double *mean, *variance;
+  const float* weight;  // or null
+  double eps;
+  // Where to write, or null.
+  float* src_gradient = nullptr;
+  float* weight_gradient = nullptr;
+  float* bias_gradient = nullptr;
+};
+// The same bits for any number of threads.
+void run_group_norm_gradient(const GroupNormGradient&);
+
+}  // namespace convlane
