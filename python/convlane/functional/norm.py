@@ -471,9 +471,8 @@ def rms_norm(
     --------
     >>> import numpy as np
     >>> from convlane.functional import rms_norm
-    >>> rms_norm(np.array([[1, 7], [10, 70]], np.float32), (2,), eps=0)
-    array([[0.2, 1.4],
-           [0.2, 1.4]], dtype=float32)
+    >>> rms_norm(np.array([[1, 7]], np.float32), (2,), eps=0)
+    array([[0.2, 1.4]], dtype=float32)
 
     References
     ----------
