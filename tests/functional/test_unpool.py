@@ -106,6 +106,9 @@ def segmentation(x):
 NETWORKS = {
     "segmentation": segmentation,
     "signals": lambda x: F.max_unpool1d(*F.max_pool1d(F.flatten(x, 2), 2, return_indices=True), 2),
+    "volumes": lambda x: F.max_unpool3d(
+        *(F.unsqueeze(each, 2) for each in F.max_pool2d(x, 2, return_indices=True)), (1, 2, 2)
+    ),
     "adaptive": lambda x: F.adaptive_max_pool2d(x, 3, return_indices=True),
     "adaptive values": lambda x: F.adaptive_max_pool2d(x, (8, 10), return_indices=True)[0],
     "indices": lambda x: F.max_pool2d(F.relu(x), 3, 2, 1, 1, True, True)[1],
@@ -113,13 +116,15 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_compiled(name, rng, isa):
+def test_compiled(name, rng, isa, tmp_path):
     x = rng.integers(-3, 4, (3, 19, 8, 10)).astype(np.float32)
     expected = NETWORKS[name](x)
     plan = convlane.compile(NETWORKS[name], (None, *x.shape[1:]))
-    for found, whole in zip(*((y if isinstance(y, tuple) else (y,)) for y in (plan(x), expected)), strict=True):
-        np.testing.assert_array_equal(found, whole)
-        assert found.dtype == whole.dtype
+    plan.save(tmp_path / "plan.safetensors")
+    for each in (plan, convlane.load_plan(tmp_path / "plan.safetensors")):
+        for found, whole in zip(*((y if isinstance(y, tuple) else (y,)) for y in (each(x), expected)), strict=True):
+            np.testing.assert_array_equal(found, whole)
+            assert found.dtype == whole.dtype
 
 
 def test_plans_refuse_constants_and_indices_outside(rng):
