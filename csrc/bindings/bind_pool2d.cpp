@@ -2,6 +2,7 @@
 #include "bindings/arrays.h"
 #include "bindings/construct.h"
 #include "ops/conv2d_pool.h"
+#include "ops/gather.h"
 #include "ops/pool2d.h"
 
 namespace convlane {
@@ -69,6 +70,35 @@ py::array pool_gradient(const Pool2dDesc& desc, const py::array& gradient,
   return dst;
 }
 
+// Places, dense channels last.
+const int64_t* places_of(const py::array& places, Shape4& shape) {
+  const Tensor view = tensor_view(places, "places");
+  bool fits = view.dtype == DType::i64 && view.rank == 4;
+  if (fits) {
+    shape = {view.shape[0], view.shape[1], view.shape[2], view.shape[3]};
+    const Shape4 dense = channels_last_view(nullptr, shape).strides;
+    for (int d = 0; d < 4; ++d) fits = fits && (shape[d] == 1 || view.count() == 0 || view.strides[d] == dense[d]);
+  }
+  if (!fits) throw std::invalid_argument("pooling: places must be int64 images, dense and channels last");
+  return static_cast<const int64_t*>(view.data);
+}
+
+// From places in planes (N * D, C, h, w), and in images (N, C, OD, h * w) whose columns are pooled planes.
+py::array places_in_volumes(const py::array& within, const py::array& rows, int64_t plane) {
+  Shape4 planes, shape;
+  const int64_t *in_planes = places_of(within, planes), *in_rows = places_of(rows, shape);
+  const int64_t volumes = std::max<int64_t>(shape[0], 1), depth = planes[0] / volumes;
+  if (depth * shape[0] != planes[0] || planes[1] != shape[1] || planes[2] * planes[3] != shape[3])
+    throw std::invalid_argument("pooling: places " + to_string(planes) + " and " + to_string(shape) + " do not fit");
+  const int64_t count = channels_last_view(nullptr, shape).count();
+  check_places(in_rows, count, depth * shape[3], "pooling");
+  py::array dst = new_index_image(shape);
+  auto* to = static_cast<int64_t*>(dst.mutable_data());
+  const GilRelease release;
+  run_places_in_volumes(in_planes, depth, plane, in_rows, shape, to);
+  return dst;
+}
+
 }  // namespace
 
 void bind_pool2d(py::module_& m) {
@@ -119,6 +149,7 @@ void bind_pool2d(py::module_& m) {
       },
       py::arg("input"), py::arg("kernel"), py::arg("stride"), py::arg("padding"), py::arg("dilation"),
       py::arg("ceil_mode"), py::arg("return_indices"));
+  m.def("places_in_volumes", &places_in_volumes, py::arg("within"), py::arg("rows"), py::arg("plane"));
   m.def(
       "avg_pool2d",
       [](const py::array& input, const Pair& kernel, const Pair& stride, const Sides& padding, bool ceil_mode,

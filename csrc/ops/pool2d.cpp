@@ -208,6 +208,23 @@ void run_pool2d(const Pool2dDesc& d, const ImageView& image, float* dst, int64_t
                });
 }
 
+void run_places_in_volumes(const int64_t* within, int64_t depth, int64_t plane, const int64_t* rows,
+                           const Shape4& shape, int64_t* dst) {
+  const auto [n, c, outputs, columns] = shape;
+  const int64_t row = columns * c;
+  parallel_for(n * outputs, threads_for(n * outputs * row),
+               [&, c = c, outputs = outputs, columns = columns](int64_t begin, int64_t end, int) noexcept {
+                 for (int64_t i = begin; i < end; ++i) {
+                   const int64_t* volume = within + i / outputs * depth * row;
+                   for (int64_t x = 0; x < columns; ++x)
+                     for (int64_t channel = 0; channel < c; ++channel) {
+                       const int64_t at = i * row + x * c + channel, place = rows[at];
+                       dst[at] = place / columns * plane + volume[place * c + channel];
+                     }
+                 }
+               });
+}
+
 void run_pool2d_gradient(const Pool2dDesc& d, const ImageView& image, const std::int32_t* places, float* dst) {
   const auto [n, c, h, w] = d.input;
   const auto [oh, ow] = d.output;

@@ -32,6 +32,12 @@ Pool2dDesc describe_adaptive_pool2d(const char* op, Pooling kind, const Shape4& 
 void run_pool2d(const Pool2dDesc& desc, const ImageView& src, float* dst, int64_t dst_stride, int64_t* indices,
                 std::int32_t* places = nullptr);
 
+// Maxima of volumes are found in two passes: in every plane, at `within` (N * D, h, w, C), and then along the depth of
+// what was pooled, at `rows` (N, OD, h * w, C), whose shape (N, C, OD, h * w) is given. dst, laid out as rows: their
+// places (d * H + h) * W + w in volumes of planes of `plane` = H * W pixels.
+void run_places_in_volumes(const int64_t* within, int64_t depth, int64_t plane, const int64_t* rows,
+                           const Shape4& shape, int64_t* dst);
+
 // The gradient of the input from that of the output; dst is dense channels last. Maxima need their places, which are so
 // too, averages have none. Every pixel sums its windows in their order.
 void run_pool2d_gradient(const Pool2dDesc& desc, const ImageView& gradient, const std::int32_t* places, float* dst);

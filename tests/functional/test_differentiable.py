@@ -99,6 +99,8 @@ ARGUMENTS = {  # beside IMAGES as `input`; all that are differentiable
     "max_pool2d_places": {"kernel_size": 2, "stride": None, "padding": 0, "dilation": 1, "ceil_mode": False},
     "adaptive_max_pool2d_places": {"output_size": 2},
     "max_pool3d": {"kernel_size": 2},
+    "max_pool3d_places": {"kernel_size": 2, "stride": None, "padding": 0, "dilation": 1, "ceil_mode": False},
+    "adaptive_max_pool3d_places": {"output_size": 2},
     "avg_pool3d": {"kernel_size": 2},
     "lp_pool3d": {"input": POSITIVE, "norm_type": 2, "kernel_size": 2},
     "adaptive_avg_pool3d": {"output_size": 2},

@@ -5,6 +5,7 @@ import pytest
 
 import convlane
 from compare import assert_close
+from convlane import _core
 from convlane import functional as F
 from convlane.functional._op import rules
 from gradients import by_rule, numeric_gradient
@@ -227,6 +228,8 @@ NETWORKS = {  # of (N, 2, 4, 5, 6)
     "lp": lambda x: F.lp_pool3d(x, 3.0, 2),
     "adaptive avg": lambda x: F.adaptive_avg_pool3d(x, (3, 2, None)),
     "adaptive max": lambda x: F.relu(F.adaptive_max_pool3d(x, 1)),
+    "indices": lambda x: F.max_pool3d(x, 3, 2, 1, 1, True, True)[1],
+    "indices of few": lambda x: F.adaptive_max_pool3d(x, (2, 2, 3), True)[1],
     "twice": lambda x: F.max_pool3d(F.avg_pool3d(x, 2, 1), 2),
 }
 
@@ -234,7 +237,7 @@ NETWORKS = {  # of (N, 2, 4, 5, 6)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_compiled(name, rng, isa, tmp_path):
     def network(x):
-        return NETWORKS[name](F.relu(x))
+        return NETWORKS[name](F.relu(x))  # with equal numbers
 
     x = normal(rng, 2, 2, 4, 5, 6)
     plan = convlane.compile(network, (None, 2, 4, 5, 6))
@@ -247,12 +250,21 @@ def test_compiled(name, rng, isa, tmp_path):
         np.testing.assert_array_equal(plan(volumes), NETWORKS[name](volumes))
 
 
-def test_refused_by_plans():
-    def network(x):
-        return F.max_pool3d(F.reshape(x, (1, 2, 4, 5, 6)), 2, return_indices=True)
+def test_wrong_arguments_of_the_kernels():
+    within, rows = np.zeros((2, 1, 2, 3), np.int64), np.full((1, 1, 1, 6), 11)
+    assert _core.places_in_volumes(within, rows, 20)[0, 0, 0, 0] == 20
+    for wrong in (rows + 1, rows - 12):
+        with pytest.raises(ValueError, match=r"pooling: index .* is out of range for a dimension of 12"):
+            _core.places_in_volumes(within, wrong, 20)
+    for first, second in ((within[..., :2], rows), (within, rows[..., :5]), (within, np.zeros((3, 1, 1, 6), np.int64))):
+        with pytest.raises(ValueError, match=r"do not fit|must be int64 images, dense and channels last"):
+            _core.places_in_volumes(first, second, 20)
+    for wrong in (within[0], within.astype(np.float32), np.zeros((2, 1, 2, 6), np.int64)[..., ::2]):
+        with pytest.raises(ValueError, match="must be int64 images, dense and channels last"):
+            _core.places_in_volumes(wrong, rows, 20)
 
-    with pytest.raises(ValueError, match="max_pool3d with return_indices"):
-        convlane.compile(network, (1, 8, 5, 6))
+
+def test_refused_by_plans():
     with pytest.raises(ValueError, match="max_pool3d of one input without a batch"):
         convlane.compile(lambda x: F.max_pool3d(x, 1), (1, 8, 5, 6))
     with pytest.raises(ValueError, match="lp_pool3d with an infinite norm_type"):

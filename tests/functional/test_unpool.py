@@ -8,6 +8,8 @@ from compare import assert_close
 from convlane import functional as F
 from convlane.functional._op import rules
 from convlane.functional.unpool import max_unpool
+from convlane.graph.lower import check_supported
+from convlane.graph.trace import trace
 from gradients import by_rule
 from layouts import LAYOUTS
 from oracles import pool as oracle
@@ -107,7 +109,7 @@ NETWORKS = {
     "segmentation": segmentation,
     "signals": lambda x: F.max_unpool1d(*F.max_pool1d(F.flatten(x, 2), 2, return_indices=True), 2),
     "volumes": lambda x: F.max_unpool3d(
-        *(F.unsqueeze(each, 2) for each in F.max_pool2d(x, 2, return_indices=True)), (1, 2, 2)
+        *F.max_pool3d(F.unsqueeze(x, 1), 2, return_indices=True), 2, output_size=(19, 8, 10)
     ),
     "adaptive": lambda x: F.adaptive_max_pool2d(x, 3, return_indices=True),
     "adaptive values": lambda x: F.adaptive_max_pool2d(x, (8, 10), return_indices=True)[0],
@@ -125,6 +127,12 @@ def test_compiled(name, rng, isa, tmp_path):
         for found, whole in zip(*((y if isinstance(y, tuple) else (y,)) for y in (each(x), expected)), strict=True):
             np.testing.assert_array_equal(found, whole)
             assert found.dtype == whole.dtype
+
+
+def test_steps_have_one_result():
+    """Passes make two operations of one that returns indices; a file may have the one."""
+    with pytest.raises(ValueError, match="max_pool2d with return_indices"):
+        check_supported(trace(lambda x: F.max_pool2d(x, 2, return_indices=True), (1, 2, 4, 4)))
 
 
 def test_plans_refuse_constants_and_indices_outside(rng):

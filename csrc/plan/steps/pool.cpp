@@ -26,17 +26,23 @@ Step prepare_pool2d(std::shared_ptr<const StepArguments> at) {
           counted.bytes()};
 }
 
+void check_volumes(const StepArguments& at, const Pool2dDesc& planes, const Pool2dDesc& depth) {
+  const StepOperand& src = at.inputs[0];
+  const Shape4 pooled = planes.shape(), rows = depth.input;
+  at.check(pooled[0] == rows[0] * rows[2] && pooled[1] == rows[1] && pooled[2] * pooled[3] == rows[3],
+           "planes and depth do not fit");
+  at.check(!src.any_layout(), "the input must lie in the arena");
+  at.check_shape(src, "input", planes.input);
+  at.check_dense_image(src, "input");
+}
+
 // Volumes as images, twice. `planes`: every plane of the input, (N * D, C, H, W). `depth`: along the depth, whose rows
 // are whole planes, to the output (N, C, OD, OH * OW).
 Step prepare_pool3d(std::shared_ptr<const StepArguments> at) {
   const StepOperand *dst = &at->output(1, 1), *src = &at->inputs[0];
   const auto planes = at->get<Pool2dDesc>("planes"), depth = at->get<Pool2dDesc>("depth");
+  check_volumes(*at, planes, depth);
   const Shape4 pooled = planes.shape(), rows = depth.input;
-  at->check(pooled[0] == rows[0] * rows[2] && pooled[1] == rows[1] && pooled[2] * pooled[3] == rows[3],
-            "planes and depth do not fit");
-  at->check(!src->any_layout(), "the input must lie in the arena");
-  at->check_shape(*src, "input", planes.input);
-  at->check_dense_image(*src, "input");
   at->check_shape(*dst, "output", depth.shape());
   at->check_dense_image(*dst, "output");
   const int64_t between = channels_last_view(nullptr, pooled).count();
@@ -78,6 +84,39 @@ Step prepare_pool2d_places(std::shared_ptr<const StepArguments> at) {
           counted.bytes()};
 }
 
+// Of the two passes over volumes.
+struct Maxima {
+  float *of_planes, *of_rows;
+  int64_t *within, *along;  // their places
+};
+
+// The places of maxima in volumes.
+Step prepare_pool3d_places(std::shared_ptr<const StepArguments> at) {
+  const StepOperand *dst = &at->output(1, 1), *src = &at->inputs[0];
+  const auto planes = at->get<Pool2dDesc>("planes"), depth = at->get<Pool2dDesc>("depth");
+  at->check(planes.kind == Pooling::max && depth.kind == Pooling::max, "only maxima have places");
+  check_volumes(*at, planes, depth);
+  const Shape4 rows = depth.input, shape = depth.shape();
+  check_places_image(*at, *dst, "output", shape);
+  const int64_t between = channels_last_view(nullptr, rows).count(), count = dst->tensor.count();
+  Scratch counted;
+  const auto take = [=](Scratch& scratch) {
+    return Maxima{scratch.take<float>(between), scratch.take<float>(count), scratch.take<int64_t>(between),
+                  scratch.take<int64_t>(count)};
+  };
+  take(counted);
+  return {[=](const PlanRun& run) {
+            Scratch scratch(run.scratch);
+            const Maxima found = take(scratch);
+            run_pool2d(planes, run.image(*src), found.of_planes, rows[1], found.within);
+            run_pool2d(depth, channels_last_view(found.of_planes, rows), found.of_rows, rows[1], found.along);
+            const int64_t plane = planes.input[2] * planes.input[3];
+            run_places_in_volumes(found.within, rows[2], plane, found.along, shape,
+                                  static_cast<int64_t*>(run.at(*dst)));
+          },
+          counted.bytes()};
+}
+
 // Inputs: images, and where their numbers go in the planes of the output, which a run checks: std::invalid_argument.
 Step prepare_max_unpool(std::shared_ptr<const StepArguments> at) {
   const StepOperand *dst = &at->output(2, 2), *src = &at->inputs[0], *index = &at->inputs[1];
@@ -99,6 +138,7 @@ Step prepare_max_unpool(std::shared_ptr<const StepArguments> at) {
 const RegisterStep pool2d("pool2d", prepare_pool2d);
 const RegisterStep pool2d_places("pool2d_places", prepare_pool2d_places);
 const RegisterStep pool3d("pool3d", prepare_pool3d);
+const RegisterStep pool3d_places("pool3d_places", prepare_pool3d_places);
 const RegisterStep max_unpool("max_unpool", prepare_max_unpool);
 
 }  // namespace

@@ -145,16 +145,7 @@ def _run(x: Array, passes: _Passes, return_indices: bool) -> Any:
         return _as_volumes(passes.operation(_as_rows(y, n, d), **passes.depth), y.shape[2:])
     y, within = passes.operation(_as_planes(x), **passes.planes, return_indices=True)
     values, rows = passes.operation(_as_rows(y, n, d), **passes.depth, return_indices=True)
-    return tuple(_as_volumes(each, y.shape[2:]) for each in (values, _places(within, rows, h * w)))
-
-
-def _places(within: Indices, rows: Indices, plane: int) -> Indices:
-    """Return places in volumes: from those in the planes, and in the images whose columns are pooled planes."""
-    n, c, d, columns = rows.shape
-    chosen = rows.transpose(0, 2, 3, 1).reshape(n, d * columns, c)
-    found = within.transpose(0, 2, 3, 1).reshape(n, len(within) // max(n, 1) * columns, c)
-    places: Indices = chosen // max(columns, 1) * plane + _core.take_along(found, 1, chosen)
-    return places.reshape(n, d, columns, c).transpose(0, 3, 1, 2)
+    return tuple(_as_volumes(each, y.shape[2:]) for each in (values, _core.places_in_volumes(within, rows, h * w)))
 
 
 def _recorded(x: Array, passes: _Passes, return_indices: bool) -> tuple[Any, Pullback]:
@@ -176,7 +167,7 @@ def _recorded(x: Array, passes: _Passes, return_indices: bool) -> tuple[Any, Pul
 
     output = _as_volumes(values, plane)
     if return_indices:
-        output = output, _as_volumes(_places(first[1], second[1], h * w), plane)
+        output = output, _as_volumes(_core.places_in_volumes(first[1], second[1], h * w), plane)
     return _first(output) if single else output, pullback
 
 
@@ -234,7 +225,7 @@ def _windows(
 
 
 def _max_passes(
-    input: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: Any, return_indices: Any
+    input: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: Any, return_indices: Any = False
 ) -> _Passes:
     return _Passes(max_pool2d, *_windows("max_pool3d", input, kernel_size, stride, padding, dilation, ceil_mode))
 
@@ -299,6 +290,35 @@ def max_pool3d(
         ceil_mode=ceil_mode,
         return_indices=return_indices,
     )
+
+
+@op(
+    shape=rules(max_pool3d).shape,
+    dtype=int64,
+    vjp="it finds places",
+    differentiable=(),
+    receptive=rules(max_pool3d).receptive,
+)
+def max_pool3d_places(
+    input: Array,
+    kernel_size: int | Triple,
+    stride: int | Triple | None,
+    padding: Padding3d,
+    dilation: int | Triple,
+    ceil_mode: bool,
+) -> Indices:
+    """Return the second result of `max_pool3d` alone, as plans compute it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional.pool3d import max_pool3d_places
+    >>> max_pool3d_places(np.arange(8, dtype=np.float32).reshape(1, 2, 2, 2), 2, None, 0, 1, False).ravel()
+    array([7])
+    """
+    x = as_array(input, "max_pool3d_places", "input")
+    _, places = max_pool3d(x, kernel_size, stride, padding, dilation, ceil_mode, True)
+    return places
 
 
 def _avg_passes(
@@ -497,3 +517,24 @@ def adaptive_max_pool3d(
     return _pooled(  # type: ignore[no-any-return]
         "adaptive_max_pool3d", input=input, output_size=output_size, return_indices=return_indices
     )
+
+
+@op(
+    shape=rules(adaptive_max_pool3d).shape,
+    dtype=int64,
+    vjp="it finds places",
+    differentiable=(),
+    receptive=rules(adaptive_max_pool3d).receptive,
+)
+def adaptive_max_pool3d_places(input: Array, output_size: OutputSize3d) -> Indices:
+    """Return the second result of `adaptive_max_pool3d` alone, as plans compute it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.functional.pool3d import adaptive_max_pool3d_places
+    >>> adaptive_max_pool3d_places(np.arange(8, dtype=np.float32).reshape(1, 2, 2, 2), 1).ravel()
+    array([7])
+    """
+    _, places = adaptive_max_pool3d(as_array(input, "adaptive_max_pool3d_places", "input"), output_size, True)
+    return places
