@@ -3,6 +3,7 @@
 // These take the slices of the kernel as further rows of it, and sum over depth, height, width and channels in this
 // order. Direct convolution only points at more pixels. So does that of few channels, at the bands of several slices.
 // Depthwise convolution hands one output row after the other to the kernel, with the input rows of all slices.
+// Where Winograd's algorithms may be taken, a volume can also be a sum of convolutions of its slices, as images.
 #include "ops/conv3d.h"
 
 #include <algorithm>
@@ -140,6 +141,40 @@ void run_depthwise_3d(const Conv3dDesc& d, const Conv2dArgs& args, Scratch& scra
   });
 }
 
+// Goes through the output slices in runs that meet input slices by the same slices of the kernel, [tap, end):
+// body(first output slice, how many, tap, end). For a stride of 1.
+template <class Body>
+void for_slices(const Conv3dDesc& d, const Body& body) {
+  const auto taps_of = [&d](int64_t od) {
+    int64_t tap = 0, end = d.kernel;
+    while (tap < end && slice_of(d, od, tap) < 0) ++tap;
+    while (tap < end && slice_of(d, od, end - 1) >= d.d) --end;
+    return Pair{tap, end};
+  };
+  for (int64_t od = 0, count = 1; od < d.od; od += count, count = 1) {
+    const Pair taps = taps_of(od);
+    while (od + count < d.od && taps_of(od + count) == taps) ++count;
+    body(od, count, taps[0], taps[1]);
+  }
+}
+
+Conv2dDesc images_of(const Conv3dDesc& d, int64_t count) {
+  Conv2dDesc images = d.slice;
+  images.n = count;
+  return images;
+}
+
+// What the longest of the convolutions takes that are summed.
+int64_t slices_bytes(const Conv3dDesc& d, const Conv2dAlgorithm& algorithm, const Conv2dArgs& args) {
+  int64_t most = 0;
+  for_slices(d, [&](int64_t, int64_t count, int64_t, int64_t) {
+    Scratch counted;
+    reserve_conv2d(algorithm, images_of(d, count), args, false, counted);
+    most = std::max(most, counted.bytes());
+  });
+  return most;
+}
+
 }  // namespace
 
 Conv3dDesc describe_conv3d(const Shape5& input, const Shape5& weight, const Triple& stride, const Faces& padding,
@@ -187,10 +222,18 @@ std::optional<Conv2dDesc> as_images(const Conv3dDesc& d) {
   return images;
 }
 
+bool sums_slices(const Conv3dDesc& d) {
+  if (d.stride != 1 || !refuse_winograd(d.slice).empty()) return false;
+  bool met = true;  // each output slice by some slice of the kernel
+  for_slices(d, [&met](int64_t, int64_t, int64_t tap, int64_t end) { met = met && tap < end; });
+  return met;
+}
+
 std::string cheapest_conv3d(const Conv3dDesc& desc, bool winograd) {
   if (const auto images = as_images(desc)) return cheapest_conv2d(*images, winograd);
   if (refuse_depthwise(desc.slice).empty() && desc.slice.o_per_group() == 1) return "depthwise";
-  return refuse_stem(desc.slice).empty() ? "stem" : "direct";
+  if (refuse_stem(desc.slice).empty()) return "stem";
+  return winograd && sums_slices(desc) ? cheapest_conv2d(desc.slice, true) : "direct";
 }
 
 Conv3dChoice choose_conv3d(const Conv3dDesc& desc, const std::string& algorithm, WeightLayout layout) {
@@ -246,6 +289,40 @@ void run_conv3d(const Conv3dChoice& choice, const Conv2dArgs& args) {
   if (choice.desc.voxels() == 0) return;
   with_scratch([&](Scratch& scratch) { reserve_conv3d(choice, args, !args.src.is_channels_last(), scratch); },
                [&](Scratch& scratch) { run_conv3d(choice, args, scratch); });
+}
+
+void reserve_conv3d_slices(const Conv3dDesc& d, const Conv2dAlgorithm& algorithm, const Conv2dArgs& args,
+                           Scratch& scratch) {
+  scratch.take<char>(slices_bytes(d, algorithm, args));
+}
+
+void run_conv3d_slices(const Conv3dDesc& d, const Conv2dAlgorithm& algorithm, const PackedWeight* const* weights,
+                       const Conv2dArgs& args, Scratch& scratch) {
+  const Conv2dDesc& slice = d.slice;
+  const int64_t from = slice.c * slice.h * slice.w, to = slice.oh * slice.ow;
+  char* memory = scratch.take<char>(slices_bytes(d, algorithm, args));
+  for (int64_t volume = 0; volume < slice.n; ++volume) {
+    for_slices(d, [&](int64_t od, int64_t count, int64_t tap, int64_t end) {
+      const int64_t pixel = (volume * d.od + od) * to;
+      for (int64_t a = tap; a < end; ++a) {
+        Conv2dArgs now = args;
+        const float* src = args.src.data + (volume * d.d + slice_of(d, od, a)) * from;
+        now.src = channels_last_view(src, {count, slice.c, slice.h, slice.w});
+        now.weight = weights[a];
+        now.dst = args.dst + pixel * args.dst_stride;
+        Epilogue& e = now.epilogue;
+        if (e.residual != nullptr) e.residual += pixel * e.residual_stride;
+        if (a != tap) {  // go on from the sum so far
+          e.bias = nullptr;
+          e.residual = now.dst;
+          e.residual_stride = args.dst_stride;
+        }
+        if (a + 1 != end) e.activation = Activation::none;
+        Scratch own(memory);
+        run_conv2d(algorithm, images_of(d, count), now, own);
+      }
+    });
+  }
 }
 
 }  // namespace convlane

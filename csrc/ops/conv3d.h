@@ -44,7 +44,8 @@ struct Conv3dChoice {
 };
 
 // The algorithm expected to be fastest, which tells how the weights are to be packed: one of images where the
-// convolution is one of images, else stem, direct or depthwise.
+// convolution is one of images, else stem, direct or depthwise, or one of Winograd's: then each slice of the kernel is
+// packed by itself, for run_conv3d_slices.
 std::string cheapest_conv3d(const Conv3dDesc& desc, bool winograd);
 
 // `algorithm` is auto or what cheapest_conv3d tells; `layout` is that of the weights.
@@ -57,5 +58,15 @@ bool reads_any_layout(const Conv3dChoice& choice);
 void reserve_conv3d(const Conv3dChoice& choice, const Conv2dArgs& args, bool any_layout, Scratch& scratch);
 void run_conv3d(const Conv3dChoice& choice, const Conv2dArgs& args, Scratch& scratch);
 void run_conv3d(const Conv3dChoice& choice, const Conv2dArgs& args);
+
+// Whether it is such a sum: by 3x3 filters in one group, and a stride of 1.
+bool sums_slices(const Conv3dDesc& desc);
+
+// The sum of convolutions of images by one of Winograd's algorithms, in the order of the kernel's slices, of which each
+// has a weight: that in `args` only tells about all of them. The source is channels last.
+void reserve_conv3d_slices(const Conv3dDesc& desc, const Conv2dAlgorithm& algorithm, const Conv2dArgs& args,
+                           Scratch& scratch);
+void run_conv3d_slices(const Conv3dDesc& desc, const Conv2dAlgorithm& algorithm, const PackedWeight* const* weights,
+                       const Conv2dArgs& args, Scratch& scratch);
 
 }  // namespace convlane

@@ -182,6 +182,44 @@ def test_compiled_against_eager(kernel, rng, isa):
     np.testing.assert_array_equal(plan(x[1:2]), plan(x)[1:2])
 
 
+@pytest.mark.parametrize(
+    ("depth", "geometry"),
+    [
+        (5, {"padding": (1, 1, 1, 1, 1, 1)}),
+        (1, {"padding": (1, 1, 0, 0, 1, 1)}),
+        (6, {"padding": (2, 1, 0, 0, 1, 2), "dilation": (2, 1, 1)}),
+        (4, {}),
+    ],
+)
+def test_winograd_slice_by_slice(depth, geometry, rng, isa, threads):
+    x, weight, bias = normal(rng, 3, 40, depth, 14, 15), normal(rng, 40, 40, 3, 3, 3), normal(rng, 40)
+    expected = oracle.conv3d(x, weight, bias, **geometry)
+    residual = normal(rng, 1, *expected.shape[1:])
+
+    def network(x):
+        return F.conv3d(x, weight, bias, **geometry)
+
+    plan = convlane.compile(network, (None, *x.shape[1:]))
+    assert [choice.algorithm for choice in plan._choices][-1] == "winograd4"
+    assert_close(plan(x), expected, terms=weight[0].size, factor=2.5)
+    np.testing.assert_array_equal(plan(x[1:2]), plan(x)[1:2])
+    shapes = ((1, *x.shape[1:]), residual.shape)
+    with_sum = convlane.compile(lambda x, other: F.relu(F.add(network(x), other)), shapes)
+    assert [choice.algorithm for choice in with_sum._choices][-1] == "winograd4"
+    scale = np.abs(expected).max()
+    sums = np.maximum(expected[:1] + residual, 0)
+    assert_close(with_sum(x[:1], residual), sums, terms=weight[0].size, factor=2.5, scale=scale)
+    direct = convlane.compile(network, (1, *x.shape[1:]), winograd=False)
+    np.testing.assert_array_equal(direct(x[:1]), network(x[:1]))
+
+
+def test_padding_beyond_the_kernel_is_no_sum_of_slices(rng):
+    x, weight = normal(rng, 1, 40, 3, 14, 14), normal(rng, 40, 40, 2, 3, 3)
+    plan = convlane.compile(lambda x: F.conv3d(x, weight, padding=(3, 1, 1)), x.shape)
+    assert [choice.algorithm for choice in plan._choices][-1] == "direct"
+    assert_close(plan(x), oracle.conv3d(x, weight, padding=(3, 3, 1, 1, 1, 1)), terms=720)
+
+
 def test_a_plan_is_saved_and_loaded(rng, tmp_path):
     block, x = Block((3, 3, 3)).eval(), normal(rng, 1, 4, 3, 5, 5)
     plan = convlane.compile(block, x.shape)

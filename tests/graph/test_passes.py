@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import convlane
 from convlane import functional as F
 from convlane.functional._op import ACTIVATIONS
 from convlane.graph.passes import (
@@ -216,6 +217,13 @@ def test_fuse_residual_add():
     node = fused.nodes[fused.output]
     assert node.inputs == {"input": 1, "residual": INPUT}
     assert node.attributes["activation"] == "relu"
+
+
+def test_a_constant_is_no_residual(rng):
+    constant = rng.standard_normal(conv(np.zeros(IMAGE, np.float32)).shape, np.float32)
+    x = rng.standard_normal(IMAGE, np.float32)
+    for network in (lambda x: F.add(conv(x), constant), lambda x: F.add(constant, conv(x), activation="relu")):
+        np.testing.assert_allclose(convlane.compile(network, IMAGE)(x), network(x), rtol=1e-4, atol=1e-4)
 
 
 def test_fuse_residual_add_into_the_later_convolution():

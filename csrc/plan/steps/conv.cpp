@@ -81,36 +81,56 @@ Step prepare_conv2d(std::shared_ptr<const StepArguments> at) {
 }
 
 // Inputs: the volumes, as images of D * H rows, and perhaps a residual. Attributes: geometry, algorithm, activation,
-// negative_slope.
+// negative_slope. There is one weight, or weight0, weight1 and so on for the slices of the kernel.
 Step prepare_conv3d(std::shared_ptr<const StepArguments> at) {
   const StepOperand *src = &at->inputs.at(0), *dst = &at->output(1, 2);
   const StepOperand* residual = residual_of(*at);
   const auto desc = at->get<Conv3dDesc>("geometry");
-  const auto weight = at->weight("weight");
-  at->check(weight->shape() == desc.filters() && weight->groups() == desc.slice.groups,
-            "weight does not fit the geometry");
-  const Conv3dChoice choice = choose_conv3d(desc, at->get<std::string>("algorithm"), weight->layout());
+  const auto algorithm = at->get<std::string>("algorithm");
   at->check(!src->any_layout(), "input must lie in the arena");
   at->check_shape(*src, "input", desc.source());
   at->check_dense_image(*src, "input");
   at->check_shape(*dst, "output", desc.result());
   if (residual != nullptr) at->check_shape(*residual, "residual", desc.result());
   Conv2dArgs args{};
-  args.weight = weight.get();
   args.epilogue = epilogue_of(*at, desc.slice.o);
   args.dst_stride = at->pixel_stride(*dst, "output");
   args.threads = at->threads;
+  const bool whole = at->packed.count("weight") != 0;
+  std::vector<const PackedWeight*> weights;
+  for (int64_t a = 0; a < (whole ? 1 : desc.kernel); ++a) {
+    weights.push_back(at->weight(whole ? "weight" : "weight" + std::to_string(a)).get());
+    Shape4 filters = desc.filters();
+    if (!whole) filters[2] = desc.slice.kh();
+    at->check(weights[a]->shape() == filters && weights[a]->groups() == desc.slice.groups,
+              "weight does not fit the geometry");
+  }
+  args.weight = weights[0];
+  const auto step = [&](const auto& work, int64_t bytes) {
+    return Step{[=](const PlanRun& run) {
+                  Conv2dArgs now = args;
+                  now.src = run.image(*src);
+                  now.dst = run.floats(*dst);
+                  add_residual(now.epilogue, run, residual);
+                  Scratch scratch(run.scratch);
+                  work(now, scratch);
+                },
+                bytes};
+  };
   Scratch counted;
-  reserve_conv3d(choice, args, false, counted);
-  return {[=](const PlanRun& run) {
-            Conv2dArgs now = args;
-            now.src = run.image(*src);
-            now.dst = run.floats(*dst);
-            add_residual(now.epilogue, run, residual);
-            Scratch scratch(run.scratch);
-            run_conv3d(choice, now, scratch);
-          },
-          counted.bytes()};
+  if (whole) {
+    const Conv3dChoice choice = choose_conv3d(desc, algorithm, args.weight->layout());
+    reserve_conv3d(choice, args, false, counted);
+    return step([=](const Conv2dArgs& now, Scratch& scratch) { run_conv3d(choice, now, scratch); }, counted.bytes());
+  }
+  at->check(sums_slices(desc), "it is no sum of convolutions of slices");
+  const Conv2dAlgorithm* chosen = &choose_conv2d(desc.slice, algorithm, args.weight->layout());
+  for (const PackedWeight* weight : weights)
+    at->check(weight->layout() == args.weight->layout(), "the slices' weights are packed for several algorithms");
+  reserve_conv3d_slices(desc, *chosen, args, counted);
+  return step(
+      [=](const Conv2dArgs& now, Scratch& scratch) { run_conv3d_slices(desc, *chosen, weights.data(), now, scratch); },
+      counted.bytes());
 }
 
 // Inputs: the images, which may be channels of larger ones, and perhaps a residual. Of each part its packed weight,

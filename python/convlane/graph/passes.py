@@ -189,6 +189,8 @@ def fuse_residual_add(graph: Graph) -> Graph:
         if node.op != "add" or set(node.inputs) != {"input", "other"}:
             return node
         last, first = sorted(node.inputs.values(), reverse=True)
+        if "constant" in (nodes[last].op, nodes[first].op):
+            return node  # it does not lie in the arena, where a residual is read
         for source, residual in ((last, first), (first, last)):
             conv = nodes[source]
             if single(source) and _is_plain_convolution(conv) and conv.shape == nodes[residual].shape:

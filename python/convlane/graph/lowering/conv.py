@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from convlane import _core
 from convlane.functional.conv import conv2d_geometry
 from convlane.functional.conv3d import conv3d_geometry
 from convlane.graph.lowering.context import Choice, Context, lowers
 from convlane.graph.passes import pool_geometry_of
 from convlane.graph.trace import Node, Value
+from convlane.graph.weights import Weight
 
 
 @lowers("conv2d")
@@ -46,6 +49,13 @@ def _refuse_conv3d(node: Node, nodes: Mapping[Value, Node]) -> str:
 def _conv3d(at: Context) -> Choice:
     others = (at["weight"].shape, at["stride"], at["padding"], at["dilation"], at["groups"])
     algorithm = _core.Conv3dGeometry(*conv3d_geometry((1, *at.shape[1:]), *others)).cheapest(at.winograd)
+    weight, why = at["weight"], f"{'x'.join(map(str, at['weight'].shape[2:]))} kernel"
+    packed = {"weight": weight}
+    if weight.shape[2] > 1 and algorithm.startswith("winograd"):
+        whole = weight if isinstance(weight, Weight) else Weight(weight)
+        source = np.asarray(whole.source)
+        packed = {f"weight{i}": replace(whole, source=source[:, :, i]) for i in range(weight.shape[2])}
+        why += ", slice by slice"
     at.append(
         "conv3d",
         [operand.pixels() for operand in at.inputs.values()],
@@ -54,9 +64,12 @@ def _conv3d(at: Context) -> Choice:
         algorithm=algorithm,
         activation=at["activation"],
         negative_slope=float(at["negative_slope"]),
-        weights={"weight": at.packer.pack(at["weight"], at["groups"], algorithm), "bias": at["bias"]},
+        weights={
+            **{name: at.packer.pack(part, at["groups"], algorithm) for name, part in packed.items()},
+            "bias": at["bias"],
+        },
     )
-    return Choice(algorithm, f"{'x'.join(map(str, at['weight'].shape[2:]))} kernel")
+    return Choice(algorithm, why)
 
 
 @lowers("conv2d_pool")
