@@ -5,8 +5,8 @@ import pytest
 
 import convlane
 from convlane import models, nn
-from convlane.functional import cross_entropy, permute, reshape
-from convlane.training import SGD, fit
+from convlane.functional import cross_entropy
+from convlane.training import SGD, fit, replace_head
 from networks import lively, torchvision_twin
 
 SIDE = 65  # the maps are 9 x 9
@@ -40,6 +40,7 @@ def test_outputs_are_torchvision_s(name, side, config, rng):
         expected = {key: tensor.numpy() for key, tensor in theirs(torch.tensor(x)).items()}
     assert list(expected) == (["out", "aux"] if config else ["out"])
     plan = convlane.compile(ours, (None, 3, side, side))
+    assert not {step.algorithm for step in plan.describe().steps} & {"im2col", "reference"}
     for run, bound in ((ours, 1e-4), (plan, 1e-3)):
         actual = run(x)
         assert list(actual) == list(expected)
@@ -71,6 +72,7 @@ def test_the_head_works_on_the_features(rng):
     bias = (head.low_classifier.bias + head.high_classifier.bias)[:, None, None]
     features = headless(x)["out"].astype(np.float64)
     np.testing.assert_allclose(whole(x)["out"], np.einsum("oc,nchw->nohw", weight, features) + bias, atol=1e-4)
+    assert replace_head(headless, 3)(x)["out"].shape == (1, 3, SIDE, SIDE)
 
 
 def test_it_is_saved_and_trained(rng, tmp_path):
@@ -83,9 +85,7 @@ def test_it_is_saved_and_trained(rng, tmp_path):
     np.testing.assert_array_equal(again(x)["aux"], model(x)["aux"])
 
     def loss(outputs, targets):
-        of_pixels = (reshape(permute(logits, (0, 2, 3, 1)), (-1, 2)) for logits in outputs.values())
-        out, aux = (cross_entropy(logits, targets.ravel()) for logits in of_pixels)
-        return out + 0.5 * aux
+        return cross_entropy(outputs["out"], targets) + 0.5 * cross_entropy(outputs["aux"], targets)
 
     history = fit(model, (x, masks), epochs=2, optimizer=SGD(model, 0.01), loss=loss, batch_size=2, verbose=False)
     assert 0 < history["accuracy"][0] < 1

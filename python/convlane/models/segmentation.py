@@ -159,16 +159,13 @@ class LRASPPHead(nn.Module):
         )
         self.low_classifier = _classifier(low_channels, num_classes)
         self.high_classifier = _classifier(LRASPP_CHANNELS, num_classes)
-        self.join = add if num_classes else _side_by_side
 
     def forward(self, low: Array, high: Array) -> Array:
         """Return logits of the size of the finer maps; for no classes, what both classifiers would read."""
         maps = _resized(scale(self.cbr(high), self.scale(high)), low)
-        return self.join(self.low_classifier(low), self.high_classifier(maps))
-
-
-def _side_by_side(first: Array, second: Array) -> Array:
-    return cat([first, second], 1)
+        if isinstance(self.low_classifier, nn.Identity):
+            return cat([low, maps], 1)
+        return add(self.low_classifier(low), self.high_classifier(maps))
 
 
 def _resized(maps: Array, like: Array) -> Array:
