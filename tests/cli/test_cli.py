@@ -159,6 +159,8 @@ def test_explain_shows_the_pixels_that_the_network_gets(name, side, tmp_path):
     assert (np.ptp(pixels, axis=(1, 2)) <= 1).all()
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     np.testing.assert_allclose(image[0].transpose(1, 2, 0), (pixels / 255 - mean) / std, atol=1e-2)
+    grey, pixels = explain._prepared(tmp_path / "ramp.png", "unet_2015", 64)
+    np.testing.assert_allclose(grey[0, 0], ((pixels / 255 - mean) / std).mean(2), atol=1e-2)
 
 
 def test_explain_of_bad_files(capsys, monkeypatch, tmp_path):

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
 def _prepared(path: Path, name: str, size: int | None) -> tuple[Array, NDArray[np.uint8]]:
     """Return the picture as the network takes it, and as it is to be shown."""
     channels, side, _ = models.input_shape(name)
-    if channels == 1:
+    if models.input_shape(name) == models.input_shape(_LEARNED):
         if size not in (None, side):
             raise CommandError(f"{name} takes digits of {side} x {side} pixels, not of {size} x {size}")
         digit = prepared_digit(path)
@@ -67,4 +67,5 @@ def _prepared(path: Path, name: str, size: int | None) -> tuple[Array, NDArray[n
         prepare = replace(prepare, crop=side, resize=-(-side * (prepare.resize or side) // (prepare.crop or side)))
     image = prepare(read_picture(path))
     colours = (image.transpose(1, 2, 0) * np.array(prepare.std) + np.array(prepare.mean)) * prepare.divisor
-    return image[None], np.rint(colours).astype(np.uint8)
+    grey = image.mean(0, keepdims=True)
+    return (grey if channels == 1 else image)[None], np.rint(colours).astype(np.uint8)

@@ -28,6 +28,7 @@ from convlane.models import (  # noqa: F401  (they register)
     segmentation,
     shufflenet_v2,
     squeezenet,
+    unet,
     vgg,
     zfnet,
 )

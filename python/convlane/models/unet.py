@@ -1,0 +1,132 @@
+"""U-Net: Ronneberger, Fischer and Brox, U-Net: Convolutional Networks for Biomedical Image Segmentation, 2015.
+
+The paper's network gives a class to the pixels in the middle of a picture, because its convolutions do not pad: of
+572x572 pixels, 388x388. Today most give one to every pixel, by convolutions that pad, with batch norm.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from convlane import nn
+from convlane.functional import cat, narrow, pad
+from convlane.functional._arguments import Array, as_positive
+from convlane.models.blocks import head
+from convlane.models.registry import register
+
+WIDTH = 64  # channels of the largest maps
+DEPTH = 4  # how often they are halved
+
+
+class UNet(nn.Module):
+    """Pairs of 3x3 convolutions on maps that are halved and then doubled again, beside those of the same size before.
+
+    Where maps have twice the pixels of the next ones along each side, they have half as many channels.
+
+    Parameters
+    ----------
+    in_channels
+        Channels of the pictures.
+    width
+        Channels of the largest maps.
+    depth
+        How often the maps are halved.
+    padded
+        Whether the convolutions pad, so that the result is as large as the picture. Else each takes a pixel off every
+        side, and maps that are joined with smaller ones are cropped to their middle.
+    batch_norm
+        Whether the convolutions are normalised.
+    bilinear
+        Whether maps are doubled by interpolation, with a 1x1 convolution, instead of a transposed 2x2 convolution.
+    dropout
+        The part of the smallest maps that training drops.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 2,
+        in_channels: int = 3,
+        width: int = WIDTH,
+        depth: int = DEPTH,
+        padded: bool = True,
+        batch_norm: bool = True,
+        bilinear: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        width, depth = as_positive(width, "UNet", "width"), as_positive(depth, "UNet", "depth")
+        pair = partial(_pair, padded=padded, batch_norm=batch_norm)
+        widths = [width << level for level in range(depth + 1)]
+        self.down = nn.Sequential(*map(pair, [in_channels, *widths[:-2]], widths[:-1]))
+        self.pool = nn.MaxPool2d(2)
+        self.bottom = pair(widths[-2], widths[-1])
+        self.dropout = nn.Dropout(dropout)
+        ups = [Up(channels, pair(2 * channels, channels), padded, bilinear) for channels in widths[-2::-1]]
+        self.up = nn.Sequential(*ups)
+        self.classifier = head(width, num_classes, partial(nn.Conv2d, kernel_size=1))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                module.weight = nn.init.kaiming_normal(module.weight.shape)
+
+    def forward(self, input: Array) -> Array:
+        """Return logits (N, num_classes, H, W) for pictures (N, in_channels, H, W); without padding, H and W shrink."""
+        maps, across = input, []
+        for level in self.down:
+            across.append(level(maps))
+            maps = self.pool(across[-1])
+        maps = self.dropout(self.bottom(maps))
+        for up in self.up:
+            maps = up(maps, across.pop())
+        return self.classifier(maps)  # type: ignore[no-any-return]
+
+
+class Up(nn.Module):
+    """Double the maps, join them with those that were as large before, and run convolutions on both."""
+
+    def __init__(self, channels: int, convolutions: nn.Module, padded: bool, bilinear: bool) -> None:
+        if bilinear:  # convolved first, with fewer pixels, as it comes to the same
+            conv = nn.Conv2d(2 * channels, channels, 1)
+            self.double: nn.Module = nn.Sequential(conv, nn.Upsample(scale_factor=2, mode="bilinear"))
+        else:
+            self.double = nn.ConvTranspose2d(2 * channels, channels, 2, 2)
+        self.convolutions, self.padded = convolutions, padded
+
+    def forward(self, input: Array, across: Array) -> Array:
+        """Return the convolved maps."""
+        doubled = self.double(input)
+        sizes = doubled.shape[2:]
+        rows, columns = (before - now for before, now in zip(across.shape[2:], sizes, strict=True))
+        if not self.padded:
+            across = narrow(narrow(across, 2, rows // 2, sizes[0]), 3, columns // 2, sizes[1])
+        elif rows or columns:  # an odd one was lost when the maps were halved
+            doubled = pad(doubled, (0, columns, 0, rows))
+        return self.convolutions(cat([across, doubled], 1))  # type: ignore[no-any-return]
+
+
+def _pair(in_channels: int, out_channels: int, *, padded: bool, batch_norm: bool) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for channels in (in_channels, out_channels):
+        layers.append(nn.Conv2d(channels, out_channels, 3, padding=int(padded), bias=not batch_norm))
+        layers += [nn.BatchNorm2d(out_channels), nn.ReLU()] if batch_norm else [nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+@register(input_shape=(3, 512, 512))
+def unet(
+    num_classes: int = 2,
+    *,
+    in_channels: int = 3,
+    width: int = WIDTH,
+    depth: int = DEPTH,
+    padded: bool = True,
+    batch_norm: bool = True,
+    bilinear: bool = False,
+    dropout: float = 0.0,
+) -> UNet:
+    """Build the network as it is common today, for pictures of any size from ``2**depth`` on; see `UNet`."""
+    return UNet(num_classes, in_channels, width, depth, padded, batch_norm, bilinear, dropout)
+
+
+@register(input_shape=(1, 572, 572))
+def unet_2015(num_classes: int = 2, *, in_channels: int = 1, dropout: float = 0.5) -> UNet:
+    """Build the network of the paper, for pictures from 188x188 on, of which 4x4 pixels get a class."""
+    return UNet(num_classes, in_channels, padded=False, batch_norm=False, dropout=dropout)
