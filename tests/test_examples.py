@@ -14,6 +14,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 WRITTEN = {
     "linear_collapse": ["linear_collapse.png"],
     "residual_against_plain": ["residual_against_plain.png"],
+    "segment_shapes": ["segment_shapes.png"],
     "tell_spirals": ["tell_spirals.png"],
     "tell_tones": ["tell_tones.png"],
     "train_lenet": ["checkpoint.safetensors", "history.png", "lenet5_digits.safetensors"],
