@@ -14,6 +14,7 @@ constexpr int kLanes = 4;
 constexpr int kRegisters = 16;
 typedef float Vec __attribute__((vector_size(16)));
 typedef std::int32_t IntVec __attribute__((vector_size(16)));
+typedef std::uint32_t UnsignedVec __attribute__((vector_size(16)));
 using Mask = IntVec;
 
 CONVLANE_INLINE Vec load(const float* p) {
@@ -74,14 +75,19 @@ CONVLANE_INLINE Vec sqrt(Vec a) {
 CONVLANE_INLINE Vec abs(Vec a) { return as_float(as_int(a) & 0x7fffffff); }
 CONVLANE_INLINE Vec bit_or(Vec a, Vec b) { return as_float(as_int(a) | as_int(b)); }
 CONVLANE_INLINE Vec to_float(IntVec a) { return __builtin_convertvector(a, Vec); }
+// Integers wrap around, as those of the other instruction sets do.
+CONVLANE_INLINE IntVec add(IntVec a, IntVec b) {
+  return reinterpret_cast<IntVec>(reinterpret_cast<UnsignedVec>(a) + reinterpret_cast<UnsignedVec>(b));
+}
+CONVLANE_INLINE IntVec sub(IntVec a, IntVec b) {
+  return reinterpret_cast<IntVec>(reinterpret_cast<UnsignedVec>(a) - reinterpret_cast<UnsignedVec>(b));
+}
 // Adding 1.5 * 2^23 leaves the rounded integer in the low mantissa bits; exact for |a| < 2^22, garbage (but no
 // undefined behaviour) beyond and for NaN, as the callers expect.
-CONVLANE_INLINE IntVec round_to_int(Vec a) { return as_int(a + 12582912.0f) - 0x4b400000; }
-CONVLANE_INLINE IntVec add(IntVec a, IntVec b) { return a + b; }
-CONVLANE_INLINE IntVec sub(IntVec a, IntVec b) { return a - b; }
+CONVLANE_INLINE IntVec round_to_int(Vec a) { return sub(as_int(a + 12582912.0f), broadcast_int(0x4b400000)); }
 template <int Bits>
 CONVLANE_INLINE IntVec shift_left(IntVec a) {
-  return a << Bits;
+  return reinterpret_cast<IntVec>(reinterpret_cast<UnsignedVec>(a) << Bits);
 }
 template <int Bits>
 CONVLANE_INLINE IntVec shift_right(IntVec a) {

@@ -2,8 +2,8 @@
 #include "ops/norm.h"
 
 #include "ops/group_norm.h"
-#include "plan/steps/dense.h"
 #include "plan/step.h"
+#include "plan/steps/dense.h"
 
 namespace convlane {
 namespace {

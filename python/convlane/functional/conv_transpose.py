@@ -25,8 +25,9 @@ from convlane.functional._arguments import (
 from convlane.functional._gradient import activated
 from convlane.functional._op import Pullback, Shape, Traits, check_vector, op
 from convlane.functional._receptive import ROWS_AND_COLUMNS, Axis
+from convlane.functional.padding import pad
 from convlane.functional.rearrange import reshape, stack, unsqueeze
-from convlane.functional.shape import cat, narrow, pad
+from convlane.functional.shape import cat, narrow
 
 
 def _shape(
