@@ -190,9 +190,10 @@ class TestEpilogue:
         x, weight, bias = images(rng, 2, 10, 6, 7), images(rng, 40, 10 // groups, 3, 3), images(rng, 40)
         r = images(rng, 2, 40, 4, 5) * 3 if residual else None
         sums = oracle.conv2d(x, weight, bias, groups=groups) + (r if residual else 0)
-        expected = activation_oracle.BY_NAME[name](sums) if name != "none" else sums
+        expected = activation_oracle.with_number(name, 0.3)(sums) if name != "none" else sums
+        applied = activation_oracle.fused(name, 0.3)
         for algorithm in accepting(x.shape, weight.shape, groups=groups):
-            y = F.conv2d(x, weight, bias, groups=groups, activation=name, residual=r, algorithm=algorithm)
+            y = F.conv2d(x, weight, bias, groups=groups, residual=r, algorithm=algorithm, **applied)
             factor = ROUNDING.get(algorithm, 1)
             assert_close(y, expected, terms=weight[0].size, factor=factor, scale=np.abs(sums).max())
 

@@ -11,6 +11,7 @@ from convlane.analysis import receptive_field
 from convlane.functional._op import ACTIVATIONS
 from gradients import by_rule, numeric_gradient
 from layouts import LAYOUTS
+from oracles.activation import ARGUMENTS
 from oracles.conv_transpose import conv_transpose as oracle
 from oracles.conv_transpose import conv_transpose_gradients
 
@@ -143,7 +144,7 @@ def test_activations(rng, isa, name):
         y = F.conv_transpose2d(x, weight, bias, *geometry, activation=activation, negative_slope=0.3)
         after = plain
         if activation != "none":
-            options = {"negative_slope": 0.3} if activation == "leaky_relu" else {}
+            options = {ARGUMENTS[activation]: 0.3} if activation in ARGUMENTS else {}
             after = getattr(F, activation)(plain, **options)
         np.testing.assert_allclose(y, after, rtol=1e-5, atol=1e-6)
 

@@ -32,9 +32,10 @@ class TestAdd:
     @pytest.mark.parametrize("shape", [(37,), (2, 5, 3, 4)])
     def test_gradient(self, rng, isa, name, shape):
         a, b, gradient = (3 * normal(rng, *shape) for _ in range(3))
-        expected = gradient * activations.SLOPES[name]((a + b).astype(np.float64))
-        y, found = by_rule(F.add, gradient, a, b, wanted=("input", "other"), activation=name)
-        np.testing.assert_array_equal(y, F.add(a, b, activation=name))
+        number, applied = ([0.3] if name in activations.ARGUMENTS else []), activations.fused(name, 0.3)
+        expected = gradient * activations.SLOPES[name]((a + b).astype(np.float64), *number)
+        y, found = by_rule(F.add, gradient, a, b, wanted=("input", "other"), **applied)
+        np.testing.assert_array_equal(y, F.add(a, b, **applied))
         assert_close(found["input"], expected, factor=2)
         assert_close(found["other"], expected, factor=2)
 

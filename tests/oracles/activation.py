@@ -1,6 +1,7 @@
 """Activations and softmax by their formulas."""
 
 import math
+from functools import partial
 
 import numpy as np
 
@@ -164,6 +165,16 @@ SLOPES = {
 
 ARGUMENTS = {"celu": "alpha", "elu": "alpha", "leaky_relu": "negative_slope"}
 """Activations of one number beside x, and what that is called."""
+
+
+def fused(name, number):
+    """Arguments of an operation that applies an activation to its result; `number` goes where there is one."""
+    return {"activation": name, **({"negative_slope": number} if name in ARGUMENTS else {})}
+
+
+def with_number(name, number):
+    """The activation with its number, where it has one."""
+    return partial(BY_NAME[name], **({ARGUMENTS[name]: number} if name in ARGUMENTS else {}))
 
 
 def softmax_gradient(x, gradient, dim, log=False):
