@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from convlane.functional._arguments import Pair, as_int, as_sides
+
+Padding1d: TypeAlias = "int | tuple[int] | tuple[int, int] | str"
+Padding3d: TypeAlias = "int | tuple[int, int, int] | tuple[int, int, int, int, int, int] | str"
 
 
 def as_numbers(value: Any, op: str, name: str, axes: int) -> tuple[int, ...]:

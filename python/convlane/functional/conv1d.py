@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any
 
 from convlane import _core
 from convlane.functional._arguments import Array, Pair, as_array, as_positive, shape_of, stands_for_array
-from convlane.functional._axes import as_numbers, as_sides_of_axes
+from convlane.functional._axes import Padding1d, as_numbers, as_sides_of_axes
 from convlane.functional._op import check_vector
 from convlane.functional.conv import conv2d, pack_conv2d
 from convlane.functional.rearrange import squeeze, unsqueeze
-
-Padding1d: TypeAlias = "int | tuple[int] | tuple[int, int] | str"
 
 
 def conv1d(

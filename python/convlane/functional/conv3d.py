@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from convlane import _core
 from convlane._floats import quiet
 from convlane.functional._arguments import Array, Faces, Triple, as_array, as_float, as_pixels, as_positive
-from convlane.functional._axes import as_numbers, as_sides_of_axes
+from convlane.functional._axes import Padding3d, as_numbers, as_sides_of_axes
 from convlane.functional._gradient import activated
 from convlane.functional._op import Pullback, Shape, Traits, check_vector, op
 from convlane.functional._receptive import Axis
-
-Padding3d: TypeAlias = "int | tuple[int, int, int] | tuple[int, int, int, int, int, int] | str"
 
 
 def _shape(

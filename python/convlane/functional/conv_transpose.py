@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -13,15 +13,16 @@ from convlane.functional._arguments import (
     Array,
     Pair,
     Sides,
+    Triple,
     as_array,
     as_float,
     as_image,
-    as_int,
     as_pair,
     as_positive,
     as_sides,
     operand_shape,
 )
+from convlane.functional._axes import as_numbers
 from convlane.functional._gradient import activated
 from convlane.functional._op import Pullback, Shape, Traits, check_vector, op
 from convlane.functional._receptive import ROWS_AND_COLUMNS, Axis
@@ -336,8 +337,8 @@ def conv_transpose1d(
     name = "conv_transpose1d"
     shape = _sized(input, name, "input", 1)
     filters = weight if isinstance(weight, _core.TransposedWeight) else unsqueeze(_filters(weight, name, 1), 2)
-    (step,), (side,) = _numbers(stride, name, "stride", 1), _numbers(padding, name, "padding", 1)
-    (added,), (apart,) = _numbers(output_padding, name, "output_padding", 1), _numbers(dilation, name, "dilation", 1)
+    given = {"stride": stride, "padding": padding, "output_padding": output_padding, "dilation": dilation}
+    step, side, added, apart = (as_numbers(each, name, what, 1)[0] for what, each in given.items())
     rows = unsqueeze(input, len(shape) - 1)
     y = conv_transpose2d(rows, filters, bias, (1, step), (0, side), (0, added), groups, (1, apart))
     *outer, _, length = y.shape
@@ -394,8 +395,8 @@ def conv_transpose3d(
         volumes = conv_transpose3d(unsqueeze(input, 0), weight, bias, stride, padding, output_padding, groups, dilation)
         return reshape(volumes, volumes.shape[1:])
     filters_shape = operand_shape(_filters(weight, name, 3), name, "weight")
-    steps, sides = _numbers(stride, name, "stride", 3), _numbers(padding, name, "padding", 3)
-    added, apart = _numbers(output_padding, name, "output_padding", 3), _numbers(dilation, name, "dilation", 3)
+    given = {"stride": stride, "padding": padding, "output_padding": output_padding, "dilation": dilation}
+    steps, sides, added, apart = (cast("Triple", as_numbers(each, name, what, 3)) for what, each in given.items())
     parts = as_positive(groups, name, "groups")
     # Checks everything and tells the depth.
     along = _core.conv_transpose2d_geometry(
@@ -478,15 +479,6 @@ def _as_sides(padding: Any) -> Sides:
     if isinstance(padding, str):
         raise TypeError(f"conv_transpose2d: padding must be an integer, a pair or four sides, got {padding!r}")
     return as_sides(padding, "conv_transpose2d", (1, 1), (1, 1), (1, 1), (1, 1))
-
-
-def _numbers(value: Any, op: str, name: str, axes: int) -> Any:
-    """Return one number for each axis, from an integer or as many of them."""
-    if not isinstance(value, (tuple, list)):
-        return (as_int(value, op, name),) * axes
-    if len(value) != axes:
-        raise ValueError(f"{op}: {name} must be an integer or a tuple of {axes}, got {value!r}")
-    return tuple(as_int(number, op, name) for number in value)
 
 
 def _sized(input: Any, op: str, name: str, axes: int) -> Shape:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from convlane.functional._arguments import Array, shape_of
-from convlane.functional._axes import as_numbers, as_sides_of_axes
+from convlane.functional._axes import Padding1d, as_numbers, as_sides_of_axes
 from convlane.functional.pool import (
     Indices,
     adaptive_avg_pool2d,
@@ -19,7 +19,6 @@ from convlane.functional.pool import (
 from convlane.functional.rearrange import reshape
 
 Single: TypeAlias = "int | tuple[int]"
-Padding1d: TypeAlias = "int | tuple[int] | tuple[int, int] | str"
 
 
 def max_pool1d(

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 from convlane import _core
 from convlane.functional._arguments import Array, Triple, as_array, as_int, shape_of
-from convlane.functional._axes import as_numbers, as_sides_of_axes
+from convlane.functional._axes import Padding3d, as_numbers, as_sides_of_axes
 from convlane.functional._op import DType, Pullback, Shape, float32, int64, op, rules, signature_of
 from convlane.functional._receptive import Axis, first_shape
 from convlane.functional.pool import (
@@ -33,7 +33,6 @@ from convlane.functional.shape import channels_last
 P = ParamSpec("P")
 R = TypeVar("R")
 
-Padding3d: TypeAlias = "int | tuple[int, int, int] | tuple[int, int, int, int, int, int] | str"
 OutputSize3d: TypeAlias = "int | tuple[int | None, int | None, int | None] | None"
 
 

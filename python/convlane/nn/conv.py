@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 from convlane import _core
 from convlane.functional import conv1d, conv2d, conv3d, pack_conv1d, pack_conv2d, pack_conv3d
 from convlane.functional._arguments import Array, Padding, Pair, Triple, as_positive, as_sides
-from convlane.functional._axes import as_numbers
+from convlane.functional._axes import Padding1d, Padding3d, as_numbers
 from convlane.functional._op import Shape
-from convlane.functional.conv1d import Padding1d, conv1d_geometry
-from convlane.functional.conv3d import Padding3d, conv3d_geometry
+from convlane.functional.conv1d import conv1d_geometry
+from convlane.functional.conv3d import conv3d_geometry
 from convlane.nn.init import default_weight_and_bias
 from convlane.nn.packing import PackingModule
 
