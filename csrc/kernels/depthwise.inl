@@ -1,9 +1,6 @@
 // Depthwise convolution of a band of rows, channels last: lanes are channels, so every tap is one load and one
-// multiply-add. The usual 3x3, 5x5 and 7x7 filters have the taps unrolled over a run of pixels, which share the input
-// columns they both need; any other filter takes the loop over taps.
-//
-// One vector of channels goes through the whole band before the next: the input rows it needs (64 bytes per pixel)
-// then stay in the first-level cache from one output row to the next, where whole rows would not.
+// multiply-add. A register tile is some pixels of one vector of channels, whose taps share what they load; a tile goes
+// through all channels before the next, so that what is read lies side by side.
 #pragma once
 
 #include "kernels/activation.inl"
@@ -13,144 +10,348 @@
 namespace convlane {
 namespace {
 
-// Divides the usual map widths 7, 14, 28, 56, 112; close to the 8 chains that cover the multiply-add's latency.
-constexpr int kDepthwisePixels = 7;
-
-// Adds the residual to one vector of one output pixel, counted from the band's first, and stores it. The longer
-// activations follow for several pixels at once.
-CONVLANE_INLINE void depthwise_store(const DepthwiseArgs& d, int64_t pixel, int64_t c, int lanes, Vec sum,
-                                     Clamp clamp) {
-  if (d.epilogue.residual != nullptr)
-    sum = add(sum, load(d.epilogue.residual + pixel * d.epilogue.residual_stride + c, lanes));
-  float* to = d.dst + pixel * d.dst_stride + c;
-  if (lanes == kLanes)
-    store(to, clamp(sum));
-  else
-    store(to, clamp(sum), lanes);
-}
-
 CONVLANE_INLINE Vec depthwise_bias(const DepthwiseArgs& d, int64_t c, int lanes) {
   return d.epilogue.bias == nullptr ? zero() : load(d.epilogue.bias + c, lanes);
 }
 
 alignas(64) constexpr float kZeros[kLanes] = {};
 
-// `Pixels` outputs of one row and one vector of channels. Sums run over r, then s, as everywhere. The window may leave
-// the row at either side by up to Kernel - 1 columns (a single pixel's, by any number); those columns are read from
-// zeros, which costs less than a second version of the loop.
-template <int Kernel, int Stride, int Pixels>
-CONVLANE_INLINE void depthwise_run(const DepthwiseArgs& d, int64_t y, int64_t x, int64_t c, const Vec* weight, Vec bias,
-                                   Clamp clamp) {
-  const int64_t first = x * Stride - d.left;
-  Vec sum[Pixels];
+// What follows a row while it is in a cache: the longer activations, and the row's sums.
+CONVLANE_INLINE void depthwise_finish_row(const DepthwiseArgs& d, int64_t y) {
+  float* row = d.dst + y * d.out_width * d.dst_stride;
+  if (!is_clamp(d.epilogue.activation)) activate_rows(row, d.out_width, d.dst_stride, d.channels, d.epilogue);
+  if (d.sums == nullptr) return;
+  for_vectors(d.channels, [&](int64_t c, auto get, auto put) {
+    Vec sum = zero();
+    for (int64_t x = 0; x < d.out_width; ++x) sum = add(sum, get(row + x * d.dst_stride + c));
+    put(d.sums + y * d.sums_stride + c, sum);
+  });
+}
+
+// Two runs of pixels, wherever they lie, are computed at once: they share the weights, and give enough
+// independent sums to cover the multiply-add's latency.
+//
+// Bound. Within a row of taps a run of P pixels and T taps with stride s loads T weights and (P - 1) s + T columns,
+// each once, for T P multiply-adds. With 7 x 2 pixels (32 registers) a row of 7 taps takes 33 loads for 98
+// multiply-adds, one of 3 takes 21 for 42; with 4 x 2 pixels (16 registers) 4 taps take 18 loads for 32, 3 taps 15
+// for 24. Rows of more taps than registers hold are cut into parts of equal length: 31 taps are 7 + 6 + 6 + 6 + 6, 158
+// loads for 434. So a CPU that loads as often as it multiplies and adds is bound by the latter, as long as the
+// first-level cache answers.
+constexpr int kRuns = 2;
+constexpr int kRunPixels = kRegisters == 32 ? 7 : 4;
+constexpr int kRowTaps = 7;  // with the sums and one column they fit the registers
+
+// Where a run's outputs and inputs are.
+struct DepthwiseRun {
+  const float* const* rows;
+  int64_t first;       // column of the first pixel's first tap
+  int64_t begin, end;  // the taps' columns, counted from the first pixel's first tap, that lie inside the row
+  float* dst;
+  const float* residual;  // or null
+};
+
+struct DepthwiseTile {
+  DepthwiseRun run[kRuns];
+  int64_t first_row, end_row;       // of the taps: those before and beyond meet nothing but padding
+  bool inside;                      // no tap of either run meets padding
+  int64_t dst_step, residual_step;  // between pixels of a run
+  int64_t pixel_columns;            // columns between two pixels
+  int64_t parts, longer;            // of a row of taps, and how many of them have a tap more than the rest
+};
+
+template <int Pixels>
+CONVLANE_INLINE void set_runs(Vec (&sum)[kRuns][Pixels], Vec value) {
   CONVLANE_UNROLL
-  for (int p = 0; p < Pixels; ++p) sum[p] = bias;
-  CONVLANE_UNROLL
-  for (int r = 0; r < Kernel; ++r) {
-    const float* src = d.rows[y * d.stride_h + r] + first * d.src_stride + c;
+  for (int q = 0; q < kRuns; ++q) {
     CONVLANE_UNROLL
-    for (int i = 0; i < (Pixels - 1) * Stride + Kernel; ++i, src += d.src_stride) {
-      const float* from = src;
-      if (i < Kernel - 1 || Pixels == 1) from = first + i >= 0 ? from : kZeros;
-      if (i > (Pixels - 1) * Stride || Pixels == 1) from = first + i < d.width ? from : kZeros;
-      const Vec value = in_register(load(from));
+    for (int p = 0; p < Pixels; ++p) sum[q][p] = value;
+  }
+}
+
+template <bool Full, int Pixels>
+CONVLANE_INLINE void store_runs(const DepthwiseTile& t, int64_t c, int lanes, Clamp clamp, Vec (&sum)[kRuns][Pixels]) {
+  if (t.run[0].residual != nullptr) {
+    CONVLANE_UNROLL
+    for (int q = 0; q < kRuns; ++q) {
+      const float* residual = t.run[q].residual + c;
+      CONVLANE_UNROLL
+      for (int p = 0; p < Pixels; ++p, residual += t.residual_step)
+        sum[q][p] = add(sum[q][p], Full ? load(residual) : load(residual, lanes));
+    }
+  }
+  CONVLANE_UNROLL
+  for (int q = 0; q < kRuns; ++q) {
+    float* to = t.run[q].dst + c;
+    CONVLANE_UNROLL
+    for (int p = 0; p < Pixels; ++p, to += t.dst_step)
+      Full ? store(to, clamp(sum[q][p])) : store(to, clamp(sum[q][p]), lanes);
+  }
+}
+
+// Calls body(c) for vectors of channels. The last one may share channels with the one before, which then get the same
+// results once more.
+template <class Body>
+CONVLANE_INLINE void for_whole_vectors(int64_t channels, const Body& body) {
+  for (int64_t c = 0; c < channels; c += kLanes) body(c + kLanes <= channels ? c : channels - kLanes);
+}
+
+// How columns outside of the row are passed over: there are none; zeros are read instead, which few taps do not notice;
+// or a branch, by which a part of many taps may add nothing.
+enum class Outside { none, zeros, skipped };
+
+// Some taps of a row.
+template <int Taps, int Stride, Outside Beyond, int Pixels>
+CONVLANE_INLINE void add_taps(const float* const (&src)[kRuns], const int64_t (&begin)[kRuns],
+                              const int64_t (&end)[kRuns], int64_t column, const float* weights, int64_t weight_stride,
+                              Vec (&sum)[kRuns][Pixels]) {
+  Vec weight[Taps];
+  CONVLANE_UNROLL
+  for (int s = 0; s < Taps; ++s, weights += weight_stride) weight[s] = in_register(load(weights));
+  CONVLANE_UNROLL
+  for (int q = 0; q < kRuns; ++q) {
+    if (Beyond != Outside::none && end[q] <= 0) continue;
+    const float* from = src[q];
+    const auto inside = static_cast<std::uint64_t>(end[q] - begin[q]);
+    CONVLANE_UNROLL
+    for (int i = 0; i < (Pixels - 1) * Stride + Taps; ++i, from += column) {
+      const bool is_inside = Beyond == Outside::none || static_cast<std::uint64_t>(i - begin[q]) < inside;
+      if (Beyond == Outside::skipped && !is_inside) continue;
+      const Vec value = in_register(load(is_inside ? from : kZeros));
       CONVLANE_UNROLL
       for (int p = 0; p < Pixels; ++p) {
         const int s = i - p * Stride;
-        if (s >= 0 && s < Kernel) sum[p] = fma(value, weight[r * Kernel + s], sum[p]);
+        if (s >= 0 && s < Taps) sum[q][p] = fma(value, weight[s], sum[q][p]);
       }
     }
   }
-  const int64_t pixel = y * d.out_width + x;
-  float* dst = d.dst + pixel * d.dst_stride + c;
-  CONVLANE_UNROLL
-  for (int p = 0; p < Pixels; ++p) {
-    if (d.epilogue.residual == nullptr)
-      store(dst + p * d.dst_stride, clamp(sum[p]));
-    else
-      depthwise_store(d, pixel + p, c, kLanes, sum[p], clamp);
-  }
 }
 
-// What follows a row of one vector of channels while it is in the first-level cache: the longer activations, and the
-// row's sum.
-CONVLANE_INLINE void depthwise_finish_row(const DepthwiseArgs& d, int64_t y, int64_t c, int lanes) {
-  float* row = d.dst + y * d.out_width * d.dst_stride + c;
-  if (!is_clamp(d.epilogue.activation)) activate_rows(row, d.out_width, d.dst_stride, lanes, d.epilogue);
-  if (d.sums == nullptr) return;
-  float* sums = d.sums + y * d.sums_stride + c;
-  Vec sum = zero();
-  if (lanes == kLanes) {
-    for (int64_t x = 0; x < d.out_width; ++x) sum = add(sum, load(row + x * d.dst_stride));
-    store(sums, sum);
-  } else {
-    for (int64_t x = 0; x < d.out_width; ++x) sum = add(sum, load(row + x * d.dst_stride, lanes));
-    store(sums, sum, lanes);
-  }
-}
-
-// Whole vectors of channels; returns where they end.
-template <int Kernel, int Stride>
-int64_t depthwise_unrolled(const DepthwiseArgs& d) {
-  constexpr int kPixels = kDepthwisePixels;
+// Whole vectors of channels whose pixels lie `Stride` columns of taps apart, and share them. The taps of a row are one
+// part or, with `Parts`, several.
+template <int Pixels, int Stride, int Taps, bool Parts, bool Inside>
+CONVLANE_INLINE void depthwise_shared_of(const DepthwiseArgs& d, const DepthwiseTile& t) {
+  constexpr Outside kBeyond = Inside ? Outside::none : Parts ? Outside::skipped : Outside::zeros;
   const Clamp clamp(d.epilogue.activation);
-  int64_t c = 0;
-  for (; c + kLanes <= d.channels; c += kLanes) {
-    Vec weight[Kernel * Kernel];
-    CONVLANE_UNROLL
-    for (int tap = 0; tap < Kernel * Kernel; ++tap) weight[tap] = load(d.weight + tap * d.weight_stride + c);
-    const Vec bias = depthwise_bias(d, c, kLanes);
-    for (int64_t y = 0; y < d.out_rows; ++y) {
-      for (int64_t x = 0; x < d.out_width;) {
-        const int64_t first = x * Stride - d.left, beyond = first + (kPixels - 1) * Stride + Kernel - d.width;
-        const bool whole = x + kPixels <= d.out_width && first > -Kernel && beyond < Kernel;
-        if (whole)
-          depthwise_run<Kernel, Stride, kPixels>(d, y, x, c, weight, bias, clamp);
-        else
-          depthwise_run<Kernel, Stride, 1>(d, y, x, c, weight, bias, clamp);
-        x += whole ? kPixels : 1;
+  const int64_t column = d.dilation_w * d.src_stride;
+  const float* const* const rows[kRuns] = {t.run[0].rows, t.run[1].rows};
+  const int64_t first[kRuns] = {t.run[0].first * d.src_stride, t.run[1].first * d.src_stride};
+  const float* weights = d.weight + t.first_row * d.kernel_w * d.weight_stride;
+  const int64_t row_of_weights = d.kernel_w * d.weight_stride;
+  for_whole_vectors(d.channels, [&](int64_t c) {
+    Vec sum[kRuns][Pixels];
+    set_runs<Pixels>(sum, depthwise_bias(d, c, kLanes));
+    const float* weight = weights + c;
+    for (int64_t r = t.first_row; r < t.end_row; ++r, weight += row_of_weights) {
+      const float* src[kRuns];
+      int64_t begin[kRuns] = {}, end[kRuns] = {};
+      CONVLANE_UNROLL
+      for (int q = 0; q < kRuns; ++q) {
+        const float* row = rows[q][r * d.dilation_h];
+        src[q] = row + first[q] + c;
+        if (Inside) continue;
+        begin[q] = t.run[q].begin;
+        end[q] = row == d.zeros ? 0 : t.run[q].end;
       }
-      depthwise_finish_row(d, y, c, kLanes);
-    }
-  }
-  return c;
-}
-
-// Any filter, stride and dilation, from channel `begin` on.
-void depthwise_any(const DepthwiseArgs& d, int64_t begin) {
-  const Clamp clamp(d.epilogue.activation);
-  for (int64_t y = 0; y < d.out_rows; ++y) {
-    const float* const* rows = d.rows + y * d.stride_h;
-    for (int64_t c = begin; c < d.channels; c += kLanes) {
-      const int lanes = static_cast<int>(d.channels - c < kLanes ? d.channels - c : kLanes);
-      const Vec bias = depthwise_bias(d, c, lanes);
-      for (int64_t x = 0; x < d.out_width; ++x) {
-        Vec sum = bias;
-        for (int64_t r = 0; r < d.kernel_h; ++r) {
-          for (int64_t s = 0; s < d.kernel_w; ++s) {
-            const int64_t column = x * d.stride_w - d.left + s * d.dilation_w;
-            if (column < 0 || column >= d.width) continue;
-            const Vec value = load(rows[r * d.dilation_h] + column * d.src_stride + c, lanes);
-            sum = fma(value, load(d.weight + (r * d.kernel_w + s) * d.weight_stride + c, lanes), sum);
+      if constexpr (!Parts) {
+        add_taps<Taps, Stride, kBeyond, Pixels>(src, begin, end, column, weight, d.weight_stride, sum);
+      } else {
+        const float* taps = weight;
+        const auto advance = [&](int count) {
+          taps += count * d.weight_stride;
+          CONVLANE_UNROLL
+          for (int q = 0; q < kRuns; ++q) {
+            src[q] += count * column;
+            begin[q] -= count;
+            end[q] -= count;
           }
-        }
-        depthwise_store(d, y * d.out_width + x, c, lanes, sum, clamp);
+        };
+        int64_t part = 0;
+        for (; part < t.longer; ++part, advance(Taps))
+          add_taps<Taps, Stride, kBeyond, Pixels>(src, begin, end, column, taps, d.weight_stride, sum);
+        for (; part < t.parts; ++part, advance(Taps - 1))
+          add_taps<Taps - 1, Stride, kBeyond, Pixels>(src, begin, end, column, taps, d.weight_stride, sum);
       }
-      depthwise_finish_row(d, y, c, lanes);
+    }
+    store_runs<true, Pixels>(t, c, kLanes, clamp, sum);
+  });
+}
+
+template <int Pixels, int Stride, int Taps, bool Parts>
+void depthwise_shared(const DepthwiseArgs& d, const DepthwiseTile& t) {
+  if constexpr (Pixels > 2)
+    if (t.inside) return depthwise_shared_of<Pixels, Stride, Taps, Parts, true>(d, t);
+  depthwise_shared_of<Pixels, Stride, Taps, Parts, false>(d, t);
+}
+
+// One vector of channels at any distance between pixels: a load for each multiply-add.
+template <int Pixels, bool Full, bool Inside>
+CONVLANE_INLINE void depthwise_apart_of(const DepthwiseArgs& d, const DepthwiseTile& t, int64_t c, int lanes,
+                                        Clamp clamp) {
+  Vec sum[kRuns][Pixels];
+  set_runs<Pixels>(sum, depthwise_bias(d, c, lanes));
+  const int64_t column = d.dilation_w * d.src_stride, pixel = t.pixel_columns * d.src_stride;
+  for (int64_t r = t.first_row; r < t.end_row; ++r) {
+    const float* weight = d.weight + c + r * d.kernel_w * d.weight_stride;
+    const float* src[kRuns];
+    bool blank[kRuns];
+    CONVLANE_UNROLL
+    for (int q = 0; q < kRuns; ++q) {
+      const float* row = t.run[q].rows[r * d.dilation_h];
+      blank[q] = row == d.zeros;
+      src[q] = row + t.run[q].first * d.src_stride + c;
+    }
+    for (int64_t s = 0; s < d.kernel_w; ++s, weight += d.weight_stride) {
+      const Vec w = Full ? load(weight) : load(weight, lanes);
+      CONVLANE_UNROLL
+      for (int q = 0; q < kRuns; ++q) {
+        if (!Inside && blank[q]) continue;
+        const float* from = src[q] + s * column;
+        CONVLANE_UNROLL
+        for (int p = 0; p < Pixels; ++p) {
+          const int64_t at = t.run[q].first + s * d.dilation_w + p * t.pixel_columns;
+          if (!Inside && (at < 0 || at >= d.width)) continue;
+          const float* value = from + p * pixel;
+          sum[q][p] = fma(Full ? load(value) : load(value, lanes), w, sum[q][p]);
+        }
+      }
     }
   }
+  store_runs<Full, Pixels>(t, c, lanes, clamp, sum);
 }
+
+template <int Pixels>
+void depthwise_apart(const DepthwiseArgs& d, const DepthwiseTile& t) {
+  const Clamp clamp(d.epilogue.activation);
+  if (d.channels < kLanes)
+    depthwise_apart_of<Pixels, false, false>(d, t, 0, static_cast<int>(d.channels), clamp);
+  else if (t.inside)
+    for_whole_vectors(d.channels, [&](int64_t c) { depthwise_apart_of<Pixels, true, true>(d, t, c, kLanes, clamp); });
+  else
+    for_whole_vectors(d.channels, [&](int64_t c) { depthwise_apart_of<Pixels, true, false>(d, t, c, kLanes, clamp); });
+}
+
+using DepthwiseKernel = void (*)(const DepthwiseArgs&, const DepthwiseTile&);
+
+template <int Pixels, int Stride, bool Parts, int Taps = kRowTaps>
+DepthwiseKernel depthwise_shared_by(int64_t taps) {
+  constexpr int kFewest = Parts ? (kRowTaps + 2) / 2 : 2;  // one more than a row has at once is cut in halves
+  if constexpr (Taps > kFewest)
+    if (taps < Taps) return depthwise_shared_by<Pixels, Stride, Parts, Taps - 1>(taps);
+  return depthwise_shared<Pixels, Stride, Taps, Parts>;
+}
+
+// How the pixels of a row are cut into runs, and what computes them. With dilation d and stride s the pixels whose
+// columns the taps share are d / gcd(d, s) apart, and these s / gcd(d, s) taps: as many phases without dilation.
+class DepthwiseRows {
+ public:
+  explicit DepthwiseRows(const DepthwiseArgs& d) : d_(d) {
+    int64_t divisor = d.stride_w, rest = d.dilation_w % d.stride_w;
+    while (rest != 0) {
+      const int64_t next = divisor % rest;
+      divisor = rest;
+      rest = next;
+    }
+    stride_ = d.stride_w / divisor;
+    phases_ = d.dilation_w / divisor;
+    // Short phases would leave runs of few pixels.
+    shares_ =
+        d.channels >= kLanes && d.kernel_w > 1 && stride_ <= 2 && (phases_ == 1 || d.out_width / phases_ >= kRunPixels);
+    if (!shares_) phases_ = 1;
+    tile_.parts = (d.kernel_w + kRowTaps - 1) / kRowTaps;
+    tile_.longer = d.kernel_w - tile_.parts * ((d.kernel_w - 1) / tile_.parts);
+    tile_.dst_step = phases_ * d.dst_stride;
+    tile_.residual_step = phases_ * d.epilogue.residual_stride;
+    tile_.pixel_columns = phases_ * d.stride_w;
+  }
+
+  void run(int64_t y, int64_t rows) {
+    for (int64_t phase = 0; phase < phases_; ++phase) {
+      const int64_t pixels = (d_.out_width - phase + phases_ - 1) / phases_;
+      int64_t x = runs<kRunPixels>(y, rows, phase, pixels, 0);
+      if constexpr (kRunPixels > 4) x = runs<4>(y, rows, phase, pixels, x);
+      x = runs<2>(y, rows, phase, pixels, x);
+      runs<1>(y, rows, phase, pixels, x);
+    }
+  }
+
+ private:
+  // Runs of so many pixels from x on; what is left over for shorter ones begins with the column returned. A last run
+  // may begin in the one before, which costs less than several short ones.
+  template <int Pixels>
+  int64_t runs(int64_t y, int64_t rows, int64_t phase, int64_t pixels, int64_t x) {
+    constexpr int kNext = Pixels > 4 ? 4 : Pixels / 2;
+    const int64_t left = pixels - x;
+    if (left <= 0 || pixels < Pixels) return x;
+    const bool overlaps = left % Pixels > kNext;
+    const int64_t count = left / Pixels + (overlaps ? 1 : 0), total = rows * count;
+    if (count == 0) return x;
+    const DepthwiseKernel kernel = kernel_for<Pixels>();
+    // Runs below each other share rows, so they go together.
+    for (int64_t k = 0; k < total; k += kRuns) {
+      tile_.inside = true;
+      tile_.first_row = d_.kernel_h;
+      tile_.end_row = 0;
+      for (int q = 0; q < kRuns; ++q) {
+        const int64_t at = k + q < total ? k + q : k, column = x + at / rows * Pixels;
+        DepthwiseRun& run = tile_.run[q] =
+            place(y + at % rows, phase, column + Pixels > pixels ? pixels - Pixels : column);
+        const int64_t last = run.first + (Pixels - 1) * tile_.pixel_columns + (d_.kernel_w - 1) * d_.dilation_w;
+        tile_.inside = tile_.inside && run.first >= 0 && last < d_.width;
+        find_rows(run);
+      }
+      kernel(d_, tile_);
+    }
+    return overlaps ? pixels : x + count * Pixels;
+  }
+
+  void find_rows(const DepthwiseRun& run) {
+    const auto blank = [&](int64_t r) { return run.rows[r * d_.dilation_h] == d_.zeros; };
+    for (int64_t r = 0; r < d_.kernel_h; ++r) {
+      if (blank(r)) {
+        tile_.inside = false;
+        continue;
+      }
+      if (r < tile_.first_row) tile_.first_row = r;
+      if (r >= tile_.end_row) tile_.end_row = r + 1;
+    }
+  }
+
+  template <int Pixels>
+  DepthwiseKernel kernel_for() const {
+    if (!shares_) return depthwise_apart<Pixels>;
+    const int64_t taps = (d_.kernel_w - 1) / tile_.parts + 1;
+    if (tile_.parts == 1)
+      return stride_ == 1 ? depthwise_shared_by<Pixels, 1, false>(taps) : depthwise_shared_by<Pixels, 2, false>(taps);
+    return stride_ == 1 ? depthwise_shared_by<Pixels, 1, true>(taps) : depthwise_shared_by<Pixels, 2, true>(taps);
+  }
+
+  DepthwiseRun place(int64_t y, int64_t phase, int64_t index) const {
+    const int64_t x = phase + index * phases_, step = d_.dilation_w, pixel = y * d_.out_width + x;
+    DepthwiseRun run;
+    run.rows = d_.rows + y * d_.stride_h;
+    run.first = x * d_.stride_w - d_.left;
+    const int64_t before = run.first < 0 ? -run.first : 0, after = d_.width - run.first;
+    run.begin = step == 1 ? before : (before + step - 1) / step;
+    run.end = after <= 0 ? 0 : step == 1 ? after : (after + step - 1) / step;
+    run.dst = d_.dst + pixel * d_.dst_stride;
+    const Epilogue& e = d_.epilogue;
+    run.residual = e.residual == nullptr ? nullptr : e.residual + pixel * e.residual_stride;
+    return run;
+  }
+
+  const DepthwiseArgs& d_;
+  int64_t phases_, stride_;
+  bool shares_;
+  DepthwiseTile tile_{};
+};
 
 void depthwise(const DepthwiseArgs& d) {
-  int64_t done = 0;
-  if (d.dilation_h == 1 && d.dilation_w == 1 && d.kernel_h == d.kernel_w) {
-    if (d.kernel_h == 3 && d.stride_w == 1) done = depthwise_unrolled<3, 1>(d);
-    if (d.kernel_h == 3 && d.stride_w == 2) done = depthwise_unrolled<3, 2>(d);
-    if (d.kernel_h == 5 && d.stride_w == 1) done = depthwise_unrolled<5, 1>(d);
-    if (d.kernel_h == 5 && d.stride_w == 2) done = depthwise_unrolled<5, 2>(d);
-    if (d.kernel_h == 7 && d.stride_w == 1) done = depthwise_unrolled<7, 1>(d);
+  DepthwiseRows all(d);
+  for (int64_t y = 0; y < d.out_rows; y += kRuns) {
+    const int64_t rows = d.out_rows - y < kRuns ? d.out_rows - y : kRuns;
+    all.run(y, rows);
+    for (int64_t row = y; row < y + rows; ++row) depthwise_finish_row(d, row);
   }
-  if (done < d.channels) depthwise_any(d, done);
 }
 
 // Two neighbouring inputs meet the same outputs, one by the even taps, one by the odd ones.

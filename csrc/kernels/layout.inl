@@ -47,6 +47,67 @@ void transpose(const float* src, int64_t src_stride, float* dst, int64_t dst_str
   }
 }
 
+void repeat_channels(const float* src, int64_t count, int64_t multiplier, float* dst) {
+  const int64_t total = count * multiplier;
+  if (multiplier >= kLanes) {
+    for (int64_t i = 0; i < count; ++i, dst += multiplier) {
+      const Vec value = broadcast(src[i]);
+      for (int64_t j = 0; j < multiplier; j += kLanes)
+        store(dst + (j + kLanes <= multiplier ? j : multiplier - kLanes), value);
+    }
+    return;
+  }
+  // Lane l of a vector that begins with the p-th copy of a channel holds channel (p + l) / multiplier from it on.
+  std::int32_t channel[kLanes][kLanes];
+  for (int64_t p = 0; p < multiplier; ++p)
+    for (int l = 0; l < kLanes; ++l) channel[p][l] = static_cast<std::int32_t>((p + l) / multiplier);
+  for (int64_t i = 0; i < total; i += kLanes) {
+    const int64_t first = i / multiplier, left = count - first;
+    const Vec values = left >= kLanes ? load(src + first) : load(src + first, static_cast<int>(left));
+    const Vec copies = permute(values, load_int(channel[i % multiplier]));
+    if (i + kLanes <= total)
+      store(dst + i, copies);
+    else
+      store(dst + i, copies, static_cast<int>(total - i));
+  }
+}
+
+void sum_groups(const float* src, int64_t count, int64_t multiplier, float* dst) {
+  if (multiplier >= kLanes) {
+    for (int64_t i = 0; i < count; ++i, src += multiplier) {
+      Vec sum = zero();
+      for_vectors(multiplier, [&](int64_t j, auto get, auto) { sum = add(sum, get(src + j)); });
+      dst[i] = sum_lanes(sum);
+    }
+    return;
+  }
+  // Of the vectors that `kLanes` groups fill, the j-th numbers of the groups: which vector they are in, and where.
+  std::int32_t vector[kLanes][kLanes], place[kLanes][kLanes];
+  for (int j = 0; j < multiplier; ++j) {
+    for (int l = 0; l < kLanes; ++l) {
+      vector[j][l] = static_cast<std::int32_t>((l * multiplier + j) / kLanes);
+      place[j][l] = static_cast<std::int32_t>((l * multiplier + j) % kLanes);
+    }
+  }
+  for (int64_t i = 0; i < count; i += kLanes) {
+    const int groups = static_cast<int>(count - i < kLanes ? count - i : kLanes);
+    Vec sum = zero();
+    for (int j = 0; j < multiplier; ++j) {
+      const IntVec at = load_int(place[j]), of = load_int(vector[j]);
+      Vec each = zero();
+      for (int v = 0; v < multiplier; ++v) {
+        const int64_t left = groups * multiplier - v * kLanes;
+        if (left <= 0) break;
+        const float* from = src + i * multiplier + v * kLanes;
+        const Vec values = left >= kLanes ? load(from) : load(from, static_cast<int>(left));
+        each = select(equal(of, broadcast_int(v)), permute(values, at), each);
+      }
+      sum = add(sum, each);
+    }
+    groups == kLanes ? store(dst + i, sum) : store(dst + i, sum, groups);
+  }
+}
+
 void interleave(const float* a, int64_t a_stride, const float* b, int64_t b_stride, float* dst, int64_t rows,
                 int64_t columns) {
   for (int64_t row = 0; row < rows; ++row, a += a_stride, b += b_stride, dst += 2 * columns) {

@@ -65,6 +65,7 @@ struct GemmArgs {
 // residual.
 struct DepthwiseArgs {
   const float* const* rows;  // one pointer per input row under the band
+  const float* zeros;        // where rows of padding point, of which some kernels read nothing
   int64_t src_stride;        // floats between pixels of an input row
   int64_t width, left;       // columns of an input row, columns of padding before them
   int64_t out_rows, out_width, channels;
@@ -241,6 +242,7 @@ struct OuterArgs {
 // gradient[y, x, c] * rows[y * stride_h + r * dilation_h][column * channels + c], column as in DepthwiseArgs.
 struct DepthwiseGradientArgs {
   const float* const* rows;
+  const float* zeros;  // as in DepthwiseArgs
   int64_t width, left;
   int64_t out_rows, out_width, channels;
   int64_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;

@@ -16,6 +16,7 @@
 // - round(a) takes |a| < 2^22, halves to even; times_power_of_2(a, n) is a * 2^n for whole |n| <= 252, and reaches
 //   infinity and the denormals.
 // - small_power_of_2(n + kRounding) is 2^(n / 2^kPowerBits - 32) for whole n, within the range of normal numbers.
+// - permute(a, index) has a[index[i]] in lane i, 0 <= index[i] < kLanes.
 // - A vector is a row of quads of four floats: load_quads(p, stride) reads quad q from p + q * stride, and
 //   interleave_low (high) gives in each quad a0 b0 a1 b1 (a2 b2 a3 b3).
 #pragma once

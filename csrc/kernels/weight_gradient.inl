@@ -4,6 +4,7 @@
 // of `b` loaded, for each pixel; channels last makes both contiguous, so nothing is packed.
 #pragma once
 
+#include "kernels/depthwise.inl"
 #include "kernels/gemm.inl"
 #include "kernels/table.h"
 #include "kernels/vec.h"
@@ -119,66 +120,98 @@ void sum_columns(const float* src, int64_t stride, int64_t rows, int64_t columns
   }
 }
 
-// All taps' sums of one vector of channels over the band. Every input pixel of a row is loaded once for each tap row
-// that meets it: the columns of a window that its neighbour has too are kept in registers.
-template <int Kernel, int Stride>
-CONVLANE_INLINE void depthwise_gradient_unrolled(const DepthwiseGradientArgs& d, int64_t c) {
-  Vec sum[Kernel * Kernel];
+// The sums of Rows x Taps taps, from (r, s) on, of one vector of channels over the band. A pixel of the gradient is
+// loaded once for all of them, and each multiply-add loads an input: 1 + 1 / (Rows Taps) loads for each.
+constexpr int kGradientSums = kRegisters == 32 ? 28 : 12;
+constexpr int kGradientRows = 4;
+
+template <int Rows, int Taps, bool Full>
+void depthwise_gradient_tile(const DepthwiseGradientArgs& d, int64_t r, int64_t s, int64_t c, int lanes) {
+  const auto at = [=](const float* p) { return Full ? load(p) : load(p, lanes); };
+  Vec sum[Rows][Taps];
   CONVLANE_UNROLL
-  for (int tap = 0; tap < Kernel * Kernel; ++tap) sum[tap] = zero();
-  for (int64_t y = 0; y < d.out_rows; ++y) {
+  for (int i = 0; i < Rows; ++i) {
     CONVLANE_UNROLL
-    for (int r = 0; r < Kernel; ++r) {
-      const float* src = d.rows[y * Stride + r] + c;
-      const float* gradient = d.gradient + y * d.out_width * d.channels + c;
-      const auto column = [&](int64_t i) { return load(i >= 0 && i < d.width ? src + i * d.channels : kZeros); };
-      Vec window[Kernel];
+    for (int t = 0; t < Taps; ++t) sum[i][t] = zero();
+  }
+  // All taps of the pixels [begin, end) lie inside the row.
+  const int64_t first = s * d.dilation_w - d.left, last = first + (Taps - 1) * d.dilation_w;
+  const int64_t stride = d.stride_w, step = d.dilation_w * d.channels, pixel = stride * d.channels;
+  const int64_t whole = first >= 0 ? 0 : (stride - 1 - first) / stride;
+  const int64_t begin = whole < d.out_width ? whole : d.out_width;
+  const int64_t met = d.width <= last ? 0 : (d.width - 1 - last) / stride + 1;
+  const int64_t end = met < begin ? begin : met < d.out_width ? met : d.out_width;
+  for (int64_t y = 0; y < d.out_rows; ++y) {
+    const float* src[Rows];
+    bool blank = true;
+    CONVLANE_UNROLL
+    for (int i = 0; i < Rows; ++i) {
+      const float* row = d.rows[y * d.stride_h + (r + i) * d.dilation_h];
+      blank = blank && row == d.zeros;
+      src[i] = row + first * d.channels + c;
+    }
+    if (blank) continue;
+    const float* gradient = d.gradient + y * d.out_width * d.channels + c;
+    const auto edge = [&](int64_t x) {
+      const Vec g = at(gradient + x * d.channels);
       CONVLANE_UNROLL
-      for (int s = 0; s < Kernel - Stride; ++s) window[s] = column(s - d.left);
-      for (int64_t x = 0; x < d.out_width; ++x, gradient += d.channels) {
-        const Vec g = load(gradient);
+      for (int t = 0; t < Taps; ++t) {
+        const int64_t column = first + x * stride + t * d.dilation_w;
+        if (column < 0 || column >= d.width) continue;
         CONVLANE_UNROLL
-        for (int s = Kernel - Stride; s < Kernel; ++s) window[s] = column(x * Stride - d.left + s);
+        for (int i = 0; i < Rows; ++i) sum[i][t] = fma(at(src[i] + x * pixel + t * step), g, sum[i][t]);
+      }
+    };
+    for (int64_t x = 0; x < begin; ++x) edge(x);
+    for (int64_t x = begin; x < end; ++x) {
+      const Vec g = at(gradient + x * d.channels);
+      CONVLANE_UNROLL
+      for (int i = 0; i < Rows; ++i) {
         CONVLANE_UNROLL
-        for (int s = 0; s < Kernel; ++s) sum[r * Kernel + s] = fma(window[s], g, sum[r * Kernel + s]);
-        CONVLANE_UNROLL
-        for (int s = 0; s < Kernel - Stride; ++s) window[s] = window[s + Stride];
+        for (int t = 0; t < Taps; ++t) sum[i][t] = fma(at(src[i] + x * pixel + t * step), g, sum[i][t]);
       }
     }
+    for (int64_t x = end; x < d.out_width; ++x) edge(x);
   }
   CONVLANE_UNROLL
-  for (int tap = 0; tap < Kernel * Kernel; ++tap) store(d.dst + tap * d.channels + c, sum[tap]);
+  for (int i = 0; i < Rows; ++i) {
+    CONVLANE_UNROLL
+    for (int t = 0; t < Taps; ++t) {
+      float* to = d.dst + ((r + i) * d.kernel_w + s + t) * d.channels + c;
+      Full ? store(to, sum[i][t]) : store(to, sum[i][t], lanes);
+    }
+  }
 }
 
-// One vector of channels, tap after tap.
-void depthwise_gradient_any(const DepthwiseGradientArgs& d, int64_t c, int lanes) {
-  for (int64_t r = 0; r < d.kernel_h; ++r) {
-    for (int64_t s = 0; s < d.kernel_w; ++s) {
-      Vec sum = zero();
-      for (int64_t y = 0; y < d.out_rows; ++y) {
-        const float* src = d.rows[y * d.stride_h + r * d.dilation_h] + c;
-        const float* gradient = d.gradient + y * d.out_width * d.channels + c;
-        for (int64_t x = 0; x < d.out_width; ++x) {
-          const int64_t column = x * d.stride_w + s * d.dilation_w - d.left;
-          if (column < 0 || column >= d.width) continue;
-          sum = fma(load(src + column * d.channels, lanes), load(gradient + x * d.channels, lanes), sum);
-        }
-      }
-      store(d.dst + (r * d.kernel_w + s) * d.channels + c, sum, lanes);
+// As many rows of taps as there are and as fit the registers; returns how many.
+template <int Taps, int Rows = kGradientRows>
+int64_t depthwise_gradient_rows(const DepthwiseGradientArgs& d, int64_t r, int64_t s) {
+  if constexpr (Rows > 1)
+    if (Rows * Taps > kGradientSums || r + Rows > d.kernel_h) return depthwise_gradient_rows<Taps, Rows - 1>(d, r, s);
+  if constexpr (Rows == 1 || Rows * Taps <= kGradientSums)
+    for_whole_vectors(d.channels, [&](int64_t c) { depthwise_gradient_tile<Rows, Taps, true>(d, r, s, c, kLanes); });
+  return Rows;
+}
+
+template <int Taps = kRowTaps>
+void depthwise_gradient_columns(const DepthwiseGradientArgs& d, int64_t s, int64_t taps) {
+  if constexpr (Taps > 1)
+    if (taps < Taps) return depthwise_gradient_columns<Taps - 1>(d, s, taps);
+  for (int64_t r = 0; r < d.kernel_h;) {
+    if (d.channels >= kLanes) {
+      r += depthwise_gradient_rows<Taps>(d, r, s);
+    } else {
+      depthwise_gradient_tile<1, Taps, false>(d, r, s, 0, static_cast<int>(d.channels));
+      ++r;
     }
   }
 }
 
 void depthwise_gradient(const DepthwiseGradientArgs& d) {
-  const bool square = d.kernel_h == d.kernel_w && d.stride_h == d.stride_w && d.dilation_h == 1 && d.dilation_w == 1;
-  for (int64_t c = 0; c < d.channels; c += kLanes) {
-    const int lanes = static_cast<int>(d.channels - c < kLanes ? d.channels - c : kLanes);
-    if (square && lanes == kLanes && d.kernel_h == 3 && d.stride_h == 1)
-      depthwise_gradient_unrolled<3, 1>(d, c);
-    else if (square && lanes == kLanes && d.kernel_h == 3 && d.stride_h == 2)
-      depthwise_gradient_unrolled<3, 2>(d, c);
-    else
-      depthwise_gradient_any(d, c, lanes);
+  const int64_t parts = (d.kernel_w + kRowTaps - 1) / kRowTaps;
+  for (int64_t part = 0; part < parts; ++part) {
+    const int64_t s = d.kernel_w * part / parts;
+    depthwise_gradient_columns(d, s, d.kernel_w * (part + 1) / parts - s);
   }
 }
 

@@ -15,7 +15,7 @@ void run_conv2d_weight_gradient(const Conv2dDesc& desc, const ImageView& gradien
 // Gradient of the bias: the sum of every channel.
 void run_conv2d_bias_gradient(const ImageView& gradient, float* dst);
 
-// As run_conv2d_weight_gradient for depthwise filters, one for each channel.
+// As run_conv2d_weight_gradient for depthwise filters; all dense and channels last.
 void run_depthwise_weight_gradient(const Conv2dDesc& desc, const float* gradient, const float* input, float* dst);
 
 // The same for 3x3 filters with stride 1 by Winograd, whose rounding it has; all dense and channels last.

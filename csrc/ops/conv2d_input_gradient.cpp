@@ -1,5 +1,5 @@
 // Gradient of convolution's input: a transposed convolution of the output's gradient, but for depthwise filters with
-// stride 2, which have a kernel of their own.
+// stride 2, which have a kernel of their own, and such as share channels.
 #include <cstring>
 
 #include "ops/conv2d_backward.h"
@@ -9,10 +9,12 @@
 namespace convlane {
 namespace {
 
+bool is_depthwise(const Conv2dDesc& d) { return d.groups > 1 && d.c_per_group() == 1; }
+
 bool has_depthwise_kernel(const Conv2dDesc& d) {
   const Window& w = d.window;
-  return d.groups > 1 && d.c_per_group() == 1 && d.o_per_group() == 1 &&
-         (w.kernel == Pair{3, 3} || w.kernel == Pair{5, 5}) && w.stride == Pair{2, 2} && w.dilation == Pair{1, 1};
+  return is_depthwise(d) && d.o_per_group() == 1 && (w.kernel == Pair{3, 3} || w.kernel == Pair{5, 5}) &&
+         w.stride == Pair{2, 2} && w.dilation == Pair{1, 1};
 }
 
 void run_depthwise_input_gradient(const Conv2dDesc& d, const float* gradient, const ImageView& weight, float* dst) {
@@ -42,6 +44,19 @@ void run_depthwise_input_gradient(const Conv2dDesc& d, const float* gradient, co
   });
 }
 
+// Filters that share an input channel: each as if it had one of its own, whose gradients are then added up.
+void run_shared_channels(const Conv2dDesc& d, const ImageView& gradient, const ImageView& weight, float* dst) {
+  Conv2dDesc each = d;
+  each.c = each.groups = d.o;
+  const int64_t pixels = d.n * d.h * d.w, multiplier = d.o_per_group();
+  const auto apart = allocate_aligned<float>(checked_mul(pixels, d.o));
+  run_conv2d_input_gradient(each, gradient, weight, apart.get());
+  const auto sum_groups = active_table().sum_groups;
+  parallel_for(pixels, threads_for(pixels * d.o), [&](int64_t begin, int64_t end, int) noexcept {
+    sum_groups(apart.get() + begin * d.o, (end - begin) * d.c, multiplier, dst + begin * d.c);
+  });
+}
+
 }  // namespace
 
 void run_conv2d_input_gradient(const Conv2dDesc& d, const ImageView& gradient, const ImageView& weight, float* dst) {
@@ -50,6 +65,7 @@ void run_conv2d_input_gradient(const Conv2dDesc& d, const ImageView& gradient, c
     const ChannelsLast source(gradient);
     return run_depthwise_input_gradient(d, source.view().data, weight, dst);
   }
+  if (is_depthwise(d) && d.o_per_group() > 1) return run_shared_channels(d, gradient, weight, dst);
   const Window& w = d.window;
   const TransposedWeight packed(weight, w.stride, w.dilation, d.groups, cheapest_conv_transpose2d(d, true));
   run_conv_transpose2d(d, {gradient, &packed, {}, dst, d.c, num_threads()});

@@ -180,7 +180,7 @@ void run_conv2d_weight_gradient(const Conv2dDesc& d, const ImageView& gradient, 
   }
   const ChannelsLast outputs(gradient), inputs(input);
   const float *dy = outputs.view().data, *x = inputs.view().data;
-  if (d.groups > 1 && d.c_per_group() == 1 && d.o_per_group() == 1) return run_depthwise_weight_gradient(d, dy, x, dst);
+  if (d.groups > 1 && d.c_per_group() == 1) return run_depthwise_weight_gradient(d, dy, x, dst);
   if (winograd_gradient_pays(d)) return run_winograd_weight_gradient(d, dy, x, dst);
 
   const KernelTable& kernels = active_table();
@@ -221,18 +221,21 @@ void run_depthwise_weight_gradient(const Conv2dDesc& d, const float* gradient, c
   // Bands of rows of one image, each with sums of its own.
   constexpr int64_t kBandPixels = 1024, kMostBands = 256;
   const Window& w = d.window;
-  const int64_t rows = d.n * d.oh, taps = d.taps(), size = taps * d.c;
+  const int64_t rows = d.n * d.oh, taps = d.taps(), size = taps * d.o, width = d.w * d.o;
   const int64_t band = std::max(ceil_div(kBandPixels, d.ow), ceil_div(rows, kMostBands));
   const int64_t bands_per_image = ceil_div(d.oh, band), bands = d.n * bands_per_image;
   const int64_t band_inputs = (std::min(band, d.oh) - 1) * w.stride[0] + (d.kh() - 1) * w.dilation[0] + 1;
   const int threads = threads_for(d.multiply_adds());
   const KernelTable& kernels = active_table();
-  const auto zeros = allocate_aligned<float>(d.w * d.c);
-  std::memset(zeros.get(), 0, sizeof(float) * d.w * d.c);
+  const auto zeros = allocate_aligned<float>(width);
+  std::memset(zeros.get(), 0, sizeof(float) * width);
   const auto pointers = allocate_aligned<const float*>(checked_mul(threads, band_inputs));
+  const int64_t multiplier = d.o_per_group(), own_repeated = multiplier == 1 ? 0 : checked_mul(band_inputs, width);
+  const auto repeated = allocate_aligned<float>(checked_mul(threads, own_repeated));
   const auto sums = allocate_aligned<float>(checked_mul(bands + 1, size));
   parallel_for(bands, threads, [&](int64_t begin, int64_t end, int thread) noexcept {
     const float** at = pointers.get() + thread * band_inputs;
+    float* own = repeated.get() + thread * own_repeated;
     for (int64_t index = begin; index < end; ++index) {
       const int64_t image = index / bands_per_image, first = index % bands_per_image * band;
       DepthwiseGradientArgs k{};
@@ -241,26 +244,30 @@ void run_depthwise_weight_gradient(const Conv2dDesc& d, const float* gradient, c
       for (int64_t y = 0; y < inputs; ++y) {
         const int64_t ih = first * w.stride[0] - w.top + y;
         at[y] = ih < 0 || ih >= d.h ? zeros.get() : input + (image * d.h + ih) * d.w * d.c;
+        if (multiplier == 1 || at[y] == zeros.get()) continue;
+        kernels.repeat_channels(at[y], d.w * d.c, multiplier, own + y * width);
+        at[y] = own + y * width;
       }
       k.rows = at;
+      k.zeros = zeros.get();
       k.width = d.w;
       k.left = w.left;
       k.out_width = d.ow;
-      k.channels = d.c;
+      k.channels = d.o;
       k.kernel_h = d.kh();
       k.kernel_w = d.kw();
       k.stride_h = w.stride[0];
       k.stride_w = w.stride[1];
       k.dilation_h = w.dilation[0];
       k.dilation_w = w.dilation[1];
-      k.gradient = gradient + (image * d.oh + first) * d.ow * d.c;
+      k.gradient = gradient + (image * d.oh + first) * d.ow * d.o;
       k.dst = sums.get() + index * size;
       kernels.depthwise_gradient(k);
     }
   });
   float* total = sums.get() + bands * size;
   kernels.sum_columns(sums.get(), size, bands, size, total);
-  kernels.transpose(total, d.c, dst, taps, taps, d.c);
+  kernels.transpose(total, d.o, dst, taps, taps, d.o);
 }
 
 void run_conv2d_bias_gradient(const ImageView& gradient, float* dst) {

@@ -130,6 +130,7 @@ void run_depthwise_3d(const Conv3dDesc& d, const Conv2dArgs& args, Scratch& scra
       }
       DepthwiseArgs k = depthwise_args(slice, *args.weight, args.epilogue);
       k.rows = rows;
+      k.zeros = memory.zeros;
       k.out_rows = 1;
       k.kernel_h = memory.count;
       k.stride_h = k.dilation_h = 1;

@@ -233,6 +233,7 @@ void run_depthwise_row(const Conv2dDesc& d, const ConvTranspose2dArgs& args, con
     rows[r] = ih < 0 || ih >= p.h ? parts.zeros : args.src.data + (image * p.h + ih) * p.w * p.c;
   }
   k.rows = rows;
+  k.zeros = parts.zeros;
   k.dilation_h = 1;  // `rows` are those that the taps meet
   k.out_rows = 1;
   k.dst = dst;

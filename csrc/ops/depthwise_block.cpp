@@ -184,6 +184,7 @@ class Images {
       for (int64_t y = 0; y < inputs; ++y) pointers[y] = hidden_row(top + y);
       DepthwiseArgs k = depthwise_args(d, *b_.depthwise_weight, b_.depthwise_epilogue);
       k.rows = pointers;
+      k.zeros = own + l_.zeros;
       k.src_stride = stride;
       k.channels = width;
       k.weight += channels.begin;

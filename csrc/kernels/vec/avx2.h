@@ -77,6 +77,7 @@ CONVLANE_INLINE IntVec shift_right(IntVec a) {
 }
 CONVLANE_INLINE Vec as_float(IntVec a) { return _mm256_castsi256_ps(a); }
 CONVLANE_INLINE IntVec as_int(Vec a) { return _mm256_castps_si256(a); }
+CONVLANE_INLINE Vec permute(Vec a, IntVec index) { return _mm256_permutevar8x32_ps(a, index); }
 CONVLANE_INLINE Vec load_quads(const float* p, int64_t stride) {
   return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + stride), 1);
 }

@@ -78,6 +78,7 @@ CONVLANE_INLINE Vec small_power_of_2(Vec sum) {
   const __m512i n = _mm512_castps_si512(sum);
   return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_slli_epi32(n, 23 - 4), _mm512_permutexvar_epi32(n, table)));
 }
+CONVLANE_INLINE Vec permute(Vec a, IntVec index) { return _mm512_permutexvar_ps(index, a); }
 CONVLANE_INLINE Vec load_quads(const float* p, int64_t stride) {
   const Vec first = _mm512_zextps128_ps512(_mm_loadu_ps(p));
   const Vec two = _mm512_insertf32x4(first, _mm_loadu_ps(p + stride), 1);

@@ -94,6 +94,7 @@ CONVLANE_INLINE IntVec shift_right(IntVec a) {
   return a >> Bits;
 }
 
+CONVLANE_INLINE Vec permute(Vec a, IntVec index) { return Vec{a[index[0]], a[index[1]], a[index[2]], a[index[3]]}; }
 CONVLANE_INLINE Vec load_quads(const float* p, int64_t) { return load(p); }
 CONVLANE_INLINE Vec interleave_low(Vec a, Vec b) { return Vec{a[0], b[0], a[1], b[1]}; }
 CONVLANE_INLINE Vec interleave_high(Vec a, Vec b) { return Vec{a[2], b[2], a[3], b[3]}; }
