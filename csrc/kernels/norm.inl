@@ -8,60 +8,111 @@
 namespace convlane {
 namespace {
 
-// One run of `Vectors` vectors of channels over a chunk of rows that stays in the cache between the two passes. Values
-// are taken relative to the first row, then to the mean, so that a large common offset costs no digits
-// (the corrected two-pass algorithm: Chan, Golub, LeVeque, The American Statistician 37, 1983).
-template <int Vectors>
-CONVLANE_INLINE void moments_of_run(const float* src, int64_t rows, int64_t channels, int lanes, double* mean,
-                                    double* squares) {
-  const auto at = [=](int64_t row, int v) {
-    const float* p = src + row * channels + v * kLanes;
-    return lanes == kLanes ? load(p) : load(p, lanes);
-  };
-  Vec first[Vectors], sum[Vectors], center[Vectors], rest[Vectors], square[Vectors];
-  CONVLANE_UNROLL
-  for (int v = 0; v < Vectors; ++v) {
-    first[v] = at(0, v);
-    sum[v] = rest[v] = square[v] = zero();
+// Mean and sum of squared deviations of numbers of which some were seen before, per lane and relative to one of them,
+// so that a large common offset costs no digits. They are read once: a block of `Rows` numbers is held in registers,
+// where its own mean and the deviations from that are taken, and joined to what was seen (Chan, Golub, LeVeque, The
+// American Statistician 37, 1983). With one row it is Welford's update.
+template <int Rows>
+struct MomentsBlock {
+  Vec seen_part, both_part;  // what a block's distance from the mean so far moves the mean, and adds to the squares
+
+  explicit MomentsBlock(int64_t seen) {
+    const float all = static_cast<float>(seen + Rows);
+    seen_part = broadcast(static_cast<float>(Rows) / all);
+    both_part = broadcast(static_cast<float>(seen) * (static_cast<float>(Rows) / all));
   }
-  for (int64_t row = 0; row < rows; ++row) {
+
+  template <class At>
+  CONVLANE_INLINE void join(const At& at, Vec origin, Vec& mean, Vec& squares) const {
+    Vec x[Rows];
     CONVLANE_UNROLL
-    for (int v = 0; v < Vectors; ++v) sum[v] = add(sum[v], sub(at(row, v), first[v]));
-  }
-  const Vec count = broadcast(static_cast<float>(rows));
-  CONVLANE_UNROLL
-  for (int v = 0; v < Vectors; ++v) center[v] = add(first[v], div(sum[v], count));
-  for (int64_t row = 0; row < rows; ++row) {
+    for (int r = 0; r < Rows; ++r) x[r] = sub(at(r), origin);
+    Vec own = x[0], square = zero();
     CONVLANE_UNROLL
-    for (int v = 0; v < Vectors; ++v) {
-      const Vec deviation = sub(at(row, v), center[v]);
-      rest[v] = add(rest[v], deviation);
-      square[v] = fma(deviation, deviation, square[v]);
+    for (int r = 1; r < Rows; ++r) own = add(own, x[r]);
+    own = mul(own, broadcast(1.0f / Rows));
+    CONVLANE_UNROLL
+    for (int r = 0; r < Rows && Rows > 1; ++r) {
+      const Vec deviation = sub(x[r], own);
+      square = fma(deviation, deviation, square);
     }
+    const Vec distance = sub(own, mean);
+    mean = fma(distance, seen_part, mean);
+    squares = fma(mul(distance, distance), both_part, add(squares, square));
   }
-  const double n = static_cast<double>(rows);
-  CONVLANE_UNROLL
-  for (int v = 0; v < Vectors; ++v) {
-    float centers[kLanes], rests[kLanes], squares_v[kLanes];
-    store(centers, center[v]);
-    store(rests, rest[v]);
-    store(squares_v, square[v]);
-    for (int i = 0; i < lanes; ++i) {
-      const double correction = static_cast<double>(rests[i]) / n;
-      mean[v * kLanes + i] = static_cast<double>(centers[i]) + correction;
-      squares[v * kLanes + i] = static_cast<double>(squares_v[i]) - correction * correction * n;
+};
+
+constexpr int kMomentsRows = 8;
+
+// What numbers are taken relative to: of the first, the last and one between, so that it is no outlier. That one is
+// seldom where a channel begins, as the middle of a group is.
+CONVLANE_INLINE int64_t between(int64_t count) { return count * 3 / 7; }
+CONVLANE_INLINE Vec median(Vec a, Vec b, Vec c) { return max(min(a, b), min(max(a, b), c)); }
+
+void moments(const float* src, int64_t rows, int64_t channels, double* mean, double* squares) {
+  constexpr int64_t kColumns = 512;  // at once: what is kept of them stays in the first-level cache
+  float origins[kColumns], means[kColumns], sums[kColumns];
+  for (int64_t c0 = 0; c0 < channels; c0 += kColumns, src += kColumns, mean += kColumns, squares += kColumns) {
+    const int64_t columns = channels - c0 < kColumns ? channels - c0 : kColumns;
+    const float *middle = src + between(rows) * channels, *last = src + (rows - 1) * channels;
+    for_vectors(columns, [&](int64_t c, auto get, auto put) {
+      put(origins + c, median(get(src + c), get(middle + c), get(last + c)));
+      put(means + c, zero());
+      put(sums + c, zero());
+    });
+    const auto join = [&](auto block, int64_t row, auto rows_of) {
+      const float* from = src + row * channels;
+      for_vectors(columns, [&](int64_t c, auto get, auto put) {
+        Vec m = get(means + c), s = get(sums + c);
+        block.join([&](int r) { return get(from + r * channels + c); }, get(origins + c), m, s);
+        put(means + c, m);
+        put(sums + c, s);
+      });
+      return row + rows_of;
+    };
+    int64_t row = 0;
+    while (row + kMomentsRows <= rows) row = join(MomentsBlock<kMomentsRows>(row), row, kMomentsRows);
+    while (row < rows) row = join(MomentsBlock<1>(row), row, 1);
+    for (int64_t c = 0; c < columns; ++c) {
+      mean[c] = static_cast<double>(origins[c]) + static_cast<double>(means[c]);
+      squares[c] = static_cast<double>(sums[c]);
     }
   }
 }
 
-void moments(const float* src, int64_t rows, int64_t channels, double* mean, double* squares) {
-  int64_t c = 0;
-  for (; c + 3 * kLanes <= channels; c += 3 * kLanes)
-    moments_of_run<3>(src + c, rows, channels, kLanes, mean + c, squares + c);
-  for (; c < channels; c += kLanes) {
-    const int lanes = static_cast<int>(channels - c < kLanes ? channels - c : kLanes);
-    moments_of_run<1>(src + c, rows, channels, lanes, mean + c, squares + c);
+// Every lane takes the numbers of one column; at the end the columns are joined, and what is less than a vector.
+void row_moments(const float* src, int64_t count, double* mean, double* squares) {
+  const int64_t rows = count / kLanes;
+  const Vec origins = median(broadcast(src[0]), broadcast(src[between(count)]), broadcast(src[count - 1]));
+  float origin[kLanes];
+  store(origin, origins);
+  Vec lane_means = zero(), lane_squares = zero();
+  const auto join = [&](auto block, int64_t row) {
+    block.join([&](int r) { return load(src + (row + r) * kLanes); }, origins, lane_means, lane_squares);
+  };
+  int64_t row = 0;
+  for (; row + kMomentsRows <= rows; row += kMomentsRows) join(MomentsBlock<kMomentsRows>(row), row);
+  for (; row < rows; ++row) join(MomentsBlock<1>(row), row);
+
+  float means[kLanes], sums[kLanes];
+  store(means, lane_means);
+  store(sums, lane_squares);
+  const double of_lane = static_cast<double>(rows);
+  double total = 0;
+  for (int i = 0; i < kLanes; ++i) total += of_lane * static_cast<double>(means[i]);
+  for (int64_t i = rows * kLanes; i < count; ++i) total += static_cast<double>(src[i] - origin[0]);
+  const double center = total / static_cast<double>(count);
+  double all = 0;
+  for (int i = 0; i < kLanes; ++i) {
+    const double distance = static_cast<double>(means[i]) - center;
+    all += static_cast<double>(sums[i]) + of_lane * distance * distance;
   }
+  for (int64_t i = rows * kLanes; i < count; ++i) {
+    const double distance = static_cast<double>(src[i] - origin[0]) - center;
+    all += distance * distance;
+  }
+  *mean = static_cast<double>(origin[0]) + center;
+  *squares = all;
 }
 
 // Subtracting first is exact near the center, where x * scale + (shift - center * scale) would cancel.

@@ -14,7 +14,7 @@ GroupNormShape describe_group_norm(int64_t images, int64_t channels, int64_t gro
   if (groups < 1 || channels % groups != 0)
     throw std::invalid_argument("group_norm: " + std::to_string(channels) + " channels do not fall into " +
                                 std::to_string(groups) + " groups");
-  return {images, channels, groups, pixels, channels_last};
+  return {images, channels, groups, pixels, channels_last || pixels == 1};
 }
 
 namespace {
@@ -48,12 +48,13 @@ int64_t images_at_once(const GroupNormShape& s) {
   return std::clamp<int64_t>(kNumbers / std::max<int64_t>(1, s.channels * s.pixels), 1, std::max<int64_t>(1, s.images));
 }
 
-// Calls body(unit, first number, rows, width) for the chunks of `count` units, and for what is left of each as one more
-// row; the unit is counted from the first, the number from the start of the array.
+// Calls body(unit, chunk, first number, rows, width) for the chunks of `count` units, and for what is left of each as
+// one more row; the unit is counted from the first, the number from the start of the array. The last chunk comes first:
+// of what a pass over all of them has read, it is the one that caches still have.
 template <class Body>
 void for_chunks(const Units& u, int64_t first_unit, int64_t count, int threads, const Body& body) {
   parallel_for(count * u.chunks, threads, [&](int64_t begin, int64_t end, int) noexcept {
-    for (int64_t task = begin; task < end; ++task) {
+    for (int64_t task = end; task-- > begin;) {
       const int64_t unit = task / u.chunks, chunk = task % u.chunks;
       const int64_t start = (first_unit + unit) * u.size(), at = start + chunk * Units::kRows * u.width;
       if (u.wide > 0) body(unit, chunk, at, u.rows_of(chunk), u.width);
@@ -62,56 +63,55 @@ void for_chunks(const Units& u, int64_t first_unit, int64_t count, int threads, 
   });
 }
 
-// The numbers of one group in the moments of an image's chunks: calls of_part(first mean, channels, rows of each) for
-// runs of channels, and of_rest(first number, numbers) for what is in no wide row.
-template <class OfPart, class OfRest>
-void for_group(const GroupNormShape& s, const Units& u, const double* parts, const float* image, int64_t group,
-               const OfPart& of_part, const OfRest& of_rest) {
-  const int64_t in_group = s.channels / s.groups, own = s.channels_last ? 1 : in_group;
-  const int64_t run = s.channels_last ? in_group : 1, first = s.channels_last ? group * in_group : 0;
-  const int64_t rows_left = u.rows - u.wide * u.together;
-  for (int64_t i = 0; i < own; ++i) {
-    const int64_t unit = s.channels_last ? 0 : group * in_group + i;
+// Means and biased variances of an image's groups, channels last, from the moments of its chunks. `memory` has room
+// for two numbers of each channel.
+void merge_groups(const GroupNormShape& s, const Units& u, const double* parts, const float* image, double* memory,
+                  double* means, double* variances) {
+  double *const sums = memory, *const middles = memory + s.channels;
+  const int64_t in_group = s.channels / s.groups;
+  const double count = static_cast<double>(in_group * s.pixels);
+  // Calls of_part(means of the channels, squares, rows) for all that was taken together, then of_rest(numbers of the
+  // channels) for the other rows.
+  const auto for_parts = [&](const auto& of_part, const auto& of_rest) {
     for (int64_t chunk = 0; chunk < u.chunks && u.wide > 0; ++chunk)
-      for (int64_t phase = 0; phase < u.together; ++phase)
-        of_part(parts + (unit * u.chunks + chunk) * 2 * u.width + phase * u.channels + first, run, u.rows_of(chunk));
-    for (int64_t row = 0; row < rows_left; ++row)
-      of_rest(image + unit * u.size() + u.wide * u.width + row * u.channels + first, run);
-  }
-}
-
-// Mean and biased variance of a group.
-void merge_group(const GroupNormShape& s, const Units& u, const double* parts, const float* image, int64_t group,
-                 double& mean, double& variance) {
-  const double count = static_cast<double>(s.channels / s.groups * s.pixels);
-  double sum = 0;
-  for_group(
-      s, u, parts, image, group,
-      [&](const double* means, int64_t channels, int64_t rows) {
-        double all = 0;
-        for (int64_t c = 0; c < channels; ++c) all += means[c];
-        sum += all * static_cast<double>(rows);
+      for (int64_t phase = 0; phase < u.together; ++phase) {
+        const double* part = parts + chunk * 2 * u.width + phase * s.channels;
+        of_part(part, part + u.width, static_cast<double>(u.rows_of(chunk)));
+      }
+    for (int64_t row = u.wide * u.together; row < u.rows; ++row) of_rest(image + row * s.channels);
+  };
+  const auto total = [&](double* of_group) {
+    for (int64_t group = 0; group < s.groups; ++group) {
+      double sum = 0;
+      for (int64_t c = group * in_group; c < (group + 1) * in_group; ++c) sum += sums[c];
+      of_group[group] = sum / count;
+    }
+  };
+  std::fill_n(sums, s.channels, 0.0);
+  for_parts(
+      [&](const double* mean, const double*, double rows) {
+        for (int64_t c = 0; c < s.channels; ++c) sums[c] += mean[c] * rows;
       },
-      [&](const float* numbers, int64_t channels) {
-        for (int64_t c = 0; c < channels; ++c) sum += static_cast<double>(numbers[c]);
+      [&](const float* numbers) {
+        for (int64_t c = 0; c < s.channels; ++c) sums[c] += static_cast<double>(numbers[c]);
       });
-  mean = sum / count;
-  double squares = 0;
-  for_group(
-      s, u, parts, image, group,
-      [&](const double* means, int64_t channels, int64_t rows) {
-        for (int64_t c = 0; c < channels; ++c) {
-          const double distance = means[c] - mean;
-          squares += means[u.width + c] + distance * distance * static_cast<double>(rows);
+  total(means);
+  std::fill_n(sums, s.channels, 0.0);
+  for (int64_t c = 0; c < s.channels; ++c) middles[c] = means[c / in_group];
+  for_parts(
+      [&](const double* mean, const double* squares, double rows) {
+        for (int64_t c = 0; c < s.channels; ++c) {
+          const double distance = mean[c] - middles[c];
+          sums[c] += squares[c] + distance * distance * rows;
         }
       },
-      [&](const float* numbers, int64_t channels) {
-        for (int64_t c = 0; c < channels; ++c) {
-          const double distance = static_cast<double>(numbers[c]) - mean;
-          squares += distance * distance;
+      [&](const float* numbers) {
+        for (int64_t c = 0; c < s.channels; ++c) {
+          const double distance = static_cast<double>(numbers[c]) - middles[c];
+          sums[c] += distance * distance;
         }
       });
-  variance = squares / count;
+  total(variances);
 }
 
 // Writes value(channel of the image) for the channels of a unit, as often as a wide row has them.
@@ -131,63 +131,180 @@ int64_t factor_numbers(const GroupNormShape& s, const Units& u, int64_t vectors)
   return checked_mul(checked_mul(images_at_once(s), u.per_image), vectors * u.width);
 }
 
+struct ForwardArgs {
+  const float *src, *weight, *bias;
+  double eps;
+  double *mean, *variance;
+  float* dst;
+
+  // x -> (x - center) * scale + shift for a channel; what rounding the mean leaves goes into the shift.
+  double scale(int64_t channel, double var) const {
+    return (weight != nullptr ? weight[channel] : 1.0) / std::sqrt(var + eps);
+  }
+  double shift(int64_t channel, double middle, double var) const {
+    const double left = middle - static_cast<double>(static_cast<float>(middle));
+    return (bias != nullptr ? bias[channel] : 0.0) - left * scale(channel, var);
+  }
+};
+
+// Channels last: one pass over the images for the moments of all channels, another that normalises.
+struct ImagesMemory {
+  double *parts, *sums;
+  float* factors;
+
+  ImagesMemory(const GroupNormShape& s, const Units& u, Scratch& scratch)
+      : parts(scratch.take<double>(part_numbers(s, u))),
+        sums(scratch.take<double>(checked_mul(images_at_once(s), 2 * s.channels))),
+        factors(scratch.take<float>(factor_numbers(s, u, kVectors))) {}
+};
+
+void normalize_images(const GroupNormShape& s, const ForwardArgs& args, int limit, Scratch& scratch) {
+  const Units u(s);
+  const ImagesMemory memory(s, u, scratch);
+  const KernelTable& kernels = active_table();
+  const int64_t in_group = s.channels / s.groups, at_once = images_at_once(s);
+  for (int64_t image = 0; image < s.images; image += at_once) {
+    const int64_t images = std::min(at_once, s.images - image);
+    const int threads = threads_for(2 * images * u.size(), limit);
+    for_chunks(u, image, images, threads,
+               [&](int64_t unit, int64_t chunk, int64_t at, int64_t rows, int64_t width) noexcept {
+                 if (width != u.width) return;  // too few to be worth a vector
+                 double* part = memory.parts + (unit * u.chunks + chunk) * 2 * u.width;
+                 kernels.moments(args.src + at, rows, width, part, part + width);
+               });
+    parallel_for(images, threads, [&](int64_t begin, int64_t end, int) noexcept {
+      for (int64_t i = begin; i < end; ++i) {
+        double *means = args.mean + (image + i) * s.groups, *variances = args.variance + (image + i) * s.groups;
+        merge_groups(s, u, memory.parts + i * u.chunks * 2 * u.width, args.src + (image + i) * u.size(),
+                     memory.sums + i * 2 * s.channels, means, variances);
+        float* center = memory.factors + i * kVectors * u.width;
+        fill(u, 0, center, [=](int64_t c) { return means[c / in_group]; });
+        fill(u, 0, center + u.width, [=](int64_t c) { return args.scale(c, variances[c / in_group]); });
+        fill(u, 0, center + 2 * u.width,
+             [=](int64_t c) { return args.shift(c, means[c / in_group], variances[c / in_group]); });
+      }
+    });
+    for_chunks(u, image, images, threads, [&](int64_t unit, int64_t, int64_t at, int64_t rows, int64_t width) noexcept {
+      const float* center = memory.factors + unit * kVectors * u.width;
+      kernels.normalize(args.src + at, args.dst + at, rows,
+                        {width, center, center + u.width, center + 2 * u.width, Activation::none, 0, nullptr});
+    });
+  }
+}
+
+// C order: the numbers of a group lie side by side, in chunks whose moments are joined in their order.
+class Groups {
+ public:
+  Groups(const GroupNormShape& s, const ForwardArgs& args, double* parts)
+      : s_(s), args_(args), kernels_(active_table()), parts_(parts) {}
+
+  static int64_t size(const GroupNormShape& s) { return s.channels / s.groups * s.pixels; }
+  static int64_t chunks(const GroupNormShape& s) { return ceil_div(size(s), kChunk); }
+
+  void add_up(int64_t group, int64_t chunk) const {
+    double* part = parts_ + (group * chunks(s_) + chunk) * 2;
+    kernels_.row_moments(args_.src + group * size(s_) + chunk * kChunk, numbers_of(chunk), part, part + 1);
+  }
+
+  void join(int64_t group) const {
+    const double* part = parts_ + group * chunks(s_) * 2;
+    double mean = part[0], squares = part[1], before = static_cast<double>(numbers_of(0));
+    for (int64_t chunk = 1; chunk < chunks(s_); ++chunk) {
+      const double added = static_cast<double>(numbers_of(chunk)), both = before + added;
+      const double distance = part[2 * chunk] - mean;
+      mean += distance * (added / both);
+      squares += part[2 * chunk + 1] + distance * distance * (before * added / both);
+      before = both;
+    }
+    args_.mean[group] = mean;
+    args_.variance[group] = squares / static_cast<double>(size(s_));
+  }
+
+  // The numbers of a chunk, channel by channel.
+  void normalize(int64_t group, int64_t chunk) const {
+    const int64_t first = group * size(s_) + chunk * kChunk, end = first + numbers_of(chunk);
+    for (int64_t at = first; at < end;) {
+      const int64_t channel = at / s_.pixels, stop = std::min(end, (channel + 1) * s_.pixels);
+      normalize_channel(channel, at, stop - at);
+      at = stop;
+    }
+  }
+
+ private:
+  static constexpr int64_t kChunk = 1 << 14;
+
+  int64_t numbers_of(int64_t chunk) const { return std::min(kChunk, size(s_) - chunk * kChunk); }
+
+  // As rows of some vectors, all with the same factors.
+  void normalize_channel(int64_t channel, int64_t at, int64_t count) const {
+    constexpr int64_t kWidth = 64;
+    const double mean = args_.mean[at / size(s_)], variance = args_.variance[at / size(s_)];
+    const int64_t c = channel % s_.channels, width = std::min(kWidth, count), rows = count / width;
+    alignas(kAlignment) float center[kWidth], scale[kWidth], shift[kWidth];
+    std::fill_n(center, width, static_cast<float>(mean));
+    std::fill_n(scale, width, static_cast<float>(args_.scale(c, variance)));
+    std::fill_n(shift, width, static_cast<float>(args_.shift(c, mean, variance)));
+    const auto run = [&](int64_t begin, int64_t count_of_rows, int64_t width_of_row) {
+      kernels_.normalize(args_.src + begin, args_.dst + begin, count_of_rows,
+                         {width_of_row, center, scale, shift, Activation::none, 0, nullptr});
+    };
+    run(at, rows, width);
+    if (count > rows * width) run(at + rows * width, 1, count - rows * width);
+  }
+
+  const GroupNormShape& s_;
+  const ForwardArgs& args_;
+  const KernelTable& kernels_;
+  double* parts_;
+};
+
+double* take_group_parts(const GroupNormShape& s, Scratch& scratch) {
+  return scratch.take<double>(checked_mul(checked_mul(s.images, s.groups), 2 * Groups::chunks(s)));
+}
+
+// Where there are enough groups for all threads, each is normalised while caches still have it.
+void normalize_groups(const GroupNormShape& s, const ForwardArgs& args, int limit, Scratch& scratch) {
+  const Groups groups(s, args, take_group_parts(s, scratch));
+  const int64_t count = s.images * s.groups, chunks = Groups::chunks(s);
+  const int threads = threads_for(2 * s.count(), limit);
+  if (threads == 1 || count >= 4 * threads) {
+    parallel_for(count, threads, [&](int64_t begin, int64_t end, int) noexcept {
+      for (int64_t group = begin; group < end; ++group) {
+        for (int64_t chunk = 0; chunk < chunks; ++chunk) groups.add_up(group, chunk);
+        groups.join(group);
+        for (int64_t chunk = chunks; chunk-- > 0;) groups.normalize(group, chunk);
+      }
+    });
+    return;
+  }
+  parallel_for(count * chunks, threads, [&](int64_t begin, int64_t end, int) noexcept {
+    for (int64_t task = begin; task < end; ++task) groups.add_up(task / chunks, task % chunks);
+  });
+  for (int64_t group = 0; group < count; ++group) groups.join(group);
+  parallel_for(count * chunks, threads, [&](int64_t begin, int64_t end, int) noexcept {
+    for (int64_t task = end; task-- > begin;) groups.normalize(task / chunks, task % chunks);
+  });
+}
+
 }  // namespace
 
 void reserve_group_norm(const GroupNormShape& s, Scratch& scratch) {
-  const Units u(s);
-  scratch.take<double>(part_numbers(s, u));
-  scratch.take<float>(factor_numbers(s, u, kVectors));
+  if (s.count() == 0) return;
+  if (s.channels_last)
+    ImagesMemory(s, Units(s), scratch);
+  else
+    take_group_parts(s, scratch);
 }
 
 void run_group_norm(const GroupNormShape& s, const float* src, const float* weight, const float* bias, double eps,
                     double* mean, double* variance, float* dst, int limit, Scratch& scratch) {
-  const Units u(s);
-  double* const parts = scratch.take<double>(part_numbers(s, u));
-  float* const factors = scratch.take<float>(factor_numbers(s, u, kVectors));
   if (s.count() == 0) {
     std::fill_n(mean, s.images * s.groups, std::nan(""));
     std::fill_n(variance, s.images * s.groups, std::nan(""));
     return;
   }
-  const KernelTable& kernels = active_table();
-  const int64_t in_group = s.channels / s.groups, at_once = images_at_once(s);
-  for (int64_t image = 0; image < s.images; image += at_once) {
-    const int64_t images = std::min(at_once, s.images - image), units = images * u.per_image;
-    const int threads = threads_for(2 * units * u.size(), limit);
-    for_chunks(u, image * u.per_image, units, threads,
-               [&](int64_t unit, int64_t chunk, int64_t at, int64_t rows, int64_t width) noexcept {
-                 if (width != u.width) return;  // too few to be worth a vector
-                 double* part = parts + (unit * u.chunks + chunk) * 2 * u.width;
-                 kernels.moments(src + at, rows, width, part, part + width);
-               });
-    parallel_for(images, threads, [&](int64_t begin, int64_t end, int) noexcept {
-      for (int64_t i = begin; i < end; ++i) {
-        double *means = mean + (image + i) * s.groups, *variances = variance + (image + i) * s.groups;
-        for (int64_t group = 0; group < s.groups; ++group)
-          merge_group(s, u, parts + i * u.per_image * u.chunks * 2 * u.width, src + (image + i) * s.channels * s.pixels,
-                      group, means[group], variances[group]);
-        const auto factor = [=](int64_t c) {
-          return (weight != nullptr ? weight[c] : 1.0) / std::sqrt(variances[c / in_group] + eps);
-        };
-        for (int64_t unit = 0; unit < u.per_image; ++unit) {
-          float* center = factors + (i * u.per_image + unit) * kVectors * u.width;
-          fill(u, unit, center, [=](int64_t c) { return means[c / in_group]; });
-          fill(u, unit, center + u.width, factor);
-          fill(u, unit, center + 2 * u.width, [=](int64_t c) {  // what rounding the mean leaves goes into the shift
-            const double m = means[c / in_group], left = m - static_cast<double>(static_cast<float>(m));
-            return (bias != nullptr ? bias[c] : 0.0) - left * factor(c);
-          });
-        }
-      }
-    });
-    for_chunks(u, image * u.per_image, units, threads,
-               [&](int64_t unit, int64_t, int64_t at, int64_t rows, int64_t width) noexcept {
-                 const float* center = factors + unit * kVectors * u.width;
-                 kernels.normalize(
-                     src + at, dst + at, rows,
-                     {width, center, center + u.width, center + 2 * u.width, Activation::none, 0, nullptr});
-               });
-  }
+  const ForwardArgs args{src, weight, bias, eps, mean, variance, dst};
+  (s.channels_last ? normalize_images : normalize_groups)(s, args, limit, scratch);
 }
 
 // With g = gradient * weight, of a group of `count` numbers with r = 1 / sqrt(variance + eps):

@@ -62,7 +62,7 @@ def test_output_and_gradient(rng, isa, threads, shape, groups):
         y, found = by_rule(F.group_norm, gradient, x, groups, *vectors, wanted=wanted)
         assert_close(y, oracle.group_norm(x, groups, *vectors), terms=4)
         np.testing.assert_array_equal(y, F.group_norm(x, groups, *vectors))
-        assert is_channels_last(y) if y.ndim == 4 else y.flags.c_contiguous
+        assert y.flags.c_contiguous
         expected = oracle.group_norm_gradient(x, gradient, groups, vectors[0])
         assert_close(found["input"], expected[0], terms=30)
         for name, right in zip(wanted[1:], expected[1:], strict=False):
@@ -76,7 +76,11 @@ def test_layouts(rng, layout):
         x, gradient, (weight, bias) = normal(rng, *shape), normal(rng, *shape), affine(rng, 6)
         given = LAYOUTS[layout](x)
         before = given.tobytes()
-        assert_close(F.group_norm(given, 2, weight, bias), oracle.group_norm(x, 2, weight, bias), terms=4)
+        y = F.group_norm(given, 2, weight, bias)
+        assert_close(y, oracle.group_norm(x, 2, weight, bias), terms=4)
+        if y.ndim == 4:
+            in_c_order = np.ascontiguousarray(given).strides == given.strides
+            assert y.flags.c_contiguous if in_c_order else is_channels_last(y)
         if layout not in ("big_endian", "misaligned"):
             _, found = by_rule(F.group_norm, LAYOUTS[layout](gradient), given, 2, weight, bias)
             assert_close(found["input"], oracle.group_norm_gradient(x, gradient, 2, weight)[0], terms=30)
@@ -91,11 +95,24 @@ def test_weights_of_zero(rng):
     assert_close(found["weight"], expected[1], terms=30)
 
 
-@pytest.mark.parametrize("shape", [(1, 4, 20, 20), (1, 64, 20, 20), (1, 4, 400)])
-def test_offset_costs_no_digits(rng, isa, shape):
-    x = normal(rng, *shape) + np.float32(1e4)
+ORDERS = {"c_order": np.ascontiguousarray, "channels_last": F.channels_last}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("shape", [(1, 4, 20, 20), (1, 64, 20, 20), (1, 4, 160, 160)])
+def test_offset_costs_no_digits(rng, isa, order, shape):
+    x = ORDERS[order](normal(rng, *shape) + np.float32(1e4))
     np.testing.assert_allclose(F.group_norm(x, 2), oracle.group_norm(x, 2), atol=2e-3)
-    np.testing.assert_array_equal(F.group_norm(np.full(shape, 1e30, np.float32), 2), np.zeros(shape))
+    np.testing.assert_array_equal(F.group_norm(ORDERS[order](np.full(shape, 1e30, np.float32)), 2), np.zeros(shape))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_outlier_in_front_costs_no_digits(rng, isa, order):
+    """The first number is what the sums are taken relative to."""
+    x = normal(rng, 1, 4, 40, 40)
+    x[:, :, 0, 0] = 1000
+    expected = oracle.group_norm(x, 2)
+    np.testing.assert_allclose(F.group_norm(ORDERS[order](x), 2), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -560,8 +560,8 @@ def _as_pixels(input: Any, weight: Any, bias: Any, eps: Any) -> tuple[Array, Arr
 
 
 def _as_signals(x: Array) -> Array:
-    """Return images as they are, what lies as they do as images, and any other array as (N, C, L) in C order."""
-    return as_pixels(x) if x.ndim == 4 or is_channels_last(x) else _in_c_order(x)
+    """Return what lies channels last, and images that lie otherwise, as images; what is in C order as (N, C, L)."""
+    return as_pixels(x) if is_channels_last(x) or (x.ndim == 4 and not x.flags.c_contiguous) else _in_c_order(x)
 
 
 def _in_c_order(x: Array) -> Array:
@@ -620,7 +620,8 @@ def group_norm(
     Parameters
     ----------
     input
-        float32, (N, C, ...): images are worked on channels last, other arrays as they lie.
+        float32, (N, C, ...): what lies channels last or in C order is worked on as it lies, images in any other order
+        channels last.
     num_groups
         How many groups the channels fall into.
     weight, bias
@@ -631,8 +632,8 @@ def group_norm(
     Returns
     -------
     numpy.ndarray
-        float32, the shape of `input`; channels last in memory where that has four dimensions, or has three or five
-        and is so itself; else C-contiguous.
+        float32, the shape of `input`; channels last in memory where that is, or is an image in no such order; else
+        C-contiguous.
 
     Raises
     ------
@@ -673,7 +674,7 @@ def _instance_norm_vjp(
     if use_input_stats:
         _check_updatable(op, running_mean, running_var, x.shape[1])
         output, pullback, moments = _groups_vjp(wanted, x, x.shape[1], weight, bias, eps)
-        if x.size:
+        if x.size and not (running_mean is None and running_var is None):
             of_batch = [moment.mean(axis=0) for moment in moments]
             _move_running(op, running_mean, running_var, math.prod(x.shape[2:]), of_batch, momentum)
         return output, pullback
