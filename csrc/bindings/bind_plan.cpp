@@ -1,6 +1,7 @@
 // Compiled networks.
 #include "bindings/arrays.h"
 #include "bindings/construct.h"
+#include "plan/arena.h"
 #include "plan/plan.h"
 
 namespace convlane {
@@ -101,6 +102,15 @@ struct RunArrays {
 
 void bind_plan(py::module_& m) {
   m.def("new_array", [](const PyType& type) { return new_array_like(tensor_of(type)); }, py::arg("type"));
+  m.def(
+      "place_results",
+      [](const std::vector<std::array<int64_t, 3>>& given) {
+        std::vector<Life> lives;
+        lives.reserve(given.size());
+        for (const auto& [first, last, size] : given) lives.push_back({first, last, size});
+        return place_results(lives);
+      },
+      py::arg("lives"));
   py::class_<PlanMemory>(m, "PlanMemory")
       .def("__init__", constructor([] { return std::make_unique<PlanMemory>(); }), NewStyle())
       .def("limit", &PlanMemory::limit, py::arg("most"))

@@ -445,6 +445,9 @@ _Operand: TypeAlias = tuple[str, int, int, str, _Sizes, _Sizes] | NDArray[Any]
 
 def new_array(type: _Type) -> NDArray[Any]: ...
 
+# Offsets for results that are there from a first step to a last, of a size: the lowest for each in turn.
+def place_results(lives: Sequence[tuple[int, int, int]]) -> list[int]: ...
+
 # What runs need, which the plans of one network share.
 class PlanMemory:
     def __init__(self) -> None: ...

@@ -1,7 +1,11 @@
 """Places in the arena against a plain search over all that live at once."""
 
 import random
+import time
 
+import pytest
+
+from convlane import _core
 from convlane.graph.arena import plan_arena
 from convlane.graph.trace import Graph, Node
 
@@ -50,3 +54,20 @@ def test_ten_thousand_results_that_live_at_once():
     assert arena == 16 * count * (count - 1) // 2
     assert offsets[count - 1] == 0
     assert offsets[1] == arena - 16
+
+
+def test_many_results_take_no_longer_each():
+    def seconds(count):
+        start = time.perf_counter()
+        lives = [(0, count, 10**6)] * 8 + [(i, i + 3, 16 * (1 + i % 9)) for i in range(count)]
+        _core.place_results(lives)
+        return time.perf_counter() - start
+
+    few, many = (min(seconds(count) for _ in range(3)) for count in (16_000, 128_000))
+    assert many < 32 * few  # 64 if each met all
+
+
+@pytest.mark.parametrize("life", [(-1, 3, 16), (2, 1, 16), (0, 1, -16), (0, 2**40, 16)])
+def test_lives_that_are_none_are_refused(life):
+    with pytest.raises(ValueError, match="plan: "):
+        _core.place_results([life])

@@ -7,6 +7,8 @@ import json
 import math
 import pickle
 import threading
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -639,17 +641,29 @@ class TestSeveralInputs:
             plan(image, guide[..., :3])
 
 
+def test_a_node_has_the_time_of_all_its_steps(rng):
+    norm = [rng.uniform(1, 2, 3).astype(np.float32) for _ in range(4)]
+    plan = convlane.compile(lambda x: F.relu(F.batch_norm(F.tanh(x), *norm)), (1, 3, 8))
+    lowered = plan._lowered(1)
+    assert lowered.ends == (1, 2, 5, 6)  # the input is copied first
+    assert lowered.core.steps == 6
+    core = SimpleNamespace(profile=lambda *_: [1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    np.testing.assert_array_equal(replace(lowered, core=core).seconds([], [], None), [1, 2, 12, 6])
+    report = plan.profile(rng.standard_normal((1, 3, 8), np.float32))
+    assert [step.op for step in report.steps] == ["channels_last", "tanh", "batch_norm", "relu"]
+
+
 def test_a_batch_met_again_has_its_plan(rng):
     plan = convlane.compile(lambda x: F.relu(F.conv2d(x, np.ones((4, 3, 3, 3), np.float32))), (None, 3, 8, 6))
     for count in (1, 3, 2, 3, 1):
         plan(rng.standard_normal((count, 3, 8, 6), np.float32))
-    assert {batch for batch, _ in plan._built.cores} == {1, 2, 3}
-    first = plan._core_plan(3)
-    assert plan._core_plan(3) is first
+    assert {batch for batch, _ in plan._built.batches} == {1, 2, 3}
+    first = plan._lowered(3)
+    assert plan._lowered(3) is first
     for count in range(1, 30):
         plan(rng.standard_normal((count, 3, 8, 6), np.float32))
-    assert len(plan._built.cores) == 8
-    assert 0 < plan.memory_bytes <= max(core.memory_bytes for core in plan._built.cores.values())
+    assert len(plan._built.batches) == 8
+    assert 0 < plan.memory_bytes <= max(each.core.memory_bytes for each in plan._built.batches.values())
 
 
 def signal(x):
@@ -713,7 +727,9 @@ class TestOpenSizes:
         largest = 0
         for size in range(8, 60, 2):
             plan(rng.standard_normal((1, 3, size, size), np.float32))
-            largest = max(largest, *(core.memory_bytes for core in plan.at((3, size, size))._built.cores.values()))
+            largest = max(
+                largest, *(each.core.memory_bytes for each in plan.at((3, size, size))._built.batches.values())
+            )
             assert plan.memory_bytes <= largest
         assert len(plan._plans) == 8
         packers = {id(kept._built.packer) for kept in plan._plans.values()}
@@ -735,3 +751,95 @@ class TestOpenSizes:
             convlane.compile(F.relu, (None, None, 4))(np.zeros(3, np.float32))
         with pytest.raises(ValueError, match="autotune needs a size"):
             convlane.compile(nn.Conv2d(3, 8, 5).eval(), (2, 3, None, None), autotune=True)
+
+    def test_a_network_that_looks_at_no_size_is_traced_once(self, rng):
+        calls = []
+
+        def network(x):
+            calls.append(x)
+            x = F.max_pool2d(F.relu(F.conv2d(x, np.ones((4, x.shape[1], 3, 3), np.float32), padding=1)), 3, 2, 1)
+            return F.add(F.adaptive_avg_pool2d(x, 4), F.adaptive_avg_pool2d(F.tanh(x), (4, 1)))
+
+        plan = convlane.compile(network, (None, 3, None, None))
+        for size in [
+            (9, 12),
+            (40, 5),
+            (8, 8),
+            (2, 1),
+            (1, 1),
+            (30, 31),
+        ]:  # where pooling changes nothing, or shapes meet
+            x = rng.standard_normal((2, 3, *size), np.float32)
+            expected = convlane.compile(network, (None, 3, *size))
+            calls.clear()
+            np.testing.assert_array_equal(plan(x), expected(x))
+            assert len(calls) == (size == (9, 12))
+            assert plan.at((3, *size)).multiply_adds == expected.multiply_adds
+            assert str(plan.at((3, *size)).describe()) == str(expected.describe())
+
+    @pytest.mark.parametrize(
+        "network",
+        [
+            lambda x: F.relu(x) if x.shape[2] % 2 else F.tanh(x),
+            lambda x: F.reshape(x, (1, 3 * x.shape[2], x.shape[3], 1)),
+            lambda x: F.narrow(x, 2, 0, min(x.shape[2:])),
+            lambda x: F.relu(x) if (1, *x.shape[1:]) == (1, 3, 4, 4) else F.tanh(x),
+            lambda x: F.relu(x) if (1,) + x.shape == (1, 1, 3, 4, 4) else F.tanh(x),
+            lambda x: F.relu(x) if {(1, 3, 4, 4): True}.get(x.shape) else F.tanh(x),
+            lambda x: F.relu(x) if max(reversed(x.shape)) > 5 else F.tanh(x),
+            lambda x: F.mul(x, np.full(x.shape, x.shape[3], np.float32)),
+        ],
+    )
+    def test_a_network_that_looks_at_sizes_is_traced_for_each(self, network, rng, tmp_path):
+        plan = convlane.compile(network, (None, 3, None, None))
+        for size in [(4, 4), (5, 4), (7, 9), (4, 4)]:
+            x = rng.standard_normal((1, 3, *size), np.float32)
+            np.testing.assert_array_equal(plan(x), network(x))
+        with pytest.raises(ValueError, match="looks at sizes that are open"):
+            plan.save(tmp_path / "plan")
+
+    def test_a_network_that_tries_what_fits(self, rng):
+        def network(x):
+            try:
+                return F.conv2d(x, np.ones((2, 3, 5, 5), np.float32))
+            except ValueError:
+                return F.relu(x)
+
+        plan = convlane.compile(network, (None, 3, None, None))
+        for size in (4, 6, 4):
+            x = rng.standard_normal((1, 3, size, size), np.float32)
+            np.testing.assert_allclose(plan(x), network(x), atol=1e-5)
+
+    @pytest.mark.parametrize("name", ["mobilenet_v2", "two", "views"])
+    def test_saved(self, name, rng, tmp_path):
+        network, shape, sizes = {
+            "mobilenet_v2": (
+                lively(models.create("mobilenet_v2", 10), rng),
+                (None, 3, None, None),
+                [(40, 64), (33, 35)],
+            ),
+            "two": (
+                lambda first, second: {"sum": F.add(first, second), "first": F.dropout(F.nchw(first), training=False)},
+                {"first": (None, 2, None, 3), "second": (None, 1, None, 3)},
+                [(4, 3), (9, 3)],
+            ),
+            "views": (lambda x: F.flatten(F.softmax(x, -1), 1), (None, 3, None), [(5,), (6,)]),
+        }[name]
+        shapes = shape if isinstance(shape, dict) else {"input": shape}
+        plan = convlane.compile(network, shape)
+        other = tmp_path / "plan"
+        plan.save(other)
+        again = convlane.load_plan(other)
+        for copied in (again, pickle.loads(pickle.dumps(again))):
+            assert copied.input_shape == plan.input_shape
+            for size in sizes:
+                given = {n: rng.standard_normal((2, each[1], *size), np.float32) for n, each in shapes.items()}
+                found, expected = (p(**given) if len(given) > 1 else p(given["input"]) for p in (copied, plan))
+                for a, b in zip(*(x.values() if isinstance(x, dict) else [x] for x in (found, expected)), strict=True):
+                    np.testing.assert_array_equal(a, b)
+        again.save(tmp_path / "again")
+        assert (tmp_path / "again").read_bytes() == other.read_bytes()
+        with pytest.raises(ValueError, match=r"shape|sizes"):
+            again(
+                np.zeros((2, 7, *sizes[0]), np.float32), **({"second": np.zeros((2, 1, 4, 3))} if name == "two" else {})
+            )

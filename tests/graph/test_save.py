@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import resource
+import time
 
 import hypothesis.strategies as st
 import numpy as np
@@ -372,6 +374,86 @@ def test_every_truncation_is_refused(path):
         path.write_bytes(content[:length])
         with pytest.raises(ValueError, match="no valid safetensors file"):
             convlane.load_plan(path)
+
+
+@pytest.mark.parametrize(
+    ("change_open", "message"),
+    [
+        (lambda given: given.pop("seen"), "'seen' is missing"),
+        (lambda given: given.update(named=1), "named is of the wrong type"),
+        (lambda given: given.update(seen=[[99, 0]]), "no value has the size"),
+        (lambda given: given.update(seen=[[0, 9]]), "no value has the size"),
+        (lambda given: given.update(seen=["ab"]), "pairs of a value and a dimension"),
+        (lambda given: given.update(shapes={"input": [None, 4, None, None]}), "but those of the inputs"),
+        (lambda given: given.update(shapes={"input": [None, 3, None]}), "but those of the inputs"),
+        (lambda given: given.update(shapes={"input": [2, 3, None, None]}), "but those of the inputs"),
+        (lambda given: given.update(shapes={"other": [None, 3, None, None]}), "but those of the inputs"),
+        (lambda given: given.update(shapes={"input": 3}), "must be a list of sizes"),
+        (lambda given: given.update(shapes={"input": [None, 3, 0, None]}), "at least 1"),
+    ],
+)
+def test_changed_plans_of_open_size_are_refused(change_open, message, tmp_path):
+    path = tmp_path / "plan"
+    convlane.compile(nn.Conv2d(3, 2, 3).eval(), (None, 3, None, None)).save(path)
+    change(path, lambda plan, tensors: change_open(plan["options"]["open"]))
+    with pytest.raises(ValueError, match=message):
+        convlane.load_plan(path)
+
+
+def test_a_plan_of_open_size_looks_at_sizes_when_one_comes(tmp_path):
+    path = tmp_path / "plan"
+    convlane.compile(nn.Conv2d(3, 2, 3).eval(), (None, 3, None, None)).save(path)
+    change(path, lambda plan, tensors: plan["options"]["open"].update(seen=[[1, 3]]))
+    plan = convlane.load_plan(path)
+    with pytest.raises(ValueError, match=r"may do something else than was saved for \(1, 3, 8, 8\)"):
+        plan(np.zeros((3, 8, 8), np.float32))
+    change(
+        path,
+        lambda plan, tensors: (
+            plan["nodes"].append(
+                {**plan["nodes"][-1], "op": "softmax", "inputs": {"input": 1}, "attributes": {"dim": 0}}
+            )
+            or plan["outputs"].update(output=2)
+            or plan["options"]["open"].update(seen=[])
+        ),
+    )
+    with pytest.raises(ValueError, match="softmax along the batch"):
+        convlane.load_plan(path)(np.zeros((3, 8, 8), np.float32))
+
+
+CHEAP = {
+    "chain": lambda i: ("relu", {"input": i}),
+    "many that live": lambda i: ("add", {"input": max(i // 2, 0), "other": i}),
+    "many outputs": lambda i: ("relu", {"input": 0}),
+    "views": lambda i: ("reshape", {"input": max(i, 1)}),
+}
+
+
+@pytest.mark.parametrize("name", CHEAP)
+def test_many_nodes_are_read_soon(name, tmp_path):
+    """As many as a file may have."""
+    path, count = tmp_path / "plan", 11_000
+    convlane.compile(lambda x: F.reshape(F.relu(x), (1, 8)), (1, 8)).save(path)
+
+    def edit(plan, tensors):
+        plan["nodes"] = plan["nodes"][:1]
+        attributes = {"add": {"activation": "none", "negative_slope": 0.01}, "reshape": {"shape": [1, 8]}}
+        for i in range(count):
+            op, inputs = CHEAP[name](i) if i else ("relu", {"input": 0})
+            plan["nodes"].append({**RECORD, "op": op, "inputs": inputs, "attributes": attributes.get(op, {})})
+        plan["outputs"] = {"output": count}
+        if name in ("many outputs", "views"):
+            plan["outputs"], plan["returns"] = {str(i): i for i in range(1, count)}, "dict"
+
+    change(path, edit)
+    start, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    convlane.load_plan(path)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10
+    assert time.process_time() - start < 5
+    assert grown < max(64 << 20, 20 * path.stat().st_size)
+
+
+RECORD = {"shape": [1, 8], "dtype": "float32", "results": [], "fused": [], "measured": {}}
 
 
 def test_missing_files(tmp_path):

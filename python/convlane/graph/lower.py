@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from convlane import _core
+from convlane.functional._arguments import Array
 from convlane.functional._op import Shape, operations, rules
 from convlane.graph.lowering import ANY_ARGUMENT, LOWERINGS, REFUSALS, Choice, Context, Operand, strides_of
 from convlane.graph.lowering.operand import FLOAT
@@ -42,6 +44,21 @@ def check_supported(graph: Graph, modules: Callable[[], Mapping[Value, str]] = d
             raise ValueError(f"compile: shape {node.shape} of {node.op} is too large")
 
 
+@dataclass(frozen=True)
+class Lowered:
+    """The plan of a graph, and how each node of `steps_of` is done."""
+
+    core: _core.Plan
+    choices: tuple[Choice, ...]
+    ends: tuple[int, ...]
+    """For each node one past its last step: it may become several."""
+
+    def seconds(self, inputs: list[Array], outputs: list[Array], memory: _core.PlanMemory) -> Array:
+        """Run the plan and return the seconds that each node took."""
+        passed = np.cumsum([0.0, *self.core.profile(inputs, outputs, memory)])[[0, *self.ends]]
+        return np.diff(passed)
+
+
 def lower(
     graph: Graph,
     offsets: Mapping[Value, int],
@@ -51,8 +68,8 @@ def lower(
     threads: int,
     winograd: bool,
     packer: Packer,
-) -> tuple[_core.Plan, list[Choice]]:
-    """Build the plan for a batch and a number of threads; every node of `steps_of` becomes one step.
+) -> Lowered:
+    """Build the plan for a batch and a number of threads, of the nodes of `steps_of`.
 
     Parameters
     ----------
@@ -60,22 +77,18 @@ def lower(
         Of one image, with slots.
     offsets, arena
         Of its results in the memory of one image, in floats; a batch has them all so many times.
-
-    Returns
-    -------
-    tuple
-        The plan, and how each step is done.
     """
     operands = _operands(graph, offsets, batch)
     known: dict[Value, Any] = {**operands, **_constants(graph)}
     given = [_type(operands[value]) for value in graph.inputs.values()]
     core = _core.Plan(given, output_types(graph, batch), FLOAT * arena * batch, threads)
-    choices = []
+    choices, ends = [], []
     for value, node in steps_of(graph).items():
         inputs = {name: known[source] for name, source in node.inputs.items()}
         in_place = frozenset(name for name, source in node.inputs.items() if _is_part(graph, source, value))
         choices.append(append_step(Context(core, node, inputs, operands[value], in_place, winograd, packer)))
-    return core, choices
+        ends.append(core.steps)
+    return Lowered(core, tuple(choices), tuple(ends))
 
 
 def batched(shape: Shape, batch: int) -> Shape:

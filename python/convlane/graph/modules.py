@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from convlane.graph.trace import InputShape, Node, Symbol, Value, call, make_inputs
+from convlane.graph.trace import InputShape, Node, Nodes, Symbol, Value, call, make_inputs
 from convlane.nn.module import Module
 
 
@@ -31,7 +31,7 @@ class Call:
 
 def record_calls(model: Callable[..., Any], shape: InputShape) -> tuple[dict[Value, Node], Any, tuple[Call, ...]]:
     """Call a network on symbols; return the nodes, what it returned, and the calls of its modules as they began."""
-    nodes: dict[Value, Node] = {}
+    nodes = Nodes()
     log = _Log(nodes)
     watched = log.watched(model) if isinstance(model, Module) else model
     result = call(watched, shape, make_inputs(nodes, shape))

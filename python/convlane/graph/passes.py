@@ -44,7 +44,19 @@ class Joined(NamedTuple):
 
 def optimize(graph: Graph) -> Graph:
     """Run all passes in an order in which each finds what those before it have made."""
-    for optimization in PASSES:
+    return finish(simplify(graph))
+
+
+def simplify(graph: Graph) -> Graph:
+    """Run the passes for which it is the same how large images are, but for what `sizes.pattern_of` tells."""
+    for optimization in PASSES[:-_OF_SIZES]:
+        graph = optimization(graph)
+    return graph
+
+
+def finish(graph: Graph) -> Graph:
+    """Run those that are left."""
+    for optimization in PASSES[-_OF_SIZES:]:
         graph = optimization(graph)
     return graph
 
@@ -305,6 +317,9 @@ PASSES = (
     fuse_depthwise_block,
     fuse_pool,
 )
+
+_OF_SIZES = 1
+"""The last passes, so many, go by sizes."""
 
 
 JOINED = {

@@ -20,11 +20,11 @@ from convlane.functional._arguments import Array, as_batch, as_positive
 from convlane.functional._op import Shape
 from convlane.graph.arena import assign_slots, plan_arena
 from convlane.graph.autotune import tune
-from convlane.graph.lower import check_supported, images_at_once, lower, output_types, steps_of
-from convlane.graph.lowering import Choice
+from convlane.graph.lower import Lowered, check_supported, images_at_once, lower, output_types, steps_of
 from convlane.graph.modules import module_names
 from convlane.graph.passes import optimize
-from convlane.graph.save import read_graph, write_graph
+from convlane.graph.save import read_graph, read_open, write_graph
+from convlane.graph.sizes import Network, OpenShape
 from convlane.graph.trace import Graph, InputShape, Measured, Node, Value, shapes_by_name, trace
 from convlane.graph.weights import Packer, Weight
 from convlane.runtime import get_num_threads
@@ -113,7 +113,8 @@ def compile(
     if _is_open(input_shape):
         if autotune is not False:
             raise ValueError("compile: autotune needs a size, input_shape leaves it open")
-        return OpenPlan(model, input_shape, winograd=bool(winograd))
+        network = Network(model, isinstance(input_shape, Mapping))
+        return OpenPlan(network, _checked(input_shape), winograd=bool(winograd))
     batch, shape = _for_one(input_shape)
     graph = _traced(model, shape)
     if autotune is not False:
@@ -127,8 +128,8 @@ def _traced(model: Callable[..., Any], shape: InputShape) -> Graph:
     return graph
 
 
-def load_plan(path: str | os.PathLike[str]) -> Plan:
-    """Read a plan that `Plan.save` has written.
+def load_plan(path: str | os.PathLike[str]) -> Plan | OpenPlan:
+    """Read a plan that `Plan.save` or `OpenPlan.save` has written.
 
     Nothing is executed that stands in the file, and everything is checked that `compile` would check, so a file of
     unknown origin does no harm. Weights are packed for the CPU of the machine that reads it; the algorithms are those
@@ -160,10 +161,14 @@ def load_plan(path: str | os.PathLike[str]) -> Plan:
     with open_tensors(path) as file:
         try:
             graph, options = read_graph(file)
-            if options.keys() != {"batch", "winograd"} or type(options["winograd"]) is not bool:
-                raise ValueError("its options must be batch and winograd, which is true or false")
+            if options.keys() - {"open"} != {"batch", "winograd"} or type(options["winograd"]) is not bool:
+                raise ValueError("its options must be batch, winograd, which is true or false, and perhaps open")
             batch = None if options["batch"] is None else as_positive(options["batch"], "plan", "batch")
-            return Plan(assign_slots(graph), batch, winograd=options["winograd"])
+            winograd = options["winograd"]
+            if "open" not in options:
+                return Plan(assign_slots(graph), batch, winograd=winograd)
+            graph, shapes, named = read_open(graph, options)
+            return OpenPlan(Network(None, named, graph), shapes, winograd=winograd)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{file.path}: no valid plan: {error}") from error
 
@@ -187,10 +192,11 @@ class Plan:
         """Pack the weights for an instruction set, by lowering the graph for the batch that is most likely to come."""
         packer = Packer() if self._shared is None else self._shared.packer(isa)
         batch, threads = min(self._batch or 1, self._at_once), get_num_threads()
-        core, self._choices = self._lower(batch, threads, packer)
+        lowered = self._lower(batch, threads, packer)
+        self._choices = lowered.choices
         if self._shared is None:
             self._graph = packer.relieve(self._graph)
-        self._built = _Built(isa, packer, {(batch, threads): core})
+        self._built = _Built(isa, packer, {(batch, threads): lowered})
         self._limit_memory()
 
     def _limit_memory(self) -> None:
@@ -198,7 +204,7 @@ class Plan:
         if self._shared is None:
             self._memory.limit(self._built.memory_bytes)
 
-    def _lower(self, batch: int, threads: int, packer: Packer) -> tuple[_core.Plan, list[Choice]]:
+    def _lower(self, batch: int, threads: int, packer: Packer) -> Lowered:
         return lower(
             self._graph,
             self._offsets,
@@ -209,25 +215,25 @@ class Plan:
             packer=packer,
         )
 
-    def _core_plan(self, batch: int) -> _core.Plan:
+    def _lowered(self, batch: int) -> Lowered:
         """Return what runs for so many images at once: it is made when a number is met for the first time."""
         built, key = self._built, (batch, get_num_threads())
         if built.isa != _core.active_isa():
             self._build(_core.active_isa())
             built = self._built
-        core = built.cores.get(key)
-        if core is None:
-            core, _ = self._lower(*key, built.packer)
-            built.remember(key, core)
+        lowered = built.batches.get(key)
+        if lowered is None:
+            lowered = self._lower(*key, built.packer)
+            built.remember(key, lowered)
             self._limit_memory()
-        return core
+        return lowered
 
-    def _parts(self, inputs: Sequence[Array]) -> Iterator[tuple[_core.Plan, list[Array], slice]]:
+    def _parts(self, inputs: Sequence[Array]) -> Iterator[tuple[Lowered, list[Array], slice]]:
         """Cut a batch into what runs at once."""
         count = len(inputs[0])
         for first in range(0, count, self._at_once):
             part = slice(first, min(first + self._at_once, count))
-            yield self._core_plan(part.stop - part.start), [array[part] for array in inputs], part
+            yield self._lowered(part.stop - part.start), [array[part] for array in inputs], part
 
     def _new_outputs(self, batch: int) -> list[Array]:
         return [_core.new_array(kind) for kind in output_types(self._graph, batch)]
@@ -296,8 +302,8 @@ class Plan:
         """
         images, single = self._images(inputs, named)
         results = self._new_outputs(len(images[0]))
-        for core, parts, part in self._parts(images):
-            core.run(parts, [array[part] for array in results], self._memory)
+        for lowered, parts, part in self._parts(images):
+            lowered.core.run(parts, [array[part] for array in results], self._memory)
         outputs = self._graph.outputs
         arrays = dict(zip(dict.fromkeys(outputs.values()), results, strict=True))
         returned = {name: arrays[value] for name, value in outputs.items()}
@@ -346,11 +352,11 @@ class Plan:
         results = self._new_outputs(count)
 
         def times() -> Any:
-            """Return the seconds of each step, in all parts of the batch."""
+            """Return the seconds of each node, in all parts of the batch."""
             parts = self._parts(images)
             return sum(
-                np.array(core.profile(given, [array[part] for array in results], self._memory))
-                for core, given, part in parts
+                lowered.seconds(given, [array[part] for array in results], self._memory)
+                for lowered, given, part in parts
             )
 
         times()
@@ -421,8 +427,9 @@ class Plan:
 class OpenPlan:
     """A network compiled for pictures of any size, made by `compile`.
 
-    Call it as a `Plan`. A size that is met for the first time is traced and planned; the weights are packed once for
-    all sizes, and all share one memory. The eight sizes met last are kept, each with the batches that came.
+    Call it as a `Plan`. A size that is met for the first time is planned; the network is traced again only if it has
+    looked at a size that is another now. The weights are packed once for all sizes, and all share one memory. The eight
+    sizes met last are kept, each with the batches that came.
 
     Examples
     --------
@@ -435,10 +442,8 @@ class OpenPlan:
     (2, 8, 7, 5)
     """
 
-    def __init__(self, model: Callable[..., Any], input_shape: Any, *, winograd: bool) -> None:
-        self._model, self._winograd = model, winograd
-        self._named = isinstance(input_shape, Mapping)
-        self._shapes = _checked(input_shape)
+    def __init__(self, network: Network, shapes: Mapping[str, OpenShape], *, winograd: bool) -> None:
+        self._network, self._shapes, self._winograd = network, shapes, winograd
         self._plans: dict[tuple[Shape, ...], Plan] = {}
         self._shared = _Shared()
 
@@ -448,9 +453,30 @@ class OpenPlan:
         return dict(self._shapes) if len(self._shapes) > 1 else next(iter(self._shapes.values()))
 
     @property
+    def _batch(self) -> int | None:
+        return next(iter(self._shapes.values()))[0]
+
+    @property
     def memory_bytes(self) -> int:
         """Bytes that are kept for the intermediate results of the next runs, of any size."""
         return self._shared.memory.nbytes
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the plan to a file, from which `convlane.load_plan` makes it again: see `Plan.save`.
+
+        A plan that has met no size yet traces the network for one of its own choice.
+
+        Raises
+        ------
+        OSError
+            It cannot be written. Nothing is left behind then.
+        ValueError
+            The network looks at sizes that are open, so that what it does for others is not known: save the plan of one
+            size, which `at` returns.
+        """
+        graph = self._network.for_all(self._shapes)
+        sizes = {"named": self._network.named, "shapes": self._shapes, "seen": sorted(graph.seen)}
+        write_graph(path, graph, {"batch": self._batch, "winograd": self._winograd, "open": sizes})
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         """Run the network, see `Plan.__call__`.
@@ -486,12 +512,8 @@ class OpenPlan:
         key = tuple(tuple(size) for size in sizes)
         plan = self._plans.get(key)
         if plan is None:
-            shapes = {name: (1, *size) for name, size in zip(self._shapes, key, strict=True)}
-            given: Any = shapes if self._named or len(shapes) > 1 else next(iter(shapes.values()))
-            if len(shapes) > 1 and not self._named:
-                given = tuple(shapes.values())
-            graph = assign_slots(_traced(self._model, given))
-            plan = Plan(graph, next(iter(self._shapes.values()))[0], winograd=self._winograd, shared=self._shared)
+            graph = self._network.at({name: (1, *size) for name, size in zip(self._shapes, key, strict=True)})
+            plan = Plan(assign_slots(graph), self._batch, winograd=self._winograd, shared=self._shared)
         others = {other: kept for other, kept in self._plans.items() if other != key}
         while len(others) >= _KEPT_SIZES:
             del others[next(iter(others))]
@@ -501,6 +523,12 @@ class OpenPlan:
 
     def __repr__(self) -> str:
         return f"OpenPlan({self.input_shape}, {len(self._plans)} sizes)"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"network": self._network, "shapes": self._shapes, "winograd": self._winograd}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["network"], state["shapes"], winograd=state["winograd"])  # type: ignore[misc]
 
 
 class _Shared:
@@ -524,19 +552,19 @@ class _Built:
 
     isa: str
     packer: Packer
-    cores: dict[tuple[int, int], _core.Plan]
+    batches: dict[tuple[int, int], Lowered]
 
     @property
     def memory_bytes(self) -> int:
         """What the largest of them needs for a run."""
-        return max(core.memory_bytes for core in self.cores.values())
+        return max(lowered.core.memory_bytes for lowered in self.batches.values())
 
-    def remember(self, key: tuple[int, int], core: _core.Plan) -> None:
+    def remember(self, key: tuple[int, int], lowered: Lowered) -> None:
         """Keep a plan; the one that was made first is forgotten where there are too many."""
-        cores = {**self.cores, key: core}
-        while len(cores) > _KEPT_SIZES:
-            del cores[next(iter(cores))]
-        self.cores = cores  # other threads may be reading the old ones
+        batches = {**self.batches, key: lowered}
+        while len(batches) > _KEPT_SIZES:
+            del batches[next(iter(batches))]
+        self.batches = batches  # other threads may be reading the old ones
 
 
 @dataclass(frozen=True)
@@ -651,7 +679,7 @@ def _is_open(input_shape: Any) -> bool:
     return any(None in shape[1:] for shape in shapes_by_name(input_shape).values())
 
 
-def _checked(input_shape: Any) -> dict[str, tuple[int | None, ...]]:
+def _checked(input_shape: Any) -> dict[str, OpenShape]:
     """Return the shapes of the inputs by name, in which what is open is None."""
     shapes = shapes_by_name(input_shape)
     for name, shape in shapes.items():

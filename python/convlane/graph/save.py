@@ -22,6 +22,7 @@ from convlane.functional._arguments import Array, as_int, as_positive
 from convlane.functional._op import DType, Shape
 from convlane.graph.autotune import are_times
 from convlane.graph.lower import check_supported
+from convlane.graph.sizes import OpenShape
 from convlane.graph.trace import INPUT, SOURCES, Graph, Measured, Node, Value
 from convlane.graph.verify import verify
 from convlane.graph.weights import Weight
@@ -78,6 +79,47 @@ def read_graph(file: TensorFile) -> tuple[Graph, dict[str, Any]]:
     return _decode(metadata.get("plan", "null"), {name: info.type for name, info in file.tensors.items()}, read)
 
 
+def read_open(graph: Graph, options: Mapping[str, Any]) -> tuple[Graph, dict[str, OpenShape], bool]:
+    """Return the graph with its weights in memory, the shapes of its inputs, and whether they are given by name.
+
+    That is what stands beside the graph of a plan whose sizes are open, which is there as it was traced.
+    """
+    given = options["open"]
+    _check_fields(given, {"named": bool, "shapes": dict, "seen": list}, "open")
+    inputs = {name: graph.nodes[value].shape for name, value in graph.inputs.items()}
+    shapes = {name: _open_shape(shape) for name, shape in given["shapes"].items()}
+    fit = shapes.keys() == inputs.keys() and all(
+        len(shape) == len(inputs[name])
+        and all(size in (None, got) for size, got in zip(shape[1:], inputs[name][1:], strict=True))
+        and shape[0] == options["batch"]
+        for name, shape in shapes.items()
+    )
+    if not fit:
+        raise ValueError(f"open: the shapes are {shown(given['shapes'])}, but those of the inputs {shown(inputs)}")
+    seen = frozenset(map(_seen, given["seen"]))
+    for value, dim in seen:
+        if value not in graph.nodes or not 0 <= dim < len(graph.nodes[value].shape):
+            raise ValueError(f"open: no value has the size {shown([value, dim])}")
+    nodes = {value: replace(node, attributes=_in_memory(node.attributes)) for value, node in graph.nodes.items()}
+    return replace(graph, nodes=nodes, seen=seen), shapes, given["named"]
+
+
+def _open_shape(shape: Any) -> OpenShape:
+    if not isinstance(shape, list):
+        raise ValueError(f"open: a shape must be a list of sizes, got {shown(shape)}")
+    return tuple(None if size is None else as_positive(size, "open", "shapes") for size in shape)
+
+
+def _seen(pair: Any) -> tuple[Value, int]:
+    if not (isinstance(pair, list) and len(pair) == 2 and all(type(each) is int for each in pair)):
+        raise ValueError(f"open: seen must be pairs of a value and a dimension, got {shown(pair)}")
+    return pair[0], pair[1]
+
+
+def _in_memory(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value.loaded() if isinstance(value, Weight) else value for name, value in attributes.items()}
+
+
 def _encode(node: Node, name: str, tensors: dict[str, Any]) -> dict[str, Any]:
     """Return a node as JSON holds it, but for its inputs; arrays go to `tensors` under names that begin so."""
 
@@ -114,7 +156,8 @@ def _decode(text: str, types: Mapping[str, str], read: Callable[[str], Array | W
     reader = _Reader(types, read)
     nodes = {value: reader.node(record, value) for value, record in enumerate(plan["nodes"])}
     graph = verify(Graph(nodes, plan["outputs"], plan["returns"]))
-    check_supported(graph)
+    if "open" not in plan["options"]:  # else that is known when a size is
+        check_supported(graph)
     reader.check_all_read()
     return graph, plan["options"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
@@ -103,6 +103,9 @@ class Graph:
     """What the network returns: an ``array``, a ``tuple`` or a ``dict`` of arrays."""
     slots: Mapping[Value, Slot] = field(default_factory=dict)
     """Results that have no memory of their own, as `convlane.graph.arena` tells."""
+    seen: frozenset[tuple[Value, int]] = frozenset()
+    """Which sizes the network has looked at while it was traced, by value and dimension: it may do something else
+    where these are others."""
 
     @property
     def inputs(self) -> dict[str, Value]:
@@ -174,7 +177,7 @@ def trace(model: Callable[..., Any], input_shape: InputShape) -> Graph:
             kind, name = type(model).__name__, f"its module {path!r}" if path else "it"
             raise ValueError(f"trace: {kind} must be in eval mode, but {name} is training; call .eval()")
     nodes, result = record(model, input_shape)
-    return Graph(nodes, *_returned(result))
+    return Graph(dict(nodes), *_returned(result), seen=frozenset(nodes.seen))
 
 
 InputShape: TypeAlias = "Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]"
@@ -191,9 +194,34 @@ def shapes_by_name(input_shape: Any) -> dict[str, tuple[Any, ...]]:
     return {"input": shape}
 
 
-def record(model: Callable[..., Any], input_shape: InputShape) -> tuple[dict[Value, Node], Any]:
+class Nodes(dict[Value, Node]):
+    """Operations while they are written down, and which sizes the network itself has looked at meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[tuple[Value, int]] = set()
+        self._ruling = False
+
+    def shown(self, shape: Shape, value: Value) -> Shape:
+        """Return the shape of a value for whoever asks; all but an operation's rules are noted."""
+        return shape if self._ruling else _Sizes(shape, value, self.seen)
+
+    def inferred(self, operation: Callable[..., Any], arguments: Mapping[str, Any]) -> tuple[Any, Any, int]:
+        """Return shape, type and multiply-adds of a result by the rules of its operation."""
+        known = rules(operation)
+        self._ruling = True
+        try:
+            return known.shape(**arguments), known.dtype(**arguments), known.multiply_adds(**arguments)
+        except Exception:  # which tells the network something, should it catch it
+            self.seen.update((each.value, dim) for each in _symbols(arguments.values()) for dim in range(each.ndim))
+            raise
+        finally:
+            self._ruling = False
+
+
+def record(model: Callable[..., Any], input_shape: InputShape) -> tuple[Nodes, Any]:
     """Call a network on symbols; return the nodes and what the network returned."""
-    nodes: dict[Value, Node] = {}
+    nodes = Nodes()
     return nodes, call(model, input_shape, make_inputs(nodes, input_shape))
 
 
@@ -202,7 +230,7 @@ def call(model: Callable[..., Any], input_shape: InputShape, symbols: Mapping[st
     return model(**symbols) if isinstance(input_shape, Mapping) else model(*symbols.values())
 
 
-def make_inputs(nodes: dict[Value, Node], input_shape: InputShape) -> dict[str, Symbol]:
+def make_inputs(nodes: Nodes, input_shape: InputShape) -> dict[str, Symbol]:
     """Append the inputs of a network to its nodes and return their symbols by name."""
     return {
         name: Symbol(shape, _append(nodes, Node("input", {}, {"name": name}, shape)), nodes)
@@ -228,9 +256,23 @@ def _returned(result: Any) -> tuple[dict[str, Value], str]:
 class Symbol(Placeholder):
     """Stands for an array of which only shape and type are known; operations on it are recorded."""
 
-    def __init__(self, shape: Shape, value: Value, nodes: dict[Value, Node]) -> None:
-        super().__init__(shape)
+    def __init__(self, shape: Shape, value: Value, nodes: Nodes) -> None:
         self.value, self._nodes = value, nodes
+        super().__init__(shape)
+
+    @property
+    def shape(self) -> Shape:
+        """Return the sizes, which whoever looks at them depends on."""
+        return self._nodes.shown(self._sizes, self.value)
+
+    @shape.setter
+    def shape(self, sizes: Shape) -> None:
+        self._sizes = sizes
+
+    @property
+    def ndim(self) -> int:
+        """Return the number of dimensions."""
+        return len(self._sizes)
 
     @property
     def dtype(self) -> DType:
@@ -239,12 +281,10 @@ class Symbol(Placeholder):
 
     @staticmethod
     def __convlane_op__(operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        known = rules(operation)
         arguments = bound(operation, args, kwargs)
         name = operation.__name__
-        shape, dtype = known.shape(**arguments), known.dtype(**arguments)
-        adds = known.multiply_adds(**arguments)
         nodes = _nodes_of(name, arguments.values())
+        shape, dtype, adds = nodes.inferred(operation, arguments)
         inputs: dict[str, Value] = {}
         attributes = {}
         operands = operands_of(operation)
@@ -277,10 +317,52 @@ _PLAIN = {bool, float, int, str, type(None)}
 """The types of most arguments that are no arrays."""
 
 
-def _nodes_of(name: str, arguments: Iterable[Any]) -> dict[Value, Node]:
+class _Sizes(tuple[int, ...]):
+    """A shape that notes which of its sizes are looked at."""
+
+    _value: Value
+    _seen: set[tuple[Value, int]]
+
+    def __new__(cls, shape: Shape, value: Value, seen: set[tuple[Value, int]]) -> _Sizes:
+        sizes = super().__new__(cls, shape)
+        sizes._value, sizes._seen = value, seen
+        return sizes
+
+    def __getitem__(self, key: Any) -> Any:
+        dims = range(len(self))[key]
+        self._seen.update((self._value, dim) for dim in (dims if isinstance(dims, range) else [dims]))
+        return super().__getitem__(key)
+
+    def __radd__(self, other: tuple[int, ...]) -> tuple[int, ...]:
+        return other + tuple(self)
+
+
+def _noting_all(name: str) -> Callable[..., Any]:
+    method = getattr(tuple, name)
+
+    def noting(self: _Sizes, *args: Any) -> Any:
+        self._seen.update((self._value, dim) for dim in range(len(self)))
+        return method(self, *args)
+
+    return noting
+
+
+for _name in (
+    *("__iter__", "__contains__", "__add__", "__mul__", "__rmul__", "__hash__", "__repr__", "count", "index"),
+    *(f"__{comparison}__" for comparison in ("eq", "ne", "lt", "le", "gt", "ge")),
+):
+    setattr(_Sizes, _name, _noting_all(_name))
+
+
+def _symbols(arguments: Iterable[Any]) -> Iterator[Symbol]:
+    """Return the symbols among the arguments of an operation, those in lists too."""
+    items = (item for given in arguments for item in (given if isinstance(given, (list, tuple)) else [given]))
+    return (item for item in items if isinstance(item, Symbol))
+
+
+def _nodes_of(name: str, arguments: Iterable[Any]) -> Nodes:
     """Return the nodes that all symbols among the arguments of an operation belong to."""
-    items = [item for given in arguments for item in (given if isinstance(given, (list, tuple)) else [given])]
-    first, *others = (item._nodes for item in items if isinstance(item, Symbol))
+    first, *others = (symbol._nodes for symbol in _symbols(arguments))
     if any(nodes is not first for nodes in others):
         raise ValueError(f"{name}: the arguments come from two different calls of a network")
     return first
