@@ -42,6 +42,63 @@ def halves(rng, x):
     return lambda y: F.cat([F.narrow(y, 1, half, half), F.narrow(y, 1, 0, half)])
 
 
+def vectors(rng, *shape):
+    return rng.uniform(0.5, 1.5, (2, *shape)).astype(np.float32)
+
+
+def group_norm(rng, x):
+    groups = int(rng.choice([g for g in range(1, x.shape[1] + 1) if x.shape[1] % g == 0]))
+    weight, bias = vectors(rng, x.shape[1])
+    return lambda y: F.group_norm(y, groups, weight, bias, eps=0.1)
+
+
+def layer_norm(rng, x):
+    """Of some of the last dimensions."""
+    shape = x.shape[int(rng.integers(1, 4)) :]
+    weight, bias = vectors(rng, *shape)
+    return lambda y: F.layer_norm(y, shape, weight, bias, eps=0.1)
+
+
+def rms_norm(rng, x):
+    shape = x.shape[int(rng.integers(1, 4)) :]
+    weight, _ = vectors(rng, *shape)
+    return lambda y: F.rms_norm(y, shape, weight, eps=0.1)
+
+
+def transposed(rng, x, stride=1, groups=1, **options):
+    out = groups if groups > 1 else int(rng.integers(1, 9))
+    weight = rng.standard_normal((x.shape[1], out // groups, 3, 3), np.float32) / np.float32(np.sqrt(9 * x.shape[1]))
+    bias = rng.standard_normal(out, np.float32) if rng.random() < 0.5 else None
+    return lambda y: F.conv_transpose2d(y, weight, bias, stride, 1, stride - 1, groups, **options)
+
+
+def of_signal(rng, x, function, *shape):
+    """What an operation makes of the image's pixels in a row."""
+    weight = rng.standard_normal(shape, np.float32) / np.float32(np.sqrt(3 * x.shape[1]))
+
+    def step(y):
+        signal = function(F.flatten(y, 2), weight)
+        return F.reshape(signal, (y.shape[0], signal.shape[1], *y.shape[2:]))
+
+    return step
+
+
+def of_volume(rng, x, function, *shape):
+    """What an operation makes of two slices; of the result the largest along the depth."""
+    weight = rng.standard_normal(shape, np.float32) / np.float32(np.sqrt(9 * x.shape[1]))
+    return lambda y: F.amax(function(F.stack([y, F.tanh(y)], 2), weight), 2)
+
+
+def resampled(rng, x, mode, **options):
+    size = tuple(int(each) for each in rng.integers(1, 12, 2))
+    return lambda y: F.interpolate(y, size, mode=mode, **options)
+
+
+def sampled(rng, x):
+    """At places that the image tells, of which the middle is its own."""
+    return lambda y: F.grid_sample(y, F.permute(F.tanh(F.cat([F.narrow(y, 1, 0, 1)] * 2)), (0, 2, 3, 1)))
+
+
 # What may follow an image x, made of the random numbers of `rng`; None where x does not allow it.
 CHOICES = {
     "conv2d": conv,
@@ -66,9 +123,46 @@ CHOICES = {
     "narrow": lambda rng, x: lambda y: F.narrow(y, 1, y.shape[1] // 2, 1),
     "halves": lambda rng, x: halves(rng, x) if x.shape[1] % 2 == 0 else None,
     "interleave": lambda rng, x: lambda y: F.interleave([y, F.relu(y)]),
+    "group_norm": lambda rng, x: group_norm(rng, x) if x[0].size > x.shape[1] else None,
+    "instance_norm": lambda rng, x: (lambda y: F.instance_norm(y, eps=0.1)) if x[0, 0].size > 1 else None,
+    "layer_norm": layer_norm,
+    "rms_norm": rms_norm,
+    "conv_transpose2d": transposed,
+    "conv_transpose2d with a stride": lambda rng, x: transposed(rng, x, 2) if x[0, 0].size < 99 else None,
+    "conv_transpose2d depthwise": lambda rng, x: transposed(rng, x, groups=x.shape[1], activation="relu"),
+    "conv1d": lambda rng, x: of_signal(rng, x, lambda s, w: F.conv1d(s, w, padding=1), 5, x.shape[1], 3),
+    "conv_transpose1d": lambda rng, x: of_signal(
+        rng, x, lambda s, w: F.conv_transpose1d(s, w, padding=1), x.shape[1], 5, 3
+    ),
+    "batch_norm of a signal": lambda rng, x: of_signal(rng, x, lambda s, w: F.batch_norm(s, w, w * w + 1), x.shape[1]),
+    "max_pool1d": lambda rng, x: of_signal(rng, x, lambda s, w: F.max_pool1d(s, 3, 1, 1), 1),
+    "conv3d": lambda rng, x: of_volume(rng, x, lambda v, w: F.conv3d(v, w, padding=1), 5, x.shape[1], 3, 3, 3),
+    "conv_transpose3d": lambda rng, x: of_volume(
+        rng, x, lambda v, w: F.conv_transpose3d(v, w, padding=(0, 1, 1)), x.shape[1], 3, 2, 3, 3
+    ),
+    "avg_pool3d": lambda rng, x: of_volume(rng, x, lambda v, w: F.avg_pool3d(v, (2, 3, 3), 1, (0, 1, 1)), 1),
+    "nearest": lambda rng, x: resampled(rng, x, "nearest"),
+    "bilinear": lambda rng, x: resampled(rng, x, "bilinear", align_corners=bool(rng.random() < 0.5)),
+    "bicubic": lambda rng, x: resampled(rng, x, "bicubic"),
+    "antialiased": lambda rng, x: resampled(rng, x, "bilinear", antialias=True),
+    "grid_sample": sampled,
+    "pixel_shuffle": lambda rng, x: lambda y: F.pixel_shuffle(F.cat([y] * 4), 2) if y.shape[2] * y.shape[3] < 99 else y,
+    "pixel_unshuffle": lambda rng, x: (
+        (lambda y: F.pixel_unshuffle(y, 2)) if x.shape[2] % 2 == x.shape[3] % 2 == 0 and x.shape[1] < 20 else None
+    ),
+    "pad": lambda rng, x: lambda y: F.pad(y, (1, 0, 0, 1), mode="replicate"),
+    "prelu": lambda rng, x: (lambda weight: lambda y: F.prelu(y, weight))(rng.uniform(0, 1, 1).astype(np.float32)),
+    "softmax of rows": lambda rng, x: lambda y: F.softmax(y, -1),
+    "cumsum": lambda rng, x: lambda y: F.cumsum(F.tanh(y), 2),
+    "difference from the mean": lambda rng, x: lambda y: F.sub(y, F.mean(y, (2, 3), keepdim=True)),
+    "matmul": lambda rng, x: lambda y: F.tanh(F.matmul(y, F.transpose(y, 2, 3))),
+    "flip": lambda rng, x: lambda y: F.flip(y, (1, 3)),
     **{
         name: lambda rng, x, name=name: lambda y: getattr(F, name)(y)
-        for name in ("gelu", "hardsigmoid", "hardswish", "leaky_relu", "relu", "relu6", "sigmoid", "silu", "tanh")
+        for name in (
+            *("elu", "gelu", "hardsigmoid", "hardswish", "leaky_relu", "mish", "relu", "relu6", "selu", "sigmoid"),
+            *("silu", "softplus", "softsign", "tanh"),
+        )
     },
 }
 
@@ -122,6 +216,15 @@ def test_compiled_is_eager(seed):
                 close(value, right, f"seed {seed}, {isa}")
         finally:
             _core.set_active_isa(before)
+
+
+def test_every_choice_is_drawn_alone():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 4, 6, 8), np.float32)
+    for name, choice in CHOICES.items():
+        step = choice(rng, x)
+        for right, value in zip(tuple_of(step(x)), tuple_of(convlane.compile(step, (None, 4, 6, 8))(x)), strict=True):
+            close(value, right, name)
 
 
 def tuple_of(result):

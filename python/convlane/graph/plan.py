@@ -162,7 +162,7 @@ def load_plan(path: str | os.PathLike[str]) -> Plan | OpenPlan:
         try:
             graph, options = read_graph(file)
             if options.keys() - {"open"} != {"batch", "winograd"} or type(options["winograd"]) is not bool:
-                raise ValueError("its options must be batch, winograd, which is true or false, and perhaps open")
+                raise ValueError("its options must be batch and winograd, which is true or false, and perhaps open")
             batch = None if options["batch"] is None else as_positive(options["batch"], "plan", "batch")
             winograd = options["winograd"]
             if "open" not in options:
