@@ -9,6 +9,7 @@ import pytest
 
 # Stands before libstdc++ and libc: what C++ allocates, and our aligned blocks. Python and NumPy have other functions.
 LIBRARY = r"""
+#include <atomic>
 #include <cstdlib>
 #include <dlfcn.h>
 #include <new>
@@ -17,7 +18,11 @@ static thread_local long left = -1;  // allocations until one fails; negative: n
 extern "C" void fail_after(long count) { left = count; }
 extern "C" int has_failed() { return left == -2; }
 
+static std::atomic<long> all{0};
+extern "C" long allocations() { return all; }
+
 static bool fails() {
+  ++all;
   if (left < 0 || left-- > 0) return false;
   left = -2;
   return true;
@@ -99,17 +104,58 @@ for name, run in cases.items():
 """
 
 
-@pytest.mark.skipif(shutil.which("g++") is None or not sys.platform.startswith("linux"), reason="needs g++ on Linux")
-def test_every_allocation_may_fail(tmp_path):
-    library = tmp_path / "faults.so"
-    (tmp_path / "faults.cpp").write_text(LIBRARY)
-    build = ["g++", "-O1", "-shared", "-fPIC", "-o", str(library), str(tmp_path / "faults.cpp"), "-ldl"]
+COUNTED = r"""
+import ctypes, sys
+import numpy as np
+import convlane
+from convlane import models, nn
+
+count = ctypes.CDLL(sys.argv[1]).allocations
+count.restype = ctypes.c_long
+convlane.set_num_threads(2)
+
+
+def in_a_run(model, shape):
+    plan = convlane.compile(model.eval(), shape)
+    core, x, outputs, memory = plan._core_plan(shape[0]), np.ones(shape, np.float32), plan._new_outputs(1), plan._memory
+    for _ in range(3):
+        core.run([x], outputs, memory)
+    before = count()
+    core.run([x], outputs, memory)
+    return count() - before
+
+
+print("no layer", in_a_run(nn.ReLU(), (1, 3, 64, 64)))
+for name in sys.argv[2:]:
+    print(name, in_a_run(models.create(name), (1, 3, 64, 64)))
+"""
+
+
+def run_counted(program, folder, *arguments):
+    library = folder / "faults.so"
+    (folder / "faults.cpp").write_text(LIBRARY)
+    build = ["g++", "-O1", "-shared", "-fPIC", "-o", str(library), str(folder / "faults.cpp"), "-ldl"]
     subprocess.run(build, check=True)
-    command = [sys.executable, "-X", "faulthandler", "-c", PROGRAM, str(library), str(tmp_path / "plan")]
+    command = [sys.executable, "-X", "faulthandler", "-c", program, str(library), *arguments]
     environment = {**os.environ, "LD_PRELOAD": str(library)}
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr[-3000:]
-    failures = dict(line.rsplit(" ", 1) for line in result.stdout.splitlines())
+    return dict(line.rsplit(" ", 1) for line in result.stdout.splitlines())
+
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("g++") is None or not sys.platform.startswith("linux"), reason="needs g++ on Linux"
+)
+
+
+def test_steps_of_a_run_allocate_nothing(tmp_path):
+    names = ["resnet18", "vgg11", "mobilenet_v3_small", "shufflenet_v2_x1_0", "densenet121", "convnext_tiny"]
+    taken = run_counted(COUNTED, tmp_path, *names)
+    assert set(taken.values()) == {taken["no layer"]}  # what the arguments of a run take
+
+
+def test_every_allocation_may_fail(tmp_path):
+    failures = run_counted(PROGRAM, tmp_path, str(tmp_path / "plan"))
     assert {"pack_conv2d", "linear", "compile", "load_plan", "vjp", "fit"} <= failures.keys()
     assert min(map(int, failures.values())) >= 0
     assert int(failures["compile"]) > 20

@@ -8,7 +8,8 @@ import convlane
 
 PACKAGE = Path(convlane.__file__).parent
 FLOORS = [  # from the ground; what shares a floor does not import each other
-    {"_core", "_files", "_floats", "_progress", "_table", "_version"},
+    {"_core"},
+    {"_files", "_floats", "_openmp", "_progress", "_table", "_version"},
     {"runtime"},
     {"machine", "safetensors_file"},
     {"functional"},

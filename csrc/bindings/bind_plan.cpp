@@ -138,8 +138,13 @@ void bind_plan(py::module_& m) {
           [](const Plan& plan, const std::vector<py::array>& inputs, std::vector<py::array> outputs,
              PlanMemory& memory) {
             const RunArrays arrays(plan, inputs, outputs);
-            const GilRelease release;
-            plan.run(arrays.inputs.data(), arrays.outputs.data(), memory);
+            bool ended;
+            {
+              GilRelease release;
+              ended =
+                  plan.run(arrays.inputs.data(), arrays.outputs.data(), memory, [&] { return release.interrupted(); });
+            }
+            if (!ended) throw py::error_already_set();
           },
           py::arg("inputs"), py::arg("outputs"), py::arg("memory"))
       .def(

@@ -4,6 +4,7 @@
 #include "kernels/table.h"
 #include "ops/machine.h"
 #include "runtime/buffer.h"
+#include "runtime/team.h"
 #include "runtime/threads.h"
 
 namespace convlane {
@@ -27,6 +28,9 @@ void bind_runtime(py::module_& m) {
   m.def("set_num_threads", &set_num_threads, py::arg("count"));
   m.def("set_default_threads", &set_default_threads, py::arg("count"));
   m.def("exchange_thread_override", &exchange_thread_override, py::arg("count"));
+  m.def("spin_microseconds", &spin_microseconds);
+  m.def("set_spin_microseconds", &set_spin_microseconds, py::arg("time"));
+  m.def("shuffle_pieces", &shuffle_pieces, py::arg("seed"));
   py::class_<MemoryHold>(m, "MemoryHold")
       .def("__init__", constructor([] { return std::make_unique<MemoryHold>(); }), NewStyle());
   m.def("available_cpus", &available_cpus);

@@ -17,7 +17,19 @@ class GilRelease {
   GilRelease() : state_(PyEval_SaveThread()) {}
   GilRelease(const GilRelease&) = delete;
   GilRelease& operator=(const GilRelease&) = delete;
-  ~GilRelease() {
+  ~GilRelease() { take_back(); }
+
+  // Runs the handlers of signals that came, as Ctrl-C, where this is the main thread. Returns whether one has raised:
+  // the exception is Python's current one.
+  bool interrupted() {
+    take_back();
+    const bool raised = PyErr_CheckSignals() != 0;
+    state_ = PyEval_SaveThread();
+    return raised;
+  }
+
+ private:
+  void take_back() {
     try {
       PyEval_RestoreThread(state_);
     } catch (...) {  // pthread_exit() unwinds by an exception that must not be left
@@ -25,7 +37,6 @@ class GilRelease {
     }
   }
 
- private:
   PyThreadState* state_;
 };
 

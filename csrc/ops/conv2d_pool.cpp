@@ -89,12 +89,15 @@ struct BandsMemory {
 
 void run_bands(const Conv2dDesc& d, const Conv2dArgs& args, const Pool2dDesc& p, int threads, Scratch& scratch) {
   const BandsMemory m(d, p, threads, scratch);
-  parallel_for(d.n * p.output[0], threads, [&](int64_t begin, int64_t end, int thread) noexcept {
-    const StemBands stem(d, args, m.stem_rows, m.stem, thread);
-    Worker worker(d, args, p, stem, m.buffers + thread * m.own_buffer);
-    for_bands(begin, end, p.output[0], m.bands.rows,
-              [&](int64_t image, int64_t first, int64_t count) { worker.run(image, first, count); });
-  });
+  parallel_for(
+      d.n * p.output[0], threads,
+      [&](int64_t begin, int64_t end, int thread) noexcept {
+        const StemBands stem(d, args, m.stem_rows, m.stem, thread);
+        Worker worker(d, args, p, stem, m.buffers + thread * m.own_buffer);
+        for_bands(begin, end, p.output[0], m.bands.rows,
+                  [&](int64_t image, int64_t first, int64_t count) { worker.run(image, first, count); });
+      },
+      kWhole);
 }
 
 // A thread with fewer rows of the pooled image than these computes too much twice. An estimate: 3x3 windows with

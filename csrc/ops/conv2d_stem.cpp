@@ -134,12 +134,15 @@ void run_stem(const Conv2dDesc& d, const Conv2dArgs& args, Scratch& scratch) {
   const int threads = threads_for(d.multiply_adds(), args.threads);
   const int64_t rows = stem_band_rows(d);
   const StemMemory memory(d, rows, threads, scratch);
-  parallel_for(d.n * d.oh, threads, [&](int64_t begin, int64_t end, int thread) noexcept {
-    const StemBands bands(d, args, rows, memory, thread);
-    for_bands(begin, end, d.oh, rows, [&](int64_t image, int64_t first, int64_t count) {
-      bands.run(image, first, count, args.dst + (image * d.oh + first) * d.ow * args.dst_stride, args.dst_stride);
-    });
-  });
+  parallel_for(
+      d.n * d.oh, threads,
+      [&](int64_t begin, int64_t end, int thread) noexcept {
+        const StemBands bands(d, args, rows, memory, thread);
+        for_bands(begin, end, d.oh, rows, [&](int64_t image, int64_t first, int64_t count) {
+          bands.run(image, first, count, args.dst + (image * d.oh + first) * d.ow * args.dst_stride, args.dst_stride);
+        });
+      },
+      kWhole);
 }
 
 }  // namespace convlane

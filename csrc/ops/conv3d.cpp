@@ -82,20 +82,23 @@ struct StemSlices {
 void run_stem_3d(const Conv3dDesc& d, const Conv2dArgs& args, Scratch& scratch) {
   const Conv2dDesc& slice = d.slice;
   const StemSlices s(d, args.threads, scratch);
-  parallel_for(slice.n * d.od * slice.oh, s.threads, [&](int64_t begin, int64_t end, int thread) noexcept {
-    const StemBands bands(slice, args, s.rows, s.memory, thread);
-    ImageView* slices = s.slices + thread * d.kernel;
-    for_bands(begin, end, slice.oh, s.rows, [&](int64_t image, int64_t first, int64_t count) {
-      for (int64_t a = 0; a < d.kernel; ++a) {
-        const int64_t id = slice_of(d, image % d.od, a);
-        slices[a] = args.src;
-        slices[a].data += image / d.od * args.src.strides[0] + id * slice.h * args.src.strides[2];
-        if (id < 0 || id >= d.d) slices[a].data = nullptr;
-      }
-      const int64_t pixel = (image * slice.oh + first) * slice.ow;
-      bands.run(slices, pixel, first, count, args.dst + pixel * args.dst_stride, args.dst_stride);
-    });
-  });
+  parallel_for(
+      slice.n * d.od * slice.oh, s.threads,
+      [&](int64_t begin, int64_t end, int thread) noexcept {
+        const StemBands bands(slice, args, s.rows, s.memory, thread);
+        ImageView* slices = s.slices + thread * d.kernel;
+        for_bands(begin, end, slice.oh, s.rows, [&](int64_t image, int64_t first, int64_t count) {
+          for (int64_t a = 0; a < d.kernel; ++a) {
+            const int64_t id = slice_of(d, image % d.od, a);
+            slices[a] = args.src;
+            slices[a].data += image / d.od * args.src.strides[0] + id * slice.h * args.src.strides[2];
+            if (id < 0 || id >= d.d) slices[a].data = nullptr;
+          }
+          const int64_t pixel = (image * slice.oh + first) * slice.ow;
+          bands.run(slices, pixel, first, count, args.dst + pixel * args.dst_stride, args.dst_stride);
+        });
+      },
+      kWhole);
 }
 
 // The scratch of depthwise convolution: a row of zeros, and pointers to the input rows of each thread.

@@ -137,8 +137,9 @@ class Images {
         filter({0, d.oh}, columns_of(begin, end, d.c), thread);
       });
     } else {
-      parallel_for(d.oh, s_.threads,
-                   [&](int64_t begin, int64_t end, int thread) noexcept { filter({begin, end}, {0, d.c}, thread); });
+      parallel_for(
+          d.oh, s_.threads,
+          [&](int64_t begin, int64_t end, int thread) noexcept { filter({begin, end}, {0, d.c}, thread); }, kWhole);
     }
     if (!s_.stores) return;
     if (b_.squeeze != nullptr) find_factors();

@@ -242,11 +242,15 @@ void run_grid_sample_gradient(const GridSampleDesc& desc, const float* src, cons
     });
     if (src_gradient == nullptr) continue;
     float* to = src_gradient + n * image;
-    parallel_for(ceil_div(channels, kChannelBlock), parts, [&](int64_t begin, int64_t end, int) noexcept {
-      const int64_t first = begin * kChannelBlock, count = std::min(end * kChannelBlock, channels) - first;
-      for (int64_t pixel = 0; pixel < pixels_of(desc); ++pixel) std::fill_n(to + pixel * channels + first, count, 0.0f);
-      kernels.scatter_pixels(behind + first, index, weight, taps, places, count, channels, to + first);
-    });
+    parallel_for(
+        ceil_div(channels, kChannelBlock), parts,
+        [&](int64_t begin, int64_t end, int) noexcept {
+          const int64_t first = begin * kChannelBlock, count = std::min(end * kChannelBlock, channels) - first;
+          for (int64_t pixel = 0; pixel < pixels_of(desc); ++pixel)
+            std::fill_n(to + pixel * channels + first, count, 0.0f);
+          kernels.scatter_pixels(behind + first, index, weight, taps, places, count, channels, to + first);
+        },
+        kWhole);
   }
 }
 

@@ -28,9 +28,12 @@ double measure_fma_peak(int threads) {
   for (int repeat = 0; repeat < kRepeats; ++repeat) {
     const double flops = fma_peak(1) * kIterations * threads;
     const double time = seconds([&] {
-      parallel_for(threads, threads, [&](int64_t begin, int64_t end, int) noexcept {
-        for (int64_t i = begin; i < end; ++i) fma_peak(kIterations);
-      });
+      parallel_for(
+          threads, threads,
+          [&](int64_t begin, int64_t end, int) noexcept {
+            for (int64_t i = begin; i < end; ++i) fma_peak(kIterations);
+          },
+          kWhole);
     });
     best = std::max(best, flops / time);
   }
@@ -46,10 +49,13 @@ double measure_read_bandwidth(std::int64_t bytes, int threads) {
   double best = 0;
   for (int repeat = 0; repeat < kRepeats; ++repeat) {
     const double time = seconds([&] {
-      parallel_for(count, threads, [&](int64_t begin, int64_t end, int) noexcept {
-        volatile float sink = 0;
-        for (int64_t pass = 0; pass < passes; ++pass) sink = sink + read_all(buffer.get() + begin, end - begin);
-      });
+      parallel_for(
+          count, threads,
+          [&](int64_t begin, int64_t end, int) noexcept {
+            volatile float sink = 0;
+            for (int64_t pass = 0; pass < passes; ++pass) sink = sink + read_all(buffer.get() + begin, end - begin);
+          },
+          kWhole);
     });
     best = std::max(best, static_cast<double>(sizeof(float) * count * passes) / time);
   }

@@ -1,19 +1,11 @@
-// The one place where threads start: a static split of a range over an OpenMP team.
-//
-// OpenMP may grant fewer threads than asked for (OMP_THREAD_LIMIT, OMP_DYNAMIC, a region of another library around the
-// call), so nothing is laid out by the team: a range has as many parts as threads were asked for, and the team works
-// through them. Where no team can be had, the caller does. All of them compute in the caller's floating-point state.
+// How operations share their work out: ranges that the team of runtime/team.h goes through.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 
-#include "runtime/float_state.h"
+#include "runtime/team.h"
 #include "runtime/threads.h"
-
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 namespace convlane {
 
@@ -24,28 +16,25 @@ inline int threads_for(std::int64_t work, int limit = num_threads()) {
   return static_cast<int>(std::clamp<std::int64_t>(work / kWorkPerThread, 1, limit));
 }
 
-// Calls body(begin, end, part) for min(threads, count) contiguous parts of [0, count), which run at the same time or
-// one after the other; part < threads is what scratch is laid out by. How many parts there are must not change results.
-// The body must not throw: an exception cannot leave a parallel region.
+// Into how many pieces a part is cut at most: the shorter they are, the sooner the last thread is done. A body that
+// computes at the borders of its pieces what another one computes, too, takes its parts whole.
+constexpr int kPieces = 8, kWhole = 1;
+
+// Calls body(begin, end, part) for contiguous pieces of [0, count), at the same time or one after the other, by
+// min(threads, count) threads at most. Scratch is laid out by part, which is less than that: only one thread at a time
+// is at work with it. A piece is no longer than ceil(count / that number). How the range is cut must not change
+// results. The body must not throw: an exception cannot leave a thread.
 template <class Body>
-void parallel_for(std::int64_t count, int threads, const Body& body) {
+void parallel_for(std::int64_t count, int threads, const Body& body, int pieces = kPieces) {
   static_assert(noexcept(body(count, count, 0)), "declare the body noexcept and allocate before the region");
   const int parts = static_cast<int>(std::min<std::int64_t>(threads, count));
-  const auto run = [&](int first, int step) noexcept {
-    for (int part = first; part < parts; part += step) body(count * part / parts, count * (part + 1) / parts, part);
-  };
-#ifdef _OPENMP
-  if (parts > 1 && can_have_team(parts)) {
-    const FloatState caller;
-#pragma omp parallel num_threads(parts)
-    {
-      const BorrowedFloatState borrowed(caller);
-      run(omp_get_thread_num(), omp_get_num_threads());
-    }
-    return;
-  }
-#endif
-  run(0, 1);
+  if (parts == 1) return body(0, count, 0);
+  if (parts < 1) return;
+  share_out({count, parts, pieces,
+             [](const void* object, std::int64_t begin, std::int64_t end, int part) noexcept {
+               (*static_cast<const Body*>(object))(begin, end, part);
+             },
+             &body});
 }
 
 // Goes through rows [begin, end) of images of `height` rows each, in bands of at most `rows` that lie within one image:

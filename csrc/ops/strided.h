@@ -77,13 +77,15 @@ Loop<Arrays> loop_over(const std::array<const Tensor*, Arrays>& arrays) {
   int count = 0;
   for (int d = 0; d < arrays[0]->rank; ++d)
     if (arrays[0]->shape[d] != 1) order[count++] = d;
-  std::stable_sort(order.begin(), order.begin() + count, [&](int a, int b) {
+  const auto outer = [&](int a, int b) {
     for (const Tensor* array : arrays) {
       const int64_t first = std::abs(array->strides[a]), second = std::abs(array->strides[b]);
       if (first != second) return first > second;
     }
     return false;
-  });
+  };
+  for (auto next = order.begin(); next != order.begin() + count; ++next)  // std::stable_sort() allocates
+    std::rotate(std::upper_bound(order.begin(), next, *next, outer), next, next + 1);
   Loop<Arrays> loop;
   for (int i = 0; i < count; ++i) {
     Places<Arrays> steps{};

@@ -3,8 +3,12 @@
 #include <algorithm>
 #include <chrono>
 
+#include "runtime/team.h"
+
 namespace convlane {
 namespace {
+
+using Clock = std::chrono::steady_clock;
 
 // The bytes that a tensor reaches from its first element on, and before it.
 struct Reach {
@@ -62,19 +66,36 @@ void Plan::run_steps(const Tensor* inputs, void* const* outputs, PlanMemory& mem
   const int64_t arena = round_up(arena_bytes_, kAlignment);
   PlanMemory::Piece piece = memory.take(memory_bytes());
   const PlanRun run{inputs, outputs, piece.data.get(), piece.data.get() + arena};
-  for (const Step& step : steps_) each(step, run);
+  const bool shared = lead_team(shares_.load(std::memory_order_relaxed) ? threads_ : 1, [&] {
+    for (const Step& step : steps_)
+      if (!each(step, run)) break;
+  });
+  if (shared) shares_.store(true, std::memory_order_relaxed);
   memory.give_back(std::move(piece));
 }
 
-void Plan::run(const Tensor* inputs, void* const* outputs, PlanMemory& memory) const {
-  run_steps(inputs, outputs, memory, [](const Step& step, const PlanRun& run) { step.run(run); });
+bool Plan::run(const Tensor* inputs, void* const* outputs, PlanMemory& memory,
+               const std::function<bool()>& stops) const {
+  constexpr std::chrono::milliseconds kBetweenQuestions{100};
+  auto next = Clock::now() + kBetweenQuestions;
+  bool stopped = false;
+  run_steps(inputs, outputs, memory, [&](const Step& step, const PlanRun& run) {
+    step.run(run);
+    const auto now = Clock::now();
+    if (now < next) return true;
+    next = now + kBetweenQuestions;
+    stopped = stops();
+    return !stopped;
+  });
+  return !stopped;
 }
 
 void Plan::profile(const Tensor* inputs, void* const* outputs, PlanMemory& memory, double* seconds) const {
   run_steps(inputs, outputs, memory, [&](const Step& step, const PlanRun& run) {
-    const auto start = std::chrono::steady_clock::now();
+    const auto start = Clock::now();
     step.run(run);
-    *seconds++ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    *seconds++ += std::chrono::duration<double>(Clock::now() - start).count();
+    return true;
   });
 }
 

@@ -2,6 +2,8 @@
 // Python. Runs share nothing but constants and weights, so several threads may run one plan at once.
 #pragma once
 
+#include <atomic>
+
 #include "plan/memory.h"
 #include "plan/step.h"
 
@@ -23,12 +25,14 @@ class Plan {
   int threads() const { return threads_; }
   int64_t steps() const { return static_cast<int64_t>(steps_.size()); }
 
-  // The caller's arrays: inputs of the plan's sizes and any strides, outputs of its strides.
-  void run(const Tensor* inputs, void* const* outputs, PlanMemory& memory) const;
+  // The caller's arrays: inputs of the plan's sizes and any strides, outputs of its strides. A run that takes long asks
+  // between steps, every tenth of a second, whether to stop; returns whether it went to its end.
+  bool run(const Tensor* inputs, void* const* outputs, PlanMemory& memory, const std::function<bool()>& stops) const;
   // The same, with the seconds of each step.
   void profile(const Tensor* inputs, void* const* outputs, PlanMemory& memory, double* seconds) const;
 
  private:
+  // each(step, run) until it returns false.
   template <class Each>
   void run_steps(const Tensor* inputs, void* const* outputs, PlanMemory& memory, const Each& each) const;
   void check_operand(const StepArguments& arguments, const StepOperand& operand, bool written) const;
@@ -38,6 +42,8 @@ class Plan {
   int threads_;
   std::vector<Step> steps_;
   std::vector<std::shared_ptr<const StepArguments>> arguments_;  // which the steps refer to
+  // Whether a run has shared anything out: one that has not starts no team.
+  mutable std::atomic<bool> shares_{false};
 };
 
 }  // namespace convlane

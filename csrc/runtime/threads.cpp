@@ -56,9 +56,7 @@ int cgroup_cpus() {
 
 int machine_count() {
 #ifdef _OPENMP
-  static std::atomic<int> cpus{0};  // as found at the first call
-  if (cpus.load() == 0) cpus.store(available_cpus());
-  return std::min(cpus.load(), omp_get_max_threads());  // follows OMP_NUM_THREADS and threadpoolctl
+  return std::min(usual_cpus(), omp_get_max_threads());  // follows OMP_NUM_THREADS and threadpoolctl
 #else
   return 1;
 #endif
@@ -142,6 +140,12 @@ bool can_have_team(int) { return false; }
 int available_cpus() {
   const int affinity = affinity_cpus(), quota = cgroup_cpus();
   return std::max(1, quota > 0 ? std::min(affinity, quota) : affinity);
+}
+
+int usual_cpus() {
+  static std::atomic<int> cpus{0};
+  if (cpus.load(std::memory_order_relaxed) == 0) cpus.store(available_cpus(), std::memory_order_relaxed);
+  return cpus.load(std::memory_order_relaxed);
 }
 
 int num_threads() {

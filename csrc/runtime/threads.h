@@ -1,4 +1,4 @@
-// How many threads an operation may use. Starting them is the business of ops/parallel.h.
+// How many threads an operation may use. Starting them is the business of runtime/team.h.
 //
 // Fork: a child has only the thread that called fork(). It must not wait for what another one was about to do, so locks
 // are tried and never waited for, and what is made once is made when the module is loaded: a static object in a
@@ -26,5 +26,6 @@ bool can_have_team(int count);
 
 // CPUs that affinity and the cgroup quota leave to this process, at least 1.
 int available_cpus();
+int usual_cpus();  // as found at the first call
 
 }  // namespace convlane

@@ -16,12 +16,16 @@ import os as _os
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
-from convlane import _core, functional, graph, machine, models, nn, training, weights
+from convlane._openmp import _core as _core  # before all that needs it
+
+# isort: split
+from convlane import functional, graph, machine, models, nn, training, weights
 from convlane._version import __version__
 from convlane.autograd import value_and_grad, vjp
 from convlane.functional import explain, pack_conv2d, pack_linear
 from convlane.graph import Plan, compile, load_plan
 from convlane.models import load
+from convlane.runtime import environment_spin as _environment_spin
 from convlane.runtime import environment_threads as _environment_threads
 from convlane.runtime import get_num_threads, num_threads, set_num_threads, show_config
 from convlane.weights import load_weights, save_weights
@@ -69,6 +73,7 @@ if _isa := _os.environ.get("CONVLANE_ISA"):
     except ValueError as error:
         raise ValueError(f"CONVLANE_ISA: {error}") from None
 _core.set_default_threads(_environment_threads())
+_core.set_spin_microseconds(_environment_spin())
 
 
 def _summary(model: nn.Module, input_shape: _Any) -> _Any:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import operator
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from convlane import _core
 from convlane._version import __version__
 
 _MAX_THREADS = 1024
+_MAX_SPIN = 1_000_000
 
 
 def get_num_threads() -> int:
@@ -85,12 +86,28 @@ def config() -> dict[str, str]:
 
 def environment_threads() -> int:
     """Return what ``CONVLANE_NUM_THREADS`` asks for, 0 if it asks for nothing or for what cannot be."""
-    text = os.environ.get("CONVLANE_NUM_THREADS", "").strip()
+    return _from_environment("CONVLANE_NUM_THREADS", checked_threads, 0)
+
+
+def environment_spin() -> int:
+    """Return for how many microseconds threads wait awake: ``CONVLANE_SPIN_US``, or the default."""
+    return _from_environment("CONVLANE_SPIN_US", _checked_spin, _core.spin_microseconds())
+
+
+def _from_environment(name: str, checked: Callable[[int], int], default: int) -> int:
+    """Return the integer of a variable, the default if it has none or one that cannot be."""
+    text = os.environ.get(name, "").strip()
     try:
-        return checked_threads(int(text)) if text else 0
+        return checked(int(text)) if text else default
     except ValueError as error:
-        warnings.warn(f"CONVLANE_NUM_THREADS={text} is ignored: {error}", RuntimeWarning, stacklevel=2)
-        return 0
+        warnings.warn(f"{name}={text} is ignored: {error}", RuntimeWarning, stacklevel=3)
+        return default
+
+
+def _checked_spin(time: int) -> int:
+    if not 0 <= time <= _MAX_SPIN:
+        raise ValueError(f"the time must be between 0 and {_MAX_SPIN} microseconds, got {time}")
+    return time
 
 
 def checked_threads(count: int) -> int:

@@ -1,0 +1,296 @@
+#include "runtime/team.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <new>
+
+#include "runtime/float_state.h"
+#include "runtime/threads.h"
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+#if defined(__SSE__)
+#include <xmmintrin.h>
+#endif
+
+namespace convlane {
+namespace {
+
+std::atomic<int> spin_time{50};
+std::atomic<std::uint32_t> shuffle_seed{0};
+
+void pause() noexcept {
+#if defined(__SSE__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// What is left of a stretch, in pieces, of the range with this number. One word, so that a thread that comes too late
+// changes nothing: once a range is done, no word of it has pieces left.
+struct Stretch {
+  std::uint32_t range;
+  std::uint16_t begin, end;
+
+  static constexpr int kMostPieces = 65535;
+
+  std::uint64_t word() const { return std::uint64_t{range} << 32 | std::uint32_t{begin} << 16 | end; }
+  static Stretch of(std::uint64_t word) {
+    return {static_cast<std::uint32_t>(word >> 32), static_cast<std::uint16_t>(word >> 16),
+            static_cast<std::uint16_t>(word)};
+  }
+};
+
+// A place in a team.
+class alignas(64) Member {
+ public:
+  std::atomic<std::uint64_t> stretch{0};
+
+  // Until ready() holds; whoever brings that about calls wake() after it.
+  template <class Ready>
+  void wait(int microseconds, const Ready& ready) {
+    if (spin(microseconds, ready)) return;
+    std::unique_lock<std::mutex> lock(mutex_);
+    asleep_.store(true);  // before ready() is asked again, and read after it was brought about: one sees the other
+    awake_.wait(lock, ready);
+    asleep_.store(false, std::memory_order_relaxed);
+  }
+
+  void wake() {
+    if (!asleep_.load()) return;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    awake_.notify_one();
+  }
+
+ private:
+  template <class Ready>
+  static bool spin(int microseconds, const Ready& ready) {
+    using Clock = std::chrono::steady_clock;
+    constexpr int kBetweenLooks = 16;  // at the clock, which takes as long as a pause or two
+    if (ready()) return true;
+    if (microseconds == 0) return false;
+    for (const auto end = Clock::now() + std::chrono::microseconds(microseconds); Clock::now() < end;)
+      for (int i = 0; i < kBetweenLooks; ++i) {
+        if (ready()) return true;
+        pause();
+      }
+    return ready();
+  }
+
+  alignas(64) std::atomic<bool> asleep_{false};
+  std::mutex mutex_;
+  std::condition_variable awake_;
+};
+
+// The team of the thread that leads it, which keeps it for the next time.
+class Team {
+ public:
+  bool lead(int threads, void (*lead)(const void*), const void* object);
+  void share_out(const SharedRange& range) noexcept;
+
+ private:
+  static constexpr std::uint32_t kDismissed = 0;  // the number of no range
+
+  bool seat(int threads) noexcept;
+  void publish(const SharedRange& range, int members) noexcept;
+  bool take(int from, bool own, std::uint32_t number, std::uint32_t& random, int& first, int& count) noexcept;
+  void work(int member, std::uint32_t number) noexcept;
+  void serve(int member) noexcept;
+  void dismiss() noexcept;
+  void run_alone(const SharedRange& range) const noexcept;
+
+  std::unique_ptr<Member[]> members_;
+  int seats_ = 0;
+  int size_ = 0;          // who may take part in the range at work
+  bool leading_ = false;  // a team is there for all that is shared out
+  bool working_ = false;  // on a piece: what that shares out is done by itself
+  bool wanted_ = false;   // something was shared out
+  int spin_ = 0;
+  std::uint32_t number_ = 1, first_number_ = 1;  // of the range at work, and of the last one before this team
+
+  // Of the range at work; to be read by who has taken a piece of it, but for most_.
+  SharedRange range_{};
+  std::int64_t pieces_ = 0;
+  std::atomic<int> most_{1};                       // pieces taken at once
+  alignas(64) std::atomic<std::int64_t> left_{0};  // pieces that are not done
+};
+
+// False where there is no memory for it.
+bool Team::seat(int threads) noexcept {
+  if (threads > seats_) {
+    members_.reset(new (std::nothrow) Member[static_cast<std::size_t>(threads)]);
+    seats_ = members_ == nullptr ? 0 : threads;
+    if (seats_ == 0) return false;
+  }
+  // Who waits for a thread that has no CPU keeps it from it.
+  spin_ = threads > usual_cpus() ? 0 : spin_time.load(std::memory_order_relaxed);
+  first_number_ = number_;
+  for (int i = 0; i < threads; ++i) members_[i].stretch.store(Stretch{number_, 0, 0}.word(), std::memory_order_relaxed);
+  return true;
+}
+
+void Team::publish(const SharedRange& range, int members) noexcept {
+  const int pieces = static_cast<int>(std::clamp<std::int64_t>(
+      range.count / range.parts, 1, std::min(range.pieces, Stretch::kMostPieces / range.parts)));
+  range_ = range;
+  pieces_ = std::int64_t{pieces} * range.parts;
+  most_.store(pieces, std::memory_order_relaxed);
+  left_.store(pieces_, std::memory_order_relaxed);
+  if (++number_ == kDismissed) ++number_;
+  for (std::int64_t i = 0; i < members; ++i)
+    members_[i].stretch.store(Stretch{number_, static_cast<std::uint16_t>(pieces_ * i / members),
+                                      static_cast<std::uint16_t>(pieces_ * (i + 1) / members)}
+                                  .word());
+  for (int i = 1; i < members; ++i) members_[i].wake();
+}
+
+std::uint32_t next_random(std::uint32_t& state) {  // G. Marsaglia's xorshift, 2003
+  state ^= state << 13;
+  state ^= state >> 17;
+  return state ^= state << 5;
+}
+
+bool Team::take(int from, bool own, std::uint32_t number, std::uint32_t& random, int& first, int& count) noexcept {
+  std::atomic<std::uint64_t>& stretch = members_[from].stretch;
+  for (std::uint64_t word = stretch.load();;) {
+    const Stretch s = Stretch::of(word);
+    const int left = s.end - s.begin;
+    if (s.range != number || left == 0) return false;
+    count = std::min((left + 1) / 2, most_.load(std::memory_order_relaxed));
+    if (random != 0) {
+      count = 1 + static_cast<int>(next_random(random) % static_cast<std::uint32_t>(count));
+      own = next_random(random) % 2 == 0;
+    }
+    first = own ? s.begin : s.end - count;
+    const Stretch rest{number, static_cast<std::uint16_t>(own ? s.begin + count : s.begin),
+                       static_cast<std::uint16_t>(own ? s.end : s.end - count)};
+    if (stretch.compare_exchange_weak(word, rest.word())) return true;
+  }
+}
+
+// Takes pieces until none is left.
+void Team::work(int member, std::uint32_t number) noexcept {
+  std::uint32_t random = shuffle_seed.load(std::memory_order_relaxed);
+  if (random != 0) random = std::max(random * 2654435761u ^ (number * 40503u + static_cast<std::uint32_t>(member)), 1u);
+  const int start = random == 0 ? member : static_cast<int>(random % static_cast<std::uint32_t>(size_));
+  std::int64_t done = 0;
+  for (int i = 0; i < size_; ++i) {
+    const int from = (start + i) % size_;
+    for (int first = 0, count = 0; take(from, from == member, number, random, first, count); done += count) {
+      const std::int64_t begin = range_.count * first / pieces_, end = range_.count * (first + count) / pieces_;
+      range_.body(range_.object, begin, end, member);
+    }
+  }
+  if (done != 0 && left_.fetch_sub(done) == done && member != 0) members_[0].wake();
+}
+
+void Team::serve(int member) noexcept {
+  std::atomic<std::uint64_t>& stretch = members_[member].stretch;
+  const auto number = [&] { return Stretch::of(stretch.load()).range; };
+  for (std::uint32_t last = first_number_;;) {
+    members_[member].wait(spin_, [&] { return number() != last; });
+    last = number();
+    if (last == kDismissed) return;
+    work(member, last);
+  }
+}
+
+void Team::dismiss() noexcept {
+  for (int i = 1; i < size_; ++i) {
+    members_[i].stretch.store(Stretch{kDismissed, 0, 0}.word());
+    members_[i].wake();
+  }
+}
+
+// Part by part, in each of which a body may count on being alone.
+void Team::run_alone(const SharedRange& range) const noexcept {
+  const std::int64_t parts = range.parts;
+  const std::int64_t start = shuffle_seed.load(std::memory_order_relaxed) % parts;
+  for (std::int64_t i = 0; i < parts; ++i) {
+    const std::int64_t part = (start + i) % parts;
+    range.body(range.object, range.count * part / parts, range.count * (part + 1) / parts, static_cast<int>(part));
+  }
+}
+
+void Team::share_out(const SharedRange& range) noexcept {
+  wanted_ = true;
+  if (working_) return run_alone(range);
+  if (leading_) {
+    publish(range, std::min(range.parts, size_));
+    working_ = true;
+    work(0, number_);
+    working_ = false;
+    members_[0].wait(spin_, [&] { return left_.load() == 0; });
+    return;
+  }
+#ifdef _OPENMP
+  if (can_have_team(range.parts) && seat(range.parts)) {
+    size_ = range.parts;
+    publish(range, size_);
+    working_ = true;
+    const FloatState caller;
+#pragma omp parallel num_threads(range.parts)
+    {
+      const BorrowedFloatState borrowed(caller);
+      work(omp_get_thread_num(), number_);
+    }
+    working_ = false;
+    return;
+  }
+#endif
+  run_alone(range);
+}
+
+bool Team::lead(int threads, void (*lead)(const void*), const void* object) {
+  wanted_ = false;
+#ifdef _OPENMP
+  if (threads > 1 && !leading_ && !working_ && can_have_team(threads) && seat(threads)) {
+    const FloatState caller;
+    std::exception_ptr thrown;  // none may leave a parallel region
+#pragma omp parallel num_threads(threads)
+    {
+      const BorrowedFloatState borrowed(caller);
+      if (omp_get_thread_num() != 0) {
+        serve(omp_get_thread_num());
+      } else {
+        size_ = omp_get_num_threads();
+        leading_ = true;
+        try {
+          lead(object);
+        } catch (...) {
+          thrown = std::current_exception();
+        }
+        leading_ = false;
+        dismiss();
+      }
+    }
+    if (thrown) std::rethrow_exception(thrown);
+    return wanted_;
+  }
+#endif
+  lead(object);
+  return wanted_;
+}
+
+thread_local Team team;
+
+}  // namespace
+
+void share_out(const SharedRange& range) noexcept { team.share_out(range); }
+
+bool lead_team(int threads, void (*lead)(const void* object), const void* object) {
+  return team.lead(threads, lead, object);
+}
+
+void set_spin_microseconds(int time) { spin_time.store(time); }
+int spin_microseconds() { return spin_time.load(); }
+void shuffle_pieces(std::uint32_t seed) { shuffle_seed.store(seed); }
+
+}  // namespace convlane
