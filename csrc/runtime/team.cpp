@@ -33,6 +33,23 @@ void pause() noexcept {
 #endif
 }
 
+// Calls run(member, members) in `threads` threads, or fewer, of which the caller is member 0. Returns false, and calls
+// nothing, where there is no team to be had.
+template <class Run>
+bool together(int threads, const Run& run) {
+  static_assert(noexcept(run(0, 1)));
+  if (!can_have_team(threads)) return false;
+#ifdef _OPENMP
+  const FloatState caller;
+#pragma omp parallel num_threads(threads)
+  {
+    const BorrowedFloatState borrowed(caller);
+    run(omp_get_thread_num(), omp_get_num_threads());
+  }
+#endif
+  return true;
+}
+
 // What is left of a stretch, in pieces, of the range with this number. One word, so that a thread that comes too late
 // changes nothing: once a range is done, no word of it has pieces left.
 struct Stretch {
@@ -92,7 +109,7 @@ class alignas(64) Member {
 // The team of the thread that leads it, which keeps it for the next time.
 class Team {
  public:
-  bool lead(int threads, void (*lead)(const void*), const void* object);
+  bool lead(int threads, void (*run)(const void*), const void* object);
   void share_out(const SharedRange& range) noexcept;
 
  private:
@@ -230,52 +247,34 @@ void Team::share_out(const SharedRange& range) noexcept {
     members_[0].wait(spin_, [&] { return left_.load() == 0; });
     return;
   }
-#ifdef _OPENMP
-  if (can_have_team(range.parts) && seat(range.parts)) {
+  if (seat(range.parts)) {
     size_ = range.parts;
     publish(range, size_);
     working_ = true;
-    const FloatState caller;
-#pragma omp parallel num_threads(range.parts)
-    {
-      const BorrowedFloatState borrowed(caller);
-      work(omp_get_thread_num(), number_);
-    }
+    const bool done = together(range.parts, [this](int member, int) noexcept { work(member, number_); });
     working_ = false;
-    return;
+    if (done) return;
   }
-#endif
   run_alone(range);
 }
 
-bool Team::lead(int threads, void (*lead)(const void*), const void* object) {
+bool Team::lead(int threads, void (*run)(const void*), const void* object) {
   wanted_ = false;
-#ifdef _OPENMP
-  if (threads > 1 && !leading_ && !working_ && can_have_team(threads) && seat(threads)) {
-    const FloatState caller;
-    std::exception_ptr thrown;  // none may leave a parallel region
-#pragma omp parallel num_threads(threads)
-    {
-      const BorrowedFloatState borrowed(caller);
-      if (omp_get_thread_num() != 0) {
-        serve(omp_get_thread_num());
-      } else {
-        size_ = omp_get_num_threads();
-        leading_ = true;
-        try {
-          lead(object);
-        } catch (...) {
-          thrown = std::current_exception();
-        }
-        leading_ = false;
-        dismiss();
-      }
+  std::exception_ptr thrown;  // none may leave a parallel region
+  const auto serve_or_run = [&](int member, int members) noexcept {
+    if (member != 0) return serve(member);
+    size_ = members;
+    leading_ = true;
+    try {
+      run(object);
+    } catch (...) {
+      thrown = std::current_exception();
     }
-    if (thrown) std::rethrow_exception(thrown);
-    return wanted_;
-  }
-#endif
-  lead(object);
+    leading_ = false;
+    dismiss();
+  };
+  if (threads < 2 || leading_ || working_ || !seat(threads) || !together(threads, serve_or_run)) run(object);
+  if (thrown) std::rethrow_exception(thrown);
   return wanted_;
 }
 
