@@ -91,11 +91,11 @@ def _random_network(model, size, seed):
     return network.eval()
 
 
-def time_calls(run, image, seconds):
+def time_calls(run, image, seconds, least=_LEAST_CALLS):
     """Return the milliseconds of each call; there are a few even if they take longer than they may."""
     calls = []
     end = time.perf_counter() + seconds
-    while len(calls) < _LEAST_CALLS or time.perf_counter() < end:
+    while len(calls) < least or time.perf_counter() < end:
         start = time.perf_counter()
         run(image)
         calls.append((time.perf_counter() - start) * 1e3)

@@ -174,9 +174,21 @@ class WorkerError(Exception):
 
 
 def run_worker(worker, **task):
-    """Run one task of a script in a process group that is gone when this returns or raises, whatever the reason."""
-    command = [sys.executable, str(worker), json.dumps(task)]
+    """Run one task of a script in a process of its own."""
     pipe = subprocess.PIPE
+    with started([sys.executable, str(worker), json.dumps(task)], stdout=pipe, stderr=pipe) as process:
+        try:
+            out, err = process.communicate(timeout=_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            raise WorkerError(f"no answer within {_TIMEOUT} s") from None
+    if process.returncode:
+        raise WorkerError((err.strip().splitlines() or [f"left with code {process.returncode}"])[-1])
+    return json.loads(out)
+
+
+@contextlib.contextmanager
+def started(command, **options):
+    """Start a process in a group that is gone when this is left, whatever the reason."""
     # Signals wait while it starts: one that came in between would leave a process that nobody knows. To block them
     # would not do: that is a matter of one thread, and another, of a numerical library, takes them for the process.
     waiting = []
@@ -192,21 +204,19 @@ def run_worker(worker, **task):
             signal.raise_signal(waiting.pop())
 
     try:
-        process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+        process = subprocess.Popen(command, text=True, start_new_session=True, **options)
         try:
             heed_again()
-            out, err = process.communicate(timeout=_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            raise WorkerError(f"no answer within {_TIMEOUT} s") from None
+            yield process
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            for pipe in filter(None, (process.stdin, process.stdout, process.stderr)):
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
     finally:
         heed_again()
-    if process.returncode:
-        raise WorkerError((err.strip().splitlines() or [f"left with code {process.returncode}"])[-1])
-    return json.loads(out)
 
 
 # report

@@ -133,11 +133,11 @@ void bind_pool2d(py::module_& m) {
       py::arg("convolution"), py::arg("pool"));
   m.def(
       "pooled_from",
-      [](const std::string& algorithm, const Pool2dDesc& pool) {
-        const PooledFrom from = pooled_from(find_conv2d_algorithm(algorithm), pool);
+      [](const std::string& algorithm, const Conv2dDesc& convolution, const Pool2dDesc& pool) {
+        const PooledFrom from = pooled_from(find_conv2d_algorithm(algorithm), convolution, pool);
         return from == PooledFrom::bands ? "row bands" : from == PooledFrom::tiles ? "tiles" : "image";
       },
-      py::arg("algorithm"), py::arg("pool"));
+      py::arg("algorithm"), py::arg("convolution"), py::arg("pool"));
 
   m.def(
       "max_pool2d",

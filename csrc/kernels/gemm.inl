@@ -3,7 +3,8 @@
 // A register tile of up to kGemmRows x (kGemmVectors * lanes) sums stays in registers over the whole depth: per step
 // one broadcast per row and kGemmVectors loads of packed weights feed kGemmRows * kGemmVectors multiply-adds.
 // Every sum runs over tap and depth in order, whatever the tile, so results do not depend on how rows are grouped. Long
-// sums are sums of blocks, which begin at the same products however the depth is cut into taps.
+// sums are sums of blocks, which begin at the same products however the depth is cut into taps and whichever of them
+// are left out because they are with zeros.
 #pragma once
 
 #include "kernels/activation.inl"
@@ -45,7 +46,7 @@ constexpr int kLineFloats = 16;
 CONVLANE_INLINE Ahead next_panel(const GemmArgs& g, const float* panel, int64_t width, int64_t tiles) {
   constexpr int64_t kFewRows = 6;
   const int64_t steps = g.taps * g.depth;
-  const float* next = panel + steps * width;
+  const float* next = panel + steps * width;  // the same part of it
   if (next >= g.weight_end) return {panel, 0};
   const int64_t next_width = std::int64_t{g.weight_end - next} < steps * width ? kLanes : width;
   return {next, g.m < kFewRows ? 0 : next_width / tiles};
@@ -75,8 +76,22 @@ CONVLANE_INLINE void store_sums(Vec (&sum)[Rows][Vectors], float* dst, int64_t d
   }
 }
 
+// Which of the products of a sum a tile adds up: so many, from one of a tap on.
+struct SumPart {
+  int64_t tap, k, steps;
+  bool first, last;
+};
+
+template <int Rows>
+CONVLANE_INLINE bool all_are(const float* const* rows, const float* zeros) {
+  if (rows[0] != zeros) return false;
+  for (int i = 1; i < Rows; ++i)
+    if (rows[i] != zeros) return false;
+  return true;
+}
+
 template <int Rows, int Vectors>
-void gemm_tile(const GemmArgs& g, int64_t row, int64_t column, const float* weight, Ahead ahead) {
+void gemm_tile(const GemmArgs& g, int64_t row, int64_t column, const SumPart& part, const float* weight, Ahead ahead) {
   const int64_t n = g.n - column;
   const bool full = n >= Vectors * kLanes;
   float* dst = g.dst + row * g.dst_stride + column;
@@ -101,19 +116,38 @@ void gemm_tile(const GemmArgs& g, int64_t row, int64_t column, const float* weig
   }
   const int64_t most = g.taps * g.depth > kLongSum ? kSumBlock : g.taps * g.depth;
   int64_t left = most;  // products until the sums are stored
-  bool stored = false;
-  for (int64_t tap = 0; tap < g.taps; ++tap) {
+  bool stored = !part.first;
+  if (stored) {
+    CONVLANE_UNROLL
+    for (int i = 0; i < Rows; ++i) {
+      CONVLANE_UNROLL
+      for (int v = 0; v < Vectors; ++v) sum[i][v] = zero();
+    }
+  }
+  int64_t k = part.k;
+  for (int64_t tap = part.tap, steps = part.steps; steps > 0; ++tap, k = 0) {
+    const float* const* rows = g.rows + tap * g.rows_stride + row;
+    const int64_t tap_end = g.depth - k < steps ? g.depth : k + steps;
+    steps -= tap_end - k;
+    const bool skipped = g.zeros != nullptr && all_are<Rows>(rows, g.zeros);
     const float* src[Rows];
     CONVLANE_UNROLL
-    for (int i = 0; i < Rows; ++i) src[i] = g.rows[tap * g.rows_stride + row + i] + g.row_offset;
-    for (int64_t k = 0; k < g.depth;) {
+    for (int i = 0; i < Rows; ++i) src[i] = rows[i] + g.row_offset;
+    while (k < tap_end) {
       if (left == 0) {
         if (stored) add_stored<Rows, Vectors>(sum, dst, g.dst_stride, n);
         store_sums<Rows, Vectors>(sum, dst, g.dst_stride, n);
         stored = true;
         left = most;
       }
-      const int64_t end = k + (g.depth - k < left ? g.depth - k : left);
+      const int64_t end = k + (tap_end - k < left ? tap_end - k : left);
+      if (skipped) {
+        left -= end - k;
+        weight += (end - k) * Vectors * kLanes;
+        ahead.weight += (end - k) * ahead.step;
+        k = end;
+        continue;
+      }
       left -= end - k;
       for (; k < end; ++k, weight += Vectors * kLanes, ahead.weight += ahead.step) {
         CONVLANE_UNROLL
@@ -131,6 +165,7 @@ void gemm_tile(const GemmArgs& g, int64_t row, int64_t column, const float* weig
     }
   }
   if (stored) add_stored<Rows, Vectors>(sum, dst, g.dst_stride, n);
+  if (!part.last) return store_sums<Rows, Vectors>(sum, dst, g.dst_stride, n);
 
   const Clamp clamp(g.epilogue.activation);
   const float* residual =
@@ -157,27 +192,40 @@ void gemm_tile(const GemmArgs& g, int64_t row, int64_t column, const float* weig
 
 // Calls the tile compiled for exactly `rows`.
 template <int Vectors, int Rows = kGemmRows>
-CONVLANE_INLINE void gemm_tile_of(int64_t rows, const GemmArgs& g, int64_t row, int64_t column, const float* weight,
-                                  Ahead ahead) {
-  if (rows == Rows) return gemm_tile<Rows, Vectors>(g, row, column, weight, ahead);
-  if constexpr (Rows > 1) gemm_tile_of<Vectors, Rows - 1>(rows, g, row, column, weight, ahead);
+CONVLANE_INLINE void gemm_tile_of(int64_t rows, const GemmArgs& g, int64_t row, int64_t column, const SumPart& part,
+                                  const float* weight, Ahead ahead) {
+  if (rows == Rows) return gemm_tile<Rows, Vectors>(g, row, column, part, weight, ahead);
+  if constexpr (Rows > 1) gemm_tile_of<Vectors, Rows - 1>(rows, g, row, column, part, weight, ahead);
 }
 
+// Long sums of several tiles are taken block by block, so that a block of rows and one of weights stay in the caches.
 void gemm(const GemmArgs& g) {
-  const int64_t tiles = (g.m + kGemmRows - 1) / kGemmRows;
-  const float* weight = g.weight;
-  for (int64_t column = 0; column < g.n; column += kGemmColumns) {
-    const bool narrow = g.n - column <= kLanes;
-    const int64_t width = narrow ? kLanes : kGemmColumns, steps = g.taps * g.depth;
-    Ahead ahead = next_panel(g, weight, width, tiles);
-    for (int64_t tile = 0; tile < tiles; ++tile, ahead.weight += steps * ahead.step) {
-      const int64_t row = g.m * tile / tiles, rows = g.m * (tile + 1) / tiles - row;  // 7 + 7 beats 13 + 1
-      if (narrow)
-        gemm_tile_of<1>(rows, g, row, column, weight, ahead);
-      else
-        gemm_tile_of<kGemmVectors>(rows, g, row, column, weight, ahead);
+  const int64_t tiles = g.tiles == nullptr ? (g.m + kGemmRows - 1) / kGemmRows : g.tile_count;
+  const auto begin = [&](int64_t tile) {  // split evenly: 7 + 7 beats 13 + 1
+    return g.tiles == nullptr ? g.m * tile / tiles : g.tiles[tile];
+  };
+  const int64_t steps = g.taps * g.depth, most = steps > kLongSum && tiles > 1 ? kSumBlock : steps;
+  SumPart part{};
+  for (int64_t at = 0; at == 0 || at < steps; at += most) {
+    part.steps = steps - at < most ? steps - at : most;
+    part.first = at == 0;
+    part.last = at + part.steps == steps;
+    const float* panel = g.weight;
+    for (int64_t column = 0; column < g.n; column += kGemmColumns) {
+      const bool narrow = g.n - column <= kLanes;
+      const int64_t width = narrow ? kLanes : kGemmColumns;
+      const float* weight = panel + at * width;
+      Ahead ahead = next_panel(g, weight, width, tiles);
+      for (int64_t tile = 0; tile < tiles; ++tile, ahead.weight += part.steps * ahead.step) {
+        const int64_t row = begin(tile), rows = begin(tile + 1) - row;
+        if (narrow)
+          gemm_tile_of<1>(rows, g, row, column, part, weight, ahead);
+        else
+          gemm_tile_of<kGemmVectors>(rows, g, row, column, part, weight, ahead);
+      }
+      panel += steps * width;
     }
-    weight += steps * width;
+    for (part.k += part.steps; !part.last && part.k >= g.depth; part.k -= g.depth) ++part.tap;
   }
 }
 

@@ -57,6 +57,11 @@ struct GemmArgs {
   int64_t dst_stride;  // floats between dst's rows
   bool accumulate;     // sums go on from what dst holds, instead of from the bias
   Epilogue epilogue;
+  // Pointers that are this one are to zeros: a tap that all rows of a register tile meet there is left out. Or null.
+  const float* zeros;
+  // Where the register tiles begin, and after the last one m; or null, and the rows are split evenly.
+  const int64_t* tiles;
+  int64_t tile_count;
 };
 
 // Depthwise convolution of a band of output rows: dst[y, p, c] = epilogue(sum over r, s of

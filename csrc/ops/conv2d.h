@@ -126,6 +126,9 @@ const Conv2dAlgorithm& choose_conv2d(const Conv2dDesc& desc, const std::string& 
 // Every algorithm up to the chosen one with its refusal (empty for the chosen one).
 std::vector<std::pair<std::string, std::string>> explain_conv2d(const Conv2dDesc& desc, const std::string& algorithm);
 
+// How often a tap meets a pixel of an image that does not lie in its padding, for all taps and outputs of one channel.
+int64_t met_taps(const Conv2dDesc& desc);
+
 // The algorithm expected to be fastest for one image of `desc` when the weights may be packed for it, by the static
 // cost model; Winograd's only where `winograd` allows their rounding.
 std::string cheapest_conv2d(const Conv2dDesc& desc, bool winograd);

@@ -5,7 +5,7 @@
 // they enter as ratios.
 #include <algorithm>
 
-#include "ops/conv2d.h"
+#include "ops/conv2d_winograd.h"
 
 namespace convlane {
 namespace {
@@ -20,14 +20,32 @@ constexpr double kOutputTransform[] = {40, 110};
 // Weights stream in while products run; what is shorter hides but for a part.
 double overlapped(double compute, double stream) { return std::max(compute, stream) + 0.2 * std::min(compute, stream); }
 
+// Along one dimension: how often a tap meets the image, and how many of the taps ever do.
+struct Met {
+  int64_t times, taps;
+  Met(const Conv2dDesc& d, int dimension) : times(0), taps(0) {
+    const Window& w = d.window;
+    for (int64_t tap = 0; tap < w.kernel[dimension]; ++tap) {
+      const int64_t offset = tap * w.dilation[dimension] - (dimension == 0 ? w.top : w.left);
+      const Range met =
+          valid_outputs(offset, w.stride[dimension], dimension == 0 ? d.h : d.w, dimension == 0 ? d.oh : d.ow);
+      times += met.end - met.begin;
+      taps += met.end > met.begin;
+    }
+  }
+};
+
+// Taps in the padding are left out.
 double direct_cycles(const Conv2dDesc& d, int lanes) {
-  const double products = static_cast<double>(d.multiply_adds()) / (kUnits * lanes * kEfficiency);
-  return overlapped(products, 4.0 * d.o * d.c * d.taps() / kColdBytes);
+  const Met down(d, 0), across(d, 1);
+  const double channels = static_cast<double>(d.o) * d.c;
+  const double products = channels * down.times * across.times * d.n / (kUnits * lanes * kEfficiency);
+  return overlapped(products, 4.0 * channels * down.taps * across.taps / kColdBytes);
 }
 
 double winograd_cycles(const Conv2dDesc& d, int lanes, int m) {
-  const double tiles = static_cast<double>(ceil_div(d.oh, m) * ceil_div(d.ow, m)) * d.n;
-  const double points = (m + 2) * (m + 2);
+  const Tiling t = tiling(d, m);
+  const double tiles = static_cast<double>(t.count), points = static_cast<double>(t.points);
   const double products = tiles * points * d.c * round_up(d.o, lanes) / (kUnits * lanes * kEfficiency);
   const double transforms =
       tiles * (kInputTransform[m / 4] * ceil_div(d.c, lanes) + kOutputTransform[m / 4] * ceil_div(d.o, lanes));
@@ -35,6 +53,8 @@ double winograd_cycles(const Conv2dDesc& d, int lanes, int m) {
 }
 
 }  // namespace
+
+int64_t met_taps(const Conv2dDesc& d) { return Met(d, 0).times * Met(d, 1).times; }
 
 std::string cheapest_conv2d(const Conv2dDesc& desc, bool winograd) {
   Conv2dDesc d = desc;

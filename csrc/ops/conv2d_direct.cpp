@@ -1,6 +1,7 @@
 // Direct convolution as an implicit matrix product: no im2col buffer, only pointers to the input pixel of every tap
 // and output pixel (M. Dukhan, "The Indirect Convolution Algorithm", arXiv 1907.02129). Taps that fall into the
-// padding point at a row of zeros. With a 1x1 kernel this is pointwise convolution.
+// padding point at a row of zeros, and are left out where all pixels of a register tile meet them there. With a 1x1
+// kernel this is pointwise convolution.
 #include <cstring>
 
 #include "ops/conv2d.h"
@@ -48,7 +49,9 @@ void reserve_direct(const Conv2dDesc& d, const Conv2dArgs& args, Scratch& scratc
 void run_direct(const Conv2dDesc& d, const Conv2dArgs& args, Scratch& scratch) {
   float* zeros = scratch.take<float>(d.c);
   std::memset(zeros, 0, sizeof(float) * d.c);
-  rows_gemm(conv2d_gemm(d, args), scratch, [&](int64_t first, int64_t count, const float** rows) noexcept {
+  RowsGemm p = conv2d_gemm(d, args);
+  p.zeros = zeros;
+  rows_gemm(p, scratch, [&](int64_t first, int64_t count, const float** rows) noexcept {
     fill_pixel_rows(d, args.src.data, zeros, first, count, rows);
   });
 }

@@ -30,6 +30,7 @@ int64_t window_floats(const Conv2dDesc& d) { return checked_mul(d.taps(), d.c); 
 
 RowsGemm window_gemm(const Conv2dDesc& d, const Conv2dArgs& args) {
   RowsGemm p = conv2d_gemm(d, args);
+  p.padded = false;     // zeros are written out, too
   if (d.groups == 1) {  // with groups a window's channels are not contiguous
     p.taps = 1;
     p.depth = window_floats(d);

@@ -111,17 +111,18 @@ bool runs_in_bands(const Conv2dDesc& d, const Pool2dDesc& p, int threads) {
 
 }  // namespace
 
-PooledFrom pooled_from(const Conv2dAlgorithm& algorithm, const Pool2dDesc& p) {
-  // The windows of two rows follow each other only where dilation skips none.
-  const bool can =
-      algorithm.pooled_from == PooledFrom::bands ? !p.adaptive && p.window.dilation[0] == 1 : winograd_pools(p);
+PooledFrom pooled_from(const Conv2dAlgorithm& algorithm, const Conv2dDesc& d, const Pool2dDesc& p) {
+  // The windows of two rows follow each other only where dilation skips none, and lie in one tile only where the pixels
+  // of tiles lie side by side.
+  const bool can = algorithm.pooled_from == PooledFrom::bands ? !p.adaptive && p.window.dilation[0] == 1
+                                                              : winograd_pools(p) && d.window.dilation == Pair{1, 1};
   return can ? algorithm.pooled_from : PooledFrom::image;
 }
 
 bool may_pool_in_cache(const Conv2dDesc& d, const Pool2dDesc& p) {
   const auto& all = conv2d_algorithms();
   return std::any_of(all.begin(), all.end(), [&](const Conv2dAlgorithm& a) {
-    return a.refusal(d).empty() && pooled_from(a, p) != PooledFrom::image;
+    return a.refusal(d).empty() && pooled_from(a, d, p) != PooledFrom::image;
   });
 }
 
@@ -134,7 +135,7 @@ void check_conv2d_pool(const Conv2dDesc& d, const Pool2dDesc& p) {
 void reserve_conv2d_pool(const Conv2dAlgorithm& algorithm, const Conv2dDesc& d, const Conv2dArgs& args,
                          const Pool2dDesc& p, bool any_layout, Scratch& scratch) {
   const int threads = threads_for(d.multiply_adds(), args.threads);
-  const PooledFrom from = pooled_from(algorithm, p);
+  const PooledFrom from = pooled_from(algorithm, d, p);
   if (from == PooledFrom::bands && runs_in_bands(d, p, threads)) {
     BandsMemory(d, p, threads, scratch);
     return;
@@ -147,7 +148,7 @@ void run_conv2d_pool(const Conv2dAlgorithm& algorithm, const Conv2dDesc& d, cons
                      Scratch& scratch) {
   if (d.pixels() == 0) return;
   const int threads = threads_for(d.multiply_adds(), args.threads);
-  const PooledFrom from = pooled_from(algorithm, p);
+  const PooledFrom from = pooled_from(algorithm, d, p);
   if (from == PooledFrom::bands && runs_in_bands(d, p, threads)) return run_bands(d, args, p, threads, scratch);
   Conv2dArgs conv = args;
   if (from == PooledFrom::tiles) {

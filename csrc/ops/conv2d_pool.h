@@ -8,7 +8,7 @@
 namespace convlane {
 
 // What of the convolution's result there is before it is pooled.
-PooledFrom pooled_from(const Conv2dAlgorithm& algorithm, const Pool2dDesc& pool);
+PooledFrom pooled_from(const Conv2dAlgorithm& algorithm, const Conv2dDesc& desc, const Pool2dDesc& pool);
 
 // Whether an algorithm that can do the convolution need not compute the image as a whole.
 bool may_pool_in_cache(const Conv2dDesc& desc, const Pool2dDesc& pool);

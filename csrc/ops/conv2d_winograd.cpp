@@ -3,7 +3,7 @@
 //
 // Tiles are taken in blocks. For a block, the transformed input V[xi][tile][c] is computed once; then for every panel
 // of output channels (m + 2)^2 small matrix products give sums[xi][tile][column], which are transformed back while
-// they are in the cache. Two schedules differ in the block only:
+// they are in the cache. A dilation only moves the pixels of a tile apart. Two schedules differ in the block only:
 //   - V in the second-level cache: many blocks, each thread its own, the transformed weights U come from L2 or L3;
 //   - U streamed once: one block of all tiles, the threads share V and split the panels. For layers whose U exceeds
 //     the caches, and where there are too few tiles to give every thread a block unless U is small.
@@ -36,8 +36,8 @@ void transform_input(const Conv2dDesc& d, const Conv2dArgs& args, const Tiling& 
                      float* dst, int64_t dst_stride, int64_t next) {
   const auto [image, y, x] = position(t, tile);
   const float* pixels[36];
-  tile_pixels(args.src.data + image * d.h * d.w * d.c, d.h, d.w, d.c, y - d.window.top, x - d.window.left, t.m + 2,
-              zeros, pixels);
+  tile_pixels(args.src.data + image * d.h * d.w * d.c, d.h, d.w, d.c, y - d.window.top, x - d.window.left, t.step,
+              t.m + 2, zeros, pixels);
   args.weight->kernels().winograd_input({t.m, pixels, d.c, dst, dst_stride, next});
 }
 
@@ -138,13 +138,15 @@ void run_panel(const Conv2dDesc& d, const Conv2dArgs& args, const Tiling& t, con
     out.src_stride = b.count * nr + 16;
     out.channels = columns;
     out.dst = args.pool == nullptr ? args.dst + pixel * args.dst_stride + first_channel : b.pixels;
-    out.dst_stride = args.pool == nullptr ? args.dst_stride : nr;
+    out.dst_stride = args.pool == nullptr ? t.step * args.dst_stride : nr;
     out.width = args.pool == nullptr ? d.ow : t.m;
-    out.rows = d.oh - y;
-    out.columns = d.ow - x;
+    out.rows = ceil_div(d.oh - y, t.step);
+    out.columns = ceil_div(d.ow - x, t.step);
     out.epilogue = args.epilogue;
+    out.epilogue.residual_stride *= t.step;
     if (out.epilogue.bias != nullptr) out.epilogue.bias += first_channel;
-    if (out.epilogue.residual != nullptr) out.epilogue.residual += pixel * out.epilogue.residual_stride + first_channel;
+    if (out.epilogue.residual != nullptr)
+      out.epilogue.residual += pixel * args.epilogue.residual_stride + first_channel;
     kernels.winograd_output(out);
     if (args.pool != nullptr) pool_tile(out, kernels, at, *args.pool, args.dst + first_channel, args.dst_stride);
   }
@@ -155,7 +157,8 @@ void run_panel(const Conv2dDesc& d, const Conv2dArgs& args, const Tiling& t, con
 std::string refuse_winograd(const Conv2dDesc& d) {
   if (d.kh() != 3 || d.kw() != 3) return "the kernel is " + to_string(d.window.kernel) + ", not 3x3";
   if (d.window.stride != Pair{1, 1}) return "the stride is " + to_string(d.window.stride) + ", not 1";
-  if (d.window.dilation != Pair{1, 1}) return "the kernel is dilated";
+  const Pair& dilation = d.window.dilation;
+  if (dilation[0] != dilation[1]) return "the dilation is " + to_string(dilation) + ", not the same both ways";
   if (d.groups != 1) return "there is more than one group";
   return "";
 }

@@ -40,7 +40,9 @@ int64_t tiles_of_block(const Tiling& t, int64_t tile_floats, int64_t sums) {
 
 bool winograd_gradient_pays(const Conv2dDesc& d) {
   constexpr int64_t kFewChannels = 16;  // with fewer, the transforms cost more than they save: an estimate
-  return refuse_winograd(d).empty() && std::min(d.c, d.o) >= kFewChannels;
+  if (!refuse_winograd(d).empty() || std::min(d.c, d.o) < kFewChannels) return false;
+  const Tiling t = tiling(d, kSide);
+  return t.points * t.count < d.n * met_taps(d);
 }
 
 void run_winograd_weight_gradient(const Conv2dDesc& d, const float* gradient, const float* input, float* dst) {
@@ -75,7 +77,7 @@ void run_winograd_weight_gradient(const Conv2dDesc& d, const float* gradient, co
         const int64_t c = panel * in.width;
         for (int64_t i = begin; i < end; ++i) {
           const auto [image, y, x] = position(t, first + i);
-          tile_pixels(input + image * d.h * d.w * d.c + c, d.h, d.w, d.c, y - d.window.top, x - d.window.left,
+          tile_pixels(input + image * d.h * d.w * d.c + c, d.h, d.w, d.c, y - d.window.top, x - d.window.left, t.step,
                       kSide + 2, zeros.get(), pixels);
           kernels.winograd_input({kSide, pixels, std::min(in.width, d.c - c),
                                   v.get() + panel * t.points * v_stride + i * in.row, v_stride,
@@ -86,7 +88,8 @@ void run_winograd_weight_gradient(const Conv2dDesc& d, const float* gradient, co
         const int64_t o = panel * out.width;
         for (int64_t i = begin; i < end; ++i) {
           const auto [image, y, x] = position(t, first + i);
-          tile_pixels(gradient + image * d.oh * d.ow * d.o + o, d.oh, d.ow, d.o, y, x, kSide, zeros.get(), pixels);
+          tile_pixels(gradient + image * d.oh * d.ow * d.o + o, d.oh, d.ow, d.o, y, x, t.step, kSide, zeros.get(),
+                      pixels);
           kernels.winograd_output_gradient({kSide, pixels, std::min(out.width, d.o - o),
                                             z.get() + panel * t.points * z_stride + i * out.row, z_stride,
                                             i + 1 < count ? out.row : 0});

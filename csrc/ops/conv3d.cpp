@@ -31,6 +31,7 @@ RowsGemm conv3d_gemm(const Conv3dDesc& d, const Conv2dArgs& args) {
   RowsGemm p = conv2d_gemm(d.slice, args);
   p.m = d.voxels();
   p.taps = d.taps();
+  p.padded = p.padded || d.front > 0 || d.back > 0;
   return p;
 }
 
@@ -60,7 +61,9 @@ void fill_voxel_rows(const Conv3dDesc& d, const float* src, const float* zeros, 
 void run_direct_3d(const Conv3dDesc& d, const Conv2dArgs& args, Scratch& scratch) {
   float* zeros = scratch.take<float>(d.slice.c);
   std::memset(zeros, 0, sizeof(float) * d.slice.c);
-  rows_gemm(conv3d_gemm(d, args), scratch, [&](int64_t first, int64_t count, const float** rows) noexcept {
+  RowsGemm p = conv3d_gemm(d, args);
+  p.zeros = zeros;
+  rows_gemm(p, scratch, [&](int64_t first, int64_t count, const float** rows) noexcept {
     fill_voxel_rows(d, args.src.data, zeros, first, count, rows);
   });
 }

@@ -119,6 +119,7 @@ class PhaseRun {
     g.taps = p.taps();
     g.depth = p.c_per_group();
     g.weight_end = weight.end();
+    g.zeros = tiles_.zeros;
     g.epilogue = args_.epilogue;
     const bool grouped = d_.groups > 1;
     const int64_t begin = grouped ? 0 : tile.unit_begin * nr, end = grouped ? n : std::min(n, tile.unit_end * nr);

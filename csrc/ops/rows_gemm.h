@@ -5,9 +5,11 @@
 #pragma once
 
 #include <algorithm>
+#include <optional>
 
 #include "kernels/table.h"
 #include "ops/conv2d.h"
+#include "ops/padding_tiles.h"
 #include "ops/parallel.h"
 #include "runtime/buffer.h"
 
@@ -24,7 +26,12 @@ struct RowsGemm {
   float* dst;
   int64_t dst_stride;
   Epilogue epilogue;
-  int threads;  // at most
+  int threads;         // at most
+  const float* zeros;  // what taps in the padding point at, or null: then none is left out
+  bool padded;         // whether there are such
+
+  // Whether it pays to look for taps that can be left out. An estimate: to look costs a few cycles for each pointer.
+  bool leaves_out() const { return padded && taps > 1 && taps <= PaddingTiles::kMostTaps && depth * n >= 1024; }
 };
 
 // The product that a convolution is: a row per output pixel, C / groups deep at each tap.
@@ -43,6 +50,8 @@ inline RowsGemm conv2d_gemm(const Conv2dDesc& d, const Conv2dArgs& args) {
   p.dst_stride = args.dst_stride;
   p.epilogue = args.epilogue;
   p.threads = args.threads;
+  const Window& w = d.window;
+  p.padded = w.top > 0 || w.bottom > 0 || w.left > 0 || w.right > 0;
   return p;
 }
 
@@ -57,11 +66,15 @@ void fill_tap_rows(const Conv2dDesc& d, const float* row, const float* zeros, in
                    const float** rows);
 
 // Rows per block: enough to reuse each weight panel several times while the panel is in the cache, few enough that
-// the block's input stays in the second-level cache beside it (256 KB of 1 MB). Not tuned.
+// the block's input stays in the second-level cache beside it (256 KB of 1 MB). Not tuned. Of long sums that is the
+// input of one block of them; weights that are read once for each block of rows want twice as many.
 inline int64_t rows_per_block(const RowsGemm& p) {
   constexpr int64_t kBlockFloats = 64 * 1024;
-  const int64_t tiles = std::clamp<int64_t>(kBlockFloats / (p.taps * p.depth * p.kernels->gemm.mr), 4, 16);
-  return tiles * p.kernels->gemm.mr;
+  const auto& gemm = p.kernels->gemm;
+  const int64_t steps = p.taps * p.depth;
+  const bool is_long = steps > gemm.long_sum;
+  const int64_t fit = kBlockFloats / ((is_long ? gemm.sum_block : steps) * gemm.mr);
+  return std::clamp<int64_t>(fit, is_long ? 8 : 4, 16) * gemm.mr;
 }
 
 // How a product is split over threads, and the scratch of a run.
@@ -69,8 +82,9 @@ struct RowsGemmParts {
   int threads;
   int64_t units;  // what can be split along the columns
   int64_t column_parts, row_parts;
-  int64_t block;           // rows of a part, at most
-  const float** pointers;  // taps * block for each thread
+  int64_t block;                 // rows of a part, at most
+  const float** pointers;        // taps * block for each thread
+  PaddingTiles::Memory tiles{};  // `block` and `block + 1` for each thread, if taps may be left out
 
   RowsGemmParts(const RowsGemm& p, Scratch& scratch) {
     units = p.groups > 1 ? p.groups : ceil_div(p.n, p.kernels->gemm.nr);
@@ -84,6 +98,9 @@ struct RowsGemmParts {
     row_parts = by_columns ? blocks_of_rows : round_up(blocks_of_rows, threads);
     block = ceil_div(p.m, row_parts);
     pointers = scratch.take<const float*>(checked_mul(checked_mul(threads, p.taps), block));
+    if (!p.leaves_out()) return;
+    tiles.seen = scratch.take<PaddingTiles::Taps>(checked_mul(threads, block));
+    tiles.tiles = scratch.take<int64_t>(checked_mul(threads, block + 1));
   }
 };
 
@@ -98,11 +115,18 @@ void rows_gemm(const RowsGemm& p, Scratch& scratch, const FillRows& fill) {
   parallel_for(row_parts * column_parts, parts.threads, [&](int64_t begin, int64_t end, int thread) noexcept {
     const float** rows = pointers + thread * p.taps * block;
     int64_t filled = -1;
+    std::optional<PaddingTiles> tiles;
     for (int64_t task = begin; task < end; ++task) {
       const int64_t row_part = task % row_parts, column_part = task / row_parts;
       const int64_t first = p.m * row_part / row_parts, count = p.m * (row_part + 1) / row_parts - first;
       if (count == 0) continue;
-      if (filled != row_part) fill(first, count, rows);
+      if (filled != row_part) {
+        fill(first, count, rows);
+        if (p.leaves_out())
+          tiles.emplace(
+              rows, p.taps, count, p.zeros, p.kernels->gemm.mr,
+              PaddingTiles::Memory{parts.tiles.seen + thread * block, parts.tiles.tiles + thread * (block + 1)});
+      }
       filled = row_part;
       const int64_t unit_begin = units * column_part / column_parts,
                     unit_end = units * (column_part + 1) / column_parts;
@@ -120,6 +144,11 @@ void rows_gemm(const RowsGemm& p, Scratch& scratch, const FillRows& fill) {
         args.taps = p.taps;
         args.depth = p.depth;
         args.weight_end = p.weight_end;
+        if (tiles) args.zeros = p.zeros;
+        if (tiles && tiles->is_better()) {
+          args.tiles = tiles->begins();
+          args.tile_count = tiles->count();
+        }
         args.weight = p.weight + group * p.group_stride + column * p.taps * p.depth;
         args.dst = p.dst + first * p.dst_stride + channel;
         args.dst_stride = p.dst_stride;

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import numpy as np
 import peer_worker
@@ -135,23 +134,10 @@ def test_a_signal_leaves_nothing_behind(program, number, interrupts, code, tmp_p
     environment = {**os.environ, "TMPDIR": str(temporary)}
     command = children.python(interrupts, *arguments)
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as parent:
-        while not (started := workers(temporary)) and parent.poll() is None:
+        while not (started := children.workers(temporary)) and parent.poll() is None:
             time.sleep(0.02)
         assert started
         parent.send_signal(number)
         assert parent.wait() == code  # unheeded, it would end by itself and well
-    assert not workers(temporary)
+    assert not children.workers(temporary)
     assert not list(temporary.iterdir())
-
-
-def workers(folder):
-    """Workers whose environment names the folder."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            arguments, environment = ((process / name).read_bytes() for name in ("cmdline", "environ"))
-        except OSError:  # it has just ended, or is somebody else's
-            continue
-        if b"_worker.py" in arguments and os.fsencode(folder) in environment:
-            found.append(process.name)
-    return found

@@ -165,6 +165,77 @@ class TestWinograd:
             np.testing.assert_array_equal(F.conv2d(x, weight, bias, padding=1, algorithm=name), whole)
         np.testing.assert_array_equal(F.conv2d(x[1:], weight, bias, padding=1, algorithm=name), whole[1:])
 
+    @pytest.mark.parametrize("name", ["winograd2", "winograd4"])
+    @pytest.mark.parametrize(
+        ("size", "dilation"), [((1, 1), 3), ((5, 9), 2), ((14, 13), 4), ((19, 33), 3), ((9, 9), 12)]
+    )
+    def test_dilation(self, rng, isa, threads, name, size, dilation):
+        """Phases with and without an output more, with whole tiles and with cut ones; residual and activation."""
+        o, c = 2 * _core.tile_sizes()["lanes"] + 5, 11
+        x, weight, bias = images(rng, 2, c, *size), images(rng, o, c, 3, 3), images(rng, o)
+        padding = (dilation, dilation + 1, dilation - 1, dilation + 2)
+        expected = oracle.conv2d(x, weight, bias, padding=padding, dilation=(dilation, dilation))
+        residual = images(rng, *expected.shape)
+        arguments = {"padding": padding, "dilation": dilation, "algorithm": name}
+        y = F.conv2d(x, weight, bias, residual=residual, activation="silu", **arguments)
+        sums = expected + residual
+        silu = sums / (1 + np.exp(-sums))
+        assert_close(y, silu, 9 * c, ROUNDING.get(name, 1), scale=np.abs(sums).max())
+        np.testing.assert_array_equal(
+            F.conv2d(x[1:], weight, bias, residual=residual[1:], activation="silu", **arguments), y[1:]
+        )
+
+    def test_dilations_that_differ_are_refused(self):
+        with pytest.raises(ValueError, match=r"the dilation is \(2, 3\), not the same both ways"):
+            F.explain((1, 8, 9, 9), (8, 8, 3, 3), dilation=(2, 3), algorithm="winograd4")
+
+    @pytest.mark.parametrize(
+        ("size", "dilation", "name"), [(33, 24, "direct"), (65, 2, "winograd4"), (33, 4, "winograd4"), (1, 1, "direct")]
+    )
+    def test_it_is_taken_where_it_saves_products(self, size, dilation, name):
+        sides = (dilation,) * 4
+        shapes = (1, 512, size, size), (512, 512, 3, 3)
+        assert _core.Conv2dGeometry(*shapes, (1, 1), sides, (dilation, dilation), 1).cheapest(True) == name
+
+
+class TestTapsInThePadding:
+    """Taps that all pixels of a register tile see in the padding are left out; that changes no bit."""
+
+    @pytest.mark.parametrize(
+        ("size", "kernel", "dilation", "channels"),
+        [
+            ((13, 29), (3, 3), 12, 40),
+            ((33, 7), (3, 3), 24, 40),
+            ((9, 9), (5, 5), 3, 40),
+            ((1, 1), (3, 3), 1, 64),
+            ((2, 2), (3, 3), 1, 64),
+            ((1, 40), (1, 9), 5, 130),
+            ((5, 6), (3, 3), 4, 1100),  # sums of blocks, which begin within a tap
+            ((1, 1), (3, 3), 1, 1100),
+        ],
+    )
+    def test_sizes(self, rng, isa, threads, size, kernel, dilation, channels):
+        o = _core.tile_sizes()["nr"] + 5
+        x, weight, bias = images(rng, 3, channels, *size), images(rng, o, channels, *kernel), images(rng, o)
+        padding = tuple(dilation * (k // 2) for k in kernel for _ in range(2))
+        geometry = {"padding": padding, "dilation": (dilation, dilation)}
+        expected = oracle.conv2d(x, weight, bias, **geometry)
+        y = F.conv2d(x, weight, bias, algorithm="direct", **geometry)
+        assert_close(y, expected, weight[0].size)
+        np.testing.assert_array_equal(F.conv2d(x[1:2], weight, bias, algorithm="direct", **geometry), y[1:2])
+        with convlane.num_threads(2):
+            np.testing.assert_array_equal(F.conv2d(x, weight, bias, algorithm="direct", **geometry), y)
+        # Unpadded, the same sums run over zeros that are written out.
+        t, b, left, right = padding
+        wide = np.pad(x, ((0, 0), (0, 0), (t, b), (left, right)))
+        np.testing.assert_array_equal(F.conv2d(wide, weight, bias, dilation=dilation, algorithm="direct"), y)
+
+    def test_outputs_that_see_nothing_else_are_the_bias(self, rng, isa):
+        x, weight, bias = images(rng, 1, 40, 2, 2), images(rng, 40, 40, 1, 1), images(rng, 40)
+        y = F.conv2d(x, weight, bias, padding=9, algorithm="direct")
+        np.testing.assert_array_equal(y[0, :, :9], np.broadcast_to(bias[:, None, None], (40, 9, 20)))
+        assert_close(y, oracle.conv2d(x, weight, bias, padding=(9, 9, 9, 9)), 40)
+
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())

@@ -138,6 +138,11 @@ class TestTileEdges:
             check(rng, (1, 16, height, width), (18, 16, 3, 3), padding=(1, 2, 3, 1))
         check(rng, (1, 17, 7, 11), (16, 17, 3, 3))
 
+    def test_dilated_winograd(self, rng, isa, threads):
+        for size, dilation in [((14, 13), 2), ((19, 9), 3), ((6, 6), 5)]:
+            padding = (dilation, dilation - 1, dilation + 1, dilation)
+            check(rng, (2, 19, *size), (34, 19, 3, 3), (1, 1), padding, (dilation, dilation))
+
     def test_winograd_in_blocks(self, rng, threads):
         check(rng, (3, 20, 61, 58), (24, 20, 3, 3), padding=(1, 1, 1, 1))
         check(rng, (20, 330, 14, 14), (360, 330, 3, 3), padding=(1, 1, 1, 1))

@@ -60,7 +60,7 @@ class Layer:
             negative_slope=0.25,
             weights={"weight": self.weight, "bias": self.bias},
         )
-        return pooled, _core.pooled_from(self.algorithm, pooling)
+        return pooled, _core.pooled_from(self.algorithm, geometry, pooling)
 
 
 @pytest.mark.parametrize("name", POOLS)

@@ -28,7 +28,8 @@ def _conv2d(at: Context, pooling: Node | None = None) -> Choice:
     pool = None
     if pooling is not None:
         pool = pool_geometry_of(pooling, geometry.shape)
-        choice = replace(choice, why=f"{choice.why}; pooled from {_core.pooled_from(choice.algorithm, pool)}")
+        whence = _core.pooled_from(choice.algorithm, geometry, pool)
+        choice = replace(choice, why=f"{choice.why}; pooled from {whence}")
     at.append(
         "conv2d",
         geometry=geometry,
