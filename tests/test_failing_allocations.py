@@ -117,7 +117,7 @@ convlane.set_num_threads(2)
 
 def in_a_run(model, shape):
     plan = convlane.compile(model.eval(), shape)
-    core, x, outputs, memory = plan._core_plan(shape[0]), np.ones(shape, np.float32), plan._new_outputs(1), plan._memory
+    core, x, outputs, memory = plan._lowered(shape[0]).core, np.ones(shape, np.float32), plan._new_outputs(1), plan._memory
     for _ in range(3):
         core.run([x], outputs, memory)
     before = count()

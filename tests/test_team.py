@@ -97,7 +97,7 @@ def test_a_long_run_is_interrupted_between_steps(threads):
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         with convlane.num_threads(threads):
-            core = plan._core_plan(1)
+            core = plan._lowered(1).core
         for _ in range(2):  # the second run has a team from its start
             y[:] = np.nan
             signal.setitimer(signal.ITIMER_REAL, 0.05)

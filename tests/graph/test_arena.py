@@ -58,10 +58,10 @@ def test_ten_thousand_results_that_live_at_once():
 
 def test_many_results_take_no_longer_each():
     def seconds(count):
-        start = time.perf_counter()
+        start = time.thread_time()
         lives = [(0, count, 10**6)] * 8 + [(i, i + 3, 16 * (1 + i % 9)) for i in range(count)]
         _core.place_results(lives)
-        return time.perf_counter() - start
+        return time.thread_time() - start
 
     few, many = (min(seconds(count) for _ in range(3)) for count in (16_000, 128_000))
     assert many < 32 * few  # 64 if each met all
