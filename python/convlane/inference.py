@@ -211,4 +211,4 @@ def _preparation(model: Network) -> Preprocessing:
             "classify: it is not known how to prepare pictures for what convlane.models.create has not made; pass "
             "prepare=, for example convlane.data.preprocessing('resnet50')"
         )
-    return preprocessing(architecture.name, "keras" if architecture.config.get("keras") else "torchvision")
+    return preprocessing(architecture.name, "keras" if architecture.config.get("keras") else None)

@@ -16,6 +16,7 @@ FIXED = {"alexnet_2012", "inception_resnet_v2", "inception_v3", "zfnet"}
 LARGER = {
     *("convnext_small", "convnext_base", "convnext_large", "deeplabv3_resnet101", "fcn_resnet101"),
     *("densenet161", "densenet169", "densenet201", *(f"efficientnet_b{i}" for i in range(1, 8))),
+    *(f"efficientnet_lite{i}" for i in range(1, 5)),
     *("efficientnet_v2_m", "efficientnet_v2_l", "mnasnet0_75", "mnasnet1_0", "mnasnet1_3"),
     *(f"{kind}{depth}" for kind in ("plain", "resnet") for depth in (32, 44, 56, 110)),
     *(f"regnet_{kind}_{size}gf" for kind in "xy" for size in ("1_6", "3_2", "8", "16", "32", "128")),

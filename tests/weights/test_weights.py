@@ -62,6 +62,26 @@ def archive(program, *more, data=DATA, method=zipfile.ZIP_STORED):
     return zipped([("a/data.pkl", program), ("a/data/0", data), *more], method)
 
 
+OLD_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+OLD_MACHINE = b"\x80\x02}" + text("protocol_version") + b"M\xe9\x03s" + text("little_endian") + b"\x88s."
+
+
+def old_storage(kind="FloatStorage", key="7", count=6, part=b"N"):
+    """As torch wrote it before 1.6, with what it is a part of."""
+    return storage(kind, key, count).removesuffix(b"tQ") + part + b"tQ"
+
+
+def old(program, keys=("7",), data=None, version=b"\x80\x02M\xe9\x03.", machine=OLD_MACHINE):
+    """A file from before torch 1.6."""
+    storages = (6).to_bytes(8, "little") + DATA if data is None else data
+    listed = b"\x80\x02](" + b"".join(text(key) for key in keys) + b"e."
+    return OLD_MAGIC + version + machine + program + listed + storages
+
+
+def old_tensor(**source):
+    return tensor(source=old_storage(**source))
+
+
 def npy(header, data=b"", version=b"\1\0"):
     return b"\x93NUMPY" + version + len(header).to_bytes(2, "little") + header + data
 
@@ -82,13 +102,26 @@ def test_handmade_torch_file(tmp_path):
     assert not weights["w"].flags.writeable
 
 
+def test_handmade_file_of_old_torch(tmp_path):
+    views = ("w", old_tensor()), ("t", tensor((3, 2), (1, 3), source=old_storage()))
+    first = b"ctorch._utils\n_rebuild_tensor\n(" + old_storage(key="8", count=2) + integer(1) + numbers([1]) * 2 + b"tR"
+    program = pickled(*views, ("older", first), ("epoch", b"K\3"))
+    numbers_of_8 = (2).to_bytes(8, "little") + np.array([1, 5], "<f4").tobytes()
+    (tmp_path / "a").write_bytes(old(program, ("8", "7"), numbers_of_8 + (6).to_bytes(8, "little") + DATA))
+    weights = load_weights(tmp_path / "a")
+    np.testing.assert_array_equal(weights["w"], np.arange(6, dtype=np.float32).reshape(2, 3), strict=True)
+    np.testing.assert_array_equal(weights["t"], weights["w"].T, strict=True)
+    np.testing.assert_array_equal(weights["older"], np.array([5], np.float32), strict=True)
+    assert len(weights) == 3
+    assert not weights["w"].flags.writeable
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"", "it is no file of safetensors"),
         (b"garbage", "it is no file of safetensors"),
         (pickle.dumps({}, 4), "a Python pickle"),
-        (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.more", r"torch from before its version 1\.6.*converts it"),
         (npy(npy_header(), bytes(8)), "a single array"),
         (bytes(8) + b"{", "no valid safetensors file"),
         (b"PK\3\4 and no more", "not a zip file"),
@@ -137,6 +170,26 @@ def test_handmade_torch_file(tmp_path):
         (archive(pickled(("w", tensor((0, 2**62, 2**62), (1, 1, 1))))), "the product overflows"),
         (archive(pickled(("w", tensor((2**40,), (0,))))), "describe 43980465111[0-9]+ bytes"),
         (archive(pickled(("w", tensor(rest=b"\x89}}" + text("neg") + b"\x88s")))), "lazily negated"),
+        (OLD_MAGIC, "its pickle is cut off"),
+        (OLD_MAGIC + b"more", "has the operation APPENDS|has the operation"),
+        (old(pickled(("w", old_tensor())), version=b"\x80\x02M\xe8\x03."), "it is of version 1000"),
+        (old(pickled(("w", old_tensor())), machine=b"\x80\x02}" + text("little_endian") + b"\x89s."), "the machine"),
+        (old(pickled(("w", old_tensor())), machine=b"\x80\x02]."), "the machine"),
+        (old(b"\x80\x02cos\nsystem\n" + text("true") + b"\x85R."), "refers to 'os.system'"),
+        (old(pickled(("w", b"(ios\nsystem\n"))), "has the operation INST"),
+        (old(pickled(("w", old_tensor()))) + b"\0", "1 bytes behind its last storage"),
+        (old(pickled(("w", old_tensor())))[:-1], "is cut off"),
+        (old(pickled(("w", old_tensor())), data=DATA), "is cut off"),
+        (old(pickled(("w", old_tensor())), ()), "are not those that its pickle describes"),
+        (old(pickled(("w", old_tensor())), ("7", "7")), "are not those that its pickle describes"),
+        (old(pickled(("w", old_tensor())), ("6",)), "are not those that its pickle describes"),
+        (old(pickled(("w", old_tensor(count=7)))), "has 6 numbers or is cut off, of 7"),
+        (old(pickled(("w", old_tensor(count=2**62)))), "describe [0-9]+ bytes of content"),
+        (old(pickled(("w", old_tensor()), ("v", old_tensor(kind="DoubleStorage")))), "has two storages '7'"),
+        (old(pickled(("w", old_tensor(part=b"K\1")))), "which is none that torch.save writes"),
+        (old(pickled(("w", old_tensor(kind="UntypedStorage")))), "'torch.UntypedStorage'"),
+        (old(pickled(("w", tensor(offset=1, source=old_storage())))), "does not lie within"),
+        (old(pickled(("w", tensor((2**40,), (0,), source=old_storage())))), "describe 43980465111[0-9]+ bytes"),
         (npz(b"{}"), "header must tell"),
         (npz(npy_header("|O"), bytes(16)), r"'\|O'.*nothing that needs pickle is read"),
         (npz(npy_header("<f1"), bytes(2)), "unknown type '<f1'"),
@@ -177,6 +230,17 @@ def valid_files():
     stream = io.BytesIO()
     np.savez_compressed(stream, w=np.arange(6, dtype=np.float32).reshape(2, 3))
     return [archive(pickled(("w", tensor()))), stream.getvalue()]
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@given(changes=st.lists(st.tuples(st.integers(0), st.integers(0, 255)), min_size=1, max_size=4))
+def test_changed_files_of_old_torch_never_crash(tmp_path, changes):
+    content = bytearray(old(pickled(("w", old_tensor()), ("t", tensor((3, 2), (1, 3), source=old_storage())))))
+    for place, byte in changes:
+        content[place % len(content)] = byte
+    (tmp_path / "a").write_bytes(content)
+    with contextlib.suppress(ValueError):
+        assert all(array.size == 6 for array in load_weights(tmp_path / "a").values() if array.ndim == 2)
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=400)
@@ -341,6 +405,11 @@ def costly_files():
     np.savez_compressed(stream, w=np.zeros(30_000_000, np.float16))
     return {
         "colliding keys": archive(b"\x80\x02}(" + colliding + b"u."),
+        "lists in an old file": old(b"\x80\x02" + b"]" * 2_000_000 + b"."),
+        "half precision in an old file": old(
+            pickled(("w", tensor((33_000_000,), (0,), source=old_storage("HalfStorage", count=12)))),
+            data=(12).to_bytes(8, "little") + DATA,
+        ),
         "lists": archive(b"\x80\x02" + b"]" * 2_000_000 + b"."),
         "memory": archive(b"\x80\x02" + b"".join(b"}r" + struct.pack("<I", i) for i in range(120_000)) + b"."),
         "tensors": archive(b"\x80\x02" + rebuild + b"q\0" + arguments + b"q\1" + again + b"."),
@@ -373,6 +442,31 @@ def test_no_file_costs_much(tmp_path, name):
         assert tracemalloc.get_traced_memory()[1] < max(64 << 20, 20 * len(content))
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_torch_before_its_version_1_6(tmp_path, wrapped):
+    import torch
+
+    shared = torch.arange(12, dtype=torch.float32)
+    state = {
+        "a": shared[:6].reshape(2, 3),
+        "b": shared.reshape(3, 4).T,
+        "half": torch.randn(5).half(),
+        "bfloat16": torch.randn(5).bfloat16(),
+        "int": torch.arange(3),
+        "bool": torch.tensor([True, False]),
+        "parameter": torch.nn.Parameter(torch.randn(2, 2)),
+        "empty": torch.empty(0, 3),
+    }
+    saved = {"state_dict": state, "optimizer": {"momentum": [torch.ones(7).double()]}, "epoch": 3} if wrapped else state
+    torch.save(saved, tmp_path / "a.pth", _use_new_zipfile_serialization=False)
+    weights = load_weights(tmp_path / "a.pth")
+    assert weights.keys() == state.keys()
+    for name, tensor_ in state.items():
+        expected = tensor_.detach().float().numpy() if tensor_.is_floating_point() else tensor_.numpy()
+        np.testing.assert_array_equal(weights[name], expected, strict=True)
 
 
 @pytest.mark.torch

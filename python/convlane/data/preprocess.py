@@ -129,7 +129,7 @@ def _shortened(image: Image.Image) -> Image.Image:
     return image.crop((left, top, image.width - left, image.height - top)) if left or top else image
 
 
-def preprocessing(name: str, source: str = "torchvision") -> Preprocessing:
+def preprocessing(name: str, source: str | None = None) -> Preprocessing:
     """Return how pictures are prepared for a network with somebody's weights.
 
     Parameters
@@ -139,7 +139,8 @@ def preprocessing(name: str, source: str = "torchvision") -> Preprocessing:
     source
         Whose weights: ``"torchvision"`` (those called ``IMAGENET1K_V1``), ``"torchvision_v2"`` (``IMAGENET1K_V2``),
         ``"torchvision_swag"`` (``IMAGENET1K_SWAG_LINEAR_V1``), ``"torchvision_voc"`` (``COCO_WITH_VOC_LABELS_V1``),
-        ``"keras"``, or what else `convlane.models.register` was told.
+        ``"keras"``, ``"tensorflow"`` (EfficientNet-Lite's authors) or what else `convlane.models.register` was told.
+        Where it is not given, torchvision's if there are any for this network, else those of its authors.
 
     Raises
     ------
@@ -153,6 +154,8 @@ def preprocessing(name: str, source: str = "torchvision") -> Preprocessing:
     127.5
     """
     table = preparations()
+    if source is None:
+        source = "tensorflow" if name in table["tensorflow"] else "torchvision"
     if source not in table:
         raise ValueError(f"preprocessing: source must be one of {', '.join(sorted(table))}, got {source!r}")
     known = table[source]

@@ -12,6 +12,7 @@ from convlane.models import (  # noqa: F401  (they register)
     convnext,
     densenet,
     efficientnet,
+    efficientnet_lite,
     efficientnet_v2,
     googlenet,
     inception_resnet_v2,

@@ -28,6 +28,13 @@ def loaded_bytes(count: int, dtype: np.dtype[Any]) -> int:
     return count * (4 if dtype.kind in "fV" else dtype.itemsize)
 
 
+def check_growth(nbytes: int, size: int) -> None:
+    """Refuse to make so much of a file of this size: it is made to fill the memory."""
+    most = max(_ALWAYS_ALLOWED, _MOST_GROWTH * size)
+    if nbytes > most:
+        raise ValueError(f"its {size} bytes describe {nbytes} bytes of content; at most {most} are allowed")
+
+
 class Archive:
     """An open zip file without encryption and without two entries of the same name."""
 
@@ -52,10 +59,8 @@ class Archive:
         self.check_total(sum(entry.file_size for entry in self.entries.values()))
 
     def check_total(self, nbytes: int) -> None:
-        """Refuse to unpack so much from a file of this size: it is made to fill the memory."""
-        most = max(_ALWAYS_ALLOWED, _MOST_GROWTH * self.size)
-        if nbytes > most:
-            raise ValueError(f"its {self.size} bytes describe {nbytes} bytes of content; at most {most} are allowed")
+        """Refuse to unpack so much from a file of this size."""
+        check_growth(nbytes, self.size)
 
     def read(self, name: str, most: int) -> bytes:
         """Return a whole entry of at most so many bytes, whose checksum holds."""

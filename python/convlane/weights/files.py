@@ -24,10 +24,6 @@ _PREFIXES = (_MODULE, "_orig_mod.")
 _AVERAGED = "n_averaged"
 # What is known and not read, with what its owner can do.
 _NOT_READ = {
-    b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.": (
-        "a file of torch from before its version 1.6, which is a pickle and never read; where torch is installed, "
-        "torch.save(torch.load(path, weights_only=True), new_path) converts it"
-    ),
     b"\x93NUMPY": "a single array; numpy.savez writes arrays under names",
     b"\x80": "a Python pickle, which could do anything when it is loaded and is never read",
     b"version https://git-lfs": "a pointer of Git LFS; git lfs pull fetches the file itself",
@@ -41,10 +37,11 @@ def load_weights(path: Path) -> dict[str, NDArray[Any]]:
 
     - safetensors;
     - ``.npz`` of NumPy, with plain numbers only;
-    - ``.pth`` or ``.pt`` of torch since 1.6, a dictionary of tensors as ``torch.save(model.state_dict(), path)``
-      writes it. torch is not needed, and nothing is executed: the pickle is interpreted by a list of what is allowed.
-      Of a checkpoint, the dictionary under ``state_dict``, ``model_state_dict`` or ``model`` is taken. What else stands
-      in it and torch's own safe loader takes, schedulers and optimisers for example, is skipped.
+    - ``.pth`` or ``.pt`` of torch, also from before its version 1.6, a dictionary of tensors as
+      ``torch.save(model.state_dict(), path)`` writes it. torch is not needed, and nothing is executed: the pickle is
+      interpreted by a list of what is allowed. Of a checkpoint, the dictionary under ``state_dict``,
+      ``model_state_dict`` or ``model`` is taken. What else stands in it and torch's own safe loader takes, schedulers
+      and optimisers for example, is skipped.
     - ``.h5`` and ``.weights.h5`` of Keras, where h5py is installed (``pip install 'convlane[keras]'``): the weights of
       VGG16, ResNet50, InceptionV3, MobileNet, MobileNetV2 and EfficientNetB0, under the names and in the order that
       convlane's networks have. See Notes.
@@ -198,13 +195,16 @@ def _read_keras(path: str) -> dict[str, NDArray[Any]]:
 
 
 def _read_zip(stream: BinaryIO, start: bytes) -> dict[str, NDArray[Any]]:
-    if not start.startswith(_ZIP):
-        _refuse(start)
+    """Read a zip file, or one of torch from before it wrote these."""
     # What these import takes time, which a process that reads no such file does not need.
     from convlane.weights.archive import Archive
     from convlane.weights.npz_file import SUFFIX, read_npz
-    from convlane.weights.torch_file import PICKLE, read_torch
+    from convlane.weights.torch_file import OLD_MAGIC, PICKLE, read_old_torch, read_torch
 
+    if start.startswith(OLD_MAGIC):
+        return read_old_torch(stream, os.fstat(stream.fileno()).st_size)
+    if not start.startswith(_ZIP):
+        _refuse(start)
     archive = Archive(stream)
     if any(name.rpartition("/")[2] == PICKLE for name in archive.entries):
         return read_torch(archive)

@@ -1,6 +1,7 @@
-"""Tensors of the zip files that ``torch.save`` writes, without torch and without `pickle`.
+"""Tensors of the files that ``torch.save`` writes, without torch and without `pickle`.
 
-Such an archive has a pickle, which is a program for a small stack machine, and the bytes of each storage as an entry.
+Since 1.6 they are zip files, with a pickle, which is a program for a small stack machine, and the bytes of each storage
+as an entry. Older ones are a sequence of pickles, with the storages behind them.
 Here the program is interpreted with exactly the operations and the globals that dictionaries of tensors need, none of
 which can do anything but build plain values. What else torch's own safe loader takes is noted as skipped, and all other
 is refused by its name. A tensor remains a description until its bytes are asked for, so what is not wanted of a
@@ -16,14 +17,14 @@ import struct
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from convlane.safetensors_file import from_bfloat16, shown
-from convlane.weights.archive import Archive, loaded_bytes
+from convlane.weights.archive import Archive, check_growth, loaded_bytes
 
 PICKLE = "data.pkl"
 
@@ -37,6 +38,9 @@ _MOST_PICKLE = 2**26  # bytes
 # 2026-11-26) and 250 bytes. A large file may have more of them, as it may take more memory.
 _FEWEST_OPERATIONS, _BYTES_PER_OPERATION, _MOST_OPERATIONS = 250_000, 32, 1_500_000
 _MOST_DIMENSIONS = 32  # NumPy 1's limit
+OLD_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # a pickle of torch.serialization.MAGIC_NUMBER
+_OLD_VERSION = 1001  # torch.serialization.PROTOCOL_VERSION, of all that were written
+_COUNT_BYTES = 8  # in front of a storage's numbers
 _BFLOAT16 = np.dtype([("bfloat16", "<u2")])
 _OPERATION_NAMES = {operation.code: operation.name for operation in pickletools.opcodes}
 _STORAGES = {
@@ -54,7 +58,7 @@ _STORAGES = {
     "torch.ShortStorage": np.dtype("<i2"),
 }
 _SKIPPED_TENSORS = re.compile(
-    r"torch\._utils\._rebuild_(tensor|tensor_v3|qtensor|sparse_tensor|meta_tensor_no_storage|nested_tensor)"
+    r"torch\._utils\._rebuild_(tensor_v3|qtensor|sparse_tensor|meta_tensor_no_storage|nested_tensor)"
 )
 _SKIPPED_STORAGES = re.compile(r"torch\.(storage\.UntypedStorage|Q[A-Za-z0-9]+Storage)")
 _SKIPPED_VALUES = re.compile(
@@ -78,19 +82,14 @@ def read_torch(archive: Archive) -> dict[str, NDArray[Any]]:
     order = archive.read(f"{folder}byteorder", 16) if f"{folder}byteorder" in archive.entries else b"little"
     if order != b"little":
         raise ValueError(f"its byte order is {shown(order)}; only little is read")
-    most = min(max(archive.size // _BYTES_PER_OPERATION, _FEWEST_OPERATIONS), _MOST_OPERATIONS)
-    tensors = _state_dict(_Interpreter(archive.read(names[0], _MOST_PICKLE), most).run())
-    storages = (tensor.storage.nbytes for tensor in tensors.values())
-    archive.check_total(
-        sum(loaded_bytes(math.prod(tensor.shape), tensor.dtype) for tensor in tensors.values())
-        + max(storages, default=0)
-    )
-
+    pickle = _Interpreter(archive.read(names[0], _MOST_PICKLE), _most_operations(archive.size))
+    value = pickle.run()
+    if pickle.place != len(pickle.program):
+        raise ValueError("its pickle goes on after its end")
+    tensors = _state_dict(value)
+    _check_size(tensors, archive.size)
     arrays: dict[str, NDArray[Any]] = dict.fromkeys(tensors, np.empty(0))  # in the order of the file
-    by_storage: dict[str, list[str]] = {}
-    for name, tensor in tensors.items():
-        by_storage.setdefault(tensor.storage.key, []).append(name)
-    for key, sharing in by_storage.items():
+    for key, sharing in _by_storage(tensors).items():
         entry_name = f"{folder}data/{key}"
         if entry_name not in archive.entries:
             raise ValueError(f"the tensor {shown(sharing[0])} is in the storage {shown(key)}, which is missing")
@@ -107,9 +106,64 @@ def read_torch(archive: Archive) -> dict[str, NDArray[Any]]:
     return arrays
 
 
+def read_old_torch(stream: BinaryIO, size: int) -> dict[str, NDArray[Any]]:
+    """Return the state dict of a file from before torch 1.6, of so many bytes; ValueError tells what is wrong."""
+    stream.seek(0)
+    program = stream.read(min(size, _MOST_PICKLE))
+    place, left, values = 0, _most_operations(size), []
+    for _ in range(5):  # a number that no other file begins with, a version, the machine, what was saved, the keys
+        pickle = _Interpreter(program, left, place, old=True)
+        values.append(pickle.run())
+        place, left = pickle.place, left - pickle.operations
+        if len(values) == 4:
+            storages = pickle.storages
+    _, version, machine, value, keys = values
+    if version != _OLD_VERSION or type(machine) is not dict or machine.get("little_endian") is not True:
+        raise ValueError(f"it is of version {shown(version)} and from the machine {shown(machine)}; {_CONVERT}")
+    if type(keys) is not list or not all(type(key) is str for key in keys) or sorted(keys) != sorted(storages):
+        raise ValueError(f"the storages in it, {shown(keys)}, are not those that its pickle describes")
+    tensors = _state_dict(value)
+    _check_size(tensors, size)
+    arrays: dict[str, NDArray[Any]] = dict.fromkeys(tensors, np.empty(0))
+    wanted = _by_storage(tensors)
+    for key in keys:
+        storage = storages[key]
+        stream.seek(place)
+        count = int.from_bytes(stream.read(_COUNT_BYTES), "little")
+        place += _COUNT_BYTES + storage.nbytes
+        if count != storage.count or place > size:
+            raise ValueError(f"the storage {shown(key)} has {count} numbers or is cut off, of {storage.count}")
+        if key in wanted:
+            data = stream.read(storage.nbytes)
+            for name in wanted[key]:
+                arrays[name] = tensors[name].view(data)
+    if place != size:
+        raise ValueError(f"it has {size - place} bytes behind its last storage")
+    return arrays
+
+
+def _most_operations(size: int) -> int:
+    """Return how many operations the pickles of a file of so many bytes may have."""
+    return min(max(size // _BYTES_PER_OPERATION, _FEWEST_OPERATIONS), _MOST_OPERATIONS)
+
+
+def _check_size(tensors: dict[str, Tensor], size: int) -> None:
+    """Refuse tensors that would take too much memory for a file of so many bytes, while one storage is there, too."""
+    total = sum(loaded_bytes(math.prod(tensor.shape), tensor.dtype) for tensor in tensors.values())
+    check_growth(total + max((tensor.storage.nbytes for tensor in tensors.values()), default=0), size)
+
+
+def _by_storage(tensors: dict[str, Tensor]) -> dict[str, list[str]]:
+    """Return the names of the tensors that share a storage."""
+    names: dict[str, list[str]] = {}
+    for name, tensor in tensors.items():
+        names.setdefault(tensor.storage.key, []).append(name)
+    return names
+
+
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """Numbers that tensors are views of: an entry of the archive."""
+    """Numbers that tensors are views of."""
 
     key: str
     dtype: np.dtype[Any]
@@ -117,7 +171,7 @@ class Storage:
 
     @property
     def nbytes(self) -> int:
-        """Size of the entry."""
+        """Their size."""
         return self.count * self.dtype.itemsize
 
 
@@ -183,18 +237,22 @@ class _Interpreter:
     lists and dictionaries are ever changed.
     """
 
-    def __init__(self, program: bytes, most_operations: int) -> None:
-        self._program, self._place, self._most_operations = program, 0, most_operations
+    def __init__(self, program: bytes, most_operations: int, place: int = 0, *, old: bool = False) -> None:
+        self.program, self.place, self.operations = program, place, 0
+        self.storages: dict[str, Storage] = {}
+        """All that it describes, those of tensors that are not wanted among them."""
+        self._most_operations, self._old = most_operations, old
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
 
     def run(self) -> Any:
-        """Return what the pickle describes."""
-        for _ in range(self._most_operations):
+        """Return what the pickle describes; `place` is behind it then."""
+        while self.operations < self._most_operations:
+            self.operations += 1
             code = self._take(1)
             if code == b".":
                 value = self._pop()
-                if self._stack or self._place != len(self._program):
+                if self._stack:
                     raise ValueError("its pickle goes on after its end")
                 return value
             operation = _OPERATIONS.get(code)
@@ -207,21 +265,21 @@ class _Interpreter:
     # the program and the stack
 
     def _take(self, count: int) -> bytes:
-        taken = self._program[self._place : self._place + count]
+        taken = self.program[self.place : self.place + count]
         if len(taken) != count:
             raise ValueError("its pickle is cut off")
-        self._place += count
+        self.place += count
         return taken
 
     def _number(self, layout: str) -> Any:
         return struct.unpack(layout, self._take(struct.calcsize(layout)))[0]
 
     def _line(self) -> str:
-        end = self._program.find(b"\n", self._place, self._place + 1000)
+        end = self.program.find(b"\n", self.place, self.place + 1000)
         if end < 0:
             raise ValueError("its pickle has a name without an end")
-        line = self._program[self._place : end].decode()
-        self._place = end + 1
+        line = self.program[self.place : end].decode()
+        self.place = end + 1
         return line
 
     def _pop(self) -> Any:
@@ -313,10 +371,16 @@ class _Interpreter:
         self._top(dict)
 
     def _push_storage(self) -> None:
-        match self._pop():
+        identity = self._pop()
+        if self._old and type(identity) is tuple and identity[5:] == (None,):  # what part of another one it is: none
+            identity = identity[:5]
+        match identity:
             case ("storage", _Global(name), str(key), str(), int(count)) if name in _STORAGES and _is_size(count):
-                self._stack.append(Storage(key, _STORAGES[name], count))
-            case ("storage", _Global(name), *_) if _SKIPPED_STORAGES.fullmatch(name):
+                storage = Storage(key, _STORAGES[name], count)
+                if self.storages.setdefault(key, storage) != storage and self._old:
+                    raise ValueError(f"its pickle has two storages {shown(key)}")
+                self._stack.append(storage)
+            case ("storage", _Global(name), *_) if _SKIPPED_STORAGES.fullmatch(name) and not self._old:
                 self._stack.append(_Skipped(name))
             case other:
                 raise ValueError(f"its pickle has the storage {shown(other)}, which is none that torch.save writes")
@@ -424,6 +488,7 @@ _FUNCTIONS: dict[str, Callable[[tuple[Any, ...]], Any]] = {
     "torch._tensor._rebuild_from_type_v2": _rebuild_with_attributes,
     "torch._utils._rebuild_parameter": _rebuild_parameter,
     "torch._utils._rebuild_parameter_with_state": _rebuild_parameter,
+    "torch._utils._rebuild_tensor": lambda arguments: _rebuild_tensor((*arguments, False, {})),  # until 0.4
     "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
 }
 
