@@ -117,7 +117,8 @@ convlane.set_num_threads(2)
 
 def in_a_run(model, shape):
     plan = convlane.compile(model.eval(), shape)
-    core, x, outputs, memory = plan._lowered(shape[0]).core, np.ones(shape, np.float32), plan._new_outputs(1), plan._memory
+    core, memory = plan._lowered(shape[0]).core, plan._memory
+    x, outputs = np.ones(shape, np.float32), plan._new_outputs(1)
     for _ in range(3):
         core.run([x], outputs, memory)
     before = count()

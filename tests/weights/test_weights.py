@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 import convlane
 from convlane import load_weights, models, nn
 from convlane.safetensors_file import write_tensors
+from convlane.weights import npz_file, torch_file  # noqa: F401 - or the first test would count the memory of their import
 from networks import torchvision_network
 
 
@@ -342,8 +343,7 @@ def test_checkpoints(tmp_path):
     ):
         load_weights(tmp_path / "a")
     torch.save(layer.state_dict(), tmp_path / "a", _use_new_zipfile_serialization=False)
-    with pytest.raises(ValueError, match=r"before its version 1\.6"):
-        load_weights(tmp_path / "a")
+    np.testing.assert_array_equal(load_weights(tmp_path / "a")["weight"], layer.weight.detach().numpy())
 
 
 @pytest.mark.torch
