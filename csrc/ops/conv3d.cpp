@@ -248,12 +248,10 @@ Conv3dChoice choose_conv3d(const Conv3dDesc& desc, const std::string& algorithm,
   const bool fits =
       layout == WeightLayout::panels || (layout == WeightLayout::depthwise && desc.slice.o_per_group() == 1);
   if (!fits) refuse("no algorithm serves weights packed in this order");
-  return {desc, std::nullopt, nullptr};
+  return {desc, std::nullopt, nullptr, desc.slice.groups == 1 && refuse_stem(desc.slice).empty()};
 }
 
-bool reads_any_layout(const Conv3dChoice& choice) {
-  return !choice.images && choice.desc.slice.groups == 1 && refuse_stem(choice.desc.slice).empty();
-}
+bool reads_any_layout(const Conv3dChoice& choice) { return choice.stem; }
 
 void reserve_conv3d(const Conv3dChoice& choice, const Conv2dArgs& args, bool any_layout, Scratch& scratch) {
   const Conv3dDesc& d = choice.desc;

@@ -41,6 +41,7 @@ struct Conv3dChoice {
   Conv3dDesc desc;
   std::optional<Conv2dDesc> images;
   const Conv2dAlgorithm* algorithm;  // of the images, or null
+  bool stem = false;                 // the algorithm of its own is that of few channels
 };
 
 // The algorithm expected to be fastest, which tells how the weights are to be packed: one of images where the

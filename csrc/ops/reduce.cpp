@@ -37,8 +37,8 @@ Plan plan_of(const Tensor& src, const std::array<bool, kMaxRank>& reduced) {
     else
       plan.kept.append(src.shape[d], {src.strides[d]});
   }
-  std::stable_sort(order.begin(), order.begin() + count,
-                   [&](int a, int b) { return std::abs(src.strides[a]) > std::abs(src.strides[b]); });
+  sort_few(order.begin(), order.begin() + count,
+           [&](int a, int b) { return std::abs(src.strides[a]) > std::abs(src.strides[b]); });
   for (int i = 0; i < count; ++i) plan.reduced.append(src.shape[order[i]], {src.strides[order[i]]});
   plan.kept.merge();
   plan.reduced.merge();

@@ -70,6 +70,13 @@ struct Loop {
   }
 };
 
+// As std::stable_sort(), which allocates.
+template <class Iterator, class Before>
+void sort_few(Iterator begin, Iterator end, const Before& before) {
+  for (Iterator next = begin; next != end; ++next)
+    std::rotate(std::upper_bound(begin, next, *next, before), next, next + 1);
+}
+
 // Over the elements of arrays that have the first one's shape, the largest strides of the first one outermost.
 template <int Arrays>
 Loop<Arrays> loop_over(const std::array<const Tensor*, Arrays>& arrays) {
@@ -84,8 +91,7 @@ Loop<Arrays> loop_over(const std::array<const Tensor*, Arrays>& arrays) {
     }
     return false;
   };
-  for (auto next = order.begin(); next != order.begin() + count; ++next)  // std::stable_sort() allocates
-    std::rotate(std::upper_bound(order.begin(), next, *next, outer), next, next + 1);
+  sort_few(order.begin(), order.begin() + count, outer);
   Loop<Arrays> loop;
   for (int i = 0; i < count; ++i) {
     Places<Arrays> steps{};

@@ -1,0 +1,115 @@
+"""A run of a plan allocates nothing: as many times as one of a plan without steps, which only takes its arrays."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# Stands before libstdc++ and libc: what C++ allocates, and our aligned blocks. Python and NumPy have other functions.
+LIBRARY = r"""
+#include <atomic>
+#include <cstdlib>
+#include <dlfcn.h>
+#include <new>
+
+static std::atomic<long> count{0};
+extern "C" long allocations() { return count; }
+
+void* operator new(std::size_t size) {
+  ++count;
+  void* memory = std::malloc(size);
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+extern "C" void* aligned_alloc(std::size_t alignment, std::size_t size) {
+  static const auto real = reinterpret_cast<void* (*)(std::size_t, std::size_t)>(dlsym(RTLD_NEXT, "aligned_alloc"));
+  ++count;
+  return real(alignment, size);
+}
+"""
+
+PROGRAM = r"""
+import ctypes, json, sys
+import numpy as np
+import convlane
+from convlane import _core, models, nn
+from convlane import functional as F
+from test_random_graphs import CHOICES
+
+library = ctypes.CDLL(sys.argv[1])
+library.allocations.restype = ctypes.c_long
+
+
+def counted(core, images, results):
+    memory = _core.PlanMemory()
+    memory.limit(core.memory_bytes)
+    for _ in range(2):
+        core.run(images, results, memory)
+    before = library.allocations()
+    core.run(images, results, memory)
+    return library.allocations() - before
+
+
+def types_of(arrays):
+    return [(str(each.dtype), each.shape, tuple(step // each.itemsize for step in each.strides)) for each in arrays]
+
+
+def beyond_none(network, *shapes):
+    # Allocations of a run, without those of a plan that has the same arrays and does nothing.
+    plan = convlane.compile(network, shapes if len(shapes) > 1 else shapes[0])
+    images = [rng.standard_normal(shape, np.float32) for shape in shapes]
+    core, results = plan._lowered(len(images[0])).core, plan._new_outputs(len(images[0]))
+    nothing = _core.Plan(types_of(images), types_of(results), core.arena_bytes, core.threads)
+    return counted(core, images, results) - counted(nothing, images, results)
+
+
+rng = np.random.default_rng(0)
+found = {}
+for threads in (1, 2):
+    with convlane.num_threads(threads):
+        x = rng.standard_normal((2, 8, 6, 8), np.float32)
+        for name, choice in CHOICES.items():
+            found[name, threads] = beyond_none(choice(rng, x), x.shape)
+        for name in ("mobilenet_v3_small", "resnet18", "squeezenet1_1"):
+            nn.init.seed(0)
+            found[name, threads] = beyond_none(models.create(name, 10).eval(), (2, 3, 64, 64))
+        for algorithm in ("direct", "im2col", "reference", "winograd2", "winograd4"):
+            weight = rng.standard_normal((16, 8, 3, 3), np.float32)
+            found[algorithm, threads] = beyond_none(lambda y: F.conv2d(y, weight, algorithm=algorithm), x.shape)
+        for name, network in {
+            "max_pool2d with indices": lambda y: F.max_pool2d(y, 2, return_indices=True),
+            "max_pool3d with indices": lambda y: F.max_pool3d(F.unsqueeze(y, 2), (1, 2, 2), return_indices=True),
+            "lp_pool2d": lambda y: F.lp_pool2d(y, 2, 3),
+            "linear": lambda y: F.linear(F.flatten(y), np.ones((5, 384), np.float32)),
+            "topk": lambda y: F.topk(y, 3, 1),
+            "argmax": lambda y: F.argmax(y, 2),
+            "where": lambda y: F.where(F.gt(y, 0), y, F.exp(y)),
+            "var": lambda y: F.var(y, (2, 3)),
+            "gather": lambda y: F.index_select(y, 2, np.array([3, 1, 2])),
+            "stem": lambda y: F.conv2d(F.narrow(y, 1, 0, 3), np.ones((16, 3, 3, 3), np.float32), stride=2),
+        }.items():
+            found[name, threads] = beyond_none(network, x.shape)
+print(json.dumps([[*key, count] for key, count in found.items() if count]))
+"""
+
+
+@pytest.mark.skipif(shutil.which("g++") is None or not sys.platform.startswith("linux"), reason="needs g++ on Linux")
+def test_a_run_allocates_nothing(tmp_path):
+    library = tmp_path / "count.so"
+    (tmp_path / "count.cpp").write_text(LIBRARY)
+    build = ["g++", "-O1", "-shared", "-fPIC", "-o", str(library), str(tmp_path / "count.cpp"), "-ldl"]
+    subprocess.run(build, check=True)
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here), str(here.parent), *sys.path])
+    environment = {**os.environ, "LD_PRELOAD": str(library), "PYTHONPATH": path}
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(library)], env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert json.loads(result.stdout) == []
