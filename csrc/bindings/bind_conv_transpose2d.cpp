@@ -49,7 +49,16 @@ void bind_conv_transpose2d(py::module_& m) {
       .def_property_readonly("shape", [](const TransposedWeight& w) { return py::tuple(py::cast(w.shape())); })
       .def_property_readonly("groups", &TransposedWeight::groups)
       .def_property_readonly("isa", [](const TransposedWeight& w) { return isa_name(w.kernels().isa); })
-      .def_property_readonly("nbytes", &TransposedWeight::bytes);
+      .def_property_readonly("nbytes", &TransposedWeight::bytes)
+      .def_property_readonly("reversible", &TransposedWeight::reversible)
+      .def("unpack", [](const TransposedWeight& w) {
+        const Shape4& shape = w.shape();
+        py::array weight = new_array({shape[0], shape[1], shape[2], shape[3]});
+        float* to = data_of(weight);
+        const GilRelease release;
+        w.unpack(to);
+        return weight;
+      });
 
   m.def("conv_transpose2d", &conv_transpose2d, py::arg("input"), py::arg("weight"), py::arg("bias").none(true),
         py::arg("stride"), py::arg("padding"), py::arg("output_padding"), py::arg("dilation"), py::arg("groups"),

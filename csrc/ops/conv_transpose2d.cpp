@@ -192,6 +192,37 @@ int64_t TransposedWeight::bytes() const {
   return sum;
 }
 
+bool TransposedWeight::reversible() const {
+  return std::all_of(parts_.begin(), parts_.end(), [](const PackedWeight& part) { return part.reversible(); });
+}
+
+void TransposedWeight::unpack(float* dst) const {
+  const auto [o, c, kh, kw] = shape_;
+  const auto buffer = allocate_aligned<float>(o * c * kh * kw);
+  const float* from = buffer.get();
+  if (way_ == TransposedWay::windows) {
+    part().unpack(buffer.get());
+    for (int64_t tap = 0; tap < kh * kw; ++tap)
+      for (int64_t j = 0; j < c; ++j)
+        for (int64_t i = 0; i < o; ++i) dst[(i * c + j) * kh * kw + tap] = *from++;
+    return;
+  }
+  const Pair step{tap_step(stride_[0], dilation_[0]), tap_step(stride_[1], dilation_[1])};
+  const int64_t inputs = o / groups_;
+  for (int64_t y = 0; y < std::min(step[0], kh); ++y)
+    for (int64_t x = 0; x < across_; ++x, from = buffer.get()) {
+      part(y, x).unpack(buffer.get());
+      // As Swapped::part, back: (C, O / groups) and every so many taps in reverse order.
+      const int64_t rows = (kh - 1 - y) / step[0], columns = (kw - 1 - x) / step[1];
+      for (int64_t channel = 0; channel < c * groups_; ++channel)
+        for (int64_t i = 0; i < inputs; ++i)
+          for (int64_t r = rows; r >= 0; --r)
+            for (int64_t s = columns; s >= 0; --s)
+              dst[(((channel / c * inputs + i) * c + channel % c) * kh + y + r * step[0]) * kw + x + s * step[1]] =
+                  *from++;
+    }
+}
+
 bool TransposedWeight::fits(const Conv2dDesc& d) const {
   return shape_ == Shape4{d.o, d.c_per_group(), d.kh(), d.kw()} && groups_ == d.groups && stride_ == d.window.stride &&
          dilation_ == d.window.dilation;

@@ -37,6 +37,10 @@ class TransposedWeight {
   int64_t groups() const { return groups_; }
   int64_t bytes() const;
 
+  bool reversible() const;
+  // The weight again, bit by bit, as (O, C / groups, KH, KW); std::invalid_argument if it is not reversible.
+  void unpack(float* dst) const;
+
   TransposedWay way() const { return way_; }
   const std::string& algorithm() const { return algorithm_; }  // of the convolution that is one
   bool fits(const Conv2dDesc& desc) const;

@@ -203,6 +203,22 @@ def test_packed_weights(rng, isa, name):
         F.conv_transpose2d(x, packed, bias, 5)
 
 
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_unpacking_gives_the_weight_back(rng, isa, name):
+    _, weight, _, (stride, _, _, groups, dilation) = arrays(rng, name)
+    for array in (weight, np.asfortranarray(weight)):
+        packed = F.pack_conv_transpose2d(array, stride, groups, dilation)
+        assert packed.reversible
+        np.testing.assert_array_equal(packed.unpack(), weight, strict=True)
+
+
+def test_winograd_cannot_be_unpacked(rng):
+    packed = F.pack_conv_transpose2d(normal(rng, 4, 5, 3, 3), algorithm="winograd4")
+    assert not packed.reversible
+    with pytest.raises(ValueError, match="cannot be unpacked"):
+        packed.unpack()
+
+
 class TestGradient:
     @pytest.mark.parametrize("name", GEOMETRIES)
     def test_against_the_definition(self, rng, name):
@@ -286,6 +302,17 @@ class TestOtherRanks:
         y = F.conv_transpose3d(x, weight, bias, *geometry)
         assert_close(y, oracle(x, weight, bias, *geometry), terms=4 * np.prod(kernel))
         np.testing.assert_array_equal(F.conv_transpose3d(x[0], weight, bias, *geometry), y[0])
+
+    @pytest.mark.parametrize("name", ["relu", "leaky_relu", "gelu"])
+    def test_activations(self, rng, name):
+        x, weight, bias = normal(rng, 2, 4, 3, 4, 5), normal(rng, 4, 3, 2, 3, 1), normal(rng, 3)
+        for op, at in ((F.conv_transpose1d, np.s_[..., 0, 0]), (F.conv_transpose3d, np.s_[...])):
+            filters, options = weight[at], {"activation": name, "negative_slope": 0.2}
+            y, plain = op(x[at], filters, bias, 2, **options), op(x[at], filters, bias, 2)
+            expected = F.leaky_relu(plain, 0.2) if name == "leaky_relu" else getattr(F, name)(plain)
+            np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
+            plan = convlane.compile(lambda x, op=op, w=filters, o=options: op(x, w, bias, 2, **o), x[at].shape)
+            assert_close(plan(x[at]), expected.astype(np.float64), terms=24)
 
     def test_a_nan_stays_in_its_slices(self, rng):
         x, weight = normal(rng, 1, 2, 3, 2, 2), normal(rng, 2, 3, 1, 1, 1)
@@ -541,30 +568,41 @@ class TestBadInput:
         with pytest.raises(TypeError, match=match):
             F.conv_transpose2d(**{"input": self.X, "weight": self.W, **arguments})
 
+    @pytest.mark.parametrize("op", [F.conv_transpose1d, F.conv_transpose3d])
     @pytest.mark.parametrize(
-        ("call", "match"),
+        ("arguments", "error", "match"),
         [
-            (lambda: F.conv_transpose1d(np.zeros((1, 4, 5, 5), np.float32), np.zeros((4, 6, 3), np.float32)), "input"),
-            (lambda: F.conv_transpose1d(np.zeros((1, 4, 5), np.float32), np.zeros((4, 6), np.float32)), "weight"),
-            (
-                lambda: F.conv_transpose1d(
-                    np.zeros((1, 4, 5), np.float32), np.zeros((4, 6, 3), np.float32), None, (1, 2)
-                ),
-                "stride",
-            ),
-            (
-                lambda: F.conv_transpose3d(np.zeros((4, 5, 5), np.float32), np.zeros((4, 6, 1, 1, 1), np.float32)),
-                "input",
-            ),
-            (
-                lambda: F.conv_transpose3d(np.zeros((1, 4, 2, 2, 2), np.float32), np.zeros((4, 6, 1, 1), np.float32)),
-                "weight",
-            ),
+            ({"input": np.zeros((4, 5, 5, 5, 5, 5), np.float32)}, ValueError, "input must be"),
+            ({"input": np.zeros((4, 0, 0, 0), np.float32)}, ValueError, "input"),
+            ({"weight": np.zeros((4, 6), np.float32)}, ValueError, r"weight must be .* got shape \(4, 6\)"),
+            ({"weight": [1.0]}, TypeError, "weight must be a NumPy array"),
+            ({"bias": np.zeros(4, np.float32)}, ValueError, r"bias must have shape \(6,\), got \(4,\)"),
+            ({"bias": np.zeros(6)}, TypeError, "bias must be float32"),
+            ({"stride": (1, 2)}, ValueError, "stride must be an integer or a tuple of"),
+            ({"stride": 0}, ValueError, "stride must be at least 1"),
+            ({"stride": 1.5}, TypeError, "stride must be an integer"),
+            ({"dilation": 0}, ValueError, "dilation must be at least 1"),
+            ({"padding": -1}, ValueError, "padding must be at least 0"),
+            ({"padding": 4}, ValueError, "would give an output of size"),
+            ({"padding": "same"}, TypeError, "padding must be an integer"),
+            ({"output_padding": 1}, ValueError, "output_padding must be at least 0 and smaller than stride"),
+            ({"groups": 3}, ValueError, "cannot be divided into groups=3"),
+            ({"groups": 0}, ValueError, "groups must be at least 1"),
+            ({"negative_slope": "0"}, TypeError, "negative_slope must be a number"),
         ],
     )
-    def test_other_ranks(self, call, match):
-        with pytest.raises(ValueError, match=f"conv_transpose[13]d: {match} must"):
-            call()
+    def test_other_ranks_name_themselves(self, op, arguments, error, match):
+        axes = int(op.__name__[-2])
+        given = {"input": np.zeros((4, *(5,) * axes), np.float32), "weight": np.zeros((4, 6, *(3,) * axes), np.float32)}
+        with pytest.raises(error, match=f"^{op.__name__}: .*{match}"):
+            op(**given | arguments)
+
+    def test_packed_weights_of_other_ranks(self):
+        packed = F.pack_conv_transpose2d(self.W)
+        with pytest.raises(ValueError, match="conv_transpose1d: the weight was packed for images"):
+            F.conv_transpose1d(self.X[0], packed)
+        with pytest.raises(TypeError, match="conv_transpose3d: weight must be an array"):
+            F.conv_transpose3d(self.X, packed)
 
     def test_a_stride_of_any_size_costs_no_memory(self):
         y = F.conv_transpose2d(np.ones((1, 1, 1, 1), np.float32), np.ones((1, 9, 1, 1), np.float32), stride=10**9)

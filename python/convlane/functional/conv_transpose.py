@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,21 +13,20 @@ from convlane.functional._arguments import (
     Array,
     Pair,
     Sides,
-    Triple,
     as_array,
     as_float,
     as_image,
     as_pair,
     as_positive,
     as_sides,
-    operand_shape,
+    shape_of,
 )
 from convlane.functional._axes import as_numbers
 from convlane.functional._gradient import activated
 from convlane.functional._op import Pullback, Shape, Traits, check_vector, op
 from convlane.functional._receptive import ROWS_AND_COLUMNS, Axis
 from convlane.functional.padding import pad
-from convlane.functional.rearrange import reshape, stack, unsqueeze
+from convlane.functional.rearrange import reshape, squeeze, stack, unsqueeze
 from convlane.functional.shape import cat, narrow
 
 
@@ -303,6 +302,9 @@ def conv_transpose1d(
     output_padding: int | Sequence[int] = 0,
     groups: int = 1,
     dilation: int | Sequence[int] = 1,
+    *,
+    activation: str = "none",
+    negative_slope: float = 0.01,
 ) -> Array:
     """Convolve sequences transposed: `conv_transpose2d` of images of one row.
 
@@ -316,6 +318,8 @@ def conv_transpose1d(
         float32, (O,).
     stride, padding, output_padding, groups, dilation
         As in `conv_transpose2d`; an integer or a tuple of one.
+    activation, negative_slope
+        As in `conv2d`.
 
     Returns
     -------
@@ -334,15 +338,31 @@ def conv_transpose1d(
     >>> conv_transpose1d(np.array([[1, 2, 3]], np.float32), np.ones((1, 1, 3), np.float32), stride=2)
     array([[1., 1., 3., 2., 5., 3., 3.]], dtype=float32)
     """
-    name = "conv_transpose1d"
-    shape = _sized(input, name, "input", 1)
-    filters = weight if isinstance(weight, _core.TransposedWeight) else unsqueeze(_filters(weight, name, 1), 2)
-    given = {"stride": stride, "padding": padding, "output_padding": output_padding, "dilation": dilation}
-    step, side, added, apart = (as_numbers(each, name, what, 1)[0] for what, each in given.items())
-    rows = unsqueeze(input, len(shape) - 1)
-    y = conv_transpose2d(rows, filters, bias, (1, step), (0, side), (0, added), groups, (1, apart))
-    *outer, _, length = y.shape
-    return reshape(y, (*outer, length))
+    op, packed = "conv_transpose1d", isinstance(weight, _core.TransposedWeight)
+    filters = weight.shape if packed else shape_of(weight, op, "weight")
+    if packed and filters[2] != 1:
+        raise ValueError(f"{op}: the weight was packed for images, its shape is {filters}")
+    a = _arguments_of(
+        op,
+        shape_of(input, op),
+        (*filters[:2], *filters[3:]) if packed else filters,
+        None if bias is None else shape_of(bias, op, "bias"),
+        (stride, padding, output_padding, dilation),
+        _groups_of(weight, groups),
+    )
+    y = conv_transpose2d(
+        unsqueeze(input, -2),
+        weight if packed else unsqueeze(weight, -2),
+        bias,
+        (1, *a.stride),
+        (0, *a.padding),
+        (0, *a.output_padding),
+        a.groups,
+        (1, *a.dilation),
+        activation=activation,
+        negative_slope=as_float(negative_slope, op, "negative_slope"),
+    )
+    return squeeze(y, -2)
 
 
 def conv_transpose3d(
@@ -354,6 +374,9 @@ def conv_transpose3d(
     output_padding: int | Sequence[int] = 0,
     groups: int = 1,
     dilation: int | Sequence[int] = 1,
+    *,
+    activation: str = "none",
+    negative_slope: float = 0.01,
 ) -> Array:
     """Convolve volumes transposed.
 
@@ -370,6 +393,8 @@ def conv_transpose3d(
         float32, (O,).
     stride, padding, output_padding, groups, dilation
         As in `conv_transpose2d`; an integer or a tuple (depth, height, width).
+    activation, negative_slope
+        As in `conv2d`.
 
     Returns
     -------
@@ -389,33 +414,29 @@ def conv_transpose3d(
     >>> conv_transpose3d(volume, np.ones((4, 2, 2, 2, 2), np.float32), stride=2).shape
     (1, 2, 10, 12, 14)
     """
-    name = "conv_transpose3d"
-    shape = _sized(input, name, "input", 3)
-    if len(shape) == 4:
-        volumes = conv_transpose3d(unsqueeze(input, 0), weight, bias, stride, padding, output_padding, groups, dilation)
-        return reshape(volumes, volumes.shape[1:])
-    filters_shape = operand_shape(_filters(weight, name, 3), name, "weight")
-    given = {"stride": stride, "padding": padding, "output_padding": output_padding, "dilation": dilation}
-    steps, sides, added, apart = (cast("Triple", as_numbers(each, name, what, 3)) for what, each in given.items())
-    parts = as_positive(groups, name, "groups")
-    # Checks everything and tells the depth.
-    along = _core.conv_transpose2d_geometry(
-        (shape[0], shape[1], shape[2], 1),
-        (filters_shape[0], filters_shape[1], filters_shape[2], 1),
-        (steps[0], 1),
-        (sides[0], sides[0], 0, 0),
-        (added[0], 0),
-        (apart[0], 1),
-        parts,
+    op = "conv_transpose3d"
+    if isinstance(weight, _core.TransposedWeight):
+        raise TypeError(f"{op}: weight must be an array; packed weights are for images and sequences")
+    shape, filters_shape = shape_of(input, op), shape_of(weight, op, "weight")
+    a = _arguments_of(
+        op,
+        shape,
+        filters_shape,
+        None if bias is None else shape_of(bias, op, "bias"),
+        (stride, padding, output_padding, dilation),
+        groups,
     )
-    depth, channels = shape[2], shape[1] // parts
+    single = len(shape) == 4
+    if single:
+        input, shape = unsqueeze(input, 0), (1, *shape)
+    depth, channels = shape[2], shape[1] // a.groups
     joined: dict[tuple[int, ...], Any] = {}
 
     def of_groups(slices: Sequence[Any], axis: int) -> Any:
         """Join slices along their channels, within each group."""
         if len(slices) == 1:
             return slices[0]
-        return cat([narrow(each, axis, g * channels, channels) for g in range(parts) for each in slices], axis)
+        return cat([narrow(each, axis, g * channels, channels) for g in range(a.groups) for each in slices], axis)
 
     def image(z: int) -> Any:
         return reshape(narrow(input, 2, z, 1), (*shape[:2], *shape[3:]))
@@ -427,17 +448,84 @@ def conv_transpose3d(
         return joined[taps]
 
     def result(z: int) -> Any:
-        reached = [(tap, z + sides[0] - tap * apart[0]) for tap in range(filters_shape[2])]
-        met = [(tap, at // steps[0]) for tap, at in reached if at % steps[0] == 0 and 0 <= at // steps[0] < depth]
+        reached = [(tap, z + a.padding[0] - tap * a.dilation[0]) for tap in range(filters_shape[2])]
+        step = a.stride[0]
+        met = [(tap, at // step) for tap, at in reached if at % step == 0 and 0 <= at // step < depth]
         taps = tuple(tap for tap, _ in met)
         images = [image(at) for _, at in met]
         if not met:
             taps, images = (0,), [_zeros_like(image(0))]
         return conv_transpose2d(
-            of_groups(images, 1), filters(taps), bias, steps[1:], sides[1:], added[1:], parts, apart[1:]
+            of_groups(images, 1),
+            filters(taps),
+            bias,
+            a.stride[1:],
+            a.padding[1:],
+            a.output_padding[1:],
+            a.groups,
+            a.dilation[1:],
+            activation=activation,
+            negative_slope=as_float(negative_slope, op, "negative_slope"),
         )
 
-    return stack([result(z) for z in range(along.input[2])], 2)
+    volumes = stack([result(z) for z in range(a.size[0])], 2)
+    return reshape(volumes, volumes.shape[1:]) if single else volumes
+
+
+class _Arguments(NamedTuple):
+    """Those of a transposed convolution over any number of axes, and the sizes that it makes."""
+
+    stride: tuple[Any, ...]
+    padding: tuple[Any, ...]
+    output_padding: tuple[Any, ...]
+    dilation: tuple[Any, ...]
+    groups: int
+    size: tuple[int, ...]
+
+
+def _arguments_of(
+    op: str, shape: Shape, filters: Shape, bias: Shape | None, windows: tuple[Any, Any, Any, Any], groups: Any
+) -> _Arguments:
+    """Check all that is told of sequences and volumes, so that messages name what users called and passed.
+
+    `windows` are stride, padding, output padding and dilation.
+    """
+    axes = int(op[-2])
+    letters, kernels = ("L", "K") if axes == 1 else ("D, H, W", "KD, KH, KW")
+    if len(shape) not in (axes + 1, axes + 2):
+        raise ValueError(f"{op}: input must be (N, C, {letters}) or (C, {letters}), got shape {shape}")
+    if len(filters) != axes + 2:
+        raise ValueError(f"{op}: weight must be (C, O / groups, {kernels}), got shape {filters}")
+    names = ("stride", "padding", "output_padding", "dilation")
+    sizes = [as_numbers(value, op, name, axes) for name, value in zip(names, windows, strict=True)]
+    stride, padding, added, dilation = sizes
+    kernel, parts = filters[2:], as_positive(groups, op, "groups")
+    for name, values, least in (
+        ("kernel size", kernel, 1),
+        ("number of filters", filters[:2], 1),
+        ("stride", stride, 1),
+        ("padding", padding, 0),
+        ("dilation", dilation, 1),
+    ):
+        if min(values) < least:
+            raise ValueError(f"{op}: {name} must be at least {least}, got {values}")
+    channels = shape[-axes - 1]
+    if channels != filters[0]:
+        raise ValueError(f"{op}: weight of shape {filters} expects input {shape} to have {filters[0]} channels")
+    if channels % parts:
+        raise ValueError(f"{op}: the {channels} input channels of {shape} cannot be divided into groups={parts}")
+    if bias is not None and bias != (filters[1] * parts,):
+        raise ValueError(f"{op}: bias must have shape ({filters[1] * parts},), got {bias}")
+    if any(not 0 <= a < max(s, d) for a, s, d in zip(added, stride, dilation, strict=True)):
+        raise ValueError(
+            f"{op}: output_padding must be at least 0 and smaller than stride or dilation, got {added} with "
+            f"stride={stride} and dilation={dilation}"
+        )
+    each = zip(shape[-axes:], kernel, stride, padding, added, dilation, strict=True)
+    size = tuple((n - 1) * s - 2 * p + d * (k - 1) + a + 1 for n, k, s, p, a, d in each)
+    if min(shape[-axes:]) < 1 or min(size) < 1:
+        raise ValueError(f"{op}: input {shape} with padding={padding} would give an output of size {size}")
+    return _Arguments(stride, padding, added, dilation, parts, size)
 
 
 def conv_transpose2d_geometry(
@@ -479,21 +567,6 @@ def _as_sides(padding: Any) -> Sides:
     if isinstance(padding, str):
         raise TypeError(f"conv_transpose2d: padding must be an integer, a pair or four sides, got {padding!r}")
     return as_sides(padding, "conv_transpose2d", (1, 1), (1, 1), (1, 1), (1, 1))
-
-
-def _sized(input: Any, op: str, name: str, axes: int) -> Shape:
-    """Return the shape of an input, with or without a batch."""
-    shape = operand_shape(input, op, name)
-    if len(shape) not in (axes + 1, axes + 2):
-        raise ValueError(f"{op}: {name} must have {axes + 2} dimensions, or {axes + 1} without a batch, got {shape}")
-    return shape
-
-
-def _filters(weight: Any, op: str, axes: int) -> Any:
-    shape = operand_shape(weight, op, "weight")
-    if len(shape) != axes + 2:
-        raise ValueError(f"{op}: weight must have {axes + 2} dimensions (C, O / groups, ...), got {shape}")
-    return weight
 
 
 def _zeros_like(image: Any) -> Any:

@@ -97,7 +97,7 @@ class Weight:
 class _Packed:
     """A weight that stands nowhere but in its packed form."""
 
-    packed: _core.PackedWeight
+    packed: _core.PackedWeight | _core.TransposedWeight
     shape: Shape
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
@@ -124,10 +124,8 @@ class Packer:
         if key not in self._packed:
             loaded = weight.loaded() if isinstance(weight, Weight) else Weight(weight)
             packed = loaded.pack(groups, algorithm)
-            moved = self._moved.setdefault(same, Weight(_Packed(packed, loaded.shape)) if packed.reversible else loaded)
-            self._moved[_identity(moved)] = moved
+            moved = self._keep(weight, loaded, packed)
             self._packed[key] = self._packed[_identity(moved), groups, algorithm] = packed
-            self._sources += [weight.source if isinstance(weight, Weight) else weight, moved.source]
         return self._packed[key]
 
     def pack_transposed(
@@ -137,12 +135,21 @@ class Packer:
         same = _identity(weight)
         key = same, stride, dilation, groups, algorithm
         if key not in self._transposed:
-            loaded = self._moved.setdefault(same, weight.loaded() if isinstance(weight, Weight) else Weight(weight))
-            self._moved[_identity(loaded)] = loaded
+            loaded = weight.loaded() if isinstance(weight, Weight) else Weight(weight)
             packed = _core.TransposedWeight(np.asarray(loaded), stride, dilation, groups, algorithm)
-            self._transposed[key] = self._transposed[_identity(loaded), stride, dilation, groups, algorithm] = packed
-            self._sources += [weight.source if isinstance(weight, Weight) else weight, loaded.source]
+            moved = self._keep(weight, loaded, packed)
+            self._transposed[key] = self._transposed[_identity(moved), stride, dilation, groups, algorithm] = packed
         return self._transposed[key]
+
+    def _keep(
+        self, weight: Array | Weight, loaded: Weight, packed: _core.PackedWeight | _core.TransposedWeight
+    ) -> Weight:
+        """Remember where a weight can be had that has been packed; return what it is from then on."""
+        here = Weight(_Packed(packed, loaded.shape)) if packed.reversible else loaded
+        moved = self._moved.setdefault(_identity(weight), here)
+        self._moved[_identity(moved)] = moved
+        self._sources += [weight.source if isinstance(weight, Weight) else weight, moved.source]
+        return moved
 
     def relieve(self, graph: Graph) -> Graph:
         """Return the graph with its weights taken from where they are packed; those that it had may go."""
