@@ -338,21 +338,25 @@ def conv_transpose1d(
     >>> conv_transpose1d(np.array([[1, 2, 3]], np.float32), np.ones((1, 1, 3), np.float32), stride=2)
     array([[1., 1., 3., 2., 5., 3., 3.]], dtype=float32)
     """
-    op, packed = "conv_transpose1d", isinstance(weight, _core.TransposedWeight)
-    filters = weight.shape if packed else shape_of(weight, op, "weight")
-    if packed and filters[2] != 1:
-        raise ValueError(f"{op}: the weight was packed for images, its shape is {filters}")
+    op = "conv_transpose1d"
+    if isinstance(weight, _core.TransposedWeight):
+        *channels, height, width = weight.shape
+        if height != 1:
+            raise ValueError(f"{op}: the weight was packed for images, its shape is {weight.shape}")
+        filters: Shape = (*channels, width)
+    else:
+        filters = shape_of(weight, op, "weight")
     a = _arguments_of(
         op,
         shape_of(input, op),
-        (*filters[:2], *filters[3:]) if packed else filters,
+        filters,
         None if bias is None else shape_of(bias, op, "bias"),
         (stride, padding, output_padding, dilation),
         _groups_of(weight, groups),
     )
     y = conv_transpose2d(
         unsqueeze(input, -2),
-        weight if packed else unsqueeze(weight, -2),
+        weight if isinstance(weight, _core.TransposedWeight) else unsqueeze(weight, -2),
         bias,
         (1, *a.stride),
         (0, *a.padding),
