@@ -14,6 +14,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from torch_networks import torch_network
 
 import convlane
 from convlane import models, nn
@@ -39,7 +40,10 @@ def prepare(folder, model, batches, size, seed, runtimes):
     compares = runtimes != ["convlane"]
     reference = _torch_network(folder, model) if compares else None
     for batch, image in inputs.items():
-        np.save(folder / f"expected-{batch}.npy", _torch_output(reference, image) if compares else network(image))
+        np.save(
+            folder / f"expected-{batch}.npy",
+            _torch_output(reference, image) if compares else main_output(network(image)),
+        )
 
     problems = {}
     for export, users in {_export_onnx: ["onnxruntime", "opencv", "openvino"], _export_ncnn: ["ncnn"]}.items():
@@ -102,31 +106,34 @@ def time_calls(run, image, seconds, least=_LEAST_CALLS):
     return calls
 
 
-sys.path.append(str(Path(__file__).parents[1] / "tests"))  # how torchvision stands beside torch's CPU build
-
-
-def torchvision_models():
-    """Return torchvision's networks."""
-    from torchvision_import import import_torchvision
-
-    return import_torchvision().models
+def main_output(outputs):
+    """Return the maps of a network that returns several by name, of which the first are the network's own."""
+    return next(iter(outputs.values())) if isinstance(outputs, dict) else outputs
 
 
 # torch's network and its exports
 
 
 def _torch_network(folder, model):
+    """Return the network; it gives its main output alone, as exported graphs do."""
     import torch
-
-    from networks import torchvision_network
 
     weights = np.load(folder / "weights.npz")
     config = {"aux_logits": any(key.startswith("aux") for key in weights.files)} if model == "googlenet" else {}
-    network = torchvision_network(model, **config)
+    network = torch_network(model, **config)
     state = network.state_dict()  # with the version, which MNASNet asks for
     state |= {key: torch.from_numpy(weights[key]) for key in weights.files}
     network.load_state_dict(state, assign=True)
-    return network.eval()
+
+    class MainOutput(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = network
+
+        def forward(self, image):
+            return main_output(self.network(image))
+
+    return MainOutput().eval()
 
 
 def _torch_output(network, image):
@@ -160,7 +167,8 @@ def _convlane(folder, model, image, threads):
     with nn.init.skip():
         network = models.create(model)
     network.load_state_dict(np.load(folder / "weights.npz"))
-    return convlane.compile(network, image.shape)
+    plan = convlane.compile(network, image.shape)
+    return lambda image: main_output(plan(image))
 
 
 def _onnxruntime(folder, model, image, threads):

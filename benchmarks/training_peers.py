@@ -22,7 +22,7 @@ from peers import Row, WorkerError, run_worker
 from convlane.cli._common import model_name, positive, thread_count
 
 RUNTIMES = {"convlane": (), "torch": ("torch", "torchvision")}
-NETWORKS = {"lenet5": 64, "resnet18": 16, "resnet50": 8, "mobilenet_v2": 16, "vgg16": 4}  # images in a batch
+NETWORKS = {"lenet5": 64, "resnet18": 16, "resnet50": 8, "mobilenet_v2": 16, "vgg16": 4, "unet": 2}  # images in a batch
 TOLERANCE = 1e-2  # between the losses of the first steps; later ones differ by how float32 was rounded in the first
 BEGIN, END = "<!-- training: begin -->", "<!-- training: end -->"
 _WORKER = Path(__file__).with_name("training_worker.py")

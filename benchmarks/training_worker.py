@@ -11,10 +11,10 @@ import json
 import os
 import sys
 import warnings
-from collections import OrderedDict
 
 import numpy as np
-from peer_worker import first_line, time_calls, torchvision_models
+from peer_worker import first_line, time_calls
+from torch_networks import torch_network
 
 import convlane
 from convlane import models, nn
@@ -24,6 +24,7 @@ from convlane.training import SGD
 CLASSES = 10
 LEARNING_RATE, MOMENTUM = 0.001, 0.9
 CHECKED_STEPS = 2
+SHAPES = {"unet": (3, 256, 256)}  # where others than the network's own are usual
 
 
 def measure(model, runtime, threads, batch, seed, seconds):
@@ -33,8 +34,9 @@ def measure(model, runtime, threads, batch, seed, seconds):
     imported and the network and its optimiser existed.
     """
     random = np.random.default_rng([seed, batch])
-    images = random.standard_normal((batch, *models.input_shape(model)), np.float32)
-    labels = random.integers(0, CLASSES, batch)
+    shape = SHAPES.get(model) or models.input_shape(model)
+    images = random.standard_normal((batch, *shape), np.float32)
+    labels = random.integers(0, CLASSES, (batch, *shape[1:]) if model == "unet" else batch)  # of pixels, or pictures
     nn.init.seed(seed)
     network, step = _RUNTIMES[runtime](model, threads)
     dropouts = [module for module in network.modules() if type(module).__name__ == "Dropout"]
@@ -74,9 +76,11 @@ def _torch(name, threads):
 
     torch.set_num_threads(threads)
     torch.set_num_interop_threads(1)
-    state = models.create(name, num_classes=CLASSES).state_dict()
-    network = _torch_lenet5() if name == "lenet5" else getattr(torchvision_models(), name)(num_classes=CLASSES)
-    network.load_state_dict({key: torch.from_numpy(np.array(array)) for key, array in state.items()})
+    weights = models.create(name, num_classes=CLASSES).state_dict()
+    network = torch_network(name, num_classes=CLASSES)
+    state = network.state_dict()  # with the version, which MNASNet asks for
+    state |= {key: torch.from_numpy(np.array(array)) for key, array in weights.items()}
+    network.load_state_dict(state, assign=True)
     network = network.to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(network.parameters(), LEARNING_RATE, MOMENTUM, fused=True)
 
@@ -89,19 +93,6 @@ def _torch(name, threads):
         return loss.item()
 
     return network, step
-
-
-def _torch_lenet5():
-    """Return convlane's LeNet-5, layer by layer."""
-    from torch import nn
-
-    def convolution(inputs, outputs):
-        return nn.Conv2d(inputs, outputs, 5), nn.ReLU(inplace=True), nn.MaxPool2d(2)
-
-    hidden = (nn.Linear(400, 120), nn.ReLU(inplace=True), nn.Linear(120, 84), nn.ReLU(inplace=True))
-    features = nn.Sequential(*convolution(1, 6), *convolution(6, 16))
-    classifier = nn.Sequential(*hidden, nn.Linear(84, CLASSES))
-    return nn.Sequential(OrderedDict(features=features, flatten=nn.Flatten(), classifier=classifier))
 
 
 _RUNTIMES = {"convlane": _convlane, "torch": _torch}

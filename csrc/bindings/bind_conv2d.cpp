@@ -54,22 +54,37 @@ py::array conv2d(const py::array& input, const PackedWeight& weight, const std::
                    [&] { run_conv2d(chosen, desc, args); });
 }
 
-// Volumes as images of D * H rows.
-py::array conv3d(const py::array& input, const Conv3dDesc& geometry, const PackedWeight& weight,
-                 const std::optional<py::array>& bias, const std::string& activation, float slope,
+// Volumes as images of D * H rows. Weights: one, or for Winograd's algorithms one for each slice of the kernel.
+py::array conv3d(const py::array& input, const Conv3dDesc& geometry,
+                 const std::vector<std::shared_ptr<const PackedWeight>>& weights, const std::optional<py::array>& bias,
+                 const std::string& algorithm, const std::string& activation, float slope,
                  const std::optional<py::array>& residual) {
   Conv2dArgs args{};
   args.src = image_view(input, "input");
-  args.weight = &weight;
-  if (args.src.shape != geometry.source() || weight.shape() != geometry.filters() ||
-      weight.groups() != geometry.slice.groups)
-    throw std::invalid_argument("conv3d: input or weight does not fit the geometry");
+  const bool whole = weights.size() == 1;
+  std::vector<const PackedWeight*> slices;
+  Shape4 filters = geometry.filters();
+  if (!whole) filters[2] = geometry.slice.kh();
+  bool fit = args.src.shape == geometry.source() && (whole || static_cast<int64_t>(weights.size()) == geometry.kernel);
+  for (const auto& weight : weights) {
+    slices.push_back(weight.get());
+    fit = fit && weight->shape() == filters && weight->groups() == geometry.slice.groups &&
+          weight->layout() == weights[0]->layout();
+  }
+  if (!fit) throw std::invalid_argument("conv3d: input or weight does not fit the geometry");
+  args.weight = slices[0];
   const OptionalVector bias_v(bias, geometry.slice.o, "bias");
   args.epilogue.bias = bias_v.data();
   args.epilogue.activation = activation_from_name(activation);
   args.epilogue.slope = slope;
-  const Conv3dChoice choice = choose_conv3d(geometry, "auto", weight.layout());
-  return convolved("conv3d", geometry.result(), residual, args, [&] { run_conv3d(choice, args); });
+  const Conv3dChoice choice = choose_conv3d(geometry, algorithm, args.weight->layout());
+  const bool by_slices = !choice.images && choice.algorithm != nullptr;
+  if (by_slices == whole && geometry.kernel > 1)
+    throw std::invalid_argument(
+        "conv3d: weight is packed slice by slice for Winograd's algorithms, and for them alone");
+  return convolved("conv3d", geometry.result(), residual, args, [&] {
+    by_slices ? run_conv3d_slices(geometry, *choice.algorithm, slices.data(), args) : run_conv3d(choice, args);
+  });
 }
 
 // A view of the output's gradient; std::invalid_argument unless it has the output's shape.
@@ -166,7 +181,9 @@ void bind_conv2d(py::module_& m) {
           "shape",
           [](const Conv3dDesc& d) { return py::make_tuple(d.slice.n, d.slice.o, d.od, d.slice.oh, d.slice.ow); })
       .def_property_readonly("multiply_adds", &Conv3dDesc::multiply_adds)
-      .def("cheapest", &cheapest_conv3d, py::arg("winograd"));
+      .def("cheapest", &cheapest_conv3d, py::arg("winograd"))
+      .def("candidates", &conv3d_candidates, py::arg("winograd"))
+      .def("explain", &explain_conv3d, py::arg("algorithm"));
   py::class_<PackedWeight, std::shared_ptr<PackedWeight>>(m, "PackedWeight")
       .def("__init__",
            constructor([](const py::array& weight, int64_t groups, const std::string& algorithm,
@@ -197,8 +214,8 @@ void bind_conv2d(py::module_& m) {
   m.def("conv2d", &conv2d, py::arg("input"), py::arg("weight"), py::arg("bias").none(true), py::arg("stride"),
         py::arg("padding"), py::arg("dilation"), py::arg("algorithm"), py::arg("activation"), py::arg("slope"),
         py::arg("residual").none(true));
-  m.def("conv3d", &conv3d, py::arg("input"), py::arg("geometry"), py::arg("weight"), py::arg("bias").none(true),
-        py::arg("activation"), py::arg("slope"), py::arg("residual").none(true));
+  m.def("conv3d", &conv3d, py::arg("input"), py::arg("geometry"), py::arg("weights"), py::arg("bias").none(true),
+        py::arg("algorithm"), py::arg("activation"), py::arg("slope"), py::arg("residual").none(true));
   m.def("conv2d_input_gradient", &conv2d_input_gradient, py::arg("gradient"), py::arg("weight"), py::arg("input"),
         py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"));
   m.def("conv2d_weight_gradient", &conv2d_weight_gradient, py::arg("gradient"), py::arg("input"), py::arg("weight"),

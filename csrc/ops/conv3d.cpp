@@ -182,6 +182,55 @@ int64_t slices_bytes(const Conv3dDesc& d, const Conv2dAlgorithm& algorithm, cons
   return most;
 }
 
+struct Way {
+  const char* name;
+  Conv3dWay way;
+  WeightLayout layout;
+};
+constexpr Way kWays[] = {{"depthwise", Conv3dWay::depthwise, WeightLayout::depthwise},
+                         {"stem", Conv3dWay::stem, WeightLayout::panels},
+                         {"winograd4", Conv3dWay::winograd4, WeightLayout::winograd4},
+                         {"winograd2", Conv3dWay::winograd2, WeightLayout::winograd2},
+                         {"direct", Conv3dWay::direct, WeightLayout::panels}};
+
+bool is_winograd(Conv3dWay way) { return way == Conv3dWay::winograd4 || way == Conv3dWay::winograd2; }
+
+// Why a way cannot do a convolution that is none of images; empty if it can.
+std::string refusal_of(Conv3dWay way, const Conv3dDesc& d) {
+  switch (way) {
+    case Conv3dWay::depthwise:
+      if (const std::string refusal = refuse_depthwise(d.slice); !refusal.empty()) return refusal;
+      return d.slice.o_per_group() == 1 ? "" : "there is more than one filter for each channel";
+    case Conv3dWay::stem:
+      return refuse_stem(d.slice);
+    case Conv3dWay::winograd4:
+    case Conv3dWay::winograd2:
+      if (const std::string refusal = refuse_winograd(d.slice); !refusal.empty()) return refusal;
+      if (d.stride != 1) return "the stride along the depth is " + std::to_string(d.stride) + ", not 1";
+      return sums_slices(d) ? "" : "there are output slices that meet padding alone";
+    default:
+      return "";
+  }
+}
+
+const Way& find_way(const std::string& name) {
+  std::string known = "auto";
+  for (const Way& each : kWays) {
+    if (name == each.name) return each;
+    known += ", " + std::string(each.name);
+  }
+  refuse("unknown algorithm '" + name + "'; for kernels that are not flat there are " + known);
+}
+
+[[noreturn]] void refuse_algorithm(const std::string& name, const std::string& why) {
+  refuse("algorithm '" + name + "' cannot do this: " + why);
+}
+
+void check_algorithm(const Conv2dDesc& images, const std::string& name) {
+  if (name == "auto") return;
+  if (const std::string why = find_conv2d_algorithm(name).refusal(images); !why.empty()) refuse_algorithm(name, why);
+}
+
 }  // namespace
 
 Conv3dDesc describe_conv3d(const Shape5& input, const Shape5& weight, const Triple& stride, const Faces& padding,
@@ -238,20 +287,61 @@ bool sums_slices(const Conv3dDesc& d) {
 
 std::string cheapest_conv3d(const Conv3dDesc& desc, bool winograd) {
   if (const auto images = as_images(desc)) return cheapest_conv2d(*images, winograd);
-  if (refuse_depthwise(desc.slice).empty() && desc.slice.o_per_group() == 1) return "depthwise";
-  if (refuse_stem(desc.slice).empty()) return "stem";
+  for (const Conv3dWay way : {Conv3dWay::depthwise, Conv3dWay::stem})
+    if (refusal_of(way, desc).empty()) return way == Conv3dWay::stem ? "stem" : "depthwise";
   return winograd && sums_slices(desc) ? cheapest_conv2d(desc.slice, true) : "direct";
 }
 
-Conv3dChoice choose_conv3d(const Conv3dDesc& desc, const std::string& algorithm, WeightLayout layout) {
-  if (const auto images = as_images(desc)) return {desc, images, &choose_conv2d(*images, algorithm, layout)};
-  const bool fits =
-      layout == WeightLayout::panels || (layout == WeightLayout::depthwise && desc.slice.o_per_group() == 1);
-  if (!fits) refuse("no algorithm serves weights packed in this order");
-  return {desc, std::nullopt, nullptr, desc.slice.groups == 1 && refuse_stem(desc.slice).empty()};
+std::vector<std::string> conv3d_candidates(const Conv3dDesc& desc, bool winograd) {
+  if (const auto images = as_images(desc)) return conv2d_candidates(*images, winograd);
+  std::vector<std::string> names{cheapest_conv3d(desc, winograd)};
+  if (names[0] == "depthwise") return names;
+  for (const Way& each : kWays)
+    if (each.way != Conv3dWay::depthwise && names[0] != each.name && refusal_of(each.way, desc).empty() &&
+        (winograd || !is_winograd(each.way)))
+      names.emplace_back(each.name);
+  return names;
 }
 
-bool reads_any_layout(const Conv3dChoice& choice) { return choice.stem; }
+std::vector<std::pair<std::string, std::string>> explain_conv3d(const Conv3dDesc& desc, const std::string& algorithm) {
+  if (const auto images = as_images(desc)) {
+    check_algorithm(*images, algorithm);
+    return explain_conv2d(*images, algorithm);
+  }
+  const bool any = algorithm == "auto";
+  const Way& chosen = find_way(any ? cheapest_conv3d(desc, false) : algorithm);
+  if (const std::string why = refusal_of(chosen.way, desc); !why.empty()) refuse_algorithm(algorithm, why);
+  std::vector<std::pair<std::string, std::string>> steps;
+  for (const Way& each : kWays) {
+    const std::string refusal = refusal_of(each.way, desc);
+    if (each.way == chosen.way) {
+      steps.emplace_back(each.name, "");
+      break;
+    }
+    const char* passed_over = any ? "it is taken only when asked for" : "another one was asked for";
+    steps.emplace_back(each.name, refusal.empty() ? passed_over : refusal);
+  }
+  return steps;
+}
+
+Conv3dChoice choose_conv3d(const Conv3dDesc& desc, const std::string& algorithm, WeightLayout layout) {
+  if (const auto images = as_images(desc)) {
+    check_algorithm(*images, algorithm);
+    return {desc, images, &choose_conv2d(*images, algorithm, layout), Conv3dWay::direct};
+  }
+  if (algorithm != "auto") {
+    const Way& way = find_way(algorithm);
+    if (const std::string why = refusal_of(way.way, desc); !why.empty()) refuse_algorithm(algorithm, why);
+    if (way.layout != layout) refuse("the weights were packed for another algorithm than '" + algorithm + "'");
+    return {desc, std::nullopt, is_winograd(way.way) ? &find_conv2d_algorithm(algorithm) : nullptr, way.way};
+  }
+  for (const Way& each : kWays)
+    if (each.layout == layout && refusal_of(each.way, desc).empty())
+      return {desc, std::nullopt, is_winograd(each.way) ? &find_conv2d_algorithm(each.name) : nullptr, each.way};
+  refuse("no algorithm serves weights packed in this order");
+}
+
+bool reads_any_layout(const Conv3dChoice& choice) { return !choice.images && choice.way == Conv3dWay::stem; }
 
 void reserve_conv3d(const Conv3dChoice& choice, const Conv2dArgs& args, bool any_layout, Scratch& scratch) {
   const Conv3dDesc& d = choice.desc;
@@ -264,7 +354,7 @@ void reserve_conv3d(const Conv3dChoice& choice, const Conv2dArgs& args, bool any
     scratch.take<float>(checked_mul(checked_mul(n, c), checked_mul(rows, w)));
   }
   if (choice.images) return reserve_conv2d(*choice.algorithm, *choice.images, args, false, scratch);
-  if (args.weight->layout() == WeightLayout::depthwise) {
+  if (choice.way == Conv3dWay::depthwise) {
     DepthwiseRows(d, args.threads, scratch);
     return;
   }
@@ -287,7 +377,7 @@ void run_conv3d(const Conv3dChoice& choice, const Conv2dArgs& args, Scratch& scr
     now.src = channels_last_view(now.src.data, {images.n, images.c, images.h, images.w});
     return run_conv2d(*choice.algorithm, images, now, scratch);
   }
-  args.weight->layout() == WeightLayout::depthwise ? run_depthwise_3d(d, now, scratch) : run_direct_3d(d, now, scratch);
+  choice.way == Conv3dWay::depthwise ? run_depthwise_3d(d, now, scratch) : run_direct_3d(d, now, scratch);
 }
 
 void run_conv3d(const Conv3dChoice& choice, const Conv2dArgs& args) {
@@ -328,6 +418,20 @@ void run_conv3d_slices(const Conv3dDesc& d, const Conv2dAlgorithm& algorithm, co
       }
     });
   }
+}
+
+void run_conv3d_slices(const Conv3dDesc& d, const Conv2dAlgorithm& algorithm, const PackedWeight* const* weights,
+                       const Conv2dArgs& args) {
+  if (d.voxels() == 0) return;
+  const bool moved = !args.src.is_channels_last();
+  const auto copy = allocate_aligned<float>(moved ? args.src.count() : 0);
+  Conv2dArgs now = args;
+  if (moved) {
+    copy_to_channels_last(args.src, copy.get());
+    now.src = channels_last_view(copy.get(), args.src.shape);
+  }
+  with_scratch([&](Scratch& scratch) { reserve_conv3d_slices(d, algorithm, now, scratch); },
+               [&](Scratch& scratch) { run_conv3d_slices(d, algorithm, weights, now, scratch); });
 }
 
 }  // namespace convlane

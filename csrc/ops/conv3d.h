@@ -7,6 +7,8 @@
 
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "ops/conv2d.h"
 
@@ -36,20 +38,29 @@ Conv3dDesc describe_conv3d(const Shape5& input, const Shape5& weight, const Trip
 // images, one of a single row and column sees the pixels of a slice as a row. Nothing where there is no such.
 std::optional<Conv2dDesc> as_images(const Conv3dDesc& desc);
 
-// How a convolution of volumes is done: as one of images where it is one, else by an algorithm of its own.
+// The ways of convolving volumes that is no convolution of images, best first.
+enum class Conv3dWay { depthwise, stem, winograd4, winograd2, direct };
+
+// How a convolution of volumes is done: as one of images where it is one, else in a way of its own.
 struct Conv3dChoice {
   Conv3dDesc desc;
   std::optional<Conv2dDesc> images;
-  const Conv2dAlgorithm* algorithm;  // of the images, or null
-  bool stem = false;                 // the algorithm of its own is that of few channels
+  const Conv2dAlgorithm* algorithm;  // of the images, or of the slices for Winograd's ways; else null
+  Conv3dWay way;                     // where it is not one of images
 };
 
 // The algorithm expected to be fastest, which tells how the weights are to be packed: one of images where the
-// convolution is one of images, else stem, direct or depthwise, or one of Winograd's: then each slice of the kernel is
-// packed by itself, for run_conv3d_slices.
+// convolution is one of images, else the name of a way. For Winograd's each slice of the kernel is packed by itself,
+// for run_conv3d_slices.
 std::string cheapest_conv3d(const Conv3dDesc& desc, bool winograd);
 
-// `algorithm` is auto or what cheapest_conv3d tells; `layout` is that of the weights.
+// What is worth timing, the one expected to be fastest first.
+std::vector<std::string> conv3d_candidates(const Conv3dDesc& desc, bool winograd);
+
+// As explain_conv2d.
+std::vector<std::pair<std::string, std::string>> explain_conv3d(const Conv3dDesc& desc, const std::string& algorithm);
+
+// `layout` is that of the weights. For "auto", Winograd's ways only where the weights are packed for them.
 Conv3dChoice choose_conv3d(const Conv3dDesc& desc, const std::string& algorithm, WeightLayout layout);
 
 // Whether the source is read as it lies in memory; else it is converted to channels last first.
@@ -69,5 +80,8 @@ void reserve_conv3d_slices(const Conv3dDesc& desc, const Conv2dAlgorithm& algori
                            Scratch& scratch);
 void run_conv3d_slices(const Conv3dDesc& desc, const Conv2dAlgorithm& algorithm, const PackedWeight* const* weights,
                        const Conv2dArgs& args, Scratch& scratch);
+// The same with scratch of its own, and with a source that lies in any order.
+void run_conv3d_slices(const Conv3dDesc& desc, const Conv2dAlgorithm& algorithm, const PackedWeight* const* weights,
+                       const Conv2dArgs& args);
 
 }  // namespace convlane

@@ -131,8 +131,9 @@ def conv2d(
 def conv3d(
     input: _Array,
     geometry: Conv3dGeometry,
-    weight: PackedWeight,
+    weights: Sequence[PackedWeight],
     bias: _Array | None,
+    algorithm: str,
     activation: str,
     slope: float,
     residual: _Array | None,
@@ -386,6 +387,8 @@ class Conv3dGeometry:
     @property
     def multiply_adds(self) -> int: ...
     def cheapest(self, winograd: bool) -> str: ...
+    def candidates(self, winograd: bool) -> list[str]: ...
+    def explain(self, algorithm: str) -> list[tuple[str, str]]: ...
 
 class Conv2dGeometry:
     def __init__(

@@ -178,6 +178,24 @@ def test_dimensions_are_followed_through_changes_of_shape():
     assert field(lambda x: functional.unflatten(functional.flatten(x, 2), 2, (6, 4))).box(0, 0) == (0, 5, 0, 3)
 
 
+def test_signals_and_volumes():
+    signal = plain(nn.Conv1d(1, 2, 5, 2, 2), nn.MaxPool1d(2), nn.Conv1d(2, 2, 3, dilation=2))
+    fields = analysis.receptive_field(signal, (1, 1, 64))
+    assert str(fields).splitlines()[-1].split() == ["2", "Conv1d", "1x2x12", "23", "4", "2", "9"]
+    last = fields["2"]
+    assert (last.size, last.stride, last.padding, last.picture) == ((23,), (4,), (2,), (64,))
+    assert last.box(1) == (2, 24)
+    assert last.box(0) == (0, 20), "what padding adds is not in the picture"
+    volume = plain(nn.Conv3d(1, 2, (3, 1, 5), (1, 2, 1)), nn.AvgPool3d(2))
+    last = analysis.receptive_field(volume, (1, 1, 8, 9, 10))["1"]
+    assert (last.size, last.stride) == ((4, 3, 6), (2, 4, 2))
+    assert last.box(1, 0, 2) == (2, 5, 0, 2, 4, 9)
+    with pytest.raises(TypeError, match="a position has 3 numbers here, got 2"):
+        last.box(0, 0)
+    mixed = analysis.receptive_field(lambda x: functional.mean(x, 2), (1, 1, 4, 5, 6)).fields[-1]
+    assert mixed.size == (4, 1, 1)
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match="must be images"):
         analysis.receptive_field(nn.Linear(3, 2), (4, 3))

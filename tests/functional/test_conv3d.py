@@ -111,6 +111,40 @@ def test_agrees_with_torch_and_so_do_gradients(kernel, groups, arguments, rng):
         assert_close(found, tensor.grad.numpy(), terms=400)
 
 
+ALGORITHMS = ("depthwise", "stem", "winograd4", "winograd2", "direct")
+
+
+@pytest.mark.parametrize("name", ["direct", "picture", "depthwise", "as images", "as images of depth", "one size fits"])
+def test_every_algorithm(name, rng, isa, threads):
+    """Each that does not refuse; what `explain_conv3d` tells is what happens."""
+    one_size = ((2, 6, 4, 7, 5), (8, 6, 3, 3, 3), {"padding": (1, 1, 0, 1, 1, 0)})
+    x_shape, weight_shape, geometry = GEOMETRIES.get(name, one_size)
+    x, weight, bias = normal(rng, *x_shape), normal(rng, *weight_shape), normal(rng, weight_shape[0])
+    sums = oracle.conv3d(x, weight, bias, **geometry)
+    residual = normal(rng, *sums.shape)
+    taken = F.explain_conv3d(x_shape, weight_shape, **geometry)
+    np.testing.assert_array_equal(
+        F.conv3d(x, weight, bias, **geometry),
+        F.conv3d(x, weight, bias, **geometry, algorithm=taken.chosen),
+    )
+    done = set()
+    for algorithm in ALGORITHMS:
+        try:
+            assert F.explain_conv3d(x_shape, weight_shape, **geometry, algorithm=algorithm).chosen == algorithm
+        except ValueError:
+            with pytest.raises(ValueError, match=f"conv3d: algorithm '{algorithm}' cannot do this"):
+                F.conv3d(x, weight, bias, **geometry, algorithm=algorithm)
+            continue
+        done.add(algorithm)
+        y = F.conv3d(x, weight, bias, **geometry, algorithm=algorithm, residual=residual, activation="relu")
+        factor = 1 if algorithm != "winograd4" else 2.5
+        assert_close(y, np.maximum(sums + residual, 0), terms=weight[0].size, factor=factor, scale=np.abs(sums).max())
+        plan = convlane.compile(lambda x, a=algorithm: F.conv3d(x, weight, bias, **geometry, algorithm=a), x_shape)
+        assert plan.describe().steps[-1].algorithm == algorithm
+        assert_close(plan(x), sums, terms=weight[0].size, factor=factor)
+    assert taken.chosen in done | {"pointwise"}
+
+
 def test_same_bits_for_any_batch_and_thread_count(rng, isa):
     for x_shape, weight_shape, geometry in (GEOMETRIES[name] for name in ("direct", "picture", "depthwise")):
         x, weight = normal(rng, 3, *x_shape[1:]), normal(rng, *weight_shape)
@@ -285,6 +319,9 @@ class TestBadInput:
             ({"padding": "mirror"}, "'same', 'same_tf' or 'valid'"),
             ({"padding": "same", "stride": 2}, "needs stride 1"),
             ({"activation": "step"}, "unknown activation 'step'"),
+            ({"algorithm": "magic"}, "unknown algorithm 'magic'"),
+            ({"algorithm": "winograd4", "stride": (2, 1, 1)}, "the stride along the depth is 2, not 1"),
+            ({"algorithm": "winograd4", "padding": (9, 9, 1, 1, 1, 1)}, "output slices that meet padding alone"),
             ({"residual": np.zeros((1, 6, 5, 6, 7), np.float32)}, r"residual has shape .*\(1, 6, 3, 4, 5\)"),
         ],
     )
@@ -304,6 +341,12 @@ class TestBadInput:
             F.conv2d(np.zeros((1, 4, 9, 9), np.float32), F.pack_conv3d(self.W))
         with pytest.raises(ValueError, match="packed for groups=1"):
             F.conv3d(self.X, F.pack_conv3d(self.W), groups=2)
+
+    def test_packed_for_an_algorithm(self):
+        with pytest.raises(ValueError, match="algorithm='winograd4' takes no packed weights"):
+            F.pack_conv3d(self.W, algorithm="winograd4")
+        with pytest.raises(ValueError, match="packed for another algorithm than 'winograd4'"):
+            F.conv3d(self.X, F.pack_conv3d(self.W), algorithm="winograd4")
 
     def test_batch_norm(self):
         with pytest.raises(ValueError, match=r"BatchNorm3d: input must be \(N, C, D, H, W\)"):

@@ -427,3 +427,23 @@ def test_a_network_with_every_kind_of_choice(rng):
     x = rng.standard_normal((1, 3, 32, 32), np.float32)
     np.testing.assert_array_equal(plan(x).argmax(), convlane.compile(model, x.shape)(x).argmax())
     assert sum(step.measured is not None for step in plan.describe().steps) >= 18
+
+
+def test_volumes_are_timed(rng, clock):
+    clock.seconds = {"direct": 0.5}
+    weight = rng.standard_normal((8, 8, 3, 3, 3), np.float32)
+
+    def network(x):
+        return F.conv3d(F.relu(x), weight, padding=1)
+
+    plan = convlane.compile(network, (1, 8, 4, 9, 9), autotune=True)
+    assert plan.describe().steps[-1].algorithm == "direct"
+    assert clock.timed == [
+        "conv3d 8x4x9x9 with 8x8x3x3x3, stride 1x1x1, padding 1x1x1x1x1x1, dilation 1x1x1, groups 1, none"
+    ]
+
+
+def test_the_measurement_of_volumes(rng):
+    weight = rng.standard_normal((8, 8, 3, 3, 3), np.float32)
+    plan = convlane.compile(lambda x: F.conv3d(F.relu(x), weight, padding=1), (1, 8, 4, 9, 9), autotune=True)
+    assert plan.describe().steps[-1].algorithm in WAYS

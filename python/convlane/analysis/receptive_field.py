@@ -16,47 +16,64 @@ from numpy.typing import NDArray
 
 from convlane._table import sizes, table
 from convlane.analysis.layers import anatomy, checked_shape, unknown
-from convlane.functional._arguments import Pair
 from convlane.functional._op import Shape, operations, rules
 from convlane.functional._receptive import Axis
 from convlane.graph.interpret import arguments
 from convlane.graph.trace import INPUT, InputShape, Node, Value
 
-Box = tuple[int, int, int, int]
-"""First and last row, first and last column."""
+Box = tuple[int, ...]
+"""First and last place along each axis: of images the first and last row, the first and last column."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """What the positions of one layer's result see, as pairs (rows, columns), in pixels of the input."""
+    """What the positions of one layer's result see, along each axis of the input: of images, rows and columns."""
 
     name: str
     kind: str
     output_shape: Shape
-    size: Pair
+    size: tuple[int, ...]
     """Of the largest; what padding adds to the picture counts."""
-    stride: tuple[int | None, int | None]
+    stride: tuple[int | None, ...]
     """From one position to the next; None where it is not always the same, or branches disagree."""
-    padding: Pair
+    padding: tuple[int, ...]
     """By how much the first position's field begins outside of the picture, above and left."""
-    center: tuple[float, float]
+    center: tuple[float, ...]
     """Of the first position's field."""
-    rows: NDArray[np.int64]
-    """(positions, 2): the first and the last row of each; one position where the result has no rows."""
-    columns: NDArray[np.int64]
-    picture: Pair
+    axes: tuple[NDArray[np.int64], ...]
+    """(positions, 2) for each axis: the first and the last place of each; one position where the result has no such
+    axis."""
+    picture: tuple[int, ...]
 
-    def box(self, row: int, column: int) -> Box:
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """What positions see of the rows of images, or of volumes' slices."""
+        return self.axes[-2]
+
+    @property
+    def columns(self) -> NDArray[np.int64]:
+        """What positions see of the columns, or along signals."""
+        return self.axes[-1]
+
+    def box(self, *position: int) -> Box:
         """Return what the position sees of the picture: its first and last row, its first and last column.
+
+        Of signals and volumes as many pairs as they have axes.
 
         Raises
         ------
         IndexError
             There is no such position.
+        TypeError
+            There are more or fewer axes.
         """
-        (top, bottom), (left, right) = self.rows[row].tolist(), self.columns[column].tolist()
-        height, width = self.picture
-        return max(top, 0), min(bottom, height - 1), max(left, 0), min(right, width - 1)
+        if len(position) != len(self.axes):
+            raise TypeError(f"box: a position has {len(self.axes)} numbers here, got {len(position)}")
+        places: list[int] = []
+        for axis, at, size in zip(self.axes, position, self.picture, strict=True):
+            first, last = axis[at].tolist()
+            places += [max(first, 0), min(last, size - 1)]
+        return tuple(places)
 
 
 @dataclass(frozen=True)
@@ -84,7 +101,7 @@ class ReceptiveFields:
             stride = ["?" if step is None else str(step) for step in field.stride]
             center = [f"{position:g}" for position in field.center]
             pairs = (map(str, field.size), stride, map(str, field.padding), center)
-            rows.append([field.name, field.kind, sizes(field.output_shape), *(_pair(list(pair)) for pair in pairs)])
+            rows.append([field.name, field.kind, sizes(field.output_shape), *(_each(list(pair)) for pair in pairs)])
         return "\n".join(table(rows, {"field", "stride", "padding", "centre"}))
 
     __repr__ = __str__
@@ -101,8 +118,9 @@ def receptive_field(model: Callable[..., Any], input_shape: InputShape | None = 
     model
         A network, or any function of arrays that is made of operations of `convlane.functional`.
     input_shape
-        (N, C, H, W); of several arrays as in `summary`, the first of which are the images whose pixels are seen. By
-        default one image of the size that the network is made for, if `convlane.models.create` has built it.
+        (N, C, H, W), of signals (N, C, L) or of volumes (N, C, D, H, W); of several arrays as in `summary`, the first
+        of which are the images whose pixels are seen. By default one image of the size that the network is made for,
+        if `convlane.models.create` has built it.
 
     Returns
     -------
@@ -114,7 +132,7 @@ def receptive_field(model: Callable[..., Any], input_shape: InputShape | None = 
     TypeError
         The network uses an operation for which there is no rule; the message names it.
     ValueError
-        An operation refuses the shape that reaches it, or the input is not images.
+        An operation refuses the shape that reaches it, or the input is none of these.
 
     Examples
     --------
@@ -131,13 +149,16 @@ def receptive_field(model: Callable[..., Any], input_shape: InputShape | None = 
     """
     network = anatomy(model, checked_shape(model, input_shape, "receptive_field"))
     shape = network.nodes[INPUT].shape
-    if len(shape) != 4:
-        raise ValueError(f"receptive_field: the (first) input must be images (N, C, H, W), got shape {shape}")
-    picture = shape[2], shape[3]
-    found: dict[Value, Plane] = {INPUT: (_pixels(picture[0], -2), _pixels(picture[1], -1))}
+    if len(shape) not in (3, 4, 5):
+        raise ValueError(
+            "receptive_field: the (first) input must be images (N, C, H, W), signals (N, C, L) or volumes "
+            f"(N, C, D, H, W), got shape {shape}"
+        )
+    picture = shape[2:]
+    found: dict[Value, Seen] = {INPUT: tuple(_pixels(size, i - len(picture)) for i, size in enumerate(picture))}
     for value, node in network.nodes.items():
         if not found.keys().isdisjoint(node.inputs.values()):  # others see nothing of the picture
-            found[value] = _plane(node, network.nodes, found)
+            found[value] = _seen(node, network.nodes, found)
     return ReceptiveFields(
         tuple(
             _field(layer.name, layer.kind, network.nodes[layer.values[-1]].shape, found[layer.values[-1]], picture)
@@ -147,11 +168,11 @@ def receptive_field(model: Callable[..., Any], input_shape: InputShape | None = 
     )
 
 
-Plane = tuple[Axis, Axis]
-"""What the positions of a result see of the picture's rows, and of its columns."""
+Seen = tuple[Axis, ...]
+"""What the positions of a result see along each axis of the picture: of its rows, and of its columns."""
 
 
-def _plane(node: Node, nodes: Mapping[Value, Node], found: Mapping[Value, Plane]) -> Plane:
+def _seen(node: Node, nodes: Mapping[Value, Node], found: Mapping[Value, Seen]) -> Seen:
     """Return what the positions of a node's result see, of which some argument sees something."""
     if node.op == "item":
         return found[node.inputs["input"]]
@@ -161,11 +182,9 @@ def _plane(node: Node, nodes: Mapping[Value, Node], found: Mapping[Value, Plane]
         raise TypeError(f"receptive_field: there is no rule for {node.op}{f': {rule}' if rule else ''}")
     given = arguments(node, nodes.__getitem__)
     seen = [
-        (rule(found[value][0], name, **given), rule(found[value][1], name, **given))
-        for name, value in node.inputs.items()
-        if value in found
+        [rule(axis, name, **given) for axis in found[value]] for name, value in node.inputs.items() if value in found
     ]
-    return _together([rows for rows, _ in seen]), _together([columns for _, columns in seen])
+    return tuple(_together(axes) for axes in zip(*seen, strict=True))
 
 
 def _pixels(size: int, dim: int) -> Axis:
@@ -184,24 +203,21 @@ def _together(axes: Sequence[Axis]) -> Axis:
     return Axis(low, high, strides.pop() if len(strides) == 1 else None, dims.pop() if len(dims) == 1 else None)
 
 
-def _field(name: str, kind: str, shape: Shape, plane: Plane, picture: Pair) -> Field:
-    rows, columns = (np.stack([axis.low, axis.high], 1) for axis in plane)
-    largest = [int((seen[:, 1] - seen[:, 0]).max()) + 1 for seen in (rows, columns)]
-    padding = [-int(seen[0, 0]) for seen in (rows, columns)]
-    center = [float(seen[0].mean()) for seen in (rows, columns)]
+def _field(name: str, kind: str, shape: Shape, seen: Seen, picture: tuple[int, ...]) -> Field:
+    axes = tuple(np.stack([axis.low, axis.high], 1) for axis in seen)
     return Field(
         name,
         kind,
         shape,
-        (largest[0], largest[1]),
-        (plane[0].stride, plane[1].stride),
-        (padding[0], padding[1]),
-        (center[0], center[1]),
-        rows,
-        columns,
-        picture,
+        size=tuple(int((places[:, 1] - places[:, 0]).max()) + 1 for places in axes),
+        stride=tuple(axis.stride for axis in seen),
+        padding=tuple(-int(places[0, 0]) for places in axes),
+        center=tuple(float(places[0].mean()) for places in axes),
+        axes=axes,
+        picture=picture,
     )
 
 
-def _pair(texts: list[str]) -> str:
-    return texts[0] if texts[0] == texts[1] else "x".join(texts)
+def _each(texts: list[str]) -> str:
+    """Join what stands for the axes; once where it is the same for all."""
+    return texts[0] if len(set(texts)) == 1 else "x".join(texts)

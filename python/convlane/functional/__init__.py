@@ -33,7 +33,7 @@ from convlane.functional.binary_loss import binary_cross_entropy, binary_cross_e
 from convlane.functional.compare import eq, ge, gt, le, logical_and, logical_not, logical_or, lt, ne, where
 from convlane.functional.conv import conv2d, explain, pack_conv2d
 from convlane.functional.conv1d import conv1d, pack_conv1d
-from convlane.functional.conv3d import conv3d, pack_conv3d
+from convlane.functional.conv3d import conv3d, explain_conv3d, pack_conv3d
 from convlane.functional.conv_transpose import (
     conv_transpose1d,
     conv_transpose2d,
@@ -178,6 +178,7 @@ __all__ = [
     "exp",
     "expand",
     "explain",
+    "explain_conv3d",
     "flatten",
     "flip",
     "floor",

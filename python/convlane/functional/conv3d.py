@@ -15,6 +15,7 @@ from convlane.functional._axes import Padding3d, as_numbers, as_sides_of_axes
 from convlane.functional._gradient import activated
 from convlane.functional._op import Pullback, Shape, Traits, check_vector, op
 from convlane.functional._receptive import Axis
+from convlane.functional.conv import Explanation
 
 
 def _shape(
@@ -63,6 +64,7 @@ def _conv3d_vjp(
     padding: Any,
     dilation: Any,
     groups: Any,
+    algorithm: str,
     activation: str,
     negative_slope: float,
     residual: Any,
@@ -73,8 +75,18 @@ def _conv3d_vjp(
     x, single = _as_volume(input, "input")
     filters = as_array(weight, "conv3d", "weight")
     arguments = conv3d_geometry(x.shape, filters.shape, stride, padding, dilation, groups)
-    packed = pack_conv3d(filters, groups)
-    convolve = partial(conv3d, x, packed, bias, stride, padding, dilation, residual=_batched(residual, single))
+    convolve = partial(
+        conv3d,
+        x,
+        filters,
+        bias,
+        stride,
+        padding,
+        dilation,
+        groups,
+        algorithm=algorithm,
+        residual=_batched(residual, single),
+    )
     output, before = activated(convolve, activation, as_float(negative_slope, "conv3d", "negative_slope"))
     kept_input = x if "weight" in wanted else None
     kept_weight = filters if "input" in wanted else None
@@ -114,6 +126,7 @@ def conv3d(
     dilation: int | Triple = 1,
     groups: int = 1,
     *,
+    algorithm: str = "auto",
     activation: str = "none",
     negative_slope: float = 0.01,
     residual: Array | None = None,
@@ -141,6 +154,10 @@ def conv3d(
         stride 1) or ``"same_tf"`` (TensorFlow's).
     groups
         The channels fall into so many independent convolutions. Packed weights know theirs.
+    algorithm
+        ``"auto"``; for kernels of one slice, or of one row and column, one of `conv2d`'s; for others ``depthwise``,
+        ``stem``, ``direct``, or ``winograd4`` and ``winograd2``, which sum convolutions of slices and are taken only
+        when asked for, as in `conv2d`. See `explain_conv3d`.
     activation, negative_slope
         As in `conv2d`.
     residual
@@ -157,7 +174,7 @@ def conv3d(
     TypeError
         An argument of the wrong kind, for example float64 input.
     ValueError
-        Shapes that do not fit, or a value out of range.
+        Shapes that do not fit, a value out of range, or an algorithm that cannot do this.
 
     Examples
     --------
@@ -172,14 +189,17 @@ def conv3d(
     filters = weight if isinstance(weight, _core.PackedWeight) else as_array(weight, "conv3d", "weight")
     groups = _groups_of(filters, groups)
     geometry = _core.Conv3dGeometry(*conv3d_geometry(x.shape, filters.shape, stride, padding, dilation, groups))
+    if algorithm != "auto":
+        geometry.explain(algorithm)  # refuses what cannot be done, before weights are packed for it
     added = None if residual is None else _batched(as_array(residual, "conv3d", "residual"), single)
     if added is not None and added.shape != geometry.shape:
         raise ValueError(f"conv3d: residual has shape {added.shape}, but the output has {geometry.shape}")
     y = _core.conv3d(
         as_pixels(x),
         geometry,
-        filters if isinstance(filters, _core.PackedWeight) else pack_conv3d(filters, groups),
+        [filters] if isinstance(filters, _core.PackedWeight) else _packed(filters, groups, algorithm),
         None if bias is None else as_array(bias, "conv3d", "bias"),
+        algorithm,
         activation,
         negative_slope,
         None if added is None else as_pixels(added),
@@ -187,27 +207,64 @@ def conv3d(
     return y[0] if single else y
 
 
-def pack_conv3d(weight: Array, groups: int = 1) -> _core.PackedWeight:
+def pack_conv3d(weight: Array, groups: int = 1, *, algorithm: str = "auto") -> _core.PackedWeight:
     """Copy filters into the order in which the kernels read them, once for many calls of `conv3d`.
 
     Parameters
     ----------
     weight
         float32, (O, C / groups, KD, KH, KW). Later changes of the array do not reach the packed copy.
-    groups
-        As in `conv3d`.
+    groups, algorithm
+        As in `conv3d`. Winograd's algorithms take arrays alone, unless the kernel has one slice.
 
     Raises
     ------
     TypeError, ValueError
         As in `conv3d`.
     """
-    array = as_array(weight, "conv3d", "weight")
-    if array.ndim != 5:
-        raise ValueError(f"conv3d: weight must be (O, C / groups, KD, KH, KW), got shape {array.shape}")
+    packed = _packed(as_array(weight, "conv3d", "weight"), groups, algorithm)
+    if len(packed) > 1:
+        raise ValueError(f"conv3d: algorithm={algorithm!r} takes no packed weights, as it packs each slice by itself")
+    return packed[0]
+
+
+def _packed(weight: Array, groups: Any, algorithm: str) -> list[_core.PackedWeight]:
+    """Return a weight packed for an algorithm, or one for each slice of the kernel."""
+    if weight.ndim != 5:
+        raise ValueError(f"conv3d: weight must be (O, C / groups, KD, KH, KW), got shape {weight.shape}")
     groups = as_positive(groups, "conv3d", "groups")
-    algorithm = "auto" if array.shape[0] == groups else "direct"
-    return _core.PackedWeight(as_rows(array), groups, algorithm, slices=array.shape[2])
+    slices = weight.shape[2]
+    if algorithm.startswith("winograd") and slices > 1:
+        return [_core.PackedWeight(weight[:, :, i], groups, algorithm) for i in range(slices)]
+    if algorithm == "auto" and weight.shape[0] != groups:
+        algorithm = "direct"
+    return [_core.PackedWeight(as_rows(weight), groups, algorithm, slices=slices)]
+
+
+def explain_conv3d(
+    input_shape: Any,
+    weight_shape: Any,
+    stride: int | Triple = 1,
+    padding: Padding3d = 0,
+    dilation: int | Triple = 1,
+    groups: int = 1,
+    algorithm: str = "auto",
+) -> Explanation:
+    """Tell which algorithm `conv3d` would take for these shapes, and why it refuses the ones it prefers.
+
+    Examples
+    --------
+    >>> from convlane.functional import explain_conv3d
+    >>> print(explain_conv3d((1, 64, 16, 56, 56), (64, 64, 3, 3, 3), padding=1))
+    depthwise: no, groups (1) is not the number of input channels (64), or there is one only
+    stem: no, there are 64 input channels, more than 4
+    winograd4: no, it is taken only when asked for
+    winograd2: no, it is taken only when asked for
+    direct: yes
+    """
+    geometry = _core.Conv3dGeometry(*conv3d_geometry(input_shape, weight_shape, stride, padding, dilation, groups))
+    *refused, (chosen, _) = geometry.explain(algorithm)
+    return Explanation(chosen, dict(refused))
 
 
 def conv3d_geometry(

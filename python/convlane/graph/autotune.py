@@ -23,9 +23,10 @@ import numpy as np
 from convlane import _core, functional, machine
 from convlane._files import open_regular
 from convlane._version import __version__
-from convlane.functional._arguments import Array, Pair, Sides
+from convlane.functional._arguments import Array
 from convlane.functional._op import Shape
 from convlane.functional.conv import conv2d_geometry
+from convlane.functional.conv3d import conv3d_geometry
 from convlane.graph.arena import ALIGNMENT, assign_slots, plan_arena
 from convlane.graph.lower import append_step, batched, images_at_once
 from convlane.graph.lowering import Context, Operand, strides_of
@@ -107,7 +108,7 @@ def tune(graph: Graph, batch: int, winograd: bool, keep: object) -> Graph:
 
 def _ways(value: Value, node: Node, graph: Graph, winograd: bool) -> dict[str, Way]:
     """All ways to compute a node by name, the one that is expected to be fastest first."""
-    if node.op == "conv2d":
+    if node.op in ("conv2d", "conv3d"):
         layers = _with_algorithms(node, graph.nodes[node.inputs["input"]].shape, winograd)
         return {name: [(value, layer)] for name, layer in layers.items()}
     if node.op == "conv2d_pool":
@@ -120,10 +121,11 @@ def _ways(value: Value, node: Node, graph: Graph, winograd: bool) -> dict[str, W
 
 
 def _with_algorithms(conv: Node, image: Shape, winograd: bool) -> dict[str, Node]:
-    """Return a convolution of an image with each of its algorithms, none where one was asked for."""
+    """Return a convolution of an image or volume with each of its algorithms, none where one was asked for."""
     if conv.attributes["algorithm"] != "auto":
         return {}
-    names = _core.Conv2dGeometry(*_geometry(conv, image)).candidates(winograd)
+    geometry = _core.Conv2dGeometry if conv.op == "conv2d" else _core.Conv3dGeometry
+    names = geometry(*_geometry(conv, image)).candidates(winograd)
     return {name: replace(conv, attributes={**conv.attributes, "algorithm": name}) for name in names}
 
 
@@ -221,7 +223,7 @@ class _Bench:
     def _images(self, layer: _Layer) -> Array:
         shape = self._count, *layer.shapes[layer.input][1:]
         images = np.random.default_rng(0).standard_normal(shape, np.float32)
-        return images if layer.reads_caller else functional.channels_last(images)
+        return images if layer.reads_caller else np.moveaxis(np.ascontiguousarray(np.moveaxis(images, 1, -1)), -1, 1)
 
     def _empty_caches(self) -> None:
         """Read more memory than the caches hold, with all threads, for each has a cache of its own."""
@@ -239,7 +241,7 @@ def _features(node: Node, shapes: Mapping[Value, Shape]) -> str:
         window = f"{pool.op} {_by(pooling.kernel)}, stride {_by(pooling.stride)}, padding {_by(pooling.padding)}"
         window += f", to {_by(node.shape[1:])}"
         return f"{_features(replace(conv, inputs=node.inputs), shapes)} then {window}"
-    if node.op != "conv2d":
+    if node.op not in ("conv2d", "conv3d"):
         return f"{node.op} {_by(shapes[node.inputs['input']][1:])}"
     at = node.attributes
     image, weight, stride, padding, dilation, groups = _geometry(node, shapes[node.inputs["input"]])
@@ -252,9 +254,10 @@ def _by(sizes: Iterable[int]) -> str:
     return "x".join(map(str, sizes))
 
 
-def _geometry(node: Node, image: Shape) -> tuple[Any, Any, Pair, Sides, Pair, int]:
+def _geometry(node: Node, image: Shape) -> tuple[Any, Any, Any, Any, Any, int]:
     at = node.attributes
-    return conv2d_geometry(image, at["weight"].shape, at["stride"], at["padding"], at["dilation"], at["groups"])
+    geometry = conv2d_geometry if node.op == "conv2d" else conv3d_geometry
+    return geometry(image, at["weight"].shape, at["stride"], at["padding"], at["dilation"], at["groups"])
 
 
 def _setting(images: int) -> str:

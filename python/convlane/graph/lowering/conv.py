@@ -49,8 +49,11 @@ def _refuse_conv3d(node: Node, nodes: Mapping[Value, Node]) -> str:
 @lowers("conv3d", refuse=_refuse_conv3d)
 def _conv3d(at: Context) -> Choice:
     others = (at["weight"].shape, at["stride"], at["padding"], at["dilation"], at["groups"])
-    algorithm = _core.Conv3dGeometry(*conv3d_geometry((1, *at.shape[1:]), *others)).cheapest(at.winograd)
-    weight, why = at["weight"], f"{'x'.join(map(str, at['weight'].shape[2:]))} kernel"
+    algorithm, why = at["algorithm"], "asked for"
+    if algorithm == "auto":
+        algorithm = _core.Conv3dGeometry(*conv3d_geometry((1, *at.shape[1:]), *others)).cheapest(at.winograd)
+        why = f"{'x'.join(map(str, at['weight'].shape[2:]))} kernel"
+    weight = at["weight"]
     packed = {"weight": weight}
     if weight.shape[2] > 1 and algorithm.startswith("winograd"):
         whole = weight if isinstance(weight, Weight) else Weight(weight)
