@@ -52,7 +52,7 @@ def _unet(num_classes=2, width=64, depth=4):
             self.convolutions = pair(2 * channels, channels)
 
         def forward(self, maps, across):
-            return self.convolutions(torch.cat([across, self.get_submodule("double")(maps)], 1))
+            return self.convolutions(torch.cat([across, self._modules["double"](maps)], 1))
 
     class UNet(nn.Module):
         def __init__(self):
