@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels/activation.inl"
+#include "kernels/columns.inl"
 #include "kernels/table.h"
 #include "kernels/vec.h"
 
@@ -15,18 +16,6 @@ CONVLANE_INLINE Vec depthwise_bias(const DepthwiseArgs& d, int64_t c, int lanes)
 }
 
 alignas(64) constexpr float kZeros[kLanes] = {};
-
-// What follows a row while it is in a cache: the longer activations, and the row's sums.
-CONVLANE_INLINE void depthwise_finish_row(const DepthwiseArgs& d, int64_t y) {
-  float* row = d.dst + y * d.out_width * d.dst_stride;
-  if (!is_clamp(d.epilogue.activation)) activate_rows(row, d.out_width, d.dst_stride, d.channels, d.epilogue);
-  if (d.sums == nullptr) return;
-  for_vectors(d.channels, [&](int64_t c, auto get, auto put) {
-    Vec sum = zero();
-    for (int64_t x = 0; x < d.out_width; ++x) sum = add(sum, get(row + x * d.dst_stride + c));
-    put(d.sums + y * d.sums_stride + c, sum);
-  });
-}
 
 // Two runs of pixels, wherever they lie, are computed at once: they share the weights, and give enough
 // independent sums to cover the multiply-add's latency.
@@ -222,8 +211,11 @@ CONVLANE_INLINE void depthwise_apart_of(const DepthwiseArgs& d, const DepthwiseT
 template <int Pixels>
 void depthwise_apart(const DepthwiseArgs& d, const DepthwiseTile& t) {
   const Clamp clamp(d.epilogue.activation);
-  if (d.channels < kLanes)
-    depthwise_apart_of<Pixels, false, false>(d, t, 0, static_cast<int>(d.channels), clamp);
+  const int lanes = static_cast<int>(d.channels);
+  if (d.channels < kLanes && t.inside)
+    depthwise_apart_of<Pixels, false, true>(d, t, 0, lanes, clamp);
+  else if (d.channels < kLanes)
+    depthwise_apart_of<Pixels, false, false>(d, t, 0, lanes, clamp);
   else if (t.inside)
     for_whole_vectors(d.channels, [&](int64_t c) { depthwise_apart_of<Pixels, true, true>(d, t, c, kLanes, clamp); });
   else
@@ -272,6 +264,10 @@ class DepthwiseRows {
       x = runs<2>(y, rows, phase, pixels, x);
       runs<1>(y, rows, phase, pixels, x);
     }
+    // The longer activations follow whole rows, as runs may overlap.
+    if (is_clamp(d_.epilogue.activation)) return;
+    for (int64_t row = y; row < y + rows; ++row)
+      activate_rows(d_.dst + row * d_.out_width * d_.dst_stride, d_.out_width, d_.dst_stride, d_.channels, d_.epilogue);
   }
 
  private:
@@ -345,13 +341,68 @@ class DepthwiseRows {
   DepthwiseTile tile_{};
 };
 
-void depthwise(const DepthwiseArgs& d) {
+void depthwise_rows(const DepthwiseArgs& d) {
   DepthwiseRows all(d);
-  for (int64_t y = 0; y < d.out_rows; y += kRuns) {
-    const int64_t rows = d.out_rows - y < kRuns ? d.out_rows - y : kRuns;
-    all.run(y, rows);
-    for (int64_t row = y; row < y + rows; ++row) depthwise_finish_row(d, row);
+  for (int64_t y = 0; y < d.out_rows; y += kRuns) all.run(y, d.out_rows - y < kRuns ? d.out_rows - y : kRuns);
+}
+
+// Channels of which several pixels' fill a vector, and the taps of which are few enough to be repeated for these.
+constexpr int64_t kRepeatedTaps = 256;
+CONVLANE_INLINE bool has_few_channels(const DepthwiseArgs& d) {
+  const Epilogue& e = d.epilogue;
+  return 2 * d.channels <= kLanes && d.stride_w == 1 && d.dilation_w == 1 && d.src_stride == d.channels &&
+         d.dst_stride == d.channels && (e.residual == nullptr || e.residual_stride == d.channels) &&
+         d.kernel_h * d.kernel_w <= kRepeatedTaps;
+}
+
+// Neighbouring pixels as one of so many times the channels, where no tap of theirs leaves the row: row by row, as rows
+// are no whole number of them. What is left at the sides is computed pixel by pixel.
+void depthwise_few_channels(const DepthwiseArgs& d) {
+  const int64_t together = kLanes / d.channels, taps = d.kernel_h * d.kernel_w;
+  const auto within = [&d](int64_t x) { return x < 0 ? 0 : x < d.out_width ? x : d.out_width; };
+  const int64_t begin = within(d.left), last = within(d.width + d.left - d.kernel_w + 1);
+  const int64_t groups = last > begin ? (last - begin) / together : 0, end = groups > 0 ? last : begin;
+
+  alignas(64) float weights[kRepeatedTaps * kLanes], bias[kLanes];
+  const auto repeat = [&](const float* src, float* dst) {
+    for (int64_t i = 0; i < together * d.channels; ++i) dst[i] = src[i % d.channels];
+  };
+  DepthwiseArgs whole = d;
+  whole.channels = whole.dst_stride = whole.epilogue.residual_stride = together * d.channels;
+  whole.weight = weights;
+  whole.weight_stride = kLanes;
+  whole.stride_w = together;
+  if (d.epilogue.bias != nullptr) {
+    repeat(d.epilogue.bias, bias);
+    whole.epilogue.bias = bias;
   }
+  for (int64_t tap = 0; tap < taps; ++tap) repeat(d.weight + tap * d.weight_stride, weights + tap * kLanes);
+
+  // `count` outputs of row y from column x on.
+  const auto run = [&](DepthwiseArgs part, int64_t y, int64_t x, int64_t count) {
+    if (count <= 0) return;
+    const int64_t at = (y * d.out_width + x) * d.channels;
+    part.rows = d.rows + y * d.stride_h;
+    part.out_rows = 1;
+    part.out_width = count;
+    part.left = d.left - x;
+    part.dst = d.dst + at;
+    if (part.epilogue.residual != nullptr) part.epilogue.residual += at;
+    depthwise_rows(part);
+  };
+  for (int64_t y = 0; y < d.out_rows; ++y) {
+    run(d, y, 0, begin);
+    run(whole, y, begin, groups);
+    if (groups * together < end - begin) run(whole, y, end - together, 1);
+    run(d, y, end, d.out_width - end);
+  }
+}
+
+void depthwise(const DepthwiseArgs& d) {
+  has_few_channels(d) ? depthwise_few_channels(d) : depthwise_rows(d);
+  for (int64_t y = 0; d.sums != nullptr && y < d.out_rows; ++y)
+    sum_columns(d.dst + y * d.out_width * d.dst_stride, d.dst_stride, d.out_width, d.channels,
+                d.sums + y * d.sums_stride);
 }
 
 // Two neighbouring inputs meet the same outputs, one by the even taps, one by the odd ones.

@@ -1,4 +1,4 @@
-// Sums over pixels that gradients of weights are: of outer products, of columns, and of products channel by channel.
+// Sums over pixels that gradients of weights are: of outer products, and of products channel by channel.
 //
 // An outer product's register tile is the matrix kernel's: kGemmRows numbers of `a` are broadcast, kGemmVectors vectors
 // of `b` loaded, for each pixel; channels last makes both contiguous, so nothing is packed.
@@ -94,30 +94,6 @@ void copy_windows(const float* src, int64_t row_step, int64_t pixel_step, int64_
                   float* dst) {
   for (int64_t p = 0; p < pixels; ++p, src += pixel_step)
     for (int64_t r = 0; r < rows; ++r, dst += length) copy_run(src + r * row_step, length, dst);
-}
-
-template <int Vectors>
-CONVLANE_INLINE void sum_columns_of(const float* src, int64_t stride, int64_t rows, int lanes, float* dst) {
-  Vec sum[Vectors];
-  CONVLANE_UNROLL
-  for (int v = 0; v < Vectors; ++v) sum[v] = zero();
-  for (int64_t row = 0; row < rows; ++row, src += stride) {
-    CONVLANE_UNROLL
-    for (int v = 0; v < Vectors; ++v)
-      sum[v] = add(sum[v], lanes == kLanes ? load(src + v * kLanes) : load(src + v * kLanes, lanes));
-  }
-  CONVLANE_UNROLL
-  for (int v = 0; v < Vectors; ++v)
-    lanes == kLanes ? store(dst + v * kLanes, sum[v]) : store(dst + v * kLanes, sum[v], lanes);
-}
-
-void sum_columns(const float* src, int64_t stride, int64_t rows, int64_t columns, float* dst) {
-  int64_t c = 0;
-  for (; c + 8 * kLanes <= columns; c += 8 * kLanes) sum_columns_of<8>(src + c, stride, rows, kLanes, dst + c);
-  for (; c < columns; c += kLanes) {
-    const int lanes = static_cast<int>(columns - c < kLanes ? columns - c : kLanes);
-    sum_columns_of<1>(src + c, stride, rows, lanes, dst + c);
-  }
 }
 
 // The sums of Rows x Taps taps, from (r, s) on, of one vector of channels over the band. A pixel of the gradient is

@@ -93,6 +93,22 @@ def test_widths_around_the_runs(rng, isa):
         check(rng, 1, _core.tile_sizes()["lanes"], 1, (1, 9), (1, 2), (0, 0, 4, 4), (1, 1), (1, 2 * width))
 
 
+@pytest.mark.parametrize("channels", [2, 3, 4, 5, 8])
+@pytest.mark.parametrize(
+    ("kernel", "padding"), [((3, 3), (1, 1, 1, 1)), ((2, 7), (0, 1, 3, 5)), ((1, 11), (0, 0, 0, 0))]
+)
+def test_few_channels(rng, isa, kernel, padding, channels):
+    """Several pixels share a vector, but for those whose windows leave the row and what is left over."""
+    for width in (11, 12, 19, 30, 41):
+        x, weight = channels_last(normal(rng, 2, channels, 3, width)), normal(rng, channels, 1, *kernel)
+        bias, geometry = normal(rng, channels), {"padding": padding, "groups": channels}
+        sums = oracle.conv2d(x, weight, bias, **geometry)
+        residual = channels_last(normal(rng, *sums.shape))
+        y = F.conv2d(x, weight, bias, **geometry, residual=residual, activation="silu")
+        expected = (sums + residual) / (1 + np.exp(-(sums + residual)))
+        assert_close(y, expected, terms=math.prod(kernel), factor=2, scale=np.abs(sums).max())
+
+
 @pytest.mark.parametrize("multiplier", [1, 2])
 @pytest.mark.parametrize("name", ["7x7 stride 2", "31x31", "3x3 dilation 2", "1x15 of a row", "11x1 of a column"])
 def test_same_bits_for_any_number_of_threads_and_batch(rng, isa, name, multiplier):
