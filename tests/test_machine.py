@@ -41,3 +41,15 @@ def test_cpu_has_a_name(monkeypatch):
     assert machine.cpu_name()
     monkeypatch.setattr("pathlib.Path.read_text", lambda self: (_ for _ in ()).throw(FileNotFoundError))
     assert machine.cpu_name()
+
+
+def test_caches_grow_from_level_to_level():
+    caches = machine.caches()
+    assert 8 << 10 <= caches.first <= caches.second <= caches.third
+    assert caches == _core.caches()
+
+
+@pytest.mark.parametrize("sizes", [(0, 1 << 20, 1 << 22), (1 << 16, 1 << 15, 1 << 22), (1 << 15, 1 << 20, 1 << 19)])
+def test_impossible_caches(sizes):
+    with pytest.raises(ValueError, match="each cache must have at least 1 KB and no less than the one before"):
+        _core.set_caches(*sizes)

@@ -28,6 +28,40 @@ def run_python(script=SCRIPT, *arguments, **environment):
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
 
 
+# Layers whose work is cut by what the caches hold, and a number that tells all bits of their results.
+CACHED = """
+import hashlib
+import numpy as np
+from convlane import functional as F, machine
+rng = np.random.default_rng(1)
+normal = lambda *shape: rng.standard_normal(shape, dtype=np.float32)
+x, bits = normal(2, 24, 29, 31), hashlib.sha256()
+for y in (
+    F.conv2d(x, normal(40, 24, 3, 3), padding=1, algorithm="winograd4"),
+    F.conv2d(x, normal(40, 24, 3, 3), padding=1, algorithm="direct"),
+    F.conv2d(x, normal(48, 1, 5, 5), padding=2, groups=24),
+    F.conv2d(normal(1, 3, 61, 63), normal(33, 3, 7, 7), stride=2, padding=3, algorithm="stem"),
+    F.conv_transpose2d(x, normal(24, 5, 4, 4), stride=2),
+    F.conv_transpose2d(x, normal(24, 2, 4, 4), stride=2),
+    F.group_norm(x, 6),
+):
+    bits.update(np.ascontiguousarray(y).tobytes())
+print(*machine.caches(), bits.hexdigest())
+"""
+
+
+class TestCaches:
+    def test_environment_tells_them_and_results_stay(self):
+        own = run_python(CACHED, CONVLANE_CACHES="").stdout.split()
+        small = run_python(CACHED, CONVLANE_CACHES="2K,8K,1M").stdout.split()
+        assert small[:3] == [str(2 << 10), str(8 << 10), str(1 << 20)]
+        assert own[3] == small[3]
+
+    @pytest.mark.parametrize("value", ["32K", "32,64,128", "64K,32K,1M"])
+    def test_what_cannot_be_is_a_clean_error(self, value):
+        assert "ValueError: CONVLANE_CACHES" in run_python(CONVLANE_CACHES=value).stderr
+
+
 class TestInstructionSet:
     def test_best_is_active_by_default(self):
         assert run_python(CONVLANE_ISA="").stdout.split()[0] == _core.supported_isas()[-1]

@@ -4,6 +4,7 @@
 #include "kernels/table.h"
 #include "ops/machine.h"
 #include "runtime/buffer.h"
+#include "runtime/machine.h"
 #include "runtime/team.h"
 #include "runtime/threads.h"
 
@@ -33,6 +34,13 @@ void bind_runtime(py::module_& m) {
   m.def("shuffle_pieces", &shuffle_pieces, py::arg("seed"));
   py::class_<MemoryHold>(m, "MemoryHold")
       .def("__init__", constructor([] { return std::make_unique<MemoryHold>(); }), NewStyle());
+  m.def("caches", [] {
+    const Caches& c = caches();
+    return py::make_tuple(c.first, c.second, c.third);
+  });
+  m.def(
+      "set_caches", [](int64_t first, int64_t second, int64_t third) { set_caches({first, second, third}); },
+      py::arg("first"), py::arg("second"), py::arg("third"));
   m.def("available_cpus", &available_cpus);
   m.def("measure_fma_peak", &measure_fma_peak, py::arg("threads"), py::call_guard<GilRelease>());
   m.def("measure_read_bandwidth", &measure_read_bandwidth, py::arg("bytes"), py::arg("threads"),

@@ -4,6 +4,7 @@
 
 #include "ops/conv2d.h"
 #include "ops/parallel.h"
+#include "runtime/machine.h"
 
 namespace convlane {
 namespace {
@@ -27,10 +28,9 @@ Conv2dDesc laid_down(const Conv2dDesc& d) {
 // Output rows per task, or columns where there is but one row. Without a multiplier only the balance of threads limits
 // them; with one, the scratch that holds the repeated rows does.
 int64_t outputs_per_band(const Conv2dDesc& d, int threads) {
-  constexpr int64_t kScratchFloats = 64 * 1024;
   const int64_t balanced = ceil_div(d.oh == 1 ? d.ow : d.oh, threads > 1 ? 2 * threads : 1);
   if (d.o_per_group() == 1 || d.oh == 1) return balanced;
-  return std::clamp<int64_t>(kScratchFloats / (d.w * d.o * d.window.stride[0]), 1, balanced);
+  return std::clamp<int64_t>(second_level_floats(4) / (d.w * d.o * d.window.stride[0]), 1, balanced);
 }
 
 // How the outputs are split, and the scratch of a run.

@@ -12,12 +12,13 @@
 
 #include "ops/conv2d_stem.h"
 #include "ops/parallel.h"
+#include "runtime/machine.h"
 
 namespace convlane {
 namespace {
 
-// Floats of the buffer: a quarter of a 1 MB second-level cache, beside the stem's own scratch. Not tuned.
-constexpr int64_t kBufferFloats = 64 * 1024;
+// Floats of the buffer, beside the stem's own scratch: the part is not tuned.
+int64_t buffer_floats() { return second_level_floats(4); }
 
 struct Bands {
   int64_t rows;    // of the pooled image, at most
@@ -26,7 +27,7 @@ struct Bands {
 
 Bands bands_of(const Pool2dDesc& p) {
   const int64_t row = p.input[1] * p.input[3], kernel = p.window.kernel[0], stride = p.window.stride[0];
-  const int64_t rows = std::clamp<int64_t>((kBufferFloats / row - kernel) / stride + 1, 1, p.output[0]);
+  const int64_t rows = std::clamp<int64_t>((buffer_floats() / row - kernel) / stride + 1, 1, p.output[0]);
   return {rows, std::min((rows - 1) * stride + kernel, p.input[2])};
 }
 

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "ops/parallel.h"
+#include "runtime/machine.h"
 
 namespace convlane {
 namespace {
@@ -59,8 +60,7 @@ void copy_band(const Conv2dDesc& d, const ImageView& src, const Band& band, floa
 
 // The input under a band fits the second-level cache with room for the weights.
 int64_t stem_band_rows(const Conv2dDesc& d, int64_t slices) {
-  constexpr int64_t kBandFloats = 32 * 1024;
-  const int64_t fit = (kBandFloats / slices / padded_width(d) - d.kh()) / d.window.stride[0] + 1;
+  const int64_t fit = (second_level_floats(8) / slices / padded_width(d) - d.kh()) / d.window.stride[0] + 1;
   return std::clamp<int64_t>(fit, 1, std::min<int64_t>(d.oh, 16));
 }
 

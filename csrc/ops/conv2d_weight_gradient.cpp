@@ -8,6 +8,7 @@
 
 #include "ops/conv2d_backward.h"
 #include "ops/parallel.h"
+#include "runtime/machine.h"
 
 namespace convlane {
 namespace {
@@ -32,11 +33,11 @@ int64_t chunks_of(const Conv2dDesc& d, const Sums& s) {
 }
 
 // Pixels of a block, and columns of a part: so many floats stay in the second-level cache while all rows meet them.
-constexpr int64_t kCachedFloats = 128 * 1024;
+int64_t cached_floats() { return second_level_floats(2); }
 
 int64_t pixels_per_block(const Conv2dDesc& d, const Sums& s) {
   constexpr int64_t kFewest = 256, kMost = 1024;
-  return std::min(std::clamp<int64_t>(kCachedFloats / s.columns, kFewest, kMost), d.pixels());
+  return std::min(std::clamp<int64_t>(cached_floats() / s.columns, kFewest, kMost), d.pixels());
 }
 
 // Pixels of the output and of the input that one tap brings together; returns how many.
@@ -135,7 +136,7 @@ class Units {
  public:
   Units(const Sums& s, const KernelTable& kernels, int64_t block_pixels)
       : s_(s), kernels_(kernels), row_parts_(ceil_div(s.rows, 4 * kernels.gemm.mr)) {
-    const int64_t width = round_up(kCachedFloats / block_pixels, kernels.gemm.nr);
+    const int64_t width = round_up(cached_floats() / block_pixels, kernels.gemm.nr);
     column_parts_ = ceil_div(s.columns, width);
   }
   int64_t count() const { return s_.groups * s_.taps * column_parts_ * row_parts_; }

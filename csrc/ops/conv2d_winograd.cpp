@@ -13,17 +13,19 @@
 #include "ops/conv2d_winograd.h"
 #include "ops/parallel.h"
 #include "ops/pool2d.h"
+#include "runtime/machine.h"
 
 namespace convlane {
 namespace {
 
-// Floats of V that leave room in a 1 MB second-level cache for the sums and for U in use: half of it. Not tuned.
-constexpr int64_t kBlockFloats = 128 * 1024;
+// Floats of V that leave room in the second-level cache for the sums and for U in use. The part is not tuned.
+int64_t block_floats() { return second_level_floats(2); }
 // U beyond this comes from memory, not from the cache, and should be read once only.
-constexpr int64_t kCachedWeightBytes = int64_t{16} << 20;
-// U up to this is read by every thread for a few tiles of its own; for larger ones few tiles are shared, not U (32
-// channels at 28x28, which are one panel, with two threads: 29 to 18 us; EPYC Zen 5, 2026-11-21).
-constexpr int64_t kOwnWeightBytes = int64_t{256} << 10;
+int64_t cached_weight_bytes() { return caches().third / 2; }
+// U up to a quarter of the second-level cache is read by every thread for a few tiles of its own; for larger ones few
+// tiles are shared, not U (32 channels at 28x28, which are one panel, with two threads: 29 to 18 us; EPYC Zen 5,
+// 2026-11-21).
+int64_t own_weight_bytes() { return caches().second / 4; }
 // Tiles of one block when U is streamed: bounds V, and the sums of a panel.
 constexpr int64_t kStreamedTiles = 256;
 
@@ -56,11 +58,11 @@ struct Schedule {
       : tiles(tiling(d, args.weight->layout() == WeightLayout::winograd2 ? 2 : 4)),
         threads(threads_for(d.multiply_adds(), args.threads)) {
     const KernelTable& kernels = args.weight->kernels();
-    const int64_t fit = std::max(kBlockFloats / (tiles.points * d.c) / kernels.gemm.mr, int64_t{1}) * kernels.gemm.mr;
+    const int64_t fit = std::max(block_floats() / (tiles.points * d.c) / kernels.gemm.mr, int64_t{1}) * kernels.gemm.mr;
     const int64_t fitting =
         std::max((tiles.count + fit / 2) / fit, int64_t{1});  // 16 tiles are one block of 14, not two of 8
     const int64_t weights = args.weight->bytes();
-    streamed = weights > kCachedWeightBytes || (fitting < threads && weights > kOwnWeightBytes);
+    streamed = weights > cached_weight_bytes() || (fitting < threads && weights > own_weight_bytes());
     blocks =
         streamed ? ceil_div(tiles.count, kStreamedTiles) : std::max(fitting, std::min<int64_t>(threads, tiles.count));
     block = ceil_div(tiles.count, blocks);

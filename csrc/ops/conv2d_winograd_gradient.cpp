@@ -10,6 +10,7 @@
 #include "ops/conv2d_backward.h"
 #include "ops/conv2d_winograd.h"
 #include "ops/parallel.h"
+#include "runtime/machine.h"
 
 namespace convlane {
 namespace {
@@ -31,8 +32,8 @@ Panels panels_of(int64_t channels, int64_t most, int64_t row) {
 // that they are rarely read and written. (64 channels at 56: 9.8 ms, with four times as many floats 13.8; 512 at
 // 7: 16.1 and 11.4; 16 images, one thread, EPYC Zen 5, 2026-11-21.)
 int64_t tiles_of_block(const Tiling& t, int64_t tile_floats, int64_t sums) {
-  constexpr int64_t kFloats = int64_t{1} << 20, kCachedSums = int64_t{4} << 20, kManyTiles = 128;
-  const int64_t fitting = std::max(kFloats / tile_floats, sums > kCachedSums ? kManyTiles : 1);
+  constexpr int64_t kManyTiles = 128;
+  const int64_t fitting = std::max(third_level_floats(8) / tile_floats, sums > third_level_floats(2) ? kManyTiles : 1);
   return ceil_div(t.count, ceil_div(t.count, fitting));
 }
 

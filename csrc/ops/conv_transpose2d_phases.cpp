@@ -10,6 +10,7 @@
 #include "ops/conv_transpose2d.h"
 #include "ops/parallel.h"
 #include "ops/rows_gemm.h"
+#include "runtime/machine.h"
 
 namespace convlane {
 namespace {
@@ -67,10 +68,10 @@ struct PhaseTiles {
 
   PhaseTiles(const Conv2dDesc& d, const ConvTranspose2dArgs& args, Scratch& scratch)
       : positions(d), blank(d, scratch), zeros(scratch.take<float>(d.o)) {
-    constexpr int64_t kTileFloats = 64 * 1024, kMovedPanels = 8;  // the second-level cache holds them
+    constexpr int64_t kMovedPanels = 8;
     const GemmKernel<GemmArgs>& gemm = args.weight->kernels().gemm;
     threads = threads_for(d.multiply_adds(), args.threads);
-    const int64_t most = gemm.mr * std::clamp<int64_t>(kTileFloats / (d.o * gemm.mr), 4, 16);
+    const int64_t most = gemm.mr * std::clamp<int64_t>(second_level_floats(4) / (d.o * gemm.mr), 4, 16);
     across = ceil_div(positions.width, most);
     columns = ceil_div(positions.width, across);
     rows = across > 1 ? 1 : std::min(std::max<int64_t>(most / columns, 1), positions.height);
@@ -139,8 +140,7 @@ class PhaseRun {
  private:
   // Weights that stay in the cache for all rows of a tile, or a block of products until it is moved.
   int64_t columns_at_once(int64_t steps, int64_t nr) const {
-    constexpr int64_t kWeightFloats = 64 * 1024;
-    return tiles_.moved ? tiles_.moved_columns : std::max<int64_t>(kWeightFloats / (steps * nr), 1) * nr;
+    return tiles_.moved ? tiles_.moved_columns : std::max<int64_t>(second_level_floats(4) / (steps * nr), 1) * nr;
   }
 
   void run_rows(GemmArgs& g, const Tile& tile, const Phase& y, const Phase& x, int64_t channel) const {

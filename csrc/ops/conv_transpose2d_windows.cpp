@@ -8,6 +8,7 @@
 
 #include "ops/conv_transpose2d.h"
 #include "ops/parallel.h"
+#include "runtime/machine.h"
 
 namespace convlane {
 namespace {
@@ -23,11 +24,12 @@ struct WindowTiles {
   const float** pointers;  // to the inputs, of each thread
 
   WindowTiles(const Conv2dDesc& d, const ConvTranspose2dArgs& args, Scratch& scratch) {
-    constexpr int64_t kColumns = 256, kFloats = 16 * 1024;  // sums and products stay in the second-level cache
+    constexpr int64_t kColumns = 256;
+    const int64_t floats = second_level_floats(16);  // sums and products stay in that cache
     threads = threads_for(d.multiply_adds(), args.threads);
     across = ceil_div(d.w, kColumns);
     columns = ceil_div(d.w, across);
-    down = std::min(round_up(ceil_div(d.h, std::max<int64_t>(kFloats / (columns * d.c), 1)), threads), d.h);
+    down = std::min(round_up(ceil_div(d.h, std::max<int64_t>(floats / (columns * d.c), 1)), threads), d.h);
     rows = ceil_div(d.h, down);
     window = checked_mul(d.taps(), d.c);
     const int64_t reach = (d.kw() - 1) * d.window.dilation[1];

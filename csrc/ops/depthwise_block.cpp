@@ -17,16 +17,17 @@
 #include <utility>
 
 #include "ops/parallel.h"
+#include "runtime/machine.h"
 
 namespace convlane {
 namespace {
 
-// Floats of ring and band together: half of a 1 MB second-level cache. A quarter and 7/8 of it took as long for
-// EfficientNet-B0 (Zen 5, 2026-11-21).
-constexpr int64_t kCacheFloats = 128 * 1024;
+// Floats of ring and band together. A quarter and 7/8 of the second-level cache took as long for EfficientNet-B0 (Zen
+// 5, 2026-11-21).
+int64_t ring_and_band_floats() { return second_level_floats(2); }
 
-// Floats of the pixels that are projected together: they stay in the cache beside the weights. Not tuned.
-constexpr int64_t kBlockFloats = 64 * 1024;
+// Floats of the pixels that are projected together: they stay in the cache beside the weights. The part is not tuned.
+int64_t block_floats() { return second_level_floats(4); }
 
 int64_t input_channels(const DepthwiseBlock& b) { return b.expand == nullptr ? b.depthwise.c : b.expand->shape()[1]; }
 int64_t output_channels(const DepthwiseBlock& b) { return b.project->shape()[0]; }
@@ -57,10 +58,10 @@ struct Schedule {
     width = by_channels ? std::min(d.c, ceil_div(ceil_div(d.c, k.gemm.nr), threads) * k.gemm.nr) : d.c;
     const int64_t stride = d.window.stride[0], hidden_row = d.w * width, output_row = d.ow * width;
     reach = (d.kh() - 1) * d.window.dilation[0] + 1;
-    const int64_t room = kCacheFloats - checked_mul(reach, hidden_row);
+    const int64_t room = ring_and_band_floats() - checked_mul(reach, hidden_row);
     rows = std::clamp<int64_t>(room / checked_add(checked_mul(stride, hidden_row), output_row), 1, d.oh);
     ring = checked_add(checked_mul(rows - 1, stride), reach);
-    block = std::clamp<int64_t>(kBlockFloats / (d.c * k.gemm.mr), 1, 16) * k.gemm.mr;
+    block = std::clamp<int64_t>(block_floats() / (d.c * k.gemm.mr), 1, 16) * k.gemm.mr;
   }
 };
 

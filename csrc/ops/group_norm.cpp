@@ -6,6 +6,7 @@
 #include "ops/parallel.h"
 #include "ops/view.h"
 #include "ops/wide_rows.h"
+#include "runtime/machine.h"
 
 namespace convlane {
 
@@ -44,8 +45,8 @@ struct Units {
 
 // Images that stay in a cache from one pass over them to the next.
 int64_t images_at_once(const GroupNormShape& s) {
-  constexpr int64_t kNumbers = 1 << 18;
-  return std::clamp<int64_t>(kNumbers / std::max<int64_t>(1, s.channels * s.pixels), 1, std::max<int64_t>(1, s.images));
+  return std::clamp<int64_t>(second_level_floats(1) / std::max<int64_t>(1, s.channels * s.pixels), 1,
+                             std::max<int64_t>(1, s.images));
 }
 
 // Calls body(unit, chunk, first number, rows, width) for the chunks of `count` units, and for what is left of each as

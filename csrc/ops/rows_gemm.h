@@ -12,6 +12,7 @@
 #include "ops/padding_tiles.h"
 #include "ops/parallel.h"
 #include "runtime/buffer.h"
+#include "runtime/machine.h"
 
 namespace convlane {
 
@@ -66,14 +67,13 @@ void fill_tap_rows(const Conv2dDesc& d, const float* row, const float* zeros, in
                    const float** rows);
 
 // Rows per block: enough to reuse each weight panel several times while the panel is in the cache, few enough that
-// the block's input stays in the second-level cache beside it (256 KB of 1 MB). Not tuned. Of long sums that is the
+// the block's input stays in the second-level cache beside it. The part is not tuned. Of long sums that is the
 // input of one block of them; weights that are read once for each block of rows want twice as many.
 inline int64_t rows_per_block(const RowsGemm& p) {
-  constexpr int64_t kBlockFloats = 64 * 1024;
   const auto& gemm = p.kernels->gemm;
   const int64_t steps = p.taps * p.depth;
   const bool is_long = steps > gemm.long_sum;
-  const int64_t fit = kBlockFloats / ((is_long ? gemm.sum_block : steps) * gemm.mr);
+  const int64_t fit = second_level_floats(4) / ((is_long ? gemm.sum_block : steps) * gemm.mr);
   return std::clamp<int64_t>(fit, is_long ? 8 : 4, 16) * gemm.mr;
 }
 

@@ -25,6 +25,7 @@ from convlane.autograd import value_and_grad, vjp
 from convlane.functional import explain, pack_conv2d, pack_linear
 from convlane.graph import Plan, compile, load_plan
 from convlane.models import load
+from convlane.runtime import environment_caches as _environment_caches
 from convlane.runtime import environment_spin as _environment_spin
 from convlane.runtime import environment_threads as _environment_threads
 from convlane.runtime import get_num_threads, num_threads, set_num_threads, show_config
@@ -72,6 +73,11 @@ if _isa := _os.environ.get("CONVLANE_ISA"):
         _core.set_active_isa(_isa)
     except ValueError as error:
         raise ValueError(f"CONVLANE_ISA: {error}") from None
+if _caches := _environment_caches():
+    try:
+        _core.set_caches(*_caches)
+    except ValueError as error:
+        raise ValueError(f"CONVLANE_CACHES: {error}") from None
 _core.set_default_threads(_environment_threads())
 _core.set_spin_microseconds(_environment_spin())
 

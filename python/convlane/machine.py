@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from convlane import _core
 from convlane.runtime import checked_threads, get_num_threads
@@ -70,6 +71,30 @@ def read_bandwidth(size: int, threads: int | None = None) -> float:
     if not _SMALLEST_BUFFER <= size < 2**62:
         raise ValueError(f"read_bandwidth: size must be at least {_SMALLEST_BUFFER} bytes, got {size}")
     return _best(lambda: _core.measure_read_bandwidth(size, threads))
+
+
+class Caches(NamedTuple):
+    """What a core has of the first two levels of caches, and what all share of the last, in bytes."""
+
+    first: int
+    second: int
+    third: int
+
+
+def caches() -> Caches:
+    """Return what the caches hold, by which work is cut into parts that stay in them.
+
+    Found at import, or given by the environment variable ``CONVLANE_CACHES`` (``32K,512K,4M``). A level that several
+    cores share counts with each core's part; of the last one no more than 16 MB for a core, as virtual machines see all
+    of their host's. Where there is no third level the second stands for it.
+
+    Examples
+    --------
+    >>> from convlane import machine
+    >>> machine.caches().first <= machine.caches().second <= machine.caches().third
+    True
+    """
+    return Caches(*_core.caches())
 
 
 def cpu_name() -> str:

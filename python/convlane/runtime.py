@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -108,6 +109,18 @@ def _checked_spin(time: int) -> int:
     if not 0 <= time <= _MAX_SPIN:
         raise ValueError(f"the time must be between 0 and {_MAX_SPIN} microseconds, got {time}")
     return time
+
+
+def environment_caches() -> tuple[int, int, int] | None:
+    """Return what ``CONVLANE_CACHES`` says the caches hold, in bytes: ``32K,512K,4M``, level by level."""
+    text = os.environ.get("CONVLANE_CACHES", "").strip()
+    if not text:
+        return None
+    match = re.fullmatch(r"(\d+)([KM]),(\d+)([KM]),(\d+)([KM])", text)
+    if match is None:
+        raise ValueError(f"CONVLANE_CACHES must be like 32K,512K,4M, got {text}")
+    first, second, third = (int(match[i]) << (10 if match[i + 1] == "K" else 20) for i in (1, 3, 5))
+    return first, second, third
 
 
 def checked_threads(count: int) -> int:

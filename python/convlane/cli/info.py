@@ -25,11 +25,11 @@ def run(args: argparse.Namespace) -> None:
         name: {_threads(count): _bandwidth(size, count) for count in counts} for name, size in _BUFFERS.items()
     }
     if args.json:
-        measured = {"FMA peak GFLOP/s": peaks, "read GB/s": bandwidths}
+        measured = {"caches": machine.caches()._asdict(), "FMA peak GFLOP/s": peaks, "read GB/s": bandwidths}
         print(json.dumps({**runtime.config(), "CPU": machine.cpu_name(), **measured}))
         return
     runtime.show_config()
-    lines = {"CPU": machine.cpu_name(), "FMA peak": _list(peaks, "GFLOP/s")}
+    lines = {"CPU": machine.cpu_name(), "caches": _caches(), "FMA peak": _list(peaks, "GFLOP/s")}
     lines |= {f"reading {name}": _list(speeds, "GB/s") for name, speeds in bandwidths.items()}
     print("\n".join(f"{name:>20}: {value}" for name, value in lines.items()))
 
@@ -37,6 +37,11 @@ def run(args: argparse.Namespace) -> None:
 def _bandwidth(size: int, threads: int) -> float:
     """Measure GB/s with a buffer per thread (within reason), so that the same level answers however many they are."""
     return round(machine.read_bandwidth(min(size * threads, 1 << 30), threads) / 1e9, 1)
+
+
+def _caches() -> str:
+    first, second, third = (f"{size >> 10} KB" for size in machine.caches())
+    return f"{first} and {second} for each core, {third} shared"
 
 
 def _threads(count: int) -> str:
