@@ -18,6 +18,9 @@ namespace {
 constexpr int kGemmVectors = 2;
 constexpr int kGemmRows = kRegisters == 32 ? 14 : kLanes == 8 ? 6 : 4;
 constexpr int kGemmColumns = kGemmVectors * kLanes;
+// Of a tile one vector wide. Each sum waits four cycles for the one before, so six in flight would leave a quarter
+// idle.
+constexpr int kNarrowRows = kRegisters == 32 ? kGemmRows : 12;
 
 // Sums of more products than kLongSum are sums of blocks of kSumBlock, each added up by itself. One sum of 65536
 // products of the same sign was 21 times as inexact as torch's, in blocks it is 0.7 times. The longest of ResNet and
@@ -191,7 +194,7 @@ void gemm_tile(const GemmArgs& g, int64_t row, int64_t column, const SumPart& pa
 }
 
 // Calls the tile compiled for exactly `rows`.
-template <int Vectors, int Rows = kGemmRows>
+template <int Vectors, int Rows = Vectors == 1 ? kNarrowRows : kGemmRows>
 CONVLANE_INLINE void gemm_tile_of(int64_t rows, const GemmArgs& g, int64_t row, int64_t column, const SumPart& part,
                                   const float* weight, Ahead ahead) {
   if (rows == Rows) return gemm_tile<Rows, Vectors>(g, row, column, part, weight, ahead);
@@ -200,11 +203,8 @@ CONVLANE_INLINE void gemm_tile_of(int64_t rows, const GemmArgs& g, int64_t row, 
 
 // Long sums of several tiles are taken block by block, so that a block of rows and one of weights stay in the caches.
 void gemm(const GemmArgs& g) {
-  const int64_t tiles = g.tiles == nullptr ? (g.m + kGemmRows - 1) / kGemmRows : g.tile_count;
-  const auto begin = [&](int64_t tile) {  // split evenly: 7 + 7 beats 13 + 1
-    return g.tiles == nullptr ? g.m * tile / tiles : g.tiles[tile];
-  };
-  const int64_t steps = g.taps * g.depth, most = steps > kLongSum && tiles > 1 ? kSumBlock : steps;
+  const auto tiles_of = [&](int rows) { return g.tiles == nullptr ? (g.m + rows - 1) / rows : g.tile_count; };
+  const int64_t steps = g.taps * g.depth, most = steps > kLongSum && tiles_of(kGemmRows) > 1 ? kSumBlock : steps;
   SumPart part{};
   for (int64_t at = 0; at == 0 || at < steps; at += most) {
     part.steps = steps - at < most ? steps - at : most;
@@ -215,6 +215,10 @@ void gemm(const GemmArgs& g) {
       const bool narrow = g.n - column <= kLanes;
       const int64_t width = narrow ? kLanes : kGemmColumns;
       const float* weight = panel + at * width;
+      const int64_t tiles = tiles_of(narrow ? kNarrowRows : kGemmRows);
+      const auto begin = [&](int64_t tile) {  // split evenly: 7 + 7 beats 13 + 1
+        return g.tiles == nullptr ? g.m * tile / tiles : g.tiles[tile];
+      };
       Ahead ahead = next_panel(g, weight, width, tiles);
       for (int64_t tile = 0; tile < tiles; ++tile, ahead.weight += part.steps * ahead.step) {
         const int64_t row = begin(tile), rows = begin(tile + 1) - row;

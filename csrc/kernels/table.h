@@ -64,6 +64,33 @@ struct GemmArgs {
   int64_t tile_count;
 };
 
+// Groups of channels side by side in a vector: dst[i, j] = epilogue(sum over tap, k < depth of
+// rows[tap][i][row_offset + index[k, j]] * weight[tap, k, j]) for j < outputs. Rows of index and weight are whole
+// vectors; of the left matrix, `inputs` channels are read.
+struct GroupedArgs {
+  const float* const* rows;
+  int64_t rows_stride, row_offset;
+  int64_t m, taps, depth;
+  int64_t inputs, outputs;
+  const std::int32_t* index;
+  const float* weight;
+  float* dst;
+  int64_t dst_stride;
+  Epilogue epilogue;
+};
+
+// dst[o, x] = bias[o] + sum over taps of src[tap][x] * weight[o, tap] for up to 4 outputs; whole vectors of pixels are
+// read and written.
+struct PlaneArgs {
+  const float* const* src;
+  int64_t taps;
+  const float* weight;
+  const float* bias;  // or null
+  int64_t pixels, outputs;
+  float* dst;
+  int64_t dst_stride;
+};
+
 // Depthwise convolution of a band of output rows: dst[y, p, c] = epilogue(sum over r, s of
 // rows[y * stride_h + r * dilation_h][column * src_stride + c] * weight[r, s, c]), column = p * stride_w +
 // s * dilation_w - left. Rows of padding point at zeros; columns outside [0, width) count as zero. dst must not be the

@@ -18,6 +18,9 @@ const std::vector<Conv2dAlgorithm>& algorithms = *new std::vector<Conv2dAlgorith
     {"pointwise", WeightLayout::panels, false, PooledFrom::image, refuse_pointwise, reserve_direct, run_direct},
     {"depthwise", WeightLayout::depthwise, false, PooledFrom::image, refuse_depthwise, reserve_depthwise,
      run_depthwise},
+    {"planes", WeightLayout::plain, true, PooledFrom::image, refuse_planes, reserve_planes, run_planes},
+    {"narrow", WeightLayout::filters, false, PooledFrom::image, refuse_narrow, reserve_narrow, run_narrow},
+    {"grouped", WeightLayout::grouped, false, PooledFrom::image, refuse_grouped, reserve_grouped, run_grouped},
     {"stem", WeightLayout::panels, true, PooledFrom::bands, refuse_stem, reserve_stem, run_stem},
     {"winograd4", WeightLayout::winograd4, false, PooledFrom::tiles, refuse_winograd, reserve_winograd, run_winograd},
     {"winograd2", WeightLayout::winograd2, false, PooledFrom::tiles, refuse_winograd, reserve_winograd, run_winograd},
@@ -77,7 +80,13 @@ Conv2dDesc describe_conv2d(const Shape4& input, const Shape4& weight, Window win
 }
 
 WeightLayout conv2d_weight_layout(const Shape4& weight, int64_t groups, const std::string& algorithm) {
-  if (algorithm != "auto") return find_conv2d_algorithm(algorithm).layout;
+  if (algorithm != "auto") {
+    const WeightLayout layout = find_conv2d_algorithm(algorithm).layout;
+    // Groups for which the vectors are too short are convolved directly.
+    const bool is_short =
+        groups < 2 || weight[0] % groups != 0 || groups_in_vector(weight, groups, active_table().lanes) < 2;
+    return layout == WeightLayout::grouped && is_short ? WeightLayout::panels : layout;
+  }
   return is_depthwise(weight[1], groups) ? WeightLayout::depthwise : WeightLayout::panels;
 }
 
@@ -90,14 +99,16 @@ const Conv2dAlgorithm& choose_conv2d(const Conv2dDesc& desc, const std::string& 
   const Conv2dAlgorithm& chosen = find_conv2d_algorithm(algorithm);
   const std::string refusal = chosen.refusal(desc);
   if (!refusal.empty()) refuse("algorithm '" + algorithm + "' cannot do this: " + refusal);
-  if (chosen.layout != layout) refuse("the weights were packed for another algorithm than '" + algorithm + "'");
+  const Shape4 weight{desc.o, desc.c_per_group(), desc.kh(), desc.kw()};
+  if (conv2d_weight_layout(weight, desc.groups, algorithm) != layout)
+    refuse("the weights were packed for another algorithm than '" + algorithm + "'");
   return chosen;
 }
 
 std::vector<std::pair<std::string, std::string>> explain_conv2d(const Conv2dDesc& desc, const std::string& algorithm) {
-  const WeightLayout layout =
-      conv2d_weight_layout({desc.o, desc.c_per_group(), desc.kh(), desc.kw()}, desc.groups, algorithm);
-  const Conv2dAlgorithm& chosen = choose_conv2d(desc, algorithm, layout);
+  const std::string name = algorithm == "auto" ? cheapest_conv2d(desc, false) : algorithm;
+  const Shape4 weight{desc.o, desc.c_per_group(), desc.kh(), desc.kw()};
+  const Conv2dAlgorithm& chosen = choose_conv2d(desc, name, conv2d_weight_layout(weight, desc.groups, name));
   std::vector<std::pair<std::string, std::string>> steps;
   for (const Conv2dAlgorithm& a : conv2d_algorithms()) {
     const std::string refusal = a.refusal(desc);

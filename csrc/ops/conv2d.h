@@ -41,6 +41,8 @@ enum class WeightLayout {
   depthwise,  // [kh][kw][o]
   winograd2,  // F(2x2, 3x3): [panel][xi < 16][i][column], transformed
   winograd4,  // F(4x4, 3x3): [panel][xi < 36][i][column]
+  filters,    // [o][kh][kw][i]
+  grouped,    // [vector of groups][kh][kw][i][lane]: a lane for each output of as many groups as fit
   panels      // [group][panel of nr columns][kh][kw][i][column], the last panel whole vectors wide
 };
 
@@ -59,7 +61,7 @@ class PackedWeight {
   int64_t slices() const { return slices_; }
   WeightLayout layout() const { return layout_; }
   const float* data() const { return data_.get(); }
-  int64_t group_stride() const { return group_stride_; }  // floats between the panels of two groups
+  int64_t group_stride() const { return group_stride_; }  // floats between the panels, or vectors, of two groups
   int64_t bytes() const { return bytes_; }
   int64_t count() const { return bytes_ / static_cast<int64_t>(sizeof(float)); }
   const float* end() const { return data() + count(); }
@@ -74,6 +76,10 @@ class PackedWeight {
   void unpack(float* dst) const;
 
  private:
+  // Calls each(index of the number in [o][i][kh][kw], its place in data) for the simple layouts.
+  template <class Each>
+  void for_places(const Each& each) const;
+  void pack_places(const ImageView& weight, const double* factor);
   void pack_panels(const ImageView& weight, const double* factor);
   void pack_winograd(const ImageView& weight, const double* factor, int m);
 
@@ -123,6 +129,9 @@ WeightLayout conv2d_weight_layout(const Shape4& weight, int64_t groups, const st
 // `layout` limits the choice to what weights packed that way can serve.
 const Conv2dAlgorithm& choose_conv2d(const Conv2dDesc& desc, const std::string& algorithm, WeightLayout layout);
 
+// How many groups of a weight (O, C / groups, KH, KW) lie side by side in a vector.
+int64_t groups_in_vector(const Shape4& weight, int64_t groups, int64_t lanes);
+
 // Every algorithm up to the chosen one with its refusal (empty for the chosen one).
 std::vector<std::pair<std::string, std::string>> explain_conv2d(const Conv2dDesc& desc, const std::string& algorithm);
 
@@ -149,16 +158,25 @@ void run_conv2d(const Conv2dAlgorithm& algorithm, const Conv2dDesc& desc, const 
 // The algorithms, each in its own file.
 std::string refuse_pointwise(const Conv2dDesc&);
 std::string refuse_depthwise(const Conv2dDesc&);
+std::string refuse_grouped(const Conv2dDesc&);
+std::string refuse_narrow(const Conv2dDesc&);
+std::string refuse_planes(const Conv2dDesc&);
 std::string refuse_stem(const Conv2dDesc&);
 std::string refuse_winograd(const Conv2dDesc&);
 bool winograd_pools(const Pool2dDesc&);
 void reserve_direct(const Conv2dDesc&, const Conv2dArgs&, Scratch&);
 void reserve_depthwise(const Conv2dDesc&, const Conv2dArgs&, Scratch&);
+void reserve_grouped(const Conv2dDesc&, const Conv2dArgs&, Scratch&);
+void reserve_narrow(const Conv2dDesc&, const Conv2dArgs&, Scratch&);
+void reserve_planes(const Conv2dDesc&, const Conv2dArgs&, Scratch&);
 void reserve_stem(const Conv2dDesc&, const Conv2dArgs&, Scratch&);
 void reserve_winograd(const Conv2dDesc&, const Conv2dArgs&, Scratch&);
 void reserve_im2col(const Conv2dDesc&, const Conv2dArgs&, Scratch&);
 void run_direct(const Conv2dDesc&, const Conv2dArgs&, Scratch&);
 void run_depthwise(const Conv2dDesc&, const Conv2dArgs&, Scratch&);
+void run_grouped(const Conv2dDesc&, const Conv2dArgs&, Scratch&);
+void run_narrow(const Conv2dDesc&, const Conv2dArgs&, Scratch&);
+void run_planes(const Conv2dDesc&, const Conv2dArgs&, Scratch&);
 void run_stem(const Conv2dDesc&, const Conv2dArgs&, Scratch&);
 void run_winograd(const Conv2dDesc&, const Conv2dArgs&, Scratch&);
 void run_im2col(const Conv2dDesc&, const Conv2dArgs&, Scratch&);

@@ -61,6 +61,10 @@ std::string cheapest_conv2d(const Conv2dDesc& desc, bool winograd) {
   d.n = 1;
   const WeightLayout layout = conv2d_weight_layout({d.o, d.c_per_group(), d.kh(), d.kw()}, d.groups, "auto");
   const std::string usual = choose_conv2d(d, "auto", layout).name;
+  if (usual == "depthwise") return usual;
+  if (refuse_planes(d).empty()) return "planes";
+  if (refuse_narrow(d).empty()) return "narrow";
+  if (refuse_grouped(d).empty()) return "grouped";
   if (!winograd || usual != "direct" || !refuse_winograd(d).empty()) return usual;
   const int lanes = active_table().lanes;
   const double direct = direct_cycles(d, lanes), two = winograd_cycles(d, lanes, 2),
@@ -71,7 +75,7 @@ std::string cheapest_conv2d(const Conv2dDesc& desc, bool winograd) {
 
 std::vector<std::string> conv2d_candidates(const Conv2dDesc& desc, bool winograd) {
   std::vector<std::string> names{cheapest_conv2d(desc, winograd)};
-  if (names[0] == "pointwise" || names[0] == "depthwise") return names;
+  if (names[0] == "pointwise" || names[0] == "depthwise" || names[0] == "grouped") return names;
   const auto add = [&](const char* name, bool possible) {
     if (possible && names[0] != name) names.emplace_back(name);
   };

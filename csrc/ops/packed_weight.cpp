@@ -68,6 +68,12 @@ PackedWeight::PackedWeight(const ImageView& weight, int64_t groups, WeightLayout
     count = checked_mul(groups, group_stride_);
   }
   if (points != 0) count = checked_mul(checked_mul(points, i), columns);
+  if (layout == WeightLayout::grouped) {
+    const int64_t together = groups_in_vector(shape_, groups, kernels_->lanes);
+    if (together < 1) refuse("groups of weight " + to_string(weight.shape) + " do not fit a vector");
+    group_stride_ = checked_mul(checked_mul(taps, i), kernels_->lanes);
+    count = checked_mul(ceil_div(groups, together), group_stride_);
+  }
   bytes_ = checked_mul(count, sizeof(float));
   data_ = allocate_aligned<float>(count);
   float* dst = data_.get();
@@ -80,6 +86,10 @@ PackedWeight::PackedWeight(const ImageView& weight, int64_t groups, WeightLayout
     case WeightLayout::depthwise:  // [kh][kw][o] is the only group's one panel
       gather_columns(*kernels_, weight, factor, 0, o, 0, taps, dst, o);
       break;
+    case WeightLayout::filters:
+    case WeightLayout::grouped:
+      pack_places(weight, factor);
+      break;
     case WeightLayout::winograd2:
       pack_winograd(weight, factor, 2);
       break;
@@ -91,6 +101,36 @@ PackedWeight::PackedWeight(const ImageView& weight, int64_t groups, WeightLayout
       break;
   }
   if (flat) shape_ = {o, i * taps, 1, 1};
+}
+
+template <class Each>
+void PackedWeight::for_places(const Each& each) const {
+  const auto [o, i, kh, kw] = shape_;
+  const int64_t taps = kh * kw, per_group = o / groups_, lanes = kernels_->lanes;
+  const int64_t together = layout_ == WeightLayout::grouped ? groups_in_vector(shape_, groups_, lanes) : 1;
+  for (int64_t filter = 0; filter < o; ++filter) {
+    const int64_t group = filter / per_group;
+    const int64_t lane = group % together * per_group + filter % per_group;
+    for (int64_t k = 0; k < i; ++k) {
+      for (int64_t tap = 0; tap < taps; ++tap) {
+        const int64_t place = layout_ == WeightLayout::filters
+                                  ? (filter * taps + tap) * i + k
+                                  : group / together * group_stride_ + (tap * i + k) * lanes + lane;
+        each((filter * i + k) * taps + tap, place);
+      }
+    }
+  }
+}
+
+void PackedWeight::pack_places(const ImageView& weight, const double* factor) {
+  const auto plain = allocate_aligned<float>(weight.count());
+  copy_to_nchw(weight, plain.get());
+  const int64_t length = weight.count() / shape_[0];
+  std::fill_n(data_.get(), count(), 0.0f);
+  for_places([&](int64_t index, int64_t place) {
+    const float number = plain[index];
+    data_[place] = factor == nullptr ? number : static_cast<float>(number * factor[index / length]);
+  });
 }
 
 void PackedWeight::pack_panels(const ImageView& weight, const double* factor) {
@@ -146,6 +186,8 @@ void PackedWeight::unpack(float* dst) const {
     std::copy_n(data_.get(), o * length, dst);
     return;
   }
+  if (layout_ == WeightLayout::filters || layout_ == WeightLayout::grouped)
+    return for_places([&](int64_t index, int64_t place) { dst[index] = data_[place]; });
   if (layout_ == WeightLayout::depthwise) {
     kernels_->transpose(data_.get(), o, dst, length, length, o);
     return;

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 
 import convlane
 from compare import assert_close
-from convlane import _core
+from convlane import _core, nn
 from convlane import functional as F
 from convlane.functional._op import ACTIVATIONS
 from layouts import LAYOUTS
@@ -121,6 +121,91 @@ def test_depthwise_kernels(rng, isa, kernel, stride, size, padding):
 def test_stem(rng, isa, threads, channels, kernel, stride):
     p = kernel // 2
     check_all(rng, (2, channels, 29, 31), (33, channels, kernel, kernel), (stride, stride), (p, p - 1, p - 1, p))
+
+
+class TestFewChannels:
+    """What is computed along pixels or input channels, or several groups at once, around whole vectors and tiles."""
+
+    @pytest.mark.parametrize("filters", [1, 2, 3, 4])
+    @pytest.mark.parametrize("channels", [1, 3, 15, 16, 37])
+    @pytest.mark.parametrize(
+        ("kernel", "stride", "dilation"),
+        [((3, 3), (1, 1), (1, 1)), ((5, 2), (2, 3), (1, 1)), ((1, 4), (1, 2), (3, 5)), ((1, 1), (3, 1), (1, 1))],
+    )
+    def test_outputs(self, rng, isa, filters, channels, kernel, stride, dilation):
+        check_all(rng, (2, channels, 7, 41), (filters, channels, *kernel), stride, (2, 1, 0, 5), dilation)
+
+    @pytest.mark.parametrize("width", [1, 15, 16, 17, 64, 127, 128, 129, 200])
+    @pytest.mark.parametrize("filters", [1, 3])
+    def test_widths(self, rng, isa, threads, width, filters):
+        check_all(rng, (1, 2, 20, width), (filters, 2, 3, 3), padding=(1, 1, 1, 1))
+        check_all(rng, (1, 20, 3, width), (filters, 20, 1, 3), padding=(0, 0, 1, 1))
+
+    @pytest.mark.parametrize(("channels", "filters"), [(4, 4), (8, 8), (2, 2), (2, 3), (5, 2), (7, 5), (1, 3), (3, 1)])
+    @pytest.mark.parametrize("groups", [2, 3, 9])
+    def test_groups(self, rng, isa, threads, channels, filters, groups):
+        shapes = (2, groups * channels, 6, 19), (groups * filters, channels, 3, 3)
+        check_all(rng, *shapes, (1, 2), (1, 0, 2, 1), (1, 1), groups)
+        check_all(rng, *shapes, (1, 1), (2, 2, 1, 1), (2, 3), groups)
+
+    def test_groups_sum_in_the_order_of_direct_convolution(self, rng, isa):
+        x, weight = images(rng, 1, 24, 9, 9), images(rng, 24, 4, 3, 3)
+        y = [F.conv2d(x, weight, padding=1, groups=6, algorithm=name) for name in ("direct", "grouped")]
+        np.testing.assert_array_equal(*y)
+
+    @pytest.mark.parametrize("name", ["none", "relu6", "silu"])
+    @pytest.mark.parametrize(
+        ("channels", "groups", "algorithm"), [(3, 1, "planes"), (20, 1, "narrow"), (18, 3, "grouped")]
+    )
+    def test_epilogue_into_slices(self, rng, isa, threads, channels, groups, algorithm, name):
+        """Residual and activation, alone and between the channels of a concatenation."""
+        x, weight = images(rng, 2, channels, 6, 23), images(rng, 3, channels // groups, 3, 3)
+        bias, residual = images(rng, 3), images(rng, 2, 3, 6, 23)
+        options = {"padding": 1, "groups": groups, "algorithm": algorithm, "activation": name}
+
+        def network(x):
+            y = F.conv2d(x, weight, bias, residual=residual, **options)
+            return F.cat([y, F.conv2d(x, weight, bias, **options), y])
+
+        sums = oracle.conv2d(x, weight, bias, padding=(1, 1, 1, 1), groups=groups)
+        f = activation_oracle.BY_NAME.get(name, np.array)
+        expected = np.concatenate([f(sums + residual), f(sums), f(sums + residual)], 1)
+        assert_close(network(x), expected, weight[0].size, scale=np.abs(sums + residual).max())
+        layer = nn.Conv2d(channels, 3, 3, padding=1, groups=groups)
+        layer.weight, layer.bias = weight, bias
+        plan = convlane.compile(lambda x: F.cat([layer.eval()(x), x, F.relu(layer(x))]), x.shape)
+        y = F.conv2d(x, weight, bias, padding=1, groups=groups)
+        np.testing.assert_array_equal(plan(x), np.concatenate([y, x, np.maximum(y, 0)], 1))
+        assert [choice.algorithm for choice in plan._choices if choice.algorithm] == [algorithm] * 2
+
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_layouts(self, rng, layout):
+        x, weight, bias = images(rng, 2, 3, 8, 19), images(rng, 2, 3, 3, 3), images(rng, 2)
+        expected = oracle.conv2d(x, weight, bias, stride=(1, 2))
+        assert_close(F.conv2d(LAYOUTS[layout](x), LAYOUTS[layout](weight), bias, stride=(1, 2)), expected, terms=27)
+
+    @pytest.mark.parametrize(
+        ("x_shape", "weight_shape", "groups", "name"),
+        [
+            ((1, 1, 30, 30), (1, 1, 5, 5), 1, "planes"),
+            ((1, 64, 9, 9), (3, 64, 9, 9), 1, "narrow"),
+            ((1, 128, 9, 9), (128, 4, 3, 3), 32, "grouped"),
+            ((1, 128, 9, 9), (128, 1, 3, 3), 128, "depthwise"),
+            ((1, 96, 9, 9), (96, 12, 3, 3), 8, "direct"),
+        ],
+    )
+    def test_what_is_taken(self, x_shape, weight_shape, groups, name):
+        assert convlane.explain(x_shape, weight_shape, groups=groups).chosen == name
+
+    def test_refusals(self):
+        for shapes, groups, message in [
+            (((1, 8, 9, 9), (8, 8, 3, 3)), 1, "grouped: no, there is one group only"),
+            (((1, 32, 9, 9), (32, 16, 3, 3)), 2, "grouped: no, a group has 16 channels, more than 8"),
+            (((1, 8, 9, 9), (8, 8, 3, 3)), 1, "narrow: no, there are 8 output channels, more than 4"),
+            (((1, 16, 9, 9), (2, 16, 3, 3)), 1, "planes: no, there are 16 input channels, not less than 16"),
+            (((1, 8, 9, 9), (2, 4, 3, 3)), 2, "narrow: no, there is more than one group"),
+        ]:
+            assert message in str(convlane.explain(*shapes, groups=groups, algorithm="direct"))
 
 
 class TestWinograd:
@@ -331,6 +416,9 @@ class TestSameBits:
             ((5, 64, 7, 7), (130, 64, 1, 1), {}),
             ((5, 3, 33, 33), (24, 3, 3, 3), {"stride": 2}),
             ((5, 40, 13, 13), (40, 1, 5, 5), {"groups": 40, "padding": 2}),
+            ((5, 24, 23, 21), (24, 4, 3, 3), {"groups": 6, "padding": 1}),
+            ((5, 40, 23, 21), (3, 40, 3, 3), {"padding": 1}),
+            ((5, 3, 43, 41), (2, 3, 3, 3), {"padding": 1, "stride": 2}),
         ],
     )
     def test_for_any_batch_split_and_thread_count(self, rng, isa, input_shape, weight_shape, geometry):
@@ -421,6 +509,9 @@ class TestSpecialValues:
             "pointwise": ((1, 19, 9, 9), (21, 19, 1, 1), 1),
             "depthwise": ((1, 19, 9, 9), (19, 1, 3, 3), 19),
             "stem": ((1, 3, 9, 9), (21, 3, 3, 3), 1),
+            "planes": ((1, 5, 9, 9), (3, 5, 3, 3), 1),
+            "narrow": ((1, 19, 9, 9), (3, 19, 3, 3), 1),
+            "grouped": ((1, 21, 9, 9), (14, 3, 3, 3), 7),
         }
         input_shape, weight_shape, groups = shapes.get(algorithm, ((1, 19, 9, 9), (21, 19, 3, 3), 1))
         x, weight = np.abs(images(rng, *input_shape)), np.abs(images(rng, *weight_shape))
@@ -457,7 +548,7 @@ class TestSpecialValues:
 def test_explain_names_the_choice_and_the_refusals():
     explanation = convlane.explain((1, 3, 224, 224), (64, 3, 7, 7), stride=2, padding=3)
     assert explanation.chosen == "stem"
-    assert list(explanation.refusals) == ["pointwise", "depthwise"]
+    assert list(explanation.refusals) == ["pointwise", "depthwise", "planes", "narrow", "grouped"]
     assert "(7, 7)" in explanation.refusals["pointwise"]
     assert convlane.explain((1, 32, 9, 9), (32, 1, 3, 3), groups=32).chosen == "depthwise"
     assert convlane.explain((1, 32, 9, 9), (8, 32, 1, 1)).chosen == "pointwise"

@@ -101,6 +101,13 @@ def test_algorithms_of_stride_1(rng, algorithm):
     assert_close(y, oracle(x, weight, padding=1), terms=36, factor=WINOGRAD)
 
 
+@pytest.mark.parametrize(("channels", "algorithm"), [(3, "planes"), (20, "narrow"), (20, "direct")])
+def test_cropping_of_few_channels(rng, isa, channels, algorithm):
+    x, weight, bias = normal(rng, 2, channels, 9, 8), normal(rng, channels, 3, 3, 3), normal(rng, 3)
+    y = F.conv_transpose2d(x, weight, bias, padding=(3, 4), algorithm=algorithm)
+    assert_close(y, oracle(x, weight, bias, padding=(3, 4)), terms=9 * channels)
+
+
 class TestTiles:
     """Sizes at which work is cut otherwise."""
 

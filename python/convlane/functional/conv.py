@@ -159,10 +159,10 @@ def conv2d(
     groups
         The channels fall into so many independent convolutions. Packed weights know theirs.
     algorithm
-        ``"auto"``, or one of ``pointwise``, ``depthwise``, ``stem``, ``winograd4``, ``winograd2``, ``direct``,
-        ``im2col``, ``reference``; see `explain`. ``im2col`` allocates KH * KW times the input. Winograd's two are
-        taken only when asked for: they round up to 2.5 times as much as a direct sum (root mean square) and spread
-        a NaN or infinity over the whole tile of 4x4 or 2x2 outputs.
+        ``"auto"``, or one of ``pointwise``, ``depthwise``, ``planes``, ``narrow``, ``grouped``, ``stem``,
+        ``winograd4``, ``winograd2``, ``direct``, ``im2col``, ``reference``; see `explain`. ``im2col`` allocates
+        KH * KW times the input. Winograd's two are taken only when asked for: they round up to 2.5 times as much as
+        a direct sum (root mean square) and spread a NaN or infinity over the whole tile of 4x4 or 2x2 outputs.
     activation
         Applied before the result is stored: ``none``, ``relu``, ``relu6``, ``leaky_relu``, ``silu``, ``hardswish``,
         ``hardsigmoid``, ``gelu``, ``gelu_tanh``, ``elu``, ``celu``, ``selu``, ``mish``, ``softsign``, ``logsigmoid``,
@@ -195,7 +195,14 @@ def conv2d(
              [42., 50.]]]], dtype=float32)
     """
     x, single = as_image(input, "conv2d")
-    packed = weight if isinstance(weight, _core.PackedWeight) else pack_conv2d(weight, groups, algorithm=algorithm)
+    if isinstance(weight, _core.PackedWeight):
+        packed = weight
+    else:
+        filters = as_array(weight, "conv2d", "weight")
+        if algorithm == "auto" and filters.ndim == 4 and filters.size:
+            geometry = conv2d_geometry(x.shape, filters.shape, stride, padding, dilation, groups)
+            algorithm = _core.Conv2dGeometry(*geometry).cheapest(False)
+        packed = pack_conv2d(filters, groups, algorithm=algorithm)
     if groups not in (1, packed.groups):
         raise ValueError(f"conv2d: groups={groups}, but the weight was packed for groups={packed.groups}")
     stride, dilation = as_pair(stride, "conv2d", "stride"), as_pair(dilation, "conv2d", "dilation")
@@ -269,6 +276,9 @@ def explain(
     >>> print(convlane.explain((1, 64, 56, 56), (64, 64, 3, 3), padding=1))
     pointwise: no, the kernel is (3, 3), not 1x1
     depthwise: no, groups (1) is not the number of input channels (64), or there is one only
+    planes: no, there are 64 output channels, more than 4
+    narrow: no, there are 64 output channels, more than 4
+    grouped: no, there is one group only
     stem: no, there are 64 input channels, more than 4
     winograd4: no, it is taken only when asked for
     winograd2: no, it is taken only when asked for

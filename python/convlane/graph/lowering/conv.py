@@ -123,6 +123,9 @@ def _why(algorithm: str, geometry: _core.Conv2dGeometry) -> str:
     reasons = {
         "depthwise": "one filter per channel",
         "direct": f"{kernel[0]}x{kernel[1]} kernel, stride {stride[0]}",
+        "grouped": "groups of few channels",
+        "narrow": "few output channels",
+        "planes": "few channels",
         "pointwise": "1x1 kernel",
         "stem": "few input channels",
     }
