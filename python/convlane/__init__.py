@@ -32,8 +32,9 @@ from convlane.runtime import get_num_threads, num_threads, set_num_threads, show
 from convlane.weights import load_weights, save_weights
 
 if _TYPE_CHECKING:
-    from convlane import analysis, data, vision
+    from convlane import analysis, data, onnx, vision
     from convlane.inference import Ensemble, TenCrop, classify, ten_crop
+    from convlane.onnx import load_onnx
 
 __all__ = [
     "Ensemble",
@@ -49,12 +50,14 @@ __all__ = [
     "get_num_threads",
     "graph",
     "load",
+    "load_onnx",
     "load_plan",
     "load_weights",
     "machine",
     "models",
     "nn",
     "num_threads",
+    "onnx",
     "pack_conv2d",
     "pack_linear",
     "save_weights",
@@ -94,6 +97,8 @@ nn.module.provide(save=models.saved.save, summary=_summary)
 _LATER = {
     "analysis": "convlane.analysis",
     "data": "convlane.data",
+    "load_onnx": "convlane.onnx",
+    "onnx": "convlane.onnx",
     "vision": "convlane.vision",
     **dict.fromkeys(("Ensemble", "TenCrop", "classify", "ten_crop"), "convlane.inference"),
 }
@@ -103,4 +108,4 @@ def __getattr__(name: str) -> _Any:
     if name not in _LATER:
         raise AttributeError(f"module 'convlane' has no attribute {name!r}")
     module = _importlib.import_module(_LATER[name])
-    return module if name in ("analysis", "data", "vision") else getattr(module, name)
+    return module if name in ("analysis", "data", "onnx", "vision") else getattr(module, name)

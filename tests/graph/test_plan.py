@@ -321,6 +321,50 @@ def test_arithmetic_with_numbers(rng, tmp_path):
     np.testing.assert_array_equal(convlane.load_plan(tmp_path / "plan.safetensors")(x), plan(x))
 
 
+class TestWhole:
+    """Plans for inputs as they are, whose first dimension is no batch."""
+
+    @staticmethod
+    def mixed(x):
+        rows = F.softmax(F.reshape(F.permute(x, (1, 0, 2)), (-1, 3)), 0)
+        rows = F.where(np.array([[True, False, True]]), F.index_select(rows, 0, np.array([3, 1, 1])), 2.0)
+        return F.sum(F.cat([rows, np.ones((2, 3), np.float32)], 0), 0)
+
+    def test_the_batch_may_be_mixed(self, rng, tmp_path):
+        x = rng.standard_normal((4, 5, 3), np.float32)
+        with pytest.raises(ValueError, match="permute of the batch"):
+            convlane.compile(self.mixed, x.shape)
+        plan = convlane.compile(self.mixed, x.shape, whole=True)
+        assert (plan.input_shape, plan.output_shape) == ((4, 5, 3), (3,))
+        plan.save(tmp_path / "whole.plan")
+        for each in (plan, pickle.loads(pickle.dumps(plan)), convlane.load_plan(tmp_path / "whole.plan")):
+            np.testing.assert_allclose(each(x), self.mixed(x), rtol=1e-5)
+        assert plan.profile(x).steps
+        with pytest.raises(ValueError, match=r"input has shape \(3, 5, 3\), but the plan was compiled for \(4, 5, 3\)"):
+            plan(x[:3])
+
+    @pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
+    def test_any_rank(self, shape, rng):
+        x = rng.standard_normal(shape, np.float32)
+        plan = convlane.compile(lambda x: F.relu(F.affine(x, 2, 1)), shape or {"x": ()}, whole=True)
+        np.testing.assert_allclose(plan(x), np.maximum(2 * x + 1, 0), rtol=1e-6)
+
+    def test_vectors_are_multiplied(self, rng):
+        x, y = rng.standard_normal(3, np.float32), rng.standard_normal((2, 3, 4), np.float32)
+        np.testing.assert_allclose(convlane.compile(lambda x: F.matmul(x, y), (3,), whole=True)(x), x @ y, rtol=1e-5)
+
+    def test_sizes_must_be_given(self):
+        with pytest.raises(ValueError, match="whole inputs have no open sizes"):
+            convlane.compile(F.relu, (None, 3), whole=True)
+
+
+def test_a_constant_is_joined_to_every_example_of_a_batch(rng):
+    one = rng.standard_normal((1, 2, 3, 3), np.float32)
+    x = rng.standard_normal((3, 4, 3, 3), np.float32)
+    plan = convlane.compile(lambda x: F.cat([one, F.relu(x)], 1), (None, 4, 3, 3))
+    np.testing.assert_array_equal(plan(x), np.concatenate([one.repeat(3, 0), np.maximum(x, 0)], 1))
+
+
 def test_unsupported_operations_are_named_at_once(rng):
     one = np.ones((1, 3, 8, 8), np.float32)
 
@@ -333,7 +377,6 @@ def test_unsupported_operations_are_named_at_once(rng):
     with pytest.raises(ValueError, match="a plan cannot do") as error:
         convlane.compile(model, (1, 3, 8, 8))
     refusals = [
-        "cat with a constant tensors[1]",
         "softmax along the batch",
         "dropout in training mode",
         "lp_pool2d with an infinite norm_type, which is max pooling of absolute values",
@@ -732,9 +775,9 @@ class TestOpenSizes:
             )
             assert plan.memory_bytes <= largest
         assert len(plan._plans) == 8
-        packers = {id(kept._built.packer) for kept in plan._plans.values()}
+        packers = {id(kept._built.packer) for kept in plan._plans.kept.values()}
         assert len(packers) == 1
-        (packer,) = {kept._built.packer for kept in plan._plans.values()}
+        (packer,) = {kept._built.packer for kept in plan._plans.kept.values()}
         assert len({id(packed) for packed in packer._packed.values()}) == 2
 
     def test_what_is_refused(self, rng):

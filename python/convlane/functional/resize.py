@@ -37,6 +37,7 @@ class _Rule(NamedTuple):
     cubic_a: float = -0.75
     exclude_outside: bool = False
     antialias: bool = False
+    divide: bool = False
 
 
 def _resize_shape(input: Any, size: Sequence[int], *args: Any, **kwargs: Any) -> Shape:
@@ -85,6 +86,7 @@ def resize(
     cubic_a: float = -0.75,
     exclude_outside: bool = False,
     antialias: bool = False,
+    divide: bool = False,
 ) -> Array:
     """Resample to a size by the rules that ONNX has names for; `interpolate` has torch's arguments.
 
@@ -112,6 +114,9 @@ def resize(
         Whether inputs outside of the picture count nothing; else those at the border are repeated.
     antialias
         Whether linear and cubic filters grow with the step, when outputs are fewer than inputs.
+    divide
+        Whether the nearest input is found by a division by the scale, as ONNX Runtime does it, and not by a product
+        with its reciprocal, as torch does: where two are equally near the last bit tells.
 
     Returns
     -------
@@ -141,6 +146,7 @@ def resize(
         cubic_a=cubic_a,
         exclude_outside=exclude_outside,
         antialias=antialias,
+        divide=divide,
     )
     return _run(x, tables)
 
@@ -232,7 +238,10 @@ def interpolate(
     coordinates = "align_corners" if align_corners else "half_pixel"
     cubic_a = -0.5 if antialias else -0.75  # Pillow's and OpenCV's, between which torch changes
     kind = "cubic" if mode == "bicubic" else "linear"
-    return resize(input, sizes, kind, coordinates, scales=scales, cubic_a=cubic_a, antialias=antialias)
+    # A filter that reaches outside counts what is inside alone, as Pillow's does.
+    return resize(
+        input, sizes, kind, coordinates, scales=scales, cubic_a=cubic_a, antialias=antialias, exclude_outside=antialias
+    )
 
 
 _MODES = {
@@ -313,7 +322,7 @@ def _table(before: int, after: int, scale: float | None, rule: _Rule) -> Table:
         step = (before - 1) / (after - 1) if after > 1 else 0.0
     if rule.antialias and rule.mode != "nearest":
         return _packed(*_stretched(before, after, step, rule))
-    at = _coordinates(after, step, rule)
+    at = _coordinates(after, step, rule) if scale is None or not rule.divide else _divided(after, step, scale, rule)
     if rule.mode == "nearest":
         index = np.clip(_ROUND[rule.rounding](at), 0, before - 1).astype(np.int64)
         return index[:, None], np.ones((after, 1), np.float32)
@@ -340,6 +349,16 @@ def _coordinates(after: int, step: float, rule: _Rule) -> NDArray[Any]:
     return at.astype(np.float32) if nearest else at
 
 
+def _divided(after: int, step: float, scale: float, rule: _Rule) -> NDArray[Any]:
+    """Do so as ONNX Runtime does, which divides, in float32."""
+    if rule.mode != "nearest" or rule.coordinates == "align_corners":
+        return _coordinates(after, step, rule)
+    offset = np.float32(0 if rule.coordinates == "asymmetric" else 0.5)
+    if rule.coordinates == "pytorch_half_pixel" and after == 1:
+        return np.zeros(1)
+    return (np.arange(after, dtype=np.float32) + offset) / np.float32(scale) - offset
+
+
 _ROUND: dict[str, Callable[[Any], Any]] = {
     "round_prefer_floor": lambda at: np.ceil(at - np.float32(0.5)),
     "round_prefer_ceil": lambda at: np.floor(at + np.float32(0.5)),
@@ -364,12 +383,14 @@ def _stretched(before: int, after: int, step: float, rule: _Rule) -> tuple[NDArr
     stretch = max(step, 1.0)
     support = stretch * (1 if rule.mode == "linear" else 2)
     centre = step * (np.arange(after) + 0.5)
-    first = np.maximum((centre - support + 0.5).astype(np.int64), 0)
-    last = np.minimum((centre + support + 0.5).astype(np.int64), before)
+    first, last = (np.floor(centre + side + 0.5).astype(np.int64) for side in (-support, support))
+    if rule.exclude_outside:
+        first, last = np.maximum(first, 0), np.minimum(last, before)
     index = first[:, None] + np.arange(int((last - first).max()))
     inside = index < last[:, None]
     weight = np.where(inside, _filter((index + 0.5 - centre[:, None]) / stretch, rule), 0)
-    return np.where(inside, index, first[:, None]), weight / weight.sum(1, keepdims=True)
+    index = np.clip(np.where(inside, index, first[:, None]), 0, before - 1)
+    return index, weight / weight.sum(1, keepdims=True)
 
 
 def _area(before: int, after: int) -> tuple[NDArray[Any], NDArray[Any]]:

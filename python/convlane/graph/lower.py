@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from convlane import _core
 from convlane.functional._arguments import Array
 from convlane.functional._op import Shape, operations, rules
-from convlane.graph.lowering import ANY_ARGUMENT, LOWERINGS, REFUSALS, Choice, Context, Operand, strides_of
+from convlane.graph.lowering import ANY_ARGUMENT, LOWERINGS, REFUSALS, Choice, Context, OfBatch, Operand, strides_of
 from convlane.graph.lowering.operand import FLOAT
 from convlane.graph.trace import SOURCES, Graph, Node, Value
 from convlane.graph.weights import Packer
@@ -23,14 +23,17 @@ _MOST_NAMES = 4
 _CACHE_BYTES = 9 << 20
 
 
-def check_supported(graph: Graph, modules: Callable[[], Mapping[Value, str]] = dict) -> None:
+def check_supported(graph: Graph, modules: Callable[[], Mapping[Value, str]] = dict, *, whole: bool = False) -> None:
     """Raise one ValueError that names every operation of the graph that no step can do, and the modules of these.
 
-    `modules` is called where there are such operations; it returns the names of those that it knows.
+    `modules` is called where there are such operations; it returns the names of those that it knows. With `whole`
+    operations may mix the batch.
     """
     refusals: dict[str, list[Value]] = {}
     for value, node in graph.nodes.items():
         if node.op not in SOURCES and (refusal := _refusal(node, graph.nodes)):
+            if whole and isinstance(refusal, OfBatch):
+                continue
             refusals.setdefault(refusal, []).append(value)
     if refusals:
         names = modules()
@@ -92,8 +95,8 @@ def lower(
 
 
 def batched(shape: Shape, batch: int) -> Shape:
-    """Return the shape for a batch of what has this shape for one image."""
-    return (batch, *shape[1:])
+    """Return the shape for a batch of what has this shape for one image, or for a batch of 1 whatever it has."""
+    return (batch * shape[0], *shape[1:]) if shape else shape
 
 
 def output_types(graph: Graph, batch: int) -> list[tuple[str, Shape, Shape]]:

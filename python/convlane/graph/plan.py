@@ -16,7 +16,7 @@ import numpy as np
 
 from convlane import _core, machine
 from convlane._table import sizes, table
-from convlane.functional._arguments import Array, as_batch, as_positive
+from convlane.functional._arguments import Array, as_array, as_batch, as_positive
 from convlane.functional._op import Shape
 from convlane.graph.arena import assign_slots, plan_arena
 from convlane.graph.autotune import tune
@@ -37,6 +37,7 @@ def compile(
     *,
     winograd: bool = True,
     autotune: bool | str | os.PathLike[str] = False,
+    whole: bool = False,
 ) -> Plan | OpenPlan:
     """Turn a network into a plan that runs faster and computes the same.
 
@@ -66,6 +67,10 @@ def compile(
         model. True keeps the times
         for the life of the process; the path of a file keeps them in it too, and layers that it has times of are not
         timed again. See Notes.
+
+    whole
+        Whether the network may mix the examples of a batch. The plan then takes inputs of exactly these shapes, of any
+        rank, and computes them in one.
 
     Returns
     -------
@@ -110,6 +115,11 @@ def compile(
     >>> plan(np.zeros((2, 3, 32, 32), np.float32)).shape
     (2, 8, 32, 32)
     """
+    if whole:
+        if autotune is not False:
+            raise ValueError("compile: autotune is for batches of examples, not for whole inputs")
+        graph = assign_slots(_traced(model, _given(input_shape), whole=True))
+        return Plan(graph, None, winograd=bool(winograd), whole=True)
     if _is_open(input_shape):
         if autotune is not False:
             raise ValueError("compile: autotune needs a size, input_shape leaves it open")
@@ -122,10 +132,25 @@ def compile(
     return Plan(assign_slots(graph), batch, winograd=bool(winograd))
 
 
-def _traced(model: Callable[..., Any], shape: InputShape) -> Graph:
+def plan_of(model: Callable[..., Any], shape: InputShape, shared: Shared, *, whole: bool) -> Plan:
+    """Return a plan that shares weights and memory with others: for any batch of examples, or for whole inputs."""
+    return Plan(assign_slots(_traced(model, shape, whole=whole)), None, winograd=True, shared=shared, whole=whole)
+
+
+def _traced(model: Callable[..., Any], shape: InputShape, *, whole: bool = False) -> Graph:
     graph = optimize(trace(model, shape))
-    check_supported(graph, partial(module_names, model, shape))
+    check_supported(graph, partial(module_names, model, shape), whole=whole)
     return graph
+
+
+def _given(input_shape: Any) -> Any:
+    """Return shapes of which nothing is open."""
+    for name, shape in shapes_by_name(input_shape).items():
+        if None in shape:
+            raise ValueError(f"compile: whole inputs have no open sizes, but {name} has the shape {shape}")
+        for size in shape:
+            as_positive(size, "compile", "input_shape")
+    return input_shape
 
 
 def load_plan(path: str | os.PathLike[str]) -> Plan | OpenPlan:
@@ -161,12 +186,14 @@ def load_plan(path: str | os.PathLike[str]) -> Plan | OpenPlan:
     with open_tensors(path) as file:
         try:
             graph, options = read_graph(file)
-            if options.keys() - {"open"} != {"batch", "winograd"} or type(options["winograd"]) is not bool:
+            whole = options.pop("whole", False)
+            kinds = {type(options.get("winograd")), type(whole)}
+            if options.keys() - {"open"} != {"batch", "winograd"} or kinds != {bool}:
                 raise ValueError("its options must be batch and winograd, which is true or false, and perhaps open")
-            batch = None if options["batch"] is None else as_positive(options["batch"], "plan", "batch")
+            batch = None if options["batch"] is None or whole else as_positive(options["batch"], "plan", "batch")
             winograd = options["winograd"]
             if "open" not in options:
-                return Plan(assign_slots(graph), batch, winograd=winograd)
+                return Plan(assign_slots(graph), batch, winograd=winograd, whole=whole)
             graph, shapes, named = read_open(graph, options)
             return OpenPlan(Network(None, named, graph), shapes, winograd=winograd)
         except (TypeError, ValueError) as error:
@@ -180,10 +207,18 @@ class Plan:
     instruction set that is active then.
     """
 
-    def __init__(self, graph: Graph, batch: int | None, *, winograd: bool, shared: _Shared | None = None) -> None:
-        self._graph, self._batch, self._winograd = graph, batch, winograd
+    def __init__(
+        self,
+        graph: Graph,
+        batch: int | None,
+        *,
+        winograd: bool,
+        shared: Shared | None = None,
+        whole: bool = False,
+    ) -> None:
+        self._graph, self._batch, self._winograd, self._whole = graph, batch, winograd, whole
         self._offsets, self._arena = plan_arena(graph)
-        self._at_once = images_at_once(graph, self._arena)
+        self._at_once = 1 if whole else images_at_once(graph, self._arena)
         self._shared = shared
         self._memory = _core.PlanMemory() if shared is None else shared.memory
         self._build(_core.active_isa())
@@ -228,8 +263,11 @@ class Plan:
             self._limit_memory()
         return lowered
 
-    def _parts(self, inputs: Sequence[Array]) -> Iterator[tuple[Lowered, list[Array], slice]]:
+    def _parts(self, inputs: Sequence[Array]) -> Iterator[tuple[Lowered, list[Array], Any]]:
         """Cut a batch into what runs at once."""
+        if self._whole:
+            yield self._lowered(1), list(inputs), ...
+            return
         count = len(inputs[0])
         for first in range(0, count, self._at_once):
             part = slice(first, min(first + self._at_once, count))
@@ -241,16 +279,18 @@ class Plan:
     @property
     def input_shape(self) -> Any:
         """Shape that the plan was compiled for, None for a batch of any size; a dict of shapes of several inputs."""
-        shapes = {
-            name: (self._batch, *self._graph.nodes[value].shape[1:]) for name, value in self._graph.inputs.items()
-        }
+        shapes = {name: self._told(self._graph.nodes[value].shape) for name, value in self._graph.inputs.items()}
         return shapes if len(shapes) > 1 else shapes.popitem()[1]
 
     @property
     def output_shape(self) -> Any:
         """Shape of the output, with the batch of `input_shape`; a tuple or dict of shapes where there are several."""
         shapes = {name: self._graph.nodes[value].shape for name, value in self._graph.outputs.items()}
-        return self._as_returned({name: (self._batch, *shape[1:]) for name, shape in shapes.items()})
+        return self._as_returned({name: self._told(shape) for name, shape in shapes.items()})
+
+    def _told(self, shape: Shape) -> Any:
+        """Return a shape of the graph with the batch of the plan."""
+        return shape if self._whole else (self._batch, *shape[1:])
 
     def _as_returned(self, named: Mapping[str, Any]) -> Any:
         """Return what there is for each output as the network returns its arrays."""
@@ -301,7 +341,7 @@ class Plan:
             If a shape is not the one that the plan was compiled for.
         """
         images, single = self._images(inputs, named)
-        results = self._new_outputs(len(images[0]))
+        results = self._new_outputs(1 if self._whole else len(images[0]))
         for lowered, parts, part in self._parts(images):
             lowered.core.run(parts, [array[part] for array in results], self._memory)
         outputs = self._graph.outputs
@@ -320,7 +360,8 @@ class Plan:
         OSError
             It cannot be written. Nothing is left behind then.
         """
-        write_graph(path, self._graph, {"batch": self._batch, "winograd": self._winograd})
+        options = {"batch": self._batch, "winograd": self._winograd}
+        write_graph(path, self._graph, {**options, "whole": True} if self._whole else options)
 
     def describe(self) -> Report:
         """Tell what the plan does, step by step; print the result to see it as a table."""
@@ -346,7 +387,7 @@ class Plan:
             As for a call.
         """
         images, _ = self._images(inputs, named)
-        count = len(images[0])
+        count = 1 if self._whole else len(images[0])
         if count == 0 or operator.index(repeat) < 1:
             raise ValueError(f"profile: needs an image and a run, got shape {images[0].shape} and repeat={repeat}")
         results = self._new_outputs(count)
@@ -376,6 +417,14 @@ class Plan:
             got = [*(f"{len(inputs)} in order" for _ in inputs[:1]), *named]
             raise TypeError(f"plan: the inputs are {', '.join(shapes)}, got {', '.join(got) or 'none'}")
         given |= named
+        if self._whole:
+            arrays = {name: as_array(given[name], "plan", name) for name in shapes}
+            for name, array in arrays.items():
+                if array.shape != shapes[name]:
+                    raise ValueError(
+                        f"plan: {name} has shape {array.shape}, but the plan was compiled for {shapes[name]}"
+                    )
+            return list(arrays.values()), False
         images = {name: as_batch(given[name], "plan", len(shape), name) for name, shape in shapes.items()}
         singles = {single for _, single in images.values()}
         counts = {len(array) for array, _ in images.values()}
@@ -418,10 +467,12 @@ class Plan:
         return f"Plan({self.input_shape} to {self.output_shape}, {steps} step{'s' * (steps != 1)})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"graph": self._graph, "batch": self._batch, "winograd": self._winograd}
+        return {"graph": self._graph, "batch": self._batch, "winograd": self._winograd, "whole": self._whole}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["graph"], state["batch"], winograd=state["winograd"])  # type: ignore[misc]
+        self.__init__(  # type: ignore[misc]
+            state["graph"], state["batch"], winograd=state["winograd"], whole=state["whole"]
+        )
 
 
 class OpenPlan:
@@ -445,7 +496,7 @@ class OpenPlan:
     def __init__(self, network: Network, shapes: Mapping[str, OpenShape], *, winograd: bool) -> None:
         self._network, self._shapes, self._winograd = network, shapes, winograd
         self._plans: dict[tuple[Shape, ...], Plan] = {}
-        self._shared = _Shared()
+        self._shared = Shared()
 
     @property
     def input_shape(self) -> Any:
@@ -531,7 +582,7 @@ class OpenPlan:
         self.__init__(state["network"], state["shapes"], winograd=state["winograd"])  # type: ignore[misc]
 
 
-class _Shared:
+class Shared:
     """What the plans of one network for several sizes have in common."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ import contextlib
 import json
 import mmap
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -124,7 +124,7 @@ def _encode(node: Node, name: str, tensors: dict[str, Any]) -> dict[str, Any]:
     """Return a node as JSON holds it, but for its inputs; arrays go to `tensors` under names that begin so."""
 
     def plain(value: Any, name: str) -> Any:
-        if isinstance(value, Weight) or (isinstance(value, np.ndarray) and value.ndim > 0):
+        if isinstance(value, Weight) or (isinstance(value, np.ndarray) and (value.ndim > 0 or node.op == "constant")):
             tensors[name] = value
             return {"tensor": name}
         if isinstance(value, (tuple, list)):
@@ -155,9 +155,13 @@ def _decode(text: str, types: Mapping[str, str], read: Callable[[str], Array | W
     _check_fields(plan, {"options": dict, "nodes": list, "outputs": dict, "returns": str}, "the plan")
     reader = _Reader(types, read)
     nodes = {value: reader.node(record, value) for value, record in enumerate(plan["nodes"])}
+    whole = plan["options"].get("whole") is True
+    for value, node in nodes.items():
+        if node.op == "input" and not whole and (len(node.shape) < 2 or node.shape[0] != 1):
+            raise ValueError(f"node {value} is an input and must have the shape of a batch of one")
     graph = verify(Graph(nodes, plan["outputs"], plan["returns"]))
     if "open" not in plan["options"]:  # else that is known when a size is
-        check_supported(graph)
+        check_supported(graph, whole=whole)
     reader.check_all_read()
     return graph, plan["options"]
 
@@ -196,8 +200,6 @@ class _Reader:
         inputs = record["inputs"]
         if value == INPUT and node.op != "input":
             raise ValueError("node 0 must be an input")
-        if node.op == "input" and (len(node.shape) < 2 or node.shape[0] != 1):
-            raise ValueError(f"{what} is an input and must have the shape of a batch of one")
         if bool(inputs) == (node.op in SOURCES) or not all(type(source) is int for source in inputs.values()):
             raise ValueError(f"{what} has the inputs {shown(inputs)}; they must be values under names")
         return replace(node, inputs=inputs)
@@ -210,17 +212,23 @@ class _Reader:
         fused = record["fused"]
         if not all(isinstance(name, str) for name in fused):
             raise ValueError(f"{what}: fused must be names, got {shown(fused)}")
-        attributes = {key: self._attribute(value, f"{what}: {key}") for key, value in record["attributes"].items()}
+        kinds = _CONSTANTS if record["op"] == "constant" else ("F32",)
+        attributes = {
+            key: self._attribute(value, f"{what}: {key}", kinds) for key, value in record["attributes"].items()
+        }
+        if record["op"] == "constant" and isinstance(attributes.get("value"), Weight):
+            attributes["value"] = np.asarray(attributes["value"])  # it is never packed
+            attributes["value"].flags.writeable = False
         measured = _measured(record["measured"], what)
         shape, dtype = _shape(record["shape"], what), _dtype(record["dtype"], what)
         results = tuple(_result(result, what) for result in record["results"])
         return Node(record["op"], {}, attributes, shape, dtype, results, fused=tuple(fused), measured=measured)
 
-    def _attribute(self, value: Any, what: str) -> Any:
+    def _attribute(self, value: Any, what: str, kinds: Sequence[str]) -> Any:
         if not isinstance(value, dict):
             return tuple(_scalar(item, what) for item in value) if isinstance(value, list) else _scalar(value, what)
         if value.keys() == {"tensor"}:
-            return self._tensor(value["tensor"], what)
+            return self._tensor(value["tensor"], what, kinds)
         if value.keys() == {"parts"} and isinstance(value["parts"], list):
             for part in value["parts"]:
                 _check_fields(part, _FIELDS, what)
@@ -229,15 +237,17 @@ class _Reader:
             return tuple(self._node(part, what) for part in value["parts"])
         raise ValueError(f"{what} must be a number, text, null, a list of these, a tensor or parts, got {shown(value)}")
 
-    def _tensor(self, name: Any, what: str) -> Any:
+    def _tensor(self, name: Any, what: str, kinds: Sequence[str]) -> Any:
         if not isinstance(name, str) or name not in self._unread:
             known = isinstance(name, str) and name in self._types
             raise ValueError(f"{what} is the tensor {shown(name)}, which {'served already' if known else 'is missing'}")
-        if self._types[name] != "F32":
+        if self._types[name] not in kinds:
             raise ValueError(f"{what} must be float32 (F32), got {self._types[name]}")
         self._unread.remove(name)
         return self._read(name)
 
+
+_CONSTANTS = ("F32", "I64", "BOOL")
 
 _FIELDS = {
     "op": str,

@@ -11,7 +11,7 @@ from convlane.graph.lowering import (  # noqa: F401  (they register)
     shape,
     tensor,
 )
-from convlane.graph.lowering.context import ANY_ARGUMENT, LOWERINGS, REFUSALS, Choice, Context, lowers
+from convlane.graph.lowering.context import ANY_ARGUMENT, LOWERINGS, REFUSALS, Choice, Context, OfBatch, lowers
 from convlane.graph.lowering.operand import Operand, strides_of
 
-__all__ = ["ANY_ARGUMENT", "LOWERINGS", "REFUSALS", "Choice", "Context", "Operand", "lowers", "strides_of"]
+__all__ = ["ANY_ARGUMENT", "LOWERINGS", "REFUSALS", "Choice", "Context", "OfBatch", "Operand", "lowers", "strides_of"]

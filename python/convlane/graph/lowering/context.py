@@ -79,6 +79,11 @@ L = TypeVar("L", bound="Callable[..., Choice | None]")
 Refusal: TypeAlias = Callable[[Node, Mapping[Value, Node]], str]
 """Why a plan cannot do a node of an operation that it can do otherwise; nothing where it can."""
 
+
+class OfBatch(str):
+    """A refusal for the sake of the batch: it does not count where a plan is for whole inputs, see `compile`."""
+
+
 LOWERINGS: dict[str, Callable[[Context], Choice | None]] = {}
 REFUSALS: dict[str, Refusal] = {}
 

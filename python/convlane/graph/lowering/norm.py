@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from convlane.functional._arguments import as_array
-from convlane.graph.lowering.context import Context, lowers
+from convlane.graph.lowering.context import Context, OfBatch, lowers
 from convlane.graph.trace import Node, Value
 
 
@@ -40,7 +40,12 @@ def _by_numbers(at: Context) -> None:
 
 @lowers("affine")
 def _affine(at: Context) -> None:
-    """Lower to a batch norm without statistics."""
+    """Lower to a batch norm without statistics, where there are channels."""
+    if len(at.shape) not in (2, 4, 5):
+        at.append("binary", [at.input, np.asarray(at["factor"], np.float32)], name="mul")
+        if at["offset"] != 0:
+            at.append("binary", [at.output, np.asarray(at["offset"], np.float32)], name="add")
+        return
     values = {"running_mean": 0, "running_var": 1, "weight": float(at["factor"]), "bias": float(at["offset"])}
     weights = {name: np.full(at.shape[1], value, np.float32) for name, value in values.items()}
     at.append("batch_norm", weights=weights, eps=0.0)
@@ -52,7 +57,8 @@ def _channel_norm(at: Context) -> None:
 
 
 def _refuse_last_dims(node: Node, nodes: Mapping[Value, Node]) -> str:
-    return f"{node.op} over the batch" if len(node.shape) == len(node.attributes["normalized_shape"]) else ""
+    whole = len(node.shape) == len(node.attributes["normalized_shape"])
+    return OfBatch(f"{node.op} over the batch") if whole else ""
 
 
 @lowers("layer_norm", "rms_norm", refuse=_refuse_last_dims)
@@ -61,8 +67,9 @@ def _layer_norm(at: Context) -> None:
     dims, ndim = len(at["normalized_shape"]), len(at.shape)
     vectors = {name: at[name] for name in ("weight", "bias") if at.node.attributes.get(name) is not None}
     images = ndim in (4, 5)
-    if images and dims == ndim - 1:
-        vectors = {name: np.moveaxis(as_array(vector, at.node.op, name), 0, -1) for name, vector in vectors.items()}
+    if images and dims >= ndim - 1:
+        channels = dims - ndim + 1
+        vectors = {n: np.moveaxis(as_array(vector, at.node.op, n), channels, -1) for n, vector in vectors.items()}
     weights = {name: np.ascontiguousarray(vector).reshape(-1) for name, vector in vectors.items()}
     c_order, centered = images and dims < ndim - 1, at.node.op == "layer_norm"
     _rows(at, math.prod(at["normalized_shape"]), weights=weights, c_order=c_order, centered=centered)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from convlane.functional.resize import tables_of
-from convlane.graph.lowering.context import Context, lowers
+from convlane.graph.lowering.context import Context, OfBatch, lowers
 from convlane.graph.trace import Node, Value
 
 
@@ -21,7 +21,7 @@ def _resize(at: Context) -> None:
 
 
 def _refuse_grid_sample(node: Node, nodes: Mapping[Value, Node]) -> str:
-    return "" if node.shape[0] == 1 else "grid_sample of shapes whose batches do not meet"
+    return "" if node.shape[0] == 1 else OfBatch("grid_sample of shapes whose batches do not meet")
 
 
 @lowers("grid_sample", refuse=_refuse_grid_sample, any_argument=True)

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from convlane.graph.lowering.context import Choice, Context, lowers
+import numpy as np
+
+from convlane.graph.lowering.context import Choice, Context, OfBatch, lowers
 from convlane.graph.trace import Node, Value
 
 
 def _refuse_cat(node: Node, nodes: Mapping[Value, Node]) -> str:
-    return "cat along the batch" if node.attributes["dim"] % len(node.shape) == 0 else ""
+    return OfBatch("cat along the batch") if node.attributes["dim"] % len(node.shape) == 0 else ""
 
 
-@lowers("cat", refuse=_refuse_cat)
+@lowers("cat", refuse=_refuse_cat, any_argument=True)
 def _cat(at: Context) -> Choice:
     """Copy what is not in its place already."""
     sources, targets, first = [], [], 0
     axis = at["dim"] % len(at.output.shape)
     for name, source in at.inputs.items():
         if name not in at.in_place:
-            sources.append(source)
+            constant = isinstance(source, np.ndarray)  # one for all examples of a batch
+            sources.append(
+                np.broadcast_to(source, (at.output.shape[0], *source.shape[1:])) if constant and axis else source
+            )
             targets.append(at.output.along(axis, first, source.shape[axis]))
         first += source.shape[axis]
     at.append("copy", sources, targets)
@@ -28,7 +33,7 @@ def _cat(at: Context) -> Choice:
 
 
 def _refuse_narrow(node: Node, nodes: Mapping[Value, Node]) -> str:
-    return "narrow along the batch" if node.attributes["dim"] % len(node.shape) == 0 else ""
+    return OfBatch("narrow along the batch") if node.attributes["dim"] % len(node.shape) == 0 else ""
 
 
 @lowers("narrow", refuse=_refuse_narrow)
@@ -49,7 +54,8 @@ def _copy(at: Context) -> None:
 
 
 def _refuse_flatten(node: Node, nodes: Mapping[Value, Node]) -> str:
-    return "flatten of the batch" if node.attributes["start_dim"] % len(nodes[node.inputs["input"]].shape) == 0 else ""
+    whole = node.attributes["start_dim"] % len(nodes[node.inputs["input"]].shape) == 0
+    return OfBatch("flatten of the batch") if whole else ""
 
 
 @lowers("flatten", refuse=_refuse_flatten)

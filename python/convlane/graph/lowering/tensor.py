@@ -18,7 +18,7 @@ from convlane.functional.elementwise import is_channel_vector
 from convlane.functional.padding import Region, filling, inner_regions, outer_regions, sides_of
 from convlane.functional.rearrange import sliced
 from convlane.functional.reduce import axes_of
-from convlane.graph.lowering.context import Context, Refusal, lowers
+from convlane.graph.lowering.context import Context, OfBatch, Refusal, lowers
 from convlane.graph.lowering.operand import Operand
 from convlane.graph.trace import Node, Value
 
@@ -35,7 +35,7 @@ def _refuse_broadcast(node: Node, nodes: Nodes) -> str:
     """Shapes are aligned at the last dimension; the batch is the first of all that is computed."""
     ranks = {len(shape) for shape in _computed(node, nodes).values()}
     if ranks != {len(node.shape)} or node.shape[0] != 1:
-        return f"{node.op} of shapes whose batches do not meet"
+        return OfBatch(f"{node.op} of shapes whose batches do not meet")
     return ""
 
 
@@ -45,7 +45,7 @@ def _refuse_batch(name: str, dims: Callable[[Node, int], Any]) -> Refusal:
     def refuse(node: Node, nodes: Nodes) -> str:
         ndim = len(_computed(node, nodes).get(name, ()))
         if ndim == 0 or 0 in [dim % ndim for dim in dims(node, ndim)]:
-            return f"{node.op} along the batch"
+            return OfBatch(f"{node.op} along the batch")
         return ""
 
     return refuse
@@ -205,7 +205,7 @@ def _index_select(at: Context) -> None:
 
 def _refuse_gather(node: Node, nodes: Nodes) -> str:
     if set(_computed(node, nodes)) != {"input", "index"}:
-        return "gather of one constant"
+        return OfBatch("gather of one constant")
     return _refuse_batch("input", _dims)(node, nodes)
 
 
@@ -225,7 +225,7 @@ def _move(at: Context, shape: Shape, strides: Shape, offset: int = 0, output: Op
 
 
 def _refuse_permute(node: Node, nodes: Nodes) -> str:
-    return "" if node.attributes["dims"][0] % len(node.shape) == 0 else "permute of the batch"
+    return "" if node.attributes["dims"][0] % len(node.shape) == 0 else OfBatch("permute of the batch")
 
 
 @_general("permute", refuse=_refuse_permute)
@@ -236,7 +236,7 @@ def _permute(at: Context) -> None:
 
 def _refuse_reshape(node: Node, nodes: Nodes) -> str:
     before = nodes[node.inputs["input"]].shape
-    return "" if before[:1] == node.shape[:1] == (1,) else f"{node.op} of the batch"
+    return "" if before[:1] == node.shape[:1] == (1,) else OfBatch(f"{node.op} of the batch")
 
 
 @_general("reshape", "unflatten", refuse=_refuse_reshape)
@@ -246,12 +246,14 @@ def _reshape(at: Context) -> None:
 
 def _refuse_expand(node: Node, nodes: Nodes) -> str:
     before = nodes[node.inputs["input"]].shape
-    return "" if len(before) == len(node.shape) and node.shape[0] == 1 else "expand of the batch"
+    return "" if len(before) == len(node.shape) and node.shape[0] == 1 else OfBatch("expand of the batch")
 
 
 @_general("expand", refuse=_refuse_expand)
 def _expand(at: Context) -> None:
-    pairs = zip(at.shape, at.output.shape, at.input.strides, strict=True)
+    new = len(at.output.shape) - len(at.shape)
+    before, own = (1,) * new + tuple(at.shape), (0,) * new + tuple(at.input.strides)
+    pairs = zip(before, at.output.shape, own, strict=True)
     _move(at, at.output.shape, tuple(stride if old == new else 0 for old, new, stride in pairs))
 
 
@@ -274,10 +276,10 @@ def _strided_slice(at: Context) -> None:
 
 def _refuse_tile(node: Node, nodes: Nodes) -> str:
     before, dims = nodes[node.inputs["input"]].shape, node.attributes["dims"]
-    if len(before) != len(node.shape) or node.shape[0] != 1:
-        return "tile of the batch"
     repeated = sum(repeat != 1 for repeat in dims)
-    return "" if len(before) + repeated <= _MOST else f"tile along {repeated} of {len(before)} dimensions"
+    if max(len(before), len(dims)) + repeated > _MOST:
+        return f"tile along {repeated} of {len(before)} dimensions"
+    return "" if len(before) == len(node.shape) and node.shape[0] == 1 else OfBatch("tile of the batch")
 
 
 _MOST = 8  # dimensions of a tensor
@@ -286,11 +288,13 @@ _MOST = 8  # dimensions of a tensor
 @_general("tile", refuse=_refuse_tile)
 def _tile(at: Context) -> None:
     """Copy to a result in which each repeated dimension is two: repeats, which the argument has with stride 0."""
-    dims = (1,) * (len(at.shape) - len(at["dims"])) + tuple(at["dims"])
+    new = len(at.output.shape) - len(at.shape)
+    sizes, strides = (1,) * new + tuple(at.shape), (0,) * new + tuple(at.input.strides)
+    dims = (1,) * (len(sizes) - len(at["dims"])) + tuple(at["dims"])
     shape: list[int] = []
     source: list[int] = []
     target: list[int] = []
-    for size, repeat, own, to in zip(at.shape, dims, at.input.strides, at.output.strides, strict=True):
+    for size, repeat, own, to in zip(sizes, dims, strides, at.output.strides, strict=True):
         if repeat != 1:
             shape, source, target = [*shape, repeat], [*source, 0], [*target, size * to]
         shape, source, target = [*shape, size], [*source, own], [*target, to]
@@ -299,7 +303,7 @@ def _tile(at: Context) -> None:
 
 def _refuse_pad(node: Node, nodes: Nodes) -> str:
     before = nodes[node.inputs["input"]].shape
-    return "" if sides_of(before, node.attributes["pad"])[0] == (0, 0) else "pad of the batch"
+    return "" if sides_of(before, node.attributes["pad"])[0] == (0, 0) else OfBatch("pad of the batch")
 
 
 @_general("pad", refuse=_refuse_pad)
@@ -372,7 +376,7 @@ def _refuse_matmul(node: Node, nodes: Nodes) -> str:
     rows = set(computed) == {"input"} and rank == 2
     fits = rank >= 3 and all(len(shape) == rank for shape in computed.values())
     if not (rows or fits) or node.shape[0] != 1:
-        return "matmul of stacks whose batches do not meet"
+        return OfBatch("matmul of stacks whose batches do not meet")
     return ""
 
 
@@ -380,13 +384,17 @@ def _refuse_matmul(node: Node, nodes: Nodes) -> str:
 def _matmul(at: Context) -> None:
     a, b = at.inputs["input"], at.inputs["other"]
     vectors = (len(a.shape) == 1, len(b.shape) == 1)
-    a, b = (a.reshape(1, -1) if vectors[0] else a), (b.reshape(-1, 1) if vectors[1] else b)
+    a, b = (_as_matrix(a, (1, a.shape[0])) if vectors[0] else a), (_as_matrix(b, (b.shape[0], 1)) if vectors[1] else b)
     output = at.output
     if any(vectors):
         rows, columns = (() if vectors[0] else a.shape[-2:-1]), (() if vectors[1] else b.shape[-1:])
         shape = (*output.shape[: len(output.shape) - len(rows) - len(columns)], *(rows or (1,)), *(columns or (1,)))
         output = replace(output, shape=shape, strides=_with_ones(output, shape, vectors))
     at.append("matmul", [a, b], [output])
+
+
+def _as_matrix(vector: Any, shape: Shape) -> Any:
+    return vector.viewed(shape) if isinstance(vector, Operand) else vector.reshape(shape)
 
 
 def _with_ones(output: Operand, shape: Shape, vectors: tuple[bool, bool]) -> Shape:

@@ -1,0 +1,300 @@
+"""From a file to a graph of plain Python and NumPy, checked: nothing of protobuf is left, and nothing was executed.
+
+A file may come from anywhere. What it says about sizes is believed only where as many bytes are there; data beside it
+is read from its own folder alone, by a plain name and never through a link.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlane._files import open_regular
+from convlane.onnx._package import LoadError, require_onnx
+
+Source: TypeAlias = "str | os.PathLike[str] | bytes"
+Dim: TypeAlias = "int | str | None"
+
+_MOST_NODES = 1_000_000
+_DEEPEST = 16  # graphs within graphs
+_DEFAULT_DOMAINS = ("", "ai.onnx")
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What the file tells of an input or an output."""
+
+    name: str
+    type: str
+    """``float``, ``int64``, ``bool``, ...: ONNX's names in small letters."""
+    shape: tuple[Dim, ...] | None
+    """A number, a name or None for each dimension; None where not even their number is told."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation of the file."""
+
+    name: str
+    op: str
+    domain: str
+    opset: int
+    """Version of the operators of its domain that the file was written for."""
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        domain = f"{self.domain}." if self.domain else ""
+        name = self.name or next(filter(None, self.outputs), "")
+        return f"{name!r} ({domain}{self.op}, opset {self.opset})"
+
+
+@dataclass(frozen=True)
+class FileGraph:
+    """A graph, or one that is an attribute of a node of another."""
+
+    nodes: tuple[Node, ...]
+    inputs: tuple[TensorInfo, ...]
+    """Those that have no initialiser."""
+    outputs: tuple[TensorInfo, ...]
+    initializers: Mapping[str, NDArray[Any]] = field(repr=False)
+    overridable: tuple[TensorInfo, ...] = ()
+    """Inputs that have an initialiser as their default."""
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """What a file holds."""
+
+    graph: FileGraph
+    opsets: Mapping[str, int]
+    metadata: Mapping[str, Any]
+    skeleton: bytes = field(repr=False, default=b"")
+    """The file without the numbers of its initialisers, from which it can be written again."""
+
+
+def read_file(source: Source) -> OnnxFile:
+    """Read a file, or bytes that were read from one.
+
+    Raises
+    ------
+    LoadError
+        It is damaged or hostile; the message tells where.
+    OSError
+        It cannot be read.
+    ImportError
+        The package `onnx` is not installed.
+    """
+    onnx = require_onnx()
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        data, folder, said = bytes(source), None, "the bytes"
+    elif isinstance(source, (str, os.PathLike)):
+        path = Path(source)
+        with open_regular(path) as stream:
+            data, folder, said = stream.read(), path.parent, str(path)
+    else:
+        raise TypeError(f"load_onnx: a path or bytes are needed, got {type(source).__name__}")
+    try:
+        model = onnx.ModelProto()
+        model.ParseFromString(data)
+        del data
+        return _read_model(onnx, model, folder)
+    except LoadError as error:
+        raise LoadError(f"{said}: {error}") from None
+    except (onnx.onnx_cpp2py_export.checker.ValidationError, ValueError, TypeError, RecursionError) as error:
+        raise LoadError(f"{said}: no valid ONNX file: {error}") from None
+    except Exception as error:
+        if type(error).__name__ != "DecodeError":
+            raise
+        raise LoadError(f"{said}: no ONNX file, or a truncated one: {error}") from None
+
+
+def _read_model(onnx: Any, model: Any, folder: Path | None) -> OnnxFile:
+    if not model.HasField("graph"):
+        raise LoadError("there is no graph in it")
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    opsets = {("" if each.domain in _DEFAULT_DOMAINS else each.domain): each.version for each in model.opset_import}
+    opsets.setdefault("", 1)
+    reader = _Reader(onnx, folder, opsets)
+    graph = reader.graph(model.graph, frozenset(), 0)
+    for tensor in model.graph.initializer:
+        tensor.ClearField("raw_data")
+        tensor.ClearField("external_data")
+        tensor.ClearField("data_location")
+        for name in _TYPED_DATA:
+            tensor.ClearField(name)
+    metadata = {
+        "producer_name": model.producer_name,
+        "producer_version": model.producer_version,
+        "domain": model.domain,
+        "version": model.model_version,
+        "description": model.doc_string,
+        "graph_name": model.graph.name,
+        "graph_description": model.graph.doc_string,
+        "custom_metadata_map": {each.key: each.value for each in model.metadata_props},
+    }
+    return OnnxFile(graph, opsets, metadata, model.SerializeToString())
+
+
+_TYPED_DATA = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
+
+
+class _Reader:
+    """Makes graphs of messages; holds what they share."""
+
+    def __init__(self, onnx: Any, folder: Path | None, opsets: Mapping[str, int]) -> None:
+        self.onnx, self.folder, self.opsets, self.count = onnx, folder, opsets, 0
+
+    def graph(self, proto: Any, outer: frozenset[str], depth: int) -> FileGraph:
+        """Read a graph that may use names of those around it, and check that each is given before it is used."""
+        if depth > _DEEPEST:
+            raise LoadError(f"graphs stand within graphs more than {_DEEPEST} deep")
+        if proto.sparse_initializer:
+            raise LoadError("sparse initialisers are not read")
+        initializers: dict[str, NDArray[Any]] = {}
+        for tensor in proto.initializer:
+            if tensor.name in initializers:
+                raise LoadError(f"there are two initialisers {_shown(tensor.name)}")
+            initializers[tensor.name] = self.tensor(tensor, f"initialiser {_shown(tensor.name)}")
+        infos = [self.info(each) for each in proto.input]
+        names = [info.name for info in infos]
+        if len(set(names)) < len(names):
+            raise LoadError("two inputs have the same name")
+        known = {*names, *initializers}
+        nodes = tuple(self.nodes(proto.node, known, outer, depth))
+        outputs = tuple(self.info(each) for each in proto.output)
+        if missing := [info.name for info in outputs if info.name not in known | outer]:
+            raise LoadError(f"no node computes the output {_shown(missing[0])}")
+        given = tuple(info for info in infos if info.name not in initializers)
+        overridable = tuple(info for info in infos if info.name in initializers)
+        return FileGraph(nodes, given, outputs, initializers, overridable)
+
+    def nodes(self, protos: Sequence[Any], known: set[str], outer: frozenset[str], depth: int) -> Iterator[Node]:
+        """Yield the nodes in the order of the file; add to `known` what they compute."""
+        for i, proto in enumerate(protos):
+            self.count += 1
+            if self.count > _MOST_NODES:
+                raise LoadError(f"there are more than {_MOST_NODES} nodes")
+            domain = "" if proto.domain in _DEFAULT_DOMAINS else proto.domain
+            said = f"node {_shown(proto.name or i)} ({_shown(proto.op_type)})"
+            for name in proto.input:
+                if name and name not in known and name not in outer:
+                    raise LoadError(f"{said} reads {_shown(name)}, which no node before it computes")
+            attributes: dict[str, Any] = {}
+            for attribute in proto.attribute:
+                if attribute.name in attributes:
+                    raise LoadError(f"{said} has the attribute {_shown(attribute.name)} twice")
+                attributes[attribute.name] = self.attribute(attribute, said, outer | known, depth)
+            for name in proto.output:
+                if name and name in known:
+                    raise LoadError(f"{said} computes {_shown(name)}, which is there already")
+                known.add(name)
+            version = self.opsets.get(domain, 1)
+            yield Node(proto.name, proto.op_type, domain, version, tuple(proto.input), tuple(proto.output), attributes)
+
+    def attribute(self, proto: Any, said: str, known: frozenset[str], depth: int) -> Any:
+        """Return an attribute as a number, text, array, graph or a tuple of these."""
+        kinds = self.onnx.AttributeProto
+        if proto.type == kinds.GRAPH:
+            return self.graph(proto.g, known, depth + 1)
+        if proto.type == kinds.TENSOR:
+            return self.tensor(proto.t, f"{said}: {_shown(proto.name)}")
+        if proto.type == kinds.STRING:
+            return proto.s.decode("utf-8", "replace")
+        if proto.type == kinds.STRINGS:
+            return tuple(each.decode("utf-8", "replace") for each in proto.strings)
+        fields = {kinds.FLOAT: "f", kinds.INT: "i", kinds.FLOATS: "floats", kinds.INTS: "ints"}
+        if proto.type in fields:
+            value = getattr(proto, fields[proto.type])
+            return value if proto.type in (kinds.FLOAT, kinds.INT) else tuple(value)
+        if proto.type == kinds.UNDEFINED:  # before version 3 of the format there were no types
+            if proto.ints or proto.floats:
+                return tuple(proto.ints) or tuple(proto.floats)
+            found = [name for name in ("f", "i", "s") if proto.HasField(name)]
+            value = getattr(proto, found[0]) if found else ()
+            return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        raise LoadError(f"{said}: the attribute {_shown(proto.name)} is of a kind that is not read")
+
+    def info(self, proto: Any) -> TensorInfo:
+        """Return what is told of an input or output."""
+        if not proto.type.HasField("tensor_type"):
+            return TensorInfo(proto.name, "unknown", None)
+        tensor = proto.type.tensor_type
+        names = self.onnx.TensorProto.DataType
+        kind = names.Name(tensor.elem_type).lower() if tensor.elem_type in names.values() else "unknown"
+        if not tensor.HasField("shape"):
+            return TensorInfo(proto.name, kind, None)
+        dims = (getattr(dim, dim.WhichOneof("value")) if dim.WhichOneof("value") else None for dim in tensor.shape.dim)
+        shape = tuple(None if dim == "" or (isinstance(dim, int) and dim < 0) else dim for dim in dims)
+        return TensorInfo(proto.name, kind, shape)
+
+    def tensor(self, proto: Any, said: str) -> NDArray[Any]:
+        """Return an array that owns its memory and is read-only; floats of every size are float32."""
+        if any(size < 0 for size in proto.dims) or len(proto.dims) > 64:
+            raise LoadError(f"{said} has the shape {tuple(proto.dims)[:8]}")
+        count = math.prod(proto.dims)
+        try:
+            dtype = np.dtype(self.onnx.helper.tensor_dtype_to_np_dtype(proto.data_type))
+        except (KeyError, TypeError, ValueError):
+            raise LoadError(f"{said} is of the unknown type {proto.data_type}") from None
+        if dtype.kind in "OSUc":
+            raise LoadError(f"{said} holds text or complex numbers, which are not read")
+        if proto.data_location == self.onnx.TensorProto.EXTERNAL:
+            array = self.external(proto, dtype, count, said)
+        elif proto.HasField("raw_data") and dtype.itemsize * count == len(proto.raw_data) and dtype.kind in "fiub":
+            array = np.frombuffer(proto.raw_data, dtype.newbyteorder("<"))
+        else:
+            size = len(proto.raw_data) or max(len(getattr(proto, name)) for name in _TYPED_DATA)
+            if count > 2 * max(size, 0):  # types of four bits stand two in a byte
+                raise LoadError(f"{said} has the shape {tuple(proto.dims)}, but {size} values are there")
+            array = self.onnx.numpy_helper.to_array(proto)
+        wide = np.float32 if _is_float(dtype) else dtype.newbyteorder("=")
+        with np.errstate(all="ignore"):
+            array = np.array(array.reshape(tuple(proto.dims)), wide, order="C")
+        array.flags.writeable = False
+        return array
+
+    def external(self, proto: Any, dtype: np.dtype[Any], count: int, said: str) -> NDArray[Any]:
+        """Read numbers from a file beside this one."""
+        entries = {each.key: each.value for each in proto.external_data}
+        name = entries.get("location", "")
+        if self.folder is None:
+            raise LoadError(f"{said} stands in the file {_shown(name)}; give the path of the model, not its bytes")
+        if not name or name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
+            raise LoadError(f"{said} stands in {_shown(name)}, which is no plain name of a file beside the model")
+        try:
+            offset, length = int(entries.get("offset", 0)), int(entries.get("length", dtype.itemsize * count))
+        except ValueError:
+            raise LoadError(f"{said} has an offset or length that is no number") from None
+        if offset < 0 or length != dtype.itemsize * count:
+            raise LoadError(f"{said} has {length} bytes at {offset}, but its shape needs {dtype.itemsize * count}")
+        try:
+            handle = os.open(self.folder / name, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0))
+        except OSError as error:
+            raise LoadError(f"{said} stands in {_shown(name)}, which cannot be read: {error.strerror}") from None
+        with os.fdopen(handle, "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or offset + length > status.st_size:
+                raise LoadError(f"{said} has {length} bytes at {offset} of {_shown(name)}, which has {status.st_size}")
+            file.seek(offset)
+            return np.frombuffer(file.read(length), dtype.newbyteorder("<") if dtype.kind in "fiub" else dtype)
+
+
+def _is_float(dtype: np.dtype[Any]) -> bool:
+    """Whether it holds floating-point numbers, those of `ml_dtypes` among them."""
+    return dtype.kind == "f" or "float" in dtype.name
+
+
+def _shown(name: Any) -> str:
+    text = repr(name)
+    return text if len(text) < 80 else f"{text[:76]}...{text[-1]}"

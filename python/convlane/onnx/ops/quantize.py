@@ -1,0 +1,62 @@
+"""Quantised numbers, read as the float32 numbers that they stand for.
+
+A pair of QuantizeLinear and DequantizeLinear rounds to what eight bits can say; between them stands an array of
+integers, or, while a network is compiled, its numbers in float32.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from convlane import functional as F
+from convlane.onnx.registry import Call, converts
+from convlane.onnx.values import is_array, known
+
+_RANGES = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767), "uint16": (0, 65535)}
+
+
+def _along(value: Any, x: Any, axis: int) -> Any:
+    """Return factors of a dimension as they broadcast."""
+    array = np.asarray(value)
+    if array.ndim != 1 or array.size == 1:
+        return array.reshape(()) if array.size == 1 else array
+    return array.reshape(-1, *(1,) * (len(x.shape) - 1 - axis % len(x.shape)))
+
+
+def _warn(call: Call) -> None:
+    warnings.warn(
+        f"{call.node}: quantised layers are computed in float32: the same numbers but for rounding, without the speed "
+        "of integers",
+        stacklevel=2,
+    )
+
+
+@converts("QuantizeLinear", since=10)
+def _quantize(call: Call, x: Any, scale: Any, zero: Any = None) -> Any:
+    steps = _along(known(scale, "the scale"), x, call.get("axis", 1)).astype(np.float32)
+    kind = np.dtype(np.uint8) if zero is None else known(zero, "the zero point").dtype
+    low, high = _RANGES[kind.name]
+    offset = np.float32(0) if zero is None else _along(zero, x, call.get("axis", 1)).astype(np.float32)
+    if is_array(x):
+        with np.errstate(all="ignore"):
+            return np.clip(np.round(x / steps) + offset, low, high).astype(kind)
+    _warn(call)
+    return F.clamp(F.add(F.round(F.div(x, _operand(steps))), _operand(offset)), low, high)
+
+
+def _operand(value: Any) -> Any:
+    return float(value) if np.ndim(value) == 0 else np.asarray(value)
+
+
+@converts("DequantizeLinear", since=10)
+def _dequantize(call: Call, x: Any, scale: Any, zero: Any = None) -> Any:
+    steps = _along(known(scale, "the scale"), x, call.get("axis", 1)).astype(np.float32)
+    offset = np.float32(0) if zero is None else _along(known(zero, "the zero point"), x, call.get("axis", 1))
+    if is_array(x):
+        return ((x.astype(np.float32) - offset.astype(np.float32)) * steps).astype(np.float32)
+    if not np.any(offset):
+        return F.mul(x, _operand(steps))
+    return F.mul(F.sub(x, _operand(offset.astype(np.float32))), _operand(steps))

@@ -1,0 +1,174 @@
+"""Runs a network on inputs of any shapes: by a plan wherever there can be one.
+
+A plan computes the examples of a batch apart. Where the network mixes them, the plan is for the whole batch; where
+there is something that no plan can do, it computes up to there, and the rest is computed from arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convlane.graph.plan import Plan, Plans, plan_of
+from convlane.graph.trace import Symbol, trace
+from convlane.onnx.file import Node
+from convlane.onnx.network import Network, as_value, run_nodes
+
+_MOST_SETTINGS = 256  # numbers in an input of integers that is taken for a setting, such as a size
+
+
+@dataclass
+class _Way:
+    """How inputs of some shapes are computed."""
+
+    plan: Plan | None = None
+    known: dict[str, Any] = field(default_factory=dict)
+    """Values that do not depend on the inputs."""
+    rest: list[Node] = field(default_factory=list)
+    """Nodes that the plan leaves out."""
+    why: str = ""
+    """Why there is no plan."""
+
+
+class Runner:
+    """A network that is compiled for the shapes that come, the eight met last."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self._plans = Plans()
+        self._ways: dict[Any, _Way] = {}
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes that are kept for the intermediate results of the next runs."""
+        return self._plans.memory_bytes
+
+    def __call__(self, feeds: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+        """Return all outputs by name."""
+        values = {name: _as_value(value) for name, value in feeds.items()}
+        way = self._way(values)
+        if way.plan is None and not way.known:
+            found = self.network(**values)
+            return found if isinstance(found, dict) else {self.network.outputs[0].name: found}
+        computed: dict[str, Any] = {}
+        if way.plan is not None:
+            computed = way.plan(**{name: value for name, value in values.items() if _is_picture(value)})
+        results = {**way.known, **values, **computed}
+        if way.rest:
+            run_nodes(way.rest, results)
+        return {info.name: results[info.name] for info in self.network.outputs}
+
+    def way(self, feeds: Mapping[str, Any]) -> str:
+        """Tell how such inputs are computed: ``"plan"``, or why there is none, or none for all of it."""
+        way = self._way({name: _as_value(value) for name, value in feeds.items()})
+        left = f"{len(way.rest)} nodes after a plan: {', '.join(map(str, way.rest))}" if way.rest else "plan"
+        return way.why or left
+
+    def _way(self, values: dict[str, Any]) -> _Way:
+        settings = {name: value for name, value in values.items() if not _is_picture(value)}
+        key = tuple(
+            (name, value.shape, value.dtype.str, value.tobytes() if name in settings else b"")
+            for name, value in values.items()
+        )
+        way = self._ways.pop(key, None)
+        if way is None:
+            way = self._found(key, values, settings)
+        self._ways = {**dict(list(self._ways.items())[-7:]), key: way}
+        return way
+
+    def _found(self, key: Any, values: dict[str, Any], settings: dict[str, Any]) -> _Way:
+        """Find the best way for these shapes."""
+        shapes = {name: value.shape for name, value in values.items() if name not in settings}
+        if any(value.size > _MOST_SETTINGS for value in settings.values()):
+            return _Way(why="plans take float32, but there is a large input of integers")
+        if not shapes:
+            return _Way(why="there is no input of float32")
+        whys = []
+        for whole in self._orders(shapes, settings):
+            try:
+                return self._planned((*key, whole), shapes, settings, whole)
+            except (TypeError, ValueError) as error:
+                whys.append(str(error))
+        return _Way(why=whys[-1])
+
+    def _orders(self, shapes: Mapping[str, Any], settings: dict[str, Any]) -> tuple[bool, ...]:
+        """Return what to try: example by example (False), or the whole batch (True)."""
+        batches = {shape[0] for shape in shapes.values() if len(shape) > 1}
+        if len(batches) != 1 or any(len(shape) < 2 or 0 in shape for shape in shapes.values()):
+            return (True,)
+        batch = batches.pop()
+        if batch == 1:
+            return (False, True)
+        try:
+            whole = _Traced(self.network, settings)
+            graph = trace(whole, shapes)
+        except _NothingToCompute:
+            return (True,)
+        except (TypeError, ValueError):
+            return (False,)  # the file has a batch of one written into it
+        try:
+            one = trace(_Traced(self.network, settings), {name: (1, *shape[1:]) for name, shape in shapes.items()})
+        except (TypeError, ValueError):
+            return (True,)
+        of_all = [graph.nodes[value].shape for value in graph.outputs.values()]
+        of_one = [one.nodes[value].shape for value in one.outputs.values()]
+        alike = graph.outputs.keys() == one.outputs.keys() and not whole.rest and not whole.known_outputs
+        same = alike and of_all == [(batch, *shape[1:]) for shape in of_one if shape]
+        return (False, True) if same else (True,)
+
+    def _planned(self, key: Any, shapes: Mapping[str, Any], settings: dict[str, Any], whole: bool) -> _Way:
+        traced = _Traced(self.network, settings)
+        given = shapes if whole else {name: (1, *shape[1:]) for name, shape in shapes.items()}
+        if any(0 in shape for shape in given.values()):
+            raise ValueError("plans are for arrays that are not empty")
+        try:
+            plan = self._plans.get(key, lambda shared: plan_of(traced, given, None, shared, whole=whole))
+        except _NothingToCompute:
+            return _Way(None, traced.known, traced.rest)
+        return _Way(plan, traced.known, traced.rest)
+
+
+class _NothingToCompute(Exception):
+    """No output depends on the inputs, but for their shapes."""
+
+
+class _Traced:
+    """The network as a function of its pictures, which notes what it has found out about the rest."""
+
+    def __init__(self, network: Network, settings: Mapping[str, Any]) -> None:
+        self._network, self._settings = network, settings
+        self.known: dict[str, Any] = {}
+        self.rest: list[Node] = []
+
+    @property
+    def known_outputs(self) -> list[str]:
+        """Return the outputs that depend on shapes alone."""
+        return [info.name for info in self._network.outputs if info.name in self.known]
+
+    def __call__(self, **pictures: Any) -> dict[str, Any]:
+        values = self._network.bind((), {**self._settings, **pictures})
+        self.rest = self._network.walk(values, defer=True)
+        read = {name for node in self.rest for name in node.inputs}
+        wanted = read | {info.name for info in self._network.outputs}
+        self.known = {name: value for name, value in values.items() if isinstance(value, np.ndarray) and name in wanted}
+        if self.rest:  # graphs in them may read anything
+            self.known = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+        found = {name: values[name] for name in values if name in wanted and isinstance(values[name], Symbol)}
+        found = {name: value for name, value in found.items() if name not in pictures or name not in read - wanted}
+        if not found:
+            raise _NothingToCompute
+        return found
+
+
+def _as_value(value: Any) -> Any:
+    """Return an input; pictures in float64 as float32."""
+    array = as_value(value)
+    return array.astype(np.float32) if array.dtype == np.float64 and array.size > _MOST_SETTINGS else array
+
+
+def _is_picture(value: Any) -> bool:
+    return bool(value.dtype == np.float32)
