@@ -82,7 +82,10 @@ class Network(Module):
                 self._places[name] = self._put(name, array, name in learned)
             else:
                 self._constants[name] = array
-        self._constants |= _folded(file.graph, self._constants, self._places)
+        try:
+            self._constants |= _folded(file.graph, self._constants, self._places)
+        except (TypeError, ValueError, MemoryError) as error:
+            raise LoadError(str(error)) from error
         self.eval()
 
     @property

