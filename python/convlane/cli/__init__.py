@@ -12,10 +12,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from convlane._version import __version__
-from convlane.cli import bench, demo, explain, info, predict, summary
+from convlane.cli import bench, convert, demo, explain, info, predict, run, summary
 from convlane.cli._common import CommandError
 
-_COMMANDS = {"bench": bench, "demo": demo, "explain": explain, "info": info, "predict": predict, "summary": summary}
+_COMMANDS = {
+    **{"bench": bench, "convert": convert, "demo": demo, "explain": explain, "info": info},
+    **{"predict": predict, "run": run, "summary": summary},
+}
 _INTERRUPTED = 128 + 2  # what a shell reports for SIGINT
 _UNREAD = 128 + 13  # and for SIGPIPE
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import Any
 
 import numpy as np
 
 from convlane import _core, machine, models, runtime
 from convlane._version import __version__
-from convlane.cli._common import CommandError, model_name, positive, thread_count, time_network
+from convlane.cli._common import CommandError, positive, thread_count, time_network
+from convlane.cli._onnx import input_shape, is_file, model_or_file, read_network
+
+_KNOWN = "a name of convlane.models.list(), or an ONNX file"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("--model", type=model_name, default="resnet50", help="a name of convlane.models.list()")
+    parser.add_argument("--model", type=model_or_file, default="resnet50", help=_KNOWN)
     parser.add_argument("--batch", type=positive, default=1, help="images per call (default 1)")
     parser.add_argument("--size", type=positive, help="height and width of an image (default: the network's own)")
     parser.add_argument("--threads", type=thread_count, default=runtime.get_num_threads(), help="default: all")
@@ -34,9 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
-    model = models.create(args.model)
-    channels, *size = models.input_shape(args.model)
-    shape = (args.batch, channels, *([args.size] * 2 if args.size else size))
+    model: Any
+    if is_file(args.model):
+        model = read_network(args.model)
+        shape = input_shape(model, args.batch, args.size)
+    else:
+        model = models.create(args.model)
+        channels, *size = models.input_shape(args.model)
+        shape = (args.batch, channels, *([args.size] * 2 if args.size else size))
     compiled = args.compiled or args.autotune is not False
     try:
         image = np.random.default_rng(0).standard_normal(shape, np.float32)

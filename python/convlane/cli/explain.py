@@ -10,17 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlane import analysis, digits, models, runtime
-from convlane.cli._common import CommandError, model_name, positive, read_picture, require, thread_count
+from convlane.cli._common import CommandError, positive, read_picture, require, thread_count
+from convlane.cli._onnx import input_shape, is_file, model_or_file, read_input, read_network
 from convlane.cli.predict import prepared_digit
 from convlane.data import Preprocessing, preprocessing
 from convlane.functional._arguments import Array
 
+_KNOWN = "a name of convlane.models.list(), or an ONNX file"
 _LEARNED = "lenet5"  # comes with weights that have learned digits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("model", type=model_name, metavar="MODEL", help="a name of convlane.models.list()")
+    parser.add_argument("model", type=model_or_file, metavar="MODEL", help=_KNOWN)
     parser.add_argument(
         "picture", type=Path, metavar="PICTURE", help="a photograph; for networks of digits one of these"
     )
@@ -35,6 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
     require({"PIL": "Pillow"})
+    if is_file(args.model):
+        _explain_file(args)
+        return
     image, pixels = _prepared(args.picture, args.model, args.size)
     note = f"On {args.picture.name}, as {image.shape[2]} x {image.shape[3]} pixels."
     learned = args.model == _LEARNED and args.weights is None
@@ -47,6 +52,25 @@ def run(args: argparse.Namespace) -> None:
     except ValueError as error:
         raise CommandError(f"{args.model} with an input of shape {image.shape}: {error}") from None
     args.out.write_text(text, "utf-8", "backslashreplace")  # the names of files need not be text
+    print(f"{args.out}: {len(text) / 1e6:.1f} MB")
+
+
+def _explain_file(args: argparse.Namespace) -> None:
+    """Do so for the network of an ONNX file, on pixels from 0 to 1."""
+    network = read_network(args.model)
+    shape = input_shape(network, 1, args.size)
+    image = read_input(args.picture, shape, (0.0,), (255.0,))
+    channels_first = image if shape[1] in (1, 3, 4) else image.transpose(0, 3, 1, 2)
+    colours = channels_first[0, :3].transpose(1, 2, 0)
+    pixels = np.rint(255 * (colours[:, :, 0] if colours.shape[2] == 1 else colours)).astype(np.uint8)
+    name = Path(args.model).name
+    note = f"{name} on {args.picture.name}, as {shape[2]} x {shape[3]} pixels."
+    try:
+        with runtime.num_threads(args.threads):
+            text = analysis.page(network, image, title=name, picture=pixels, note=note, channels=args.channels)
+    except (TypeError, ValueError) as error:
+        raise CommandError(f"{name} with an input of shape {image.shape}: {error}") from None
+    args.out.write_text(text, "utf-8", "backslashreplace")
     print(f"{args.out}: {len(text) / 1e6:.1f} MB")
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from convlane import models
 from convlane.analysis import summary
-from convlane.cli._common import CommandError, model_name, positive
+from convlane.cli._common import CommandError, positive
+from convlane.cli._onnx import input_shape, is_file, model_or_file, read_network
 from convlane.nn import init
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("model", type=model_name, metavar="MODEL", help="a name of convlane.models.list()")
+    known = "a name of convlane.models.list(), or an ONNX file"
+    parser.add_argument("model", type=model_or_file, metavar="MODEL", help=known)
     parser.add_argument("--batch", type=positive, default=1, help="images per call (default 1)")
     parser.add_argument("--size", type=positive, help="height and width of an image (default: the network's own)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -20,10 +23,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
-    channels, *size = models.input_shape(args.model)
-    shape = (args.batch, channels, *([args.size] * 2 if args.size else size))
-    with init.skip():
-        model = models.create(args.model)
+    model: Any
+    if is_file(args.model):
+        model = read_network(args.model)
+        shape = input_shape(model, args.batch, args.size)
+    else:
+        channels, *size = models.input_shape(args.model)
+        shape = (args.batch, channels, *([args.size] * 2 if args.size else size))
+        with init.skip():
+            model = models.create(args.model)
     try:
         result = summary(model, shape)
     except (OverflowError, ValueError) as error:

@@ -1,0 +1,81 @@
+"""What commands do with ONNX files: read them, choose the size of their input, and make a picture fit."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convlane.cli._common import CommandError, model_name, read_picture
+from convlane.functional._arguments import Array
+from convlane.onnx import Network, load_onnx
+
+_SIDE = 224  # of pictures whose size the file leaves open
+_CHANNELS = 3
+
+
+def model_or_file(text: str) -> str:
+    """Argument type: a network that `convlane.models` knows, or the path of an ONNX file."""
+    return text if is_file(text) else model_name(text)
+
+
+def is_file(model: str) -> bool:
+    """Whether a model is named by its file."""
+    return model.lower().endswith(".onnx")
+
+
+def read_network(path: str) -> Network:
+    """Read a network of one input."""
+    try:
+        network = load_onnx(path)
+    except (ImportError, ValueError) as error:
+        raise CommandError(str(error)) from None
+    if len(network.inputs) != 1:
+        names = ", ".join(info.name for info in network.inputs)
+        raise CommandError(f"{path} takes the inputs {names}; this command is for networks of one input")
+    return network
+
+
+def input_shape(network: Network, batch: int = 1, size: int | None = None) -> tuple[int, ...]:
+    """Return the shape of the input; what the file leaves open is chosen: the batch, three channels, the size."""
+    told = network.inputs[0].shape or (None,) * 4
+    channels_last = len(told) == 4 and told[3] in (1, 3, 4) and told[1] not in (1, 3, 4)
+    usual = (
+        (batch, size or _SIDE, size or _SIDE, _CHANNELS) if channels_last else (batch, _CHANNELS, *[size or _SIDE] * 8)
+    )
+    return tuple(dim if isinstance(dim, int) else usual[i] for i, dim in enumerate(told))
+
+
+def add_picture_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare how a picture becomes an input."""
+    parser.add_argument("--size", type=int, help=f"height and width where the file leaves them open (default {_SIDE})")
+    parser.add_argument("--mean", type=_numbers, default=(0.0,), help="subtracted from pixels of 0 to 255 (default 0)")
+    parser.add_argument("--std", type=_numbers, default=(255.0,), help="what they are divided by then (default 255)")
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
+def read_input(path: Path, shape: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> Array:
+    """Return an array from a .npy file as it is, or a picture that is resized to a shape."""
+    if path.suffix.lower() == ".npy":
+        try:
+            array = np.load(path, allow_pickle=False)
+        except ValueError as error:
+            raise CommandError(f"{path} holds no array: {error}") from None
+        return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array  # type: ignore[no-any-return]
+    if len(shape) != 4:
+        raise CommandError(f"the network takes no picture, but the shape {tuple(shape)}; give a .npy file")
+    channels_last = shape[3] in (1, 3, 4) and shape[1] not in (1, 3, 4)
+    channels, (height, width) = (shape[3], shape[1:3]) if channels_last else (shape[1], shape[2:])
+    modes = {1: "L", 3: "RGB", 4: "RGBA"}
+    if channels not in modes:
+        raise CommandError(f"a picture has 1, 3 or 4 channels, but the network takes {channels}")
+    picture = read_picture(path).convert(modes[channels]).resize((width, height))
+    pixels: Any = np.asarray(picture, np.float32).reshape(height, width, channels)
+    pixels = (pixels - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+    return pixels[None] if channels_last else np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])

@@ -1,0 +1,64 @@
+"""Run the network of an ONNX file on a picture or an array, and tell its outputs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convlane.cli._common import CommandError, require
+from convlane.cli._onnx import add_picture_arguments, input_shape, read_input, read_network
+from convlane.onnx import InferenceSession
+
+_MOST_TOLD = 1000  # numbers of an output in JSON
+_BEST = 5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("model", metavar="MODEL.onnx", help="an ONNX file")
+    parser.add_argument("input", type=Path, metavar="PICTURE|ARRAY.npy", help="what it is run on")
+    add_picture_arguments(parser)
+    parser.add_argument("--out", type=Path, metavar="FILE.npz", help="keeps all outputs")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the command."""
+    if args.input.suffix.lower() != ".npy":
+        require({"PIL": "Pillow"})
+    network = read_network(args.model)
+    array = read_input(args.input, input_shape(network, 1, args.size), args.mean, args.std)
+    session = InferenceSession(args.model)
+    try:
+        results = session.run(None, {network.inputs[0].name: array})
+    except (TypeError, ValueError) as error:
+        raise CommandError(f"{args.model} with an input of shape {array.shape}: {error}") from None
+    named = {info.name: result for info, result in zip(network.outputs, results, strict=True)}
+    if args.out is not None:
+        np.savez(args.out, **named)  # type: ignore[arg-type]
+    told = {name: _told(result) for name, result in named.items()}
+    if args.json:
+        print(json.dumps({"file": str(args.input), "outputs": told}))
+        return
+    for name, facts in told.items():
+        print(f"{name}: {' x '.join(map(str, facts['shape'])) or 'one number'}, {facts['type']}", end="")
+        print(f", {facts['least']:.6g} to {facts['most']:.6g}" if "least" in facts else "")
+        for place, score in facts.get("best", []):
+            print(f"{place:>8}: {score:.6g}")
+
+
+def _told(result: Any) -> dict[str, Any]:
+    """Return the facts of an output; of scores of classes the best."""
+    facts: dict[str, Any] = {"shape": list(result.shape), "type": str(result.dtype)}
+    if result.size:
+        facts |= {"least": float(result.min()), "most": float(result.max())}
+    if result.ndim == 2 and len(result) == 1 and result.shape[1] > 1:
+        best = np.argsort(-result[0], kind="stable")[:_BEST]
+        facts["best"] = [(int(place), float(result[0, place])) for place in best]
+    if result.size <= _MOST_TOLD:
+        facts["values"] = result.tolist()
+    return facts
