@@ -20,6 +20,7 @@ from convlane.functional._arguments import Array, Pair, Sides
 from convlane.functional._op import ACTIVATIONS, Shape, Traits, operations, rules
 from convlane.functional.conv import conv2d_geometry
 from convlane.functional.pool import pool_geometry
+from convlane.graph.reassemble import REASSEMBLING
 from convlane.graph.trace import Graph, Node, Value
 from convlane.graph.weights import Weight
 
@@ -310,6 +311,7 @@ PASSES = (
     drop_identities,
     sink_reshapes,
     read_joined_parts,
+    *REASSEMBLING,
     fold_flatten,
     fold_batch_norm,
     fuse_activation,
