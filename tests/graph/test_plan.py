@@ -775,9 +775,9 @@ class TestOpenSizes:
             )
             assert plan.memory_bytes <= largest
         assert len(plan._plans) == 8
-        packers = {id(kept._built.packer) for kept in plan._plans.kept.values()}
+        packers = {id(kept._built.packer) for kept in plan._plans.values()}
         assert len(packers) == 1
-        (packer,) = {kept._built.packer for kept in plan._plans.kept.values()}
+        (packer,) = {kept._built.packer for kept in plan._plans.values()}
         assert len({id(packed) for packed in packer._packed.values()}) == 2
 
     def test_what_is_refused(self, rng):

@@ -309,6 +309,11 @@ class Plan:
         return self._memory.nbytes
 
     @property
+    def largest_run_bytes(self) -> int:
+        """Bytes that the largest batch met lately needs for the intermediate results of a run."""
+        return self._built.memory_bytes
+
+    @property
     def activation_bytes(self) -> int:
         """Bytes that they would take if each had its own memory."""
         return 4 * sum(math.prod(self._graph.nodes[value].shape) for value in self._offsets)

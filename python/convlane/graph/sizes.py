@@ -96,7 +96,9 @@ class _Traced:
         simplified = self._simplified.get(pattern)
         if simplified is None:
             graph = simplified = simplify(sized(self.graph, known))
-            if graph.nodes.keys() <= known.keys():  # of values that passes have made the shapes are not known
+            # Of values that passes have made the shapes are not known, and rows that one has found are of these sizes.
+            made = graph.nodes.keys() - known.keys()
+            if not made and not _layer_norms(graph) - _layer_norms(self.graph):
                 kept = list(self._simplified.items())[1 - _KEPT_PATTERNS :]
                 self._simplified = {**dict(kept), pattern: graph}
         else:
@@ -104,6 +106,10 @@ class _Traced:
         graph = finish(graph)
         check_supported(graph, self._modules)
         return graph
+
+
+def _layer_norms(graph: Graph) -> set[Value]:
+    return {value for value, node in graph.nodes.items() if node.op == "layer_norm"}
 
 
 @dataclass(slots=True, eq=False)

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convlane.graph.plan import Plan, Plans, plan_of
+from convlane.graph.plan import Plan, Shared, plan_of
 from convlane.graph.trace import Symbol, trace
 from convlane.onnx.file import Node
 from convlane.onnx.network import Network, as_value, run_nodes
 
+_KEPT = 8  # combinations of shapes
 _MOST_SETTINGS = 256  # numbers in an input of integers that is taken for a setting, such as a size
 
 
@@ -39,13 +40,13 @@ class Runner:
 
     def __init__(self, network: Network) -> None:
         self.network = network
-        self._plans = Plans()
+        self._shared = Shared()
         self._ways: dict[Any, _Way] = {}
 
     @property
     def memory_bytes(self) -> int:
         """Bytes that are kept for the intermediate results of the next runs."""
-        return self._plans.memory_bytes
+        return self._shared.memory.nbytes
 
     def __call__(self, feeds: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         """Return all outputs by name."""
@@ -76,11 +77,14 @@ class Runner:
         )
         way = self._ways.pop(key, None)
         if way is None:
-            way = self._found(key, values, settings)
-        self._ways = {**dict(list(self._ways.items())[-7:]), key: way}
+            way = self._found(values, settings)
+        self._ways = {**dict(list(self._ways.items())[1 - _KEPT :]), key: way}
+        plans = [each.plan for each in self._ways.values() if each.plan is not None]
+        if plans:
+            self._shared.memory.limit(max(plan.largest_run_bytes for plan in plans))
         return way
 
-    def _found(self, key: Any, values: dict[str, Any], settings: dict[str, Any]) -> _Way:
+    def _found(self, values: dict[str, Any], settings: dict[str, Any]) -> _Way:
         """Find the best way for these shapes."""
         shapes = {name: value.shape for name, value in values.items() if name not in settings}
         if any(value.size > _MOST_SETTINGS for value in settings.values()):
@@ -90,7 +94,7 @@ class Runner:
         whys = []
         for whole in self._orders(shapes, settings):
             try:
-                return self._planned((*key, whole), shapes, settings, whole)
+                return self._planned(shapes, settings, whole)
             except (TypeError, ValueError) as error:
                 whys.append(str(error))
         return _Way(why=whys[-1])
@@ -120,13 +124,13 @@ class Runner:
         same = alike and of_all == [(batch, *shape[1:]) for shape in of_one if shape]
         return (False, True) if same else (True,)
 
-    def _planned(self, key: Any, shapes: Mapping[str, Any], settings: dict[str, Any], whole: bool) -> _Way:
+    def _planned(self, shapes: Mapping[str, Any], settings: dict[str, Any], whole: bool) -> _Way:
         traced = _Traced(self.network, settings)
         given = shapes if whole else {name: (1, *shape[1:]) for name, shape in shapes.items()}
         if any(0 in shape for shape in given.values()):
             raise ValueError("plans are for arrays that are not empty")
         try:
-            plan = self._plans.get(key, lambda shared: plan_of(traced, given, None, shared, whole=whole))
+            plan = plan_of(traced, given, self._shared, whole=whole)
         except _NothingToCompute:
             return _Way(None, traced.known, traced.rest)
         return _Way(plan, traced.known, traced.rest)
