@@ -17,6 +17,7 @@ PUBLIC = [
     "convlane.data",
     "convlane.data.augment",
     "convlane.digits",
+    "convlane.filters",
     "convlane.functional",
     "convlane.graph",
     "convlane.models",

@@ -13,7 +13,7 @@ FLOORS = [  # from the ground; what shares a floor does not import each other
     {"runtime"},
     {"machine", "safetensors_file"},
     {"functional"},
-    {"nn", "vision", "weights"},
+    {"filters", "nn", "vision", "weights"},
     {"autograd", "graph"},
     {"models", "onnx"},
     {"analysis", "data", "training"},

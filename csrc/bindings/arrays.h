@@ -56,6 +56,7 @@ class OptionalVector {
 void bind_conv2d(py::module_& m);
 void bind_conv_transpose2d(py::module_& m);
 void bind_elementwise(py::module_& m);
+void bind_filter(py::module_& m);
 void bind_grid_sample(py::module_& m);
 void bind_group_norm(py::module_& m);
 void bind_im2col(py::module_& m);

@@ -20,4 +20,5 @@ PYBIND11_MODULE(_core, m) {
   convlane::bind_resample(m);
   convlane::bind_resize(m);
   convlane::bind_grid_sample(m);
+  convlane::bind_filter(m);
 }

@@ -8,6 +8,7 @@
 #include "kernels/elementwise.inl"
 #include "kernels/exp_log.inl"
 #include "kernels/few_channels.inl"
+#include "kernels/filter.inl"
 #include "kernels/gemm.inl"
 #include "kernels/layer_norm.inl"
 #include "kernels/layout.inl"

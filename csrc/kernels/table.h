@@ -365,6 +365,22 @@ struct WhereArgs {
 
 enum class Reduction : int { sum, squares, product, maximum, minimum };  // squares: of distances from a number
 
+// A coefficient of a filter, for what lies `offset` numbers behind the first of a row.
+template <class T>
+struct FilterTap {
+  int64_t row, offset;
+  T weight;
+};
+
+// dst[x] = sum over taps of rows[row][x + offset] * weight for x < count
+template <class T>
+struct FilterArgs {
+  const T* const* rows;
+  const FilterTap<T>* taps;
+  int64_t tap_count, count;
+  T* dst;
+};
+
 // Columns of a panel, at most: buffers on the stack are sized by it.
 constexpr int kMostPanelColumns = 64;
 

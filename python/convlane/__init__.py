@@ -19,12 +19,9 @@ from typing import Any as _Any
 from convlane._openmp import _core as _core  # before all that needs it
 
 # isort: split
-from convlane import functional, graph, machine, models, nn, training, weights
+from convlane import functional, nn, weights
 from convlane._version import __version__
-from convlane.autograd import value_and_grad, vjp
 from convlane.functional import explain, pack_conv2d, pack_linear
-from convlane.graph import Plan, compile, load_plan
-from convlane.models import load
 from convlane.runtime import environment_caches as _environment_caches
 from convlane.runtime import environment_spin as _environment_spin
 from convlane.runtime import environment_threads as _environment_threads
@@ -32,8 +29,11 @@ from convlane.runtime import get_num_threads, num_threads, set_num_threads, show
 from convlane.weights import load_weights, save_weights
 
 if _TYPE_CHECKING:
-    from convlane import analysis, data, onnx, vision
+    from convlane import analysis, data, filters, graph, machine, models, onnx, training, vision
+    from convlane.autograd import value_and_grad, vjp
+    from convlane.graph import Plan, compile, load_plan
     from convlane.inference import Ensemble, TenCrop, classify, ten_crop
+    from convlane.models import load
     from convlane.onnx import load_onnx
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "compile",
     "data",
     "explain",
+    "filters",
     "functional",
     "get_num_threads",
     "graph",
@@ -85,22 +86,16 @@ _core.set_default_threads(_environment_threads())
 _core.set_spin_microseconds(_environment_spin())
 
 
-def _summary(model: nn.Module, input_shape: _Any) -> _Any:
-    from convlane.analysis import summary
-
-    return summary(model, input_shape)
-
-
-nn.module.provide(save=models.saved.save, summary=_summary)
-
-# Imported when they are first asked for: who runs a network does not wait for them.
+# Imported when they are first asked for: who runs an operation does not wait for networks, nor who runs a network for
+# what trains one.
+_MODULES = ("analysis", "data", "filters", "graph", "machine", "models", "onnx", "training", "vision")
 _LATER = {
-    "analysis": "convlane.analysis",
-    "data": "convlane.data",
+    **{name: f"convlane.{name}" for name in _MODULES},
+    **dict.fromkeys(("value_and_grad", "vjp"), "convlane.autograd"),
+    **dict.fromkeys(("Plan", "compile", "load_plan"), "convlane.graph"),
     "load_onnx": "convlane.onnx",
-    "onnx": "convlane.onnx",
-    "vision": "convlane.vision",
     **dict.fromkeys(("Ensemble", "TenCrop", "classify", "ten_crop"), "convlane.inference"),
+    "load": "convlane.models",
 }
 
 
@@ -108,4 +103,25 @@ def __getattr__(name: str) -> _Any:
     if name not in _LATER:
         raise AttributeError(f"module 'convlane' has no attribute {name!r}")
     module = _importlib.import_module(_LATER[name])
-    return module if name in ("analysis", "data", "onnx", "vision") else getattr(module, name)
+    value = globals()[name] = module if name in _MODULES else getattr(module, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _save(*args: _Any, **kwargs: _Any) -> None:
+    from convlane.models.saved import save
+
+    save(*args, **kwargs)
+
+
+def _summary(model: nn.Module, input_shape: _Any) -> _Any:
+    from convlane.analysis import summary
+
+    return summary(model, input_shape)
+
+
+nn.module.provide(save=_save, summary=_summary)
+weights.files.provide(lambda: _importlib.import_module("convlane.models"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
@@ -28,6 +28,14 @@ _NOT_READ = {
     b"\x80": "a Python pickle, which could do anything when it is loaded and is never read",
     b"version https://git-lfs": "a pointer of Git LFS; git lfs pull fetches the file itself",
 }
+
+
+_FAMILIES: list[Callable[[], object]] = []
+
+
+def provide(import_families: Callable[[], object]) -> None:
+    """Say what imports the families of networks, which rest on this package and tell it the names of Keras's layers."""
+    _FAMILIES[:] = [import_families]
 
 
 def load_weights(path: Path) -> dict[str, NDArray[Any]]:
@@ -191,6 +199,8 @@ def _unwrapped(arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
 def _read_keras(path: str) -> dict[str, NDArray[Any]]:
     from convlane.weights.keras_file import read_keras  # as below
 
+    for import_families in _FAMILIES:
+        import_families()
     return read_keras(path)
 
 

@@ -1,0 +1,76 @@
+// Filters of pictures: sums of shifted rows of pixels, and what turns bytes into the numbers that are summed.
+//
+// Lanes are pixels (or their colours) side by side, so that a picture of one channel fills vectors, too.
+#pragma once
+
+#include "kernels/table.h"
+#include "kernels/vec.h"
+
+namespace convlane {
+namespace {
+
+// Vectors at once: while one sum waits for its multiply-add the others go on, and they share a weight.
+constexpr int kFiltered = 8;
+
+template <int Vectors>
+CONVLANE_INLINE void filter_run(const FilterArgs<float>& f, int64_t x) {
+  Vec sums[Vectors];
+  CONVLANE_UNROLL
+  for (int v = 0; v < Vectors; ++v) sums[v] = zero();
+  for (int64_t t = 0; t < f.tap_count; ++t) {
+    const FilterTap<float>& tap = f.taps[t];
+    const float* src = f.rows[tap.row] + tap.offset + x;
+    const Vec weight = broadcast(tap.weight);
+    CONVLANE_UNROLL
+    for (int v = 0; v < Vectors; ++v) sums[v] = fma(weight, load(src + v * kLanes), sums[v]);
+  }
+  CONVLANE_UNROLL
+  for (int v = 0; v < Vectors; ++v) store(f.dst + x + v * kLanes, sums[v]);
+}
+
+void filter_row(const FilterArgs<float>& f) {
+  int64_t x = 0;
+  for (; x + kFiltered * kLanes <= f.count; x += kFiltered * kLanes) filter_run<kFiltered>(f, x);
+  for (; x + kLanes <= f.count; x += kLanes) filter_run<1>(f, x);
+  if (x == f.count) return;
+  const int lanes = static_cast<int>(f.count - x);
+  Vec sum = zero();
+  for (int64_t t = 0; t < f.tap_count; ++t) {
+    const FilterTap<float>& tap = f.taps[t];
+    sum = fma(broadcast(tap.weight), load(f.rows[tap.row] + tap.offset + x, lanes), sum);
+  }
+  store(f.dst + x, sum, lanes);
+}
+
+// Compilers find the vectors in runs of a known length.
+void filter_row_double(const FilterArgs<double>& f) {
+  constexpr int64_t kRun = 64;
+  const auto run = [&f](int64_t x, int64_t count) {
+    double sums[kRun] = {};
+    for (int64_t t = 0; t < f.tap_count; ++t) {
+      const FilterTap<double>& tap = f.taps[t];
+      const double* src = f.rows[tap.row] + tap.offset + x;
+      for (int64_t i = 0; i < count; ++i) sums[i] += tap.weight * src[i];
+    }
+    for (int64_t i = 0; i < count; ++i) f.dst[x + i] = sums[i];
+  };
+  int64_t x = 0;
+  for (; x + kRun <= f.count; x += kRun) run(x, kRun);
+  if (x < f.count) run(x, f.count - x);
+}
+
+void widen_bytes(const std::uint8_t* src, int64_t count, float* dst) {
+  for (int64_t i = 0; i < count; ++i) dst[i] = static_cast<float>(src[i]);
+}
+
+void narrow_to_bytes(const float* src, int64_t count, float slack, std::uint8_t* dst) {
+  constexpr float kMost = 2147483520.0f;  // the largest number that fits into 32 bits
+  for (int64_t i = 0; i < count; ++i) {
+    const float outward = src[i] + (src[i] < 0 ? -slack : slack);
+    const float bounded = outward > -kMost ? (outward < kMost ? outward : kMost) : -kMost;
+    dst[i] = static_cast<std::uint8_t>(static_cast<std::int32_t>(bounded));
+  }
+}
+
+}  // namespace
+}  // namespace convlane
