@@ -15,4 +15,4 @@ def require_onnx() -> Any:
     try:
         return importlib.import_module("onnx")
     except ImportError:
-        raise ImportError("reading ONNX files needs the package onnx: pip install 'convlane[onnx]' brings it") from None
+        raise ImportError("ONNX files need the package onnx: pip install 'convlane[onnx]' brings it") from None

@@ -1,0 +1,1 @@
+"""What each operation becomes in ONNX, one file for a family."""
