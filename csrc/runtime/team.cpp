@@ -14,6 +14,9 @@
 
 #ifdef _OPENMP
 #include <omp.h>
+#else
+#include <thread>
+#include <vector>
 #endif
 #if defined(__SSE__)
 #include <xmmintrin.h>
@@ -33,22 +36,22 @@ void pause() noexcept {
 #endif
 }
 
+#ifdef _OPENMP
 // Calls run(member, members) in `threads` threads, or fewer, of which the caller is member 0. Returns false, and calls
 // nothing, where there is no team to be had.
 template <class Run>
 bool together(int threads, const Run& run) {
   static_assert(noexcept(run(0, 1)));
   if (!can_have_team(threads)) return false;
-#ifdef _OPENMP
   const FloatState caller;
 #pragma omp parallel num_threads(threads)
   {
     const BorrowedFloatState borrowed(caller);
     run(omp_get_thread_num(), omp_get_num_threads());
   }
-#endif
   return true;
 }
+#endif
 
 // What is left of a stretch, in pieces, of the range with this number. One word, so that a thread that comes too late
 // changes nothing: once a range is done, no word of it has pieces left.
@@ -109,6 +112,9 @@ class alignas(64) Member {
 // The team of the thread that leads it, which keeps it for the next time.
 class Team {
  public:
+#ifndef _OPENMP
+  ~Team();
+#endif
   bool lead(int threads, void (*run)(const void*), const void* object);
   void share_out(const SharedRange& range) noexcept;
 
@@ -122,14 +128,26 @@ class Team {
   void serve(int member) noexcept;
   void dismiss() noexcept;
   void run_alone(const SharedRange& range) const noexcept;
+  void share_by_servers(const SharedRange& range) noexcept;
+  bool share_by_team(const SharedRange& range) noexcept;  // false where there is none
+  // How long a thread waits awake. Who waits for one that has no CPU keeps it from it.
+  int patience() const noexcept { return seats_ > usual_cpus() ? 0 : spin_time.load(std::memory_order_relaxed); }
 
   std::unique_ptr<Member[]> members_;
   int seats_ = 0;
-  int size_ = 0;          // who may take part in the range at work
-  bool leading_ = false;  // a team is there for all that is shared out
+  int size_ = 1;          // who may take part in the range at work
   bool working_ = false;  // on a piece: what that shares out is done by itself
   bool wanted_ = false;   // something was shared out
-  int spin_ = 0;
+#ifdef _OPENMP
+  bool leading_ = false;  // a team is there for all that is shared out
+#else
+  bool hire(int threads) noexcept;
+  void let_go() noexcept;
+
+  std::vector<std::thread> servers_;
+  int asked_ = 0;  // for so many threads
+  FloatState caller_;
+#endif
   std::uint32_t number_ = 1, first_number_ = 1;  // of the range at work, and of the last one before this team
 
   // Of the range at work; to be read by who has taken a piece of it, but for most_.
@@ -139,6 +157,8 @@ class Team {
   alignas(64) std::atomic<std::int64_t> left_{0};  // pieces that are not done
 };
 
+Team& team_of_this_thread();
+
 // False where there is no memory for it.
 bool Team::seat(int threads) noexcept {
   if (threads > seats_) {
@@ -146,8 +166,6 @@ bool Team::seat(int threads) noexcept {
     seats_ = members_ == nullptr ? 0 : threads;
     if (seats_ == 0) return false;
   }
-  // Who waits for a thread that has no CPU keeps it from it.
-  spin_ = threads > usual_cpus() ? 0 : spin_time.load(std::memory_order_relaxed);
   first_number_ = number_;
   for (int i = 0; i < threads; ++i) members_[i].stretch.store(Stretch{number_, 0, 0}.word(), std::memory_order_relaxed);
   return true;
@@ -157,6 +175,9 @@ void Team::publish(const SharedRange& range, int members) noexcept {
   const int pieces = static_cast<int>(std::clamp<std::int64_t>(
       range.count / range.parts, 1, std::min(range.pieces, Stretch::kMostPieces / range.parts)));
   range_ = range;
+#ifndef _OPENMP
+  caller_ = FloatState();
+#endif
   pieces_ = std::int64_t{pieces} * range.parts;
   most_.store(pieces, std::memory_order_relaxed);
   left_.store(pieces_, std::memory_order_relaxed);
@@ -201,6 +222,9 @@ void Team::work(int member, std::uint32_t number) noexcept {
   for (int i = 0; i < size_; ++i) {
     const int from = (start + i) % size_;
     for (int first = 0, count = 0; take(from, from == member, number, random, first, count); done += count) {
+#ifndef _OPENMP
+      if (member != 0) caller_.set();
+#endif
       const std::int64_t begin = range_.count * first / pieces_, end = range_.count * (first + count) / pieces_;
       range_.body(range_.object, begin, end, member);
     }
@@ -209,10 +233,13 @@ void Team::work(int member, std::uint32_t number) noexcept {
 }
 
 void Team::serve(int member) noexcept {
+#ifndef _OPENMP
+  team_of_this_thread().working_ = true;
+#endif
   std::atomic<std::uint64_t>& stretch = members_[member].stretch;
   const auto number = [&] { return Stretch::of(stretch.load()).range; };
   for (std::uint32_t last = first_number_;;) {
-    members_[member].wait(spin_, [&] { return number() != last; });
+    members_[member].wait(patience(), [&] { return number() != last; });
     last = number();
     if (last == kDismissed) return;
     work(member, last);
@@ -238,24 +265,32 @@ void Team::run_alone(const SharedRange& range) const noexcept {
 
 void Team::share_out(const SharedRange& range) noexcept {
   wanted_ = true;
-  if (working_) return run_alone(range);
+  if (working_ || !share_by_team(range)) run_alone(range);
+}
+
+// By threads that serve.
+void Team::share_by_servers(const SharedRange& range) noexcept {
+  publish(range, std::min(range.parts, size_));
+  working_ = true;
+  work(0, number_);
+  working_ = false;
+  members_[0].wait(patience(), [&] { return left_.load() == 0; });
+}
+
+#ifdef _OPENMP
+
+bool Team::share_by_team(const SharedRange& range) noexcept {
   if (leading_) {
-    publish(range, std::min(range.parts, size_));
-    working_ = true;
-    work(0, number_);
-    working_ = false;
-    members_[0].wait(spin_, [&] { return left_.load() == 0; });
-    return;
+    share_by_servers(range);
+    return true;
   }
-  if (seat(range.parts)) {
-    size_ = range.parts;
-    publish(range, size_);
-    working_ = true;
-    const bool done = together(range.parts, [this](int member, int) noexcept { work(member, number_); });
-    working_ = false;
-    if (done) return;
-  }
-  run_alone(range);
+  if (!seat(range.parts)) return false;
+  size_ = range.parts;
+  publish(range, size_);
+  working_ = true;
+  const bool done = together(range.parts, [this](int member, int) noexcept { work(member, number_); });
+  working_ = false;
+  return done;
 }
 
 bool Team::lead(int threads, void (*run)(const void*), const void* object) {
@@ -278,14 +313,67 @@ bool Team::lead(int threads, void (*run)(const void*), const void* object) {
   return wanted_;
 }
 
-thread_local Team team;
+#else
+
+// Has threads of its own, as many as were ever asked for, which sleep until there is something to do. False where there
+// are none: in a child of fork(), which they did not follow, or where the system refuses them.
+bool Team::hire(int threads) noexcept {
+  if (in_forked_child()) return false;
+  if (threads <= asked_) return size_ > 1;
+  let_go();
+  if (!seat(threads)) return false;
+  asked_ = threads;
+  try {
+    servers_.reserve(static_cast<std::size_t>(threads));
+    for (; size_ < threads; ++size_) servers_.emplace_back([this, member = size_]() noexcept { serve(member); });
+  } catch (const std::exception&) {  // std::system_error, std::bad_alloc
+  }
+  return size_ > 1;
+}
+
+void Team::let_go() noexcept {
+  dismiss();
+  for (std::thread& server : servers_) server.join();
+  servers_.clear();
+  size_ = 1;
+  asked_ = 0;
+}
+
+bool Team::share_by_team(const SharedRange& range) noexcept {
+  if (!hire(range.parts)) return false;
+  share_by_servers(range);
+  return true;
+}
+
+bool Team::lead(int, void (*run)(const void*), const void* object) {
+  wanted_ = false;
+  run(object);
+  return wanted_;
+}
+
+Team::~Team() {
+  if (!in_forked_child()) {
+    let_go();
+    return;
+  }
+  // They are not there, so they cannot be joined, and what they slept on waits for them for ever.
+  new std::vector<std::thread>(std::move(servers_));
+  members_.release();
+}
+
+#endif
+
+Team& team_of_this_thread() {
+  thread_local Team team;
+  return team;
+}
 
 }  // namespace
 
-void share_out(const SharedRange& range) noexcept { team.share_out(range); }
+void share_out(const SharedRange& range) noexcept { team_of_this_thread().share_out(range); }
 
 bool lead_team(int threads, void (*lead)(const void* object), const void* object) {
-  return team.lead(threads, lead, object);
+  return team_of_this_thread().lead(threads, lead, object);
 }
 
 void set_spin_microseconds(int time) { spin_time.store(time); }

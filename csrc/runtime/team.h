@@ -1,6 +1,7 @@
 // Threads that work together: ranges shared out between them, one after the other.
 //
-// OpenMP starts the threads and joins them; what happens in between is ours. Each thread has a stretch of the range to
+// OpenMP starts the threads and joins them, where there is OpenMP, else a team has threads of its own; what happens in
+// between is ours. Each thread has a stretch of the range to
 // begin with, the same in every step, where it finds what it wrote before in its own cache. It takes pieces of it from
 // the front, half of what is left each time; whoever is done takes from the ends of the others' stretches. So any
 // thread can finish a range alone, and one that the system puts aside, beside other programs or because OpenMP grants

@@ -32,6 +32,9 @@ std::atomic<bool> forked{false};
 [[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] { forked.store(true); });
 #endif
 thread_local int thread_override = 0;
+#ifndef _OPENMP
+constexpr long kMostThreads = 1024;  // as in runtime.py
+#endif
 
 int affinity_cpus() {
 #ifdef __linux__
@@ -54,11 +57,21 @@ int cgroup_cpus() {
   return limit > 0 && period > 0 ? std::max(1, static_cast<int>(std::ceil(limit / period))) : 0;
 }
 
+#ifndef _OPENMP
+// What OMP_NUM_THREADS asks for, of a list the first; 0 where it asks for nothing or for what cannot be.
+int omp_num_threads() {
+  const char* text = std::getenv("OMP_NUM_THREADS");
+  const long count = text == nullptr ? 0 : std::strtol(text, nullptr, 10);
+  return count < 1 || count > kMostThreads ? 0 : static_cast<int>(count);
+}
+#endif
+
 int machine_count() {
 #ifdef _OPENMP
   return std::min(usual_cpus(), omp_get_max_threads());  // follows OMP_NUM_THREADS and threadpoolctl
 #else
-  return 1;
+  static const int asked = omp_num_threads();
+  return asked > 0 ? std::min(usual_cpus(), asked) : usual_cpus();
 #endif
 }
 
@@ -129,13 +142,13 @@ struct Trials {
 bool can_have_team(int count) {
   thread_local int last = 1;  // the team that OpenMP keeps for this thread, until a region of fewer
   thread_local Trials trials;
-  if (omp_in_parallel() || (count > last && !trials.grant(count))) return false;
+  if (in_forked_child() || omp_in_parallel() || (count > last && !trials.grant(count))) return false;
   last = count;
   return true;
 }
-#else
-bool can_have_team(int) { return false; }
 #endif
+
+bool in_forked_child() { return forked.load(std::memory_order_relaxed); }
 
 int available_cpus() {
   const int affinity = affinity_cpus(), quota = cgroup_cpus();
@@ -149,7 +162,7 @@ int usual_cpus() {
 }
 
 int num_threads() {
-  if (forked.load(std::memory_order_relaxed)) return 1;
+  if (in_forked_child()) return 1;
   if (thread_override > 0) return thread_override;
   for (const std::atomic<int>* set : {&process_count, &default_count})
     if (const int count = set->load(std::memory_order_relaxed); count > 0) return count;

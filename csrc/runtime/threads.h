@@ -21,8 +21,12 @@ int exchange_thread_override(int count);
 // Whether a parallel region of `count` threads can start. OpenMP ends the process where the system refuses it a thread,
 // so before a region of more threads than this thread's last one as many are started and ended on trial. What that
 // tells holds for a second; threads and memory that others take within it, or stacks made larger by OMP_STACKSIZE, are
-// not seen. False inside another library's parallel region, whose threads have the CPUs.
+// not seen. False inside another library's parallel region, whose threads have the CPUs, and in a child of fork(). Only
+// where there is OpenMP.
 bool can_have_team(int count);
+
+// Whether this process is such a child.
+bool in_forked_child();
 
 // CPUs that affinity and the cgroup quota leave to this process, at least 1.
 int available_cpus();
