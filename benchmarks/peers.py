@@ -43,6 +43,7 @@ NETWORKS = ("alexnet", "vgg16", "resnet18", "resnet50", "googlenet", "mobilenet_
 ALL = "torchvision"
 """Stands for all classification networks of torchvision that convlane has."""
 BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
+BESIDE = "processes that keep a core busy meanwhile, as on a machine that is shared; default 0"
 WORKER = Path(__file__).with_name("peer_worker.py")
 _TIMEOUT = 900  # seconds; a worker takes a few
 _WIDTH = 20  # of a column
@@ -104,6 +105,7 @@ def parse(argv):
     parser.add_argument("--threads", type=list_of(thread_count), default=cpus, help="default: one and all")
     parser.add_argument("--batch", type=list_of(positive), default=[1, 8], help="images per call, default 1,8")
     parser.add_argument("--size", type=positive, default=224, help="height and width of an image, default 224")
+    parser.add_argument("--beside", type=busy_count, default=0, help=BESIDE)
     parser.add_argument("--rounds", type=positive, default=5, help="processes per runtime and row, default 5")
     parser.add_argument("--seconds", type=seconds, default=1.0, help="timed calls per process, default 1")
     parser.add_argument("--seed", type=int, default=0, help="of the weights and images, default 0")
@@ -140,14 +142,28 @@ def compare(args, runtimes):
                 problems = dict.fromkeys(runtimes, str(error))
             for threads, batch in product(args.threads, args.batch):
                 row = Row(model, threads, batch, {name: [] for name in runtimes}, dict(problems))
-                for number in range(args.rounds):
-                    first = number % len(runtimes)  # who comes first rotates too
-                    for name in runtimes[first:] + runtimes[:first]:
-                        if name not in row.problems:
-                            measure(row, name, {**network, "seconds": args.seconds})
+                with beside(args.beside):
+                    for number in range(args.rounds):
+                        first = number % len(runtimes)  # who comes first rotates too
+                        for name in runtimes[first:] + runtimes[:first]:
+                            if name not in row.problems:
+                                measure(row, name, {**network, "seconds": args.seconds})
                 rows.append(row)
                 print(*table([row], runtimes)[2:], sep="\n", file=sys.stderr, flush=True)
     return rows
+
+
+@contextlib.contextmanager
+def beside(count):
+    """Keep so many other processes busy, which end with this one, whatever becomes of it; yield their numbers."""
+    loop = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    pass"
+    with contextlib.ExitStack() as running:
+        found = []
+        for _ in range(count):
+            process = running.enter_context(subprocess.Popen([sys.executable, "-c", loop], stdin=subprocess.DEVNULL))
+            running.callback(process.kill)
+            found.append(process.pid)
+        yield found
 
 
 def measure(row, name, task):
@@ -233,6 +249,7 @@ def describe(args, packages, rows, load):
         "DRAM read GB/s": {threads: round(_dram_bandwidth(threads), 1) for threads in args.threads},
         "instruction set": runtime.config()["active"],
         "versions": {"convlane": convlane.__version__, **{package: metadata.version(package) for package in packages}},
+        "beside": vars(args).get("beside", 0),
         "rounds": args.rounds,
         "seconds": args.seconds,
         "geometric mean": {name: geometric_mean(rows, statistic) for name, statistic in statistics_of.items()},
@@ -260,10 +277,11 @@ def summary(report):
         for threads, peak in report["FMA peak GFLOP/s"].items()
     )
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    busy = f" beside {report['beside']} busy processes," if report["beside"] else ""
     return [
         f"- {report['CPU']}, {report['instruction set']}; FMA peak and DRAM reads with {limits}",
         f"- {versions}",
-        f"- {report['date']}, {report['rounds']} rounds of {report['seconds']:g} s, load before the run"
+        f"- {report['date']},{busy} {report['rounds']} rounds of {report['seconds']:g} s, load before the run"
         f" {report['load before']:.1f}; ms best / median",
     ]
 
@@ -379,6 +397,14 @@ def _runtime(text):
     if text not in PACKAGES:
         raise argparse.ArgumentTypeError(f"unknown runtime {text!r}; there are {', '.join(PACKAGES)}")
     return text
+
+
+def busy_count(text):
+    """Argument type: how many processes."""
+    number = int(text)
+    if not 0 <= number <= 1024:
+        raise argparse.ArgumentTypeError(f"must be between 0 and 1024, got {text}")
+    return number
 
 
 def seconds(text):

@@ -66,6 +66,7 @@ def parse(argv):
     add("--models", type=peers.list_of(model_name), default=list(NETWORKS), help="default: %(default)s")
     add("--threads", type=peers.list_of(thread_count), default=cpus, help="default: one and all")
     add("--batch", type=positive, help="images in a batch, default: as is usual for the network")
+    add("--beside", type=peers.busy_count, default=0, help=peers.BESIDE)
     add("--rounds", type=positive, default=3, help="processes per runtime and row, default 3")
     add("--seconds", type=peers.seconds, default=2.0, help="timed steps per process, default 2")
     add("--seed", type=int, default=0, help="of the weights and images, default 0")
@@ -80,11 +81,12 @@ def compare(args, runtimes):
     for model, threads in product(args.models, args.threads):
         batch = args.batch or NETWORKS.get(model, 8)
         row = TrainingRow(model, threads, batch, {name: [] for name in runtimes})
-        for number in range(args.rounds):
-            first = number % len(runtimes)  # who comes first rotates too
-            for name in runtimes[first:] + runtimes[:first]:
-                if name not in row.problems:
-                    measure(row, name, args)
+        with peers.beside(args.beside):
+            for number in range(args.rounds):
+                first = number % len(runtimes)  # who comes first rotates too
+                for name in runtimes[first:] + runtimes[:first]:
+                    if name not in row.problems:
+                        measure(row, name, args)
         rows.append(row)
         print(*peers.table([row], runtimes)[2:], sep="\n", file=sys.stderr, flush=True)
     return rows

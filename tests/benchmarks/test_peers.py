@@ -141,3 +141,23 @@ def test_a_signal_leaves_nothing_behind(program, number, interrupts, code, tmp_p
         assert parent.wait() == code  # unheeded, it would end by itself and well
     assert not children.workers(temporary)
     assert not list(temporary.iterdir())
+
+
+def test_beside_busy_processes(tmp_path, capsys):
+    assert peers.main([*ALONE, "--batch", "1", "--beside", "2", "--out", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "peers.json").read_text())["beside"] == 2
+    assert "beside 2 busy processes, 2 rounds" in capsys.readouterr().out
+
+
+def test_busy_processes_end_with_what_they_stand_beside():
+    with peers.beside(2) as found:
+        for pid in found:
+            os.kill(pid, 0)
+    for pid in found:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_busy_processes_are_counted():
+    with pytest.raises(SystemExit):
+        peers.parse(["--beside", "-1"])
