@@ -16,7 +16,10 @@ hypothesis.settings.register_profile("random")
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    if "every_network" not in config.getoption("markexpr"):
+        config.hook.pytest_deselected(items=[item for item in items if "every_network" in item.keywords])
+        items[:] = [item for item in items if "every_network" not in item.keywords]
     libraries = {
         "torch": ["torch"],
         "keras": ["keras", "torch"],

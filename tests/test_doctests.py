@@ -28,7 +28,12 @@ PUBLIC = [
 ]
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name != "convlane._core"])
+def marked(name):
+    """Return a module as a parameter, with the library that it needs."""
+    return pytest.param(name, marks=pytest.mark.torch if name.startswith("convlane.bridges.torch") else ())
+
+
+@pytest.mark.parametrize("name", [marked(name) for name in MODULES if name != "convlane._core"])
 def test_examples(name):
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
     for examples in doctest.DocTestFinder().find(importlib.import_module(name)):
@@ -42,7 +47,7 @@ def test_examples_of_operations_are_found():
     assert any(test.name.endswith(".conv2d") and test.examples for test in found)
 
 
-@pytest.mark.parametrize("page", ["why-convolutions.md"])
+@pytest.mark.parametrize("page", ["why-convolutions.md", pytest.param("coming-from-torch.md", marks=pytest.mark.torch)])
 def test_examples_of_pages(page):
     path = Path(__file__).parents[1] / "docs" / page
     assert doctest.testfile(str(path), module_relative=False).attempted > 10

@@ -31,6 +31,7 @@ from convlane.weights import load_weights, save_weights
 if _TYPE_CHECKING:
     from convlane import analysis, data, filters, graph, machine, models, onnx, training, vision
     from convlane.autograd import value_and_grad, vjp
+    from convlane.bridges.torch import from_torch
     from convlane.graph import Plan, compile, load_plan
     from convlane.inference import Ensemble, TenCrop, classify, ten_crop
     from convlane.models import load
@@ -47,6 +48,7 @@ __all__ = [
     "data",
     "explain",
     "filters",
+    "from_torch",
     "functional",
     "get_num_threads",
     "graph",
@@ -93,6 +95,7 @@ _LATER = {
     **{name: f"convlane.{name}" for name in _MODULES},
     **dict.fromkeys(("value_and_grad", "vjp"), "convlane.autograd"),
     **dict.fromkeys(("Plan", "compile", "load_plan"), "convlane.graph"),
+    "from_torch": "convlane.bridges.torch",
     "load_onnx": "convlane.onnx",
     **dict.fromkeys(("Ensemble", "TenCrop", "classify", "ten_crop"), "convlane.inference"),
     "load": "convlane.models",

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
 
 from convlane.graph.lowering.context import Choice, Context, lowers
-from convlane.graph.trace import Node, Value
 
 
-def _refuse(node: Node, nodes: Mapping[Value, Node]) -> str:
-    return "" if len(node.shape) == 2 else f"linear on {len(node.shape)} dimensions"
-
-
-@lowers("linear", refuse=_refuse)
+@lowers("linear")
 def _linear(at: Context) -> Choice:
+    """Lower to rows of a matrix; images and volumes, whose last dimension does not lie side by side, to a product."""
+    activation, slope = at["activation"], float(at["negative_slope"])
+    if len(at.shape) in (4, 5):
+        return _product(at, activation, slope)
+    rows = math.prod(at.shape[:-1])
     at.append(
         "linear",
-        activation=at["activation"],
-        negative_slope=float(at["negative_slope"]),
+        [at.input.viewed((rows, at.shape[-1]))],
+        [at.output.viewed((rows, at.output.shape[-1]))],
+        activation=activation,
+        negative_slope=slope,
         weights={"weight": at.packer.pack(at["weight"]), "bias": at["bias"]},
     )
     return Choice("panels", "one pass over the weight")
+
+
+def _product(at: Context, activation: str, slope: float) -> Choice:
+    at.append("matmul", [at.input, at["weight"].T])
+    if at["bias"] is not None:
+        at.append("binary", [at.output, at["bias"]], name="add")
+    if activation != "none":
+        at.append("activation", [at.output], activation=activation, negative_slope=slope)
+    return Choice("product", "the last dimension of an image does not lie side by side")

@@ -34,7 +34,7 @@ def _computed(node: Node, nodes: Nodes) -> dict[str, Shape]:
 def _refuse_broadcast(node: Node, nodes: Nodes) -> str:
     """Shapes are aligned at the last dimension; the batch is the first of all that is computed."""
     ranks = {len(shape) for shape in _computed(node, nodes).values()}
-    if ranks != {len(node.shape)} or node.shape[0] != 1:
+    if ranks != {len(node.shape)} or node.shape[:1] != (1,):
         return OfBatch(f"{node.op} of shapes whose batches do not meet")
     return ""
 

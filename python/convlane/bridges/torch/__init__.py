@@ -1,0 +1,163 @@
+"""Modules of torch as networks of convlane, by torch.export.
+
+The operations that torch writes down are replaced one by one, see `convlane.bridges.torch.converters`; torch is
+imported when the bridge is used (``pip install 'convlane[torch]'``), and what has crossed it needs torch no more.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from convlane.bridges.torch.program import Imported
+
+__all__ = ["as_function", "from_torch"]
+
+_LIMIT = 1e-3
+
+
+def _need_torch() -> None:
+    try:
+        importlib.import_module("torch")
+    except ImportError:
+        raise ImportError("this needs torch 2.6 or newer; install it with: pip install 'convlane[torch]'") from None
+
+
+def from_torch(module: Any, *example_inputs: Any, dynamic_shapes: Any = None) -> Imported:
+    """Make a network of a torch module.
+
+    torch.export runs the module once in eval mode and writes down its operations; the result does them on convlane's
+    kernels. It is compared with the module's own output on the example at once.
+
+    Parameters
+    ----------
+    module
+        A ``torch.nn.Module``. It is left as it is.
+    example_inputs
+        What it is called with: tensors, or tuples, lists and dicts of them. The network takes these shapes, with any
+        number of examples where the module allows it.
+    dynamic_shapes
+        Which sizes are open, as torch.export takes it: ``({0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO},)`` for
+        pictures of any size. By default the first of all inputs.
+
+    Returns
+    -------
+    Imported
+        A `convlane.nn.Module` with the module's parameters and buffers, copied, under the same names, and in the same
+        modes. It takes and returns arrays, in the same containers. Numbers are float32 and int64.
+
+    Raises
+    ------
+    ImportError
+        There is no torch.
+    ValueError
+        Some operations have no counterpart; all are named, with the module that each comes from. Or the result differs
+        from torch's by more than a thousandth of the largest number; the message names the first operation that does.
+    Exception
+        What torch.export raises where it cannot write the module down.
+
+    Notes
+    -----
+    What the module does in training mode only, auxiliary classifiers for example, is not in the network; dropout and
+    batch norm know both modes. Operations in place become others: the network never writes to its inputs.
+
+    Examples
+    --------
+    >>> import convlane, torch
+    >>> network = convlane.from_torch(torch.nn.Conv2d(3, 8, 3), torch.zeros(1, 3, 32, 32))
+    >>> convlane.compile(network.eval(), (None, 3, 32, 32))
+    Plan((None, 3, 32, 32) to (None, 8, 30, 30), 1 step)
+    """
+    _need_torch()
+    import torch
+    from torch.utils import _pytree
+
+    from convlane.bridges.torch import exporting
+    from convlane.bridges.torch.tensors import to_numpy
+
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(f"from_torch: module must be a torch.nn.Module, got {type(module).__name__}")
+    with exporting.eval_mode(module), torch.no_grad():
+        exported = exporting.export(module, example_inputs, dynamic_shapes)
+        kind = type(module).__name__
+        network = Imported(kind)
+        parts = exporting.imported_parts(module, network)
+        network.program = exporting.converted(exported, parts, kind)
+        network.structure = exporting.plain(example_inputs)
+        network.names = _names(module, len(example_inputs))
+        expected = [to_numpy(leaf) for leaf in _tensors(module(*_pytree.tree_map(_copied, example_inputs)))]
+    tensors = _tensors(example_inputs)
+    arrays = [to_numpy(tensor) for tensor in tensors]
+    modes = {part: part.training for part in network.modules()}
+    got = _tensors(network.eval()(*arrays))
+    for part, mode in modes.items():
+        part.training = mode
+    worst = max(map(exporting.difference, got, expected), default=0.0)
+    if len(got) != len(expected) or not worst <= _LIMIT:
+        first = exporting.first_difference(exported, network.program, tensors, arrays, _LIMIT)
+        raise ValueError(
+            f"from_torch: on the example the result differs from torch's by {worst:.1e} of the largest number; the "
+            f"first operation that differs is {first}"
+        )
+    return network
+
+
+def as_function(module: Any, example: Any) -> Callable[..., Any]:
+    """Return a function of tensors that computes what a torch module does, forward and backward, on convlane's kernels.
+
+    It is one ``torch.autograd.Function``: its gradients reach the module's own parameters, which torch's optimisers
+    then change.
+
+    Parameters
+    ----------
+    module
+        A ``torch.nn.Module``. Its parameters are read in each call, its batch norms' statistics are moved, and its mode
+        and those of its parts count.
+    example
+        A tensor that it is called with, or a tuple of all its inputs.
+
+    Returns
+    -------
+    callable
+        With the module's inputs; returns what the module does.
+
+    Raises
+    ------
+    ImportError, ValueError
+        As `from_torch`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from convlane.bridges.torch import as_function
+    >>> layer = torch.nn.Linear(2, 1, bias=False)
+    >>> run = as_function(layer, torch.zeros(1, 2))
+    >>> run(torch.tensor([[3.0, 4.0]])).sum().backward()
+    >>> layer.weight.grad
+    tensor([[3., 4.]])
+    """
+    _need_torch()
+    from convlane.bridges.torch.training import function_of
+
+    return function_of(module, example if isinstance(example, tuple) else (example,))
+
+
+def _tensors(container: Any) -> list[Any]:
+    """Return what is no container and not None in an output or in inputs."""
+    if isinstance(container, (list, tuple)):
+        return [leaf for each in container for leaf in _tensors(each)]
+    if isinstance(container, dict):
+        return [leaf for each in container.values() for leaf in _tensors(each)]
+    return [] if container is None else [container]
+
+
+def _copied(leaf: Any) -> Any:
+    return leaf.clone() if hasattr(leaf, "clone") else leaf
+
+
+def _names(module: Any, count: int) -> tuple[str, ...]:
+    """Return under which names the module takes its inputs."""
+    names = [name for name, each in inspect.signature(module.forward).parameters.items() if each.kind <= 1]
+    return tuple(names[:count]) if len(names) >= count else tuple(f"input{i}" for i in range(count))

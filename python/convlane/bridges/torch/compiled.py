@@ -1,0 +1,211 @@
+"""The backend of ``torch.compile``: what dynamo has written down runs as plans, what convlane cannot do with torch.
+
+Dynamo passes parameters and buffers as inputs of the graph. They are taken as they are when the graph first runs, and
+a plan is made of them; it is made anew where one of them has been changed since.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch._functorch.aot_autograd import aot_export_module
+from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
+from torch.fx.passes.operator_support import OperatorSupportBase
+
+from convlane.bridges.torch.converters import PLAIN, converter_of
+from convlane.bridges.torch.exporting import SYMBOLIC, Converter, module_of, refusal
+from convlane.bridges.torch.program import Held, Part, Program
+from convlane.bridges.torch.tensors import to_numpy, to_tensor
+from convlane.graph import compile as compile_plan
+
+log = logging.getLogger(__name__)
+
+_KEPT_SIZES = 8
+
+
+def backend(graph: Any, example_inputs: Sequence[Any]) -> Callable[..., Any]:
+    """Return what runs a graph of dynamo; found by torch under the name ``convlane``.
+
+    Only inference is compiled: where gradients are recorded, the graph stays with torch, and
+    `convlane.bridges.torch.as_function` is the way to train. What stays with torch is logged, with the reason.
+    """
+    placeholders = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    if torch.is_grad_enabled() and any(getattr(each, "requires_grad", False) for each in example_inputs):
+        return _left("gradients are recorded, use torch.no_grad()", graph)
+    fakes = [node.meta["example_value"] for node in placeholders]
+    try:
+        exported, signature = aot_export_module(graph, fakes, trace_joint=False, pre_dispatch=True)
+    except Exception as error:  # of whatever kind: torch runs what it cannot write down
+        return _left(f"it cannot be written down: {type(error).__name__}: {error}", graph)
+    if changed := [*signature.user_inputs_to_mutate.values(), *signature.buffers_to_mutate.values()]:
+        return _left(f"it changes its inputs {', '.join(changed)}", graph)
+    frozen = {
+        new.name
+        for old, new in zip(placeholders, exported.graph.find_nodes(op="placeholder"), strict=True)
+        if _is_of_module(old)
+    }
+    return _partitioned(exported, frozen)
+
+
+def _left(why: str, graph: Any) -> Callable[..., Any]:
+    """Leave a graph with torch and say why."""
+    log.warning("torch.compile: a graph of %d operations stays with torch: %s", _size(graph), why)
+    forward: Callable[..., Any] = graph.forward
+    return forward
+
+
+def _size(graph: Any) -> int:
+    return sum(node.op.startswith("call") for node in graph.graph.nodes)
+
+
+def _is_of_module(node: Any) -> bool:
+    """Whether an input of dynamo's graph is a parameter or a buffer of a module."""
+    argument = node.meta.get("grapharg")
+    if argument is None or not isinstance(node.meta.get("example_value"), torch.Tensor):
+        return False
+    source = argument.source.guard_source
+    source = source() if callable(source) else source  # a method before torch 2.9
+    return source.is_unspecialized_nn_module() or source.is_specialized_nn_module()  # type: ignore[no-any-return]
+
+
+class _Support(OperatorSupportBase):  # type: ignore[misc]
+    """Which operations there are converters for."""
+
+    def __init__(self) -> None:
+        self.missing: dict[str, str] = {}
+
+    def is_node_supported(self, submodules: Any, node: Any) -> bool:
+        """Return whether a plan may have a node, and note why it may not."""
+        if node.op != "call_function":
+            return False
+        if not node.all_input_nodes:  # it is computed when the rest is made a program
+            return True
+        schema = getattr(node.target, "_schema", None)
+        if schema is None:
+            return node.target in PLAIN or node.target in SYMBOLIC
+        name = schema.name.split("::")[1]
+        known = schema.name.startswith("aten::") and converter_of(name, schema.overload_name or "default")
+        reason = refusal(node) or next(filter(None, map(refusal, node.all_input_nodes)), "")
+        if not known or reason:
+            self.missing[f"{node.target} {reason}".strip()] = module_of(node, "the network")[0]
+        return bool(known) and not reason
+
+
+def _partitioned(exported: Any, frozen: set[str]) -> Callable[..., Any]:
+    """Let plans run the parts of a graph that they can, and torch the rest."""
+    support = _Support()
+    count = _size(exported)
+    partitioner = CapabilityBasedPartitioner(exported, support, allows_single_node_partition=True)
+    partitions = partitioner.propose_partitions()
+    fused = partitioner.fuse_partitions(partitions)
+    if support.missing:
+        names = ", ".join(f"{name} (in {path!r})" if path else name for name, path in support.missing.items())
+        log.warning("torch.compile: %d parts run on convlane, torch runs what that cannot: %s", len(partitions), names)
+    else:
+        log.info("torch.compile: %d operations run on convlane", count)
+    for node in list(fused.graph.nodes):
+        if node.op == "call_module":
+            part = fused.get_submodule(node.target)
+            names = [argument.name in frozen for argument in node.args]
+            setattr(fused, node.target, _Runner(part, names))
+    forward = fused.forward
+
+    def run(*tensors: Any) -> Any:
+        with torch.no_grad():
+            return forward(*tensors)
+
+    return run
+
+
+class _Runner(torch.nn.Module):  # type: ignore[misc]
+    """Runs a part of a graph: one plan for each of the sizes met last, made with the parameters that were given."""
+
+    def __init__(self, part: Any, frozen: Sequence[bool]) -> None:
+        super().__init__()
+        self.part, self.frozen = part, list(frozen)
+        self.versions: list[Any] = []
+        self.plans: dict[Any, Callable[..., Any]] = {}
+        self.places = [i for i, is_frozen in enumerate(self.frozen) if not is_frozen]
+        self.program: Program | None = None
+
+    def forward(self, *tensors: Any) -> Any:
+        """Run it on tensors and sizes."""
+        versions = [
+            (id(tensor), tensor._version) for tensor, is_frozen in zip(tensors, self.frozen, strict=True) if is_frozen
+        ]
+        if versions != self.versions or self.program is None:
+            self._freeze(tensors)
+            self.versions = versions
+        given = [tensors[i] for i in self.places]
+        key = tuple(tuple(each.shape) if isinstance(each, torch.Tensor) else each for each in given)
+        run = self.plans.get(key)
+        if run is None:
+            run = self._planned(given)
+            while len(self.plans) >= _KEPT_SIZES:
+                del self.plans[next(iter(self.plans))]
+            self.plans[key] = run
+        return run(given)
+
+    def _freeze(self, tensors: Sequence[Any]) -> None:
+        """Make the program, whose parameters and buffers are those given."""
+        self.kept = [tensor for tensor, is_frozen in zip(tensors, self.frozen, strict=True) if is_frozen]
+        weights = Part("weights").eval()
+        converter = Converter({"": weights}, "the network")
+        inputs = []
+        nodes = iter(self.part.graph.find_nodes(op="placeholder"))
+        for i, (node, is_frozen) in enumerate(zip(nodes, self.frozen, strict=True)):
+            if not is_frozen:
+                converter.give(node)
+                inputs.append(node.name)
+            elif tensors[i].is_floating_point():
+                weights.register_parameter(f"w{i}", to_numpy(tensors[i]))
+                converter.hold(node, Held(weights, f"w{i}"))
+            else:
+                converter.know(node, tensors[i].clone())
+        outputs: Any = None
+        for node in self.part.graph.nodes:
+            if node.op == "output":
+                outputs = converter.template(node.args[0])
+            elif node.op == "call_function":
+                converter.convert(node)
+        self.program = Program(tuple(inputs), tuple(converter.steps), outputs, converter.constants).pruned()
+        self.plans.clear()
+
+    def _planned(self, given: Sequence[Any]) -> Callable[[Sequence[Any]], Any]:
+        """Return what runs the program on inputs of these sizes: a plan where there can be one, else step by step."""
+        program = self.program
+        assert program is not None
+        images = [i for i, each in enumerate(given) if isinstance(each, torch.Tensor)]
+        sizes = {i: each for i, each in enumerate(given) if i not in images}
+        several = isinstance(program.outputs, (list, tuple))
+
+        def network(*arrays: Any) -> Any:
+            arguments = iter(arrays)
+            outputs = program.run([sizes[i] if i in sizes else next(arguments) for i in range(len(given))])
+            return tuple(outputs) if several else outputs
+
+        def by_steps(given: Sequence[Any]) -> Any:
+            outputs = network(*(to_numpy(given[i]) for i in images))
+            return tuple(map(_as_output, outputs)) if several else _as_output(outputs)
+
+        if not images or any(given[i].dtype != torch.float32 or not given[i].ndim for i in images):
+            return by_steps
+        shapes: Any = tuple(tuple(given[i].shape) for i in images)
+        try:
+            plan = compile_plan(network, shapes[0] if len(shapes) == 1 else shapes)
+        except (TypeError, ValueError) as error:
+            log.info("torch.compile: a part runs step by step: %s", error)
+            return by_steps
+
+        def by_plan(given: Sequence[Any]) -> Any:
+            outputs = plan(*(to_numpy(given[i]) for i in images))
+            return tuple(map(to_tensor, outputs)) if several else to_tensor(outputs)
+
+        return by_plan
+
+
+def _as_output(value: Any) -> Any:
+    return value if isinstance(value, (int, float)) else to_tensor(value)

@@ -1,0 +1,410 @@
+"""From a module of torch to a `Program`: torch.export writes down its ATen operations, the converters replace each."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils import _pytree
+
+from convlane.bridges.torch.converters import ASK_MODE, PLAIN, converter_of
+from convlane.bridges.torch.program import Held, Part, Program, Result, Step, tie
+from convlane.bridges.torch.tensors import to_numpy
+
+SYMBOLIC: dict[Any, Callable[..., Any]] = {
+    torch.sym_max: max,
+    torch.sym_min: min,
+    torch.sym_float: float,
+    torch.sym_int: int,
+    torch.sym_not: lambda value: not value,
+}
+_FROM_NOTHING = frozenset(
+    ("new_zeros", "new_ones", "new_full", "new_empty", "zeros_like", "ones_like", "full_like", "empty_like")
+)
+"""What takes of its first argument the type and perhaps the shape."""
+
+_SIZED = frozenset({"_unsafe_view", "expand", "reshape", "view"})
+"""What gives its argument another size."""
+
+_MAY_BE_ITSELF = frozenset({"dropout", "feature_dropout"})
+"""What returns its argument in eval mode, which the schema does not tell."""
+
+
+def export(module: Any, inputs: tuple[Any, ...], dynamic_shapes: Any) -> Any:
+    """Return what torch.export makes of a module in eval mode, without operations in place that matter.
+
+    Without `dynamic_shapes` the first dimension is left open where all inputs have the same there and the module
+    allows any.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch about itself
+        return _exported(module, inputs, dynamic_shapes)
+
+
+def _exported(module: Any, inputs: tuple[Any, ...], dynamic_shapes: Any) -> Any:
+    if dynamic_shapes is not None:
+        return _functional(torch.export.export(module, inputs, dynamic_shapes=dynamic_shapes, strict=False))
+    leaves, spec = _pytree.tree_flatten(inputs)
+    batches = {leaf.shape[0] for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.ndim}
+    shared = len(batches) == 1 and all(isinstance(leaf, torch.Tensor) and leaf.ndim for leaf in leaves)
+    if shared and batches != {0}:
+        more = (
+            leaves if batches != {1} else [torch.cat([leaf, leaf]) for leaf in leaves]
+        )  # torch.export keeps sizes of 1
+        open_first = _pytree.tree_unflatten([{0: torch.export.Dim.AUTO} for _ in leaves], spec)
+        with contextlib.suppress(Exception):  # of many kinds: it is exported again as it is, which tells what is wrong
+            return _functional(
+                torch.export.export(module, _pytree.tree_unflatten(more, spec), dynamic_shapes=open_first, strict=False)
+            )
+    return _functional(torch.export.export(module, inputs, strict=False))
+
+
+def _functional(exported: Any) -> Any:
+    """Return the program without operations in place where one changes what is read under another name later."""
+    return exported.run_decompositions({}) if _needs_functional(exported.graph) else exported
+
+
+def _needs_functional(graph: Any) -> bool:
+    order = {node: i for i, node in enumerate(graph.nodes)}
+    memory: dict[Any, Any] = {}  # of what is a view, that which it is one of
+    views: dict[Any, list[Any]] = {}
+    for node in graph.nodes:
+        if node.op == "get_attr" or (
+            node.op == "call_function" and isinstance(node.target, torch._ops.HigherOrderOperator)
+        ):
+            return True
+        for argument, written in _aliased(node):
+            root = memory.get(argument, argument)
+            if written:
+                others = [each for each in [root, *views.get(root, [])] if each is not argument]
+                if any(order[user] > order[node] for other in others for user in other.users):
+                    return True
+            memory[node] = root
+            views.setdefault(root, []).append(node)
+    return False
+
+
+def _aliased(node: Any) -> Iterator[tuple[Any, bool]]:
+    """Yield the arguments that a result may share memory with, and whether the operation writes to them."""
+    schema = getattr(node.target, "_schema", None)
+    if node.op != "call_function" or schema is None:
+        return
+    name = schema.name.split("::")[1]
+    for i, argument in enumerate(schema.arguments):
+        given = node.args[i] if i < len(node.args) else node.kwargs.get(argument.name)
+        if isinstance(given, torch.fx.Node) and (
+            argument.alias_info is not None or (i == 0 and name in _MAY_BE_ITSELF)
+        ):
+            yield given, argument.alias_info is not None and argument.alias_info.is_write
+
+
+@dataclass(frozen=True)
+class Unsupported:
+    """An operation that has no converter, and where it comes from."""
+
+    operation: str
+    path: str
+    kind: str
+
+    def __str__(self) -> str:
+        return f"{self.operation} in {self.path!r} ({self.kind})" if self.path else f"{self.operation} in {self.kind}"
+
+
+class Converter:
+    """Turns the nodes of a graph of ATen operations into steps."""
+
+    def __init__(self, parts: Mapping[str, Part], kind: str) -> None:
+        self.parts, self.kind = parts, kind
+        self.known: dict[Any, Any] = {}
+        """What a node gives that depends on no input: tensors, numbers."""
+        self.values: dict[Any, Any] = {}
+        """What stands in arguments for other nodes."""
+        self.constants: dict[str, Any] = {}
+        self.steps: list[Step] = []
+        self.unsupported: list[Unsupported] = []
+
+    def give(self, node: Any) -> None:
+        """Take a node for an input."""
+        self.values[node] = Result(node.name)
+
+    def know(self, node: Any, value: Any) -> None:
+        """Take a node for a constant."""
+        self.known[node] = value
+
+    def hold(self, node: Any, held: Held) -> None:
+        """Take a node for a parameter or a buffer."""
+        self.values[node] = held
+
+    def convert(self, node: Any) -> None:
+        """Append the step that an operation becomes, or compute it where it depends on nothing."""
+        schema = getattr(node.target, "_schema", None)
+        namespace, _, name = schema.name.partition("::") if schema else ("", "", str(node.target))
+        if name.startswith(("_assert", "sym_constrain")):
+            return
+        if self._is_known(node, name):
+            self.know(node, self._computed(node, name))
+            return
+        function, args = self._function(node, namespace, name, schema)
+        path, kind = module_of(node, self.kind)
+        if function is None or (reason := refusal(node)):
+            shown = str(node.target) if schema else name
+            self.unsupported.append(Unsupported(shown if function is None else f"{shown} {reason}", path, kind))
+        else:
+            part = self.parts.get(path, self.parts.get("")) if function in ASK_MODE else None
+            tells = f"{name} in {path or kind}"
+            self.steps.append(Step(node.name, function, tuple(map(self.template, args)), part, tells))
+        self.give(node)
+        for argument, written in _aliased(node):
+            if written:
+                self.values[argument] = Result(node.name)
+
+    def _function(
+        self, node: Any, namespace: str, name: str, schema: Any
+    ) -> tuple[Callable[..., Any] | None, list[Any]]:
+        if schema is None:
+            function = node.target if node.target in PLAIN else SYMBOLIC.get(node.target)
+            return function, list(node.args)
+        function = converter_of(name, schema.overload_name or "default") if namespace == "aten" else None
+        given = dict(zip((argument.name for argument in schema.arguments), node.args, strict=False)) | node.kwargs
+        args = [
+            given.get(argument.name, argument.default_value if argument.has_default_value() else None)
+            for argument in schema.arguments
+        ]
+        if name in _SIZED and _keeps_first(args):
+            args[1] = [None, *args[1][1:]]
+        return function, args
+
+    def _is_known(self, node: Any, name: str) -> bool:
+        sources = node.all_input_nodes
+        if name in _FROM_NOTHING and isinstance(node.args[0], torch.fx.Node):
+            sources = [source for source in sources if source is not node.args[0]]
+            value = node.meta.get("val")
+            if value is None or not all(isinstance(size, int) for size in value.shape):
+                return False
+        elif not sources and not isinstance(node.target, torch._ops.OpOverload):
+            return False
+        return all(source in self.known for source in sources)
+
+    def _computed(self, node: Any, name: str) -> Any:
+        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda source: self.known.get(source, source))
+        if name in _FROM_NOTHING and isinstance(args[0], torch.fx.Node):
+            like = args[0].meta["val"]
+            shape = node.meta["val"].shape if name.endswith("_like") else ()
+            args = (torch.empty(tuple(shape), dtype=like.dtype), *args[1:])
+        return node.target(*args, **{**kwargs, **({"device": "cpu"} if kwargs.get("device") is not None else {})})
+
+    def template(self, argument: Any) -> Any:
+        """Return an argument as it stands in a step."""
+        if isinstance(argument, torch.fx.Node):
+            if argument in self.known:
+                return self._constant(argument)
+            return self.values[argument]
+        if isinstance(argument, (list, tuple)):
+            return (
+                type(argument)(map(self.template, argument))
+                if type(argument) in (list, tuple)
+                else list(map(self.template, argument))
+            )
+        if isinstance(argument, slice):
+            return slice(*map(self.template, (argument.start, argument.stop, argument.step)))
+        return argument
+
+    def _constant(self, node: Any) -> Any:
+        value = self.known[node]
+        if not isinstance(value, torch.Tensor):
+            return value
+        if value.ndim == 0:
+            return value.item()
+        name = f"{node.name}.{len(self.constants)}"  # operations in place may have changed it since
+        self.constants[name] = to_numpy(value).copy()
+        return Result(name)
+
+
+def refusal(node: Any) -> str:
+    """Tell which types an operation asks for that are not there."""
+    value = node.meta.get("val")
+    values = value if isinstance(value, (list, tuple)) else [value]
+    for each in values:
+        if not isinstance(each, torch.Tensor):
+            continue
+        if each.dtype not in (torch.float32, torch.int64, torch.bool, torch.int32):
+            return f"of {str(each.dtype).removeprefix('torch.')}"
+        if each.device.type not in ("cpu", "meta"):
+            return f"on {each.device.type}"
+    return ""
+
+
+def _keeps_first(args: list[Any]) -> bool:
+    """Whether the first number of a size is that of the argument, which may then be another in another run."""
+    value = args[0].meta.get("val") if isinstance(args[0], torch.fx.Node) else None
+    shape, size = tuple(getattr(value, "shape", ())), args[1]
+    return bool(shape) and bool(size) and type(size[0]) is int and type(shape[0]) is int and shape[0] == size[0] > 1
+
+
+def module_of(node: Any, kind: str) -> tuple[str, str]:
+    """Return path and type of the innermost module that an operation comes from."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    if not stack:
+        return "", kind
+    path, name = stack[-1]
+    return path, str(name).rpartition(".")[2].removesuffix("'>")
+
+
+def raise_unsupported(unsupported: list[Unsupported], what: str) -> None:
+    """Raise one error that names all operations without a converter."""
+    if unsupported:
+        listed = "\n  ".join(dict.fromkeys(map(str, unsupported)))
+        raise ValueError(f"{what}: convlane has no operation for\n  {listed}")
+
+
+def converted(exported: Any, parts: Mapping[str, Part], kind: str) -> Program:
+    """Return the program of what torch.export has written down.
+
+    Raises
+    ------
+    ValueError
+        Some operations have no converter; all are named.
+    """
+    signature = exported.graph_signature
+    buffers = {**signature.inputs_to_buffers}
+    if changed := [*getattr(signature, "buffers_to_mutate", {}).values()]:
+        raise ValueError(f"from_torch: in eval mode the network changes its buffer {', '.join(changed)}")
+    converter = Converter(parts, kind)
+    inputs: list[str] = []
+    outputs: Any = None
+    for node in exported.graph.nodes:
+        if node.op == "placeholder":
+            name = node.name
+            target = signature.inputs_to_parameters.get(name) or buffers.get(name)
+            held = _held(parts, target) if target else None
+            if held is not None:
+                converter.hold(node, held)
+            elif target:
+                constant = exported.state_dict.get(target)
+                converter.know(node, exported.constants[target] if constant is None else constant)
+            elif (lifted := signature.inputs_to_lifted_tensor_constants.get(name)) is not None:
+                converter.know(node, exported.constants[lifted].clone())  # operations in place may change it
+            else:
+                converter.give(node)
+                inputs.append(name)
+        elif node.op == "output":
+            outputs = converter.template(list(node.args[0]))
+        else:
+            converter.convert(node)
+    raise_unsupported(converter.unsupported, "from_torch")
+    outputs = outputs[len(outputs) - exported.call_spec.out_spec.num_leaves :]
+    structure = plain(_pytree.tree_unflatten(outputs, exported.call_spec.out_spec))
+    return Program(tuple(inputs), tuple(converter.steps), structure, converter.constants).pruned()
+
+
+def _held(parts: Mapping[str, Part], target: str) -> Held | None:
+    """Return a parameter, or a buffer of floating-point numbers, for the program to read anew in each run."""
+    path, _, name = target.rpartition(".")
+    array = vars(parts[path]).get(name) if path in parts else None
+    return Held(parts[path], name) if array is not None and array.dtype == np.float32 else None
+
+
+def plain(container: Any) -> Any:
+    """Return containers of all kinds as dicts, lists and tuples."""
+    if isinstance(container, Mapping):
+        return {key: plain(each) for key, each in container.items()}
+    if isinstance(container, list):
+        return [plain(each) for each in container]
+    return tuple(plain(each) for each in container) if isinstance(container, tuple) else container
+
+
+def imported_parts(module: Any, root: Part) -> dict[str, Part]:
+    """Give a network the tree, the parameters and the buffers of a module; return its parts by path."""
+    parts: dict[str, Part] = {}
+    known: dict[int, Part] = {}
+    for path, each in module.named_modules(remove_duplicate=False):
+        part = known.setdefault(id(each), root if not path else Part(type(each).__name__))
+        parts[path] = part
+        if path:
+            parent, _, name = path.rpartition(".")
+            setattr(parts[parent], name, part)
+    for path, each in module.named_modules():
+        _fill(parts[path], each)
+    holders: dict[int, list[tuple[Part, str]]] = {}
+    for path, each in module.named_modules():
+        for name, parameter in each.named_parameters(recurse=False):
+            holders.setdefault(id(parameter), []).append((parts[path], name))
+    for several in holders.values():
+        if len(several) > 1:
+            for part, name in several[1:]:
+                setattr(part, name, vars(several[0][0])[several[0][1]])
+            tie(several)
+    return parts
+
+
+def _fill(part: Part, module: Any) -> None:
+    for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+        part.register_parameter(name, to_numpy(parameter))
+    for name, buffer in module.named_buffers(recurse=False, remove_duplicate=False):
+        if name not in module._non_persistent_buffers_set and buffer.dtype != torch.bool:
+            part.register_buffer(name, to_numpy(buffer), optional=name == "num_batches_tracked")
+    part.training = module.training
+    if getattr(module, "momentum", 0.0) is None:
+        part.averages = True
+
+
+def first_difference(exported: Any, program: Program, tensors: list[Any], arrays: list[Any], limit: float) -> str:
+    """Run both side by side and tell the first operation whose results differ."""
+    steps = {step.name: step for step in program.steps}
+    results = {**program.constants, **dict(zip(program.inputs, arrays, strict=True))}
+    found: list[str] = []
+
+    class Compared(torch.fx.Interpreter):  # type: ignore[misc]
+        def run_node(self, node: Any) -> Any:
+            value = super().run_node(node)
+            if node.name in steps and not found:
+                mine = results[node.name] = steps[node.name].run(results, {})
+                pairs = zip(mine, value, strict=False) if isinstance(mine, tuple) else [(mine, value)]
+                if any(isinstance(b, torch.Tensor) and not difference(a, to_numpy(b)) <= limit for a, b in pairs):
+                    found.append(steps[node.name].tells)
+            return value
+
+    signature, held = exported.graph_signature, {**exported.state_dict, **exported.constants}
+    given = iter(tensors)
+    targets = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
+    placeholders = [node.name for node in exported.graph.nodes if node.op == "placeholder"]
+    with torch.no_grad():
+        Compared(exported.graph_module).run(*(held[targets[n]] if n in targets else next(given) for n in placeholders))
+    return found[0] if found else "none alone: the differences add up"
+
+
+def difference(got: Any, expected: Any) -> float:
+    """Return the largest error over the largest number; infinite where shapes differ."""
+    got, expected = np.asarray(got), np.asarray(expected)
+    if got.shape != expected.shape:
+        return float("inf")
+    if not expected.size:
+        return 0.0
+    if expected.dtype.kind != "f":
+        return float((got != expected).any())
+    finite = np.isfinite(expected)
+    if not np.array_equal(got[~finite], expected[~finite], equal_nan=True):
+        return float("inf")
+    largest = np.abs(expected[finite]).max(initial=1e-30)
+    return float(np.abs(got[finite] - expected[finite]).max(initial=0.0) / largest)
+
+
+@contextlib.contextmanager
+def eval_mode(module: Any) -> Iterator[None]:
+    """Put a module into eval mode, and each of its parts back into its own after it."""
+    modes = {each: each.training for each in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for each, mode in modes.items():
+            each.training = mode

@@ -1,0 +1,88 @@
+"""Training torch's modules on convlane's kernels."""
+
+import copy
+
+import pytest
+
+pytestmark = pytest.mark.torch
+
+
+def as_function(*args):
+    from convlane.bridges.torch import as_function
+
+    return as_function(*args)
+
+
+def assert_same_gradients(mine, other):
+    import torch
+
+    largest = max(float(two.grad.abs().max()) for two in other.parameters() if two.grad is not None)
+    for (name, one), two in zip(mine.named_parameters(), other.parameters(), strict=True):
+        if two.grad is None:
+            assert one.grad is None, name
+        else:
+            torch.testing.assert_close(one.grad, two.grad, rtol=1e-3, atol=1e-4 * largest)
+
+
+@pytest.mark.parametrize("name", ["large kernels", "upward", "branches", "two inputs", "shared", "attention"])
+def test_gradients(name):
+    import torch
+
+    from torch_networks import make
+
+    network, inputs = make(name)
+    inputs = tuple(each.requires_grad_() for each in inputs)
+    twin, others = copy.deepcopy(network), tuple(each.detach().clone().requires_grad_() for each in inputs)
+    torch.manual_seed(1)
+    for run, given in ((as_function(network, inputs), inputs), (twin, others)):
+        outputs = run(*given)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        torch.manual_seed(2)
+        total = 0
+        for output in outputs:
+            total = total + (output * torch.randn(output.shape)).sum()
+        total.backward()
+    assert_same_gradients(network, twin)
+    for one, two in zip(inputs, others, strict=True):
+        torch.testing.assert_close(one.grad, two.grad, rtol=1e-3, atol=1e-3 * float(two.grad.abs().max()))
+
+
+def test_optimiser_of_torch():
+    """Losses, statistics of batch norm and modes are those of the module itself."""
+    import torch
+
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 2)
+    )
+    twin, picture = copy.deepcopy(network), torch.randn(4, 3, 8, 8)
+    losses = []
+    for module, run in ((network, as_function(network, picture)), (twin, twin)):
+        optimiser = torch.optim.Adam(module.parameters(), 0.01)
+        for _ in range(3):
+            optimiser.zero_grad()
+            loss = run(picture).square().mean()
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.item())
+        module.eval()
+        losses.append(run(picture).square().mean().item())
+    assert losses[:4] == pytest.approx(losses[4:], rel=1e-3)
+    torch.testing.assert_close(network[1].running_var, twin[1].running_var)
+    assert network[1].num_batches_tracked == 3
+
+
+def test_frozen_parameters_and_no_gradients():
+    import torch
+
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.Conv2d(2, 1, 1))
+    network[0].weight.requires_grad_(False)
+    run = as_function(network, torch.zeros(1, 1, 3, 3))
+    with torch.no_grad():
+        assert not run(torch.ones(2, 1, 3, 3)).requires_grad
+    output = run(torch.ones(2, 1, 3, 3))
+    output.sum().backward()
+    assert network[0].weight.grad is None
+    assert network[0].bias.grad is not None
+    with pytest.raises(RuntimeError, match="have been computed"):
+        output.sum().backward()

@@ -1,0 +1,147 @@
+"""``torch.compile(model, backend="convlane")`` against torch."""
+
+import logging
+import re
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tomllib
+
+pytestmark = pytest.mark.torch
+
+LOGGER = "convlane.bridges.torch.compiled"
+
+
+@pytest.fixture(autouse=True)
+def _forget():
+    """Start without what others have compiled."""
+    import torch
+
+    torch._dynamo.reset()
+
+
+def backend():
+    from convlane.bridges.torch.compiled import backend
+
+    return backend
+
+
+def network(*layers):
+    import torch
+
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU(), *layers).eval()
+
+
+def assert_same(compiled, model, *inputs):
+    import torch
+
+    with torch.no_grad():
+        got, expected = compiled(*inputs), model(*inputs)
+    got, expected = (each if isinstance(each, tuple) else (each,) for each in (got, expected))
+    for mine, other in zip(got, expected, strict=True):
+        assert mine.shape == other.shape
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
+
+
+def test_entry_point():
+    """Torch finds the backend by name where convlane is installed."""
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8")
+    module, name = tomllib.loads(text)["project"]["entry-points"]["torch_dynamo_backends"]["convlane"].split(":")
+    assert getattr(import_module(module), name) is backend()
+
+
+def breaking(kind):
+    """Return a network that dynamo cannot write down in one."""
+    import torch
+
+    class Branch(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.other = network(), torch.nn.Conv2d(4, 4, 1)
+
+        def forward(self, x):
+            y = self.body(x)
+            if kind == "branch":
+                return self.other(y) if y.sum() > 0 else y
+            if kind == "number":
+                return self.other(y) * float(y.max())
+            if kind == "break":
+                torch._dynamo.graph_break()
+                return self.other(y), y
+            if kind == "unknown":
+                return self.other(torch.cumprod(y, 1)), y.mean((2, 3))
+            return self.other(torch.from_numpy(np.flip(y.numpy(), 1).copy()))
+
+    return Branch().eval()
+
+
+@pytest.mark.parametrize("kind", ["branch", "number", "break", "unknown", "numpy"])
+def test_graph_breaks(kind, caplog):
+    import torch
+
+    model = breaking(kind)
+    compiled = torch.compile(model, backend=backend())
+    with caplog.at_level(logging.WARNING, LOGGER):
+        assert_same(compiled, model, torch.randn(2, 3, 8, 8))
+    message = "2 parts run on convlane, torch runs what that cannot: aten.cumprod.default"
+    assert (message in caplog.text) == (kind == "unknown")
+
+
+def test_weights_are_frozen_until_they_change():
+    import torch
+
+    model, picture = network(), torch.randn(1, 3, 9, 9)
+    compiled = torch.compile(model, backend=backend())
+    assert_same(compiled, model, picture)
+    with torch.no_grad():
+        model[0].weight.mul_(2)
+    assert_same(compiled, model, picture)
+    model[1].running_mean.add_(1)
+    assert_same(compiled, model, picture)
+
+
+def test_sizes_do_not_recompile():
+    import torch
+
+    graphs = []
+
+    def counted(graph, inputs):
+        graphs.append(graph)
+        return backend()(graph, inputs)
+
+    model = network(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 2))
+    compiled = torch.compile(model, backend=counted)
+    for size in ((2, 3, 9, 9), (3, 3, 9, 9), (5, 3, 12, 11), (4, 3, 10, 13)):
+        assert_same(compiled, model, torch.randn(size))
+    assert len(graphs) <= 3  # as torch: the sizes, the batch open, height and width open
+
+
+def test_channels_last_come_without_a_copy(monkeypatch):
+    import torch
+
+    from convlane.bridges.torch import compiled as module
+
+    seen = []
+    monkeypatch.setattr(module, "to_numpy", lambda tensor: seen.append(tensor.numpy()) or seen[-1])
+    model = network()
+    picture = torch.randn(2, 3, 9, 9).to(memory_format=torch.channels_last)
+    compiled = torch.compile(model, backend=backend())
+    assert_same(compiled, model, picture)
+    seen.clear()
+    with torch.no_grad():
+        output = compiled(picture)
+    assert [array.__array_interface__["data"][0] for array in seen] == [picture.data_ptr()]
+    assert output.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_gradients_stay_with_torch(caplog):
+    import torch
+
+    model, picture = network(), torch.randn(1, 3, 9, 9)
+    with caplog.at_level(logging.WARNING, LOGGER):
+        torch.compile(model, backend=backend())(picture).sum().backward()
+    assert model[0].weight.grad is not None
+    assert re.search("stays with torch: gradients are recorded", caplog.text)

@@ -1,0 +1,316 @@
+"""Modules of torch as networks, against torch."""
+
+import copy
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import convlane
+from convlane.functional import mul, sum
+from torchvision_import import import_torchvision
+
+pytestmark = pytest.mark.torch
+
+
+def leaves(container):
+    """Return all arrays in containers."""
+    if isinstance(container, dict):
+        container = list(container.values())
+    return (
+        [leaf for each in container for leaf in leaves(each)] if isinstance(container, (list, tuple)) else [container]
+    )
+
+
+def arrays(container):
+    return [np.asarray(leaf.detach()) for leaf in leaves(container)]
+
+
+def assert_close(got, expected, limit=1e-4):
+    got, expected = leaves(got), arrays(expected)
+    assert len(got) == len(expected)
+    for mine, other in zip(got, expected, strict=True):
+        assert mine.shape == other.shape
+        assert np.abs(mine - other).max() <= limit * max(np.abs(other).max(), 1e-6)
+
+
+def shapes_of(inputs):
+    """Return the shapes of some inputs as `compile` takes them, for any batch."""
+    shapes = tuple((None, *array.shape[1:]) for array in arrays(inputs))
+    return shapes[0] if len(shapes) == 1 else shapes
+
+
+def crossed(network, *inputs):
+    """Return the network on this side of the bridge, with the names that it had on the other."""
+    mine = convlane.from_torch(network, *inputs)
+    assert list(mine.state_dict()) == list(network.state_dict())
+    assert [name for name, _ in mine.named_parameters()] == [name for name, _ in network.named_parameters()]
+    return mine
+
+
+# torchvision
+
+SMALL = {"alexnet": 63, "inception_v3": 75}
+"""The side of the smallest pictures that a network takes, where that is not 32."""
+FAMILIES = [
+    *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3", "mnasnet0_5"),
+    *("mobilenet_v2", "mobilenet_v3_small", "regnet_x_400mf", "regnet_y_400mf", "resnet18", "resnext50_32x4d"),
+    *("shufflenet_v2_x0_5", "squeezenet1_0", "vgg11", "vit_b_32"),
+]
+SEGMENTATION = [
+    *("deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large", "fcn_resnet50"),
+    *("deeplabv3_resnet50", "deeplabv3_resnet101", "fcn_resnet101"),
+]
+UNSUPPORTED: dict[str, str] = {}
+"""Networks that do not cross the bridge, and the operation that is missing."""
+COMPILED = {"alexnet", "convnext_tiny", "efficientnet_b0", "googlenet", "mobilenet_v3_small", "resnet18"}
+
+
+def torch_network(name, **config):
+    import torch
+
+    torch.manual_seed(0)
+    config |= {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    return import_torchvision().models.get_model(name, weights=None, **config).eval()
+
+
+def check(network, size, compiled):
+    import torch
+
+    picture = torch.randn(2, 3, size, size)
+    with torch.no_grad():
+        expected = network.eval()(picture)
+    mine = crossed(network, picture)
+    assert_close(mine(picture[:1].numpy()), network(picture[:1]))
+    if compiled:
+        assert_close(convlane.compile(mine, (None, 3, size, size))(picture.numpy()), expected)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_classifiers(name):
+    size = SMALL.get(name, 32)
+    config = {"image_size": size} if name.startswith("vit") else {}
+    check(torch_network(name, **config), size, name in COMPILED)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_swin(version):
+    models = import_torchvision().models.swin_transformer
+    block = {} if version == 1 else {"block": models.SwinTransformerBlockV2, "downsample_layer": models.PatchMergingV2}
+    network = models.SwinTransformer([4, 4], 16, [2, 2], [2, 4], [4, 4], num_classes=10, **block)
+    check(network, 40, compiled=False)
+
+
+def test_maxvit():
+    network = import_torchvision().models.MaxVit((32, 32), 8, 4, [8, 16], [1, 1], 4, 0.1, num_classes=10)
+    check(network, 32, compiled=True)
+
+
+@pytest.mark.parametrize("name", SEGMENTATION[:3])
+def test_segmentation(name):
+    check(torch_network(name, weights_backbone=None), 33, compiled="mobilenet" in name)
+
+
+def test_backbone_and_heads_of_a_detector():
+    """The rest of a detector depends on what is found, so torch.export cannot write it down."""
+    import torch
+
+    detector = import_torchvision().models.detection.retinanet_resnet50_fpn(weights=None, weights_backbone=None).eval()
+    picture = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        features = detector.backbone(picture)
+        levels = list(features.values())
+        boxes, scores = detector.head.regression_head(levels), detector.head.classification_head(levels)
+    mine = crossed(detector.backbone, picture)
+    assert mine(picture.numpy()).keys() == features.keys()
+    assert_close(convlane.compile(mine, (None, 3, 64, 64))(picture.numpy()), features)
+    assert_close(crossed(detector.head.regression_head, levels)(arrays(levels)), boxes)
+    assert_close(crossed(detector.head.classification_head, levels)(arrays(levels)), scores)
+
+
+@pytest.mark.every_network
+def test_every_classifier():
+    models = import_torchvision().models
+    for name in models.list_models(module=models):
+        if name not in FAMILIES and name not in UNSUPPORTED:
+            size = 224 if name.startswith(("vit", "maxvit")) else 96 if name == "inception_v3" else 64
+            check(torch_network(name), size, compiled=not name.startswith(("swin", "vit")))
+
+
+@pytest.mark.every_network
+@pytest.mark.parametrize("name", SEGMENTATION[3:])
+def test_every_segmentation(name):
+    check(torch_network(name, weights_backbone=None), 65, compiled=True)
+
+
+# Networks as users write them
+
+USERS = [
+    *("large kernels", "means and views", "upward", "branches", "two inputs", "two outputs", "shared", "in place"),
+    *("attention", "containers"),
+]
+
+
+def made(name, examples=2):
+    from torch_networks import make  # which imports torch
+
+    return make(name, examples)
+
+
+@pytest.mark.parametrize("name", USERS)
+def test_users(name):
+    import torch
+
+    network, inputs = made(name)
+    mine = crossed(network, *inputs)
+    assert mine.training  # as the network is
+    network.eval(), mine.eval()
+    more = made(name, 3)[1]
+    with torch.no_grad():
+        expected = network(*more)
+    again = pickle.loads(pickle.dumps(copy.deepcopy(mine)))
+    for one in (mine, again):
+        assert_close(one(*_numpy(more)), expected)
+    if name not in ("attention", "containers"):
+        assert_close(convlane.compile(mine, shapes_of(inputs))(*arrays(more)), expected)
+
+
+def _numpy(container):
+    if isinstance(container, dict):
+        return {key: _numpy(each) for key, each in container.items()}
+    return type(container)(map(_numpy, container)) if isinstance(container, (list, tuple)) else np.asarray(container)
+
+
+@pytest.mark.parametrize("name", USERS)
+def test_gradients(name):
+    import torch
+
+    network, inputs = made(name)
+    network.eval()
+    mine = crossed(network, *inputs)
+    outputs = leaves(network(*inputs))
+    weights = [torch.randn(output.shape) for output in outputs]
+    total(torch.sum(output * weight) for output, weight in zip(outputs, weights, strict=True)).backward()
+
+    def loss(*given):
+        return total(
+            sum(mul(output, weight.numpy())) for output, weight in zip(leaves(mine(*given)), weights, strict=True)
+        )
+
+    _, gradients = convlane.value_and_grad(loss, mine)(*_numpy(inputs))
+    assert gradients.keys() == dict(network.named_parameters()).keys()
+    for key, parameter in network.named_parameters():
+        assert_close(gradients[key], parameter.grad, limit=1e-3)
+
+
+def total(numbers):
+    first, *others = numbers
+    for each in others:
+        first = first + each
+    return first
+
+
+def test_training_mode():
+    """Batch norm measures the batch and moves its statistics, dropout drops."""
+    import torch
+
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4, momentum=None), torch.nn.BatchNorm2d(4), torch.nn.Dropout(0.5)
+    )
+    picture = torch.randn(2, 3, 9, 9)
+    mine = convlane.from_torch(network, picture)
+    for _ in range(2):
+        output = mine(picture.numpy())
+        network(picture)
+    for name, buffer in network.named_buffers():
+        np.testing.assert_allclose(mine.state_dict()[name], buffer.numpy(), rtol=1e-4, atol=1e-5)
+    assert 0.3 < (output == 0).mean() < 0.7
+    network[1].eval()
+    mine = convlane.from_torch(network, picture)
+    assert [part.training for part in mine.children()] == [True, False, True, True]
+
+
+def test_weights_that_are_one():
+    network, inputs = made("shared")
+    mine = crossed(network, *inputs)
+    mine.second.weight = np.eye(3, dtype=np.float32)
+    assert mine.first.weight is mine.second.weight
+    mine.load_state_dict(network.state_dict())
+    assert mine.first.weight is mine.second.weight
+    np.testing.assert_array_equal(mine.first.weight, network.first.weight.detach().numpy())
+
+
+def test_open_sizes():
+    import torch
+
+    auto = torch.export.Dim.AUTO
+    network, (picture,) = made("upward")
+    mine = convlane.from_torch(network.eval(), picture, dynamic_shapes=({0: auto, 2: auto, 3: auto},))
+    plan = convlane.compile(mine, (None, 3, None, None))
+    for size in ((1, 3, 8, 20), (2, 3, 16, 10)):
+        picture = torch.randn(size)
+        assert_close(plan(picture.numpy()), network(picture))
+
+
+def test_without_torch(tmp_path):
+    """What has crossed the bridge needs torch no more."""
+    network, inputs = made("upward")
+    mine = convlane.from_torch(network.eval(), *inputs)
+    (tmp_path / "network.pickle").write_bytes(pickle.dumps(mine))
+    np.save(tmp_path / "picture.npy", inputs[0].numpy())
+    code = """
+import pickle, sys, numpy, convlane
+sys.modules["torch"] = None
+network = pickle.load(open("network.pickle", "rb"))
+print(float(numpy.abs(network(numpy.load("picture.npy"))).sum()))
+try:
+    convlane.from_torch(network)
+except ImportError as error:
+    print(error)
+"""
+    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    number, message = found.stdout.splitlines()
+    assert float(number) == pytest.approx(float(network(*inputs).abs().sum()), rel=1e-4)
+    assert "pip install 'convlane[torch]'" in message
+
+
+def test_what_is_unsupported_is_named_at_once():
+    import torch
+
+    class Strange(torch.nn.Module):
+        def forward(self, x):
+            return torch.linalg.inv(torch.cumprod(x, 1))
+
+    network = torch.nn.Sequential(torch.nn.ReLU(), Strange())
+    with pytest.raises(ValueError, match=r"cumprod.default in '1' \(Strange\)\n.*linalg_inv_ex.default in '1'"):
+        convlane.from_torch(network, torch.eye(3)[None])
+
+
+def test_the_first_difference_is_named(monkeypatch):
+    import torch
+
+    from convlane.bridges.torch import converters
+
+    monkeypatch.setitem(converters.CONVERTERS, "relu", lambda input: input)
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.ReLU(), torch.nn.Sigmoid())
+    with pytest.raises(ValueError, match="the first operation that differs is relu in 1"):
+        convlane.from_torch(network, torch.randn(2, 1, 5, 5))
+
+
+def test_bad_input():
+    import torch
+
+    with pytest.raises(TypeError, match=r"module must be a torch.nn.Module, got function"):
+        convlane.from_torch(made, torch.zeros(1))
+    network, inputs = made("two inputs")
+    mine = convlane.from_torch(network, *inputs)
+    image, code = _numpy(inputs)
+    np.testing.assert_array_equal(mine(image, code=code), mine(image, code))
+    with pytest.raises(TypeError, match="expected inputs image, code, each as the example, got 1"):
+        mine(image)
+    with pytest.raises(TypeError, match="unexpected inputs other"):
+        mine(image, code, other=code)
+    with pytest.raises(TypeError, match="only the whole network can be called"):
+        mine.conv(image)
