@@ -107,7 +107,7 @@ class InPlace(nn.Module):
     def forward(self, x):
         y = self.norm(self.conv(x))
         y += 1
-        z = y.relu_()
+        z = F.silu(y)
         z[:, 1:3] *= 2
         z[:, 0] = 0.5
         return z.mul_(0.5).sub_(y)

@@ -58,7 +58,7 @@ def test_optimiser_of_torch():
     twin, picture = copy.deepcopy(network), torch.randn(4, 3, 8, 8)
     losses = []
     for module, run in ((network, as_function(network, picture)), (twin, twin)):
-        optimiser = torch.optim.Adam(module.parameters(), 0.01)
+        optimiser = torch.optim.SGD(module.parameters(), 0.01)
         for _ in range(3):
             optimiser.zero_grad()
             loss = run(picture).square().mean()

@@ -90,10 +90,9 @@ def from_torch(module: Any, *example_inputs: Any, dynamic_shapes: Any = None) ->
         expected = [to_numpy(leaf) for leaf in _tensors(module(*_pytree.tree_map(_copied, example_inputs)))]
     tensors = _tensors(example_inputs)
     arrays = [to_numpy(tensor) for tensor in tensors]
-    modes = {part: part.training for part in network.modules()}
     got = _tensors(network.eval()(*arrays))
-    for part, mode in modes.items():
-        part.training = mode
+    for path, each in module.named_modules():
+        parts[path].training = each.training
     worst = max(map(exporting.difference, got, expected), default=0.0)
     if len(got) != len(expected) or not worst <= _LIMIT:
         first = exporting.first_difference(exported, network.program, tensors, arrays, _LIMIT)

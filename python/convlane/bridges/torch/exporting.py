@@ -348,7 +348,6 @@ def _fill(part: Part, module: Any) -> None:
     for name, buffer in module.named_buffers(recurse=False, remove_duplicate=False):
         if name not in module._non_persistent_buffers_set and buffer.dtype != torch.bool:
             part.register_buffer(name, to_numpy(buffer), optional=name == "num_batches_tracked")
-    part.training = module.training
     if getattr(module, "momentum", 0.0) is None:
         part.averages = True
 
