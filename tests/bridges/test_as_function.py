@@ -28,7 +28,7 @@ def assert_same_gradients(mine, other):
 def test_gradients(name):
     import torch
 
-    from torch_networks import make
+    from torch_modules import make
 
     network, inputs = make(name)
     inputs = tuple(each.requires_grad_() for each in inputs)

@@ -154,7 +154,7 @@ USERS = [
 
 
 def made(name, examples=2):
-    from torch_networks import make  # which imports torch
+    from torch_modules import make  # which imports torch
 
     return make(name, examples)
 
@@ -272,7 +272,7 @@ except ImportError as error:
 """
     found = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     number, message = found.stdout.splitlines()
-    assert float(number) == pytest.approx(float(network(*inputs).abs().sum()), rel=1e-4)
+    assert float(number) == pytest.approx(float(network(*inputs).detach().abs().sum()), rel=1e-4)
     assert "pip install 'convlane[torch]'" in message
 
 

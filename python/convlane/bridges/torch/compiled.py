@@ -109,8 +109,7 @@ def _partitioned(exported: Any, frozen: set[str]) -> Callable[..., Any]:
     for node in list(fused.graph.nodes):
         if node.op == "call_module":
             part = fused.get_submodule(node.target)
-            names = [argument.name in frozen for argument in node.args]
-            setattr(fused, node.target, _Runner(part, names))
+            setattr(fused, node.target, _Runner(part, [argument.name in frozen for argument in node.args]))
     forward = fused.forward
 
     def run(*tensors: Any) -> Any:

@@ -318,6 +318,11 @@ def plain(container: Any) -> Any:
     return tuple(plain(each) for each in container) if isinstance(container, tuple) else container
 
 
+def without_leaves(container: Any) -> Any:
+    """Return containers as `plain` does, with None in place of what they hold, so that no tensor is kept."""
+    return _pytree.tree_map(lambda _: None, plain(container))
+
+
 def imported_parts(module: Any, root: Part) -> dict[str, Part]:
     """Give a network the tree, the parameters and the buffers of a module; return its parts by path."""
     parts: dict[str, Part] = {}

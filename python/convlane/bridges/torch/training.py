@@ -41,7 +41,7 @@ def function_of(module: Any, inputs: tuple[Any, ...]) -> Callable[..., Any]:
         for part, each in modes:
             part.training = each.training
         leaves, _ = _pytree.tree_flatten(given)
-        outputs = _Function.apply(bridge, *leaves, *bridge.parameters)  # type: ignore[no-untyped-call]
+        outputs = _Function.apply(bridge, *leaves, *bridge.parameters)
         rest = iter(outputs)
         return _pytree.tree_unflatten([next(rest) if used else None for used in bridge.returned], structure)
 
