@@ -127,7 +127,7 @@ def gaussian(
     >>> edge = np.zeros((1, 6), np.float32)
     >>> edge[:, 3:] = 1
     >>> filters.gaussian(edge, 1).round(2)
-    array([[0.  , 0.07, 0.31, 0.69, 0.93, 1.  ]], dtype=float32)
+    array([[0.  , 0.06, 0.3 , 0.7 , 0.94, 1.  ]], dtype=float32)
     """
     sigmas = tuple(sigma) if isinstance(sigma, (tuple, list)) else (sigma, sigma)
     if len(sigmas) != 2:

@@ -155,7 +155,7 @@ def test_grey_and_transparent_pictures_become_colours(rng):
         (
             lambda: preprocessing("alexnet", "caffe"),
             ValueError,
-            "source must be one of keras, torchvision, ",
+            "source must be one of keras, tensorflow, torchvision, ",
         ),
         (lambda: Preprocessing(0), ValueError, "crop must be positive"),
         (lambda: Preprocessing(8, 7), ValueError, "resize not smaller"),
