@@ -148,7 +148,8 @@ def maximise(
 
     Examples
     --------
-    >>> from convlane import analysis, models
+    >>> from convlane import analysis, models, nn
+    >>> nn.init.seed(0)
     >>> network = models.create("lenet5")
     >>> picture = analysis.maximise(network, "classifier.4", channel=3, steps=20)
     >>> picture.shape
