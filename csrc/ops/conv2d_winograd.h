@@ -13,13 +13,13 @@ struct TileLine {
   int64_t m, step;                      // outputs of a tile, and pixels between two
   int64_t longer, longer_tiles, tiles;  // how many phases are longer, tiles of each, and of each of the others
   int64_t count;
-  TileLine(int64_t outputs, int64_t m, int64_t step)
-      : m(m),
-        step(step),
-        longer(outputs % step),
-        longer_tiles(ceil_div(outputs / step + 1, m)),
-        tiles(ceil_div(outputs / step, m)),
-        count(longer * longer_tiles + (step - longer) * tiles) {}
+  TileLine(int64_t outputs, int64_t tile, int64_t dilation)
+      : m(tile),
+        step(dilation),
+        longer(outputs % dilation),
+        longer_tiles(ceil_div(outputs / dilation + 1, tile)),
+        tiles(ceil_div(outputs / dilation, tile)),
+        count(longer * longer_tiles + (dilation - longer) * tiles) {}
   // The first output of a tile.
   int64_t begin(int64_t tile) const {
     if (step == 1) return tile * m;
