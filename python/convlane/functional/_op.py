@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache, wraps
-from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -37,6 +37,15 @@ The gradient may be shared, so it is never written to. For an argument that is a
 
 Applied: TypeAlias = Callable[[Mapping[str, Any]], tuple[str, float]]
 """From the arguments of an activation to the name and the number by which others apply it."""
+
+
+class Geometry(NamedTuple):
+    """What the algorithms of a convolution go by."""
+
+    written_out: Callable[..., tuple[Any, ...]]
+    """From the shapes of input and weight, stride, padding, dilation and groups to the same without abbreviations."""
+    core: Callable[..., Any]
+    """From that to what knows the algorithms: ``candidates(winograd)``."""
 
 
 class Recorder(Protocol):
@@ -80,6 +89,20 @@ class Traits:
     """A plan's step reads images that are some of the channels of larger ones."""
     writes_slices: bool = False
     """A plan's step can write its result, images, as some of the channels of larger ones."""
+    adds_residual: bool = False
+    """It adds its argument `residual` where it stores its result, before it applies an activation."""
+    weight_channels: int | None = None
+    """Of a convolution: the dimension of its weight that counts channels of the result, in each group if it is 1."""
+    geometry: Geometry | None = None
+    """Of a convolution with several algorithms."""
+    factors: str = ""
+    """The argument by which it multiplies the channels of images, where it does."""
+    averages: bool = False
+    """It can be the mean of each channel of images."""
+    identity: Callable[[Mapping[str, Any], bool], bool] | None = None
+    """Whether it returns its input, by its other arguments and whether the result has the input's shape."""
+    keeps_order: str = ""
+    """Its result holds the numbers of its input in their order: that of ``"indices"``, or of images in ``"memory"``."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +153,7 @@ TOLD_BY_OUTPUT: set[str] = set()
 """Those whose derivative follows from the output."""
 
 _RULES: dict[Callable[..., Any], Rules] = {}
+_TRAITS: dict[str, Traits] = {}
 
 
 def same_shape(input: Any, *args: Any, **kwargs: Any) -> Shape:
@@ -224,6 +248,7 @@ def op(
         _RULES[operation] = Rules(
             shape, dtype, multiply_adds, vjp, frozenset(differentiable), traits, receptive, compiles
         )
+        _TRAITS[forward.__name__] = traits
         if traits.activation is not None:
             ACTIVATIONS[forward.__name__] = traits.activation
         if traits.told_by_output:
@@ -258,9 +283,22 @@ def rules(operation: Callable[..., Any]) -> Rules:
     return _RULES[operation]
 
 
+def traits_named(name: str) -> Traits:
+    """Return the traits of an operation; of what is none, those that allow nothing."""
+    return _TRAITS.get(name, _NO_TRAITS)
+
+
+_NO_TRAITS = Traits()
+
+
 def operations() -> dict[str, Callable[..., Any]]:
     """Return all operations by their names, which are also those of nodes in a graph."""
     return {operation.__name__: operation for operation in _RULES}
+
+
+def unless_shape_changes(arguments: Mapping[str, Any], same_shape: bool) -> bool:
+    """Identity rule of an operation that returns its input wherever the shape stays."""
+    return same_shape
 
 
 @cache

@@ -688,7 +688,12 @@ def log_softmax(input: Array, dim: int) -> Array:
     return _softmax(input, dim, "log_softmax")
 
 
-@op(shape=same_shape, vjp=_dropout_vjp, traits=_IN_PLACE, receptive=pointwise)
+@op(
+    shape=same_shape,
+    vjp=_dropout_vjp,
+    traits=Traits(in_place=True, identity=lambda arguments, same: not arguments["training"] or arguments["p"] == 0),
+    receptive=pointwise,
+)
 def dropout(input: Array, p: float = 0.5, training: bool = True, *, rng: np.random.Generator | None = None) -> Array:
     """Zero each value with probability `p` and divide the others by ``1 - p``; nothing when not training.
 

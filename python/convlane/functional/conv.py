@@ -22,7 +22,7 @@ from convlane.functional._arguments import (
     as_window,
 )
 from convlane.functional._gradient import activated
-from convlane.functional._op import Pullback, Shape, Traits, check_vector, op
+from convlane.functional._op import Geometry, Pullback, Shape, Traits, check_vector, op
 from convlane.functional._receptive import windows
 
 
@@ -121,7 +121,14 @@ def _conv2d_vjp(
     multiply_adds=_multiply_adds,
     vjp=_conv2d_vjp,
     differentiable=("input", "weight", "bias", "residual"),
-    traits=Traits(parameters=frozenset({"weight", "bias"}), reads_any_layout=True, writes_slices=True),
+    traits=Traits(
+        parameters=frozenset({"weight", "bias"}),
+        reads_any_layout=True,
+        writes_slices=True,
+        adds_residual=True,
+        weight_channels=0,
+        geometry=Geometry(lambda *sizes: conv2d_geometry(*sizes), _core.Conv2dGeometry),
+    ),
     receptive=windows(_window, _shape),
 )
 def conv2d(

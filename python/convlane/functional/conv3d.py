@@ -13,7 +13,7 @@ from convlane._floats import quiet
 from convlane.functional._arguments import Array, Faces, Triple, as_array, as_float, as_pixels, as_positive
 from convlane.functional._axes import Padding3d, as_numbers, as_sides_of_axes
 from convlane.functional._gradient import activated
-from convlane.functional._op import Pullback, Shape, Traits, check_vector, op
+from convlane.functional._op import Geometry, Pullback, Shape, Traits, check_vector, op
 from convlane.functional._receptive import Axis
 from convlane.functional.conv import Explanation
 
@@ -114,7 +114,12 @@ def _conv3d_vjp(
     multiply_adds=_multiply_adds,
     vjp=_conv3d_vjp,
     differentiable=("input", "weight", "bias", "residual"),
-    traits=Traits(parameters=frozenset({"weight", "bias"})),
+    traits=Traits(
+        parameters=frozenset({"weight", "bias"}),
+        adds_residual=True,
+        weight_channels=0,
+        geometry=Geometry(lambda *sizes: conv3d_geometry(*sizes), _core.Conv3dGeometry),
+    ),
     receptive=_receptive,
 )
 def conv3d(

@@ -172,7 +172,9 @@ def _met_by_windows(images: Array, geometry: _core.Conv2dGeometry, shape: Shape)
     multiply_adds=_multiply_adds,
     vjp=_conv_transpose2d_vjp,
     differentiable=("input", "weight", "bias"),
-    traits=Traits(parameters=frozenset({"weight", "bias"}), reads_any_layout=True, writes_slices=True),
+    traits=Traits(
+        parameters=frozenset({"weight", "bias"}), reads_any_layout=True, writes_slices=True, weight_channels=1
+    ),
     receptive=_receptive,
 )
 def conv_transpose2d(

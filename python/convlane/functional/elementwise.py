@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -218,7 +219,7 @@ def sub(input: Array | float, other: Array | float) -> Array:
     return _core.binary("sub", as_operand(input, "sub", "input"), as_operand(other, "sub", "other"))
 
 
-@op(shape=_shape_rule("mul"), vjp=_mul_vjp, **_PAIR)
+@op(shape=_shape_rule("mul"), vjp=_mul_vjp, **{**_PAIR, "traits": replace(_ELEMENTWISE, factors="other")})
 def mul(input: Array | float, other: Array | float) -> Array:
     """Multiply two arrays; otherwise as `add`.
 
@@ -310,7 +311,7 @@ def minimum(input: Array | float, other: Array | float) -> Array:
     shape=_scale_shape,
     vjp=_scale_vjp,
     differentiable=("input", "scale"),
-    traits=Traits(in_place=True),
+    traits=Traits(in_place=True, factors="scale"),
     receptive=_scale_receptive,
 )
 def scale(input: Array, scale: Array) -> Array:

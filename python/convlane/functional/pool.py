@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from convlane import _core
 from convlane.functional._arguments import Array, Padding, Pair, as_array, as_float, as_image, as_int, as_window
-from convlane.functional._op import DType, Pullback, Shape, Traits, float32, int64, op
+from convlane.functional._op import DType, Pullback, Shape, Traits, float32, int64, op, unless_shape_changes
 from convlane.functional._receptive import ROWS_AND_COLUMNS, Axis, Receptive, first_shape, windows
 
 Indices: TypeAlias = NDArray[np.int64]
@@ -19,6 +20,7 @@ OutputSize: TypeAlias = "int | tuple[int | None, int | None] | None"
 
 
 _TRAITS = Traits(reads_any_layout=True, writes_slices=True)
+_ADAPTIVE = replace(_TRAITS, identity=unless_shape_changes)  # then windows are single pixels
 """Of all that plans can do."""
 
 
@@ -467,7 +469,7 @@ def _global_max_pool2d_vjp(wanted: frozenset[str], input: Any) -> tuple[Array, P
 @op(
     shape=_adaptive_avg_pool2d_shape,
     vjp=_adaptive_avg_pool2d_vjp,
-    traits=_TRAITS,
+    traits=replace(_ADAPTIVE, averages=True),
     receptive=_adaptive(_adaptive_avg_pool2d_shape),
 )
 def adaptive_avg_pool2d(input: Array, output_size: OutputSize) -> Array:
@@ -512,7 +514,7 @@ def adaptive_avg_pool2d(input: Array, output_size: OutputSize) -> Array:
     shape=_adaptive_max_pool2d_shape,
     dtype=_max_dtype,
     vjp=_adaptive_max_pool2d_vjp,
-    traits=_TRAITS,
+    traits=_ADAPTIVE,
     receptive=_adaptive(_adaptive_max_pool2d_shape),
 )
 def adaptive_max_pool2d(
@@ -578,7 +580,12 @@ def _global_max_pool2d_shape(input: Any) -> Shape:
     return _adaptive_shape("global_max_pool2d", input, 1)
 
 
-@op(shape=_global_avg_pool2d_shape, vjp=_global_avg_pool2d_vjp, traits=_TRAITS, receptive=_global)
+@op(
+    shape=_global_avg_pool2d_shape,
+    vjp=_global_avg_pool2d_vjp,
+    traits=replace(_TRAITS, averages=True),
+    receptive=_global,
+)
 def global_avg_pool2d(input: Array) -> Array:
     """Average each channel's plane: (N, C, H, W) to (N, C, 1, 1).
 

@@ -172,7 +172,7 @@ def _is_view(x: Tensor, shape: Shape) -> bool:
     shape=_reshape_shape,
     dtype=same_dtype,
     vjp=_reshape_vjp,
-    traits=Traits(reads_any_layout=True),
+    traits=Traits(reads_any_layout=True, keeps_order="indices"),
     receptive=_reshape_receptive,
 )
 def reshape(input: Tensor, shape: Sequence[int]) -> Tensor:

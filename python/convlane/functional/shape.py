@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -19,7 +19,16 @@ from convlane.functional._arguments import (
     as_positive,
     as_tensor,
 )
-from convlane.functional._op import Pullback, Shape, Traits, op, same_dtype, same_shape, split_name
+from convlane.functional._op import (
+    Pullback,
+    Shape,
+    Traits,
+    op,
+    same_dtype,
+    same_shape,
+    split_name,
+    unless_shape_changes,
+)
 from convlane.functional._receptive import Axis, everywhere, pointwise
 
 
@@ -220,7 +229,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 1) -> Tensor:
     shape=_narrow_shape,
     dtype=same_dtype,
     vjp=_narrow_vjp,
-    traits=Traits(in_place=True, reads_slices=True),
+    traits=Traits(in_place=True, reads_slices=True, identity=unless_shape_changes),
     receptive=_narrow_receptive,
 )
 def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
@@ -347,7 +356,7 @@ def channel_shuffle(input: Array, groups: int) -> Array:
 @op(
     shape=_flatten_shape,
     vjp=_flatten_vjp,
-    traits=Traits(in_place=True, reads_any_layout=True),
+    traits=Traits(in_place=True, reads_any_layout=True, identity=unless_shape_changes, keeps_order="indices"),
     receptive=_flatten_receptive,
 )
 def flatten(input: Array, start_dim: int = 1, end_dim: int = -1) -> Array:
@@ -398,7 +407,7 @@ def _image_rows_vjp(wanted: frozenset[str], input: Any) -> tuple[Array, Pullback
 @op(
     shape=_image_rows_shape,
     vjp=_image_rows_vjp,
-    traits=Traits(in_place=True),
+    traits=Traits(in_place=True, keeps_order="memory"),
     receptive=everywhere,
 )
 def image_rows(input: Array) -> Array:
@@ -420,7 +429,7 @@ def image_rows(input: Array) -> Array:
 @op(
     shape=_unflatten_shape,
     vjp=_unflatten_vjp,
-    traits=Traits(in_place=True),
+    traits=Traits(in_place=True, keeps_order="indices"),
     receptive=_unflatten_receptive,
 )
 def unflatten(input: Array, dim: int, sizes: Sequence[int]) -> Array:
@@ -458,10 +467,14 @@ def unflatten(input: Array, dim: int, sizes: Sequence[int]) -> Array:
     return x.reshape(_unflatten_shape(x, dim, sizes))
 
 
+def _always(arguments: Mapping[str, Any], same_shape: bool) -> bool:
+    return True
+
+
 @op(
     shape=same_shape,
     vjp=_channels_last_vjp,
-    traits=Traits(in_place=True, reads_any_layout=True),
+    traits=Traits(in_place=True, reads_any_layout=True, identity=_always),
     receptive=pointwise,
 )
 def channels_last(input: Array) -> Array:
@@ -485,7 +498,7 @@ def channels_last(input: Array) -> Array:
     return x if x.transpose(0, 2, 3, 1).flags.c_contiguous else _core.to_channels_last(x)
 
 
-@op(shape=same_shape, vjp=_nchw_vjp, traits=Traits(in_place=True), receptive=pointwise)
+@op(shape=same_shape, vjp=_nchw_vjp, traits=Traits(in_place=True, identity=_always), receptive=pointwise)
 def nchw(input: Array) -> Array:
     """Return images (N, C, H, W) that are C-contiguous: `input` itself where it is so already.
 

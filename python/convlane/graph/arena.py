@@ -37,7 +37,7 @@ def assign_slots(graph: Graph) -> Graph:
                 if len(users[source]) == 1 and source not in slots and traits_of(graph.nodes[source]).writes_slices:
                     slots[source] = Slot(value, channel, False)
                 channel += graph.nodes[source].shape[1]
-        elif node.op in _RESHAPES and _is_view(node, graph):
+        elif traits_of(node).keeps_order and _is_view(node, graph):
             place = memory.get(node.inputs["input"], node.inputs["input"])
             if value in returned:
                 if place in held:
@@ -119,14 +119,10 @@ def _reads_slice(graph: Graph, user: Value, value: Value) -> bool:
     return traits_of(node).reads_slices and node.inputs.get("residual") != value
 
 
-_RESHAPES = frozenset({"flatten", "image_rows", "reshape", "unflatten"})
-"""What keeps the order of the numbers, or, of images, that of memory."""
-
-
 def _is_view(node: Node, graph: Graph) -> bool:
     """Return whether these are the numbers of another result in their order, and can be read where that is."""
     whole = graph.nodes[node.inputs["input"]]
-    in_order = node.op == "image_rows" or (_in_c_order(whole.shape) and _in_c_order(node.shape))
+    in_order = traits_of(node).keeps_order == "memory" or (_in_c_order(whole.shape) and _in_c_order(node.shape))
     return in_order and whole.op not in SOURCES
 
 

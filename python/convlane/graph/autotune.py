@@ -24,14 +24,12 @@ from convlane import _core, functional, machine
 from convlane._files import open_regular
 from convlane._version import __version__
 from convlane.functional._arguments import Array
-from convlane.functional._op import Shape
-from convlane.functional.conv import conv2d_geometry
-from convlane.functional.conv3d import conv3d_geometry
+from convlane.functional._op import Geometry, Shape
 from convlane.graph.arena import ALIGNMENT, assign_slots, plan_arena
 from convlane.graph.lower import append_step, batched, images_at_once
 from convlane.graph.lowering import Context, Operand, strides_of
 from convlane.graph.lowering.operand import FLOAT
-from convlane.graph.passes import pool_geometry_of, results_between, unjoin
+from convlane.graph.passes import JOINED, pool_geometry_of, results_between, traits_of, unjoin
 from convlane.graph.trace import INPUT, Graph, Measured, Node, Value
 from convlane.graph.weights import Packer
 from convlane.runtime import get_num_threads
@@ -108,24 +106,24 @@ def tune(graph: Graph, batch: int, winograd: bool, keep: object) -> Graph:
 
 def _ways(value: Value, node: Node, graph: Graph, winograd: bool) -> dict[str, Way]:
     """All ways to compute a node by name, the one that is expected to be fastest first."""
-    if node.op in ("conv2d", "conv3d"):
-        layers = _with_algorithms(node, graph.nodes[node.inputs["input"]].shape, winograd)
+    joined = JOINED.get(node.op)
+    if joined is not None and joined.rival:
+        return {joined.rival: [(value, node)], "apart": unjoin(node, value, results_between(node))}
+    first, *others = node.attributes["parts"] if joined is not None else (node,)
+    geometry = traits_of(first).geometry
+    if geometry is None:
+        return {}
+    layers = _with_algorithms(first, geometry, graph.nodes[node.inputs["input"]].shape, winograd)
+    if joined is None:
         return {name: [(value, layer)] for name, layer in layers.items()}
-    if node.op == "conv2d_pool":
-        conv, pool = node.attributes["parts"]
-        layers = _with_algorithms(conv, graph.nodes[node.inputs["input"]].shape, winograd)
-        return {name: [(value, replace(node, attributes={"parts": (conv, pool)}))] for name, conv in layers.items()}
-    if node.op == "depthwise_block":
-        return {"row bands": [(value, node)], "apart": unjoin(node, value, results_between(node))}
-    return {}
+    return {name: [(value, replace(node, attributes={"parts": (conv, *others)}))] for name, conv in layers.items()}
 
 
-def _with_algorithms(conv: Node, image: Shape, winograd: bool) -> dict[str, Node]:
+def _with_algorithms(conv: Node, geometry: Geometry, image: Shape, winograd: bool) -> dict[str, Node]:
     """Return a convolution of an image or volume with each of its algorithms, none where one was asked for."""
     if conv.attributes["algorithm"] != "auto":
         return {}
-    geometry = _core.Conv2dGeometry if conv.op == "conv2d" else _core.Conv3dGeometry
-    names = geometry(*_geometry(conv, image)).candidates(winograd)
+    names = geometry.core(*_written_out(conv, geometry, image)).candidates(winograd)
     return {name: replace(conv, attributes={**conv.attributes, "algorithm": name}) for name in names}
 
 
@@ -151,8 +149,8 @@ class _Layer:
         self.shapes = {value: (inner.get(value) or graph.nodes[value]).shape for value in values}
         self.input = split[0][1].inputs["input"]
         # A convolution reads the caller's array itself, which is usually not channels last.
-        firsts = {way[0][1].op for way in ways.values()}
-        self.reads_caller = self.input == INPUT and firsts <= {"conv2d", "conv2d_pool"}
+        firsts = [way[0][1] for way in ways.values()]
+        self.reads_caller = self.input == INPUT and all(traits_of(first).reads_any_layout for first in firsts)
         self.name = "; ".join([_features(node, self.shapes) for _, node in split])
         if self.reads_caller:
             self.name += "; first"
@@ -235,16 +233,17 @@ class _Bench:
 
 def _features(node: Node, shapes: Mapping[Value, Shape]) -> str:
     """Describe in a line what the time of a node depends on."""
-    if node.op == "conv2d_pool":
-        conv, pool = node.attributes["parts"]
+    if "parts" in node.attributes:
+        conv, pool = node.attributes["parts"]  # blocks are told part by part
         pooling = pool_geometry_of(pool, conv.shape)
         window = f"{pool.op} {_by(pooling.kernel)}, stride {_by(pooling.stride)}, padding {_by(pooling.padding)}"
         window += f", to {_by(node.shape[1:])}"
         return f"{_features(replace(conv, inputs=node.inputs), shapes)} then {window}"
-    if node.op not in ("conv2d", "conv3d"):
+    geometry = traits_of(node).geometry
+    if geometry is None:
         return f"{node.op} {_by(shapes[node.inputs['input']][1:])}"
     at = node.attributes
-    image, weight, stride, padding, dilation, groups = _geometry(node, shapes[node.inputs["input"]])
+    image, weight, stride, padding, dilation, groups = _written_out(node, geometry, shapes[node.inputs["input"]])
     others = ["" if at["bias"] is None else "bias", at["activation"], *sorted(node.inputs.keys() - {"input"})]
     text = f"{node.op} {_by(image[1:])} with {_by(weight)}, stride {_by(stride)}, padding {_by(padding)}"
     return " ".join([f"{text}, dilation {_by(dilation)}, groups {groups},", *filter(None, others)])
@@ -254,10 +253,9 @@ def _by(sizes: Iterable[int]) -> str:
     return "x".join(map(str, sizes))
 
 
-def _geometry(node: Node, image: Shape) -> tuple[Any, Any, Any, Any, Any, int]:
+def _written_out(node: Node, geometry: Geometry, image: Shape) -> tuple[Any, ...]:
     at = node.attributes
-    geometry = conv2d_geometry if node.op == "conv2d" else conv3d_geometry
-    return geometry(image, at["weight"].shape, at["stride"], at["padding"], at["dilation"], at["groups"])
+    return geometry.written_out(image, at["weight"].shape, at["stride"], at["padding"], at["dilation"], at["groups"])
 
 
 def _setting(images: int) -> str:

@@ -17,22 +17,12 @@ from numpy.typing import NDArray
 
 from convlane import _core
 from convlane.functional._arguments import Array, Pair, Sides
-from convlane.functional._op import ACTIVATIONS, Shape, Traits, operations, rules
+from convlane.functional._op import ACTIVATIONS, Shape, Traits, operations, traits_named
 from convlane.functional.conv import conv2d_geometry
 from convlane.functional.pool import pool_geometry
 from convlane.graph.reassemble import REASSEMBLING
 from convlane.graph.trace import Graph, Node, Value
 from convlane.graph.weights import Weight
-
-_FACTORS = {"mul": "other", "scale": "scale"}
-"""Operations that multiply the channels of images by factors, with the name of that argument."""
-
-_GLOBAL_AVERAGES = frozenset({"adaptive_avg_pool2d", "global_avg_pool2d"})
-"""Operations that can be the mean of each channel."""
-
-
-_CONVOLUTIONS = frozenset({"conv2d", "conv3d"})
-"""Operations that add a residual and apply an activation where they store their results."""
 
 
 class Joined(NamedTuple):
@@ -41,6 +31,8 @@ class Joined(NamedTuple):
     join: Callable[[Graph], Graph]
     """The pass that makes it."""
     traits: Traits
+    rival: str = ""
+    """What autotuning calls the step where it also times the operations apart; else it times the first's algorithms."""
 
 
 def optimize(graph: Graph) -> Graph:
@@ -166,10 +158,9 @@ def fold_batch_norm(graph: Graph) -> Graph:
             return node
         source = node.inputs["input"]
         conv = nodes[source]
-        transposed = conv.op == "conv_transpose2d" and conv.attributes["activation"] == "none"
-        if not (single(source) and (transposed or _is_plain_convolution(conv)) and _has_open_weight(conv)):
+        if not (single(source) and _is_plain_convolution(conv) and _has_open_weight(conv)):
             return node
-        groups = conv.attributes["groups"] if transposed else None
+        groups = conv.attributes["groups"] if traits_of(conv).weight_channels == 1 else None
         weight, bias = _folded(conv.attributes["weight"], conv.attributes["bias"], node.attributes, groups)
         return _absorb(conv, node, weight=weight, bias=bias)
 
@@ -184,11 +175,8 @@ def fuse_activation(graph: Graph) -> Graph:
             return node
         source = node.inputs["input"]
         before = nodes[source]
-        kinds = ("add", "conv_transpose2d", "linear", *_CONVOLUTIONS)
-        if before.op not in kinds or before.attributes["activation"] != "none":
-            return node
-        if not single(source):
-            return node
+        if before.attributes.get("activation") != "none" or not single(source):
+            return node  # it takes none, or has one
         name, slope = ACTIVATIONS[node.op](node.attributes)
         return _absorb(before, node, activation=name, negative_slope=slope)
 
@@ -206,7 +194,9 @@ def fuse_residual_add(graph: Graph) -> Graph:
             return node  # it does not lie in the arena, where a residual is read
         for source, residual in ((last, first), (first, last)):
             conv = nodes[source]
-            if single(source) and _is_plain_convolution(conv) and conv.shape == nodes[residual].shape:
+            if not (traits_of(conv).adds_residual and _is_plain_convolution(conv)):
+                continue
+            if single(source) and conv.shape == nodes[residual].shape:
                 fused = _absorb(
                     conv,
                     node,
@@ -326,7 +316,7 @@ _OF_SIZES = 1
 
 JOINED = {
     "conv2d_pool": Joined(fuse_pool, Traits(reads_any_layout=True, writes_slices=True)),
-    "depthwise_block": Joined(fuse_depthwise_block, Traits(reads_slices=True)),
+    "depthwise_block": Joined(fuse_depthwise_block, Traits(reads_slices=True), "row bands"),
 }
 """What passes make of several operations, which stand in the attribute `parts`."""
 
@@ -334,10 +324,7 @@ JOINED = {
 def traits_of(node: Node) -> Traits:
     """Return the traits of a node's operation."""
     joined = JOINED.get(node.op)
-    if joined is not None:
-        return joined.traits
-    operation = operations().get(node.op)
-    return Traits() if operation is None else rules(operation).traits
+    return traits_named(node.op) if joined is None else joined.traits
 
 
 def unjoin(joined: Node, value: Value, between: Sequence[Value]) -> list[tuple[Value, Node]]:
@@ -354,9 +341,10 @@ def unjoin(joined: Node, value: Value, between: Sequence[Value]) -> list[tuple[V
     source = image = joined.inputs["input"]
     for part, result in zip(joined.attributes["parts"], (*between, value), strict=True):
         inputs = {"input": source}
-        if part.op in _FACTORS:
-            inputs = {"input": image, _FACTORS[part.op]: source}
-        elif part.op in _GLOBAL_AVERAGES:
+        traits = traits_of(part)
+        if traits.factors:
+            inputs = {"input": image, traits.factors: source}
+        elif traits.averages:
             image = source
         nodes.append((result, replace(part, inputs=inputs)))
         source = result
@@ -367,7 +355,7 @@ def unjoin(joined: Node, value: Value, between: Sequence[Value]) -> list[tuple[V
 def results_between(joined: Node) -> list[Value]:
     """Return the values that the results of all parts but the last had before they were joined."""
     _, *others = joined.attributes["parts"]
-    return [part.inputs[_FACTORS.get(part.op, "input")] for part in others]
+    return [part.inputs[traits_of(part).factors or "input"] for part in others]
 
 
 def conv2d_geometry_of(node: Node, nodes: Mapping[Value, Node]) -> tuple[Any, Any, Pair, Sides, Pair, int]:
@@ -413,7 +401,8 @@ def _is_batch_norm_of(node: Node, shape: Shape) -> bool:
 
 
 def _is_plain_convolution(node: Node) -> bool:
-    return node.op in _CONVOLUTIONS and node.attributes["activation"] == "none" and _has_no_residual(node)
+    convolves = traits_of(node).weight_channels is not None
+    return convolves and node.attributes["activation"] == "none" and _has_no_residual(node)
 
 
 def _is_pointwise(node: Node, nodes: Mapping[Value, Node]) -> bool:
@@ -433,16 +422,17 @@ def _is_depthwise(node: Node, nodes: Mapping[Value, Node]) -> bool:
 def _excitation(scaled: Value, nodes: Mapping[Value, Node], users: Mapping[Value, Sequence[Value]]) -> tuple[Node, ...]:
     """Return the nodes of squeeze-and-excitation from pooling to scaling, if nobody else reads anything on the way."""
     scale = nodes[scaled]
-    if scale.op not in _FACTORS or scale.inputs.keys() != {"input", _FACTORS[scale.op]}:
+    factors = traits_of(scale).factors
+    if not factors or scale.inputs.keys() != {"input", factors}:
         return ()
-    image, values = scale.inputs["input"], [scaled, scale.inputs[_FACTORS[scale.op]]]
+    image, values = scale.inputs["input"], [scaled, scale.inputs[factors]]
     while len(values) < 4:
         layer = nodes[values[-1]]
         if not (_is_pointwise(layer, nodes) and _has_no_residual(layer)):
             return ()
         values.append(layer.inputs["input"])
     pool = nodes[values[-1]]
-    if pool.op not in _GLOBAL_AVERAGES or pool.shape[2:] != (1, 1) or pool.inputs["input"] != image:
+    if not traits_of(pool).averages or pool.shape[2:] != (1, 1) or pool.inputs["input"] != image:
         return ()
     if len(users[image]) != 2 or any(len(users[value]) != 1 for value in values):
         return ()
@@ -484,15 +474,10 @@ def narrows_channels(node: Node) -> bool:
 
 
 def _is_identity(node: Node, nodes: Mapping[Value, Node]) -> bool:
-    if node.op == "dropout":
-        return not node.attributes["training"] or node.attributes["p"] == 0
-    if node.op in ("channels_last", "nchw"):
-        return True
-    if node.op == "narrow":
-        return nodes[node.inputs["input"]].shape == node.shape
-    if node.op in ("adaptive_avg_pool2d", "adaptive_max_pool2d", "flatten"):
-        return nodes[node.inputs["input"]].shape == node.shape and not node.results
-    return False
+    identity = traits_of(node).identity
+    if identity is None or node.results:
+        return False
+    return identity(node.attributes, nodes[node.inputs["input"]].shape == node.shape)
 
 
 def _folded(weight: Array | Weight, bias: Array | None, norm: Any, transposed: int | None) -> tuple[Weight, Array]:

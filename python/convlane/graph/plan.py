@@ -762,7 +762,7 @@ def _for_one(input_shape: Any) -> tuple[int | None, InputShape]:
 
 def _parts(node: Node) -> list[str]:
     """Name the operations in a node, the activation that it always had among them."""
-    if node.op == "conv2d_pool":
+    if "parts" in node.attributes and not node.fused:  # as blocks, which name theirs
         return [name for part in node.attributes["parts"] for name in _parts(part)]
     activation = node.attributes.get("activation", "none")
     return [node.op, *node.fused, *([activation] if activation not in ("none", *node.fused) else [])]

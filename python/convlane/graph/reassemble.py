@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from convlane.functional._op import Shape, operations, rules
+from convlane.functional._op import Shape, traits_named
 from convlane.graph.trace import Graph, Node, Value
 
 Nodes: TypeAlias = Mapping[Value, Node]
@@ -55,7 +55,7 @@ def join_channel_factors(graph: Graph) -> Graph:
             at = before.attributes  # one that this pass has made
             shift = shift + factor * at["bias"].astype(np.float64)
             return _batch_norm(before, before.inputs["input"], factor * at["weight"].astype(np.float64), shift)
-        if before.op not in _CONVOLUTIONS or before.attributes["activation"] != "none":
+        if traits_named(before.op).weight_channels is None or before.attributes["activation"] != "none":
             return node
         if "residual" in before.inputs or before.attributes.get("residual") is not None:
             return node
@@ -169,8 +169,6 @@ REASSEMBLING = (
     join_channel_factors,
 )
 """In an order in which each finds what those before it have made."""
-
-_CONVOLUTIONS = frozenset({"conv2d", "conv3d", "conv_transpose2d"})
 
 
 def _each(graph: Graph, rule: Callable[[Node, Nodes, Single], Node]) -> Graph:
@@ -423,10 +421,8 @@ def _positive(node: Node) -> tuple[int, ...]:
 
 def _moves_past(node: Node, before: list[Node]) -> bool:
     """Whether a node computes the same before a permute, which all of its arguments come from."""
-    operation = operations().get(node.op)
-    if operation is None or node.results or not before:
+    if node.results or not before:
         return False
-    traits = rules(operation).traits
-    pointwise = traits.elementwise or (node.op == "affine")
+    pointwise = traits_named(node.op).elementwise or (node.op == "affine")
     plain = not any(isinstance(each, np.ndarray) for each in node.attributes.values())
     return pointwise and plain and all(each.shape == node.shape for each in before)
