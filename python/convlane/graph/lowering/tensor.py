@@ -170,7 +170,13 @@ def _reduce(at: Context) -> None:
     at.append("reduce", name=at.node.op, axes=axes, correction=None if correction is None else float(correction))
 
 
-@_general("argmax", "argmin", refuse=_refuse_batch("input", _dims))
+def _refuse_arg(node: Node, nodes: Nodes) -> str:
+    if node.attributes["dim"] is None:
+        return f"{node.op} along the batch and all other dimensions at once"
+    return _refuse_batch("input", _dims)(node, nodes)
+
+
+@_general("argmax", "argmin", refuse=_refuse_arg)
 def _arg(at: Context) -> None:
     at.append("arg", axis=_axis(at), largest=at.node.op == "argmax")
 
