@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from convlane import _core
 from convlane.functional._arguments import Array
-from convlane.functional._op import Shape, operations, rules
+from convlane.functional._op import Shape, operations, rules, traits_named
 from convlane.graph.lowering import ANY_ARGUMENT, LOWERINGS, REFUSALS, Choice, Context, OfBatch, Operand, strides_of
 from convlane.graph.lowering.operand import FLOAT
 from convlane.graph.trace import SOURCES, Graph, Node, Value
@@ -201,8 +201,9 @@ def _refusal(node: Node, nodes: Mapping[Value, Node]) -> str:
         return f"{op} of constants alone"
     if isinstance(attributes.get("weight"), (_core.PackedWeight, _core.TransposedWeight)):
         return f"{op} with a packed weight"
-    if op not in ANY_ARGUMENT | {"cat", "interleave"} and set(node.inputs) - {"input", "other", "residual", "scale"}:
-        return f"{op} with a computed {min(set(node.inputs) - {'input', 'other', 'residual', 'scale'})}"
+    computed = node.inputs.keys() & traits_named(op).parameters
+    if computed and op not in ANY_ARGUMENT:
+        return f"{op} with a computed {min(computed)}"
     if node.results:
         return f"{op} with return_indices"
     refuse = REFUSALS.get(op)
