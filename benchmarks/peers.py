@@ -78,13 +78,8 @@ def main(argv=None):
     for name in args.runtimes:
         if missing[name]:
             print(f"{name} is left out: {', '.join(missing[name])} not installed", file=sys.stderr)
-    load = os.getloadavg()[0]
-    try:
-        rows = compare(args, runtimes)
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    packages = sorted({package for name in runtimes for package in PACKAGES[name]})
-    report = describe(args, packages, rows, load) | {"size": args.size}
+    rows, report = timed(compare, args, runtimes, PACKAGES)
+    report["size"] = args.size
     text = "\n".join([*summary(report), "", *table(rows, runtimes)])
     print(text)
     (args.out / "peers.json").write_text(json.dumps(report, indent=1) + "\n")
@@ -92,6 +87,17 @@ def main(argv=None):
     if args.markdown:
         args.markdown.write_text(with_section(args.markdown.read_text(), text, *_markers(args.section)))
     return 1 if any(row.problems for row in rows) else 0
+
+
+def timed(compare, args, runtimes, packages_of):
+    """Measure the rows; return them and all that is known of the run. Ctrl-C ends the program as shells expect it."""
+    load = os.getloadavg()[0]
+    try:
+        rows = compare(args, runtimes)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    packages = sorted({package for name in runtimes for package in packages_of[name]})
+    return rows, describe(args, packages, rows, load)
 
 
 def parse(argv):

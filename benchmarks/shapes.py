@@ -13,7 +13,6 @@ import importlib.util
 import json
 import math
 import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -45,13 +44,7 @@ def main(argv=None):
     for name in args.runtimes:
         if name not in runtimes:
             print(f"{name} is left out: {MODULES[name]} is not installed", file=sys.stderr)
-    load = os.getloadavg()[0]
-    try:
-        rows = compare(args, runtimes)
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    packages = [package for name in runtimes for package in PACKAGES[name]]
-    report = peers.describe(args, packages, rows, load)
+    rows, report = peers.timed(compare, args, runtimes, PACKAGES)
     report["instruction set"] = args.isa or report["instruction set"]
     for entry, row in zip(report["rows"], rows, strict=True):
         entry |= {"kind": row.kind, "shape": row.shape}

@@ -10,7 +10,6 @@ import argparse
 import importlib.util
 import json
 import os
-import signal
 import sys
 from dataclasses import dataclass, field
 from itertools import product
@@ -39,13 +38,7 @@ class TrainingRow(Row):
 def main(argv=None):
     args = parse(argv)
     runtimes = [name for name in RUNTIMES if all(importlib.util.find_spec(package) for package in RUNTIMES[name])]
-    load = os.getloadavg()[0]
-    try:
-        rows = compare(args, runtimes)
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    packages = [package for name in runtimes for package in RUNTIMES[name]]
-    report = peers.describe(args, packages, rows, load)
+    rows, report = peers.timed(compare, args, runtimes, RUNTIMES)
     for entry, row in zip(report["rows"], rows, strict=True):
         entry |= {"losses": row.losses, "megabytes": row.megabytes}
     text = "\n".join([*peers.summary(report), "", *peers.table(rows, runtimes), "", *memory_table(rows, runtimes)])
