@@ -20,8 +20,9 @@ OutputSize: TypeAlias = "int | tuple[int | None, int | None] | None"
 
 
 _TRAITS = Traits(reads_any_layout=True, writes_slices=True)
-_ADAPTIVE = replace(_TRAITS, identity=unless_shape_changes)  # then windows are single pixels
 """Of all that plans can do."""
+
+_ADAPTIVE = replace(_TRAITS, identity=unless_shape_changes)  # where it stays, windows are single pixels
 
 
 def _window(op_name: str) -> Callable[..., Any]:

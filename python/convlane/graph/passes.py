@@ -56,11 +56,7 @@ def finish(graph: Graph) -> Graph:
 
 def remove_dead_code(graph: Graph) -> Graph:
     """Remove what the output does not depend on."""
-    alive = {*graph.outputs.values(), *graph.inputs.values()}
-    for value in reversed(list(graph.nodes)):
-        if value in alive:
-            alive.update(graph.nodes[value].inputs.values())
-    return replace(graph, nodes={value: node for value, node in graph.nodes.items() if value in alive})
+    return graph.pruned()
 
 
 def split_indices(graph: Graph) -> Graph:

@@ -157,7 +157,7 @@ def join_permutes(graph: Graph) -> Graph:
         elif node.op == "permute":
             node = replace(node, attributes={"dims": _positive(node)})
         nodes[value] = node
-    return _alive(replace(graph, nodes=nodes, outputs=graph.renamed(same)))
+    return replace(graph, nodes=nodes, outputs=graph.renamed(same)).pruned()
 
 
 REASSEMBLING = (
@@ -177,15 +177,7 @@ def _each(graph: Graph, rule: Callable[[Node, Nodes, Single], Node]) -> Graph:
     nodes = dict(graph.nodes)
     for value, node in graph.nodes.items():
         nodes[value] = rule(node, nodes, lambda source: len(users[source]) == 1)
-    return _alive(replace(graph, nodes=nodes))
-
-
-def _alive(graph: Graph) -> Graph:
-    alive = {*graph.outputs.values(), *graph.inputs.values()}
-    for value in reversed(list(graph.nodes)):
-        if value in alive:
-            alive.update(graph.nodes[value].inputs.values())
-    return replace(graph, nodes={value: node for value, node in graph.nodes.items() if value in alive})
+    return replace(graph, nodes=nodes).pruned()
 
 
 # Numbers and products

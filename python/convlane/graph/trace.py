@@ -137,6 +137,14 @@ class Graph:
         slot = self.slots.get(value)
         return slot.buffer if slot is not None and slot.channel is None else value
 
+    def pruned(self) -> Graph:
+        """Return the graph without what its outputs do not depend on; inputs stay."""
+        alive = {*self.outputs.values(), *self.inputs.values()}
+        for value in reversed(list(self.nodes)):
+            if value in alive:
+                alive.update(self.nodes[value].inputs.values())
+        return replace(self, nodes={value: node for value, node in self.nodes.items() if value in alive})
+
     def renamed(self, same: Mapping[Value, Value]) -> dict[str, Value]:
         """Return the outputs where some values are taken over by others."""
         return {name: same.get(value, value) for name, value in self.outputs.items()}
