@@ -348,29 +348,18 @@ def _nearest_exact(input: Any, size: Any, factors: Any) -> Any:
     return F.interpolate(input, size, factors, "nearest-exact")
 
 
-@converts("upsample_linear1d.vec")
-def _upsample_linear(input: Any, size: Any, align_corners: bool, factors: Any) -> Any:
-    return F.interpolate(input, size, factors, "linear", align_corners)
+def _resampled(mode: str, **options: Any) -> Callable[..., Any]:
+    def convert(input: Any, size: Any, align_corners: bool, factors: Any) -> Any:
+        return F.interpolate(input, size, factors, mode, align_corners, **options)
+
+    return convert
 
 
-@converts("upsample_bilinear2d.vec")
-def _bilinear(input: Any, size: Any, align_corners: bool, factors: Any) -> Any:
-    return F.interpolate(input, size, factors, "bilinear", align_corners)
-
-
-@converts("_upsample_bilinear2d_aa.vec")
-def _smooth_bilinear(input: Any, size: Any, align_corners: bool, factors: Any) -> Any:
-    return F.interpolate(input, size, factors, "bilinear", align_corners, antialias=True)
-
-
-@converts("upsample_bicubic2d.vec")
-def _bicubic(input: Any, size: Any, align_corners: bool, factors: Any) -> Any:
-    return F.interpolate(input, size, factors, "bicubic", align_corners)
-
-
-@converts("upsample_trilinear3d.vec")
-def _trilinear(input: Any, size: Any, align_corners: bool, factors: Any) -> Any:
-    return F.interpolate(input, size, factors, "trilinear", align_corners)
+converts("upsample_linear1d.vec")(_resampled("linear"))
+converts("upsample_bilinear2d.vec")(_resampled("bilinear"))
+converts("_upsample_bilinear2d_aa.vec")(_resampled("bilinear", antialias=True))
+converts("upsample_bicubic2d.vec")(_resampled("bicubic"))
+converts("upsample_trilinear3d.vec")(_resampled("trilinear"))
 
 
 @converts("grid_sampler", "grid_sampler_2d")
