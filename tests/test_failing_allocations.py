@@ -1,45 +1,6 @@
 """Every allocation of the kernels' library fails once: that is a MemoryError, and what was there works as before."""
 
-import os
-import shutil
-import subprocess
-import sys
-
-import pytest
-
-# Stands before libstdc++ and libc: what C++ allocates, and our aligned blocks. Python and NumPy have other functions.
-LIBRARY = r"""
-#include <atomic>
-#include <cstdlib>
-#include <dlfcn.h>
-#include <new>
-
-static thread_local long left = -1;  // allocations until one fails; negative: none does
-extern "C" void fail_after(long count) { left = count; }
-extern "C" int has_failed() { return left == -2; }
-
-static std::atomic<long> all{0};
-extern "C" long allocations() { return all; }
-
-static bool fails() {
-  ++all;
-  if (left < 0 || left-- > 0) return false;
-  left = -2;
-  return true;
-}
-
-void* operator new(std::size_t size) {
-  void* memory = fails() ? nullptr : std::malloc(size);
-  if (memory == nullptr) throw std::bad_alloc();
-  return memory;
-}
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-extern "C" void* aligned_alloc(std::size_t alignment, std::size_t size) {
-  static const auto real = reinterpret_cast<void* (*)(std::size_t, std::size_t)>(dlsym(RTLD_NEXT, "aligned_alloc"));
-  return fails() ? nullptr : real(alignment, size);
-}
-"""
+import preloaded
 
 PROGRAM = r"""
 import ctypes, sys
@@ -104,59 +65,10 @@ for name, run in cases.items():
 """
 
 
-COUNTED = r"""
-import ctypes, sys
-import numpy as np
-import convlane
-from convlane import models, nn
-
-count = ctypes.CDLL(sys.argv[1]).allocations
-count.restype = ctypes.c_long
-convlane.set_num_threads(2)
-
-
-def in_a_run(model, shape):
-    plan = convlane.compile(model.eval(), shape)
-    core, memory = plan._lowered(shape[0]).core, plan._memory
-    x, outputs = np.ones(shape, np.float32), plan._new_outputs(1)
-    for _ in range(3):
-        core.run([x], outputs, memory)
-    before = count()
-    core.run([x], outputs, memory)
-    return count() - before
-
-
-print("no layer", in_a_run(nn.ReLU(), (1, 3, 64, 64)))
-for name in sys.argv[2:]:
-    print(name, in_a_run(models.create(name), (1, 3, 64, 64)))
-"""
-
-
-def run_counted(program, folder, *arguments):
-    library = folder / "faults.so"
-    (folder / "faults.cpp").write_text(LIBRARY)
-    build = ["g++", "-O1", "-shared", "-fPIC", "-o", str(library), str(folder / "faults.cpp"), "-ldl"]
-    subprocess.run(build, check=True)
-    command = [sys.executable, "-X", "faulthandler", "-c", program, str(library), *arguments]
-    environment = {**os.environ, "LD_PRELOAD": str(library)}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr[-3000:]
-    return dict(line.rsplit(" ", 1) for line in result.stdout.splitlines())
-
-
-pytestmark = pytest.mark.skipif(
-    shutil.which("g++") is None or not sys.platform.startswith("linux"), reason="needs g++ on Linux"
-)
-
-
-def test_steps_of_a_run_allocate_nothing(tmp_path):
-    names = ["resnet18", "vgg11", "mobilenet_v3_small", "shufflenet_v2_x1_0", "densenet121", "convnext_tiny"]
-    taken = run_counted(COUNTED, tmp_path, *names)
-    assert set(taken.values()) == {taken["no layer"]}  # what the arguments of a run take
-
-
+@preloaded.needs_gcc
 def test_every_allocation_may_fail(tmp_path):
-    failures = run_counted(PROGRAM, tmp_path, str(tmp_path / "plan"))
+    printed = preloaded.run(PROGRAM, tmp_path, str(tmp_path / "plan"))
+    failures = dict(line.rsplit(" ", 1) for line in printed.splitlines())
     assert {"pack_conv2d", "linear", "compile", "load_plan", "vjp", "fit"} <= failures.keys()
     assert min(map(int, failures.values())) >= 0
     assert int(failures["compile"]) > 20

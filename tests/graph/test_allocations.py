@@ -2,37 +2,10 @@
 
 import json
 import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-# Stands before libstdc++ and libc: what C++ allocates, and our aligned blocks. Python and NumPy have other functions.
-LIBRARY = r"""
-#include <atomic>
-#include <cstdlib>
-#include <dlfcn.h>
-#include <new>
-
-static std::atomic<long> count{0};
-extern "C" long allocations() { return count; }
-
-void* operator new(std::size_t size) {
-  ++count;
-  void* memory = std::malloc(size);
-  if (memory == nullptr) throw std::bad_alloc();
-  return memory;
-}
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-extern "C" void* aligned_alloc(std::size_t alignment, std::size_t size) {
-  static const auto real = reinterpret_cast<void* (*)(std::size_t, std::size_t)>(dlsym(RTLD_NEXT, "aligned_alloc"));
-  ++count;
-  return real(alignment, size);
-}
-"""
+import preloaded
 
 PROGRAM = r"""
 import ctypes, json, sys
@@ -69,6 +42,8 @@ def beyond_none(network, *shapes):
     return counted(core, images, results) - counted(nothing, images, results)
 
 
+NETWORKS = ["convnext_tiny", "densenet121", "mobilenet_v3_small", "resnet18", "shufflenet_v2_x1_0", "squeezenet1_1"]
+NETWORKS += ["vgg11"]
 rng = np.random.default_rng(0)
 found = {}
 for threads in (1, 2):
@@ -76,7 +51,7 @@ for threads in (1, 2):
         x = rng.standard_normal((2, 8, 6, 8), np.float32)
         for name, choice in CHOICES.items():
             found[name, threads] = beyond_none(choice(rng, x), x.shape)
-        for name in ("mobilenet_v3_small", "resnet18", "squeezenet1_1"):
+        for name in NETWORKS:
             nn.init.seed(0)
             found[name, threads] = beyond_none(models.create(name, 10).eval(), (2, 3, 64, 64))
         for algorithm in ("direct", "im2col", "reference", "winograd2", "winograd4"):
@@ -99,17 +74,8 @@ print(json.dumps([[*key, count] for key, count in found.items() if count]))
 """
 
 
-@pytest.mark.skipif(shutil.which("g++") is None or not sys.platform.startswith("linux"), reason="needs g++ on Linux")
+@preloaded.needs_gcc
 def test_a_run_allocates_nothing(tmp_path):
-    library = tmp_path / "count.so"
-    (tmp_path / "count.cpp").write_text(LIBRARY)
-    build = ["g++", "-O1", "-shared", "-fPIC", "-o", str(library), str(tmp_path / "count.cpp"), "-ldl"]
-    subprocess.run(build, check=True)
     here = Path(__file__).parent
     path = os.pathsep.join([str(here), str(here.parent), *sys.path])
-    environment = {**os.environ, "LD_PRELOAD": str(library), "PYTHONPATH": path}
-    result = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(library)], env=environment, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    assert json.loads(result.stdout) == []
+    assert json.loads(preloaded.run(PROGRAM, tmp_path, PYTHONPATH=path)) == []
