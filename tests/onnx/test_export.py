@@ -188,6 +188,14 @@ def test_several_inputs_and_outputs_by_name(tmp_path):
 
 
 @pytest.mark.onnxruntime
+def test_weights_that_are_too_large_for_the_file_lie_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("convlane.onnx.exporter._LARGEST", 1000)
+    check(nn.Sequential(nn.Linear(30, 40)).eval(), tmp_path / "large.onnx", uniform(2, 30))
+    assert sorted(os.listdir(tmp_path)) == ["large.onnx", "large.onnx.data"]
+    assert (tmp_path / "large.onnx.data").stat().st_size >= 4 * 30 * 40
+
+
+@pytest.mark.onnxruntime
 def test_open_sizes(tmp_path):
     network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2)).eval()
     convlane.onnx.export(network, tmp_path / "open.onnx", (None, 3, None, None))

@@ -17,6 +17,7 @@ from convlane._version import __version__
 from convlane.graph.trace import SOURCES, Graph, InputShape, shapes_by_name, trace
 from convlane.onnx._package import require_onnx
 from convlane.onnx.writers._register import Call, find
+from convlane.safetensors_file import whole_file
 
 OPSET = 18
 """The oldest in which reductions take their axes, resizing has antialias, and Mish exists: most runtimes have it."""
@@ -234,10 +235,5 @@ def _save(onnx: Any, proto: Any, path: Path) -> None:
         onnx.checker.check_model(str(path), full_check=True)
         return
     onnx.checker.check_model(proto, full_check=True)
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        onnx.save_model(proto, partial, format="protobuf")
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with whole_file(path) as file:
+        file.write(proto.SerializeToString())
