@@ -174,6 +174,13 @@ class TestCorrelate:
             filters.correlate(image, kernel, **options)
 
 
+@pytest.mark.parametrize("size", [15, 25])
+def test_large_sums_of_bytes_are_not_rounded_up(rng, size, isa):
+    image, kernel = picture(rng, (60, 70), np.uint8), rng.standard_normal((size, size))
+    apart = filters.correlate(image, kernel).astype(int) - expected(image, kernel, mode="reflect")
+    assert np.count_nonzero(apart) <= apart.size // 1000
+
+
 class TestGaussian:
     @pytest.mark.parametrize("dtype", TYPES)
     def test_as_scipy(self, rng, dtype, isa):

@@ -142,6 +142,9 @@ int64_t met_taps(const Conv2dDesc& desc);
 // cost model; Winograd's only where `winograd` allows their rounding.
 std::string cheapest_conv2d(const Conv2dDesc& desc, bool winograd);
 
+// The same of direct and Winograd's alone, all of which can do `desc`.
+std::string cheapest_product(const Conv2dDesc& desc);
+
 // The algorithms worth timing for `desc`: the cheapest first, then the others that may be faster.
 std::vector<std::string> conv2d_candidates(const Conv2dDesc& desc, bool winograd);
 

@@ -65,12 +65,17 @@ std::string cheapest_conv2d(const Conv2dDesc& desc, bool winograd) {
   if (refuse_planes(d).empty()) return "planes";
   if (refuse_narrow(d).empty()) return "narrow";
   if (refuse_grouped(d).empty()) return "grouped";
-  if (!winograd || usual != "direct" || !refuse_winograd(d).empty()) return usual;
+  return !winograd || usual != "direct" || !refuse_winograd(d).empty() ? usual : cheapest_product(d);
+}
+
+std::string cheapest_product(const Conv2dDesc& desc) {
+  Conv2dDesc d = desc;
+  d.n = 1;
   const int lanes = active_table().lanes;
   const double direct = direct_cycles(d, lanes), two = winograd_cycles(d, lanes, 2),
                four = winograd_cycles(d, lanes, 4);
   if (four <= std::min(direct, two)) return "winograd4";
-  return two <= direct ? "winograd2" : usual;
+  return two <= direct ? "winograd2" : "direct";
 }
 
 std::vector<std::string> conv2d_candidates(const Conv2dDesc& desc, bool winograd) {

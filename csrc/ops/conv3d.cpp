@@ -289,7 +289,7 @@ std::string cheapest_conv3d(const Conv3dDesc& desc, bool winograd) {
   if (const auto images = as_images(desc)) return cheapest_conv2d(*images, winograd);
   for (const Conv3dWay way : {Conv3dWay::depthwise, Conv3dWay::stem})
     if (refusal_of(way, desc).empty()) return way == Conv3dWay::stem ? "stem" : "depthwise";
-  return winograd && sums_slices(desc) ? cheapest_conv2d(desc.slice, true) : "direct";
+  return winograd && sums_slices(desc) ? cheapest_product(desc.slice) : "direct";
 }
 
 std::vector<std::string> conv3d_candidates(const Conv3dDesc& desc, bool winograd) {

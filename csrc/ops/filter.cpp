@@ -15,18 +15,25 @@
 namespace convlane {
 namespace {
 
-template <class T>
-using Sum = std::conditional_t<std::is_same_v<T, double>, double, float>;
-
 void filter(const KernelTable& kernels, const FilterArgs<float>& args) { kernels.filter_row(args); }
 void filter(const KernelTable& kernels, const FilterArgs<double>& args) { kernels.filter_row_double(args); }
 
 void widen(const KernelTable& kernels, const std::uint8_t* src, int64_t count, float* dst) {
   kernels.widen_bytes(src, count, dst);
 }
-template <class T>
-void widen(const KernelTable&, const T* src, int64_t count, T* dst) {
+template <class T, class S>
+void widen(const KernelTable&, const T* src, int64_t count, S* dst) {
   std::copy_n(src, count, dst);
+}
+
+void narrow(const KernelTable& kernels, const float* src, int64_t count, double slack, std::uint8_t* dst) {
+  kernels.narrow_to_bytes(src, count, static_cast<float>(slack), dst);
+}
+void narrow(const KernelTable&, const double* src, int64_t count, double slack, std::uint8_t* dst) {
+  constexpr double kMost = 1 << 30;
+  for (int64_t i = 0; i < count; ++i)
+    dst[i] = static_cast<std::uint8_t>(
+        static_cast<std::int32_t>(std::clamp(src[i] + std::copysign(slack, src[i]), -kMost, kMost)));
 }
 
 // Coefficients that are 0 take no part, not even of a NaN.
@@ -45,11 +52,22 @@ double sum_of_sizes(const std::vector<double>& kernel) {
 }
 
 // How far below a whole number rounding may have left a sum of bytes: the errors of its terms walk randomly.
-float slack_of(const FilterDesc& d) {
+template <class S>
+double slack_of(const FilterDesc& d) {
   const double terms = static_cast<double>(d.first.size() + d.second.size());
   const double largest = 255 * sum_of_sizes(d.first) * (d.second.empty() ? 1 : sum_of_sizes(d.second));
-  return static_cast<float>(
-      std::min(0.25, largest * (std::numeric_limits<float>::epsilon() / 2) * (4 + std::sqrt(terms))));
+  return std::min(0.25, largest * (std::numeric_limits<S>::epsilon() / 2) * (4 + std::sqrt(terms)));
+}
+
+// Calls run(S{}), where S is what sums are taken in. Of bytes that is float32, but where it rounds by so much that one
+// pixel in a hundred would be another.
+template <class T, class Run>
+void in_sums_of(const FilterDesc& d, const Run& run) {
+  constexpr double kMostSlack = 0.01;
+  if constexpr (std::is_same_v<T, std::uint8_t>)
+    slack_of<float>(d) <= kMostSlack ? run(float{}) : run(double{});
+  else
+    run(T{});
 }
 
 // How the output rows are split, and the scratch of a run.
@@ -99,15 +117,14 @@ void pad_row(const FilterDesc& d, const KernelTable& kernels, const T* src, int6
   beside(d.after);
 }
 
-template <class T>
+template <class T, class S>
 void run(const FilterDesc& d, const T* src, T* dst, int limit, Scratch& scratch) {
-  using S = Sum<T>;
   constexpr bool kNarrows = !std::is_same_v<T, S>;
   const Bands<S> b(d, limit, kNarrows, scratch);
   const int64_t first_taps = write_taps(d.first, d.kernel_w, d.channels, b.first);
   const int64_t second_taps = write_taps(d.second, std::max<int64_t>(d.second.size(), 1), d.channels, b.second);
   const int64_t outputs = d.out_width() * d.channels, height = d.kernel_h;
-  const float slack = slack_of(d);
+  const double slack = slack_of<S>(d);
   const KernelTable& kernels = active_table();
   parallel_for(b.count, b.threads, [&](int64_t begin, int64_t end, int part) noexcept {
     S* ring = b.ring + part * height * b.padded;
@@ -132,7 +149,7 @@ void run(const FilterDesc& d, const T* src, T* dst, int limit, Scratch& scratch)
         const S* const row = middle;
         filter(kernels, FilterArgs<S>{&row, b.second, second_taps, outputs, sums});
       }
-      if constexpr (kNarrows) kernels.narrow_to_bytes(sums, outputs, slack, out);
+      if constexpr (kNarrows) narrow(kernels, sums, outputs, slack, out);
     }
   });
 }
@@ -154,8 +171,11 @@ void check_filter(const FilterDesc& d) {
 
 template <class T>
 void run_filter(const FilterDesc& desc, const T* src, T* dst, int threads) {
-  with_scratch([&](Scratch& scratch) { Bands<Sum<T>>(desc, threads, !std::is_same_v<T, Sum<T>>, scratch); },
-               [&](Scratch& scratch) { run(desc, src, dst, threads, scratch); });
+  in_sums_of<T>(desc, [&](auto sum) {
+    using S = decltype(sum);
+    with_scratch([&](Scratch& scratch) { Bands<S>(desc, threads, !std::is_same_v<T, S>, scratch); },
+                 [&](Scratch& scratch) { run<T, S>(desc, src, dst, threads, scratch); });
+  });
 }
 
 template void run_filter(const FilterDesc&, const std::uint8_t*, std::uint8_t*, int);

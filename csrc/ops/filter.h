@@ -26,8 +26,8 @@ struct FilterDesc {
 
 void check_filter(const FilterDesc& desc);  // ValueError
 
-// Sums of bytes are taken in float32, and their fractions cut off; T is uint8_t, float or double. Both pictures are
-// dense.
+// Sums of bytes are taken in float32, or in double where that would round too much, and their fractions cut off; T is
+// uint8_t, float or double. Both pictures are dense.
 template <class T>
 void run_filter(const FilterDesc& desc, const T* src, T* dst, int threads);
 

@@ -9,6 +9,9 @@
 #ifdef __linux__
 #include <sys/mman.h>
 #endif
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 namespace convlane {
 namespace {
@@ -109,8 +112,12 @@ MemoryHold::MemoryHold() {
 
 MemoryHold::~MemoryHold() {
   const std::unique_lock<std::mutex> lock(kept.mutex, std::try_to_lock);
-  --kept.holds;
-  if (lock) kept.trim();
+  [[maybe_unused]] const bool last = --kept.holds == 0;
+  if (!lock) return;
+  kept.trim();
+#ifdef __GLIBC__
+  if (last) malloc_trim(0);  // what does not lie at the end of malloc's memory stays with it otherwise
+#endif
 }
 
 void* allocate_block(std::int64_t bytes) {

@@ -216,6 +216,15 @@ def test_compiled_against_eager(kernel, rng, isa):
     np.testing.assert_array_equal(plan(x[1:2]), plan(x)[1:2])
 
 
+@pytest.mark.parametrize(("channels", "filters"), [(16, 1), (5, 2), (20, 4), (2, 1), (8, 8)])
+def test_few_channels_compile(channels, filters, rng, isa):
+    """Images have algorithms of their own for these, volumes do not."""
+    layer, x = nn.Conv3d(channels, filters, 3, padding=1).eval(), normal(rng, 2, channels, 4, 7, 6)
+    for winograd in (True, False):
+        y = convlane.compile(layer, x.shape, winograd=winograd)(x)
+        assert_close(y, layer(x).astype(np.float64), terms=27 * channels, factor=2.5)
+
+
 @pytest.mark.parametrize(
     ("depth", "geometry"),
     [

@@ -286,6 +286,7 @@ VOLUMES = {
     "3x3x3 stride 2": ((3, 3, 3), (2, 1, 1, 1, 1)),
     "stride 1": ((3, 1, 2), (1, 1, 0, 1, 1)),
     "uneven groups": ((3, 2, 1), ((3, 2, 1), (2, 1, 0), (2, 1, 0), 2, (2, 1, 1))),
+    "groups and joined slices": ((3, 2, 1), ((2, 2, 3), (1, 1, 0), (0, 1, 0), 2, (1, 2, 2))),
     "gaps in depth": ((1, 2, 2), ((3, 2, 2), 0, (2, 0, 0), 1, 1)),
 }
 
@@ -307,7 +308,10 @@ class TestOtherRanks:
         kernel, geometry = VOLUMES[name]
         x, weight, bias = normal(rng, 2, 4, 3, 4, 5), normal(rng, 4, 3, *kernel), normal(rng, 3 * geometry[3])
         y = F.conv_transpose3d(x, weight, bias, *geometry)
-        assert_close(y, oracle(x, weight, bias, *geometry), terms=4 * np.prod(kernel))
+        expected = oracle(x, weight, bias, *geometry)
+        assert_close(y, expected, terms=4 * np.prod(kernel))
+        plan = convlane.compile(lambda x: F.conv_transpose3d(x, weight, bias, *geometry), x.shape)
+        assert_close(plan(x), expected, terms=4 * np.prod(kernel), factor=WINOGRAD)
         np.testing.assert_array_equal(F.conv_transpose3d(x[0], weight, bias, *geometry), y[0])
 
     @pytest.mark.parametrize("name", ["relu", "leaky_relu", "gelu"])
@@ -320,6 +324,11 @@ class TestOtherRanks:
             np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
             plan = convlane.compile(lambda x, op=op, w=filters, o=options: op(x, w, bias, 2, **o), x[at].shape)
             assert_close(plan(x[at]), expected.astype(np.float64), terms=24)
+
+    def test_groups_of_single_pixels_compile(self, rng):
+        """Whose slices are views of images, of which groups are read."""
+        layer, x = nn.ConvTranspose3d(3, 15, 3, stride=2, groups=3).eval(), normal(rng, 2, 3, 2, 1, 1)
+        assert_close(convlane.compile(layer, x.shape)(x), layer(x).astype(np.float64), terms=27)
 
     def test_a_nan_stays_in_its_slices(self, rng):
         x, weight = normal(rng, 1, 2, 3, 2, 2), normal(rng, 2, 3, 1, 1, 1)

@@ -26,6 +26,7 @@ def assign_slots(graph: Graph) -> Graph:
         if (
             node.op == "narrow"
             and narrows_channels(node)
+            and node.inputs["input"] not in memory  # of another shape, in which channels lie otherwise
             and all(_reads_slice(graph, user, value) for user in users[value])
         ):
             source = node.inputs["input"]
