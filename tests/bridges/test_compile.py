@@ -145,3 +145,45 @@ def test_gradients_stay_with_torch(caplog):
         torch.compile(model, backend=backend())(picture).sum().backward()
     assert model[0].weight.grad is not None
     assert re.search("stays with torch: gradients are recorded", caplog.text)
+
+
+OTHER_TYPES = {
+    "to integers": lambda x: (x * 10).long() * 2,
+    "to int32": lambda x: (x * 10).int() + 1,
+    "integers and floats": lambda x: x * (x * 2).int(),
+    "to bool": lambda x: x.bool().float(),
+    "sum of comparisons": lambda x: (x > 0) + (x < 1),
+    "count": lambda x: (x > 0).sum(),
+    "mask": lambda x: (x > 0) * x,
+    "places": lambda x: x.argmax(1).int() * 2,
+    "half of integers": lambda x: x.argmax(1) / 2,
+    "whole division": lambda x: x.argmax(1).int() // 2,
+    "norm of another order": lambda x: x.norm(dim=1, p=3),
+    "division by zero": lambda x: x / 0,
+    "decimals": lambda x: x.round(decimals=1),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_TYPES)
+def test_what_has_other_rules_stays_with_torch(name):
+    import torch
+
+    function, x = OTHER_TYPES[name], torch.randn(2, 3, 4, 4)
+    got, expected = torch.compile(function, backend=backend())(x), function(x)
+    torch.testing.assert_close(got, expected, equal_nan=True)  # types, too
+
+
+@pytest.mark.parametrize(
+    "after",
+    [lambda y: y.as_strided((2, 3), (5, 1)), lambda y: y.view(2, -1), lambda y: y, lambda y: y.transpose(1, 2)],
+    ids=["as_strided", "view", "itself", "transposed"],
+)
+def test_results_lie_in_memory_as_torch_s(after):
+    import torch
+
+    layer, x = torch.nn.Conv2d(3, 4, 3), torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        got = torch.compile(lambda x: after(layer(x)), backend=backend())(x)
+        expected = after(layer(x))
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    assert got.stride() == expected.stride()

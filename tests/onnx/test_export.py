@@ -206,6 +206,30 @@ def test_open_sizes(tmp_path):
         np.testing.assert_allclose(runs.run(None, {"input": x})[0], network(x), atol=1e-5)
 
 
+@pytest.mark.onnxruntime
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.Conv2d(3, 5, 3, stride=2, padding="same_tf").eval(),
+        lambda x: F.max_pool2d(x, 3, 2, "same_tf"),
+        lambda x: F.avg_pool2d(x, 3, 2, "same_tf", count_include_pad=False),
+    ],
+    ids=["convolution", "maximum", "mean"],
+)
+def test_padding_that_depends_on_open_sizes(model, tmp_path):
+    convlane.onnx.export(model, tmp_path / "same.onnx", (None, 3, None, None))
+    for size in (9, 8), (10, 11), (7, 7):
+        x = uniform(2, 3, *size)
+        expected = model(x)
+        for runs in (session(tmp_path / "same.onnx"), convlane.onnx.InferenceSession(tmp_path / "same.onnx")):
+            np.testing.assert_allclose(runs.run(None, {"input": x})[0], expected, atol=1e-5)
+
+
+def test_what_depends_on_odd_sizes_cannot_stay_open(tmp_path):
+    with pytest.raises(ValueError, match="a size that is left open is part of the network, in Pad"):
+        convlane.onnx.export(lambda x: F.pad(x, (0, x.shape[3] % 2)), tmp_path / "odd.onnx", (None, 3, None, None))
+
+
 def test_a_size_that_is_written_down_cannot_stay_open(tmp_path):
     network = nn.Sequential(nn.Flatten(), nn.Linear(48, 2)).eval()
     convlane.onnx.export(network, tmp_path / "fixed.onnx", (None, 3, 4, 4))

@@ -313,3 +313,57 @@ else:
     raise AssertionError
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("kind", ["int64", "int32", "float32"])
+@pytest.mark.parametrize(
+    ("op", "expected"),
+    [("SumSquare", [30, 4]), ("L1", [10, 2]), ("L2", [5.477226, 2]), ("Sum", [10, -2]), ("Max", [4, 0])],
+)
+def test_reductions_of_integers(op, expected, kind):
+    node = helper.make_node(f"Reduce{op}", ["x"], ["y"], axes=[1], keepdims=0)
+    element = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    graph = helper.make_graph(
+        [node],
+        "reduced",
+        [helper.make_tensor_value_info("x", element, [2, 4])],
+        [helper.make_tensor_value_info("y", element, [2])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    if op == "Sum":
+        model.opset_import[0].version = 11
+    x = np.array([[1, 2, 3, 4], [0, 0, 0, -2]], kind)
+    (found,) = InferenceSession(model.SerializeToString()).run(None, {"x": x})
+    assert found.dtype == kind
+    np.testing.assert_allclose(found, np.array(expected).astype(kind), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "step"),
+    [
+        (0, 2**63 - 1, 2),
+        (2**62, 2**63 - 1, 1),
+        (-(2**63), 3, 1),
+        (2**63 - 1, -(2**63), -2),
+        (-2, -(2**63), -1),
+        (1, 1, 2),
+    ],
+)
+def test_slices_reach_beyond_the_end(start, end, step):
+    text = """cut (float[2, 5] x, int64[1] starts, int64[1] ends, int64[1] axes, int64[1] steps) => (float[2, M] y) {
+        y = Slice(x, starts, ends, axes, steps)
+    }"""
+    bounds = {"starts": [start], "ends": [end], "axes": [1], "steps": [step]}
+    x = np.arange(10, dtype=np.float32).reshape(2, 5)
+    feeds = {"x": x, **{name: np.array(each, np.int64) for name, each in bounds.items()}}
+    (found,) = InferenceSession(model_of(text)).run(None, feeds)
+    np.testing.assert_array_equal(found, x[:, start:end:step])
+
+
+def test_feeds_that_are_no_arrays():
+    session = InferenceSession(model_of("twice (float[N, 2] x) => (float[N, 2] y) { y = Add(x, x) }"))
+    for feed in ([[1, 2.5]], np.array([[1, 2.5]], ">f4")):
+        np.testing.assert_array_equal(session.run(None, {"x": feed})[0], np.float32([[2, 5]]))
+    for feeds in (None, [np.zeros((1, 2), np.float32)]):
+        with pytest.raises(TypeError, match="run takes a dict of arrays by the names of the inputs, got"):
+            session.run(None, feeds)

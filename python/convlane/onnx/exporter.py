@@ -24,7 +24,9 @@ OPSET = 18
 
 _IR_VERSION = 8  # that of opset 18
 _LARGEST = 2**31 - 2**20  # protobuf's limit, and room for all but the weights
-_BATCHES, _SIZES = (2, 3), (256, 320)  # an open size is tried as the one and as the other
+# An open size is tried as each of these; networks that halve their pictures may refuse the last, odd ones.
+_BATCHES, _SIZES = (2, 3, 2, 3), (256, 320, 257, 323)
+_NEEDED = 2  # of them
 
 _GIVEN = SOURCES | {"item"}  # what is no operation
 
@@ -71,8 +73,14 @@ def export(model: Callable[..., Any], path: str | os.PathLike[str], input_shape:
     """
     onnx = require_onnx()
     proto = _written(onnx, model, _filled(input_shape, 0))
-    if _is_open(input_shape):
-        _leave_open(proto, _written(onnx, model, _filled(input_shape, 1)))
+    for which in range(1, len(_SIZES)) if _is_open(input_shape) else ():
+        try:
+            other = _written(onnx, model, _filled(input_shape, which))
+        except ValueError:
+            if which < _NEEDED:
+                raise
+            continue
+        _leave_open(proto, other)
     _save(onnx, proto, Path(path))
 
 
@@ -200,7 +208,7 @@ def _is_open(shape: Any) -> bool:
 
 
 def _filled(shape: Any, which: int) -> Any:
-    """Return the shapes with numbers for sizes that are open: the first or the second of those that are tried."""
+    """Return the shapes with numbers for sizes that are open: those tried at first, or later."""
     if isinstance(shape, Mapping):
         return {name: _filled(sizes, which) for name, sizes in shape.items()}
     if shape and all(isinstance(each, (list, tuple)) for each in shape):
@@ -223,7 +231,7 @@ def _leave_open(proto: Any, other: Any) -> None:
         for info, twin in zip(infos, others, strict=True):
             dims, twins = info.type.tensor_type.shape.dim, twin.type.tensor_type.shape.dim
             for i, (dim, two) in enumerate(zip(dims, twins, strict=True)):
-                if dim.dim_value != two.dim_value:
+                if not dim.dim_param and dim.dim_value != two.dim_value:
                     dim.dim_param = "batch" if i == 0 else f"{info.name}_{i}"
 
 

@@ -192,16 +192,20 @@ class InferenceSession:
         return "" if told == "plan" else told
 
     def _checked(self, feeds: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+        if not isinstance(feeds, Mapping):
+            raise TypeError(f"run takes a dict of arrays by the names of the inputs, got {type(feeds).__name__}")
         infos = {info.name: info for info in self.network.inputs}
         optional = {info.name: info for info in self.network.file.graph.overridable}
         if missing := [name for name in infos if name not in feeds]:
             raise ValueError(f"Required inputs ({missing}) are missing from input feed ({list(feeds)}).")
         if unknown := [name for name in feeds if name not in infos and name not in optional]:
             raise ValueError(f"there is no input {unknown[0]!r}; the inputs are {', '.join(infos)}")
-        arrays = {name: np.asarray(value) for name, value in feeds.items()}
-        for name, array in arrays.items():
+        arrays = {}
+        for name, value in feeds.items():
             info = infos.get(name) or optional[name]
             expected = NUMPY_TYPES.get(info.type)
+            given = np.asarray(value, expected if isinstance(value, (list, tuple, int, float)) else None)
+            array = arrays[name] = given.astype(given.dtype.newbyteorder("="), copy=False)
             if expected is not None and array.dtype != expected:
                 raise TypeError(f"the input {name!r} must be {expected}, got {array.dtype}")
             if info.shape is not None and len(info.shape) != array.ndim:

@@ -72,9 +72,10 @@ def _is_of_module(node: Any) -> bool:
 
 
 class _Support(OperatorSupportBase):  # type: ignore[misc]
-    """Which operations there are converters for."""
+    """Which operations there are converters for, on float32: there torch's rules of types are convlane's."""
 
-    def __init__(self) -> None:
+    def __init__(self, frozen: set[str]) -> None:
+        self.frozen = frozen
         self.missing: dict[str, str] = {}
 
     def is_node_supported(self, submodules: Any, node: Any) -> bool:
@@ -88,15 +89,24 @@ class _Support(OperatorSupportBase):  # type: ignore[misc]
             return node.target in PLAIN or node.target in SYMBOLIC
         name = schema.name.split("::")[1]
         known = schema.name.startswith("aten::") and converter_of(name, schema.overload_name or "default")
-        reason = refusal(node) or next(filter(None, map(refusal, node.all_input_nodes)), "")
+        inputs = (each for each in node.all_input_nodes if each.name not in self.frozen)
+        reason = next(filter(None, map(_not_of_float32, (node, *inputs))), "")
         if not known or reason:
             self.missing[f"{node.target} {reason}".strip()] = module_of(node, "the network")[0]
         return bool(known) and not reason
 
 
+def _not_of_float32(node: Any) -> str:
+    """Tell which other type a node has."""
+    value = node.meta.get("val")
+    values = value if isinstance(value, (list, tuple)) else [value]
+    others = [each.dtype for each in values if isinstance(each, torch.Tensor) and each.dtype != torch.float32]
+    return refusal(node) or (f"of {str(others[0]).removeprefix('torch.')}" if others else "")
+
+
 def _partitioned(exported: Any, frozen: set[str]) -> Callable[..., Any]:
     """Let plans run the parts of a graph that they can, and torch the rest."""
-    support = _Support()
+    support = _Support(frozen)
     count = _size(exported)
     partitioner = CapabilityBasedPartitioner(exported, support, allows_single_node_partition=True)
     partitions = partitioner.propose_partitions()
@@ -129,9 +139,20 @@ class _Runner(torch.nn.Module):  # type: ignore[misc]
         self.plans: dict[Any, Callable[..., Any]] = {}
         self.places = [i for i, is_frozen in enumerate(self.frozen) if not is_frozen]
         self.program: Program | None = None
+        self.stays = False
+        self.orders = [_order_of(node) for node in _leaves(part.graph.output_node().args[0])]
 
     def forward(self, *tensors: Any) -> Any:
-        """Run it on tensors and sizes."""
+        """Run it on tensors and sizes; with torch, for good, where it turns out that convlane cannot."""
+        if not self.stays:
+            try:
+                return self._run(tensors)
+            except Exception as error:  # of whatever kind: what torch makes of it is what counts
+                log.warning("torch.compile: a part stays with torch: %s: %s", type(error).__name__, error)
+                self.stays = True
+        return self.part(*tensors)
+
+    def _run(self, tensors: Sequence[Any]) -> Any:
         versions = [
             (id(tensor), tensor._version) for tensor, is_frozen in zip(tensors, self.frozen, strict=True) if is_frozen
         ]
@@ -181,14 +202,17 @@ class _Runner(torch.nn.Module):  # type: ignore[misc]
         sizes = {i: each for i, each in enumerate(given) if i not in images}
         several = isinstance(program.outputs, (list, tuple))
 
+        def returned(outputs: Any) -> Any:
+            tensors = [_as_output(*each) for each in zip(_leaves(outputs), self.orders, strict=True)]
+            return tuple(tensors) if several else tensors[0]
+
         def network(*arrays: Any) -> Any:
             arguments = iter(arrays)
             outputs = program.run([sizes[i] if i in sizes else next(arguments) for i in range(len(given))])
             return tuple(outputs) if several else outputs
 
         def by_steps(given: Sequence[Any]) -> Any:
-            outputs = network(*(to_numpy(given[i]) for i in images))
-            return tuple(map(_as_output, outputs)) if several else _as_output(outputs)
+            return returned(network(*(to_numpy(given[i]) for i in images)))
 
         if not images or any(given[i].dtype != torch.float32 or not given[i].ndim for i in images):
             return by_steps
@@ -200,11 +224,28 @@ class _Runner(torch.nn.Module):  # type: ignore[misc]
             return by_steps
 
         def by_plan(given: Sequence[Any]) -> Any:
-            outputs = plan(*(to_numpy(given[i]) for i in images))
-            return tuple(map(to_tensor, outputs)) if several else to_tensor(outputs)
+            return returned(plan(*(to_numpy(given[i]) for i in images)))
 
         return by_plan
 
 
-def _as_output(value: Any) -> Any:
-    return value if isinstance(value, (int, float)) else to_tensor(value)
+def _leaves(outputs: Any) -> list[Any]:
+    return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
+
+
+def _order_of(node: Any) -> tuple[int, ...] | None:
+    """Return the dimensions of a tensor as torch would have it in memory, outermost first."""
+    value = node.meta.get("val") if isinstance(node, torch.fx.Node) else None
+    if not isinstance(value, torch.Tensor):
+        return None
+    strides = [stride if isinstance(stride, int) else stride.node.hint or 0 for stride in value.stride()]
+    sizes = [size if isinstance(size, int) else size.node.hint or 0 for size in value.shape]
+    return tuple(sorted(range(value.ndim), key=lambda dim: (-strides[dim], sizes[dim] == 1)))
+
+
+def _as_output(value: Any, order: tuple[int, ...] | None) -> Any:
+    """Return a result as a tensor that lies in memory as what torch does next counts on."""
+    if order is None or isinstance(value, (int, float)):
+        return value if isinstance(value, (int, float)) else to_tensor(value)
+    tensor = to_tensor(value).permute(order)
+    return tensor.contiguous().permute(sorted(range(len(order)), key=order.__getitem__))

@@ -10,6 +10,7 @@ import builtins
 import math
 import operator
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -348,18 +349,15 @@ def _nearest_exact(input: Any, size: Any, factors: Any) -> Any:
     return F.interpolate(input, size, factors, "nearest-exact")
 
 
-def _resampled(mode: str, **options: Any) -> Callable[..., Any]:
-    def convert(input: Any, size: Any, align_corners: bool, factors: Any) -> Any:
-        return F.interpolate(input, size, factors, mode, align_corners, **options)
-
-    return convert
+def _resampled(mode: str, input: Any, size: Any, align_corners: bool, factors: Any, antialias: bool = False) -> Any:
+    return F.interpolate(input, size, factors, mode, align_corners, antialias=antialias)
 
 
-converts("upsample_linear1d.vec")(_resampled("linear"))
-converts("upsample_bilinear2d.vec")(_resampled("bilinear"))
-converts("_upsample_bilinear2d_aa.vec")(_resampled("bilinear", antialias=True))
-converts("upsample_bicubic2d.vec")(_resampled("bicubic"))
-converts("upsample_trilinear3d.vec")(_resampled("trilinear"))
+converts("upsample_linear1d.vec")(partial(_resampled, "linear"))
+converts("upsample_bilinear2d.vec")(partial(_resampled, "bilinear"))
+converts("_upsample_bilinear2d_aa.vec")(partial(_resampled, "bilinear", antialias=True))
+converts("upsample_bicubic2d.vec")(partial(_resampled, "bicubic"))
+converts("upsample_trilinear3d.vec")(partial(_resampled, "trilinear"))
 
 
 @converts("grid_sampler", "grid_sampler_2d")

@@ -228,6 +228,10 @@ class Converter:
 def refusal(node: Any) -> str:
     """Tell which types an operation asks for that are not there."""
     value = node.meta.get("val")
+    if _name(node) in ("to", "_to_copy", "type_as") and isinstance(value, torch.Tensor):
+        before, after = node.args[0].meta["val"].dtype, value.dtype
+        if before != after and (before, after) != (torch.bool, torch.float32):
+            return f"from {str(before).removeprefix('torch.')} to {str(after).removeprefix('torch.')}"
     values = value if isinstance(value, (list, tuple)) else [value]
     for each in values:
         if not isinstance(each, torch.Tensor):
@@ -237,6 +241,11 @@ def refusal(node: Any) -> str:
         if each.device.type not in ("cpu", "meta"):
             return f"on {each.device.type}"
     return ""
+
+
+def _name(node: Any) -> str:
+    schema = getattr(node.target, "_schema", None)
+    return "" if schema is None else str(schema.name.split("::")[1])
 
 
 def _keeps_first(args: list[Any]) -> bool:
@@ -387,9 +396,9 @@ def first_difference(exported: Any, program: Program, tensors: list[Any], arrays
 
 
 def difference(got: Any, expected: Any) -> float:
-    """Return the largest error over the largest number; infinite where shapes differ."""
+    """Return the largest error over the largest number; infinite where shapes or types differ."""
     got, expected = np.asarray(got), np.asarray(expected)
-    if got.shape != expected.shape:
+    if got.shape != expected.shape or got.dtype != expected.dtype:
         return float("inf")
     if not expected.size:
         return 0.0

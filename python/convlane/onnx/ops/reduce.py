@@ -52,6 +52,16 @@ def _in_numpy(op: str, numpy: Callable[..., Any], x: Any, dims: tuple[int, ...],
         return np.asarray(numpy(x, axis=dims, keepdims=keep)).astype(x.dtype)
 
 
+def _of_integers(before: Any, after: Any = None) -> Callable[..., Any]:
+    """Return a sum of integers, with a function of what is summed and one of the sum."""
+
+    def reduced(x: Any, axis: Any, keepdims: bool) -> Any:
+        total = np.sum(x if before is None else before(x), axis=axis, keepdims=keepdims)
+        return total if after is None else after(total)
+
+    return reduced
+
+
 def _log_sum_exp(x: Any, dims: Any, keep: bool) -> Any:
     top = F.amax(x, dims, True)
     top = F.where(F.gt(F.abs(top), 3e38), 0.0, top)  # infinities stay what they are
@@ -66,11 +76,13 @@ _reduction("ReduceMin", np.min, F.amin, 18)
 _reduction("ReduceMean", np.mean, F.mean, 18)
 _reduction("ReduceProd", np.prod, F.prod, 18)
 _reduction("ReduceSum", np.sum, F.sum, 13)
-_reduction("ReduceL1", np.sum, lambda x, dims, keep: F.sum(F.abs(x), dims, keep), 18)
-_reduction("ReduceL2", np.sum, lambda x, dims, keep: F.sqrt(F.sum(F.square(x), dims, keep)), 18)
-_reduction("ReduceLogSum", np.sum, lambda x, dims, keep: F.log(F.sum(x, dims, keep)), 18)
-_reduction("ReduceLogSumExp", np.sum, _log_sum_exp, 18)
-_reduction("ReduceSumSquare", np.sum, lambda x, dims, keep: F.sum(F.square(x), dims, keep), 18)
+_reduction("ReduceL1", _of_integers(np.abs), lambda x, dims, keep: F.sum(F.abs(x), dims, keep), 18)
+_reduction(
+    "ReduceL2", _of_integers(np.square, np.sqrt), lambda x, dims, keep: F.sqrt(F.sum(F.square(x), dims, keep)), 18
+)
+_reduction("ReduceLogSum", _of_integers(None, np.log), lambda x, dims, keep: F.log(F.sum(x, dims, keep)), 18)
+_reduction("ReduceLogSumExp", _of_integers(np.exp, np.log), _log_sum_exp, 18)
+_reduction("ReduceSumSquare", _of_integers(np.square), lambda x, dims, keep: F.sum(F.square(x), dims, keep), 18)
 
 _WITH_A_FUNCTION: dict[str, Callable[[Any], Any]] = {
     "ReduceL1": F.abs,

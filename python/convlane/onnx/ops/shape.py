@@ -303,13 +303,11 @@ def _sliced(x: Any, starts: Any, ends: Any, axes: Any, steps: Any) -> Any:
     steps = (1,) * len(starts) if steps is None else steps
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         at = axis_of(axis, ndim)
-        size = x.shape[at]
-        if step < 0:  # -1 counts from the end, so what lies before the first is None
-            start = min(start, size - 1) if start >= 0 else start + size
-            end = end + size if end < 0 else end
-            x = _part(x, at, start, None if end < 0 else end, step) if start >= 0 else _part(x, at, 0, 0, 1)
+        start, end, step = slice(start, end, step).indices(x.shape[at])
+        if not range(start, end, step):
+            x = _part(x, at, 0, 0, 1)
         else:
-            x = _part(x, at, start, end, step)
+            x = _part(x, at, start, None if end < 0 else end, step)  # -1 would count from the end
     return x
 
 

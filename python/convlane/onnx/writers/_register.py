@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
+from convlane.functional._axes import as_sides_of_axes
 from convlane.functional._op import Shape
 from convlane.graph.trace import Graph, Node
 
@@ -94,6 +95,14 @@ class Call:
     def unbatched(self, rank: int, name: str) -> str:
         """Take the batch away again that `batched` put there."""
         return name if len(self.shape()) == rank else self.emit("Squeeze", name, self.integers([0]))
+
+    def pads(self, op: str, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> dict[str, Any]:
+        """Return the attributes that tell of padding: numbers, but TensorFlow's rule by name, as sizes may be open."""
+        padding = self.node.attributes.get("padding", 0)
+        if padding == "same_tf":
+            return {"auto_pad": "SAME_UPPER"}
+        sides = as_sides_of_axes(padding, op, kernel, stride, dilation, self.shape()[-len(kernel) :])
+        return {"pads": [*(before for before, _ in sides), *(after for _, after in sides)]}
 
     def refuse(self, why: str) -> ValueError:
         """Return an error that names the operation."""

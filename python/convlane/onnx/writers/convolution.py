@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import Any
 
-from convlane.functional._arguments import as_sides
-from convlane.functional._axes import as_numbers, as_sides_of_axes
+from convlane.functional._axes import as_numbers
 from convlane.onnx.writers._register import Call, writes
 from convlane.onnx.writers.activation import activated
 
@@ -25,13 +23,6 @@ def _convolution(call: Call, op: str, **attributes: Any) -> str:
     rank = len(call.shape("weight"))
     kernel = call.shape("weight")[2:]
     stride, dilation = (as_numbers(call[each], call.node.op, each, rank - 2) for each in ("stride", "dilation"))
-    sizes = call.shape()[2 - rank :]
-    padding = call["padding"]
-    if rank == 4:
-        top, bottom, left, right = as_sides(padding, call.node.op, kernel, stride, dilation, sizes)  # type: ignore[arg-type]
-        sides = ((top, bottom), (left, right))
-    else:
-        sides = as_sides_of_axes(padding, call.node.op, kernel, stride, dilation, sizes)  # type: ignore[assignment]
     operands = [call.batched(rank), call.name("weight")]
     if bias := call.name("bias"):
         operands.append(bias)
@@ -42,7 +33,7 @@ def _convolution(call: Call, op: str, **attributes: Any) -> str:
         strides=list(stride),
         dilations=list(dilation),
         group=call["groups"],
-        pads=list(chain(*zip(*sides, strict=True))),
+        **call.pads(call.node.op, kernel, stride, dilation),
         **attributes,
     )
     if "residual" in call.node.inputs:

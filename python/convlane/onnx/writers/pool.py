@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from convlane.functional._arguments import as_sides
-from convlane.functional._axes import as_numbers, as_sides_of_axes
+from convlane.functional._axes import as_numbers
 from convlane.onnx.writers._register import Call, writes
 
 
@@ -91,20 +89,14 @@ def _window(call: Call, dilation: Any) -> dict[str, Any]:
     kernel = as_numbers(call["kernel_size"], op, "kernel_size", axes)
     stride = kernel if call["stride"] is None else as_numbers(call["stride"], op, "stride", axes)
     apart = dilation or (1,) * axes
-    before, after = call.shape()[-axes:], call.node.shape[-axes:]
-    padding = call.node.attributes.get("padding", 0)
-    if axes == 2:
-        top, bottom, left, right = as_sides(padding, op, kernel, stride, apart, before)  # type: ignore[arg-type]
-        sides: Any = ((top, bottom), (left, right))
-    else:
-        sides = as_sides_of_axes(padding, op, kernel, stride, apart, before)
-    reach = [(o - 1) * s + (k - 1) * d + 1 for o, s, k, d in zip(after, stride, kernel, apart, strict=True)]
-    ends = [max(end, far - size - first) for (first, end), far, size in zip(sides, reach, before, strict=True)]
-    if not call["ceil_mode"]:
-        ends = [end for _, end in sides]
-    pads = list(chain((first for first, _ in sides), ends))
-    overhang = ends != [end for _, end in sides]
-    return {"kernel_shape": list(kernel), "strides": list(stride), "pads": pads, "overhang": overhang}
+    padding = call.pads(op, kernel, stride, apart)
+    window = {"kernel_shape": list(kernel), "strides": list(stride), "overhang": False, **padding}
+    if not call["ceil_mode"] or "pads" not in padding:
+        return window
+    firsts, ends = padding["pads"][:axes], padding["pads"][axes:]
+    sizes = zip(call.shape()[-axes:], call.node.shape[-axes:], stride, kernel, apart, firsts, ends, strict=True)
+    reached = [max(end, (o - 1) * s + (k - 1) * d + 1 - size - first) for size, o, s, k, d, first, end in sizes]
+    return {**window, "pads": [*firsts, *reached], "overhang": reached != ends}
 
 
 def _pooled(call: Call, op: str, window: dict[str, Any], **attributes: Any) -> str:
