@@ -1,6 +1,7 @@
 // im2col and col2im.
 #include "bindings/arrays.h"
 #include "ops/im2col.h"
+#include "runtime/threads.h"
 
 namespace convlane {
 
@@ -13,7 +14,7 @@ void bind_im2col(py::module_& m) {
         py::array dst = new_array({src.shape[0], desc.rows, desc.columns});
         float* to = data_of(dst);
         const GilRelease release;
-        im2col(desc, src, to);
+        im2col(desc, src, to, num_threads());
         return dst;
       },
       py::arg("input"), py::arg("kernel"), py::arg("stride"), py::arg("padding"), py::arg("dilation"));
@@ -26,7 +27,10 @@ void bind_im2col(py::module_& m) {
         py::array dst = new_image(image);
         float* to = data_of(dst);
         const GilRelease release;
-        col2im(desc, src, to);
+        const auto [n, c, h, w] = image;
+        const auto planes = allocate_aligned<float>(checked_mul(checked_mul(n, c), checked_mul(h, w)));
+        col2im(desc, src, planes.get(), num_threads());
+        copy_to_channels_last({planes.get(), image, {c * h * w, h * w, w, 1}}, to);
         return dst;
       },
       py::arg("input"), py::arg("image"), py::arg("kernel"), py::arg("stride"), py::arg("padding"),

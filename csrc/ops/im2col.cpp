@@ -31,7 +31,7 @@ Im2colDesc describe_im2col(const char* op, const Shape4& image, const Window& wi
   return desc;
 }
 
-void im2col(const Im2colDesc& d, const ImageView& image, float* dst) {
+void im2col(const Im2colDesc& d, const ImageView& image, float* dst, int threads) {
   const auto [n, c, h, w] = d.image;
   ImageView src = image;
   AlignedArray<float> planes;
@@ -41,7 +41,8 @@ void im2col(const Im2colDesc& d, const ImageView& image, float* dst) {
     src = {planes.get(), src.shape, {c * h * w, h * w, w, 1}};
   }
   const int64_t kh = d.window.kernel[0], kw = d.window.kernel[1], step = d.window.stride[1];
-  parallel_for(n * d.rows, threads_for(n * d.rows * d.columns), [&](int64_t begin, int64_t end, int) noexcept {
+  const int most = threads_for(n * d.rows * d.columns, threads);
+  parallel_for(n * d.rows, most, [&](int64_t begin, int64_t end, int) noexcept {
     for (int64_t task = begin; task < end; ++task) {
       const int64_t row = task % d.rows, channel = row / (kh * kw), r = row / kw % kh, s = row % kw;
       const float* plane = src.data + task / d.rows * src.strides[0] + channel * src.strides[1];
@@ -59,7 +60,7 @@ void im2col(const Im2colDesc& d, const ImageView& image, float* dst) {
   });
 }
 
-void col2im(const Im2colDesc& d, const ImageView& src, float* dst) {
+void col2im(const Im2colDesc& d, const ImageView& src, float* planes, int threads) {
   const auto [n, c, h, w] = d.image;
   if (src.shape[0] != n || src.shape[1] != d.rows || src.shape[3] != d.columns)
     throw std::invalid_argument("col2im: output size " + to_string(Pair{h, w}) + " with kernel size " +
@@ -69,12 +70,12 @@ void col2im(const Im2colDesc& d, const ImageView& src, float* dst) {
                                 std::to_string(src.shape[1]) + " rows");
   const int64_t pixels = h * w;
   if (n * c == 0) return;
-  const auto planes = allocate_aligned<float>(checked_mul(n * c, pixels));
   const int64_t kh = d.window.kernel[0], kw = d.window.kernel[1], step = d.window.stride[1];
   const int64_t column = src.strides[3];
-  parallel_for(n * c, threads_for(n * d.rows * d.columns), [&, c = c, w = w](int64_t begin, int64_t end, int) noexcept {
+  const int most = threads_for(n * d.rows * d.columns, threads);
+  parallel_for(n * c, most, [&, c = c, w = w](int64_t begin, int64_t end, int) noexcept {
     for (int64_t task = begin; task < end; ++task) {
-      float* plane = planes.get() + task * pixels;
+      float* plane = planes + task * pixels;
       std::memset(plane, 0, sizeof(float) * pixels);
       const float* first_row = src.data + task / c * src.strides[0] + task % c * kh * kw * src.strides[1];
       for (int64_t tap = 0; tap < kh * kw; ++tap) {
@@ -87,7 +88,6 @@ void col2im(const Im2colDesc& d, const ImageView& src, float* dst) {
       }
     }
   });
-  copy_to_channels_last({planes.get(), d.image, {c * pixels, pixels, w, 1}}, dst);
 }
 
 }  // namespace convlane

@@ -16,11 +16,12 @@ struct Im2colDesc {
 // `op` starts the error messages.
 Im2colDesc describe_im2col(const char* op, const Shape4& image, const Window& window);
 
-// dst: (N, rows, columns), dense; zeros where a window leaves the image.
-void im2col(const Im2colDesc& desc, const ImageView& src, float* dst);
+// dst: (N, rows, columns), dense; zeros where a window leaves the image. An image whose rows are not dense is copied
+// first.
+void im2col(const Im2colDesc& desc, const ImageView& src, float* dst, int threads);
 
-// src: (N, rows, 1, columns); dst: the image, dense channels last, each pixel the sum over its windows' taps in the
-// order of the rows.
-void col2im(const Im2colDesc& desc, const ImageView& src, float* dst);
+// src: (N, rows, 1, columns), std::invalid_argument if it is not; planes: the image, dense NCHW, each pixel the sum over
+// its windows' taps in the order of the rows.
+void col2im(const Im2colDesc& desc, const ImageView& src, float* planes, int threads);
 
 }  // namespace convlane

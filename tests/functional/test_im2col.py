@@ -149,6 +149,33 @@ class TestGradients:
         np.testing.assert_array_equal(pullback(x)[0], columns.grad.numpy())
 
 
+class TestCompiled:
+    """Bits and layouts; `tests/graph` tries what holds for every operation."""
+
+    GEOMETRY = ((3, 2), (1, 2), (1, 2, 0, 1), (2, 1))
+
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_of_the_input(self, rng, threads, layout):
+        x = images(rng, 2, 5, 8, 9)
+        columns = F.im2col(x, *self.GEOMETRY)
+        plan = convlane.compile(lambda x: F.im2col(x, *self.GEOMETRY), x.shape)
+        np.testing.assert_array_equal(plan(LAYOUTS[layout](x)), columns)
+        plan = convlane.compile(lambda x: F.col2im(x, (8, 9), *self.GEOMETRY), columns.shape)
+        np.testing.assert_array_equal(plan(LAYOUTS[layout](columns)), F.col2im(columns, (8, 9), *self.GEOMETRY))
+
+    def test_in_a_network(self, rng):
+        """Attention over windows: a softmax over each pixel's neighbours, which are weighted by it."""
+        x = images(rng, 2, 6, 7, 5)
+        weight = images(rng, 9, 6, 1, 1)
+
+        def network(x):
+            windows = F.reshape(F.unfold(F.relu(x), 3, padding=1), (x.shape[0], 6, 9, 35))
+            shares = F.softmax(F.reshape(F.conv2d(x, weight), (x.shape[0], 1, 9, 35)), 2)
+            return F.fold(F.reshape(F.mul(windows, shares), (x.shape[0], 54, 35)), (7, 5), 3, padding=1)
+
+        assert_close(convlane.compile(network, (None, *x.shape[1:]))(x), network(x), terms=9)
+
+
 class TestArrays:
     @pytest.mark.parametrize("layout", LAYOUTS)
     def test_layouts(self, rng, layout):

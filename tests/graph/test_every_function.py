@@ -119,21 +119,19 @@ COMPILED = {
     "topk": (lambda x: F.topk(x, 2), MATRIX),
     "topk_places": (lambda x: F.topk_places(x, 2), MATRIX),
     "transpose": (lambda x: F.transpose(x, 1, 2), ROWS),
+    **{name: (of(name, 3, 2), (2, 8, 4)) for name in ("col2im", "fold")},
+    **{name: (of(name, 3), IMAGE) for name in ("im2col", "unfold")},
     "unflatten": (lambda x: F.unflatten(x, 1, (2, 2)), IMAGE),
     "where": (lambda x, y: F.where(F.gt(x, y), x, y), (IMAGE, IMAGE)),
 }
-LOSS, NO_STEP = "losses are not part of a plan", "plans have no step for it yet"
+LOSS = "losses are not part of a plan"
 REFUSED = {
     "binary_cross_entropy": (lambda x: F.binary_cross_entropy(x, OTHER), IMAGE, LOSS),
     "binary_cross_entropy_with_logits": (lambda x: F.binary_cross_entropy_with_logits(x, OTHER), IMAGE, LOSS),
-    "col2im": (lambda x: F.col2im(x, 3, 2), (2, 8, 4), NO_STEP),
     "cross_entropy": (lambda x: F.cross_entropy(x, CLASSES), MATRIX, LOSS),
-    "fold": (lambda x: F.fold(x, 3, 2), (2, 8, 4), NO_STEP),
-    "im2col": (lambda x: F.im2col(x, 3), IMAGE, NO_STEP),
     "mse_loss": (lambda x: F.mse_loss(x, OTHER), IMAGE, LOSS),
     "nll_loss": (lambda x: F.nll_loss(x, CLASSES), MATRIX, LOSS),
     "sigmoid_focal_loss": (lambda x: F.sigmoid_focal_loss(x, OTHER), IMAGE, LOSS),
-    "unfold": (lambda x: F.unfold(x, 3), IMAGE, NO_STEP),
 }
 
 

@@ -30,7 +30,6 @@ def _im2col_vjp(
     shape=_im2col_shape,
     vjp=_im2col_vjp,
     receptive="its columns hold windows, not positions",
-    compiles="plans have no step for it yet",
 )
 def im2col(
     input: Array,
@@ -121,7 +120,6 @@ def _col2im_vjp(
     shape=_col2im_shape,
     vjp=_col2im_vjp,
     receptive="its columns hold windows, not positions",
-    compiles="plans have no step for it yet",
 )
 def col2im(
     input: Array,

@@ -10,6 +10,7 @@ from convlane.graph.lowering import (  # noqa: F401  (they register)
     resize,
     shape,
     tensor,
+    unfold,
 )
 from convlane.graph.lowering.context import ANY_ARGUMENT, LOWERINGS, REFUSALS, Choice, Context, OfBatch, lowers
 from convlane.graph.lowering.operand import Operand, strides_of

@@ -1,0 +1,26 @@
+"""What holds for all tests of graphs: each pass leaves the graph well-typed."""
+
+import functools
+
+import pytest
+
+from convlane.graph import passes
+from convlane.graph.verify import verify
+
+
+def _verified(optimization):
+    @functools.wraps(optimization)
+    def run(graph):
+        result = optimization(graph)
+        try:
+            verify(result)
+        except (TypeError, ValueError) as error:
+            pytest.fail(f"after {optimization.__name__}: {error}\n{result}")
+        return result
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def well_typed_passes(monkeypatch):
+    monkeypatch.setattr(passes, "PASSES", tuple(map(_verified, passes.PASSES)))
