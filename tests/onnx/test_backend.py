@@ -28,6 +28,11 @@ NODE = [
 ]
 """Those about operators of convolutional networks on float32, int32, int64 and bool."""
 
+OTHERS = [
+    pytest.param("node", name, id=name) for name in Path(__file__).with_name("other_node_tests.txt").read_text().split()
+]
+"""About operators that stand around such networks."""
+
 DATA = Path(onnx.__file__).parent / "backend" / "test" / "data"
 CONVERTED = [
     pytest.param(kind, path.name, id=path.name)
@@ -103,7 +108,7 @@ def test_sizes_with_a_fraction(name, compiled):
     check(backend.prepare(model, compiled=compiled).run(inputs), expected, **near)
 
 
-@pytest.mark.parametrize(("kind", "name"), NODE + CONVERTED)
+@pytest.mark.parametrize(("kind", "name"), NODE + OTHERS + CONVERTED)
 class TestOperators:
     def test_eagerly(self, kind, name):
         model, sets, near = cases(kind, name)

@@ -12,7 +12,7 @@ onnx = pytest.importorskip("onnx")
 
 import convlane  # noqa: E402
 from convlane import functional as F  # noqa: E402
-from convlane import nn  # noqa: E402
+from convlane import nn, training  # noqa: E402
 from convlane.onnx import InferenceSession, LoadError  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper, parser  # noqa: E402
 
@@ -153,6 +153,90 @@ class TestNetwork:
         assert len(network.state_dict()) == 5
         np.testing.assert_array_equal(network(np.zeros((1, 2), np.float32)), [[15, 15]])
 
+    def test_summary_tells_of_nodes(self, small):
+        network = convlane.load_onnx(small[0])
+        told = network.summary((1, 3, 8, 8))
+        assert [(row.name, row.kind) for row in told.rows[1:]] == [
+            ("a", "Conv"),
+            ("b", "BatchNormalization"),
+            ("c", "Relu"),
+            ("d", "GlobalAveragePool"),
+            ("e", "Flatten"),
+            ("scores", "Gemm"),
+        ]
+        assert [row.parameters for row in told.rows if row.has_weights] == [8 * 27 + 8, 4 * 8 + 4]
+        assert told.parameters == network.num_parameters()
+        within = nn.Sequential(network, nn.Softmax(1)).eval().summary((1, 3, 8, 8))
+        assert [row.name for row in within.rows[-3:]] == ["0.e", "0.scores", "1"]
+
+
+class TestHead:
+    def step(self, network, rng):
+        """Return what a step of training changes, by name."""
+        x, y = rng.standard_normal((4, 3, 6, 6), np.float32), np.array([0, 1, 2, 1])
+        before = network.state_dict()
+        step = convlane.value_and_grad(lambda x, y: F.cross_entropy(network(x), y), network)
+        optimizer = training.SGD(network, lr=0.1)
+        first, gradients = step(x, y)
+        optimizer.step(gradients)
+        assert step(x, y)[0] < first
+        after = network.state_dict()
+        return {name for name in before if not np.array_equal(before[name], after[name])}
+
+    def test_it_is_replaced_and_trained(self, small, rng, tmp_path):
+        network = convlane.load_onnx(small[0]).freeze()
+        assert training.replace_head(network, 3) is network
+        assert self.step(network, rng) == {"fc.weight", "fc.bias"}
+        assert network.fc.weight.shape == (3, 8)
+        x = rng.standard_normal((2, 3, 6, 6), np.float32)
+        np.testing.assert_allclose(convlane.compile(network, (None, 3, 6, 6))(x), network(x), rtol=1e-4, atol=1e-6)
+        network.save(tmp_path / "other.onnx")
+        onnx.checker.check_model(tmp_path / "other.onnx", full_check=True)
+        session = InferenceSession(tmp_path / "other.onnx")
+        assert session.get_outputs()[0].shape == ["N", 3]
+        np.testing.assert_allclose(session.run(None, {"image": x})[0], network(x), rtol=1e-4, atol=1e-6)
+
+    def test_all_but_it_is_frozen(self, small, rng):
+        network = training.freeze_all_but(convlane.load_onnx(small[0]).train())
+        assert self.step(network, rng) == {"fc.weight", "fc.bias"}
+
+    @pytest.mark.parametrize(
+        "nodes",
+        [
+            "f = Flatten(p) m = MatMul(f, w) s = Add(m, b) scores = Softmax(s)",
+            "f = Flatten(p) s = Gemm(f, w, b) scores = Softmax(s)",
+            "s = Conv(p, w4, b) r = Relu(s) scores = Flatten(r)",
+        ],
+    )
+    def test_forms(self, nodes, rng):
+        text = f"g (float[N, 3, H, W] x) => (float[N, 5] scores) {{ c = Conv(x, k) p = GlobalAveragePool(c) {nodes} }}"
+        weights = {
+            "k": rng.standard_normal((6, 3, 3, 3), np.float32),
+            "w": rng.standard_normal((6, 5), np.float32),
+            "w4": rng.standard_normal((5, 6, 1, 1), np.float32),
+            "b": rng.standard_normal(5, np.float32),
+        }
+        weights = {name: array for name, array in weights.items() if f"{name}," in nodes or f"{name})" in nodes + "k)"}
+        network = convlane.load_onnx(model_of(text, **weights)).freeze()
+        training.replace_head(network, 3)
+        assert {name for name, _ in network.named_parameters(trainable=True)} == {"head.weight", "head.bias"}
+        assert network(np.zeros((2, 3, 6, 6), np.float32)).shape == (2, 3)
+        assert network.outputs[0].shape == ("N", 3)
+        with pytest.raises(ValueError, match="no node has the name 'other'"):
+            training.replace_head(network, 3, "other")
+
+    def test_what_has_none(self, rng):
+        weight = rng.standard_normal((3, 3), np.float32)
+        none = "g (float[N, 3] x) => (float[N, 3] y) { a = MatMul(x, w) y = Exp(a) }"
+        shared = "g (float[N, 3] x) => (float[N, 3] y) { a = MatMul(x, w) y = MatMul(a, w) }"
+        for text, why in ((none, r"'y' \(Exp, opset 17\) is no Gemm"), (shared, "shares 'w' with other nodes")):
+            network = convlane.load_onnx(model_of(text, w=weight))
+            with pytest.raises(ValueError, match=why):
+                training.replace_head(network, 2)
+            np.testing.assert_array_equal(network.w, weight)
+        with pytest.raises(TypeError, match="runs the nodes of its file"):
+            training.split_head(network)
+
 
 class TestFiles:
     def test_shapes_are_computed_on_the_way(self, rng):
@@ -271,6 +355,18 @@ class TestSession:
         alone = InferenceSession(small[0])
         alone.run(None, {"image": rng.standard_normal((1, 3, 39, 39), np.float32)})
         assert session._runner.memory_bytes <= alone._runner.memory_bytes
+
+    @pytest.mark.parametrize("copied", [copy.deepcopy, lambda session: pickle.loads(pickle.dumps(session))])
+    def test_it_is_copied_and_pickled(self, small, rng, copied):
+        options = convlane.onnx.SessionOptions()
+        options.intra_op_num_threads = 1
+        session = InferenceSession(small[0], options)
+        feeds = {"image": rng.standard_normal((1, 3, 8, 8), np.float32)}
+        expected = session.run(None, feeds)
+        other = copied(session)
+        np.testing.assert_array_equal(other.run(None, feeds), expected)
+        assert not other.why_not_compiled(feeds)
+        assert other.get_session_options().intra_op_num_threads == 1
 
     def test_what_is_refused(self, small):
         session = InferenceSession(small[0])

@@ -106,13 +106,12 @@ def _layers(nodes: Mapping[Value, Node], calls: Sequence[Call]) -> tuple[Layer, 
             continue
         place = innermost.get(value)
         within = None if place is None else calls[place]
-        if place is None or within is None or any(True for _ in within.module.children()):
+        if place is None or within is None or not within.is_layer:
             name = unique(f"{within.name}.{node.op}" if within and within.name else node.op, names)
             layers[name] = Layer(name, node.op, (value,))
             home[value] = name
         else:
-            kind = type(within.module).__name__
             values = layers[place].values if place in layers else ()
-            layers[place] = Layer(within.name or kind, kind, (*values, value))
+            layers[place] = Layer(within.name or within.kind, within.kind, (*values, value))
             home[value] = place
     return tuple(layers.values())

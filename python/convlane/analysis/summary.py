@@ -274,10 +274,10 @@ def _parameters(network: Anatomy, sizes: dict[int, int] | None) -> tuple[dict[st
     if sizes is None:
         return held, 0
     home = {value: layer for layer in network.layers for value in layer.values}
-    for call in network.calls:
-        if call.end > call.first:
-            arrays = (vars(call.module)[name] for name in call.module._parameter_names)
-            give(home[call.first], (array for array in arrays if array is not None))
+    for call in sorted(network.calls, key=lambda call: not call.is_layer):
+        first = next((home[value] for value in range(call.first, call.end) if value in home), None)
+        if first is not None:
+            give(first, call.arrays)
     return held, sum(sizes.values()) - sum(held.values())
 
 

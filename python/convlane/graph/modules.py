@@ -1,7 +1,8 @@
 """Whose operation is whose: a network is traced with a note of which of its modules is called when.
 
 It is traced through copies of its modules that share their arrays, are in eval mode and tell when they are called; the
-network itself is left as it is.
+network itself is left as it is. A module whose forward pass has parts with names, as one from a file has nodes,
+computes each by its method `_part`, and the copies tell of these, too.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from convlane.graph.trace import InputShape, Node, Nodes, Symbol, Value, call, make_inputs
@@ -18,10 +20,15 @@ from convlane.nn.module import Module
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a module."""
+    """One call of a module, or a part of one."""
 
     name: str
-    module: Module
+    kind: str
+    """The module's class, or what the part is."""
+    is_layer: bool
+    """Whether there are no modules below it, and no parts."""
+    arrays: tuple[Any, ...]
+    """The parameters of its own, in which there may be others' where it is a part."""
     first: Value
     end: Value
     """One past its last operation."""
@@ -67,21 +74,38 @@ class _Log:
         def watch(module: Module) -> Module:
             if id(module) not in copies:
                 twin = copies[id(module)] = copy.copy(module)
-                forward, path = twin.forward, paths[id(module)]
+                forward, path = getattr(twin, "forward", None), paths[id(module)]
                 vars(twin).update({name: watch(child) for name, child in module.named_children()}, training=False)
-                vars(twin)["forward"] = lambda *args, **kwargs: self._call(path, module, forward, args, kwargs)
+                parts = hasattr(twin, "_part")
+                if forward is not None:  # modules that only hold parameters have none
+                    kind, is_layer = type(module).__name__, not (parts or any(True for _ in module.children()))
+                    arrays = [vars(module)[name] for name in module._parameter_names]
+                    vars(twin)["forward"] = partial(self._call, path, kind, is_layer, arrays, forward)
+                if parts:
+                    vars(twin)["_part"] = partial(self._part, path)
             return copies[id(module)]
 
         return watch(model)
 
+    def _part(self, path: str, name: str, kind: str, arrays: Sequence[Any], compute: Callable[[], Any]) -> Any:
+        return self._call(f"{path}.{name}" if path else name, kind, True, arrays, compute)
+
     def _call(
-        self, path: str, module: Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        path: str,
+        kind: str,
+        is_layer: bool,
+        arrays: Sequence[Any],
+        forward: Callable[..., Any],
+        *args: Any,
+        **kwargs: Any,
     ) -> Any:
         place, name, first = len(self.calls), unique(path, self._names), len(self._nodes)
-        self.calls.append(Call(name, module, first, first, None))
+        held = tuple(array for array in arrays if array is not None)
+        self.calls.append(Call(name, kind, is_layer, held, first, first, None))
         result = forward(*args, **kwargs)
         value = result.value if isinstance(result, Symbol) else None
-        self.calls[place] = Call(name, module, first, len(self._nodes), value)
+        self.calls[place] = replace(self.calls[place], end=len(self._nodes), result=value)
         return result
 
 

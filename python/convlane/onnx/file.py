@@ -258,7 +258,7 @@ class _Reader:
             if count > 2 * max(size, 0):  # types of four bits stand two in a byte
                 raise LoadError(f"{said} has the shape {tuple(proto.dims)}, but {size} values are there")
             array = self.onnx.numpy_helper.to_array(proto)
-        wide = np.float32 if _is_float(dtype) else dtype.newbyteorder("=")
+        wide = np.float32 if _is_float(dtype) else _BYTES.get(dtype.name) or dtype.newbyteorder("=")
         with np.errstate(all="ignore"):
             array = np.array(array.reshape(tuple(proto.dims)), wide, order="C")
         array.flags.writeable = False
@@ -288,6 +288,10 @@ class _Reader:
                 raise LoadError(f"{said} has {length} bytes at {offset} of {_shown(name)}, which has {status.st_size}")
             file.seek(offset)
             return np.frombuffer(file.read(length), dtype.newbyteorder("<") if dtype.kind in "fiub" else dtype)
+
+
+_BYTES = {f"{kind}{bits}": np.dtype(f"{kind}8") for kind in ("int", "uint") for bits in (2, 4)}
+"""What holds integers of a few bits, by the names of these in `ml_dtypes`."""
 
 
 def _is_float(dtype: np.dtype[Any]) -> bool:

@@ -6,7 +6,7 @@ computed by NumPy on the way, and only what depends on the pictures reaches `con
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -74,16 +74,17 @@ class Network(Module):
     def __init__(self, file: OnnxFile) -> None:
         self.file = replace(file, graph=replace(file.graph, initializers={}))
         refuse_unsupported(file.graph.nodes)
-        self._places: dict[str, tuple[Module, str]] = {}
+        self.places: dict[str, tuple[Module, str]] = {}
+        """Where each weight stands, by its name in the file: a module, and the name there."""
         self._constants: dict[str, NDArray[Any]] = {}
         learned, measured = _weights(file.graph)
         for name, array in file.graph.initializers.items():
             if name in learned or name in measured:
-                self._places[name] = self._put(name, array, name in learned)
+                self.places[name] = self._put(name, array, name in learned)
             else:
                 self._constants[name] = array
         try:
-            self._constants |= _folded(file.graph, self._constants, self._places)
+            self._constants |= _folded(file.graph, self._constants, self.places)
         except (TypeError, ValueError, MemoryError) as error:
             raise LoadError(str(error)) from error
         self.eval()
@@ -105,6 +106,11 @@ class Network(Module):
         found = {info.name: values[info.name] for info in self.outputs}
         return found if len(found) > 1 else next(iter(found.values()))
 
+    def parameter(self, name: str) -> NDArray[Any]:
+        """Return a weight by its name in the file."""
+        module, attribute = self.places[name]
+        return vars(module)[attribute]  # type: ignore[no-any-return]
+
     def bind(self, inputs: Iterable[Any], named: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values at the beginning of a walk, by name."""
         names = [info.name for info in self.inputs]
@@ -120,7 +126,7 @@ class Network(Module):
             got = [*(f"{len(given)} in order" for _ in given[:1]), *named]
             raise TypeError(f"the network takes {', '.join(names) or 'no inputs'}, got {', '.join(got) or 'none'}")
         values |= named
-        weights = {name: vars(module)[attribute] for name, (module, attribute) in self._places.items()}
+        weights = {name: self.parameter(name) for name in self.places}
         return {**self._constants, **weights, **{name: as_value(value) for name, value in values.items()}}
 
     def walk(self, values: dict[str, Any], defer: bool = False) -> list[Node]:
@@ -138,7 +144,11 @@ class Network(Module):
         list of Node
             Those that were left out.
         """
-        return _walk(self._plan_of_steps(), values, self.training, self._constants, defer)
+        return _walk(self._plan_of_steps(), values, self.training, defer, self._part)
+
+    def _part(self, name: str, kind: str, arrays: Sequence[Any], compute: Callable[[], Any]) -> Any:
+        """Compute one node; `convlane.graph.modules` listens, and so does a summary tell of nodes."""
+        return compute()
 
     def save(self, path: Any) -> None:
         """Write the network to an ONNX file: the one that it was read from, with the parameters as they are now.
@@ -153,8 +163,7 @@ class Network(Module):
         model.ParseFromString(self.file.skeleton)
         for tensor in model.graph.initializer:
             name = tensor.name
-            module, attribute = self._places.get(name, (None, ""))
-            array = self._constants[name] if module is None else vars(module)[attribute]
+            array = self.parameter(name) if name in self.places else self._constants[name]
             tensor.CopyFrom(onnx.numpy_helper.from_array(np.asarray(array), name))
         with whole_file(path) as file:
             file.write(model.SerializeToString())
@@ -263,7 +272,7 @@ def _folded(graph: FileGraph, constants: Mapping[str, Any], weights: Collection[
             continue
         if any(node.outputs) and sum(known[name].nbytes for name in names) <= _MOST_FOLDED:
             values = dict(known)
-            _walk(_steps([node], {*node.outputs, *names}), values, False, {}, False)
+            _walk(_steps([node], {*node.outputs, *names}), values, False, False)
             results = {name: values[name] for name in node.outputs if name}
             for array in results.values():
                 if array.flags.owndata:
@@ -310,14 +319,14 @@ class Deferred:
     """Stands for what a walk has left out."""
 
 
-def _reads(node: Node) -> Iterator[str]:
+def reads(node: Node) -> Iterator[str]:
     """Yield the names that a node reads, and those that graphs in it read."""
     yield from (name for name in node.inputs if name)
     for value in node.attributes.values():
         if isinstance(value, FileGraph):
             yield from (info.name for info in value.outputs)
             for inner in value.nodes:
-                yield from _reads(inner)
+                yield from reads(inner)
 
 
 def _steps(nodes: Iterable[Node], kept: Collection[str]) -> list[_Step]:
@@ -326,7 +335,7 @@ def _steps(nodes: Iterable[Node], kept: Collection[str]) -> list[_Step]:
     refuse_unsupported(each)
     last: dict[str, int] = {}
     for i, node in enumerate(each):
-        for name in (*_reads(node), *node.outputs):
+        for name in (*reads(node), *node.outputs):
             last[name] = i
     done: list[list[str]] = [[] for _ in each]
     for name, i in last.items():
@@ -344,8 +353,8 @@ def _walk(
     steps: Iterable[_Step],
     values: dict[str, Any],
     training: bool,
-    constants: Collection[str],
     defer: bool,
+    part: Callable[..., Any] = lambda name, kind, arrays, compute: compute(),
 ) -> list[Node]:
     left: list[Node] = []
     for node, convert, wide, done in steps:
@@ -354,9 +363,10 @@ def _walk(
             arguments = [_narrow(value) for value in arguments]
         call = Call(node, training, partial(_run_inner, values, training))
         try:
-            if defer and any(isinstance(values.get(name), Deferred) for name in _reads(node)):
+            if defer and any(isinstance(values.get(name), Deferred) for name in reads(node)):
                 raise Untraceable
-            results = convert(call, *arguments)
+            arrays = [value for value in arguments if is_array(value)]
+            results = part(node.name or node.outputs[0], node.op, arrays, partial(convert, call, *arguments))
         except Untraceable as error:
             if not defer:
                 raise ValueError(f"{node}: {error}") from None
@@ -377,11 +387,11 @@ def _walk(
 
 def run_nodes(nodes: Iterable[Node], values: dict[str, Any]) -> None:
     """Compute nodes that a walk has left out, from arrays."""
-    _walk([step._replace(done=()) for step in _steps(nodes, ())], values, False, (), False)
+    _walk([step._replace(done=()) for step in _steps(nodes, ())], values, False, False)
 
 
 def _run_inner(values: Mapping[str, Any], training: bool, graph: FileGraph) -> tuple[Any, ...]:
     """Run a graph that is an attribute of a node; it sees the values around it."""
     inner = {**values, **graph.initializers}
-    _walk([step._replace(done=()) for step in _steps(graph.nodes, ())], inner, training, (), False)
+    _walk([step._replace(done=()) for step in _steps(graph.nodes, ())], inner, training, False)
     return tuple(inner[info.name] for info in graph.outputs)

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlane.graph.plan import Plan, Shared, plan_of
-from convlane.graph.trace import Symbol, trace
+from convlane.graph.trace import Graph, Symbol, trace
 from convlane.onnx.file import Node
-from convlane.onnx.network import Network, as_value, run_nodes
+from convlane.onnx.network import Network, as_value, reads, run_nodes
 
 _KEPT = 8  # combinations of shapes
 _MOST_SETTINGS = 256  # numbers in an input of integers that is taken for a setting, such as a size
@@ -42,6 +42,12 @@ class Runner:
         self.network = network
         self._shared = Shared()
         self._ways: dict[Any, _Way] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"network": self.network}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]  # plans are made anew
 
     @property
     def memory_bytes(self) -> int:
@@ -120,7 +126,8 @@ class Runner:
             return (True,)
         of_all = [graph.nodes[value].shape for value in graph.outputs.values()]
         of_one = [one.nodes[value].shape for value in one.outputs.values()]
-        alike = graph.outputs.keys() == one.outputs.keys() and not whole.rest and not whole.known_outputs
+        alike = _operations(graph) == _operations(one) and not whole.rest and not whole.known_outputs
+        alike = alike and graph.outputs.keys() == one.outputs.keys()
         same = alike and of_all == [(batch, *shape[1:]) for shape in of_one if shape]
         return (False, True) if same else (True,)
 
@@ -134,6 +141,19 @@ class Runner:
         except _NothingToCompute:
             return _Way(None, traced.known, traced.rest)
         return _Way(plan, traced.known, traced.rest)
+
+
+_FEW = 16  # numbers in an array that may be a size, such as the batch, as a factor
+
+
+def _operations(graph: Graph) -> list[Any]:
+    """Return operations and the numbers they compute with: these may depend on the size of the batch."""
+
+    def told(value: Any) -> Any:
+        few = isinstance(value, np.ndarray) and value.size <= _FEW
+        return value.tobytes() if few else repr(value) if isinstance(value, float) else ""
+
+    return [(node.op, *map(told, node.attributes.values())) for node in graph.nodes.values()]
 
 
 class _NothingToCompute(Exception):
@@ -156,7 +176,7 @@ class _Traced:
     def __call__(self, **pictures: Any) -> dict[str, Any]:
         values = self._network.bind((), {**self._settings, **pictures})
         self.rest = self._network.walk(values, defer=True)
-        read = {name for node in self.rest for name in node.inputs}
+        read = {name for node in self.rest for name in reads(node)}
         wanted = read | {info.name for info in self._network.outputs}
         self.known = {name: value for name, value in values.items() if isinstance(value, np.ndarray) and name in wanted}
         if self.rest:  # graphs in them may read anything

@@ -126,6 +126,14 @@ class InferenceSession:
         self._options = sess_options
         self._threads = int(getattr(sess_options, "intra_op_num_threads", 0) or 0)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Tell all but the plans, which a copy makes anew, and but options that are ONNX Runtime's own."""
+        options = self._options
+        if options is not None and not isinstance(options, SessionOptions):
+            options = SessionOptions()
+            options.intra_op_num_threads = self._threads
+        return {**vars(self), "_options": options}
+
     @property
     def network(self) -> Any:
         """The network, a `convlane.nn.Module`."""

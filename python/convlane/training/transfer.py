@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from convlane.functional._arguments import Array, as_positive
 from convlane.models import registry
 from convlane.nn import Conv2d, Identity, Linear, Module, init
+from convlane.onnx import head as head_of_file
+from convlane.onnx.network import Network
 from convlane.training.batches import Data, batches, check_data
 
 __all__ = ["freeze", "freeze_all_but", "head_names", "precompute_features", "replace_head", "split_head"]
@@ -114,7 +116,8 @@ def replace_head(model: M, num_classes: int, head: str | None = None) -> M:
     head
         The name of the layer to replace, `Linear` or `Conv2d`. It may be left out for networks that
         `convlane.models.create` has made, also for those without a head (``num_classes=0``); side branches get new
-        heads too.
+        heads too. In networks of `convlane.load_onnx` it is the name of a node (Gemm, MatMul before Add, Conv), and may
+        be left out where that stands last before the only output.
 
     Raises
     ------
@@ -134,6 +137,9 @@ def replace_head(model: M, num_classes: int, head: str | None = None) -> M:
     )
     """
     num_classes = as_positive(num_classes, "replace_head", "num_classes")
+    if isinstance(model, Network):
+        head_of_file.replace_head(model, num_classes, head)
+        return model
     old = _heads(model, num_classes, "replace_head") if head is None else {head: _module(model, head, "replace_head")}
     new = {name: _fresh(layer, name, num_classes) for name, layer in old.items()}
     for name, layer in new.items():
@@ -165,6 +171,8 @@ def split_head(model: Module, head: str | None = None) -> tuple[Module, Module]:
     ------
     ValueError
         There is no such layer, or it is not known which one is the head.
+    TypeError
+        The network is one of `convlane.load_onnx`, which runs the nodes of its file.
 
     Examples
     --------
@@ -177,6 +185,8 @@ def split_head(model: Module, head: str | None = None) -> tuple[Module, Module]:
     >>> bool((head(trunk(images)) == network(images)).all())
     True
     """
+    if isinstance(model, Network):
+        raise TypeError("split_head: a network of load_onnx runs the nodes of its file, of which none can be left out")
     name = head_names(model)[-1] if head is None else head
     layer = _module(model, name, "split_head")
     trunk = deepcopy(model, {id(array): array for array in model.parameters()})  # they are never written to
@@ -273,6 +283,8 @@ def _put(model: Module, name: str, module: Module) -> None:
 
 def _heads(model: Module, num_classes: int, caller: str) -> dict[str, Module]:
     """Return the layers whose parameters the number of classes decides, as they are for this number."""
+    if isinstance(model, Network):
+        return {path: module for path, module in model.named_modules() if module in _modules_of_head(model, caller)}
     architecture = registry.architecture(model)
     if architecture is None:
         raise ValueError(
@@ -293,6 +305,14 @@ def _heads(model: Module, num_classes: int, caller: str) -> dict[str, Module]:
     if not heads:
         raise ValueError(f"{caller}: the head of this {name} is not where it was made; name it")
     return heads
+
+
+def _modules_of_head(network: Network, caller: str) -> list[Module]:
+    head = head_of_file.find_head(network, None, caller)
+    modules = [network.places[name][0] for name in (head.weight, head.bias) if name is not None]
+    if any(module is network for module in modules):
+        raise ValueError(f"{caller}: the weights of {head.node} stand among others; replace_head gives them a module")
+    return modules
 
 
 def _arrays(module: Module) -> list[str]:

@@ -231,7 +231,7 @@ def _move(at: Context, shape: Shape, strides: Shape, offset: int = 0, output: Op
 
 
 def _refuse_permute(node: Node, nodes: Nodes) -> str:
-    return "" if node.attributes["dims"][0] % len(node.shape) == 0 else OfBatch("permute of the batch")
+    return "" if node.attributes["dims"][:1] in ((), (0,), (-len(node.shape),)) else OfBatch("permute of the batch")
 
 
 @_general("permute", refuse=_refuse_permute)

@@ -50,7 +50,7 @@ def _leaky_relu(call: Call, x: Any) -> Any:
 
 @converts("ThresholdedRelu", since=10)
 def _thresholded_relu(call: Call, x: Any) -> Any:
-    return F.threshold(x, call.get("alpha", 1.0), 0.0)
+    return F.where(F.gt(x, call.get("alpha", 1.0)), x, 0.0)  # 0 for NaN as well, where F.threshold has NaN
 
 
 @converts("Shrink", since=9)

@@ -93,8 +93,10 @@ def _pow(call: Call, a: Any, b: Any) -> Any:
 
 @converts("Mod", wide=True)
 def _mod(call: Call, a: Any, b: Any) -> Any:
-    if in_numpy(a, b):
+    if is_array(a) and is_array(b):
         return quietly(np.fmod if call.get("fmod", 0) else np.mod, a, b)
+    if not (is_array(b) and np.isfinite(b).all()):
+        raise Untraceable("what it divides by is infinite or")
     quotient = F.div(a, b)
     whole = (
         F.where(F.lt(quotient, 0.0), F.ceil(quotient), F.floor(quotient)) if call.get("fmod", 0) else F.floor(quotient)
@@ -165,6 +167,12 @@ _variadic("Mean", np.add, F.add)
 # Functions of single numbers
 
 
+def _cosh(x: Any) -> Any:
+    """Sum two exponentials, each a square, for a square does not overflow before the sum does."""
+    up, down = F.exp(F.mul(x, 0.5)), F.exp(F.mul(x, -0.5))
+    return F.add(F.mul(F.mul(up, 0.5), up), F.mul(F.mul(down, 0.5), down))
+
+
 def _function(op: str, numpy: Callable[..., Any], function: Callable[..., Any] | None = None, since: int = 1) -> None:
     @converts(op, since=since, wide=True)
     def convert(call: Call, x: Any) -> Any:
@@ -195,9 +203,26 @@ _function("Atan", np.arctan, None, 7)
 _function("Acosh", np.arccosh, None, 9)
 _function("Asinh", np.arcsinh, None, 9)
 _function("Atanh", np.arctanh, None, 9)
-_function("Cosh", np.cosh, lambda x: F.mul(F.add(F.exp(x), F.exp(F.neg(x))), 0.5), 9)
-_function("Sinh", np.sinh, lambda x: F.mul(F.sub(F.exp(x), F.exp(F.neg(x))), 0.5), 9)
+_function("Cosh", np.cosh, lambda x: _cosh(x), 9)
+_function("Sinh", np.sinh, lambda x: F.mul(F.tanh(x), _cosh(x)), 9)  # exact near 0, where exponentials cancel
 _function("BitwiseNot", np.bitwise_not, None, 18)
+
+
+def _of_bits(op: str, numpy: Callable[..., Any], since: int) -> None:
+    @converts(op, since=since)
+    def convert(call: Call, a: Any, b: Any) -> Any:
+        return quietly(numpy, known(a, "what it takes bits of"), known(b, "what it takes bits of"))
+
+
+_of_bits("BitwiseAnd", np.bitwise_and, 18)
+_of_bits("BitwiseOr", np.bitwise_or, 18)
+_of_bits("BitwiseXor", np.bitwise_xor, 18)
+
+
+@converts("BitShift", since=11)
+def _bit_shift(call: Call, a: Any, b: Any) -> Any:
+    shift = np.left_shift if call.get("direction") == "LEFT" else np.right_shift
+    return quietly(shift, known(a, "what it shifts"), known(b, "by how much it shifts"))
 
 
 @converts("IsNaN", since=9)
@@ -225,5 +250,8 @@ def _clip(call: Call, x: Any, low: Any = None, high: Any = None) -> Any:
         lowest, highest = bounds
         raised = x if lowest is None else np.maximum(x, lowest)
         return raised if highest is None else np.minimum(raised, highest)
+    if any(bound is not None and not is_array(bound) for bound in (low, high)):
+        raised = x if low is None else F.maximum(x, low)
+        return raised if high is None else F.minimum(raised, high)
     least, most = number(low, "min"), number(high, "max")
     return x if least is None and most is None else F.clamp(x, least, most)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -126,32 +127,63 @@ def _gemm(call: Call, a: Any, b: Any, c: Any = None) -> Any:
 
 @converts("Einsum", since=12)
 def _einsum(call: Call, *values: Any) -> Any:
+    """Multiply the first two arrays, then their product with the third and so on, and sum as soon as nobody asks."""
+    equation = call.get("equation").replace(" ", "")
     if all(map(is_array, values)):
-        return np.einsum(call.get("equation").replace(" ", ""), *values)
-    return _einsum_of_two(call.get("equation").replace(" ", ""), *values)
+        return np.einsum(equation, *values)
+    terms, result = _letters(equation, [len(value.shape) for value in values])
+    if any(len({*term}) < len(term) for term in terms):
+        raise ValueError(f"the equation {equation!r} takes a diagonal, which is not computed in a plan")
+    y, letters = values[0], terms[0]
+    for i in range(1, len(values)):
+        wanted = {*result}.union(*terms[i + 1 :])
+        y, letters = _product(y, letters, values[i], terms[i], wanted)
+    y, letters = _summed(y, letters, {*result})
+    return y if letters == result else F.permute(y, [letters.index(letter) for letter in result])
 
 
-def _einsum_of_two(equation: str, a: Any, b: Any) -> Any:
-    """Sum products of two arrays as a product of matrices: letters of both stay in front, or are summed over."""
-    operands, _, result = equation.partition("->")
-    left, _, right = operands.partition(",")
-    if "." in equation or not result or len({*left}) < len(left) or len({*right}) < len(right):
+def _letters(equation: str, ranks: list[int]) -> tuple[list[str], str]:
+    """Return the letters of each array's dimensions, and those of the result; capitals stand for what dots mean."""
+    operands, arrow, result = equation.partition("->")
+    terms = operands.split(",")
+    if len(terms) != len(ranks):
+        raise ValueError(f"the equation {equation!r} does not fit {len(ranks)} arrays")
+    if not arrow:
+        once = (letter for letter in sorted({*operands} - {*",."}) if operands.count(letter) == 1)
+        result = "..." * ("." in operands) + "".join(once)
+    dots = [rank - len(term.replace("...", "")) for term, rank in zip(terms, ranks, strict=True) if "..." in term]
+    most = "ABCDEFGH"[: max(dots, default=0)]
+    if "." in equation and {*equation} & {*most}:
         raise ValueError(f"the equation {equation!r} is not computed")
+    few = iter(dots)
+    terms = [term.replace("...", most[len(most) - next(few) :]) if "..." in term else term for term in terms]
+    if any(len(term) != rank for term, rank in zip(terms, ranks, strict=True)):
+        raise ValueError(f"the equation {equation!r} does not fit arrays of {ranks} dimensions")
+    return terms, result.replace("...", most)
+
+
+def _summed(x: Any, letters: str, wanted: set[str]) -> tuple[Any, str]:
+    """Sum over the dimensions whose letters nobody asks for."""
+    gone = tuple(i for i, letter in enumerate(letters) if letter not in wanted)
+    return (F.sum(x, gone), "".join(letter for letter in letters if letter in wanted)) if gone else (x, letters)
+
+
+def _product(a: Any, left: str, b: Any, right: str, wanted: set[str]) -> tuple[Any, str]:
+    """Sum products of two arrays as a product of matrices: letters of both stay in front, or are summed over."""
+    a, left = _summed(a, left, wanted | {*right})
+    b, right = _summed(b, right, wanted | {*left})
     sizes = dict(zip(left, a.shape, strict=True)) | dict(zip(right, b.shape, strict=True))
-    stack = [letter for letter in left if letter in right and letter in result]
-    summed = [letter for letter in left if letter in right and letter not in result]
+    stack = [letter for letter in left if letter in right and letter in wanted]
+    summed = [letter for letter in left if letter in right and letter not in wanted]
     rows = [letter for letter in left if letter not in right]
     columns = [letter for letter in right if letter not in left]
-    if not {*rows, *columns, *stack} <= {*result}:
-        raise ValueError(f"the equation {equation!r} is not computed")
 
     def arranged(value: Any, letters: str, *groups: list[str]) -> Any:
         order = [letters.index(letter) for group in (stack, *groups) for letter in group]
         shape = [sizes[letter] for letter in stack]
-        products = [int(np.prod([sizes[letter] for letter in group])) for group in groups]
+        products = [math.prod(sizes[letter] for letter in group) for group in groups]
         return F.reshape(F.permute(value, order), (*shape, *products))
 
     y = F.matmul(arranged(a, left, rows, summed), arranged(b, right, summed, columns))
     letters = [*stack, *rows, *columns]
-    y = F.reshape(y, [sizes[letter] for letter in letters])
-    return F.permute(y, [letters.index(letter) for letter in result])
+    return F.reshape(y, [sizes[letter] for letter in letters]), "".join(letters)

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from convlane import functional as F
+from convlane.onnx.file import Node
 from convlane.onnx.ops.window import flat, sides_of
 from convlane.onnx.registry import Call, converts
-from convlane.onnx.values import Untraceable, ints, is_array, known
+from convlane.onnx.values import Untraceable, bounded, ints, is_array, known
+from convlane.vision import roi_align
 
 _AVERAGE: dict[int, Callable[..., Any]] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 _MAXIMUM: dict[int, Callable[..., Any]] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
@@ -123,14 +125,9 @@ def _max_unpool(call: Call, x: Any, places: Any, shape: Any = None) -> Any:
     axes = len(kernel)
     natural = [(x.shape[2 + i] - 1) * stride[i] + kernel[i] - pads[i] - pads[axes + i] for i in range(axes)]
     values, at = known(x, "its input"), known(places, "places of maxima")
-    y = np.zeros((*x.shape[:2], *natural), np.float32)
+    y = np.zeros(bounded((*x.shape[:2], *natural) if shape is None else ints(shape, "output_shape")), np.float32)
     y.reshape(-1)[at.reshape(-1)] = values.reshape(-1)
-    if shape is None:
-        return y
-    whole = np.zeros(ints(shape, "output_shape"), np.float32)
-    flat_whole = whole.reshape(-1)
-    flat_whole[at.reshape(-1)] = values.reshape(-1)
-    return whole
+    return y
 
 
 def _rest(x: Any) -> tuple[int, ...]:
@@ -154,6 +151,26 @@ def _global_lp_pool(call: Call, x: Any) -> Any:
     return F.pow(sums, 1 / p)
 
 
+def _rounded(number: float) -> int:
+    """Round as C does: halves away from zero."""
+    return int(math.copysign(math.floor(abs(number) + 0.5), number))
+
+
+def _refuse_roi_align(node: Node) -> str:
+    return "mode=max is not computed" if node.attributes.get("mode", "avg") != "avg" else ""
+
+
+@converts("RoiAlign", since=10, refuse=_refuse_roi_align)
+def _roi_align(call: Call, x: Any, rois: Any, images: Any) -> Any:
+    values, boxes = known(x, "its input"), known(rois, "the boxes")
+    told = "half_pixel" if call.node.opset >= 16 else "output_half_pixel"
+    rows = np.column_stack([known(images, "the boxes").astype(np.float32), boxes])
+    size = (call.get("output_height", 1), call.get("output_width", 1))
+    scale, points = call.get("spatial_scale", 1.0), call.get("sampling_ratio", 0)
+    aligned = call.get("coordinate_transformation_mode", told) == "half_pixel"
+    return roi_align(values, rows, size, scale, points, aligned)
+
+
 @converts("MaxRoiPool")
 def _max_roi_pool(call: Call, x: Any, rois: Any) -> Any:
     values, boxes = known(x, "its input"), known(rois, "the boxes")
@@ -161,7 +178,7 @@ def _max_roi_pool(call: Call, x: Any, rois: Any) -> Any:
     scale = call.get("spatial_scale", 1.0)
     y = np.zeros((len(boxes), values.shape[1], height, width), np.float32)
     for i, (image, *corners) in enumerate(boxes):
-        left, top, right, bottom = (round(float(corner) * scale) for corner in corners)
+        left, top, right, bottom = (_rounded(corner * np.float32(scale)) for corner in corners)
         tall, wide = max(bottom - top + 1, 1) / height, max(right - left + 1, 1) / width
         for r in range(height):
             for c in range(width):

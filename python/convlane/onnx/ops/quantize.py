@@ -18,12 +18,14 @@ from convlane.onnx.values import is_array, known
 _RANGES = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767), "uint16": (0, 65535)}
 
 
-def _along(value: Any, x: Any, axis: int) -> Any:
-    """Return factors of a dimension as they broadcast."""
-    array = np.asarray(value)
+def _along(value: Any, x: Any, call: Call) -> Any:
+    """Return factors of a dimension, or of blocks along it, as they broadcast."""
+    array, axis, block = np.asarray(value), call.get("axis", 1) % max(len(x.shape), 1), call.get("block_size", 0)
+    if block:
+        return np.repeat(array, block, axis)[(slice(None),) * axis + (slice(x.shape[axis]),)]
     if array.ndim != 1 or array.size == 1:
         return array.reshape(()) if array.size == 1 else array
-    return array.reshape(-1, *(1,) * (len(x.shape) - 1 - axis % len(x.shape)))
+    return array.reshape(-1, *(1,) * (len(x.shape) - 1 - axis))
 
 
 def _warn(call: Call) -> None:
@@ -36,10 +38,10 @@ def _warn(call: Call) -> None:
 
 @converts("QuantizeLinear", since=10)
 def _quantize(call: Call, x: Any, scale: Any, zero: Any = None) -> Any:
-    steps = _along(known(scale, "the scale"), x, call.get("axis", 1)).astype(np.float32)
+    steps = _along(known(scale, "the scale"), x, call).astype(np.float32)
     kind = np.dtype(np.uint8) if zero is None else known(zero, "the zero point").dtype
     low, high = _RANGES[kind.name]
-    offset = np.float32(0) if zero is None else _along(zero, x, call.get("axis", 1)).astype(np.float32)
+    offset = np.float32(0) if zero is None else _along(zero, x, call).astype(np.float32)
     if is_array(x):
         with np.errstate(all="ignore"):
             return np.clip(np.round(x / steps) + offset, low, high).astype(kind)
@@ -53,8 +55,8 @@ def _operand(value: Any) -> Any:
 
 @converts("DequantizeLinear", since=10)
 def _dequantize(call: Call, x: Any, scale: Any, zero: Any = None) -> Any:
-    steps = _along(known(scale, "the scale"), x, call.get("axis", 1)).astype(np.float32)
-    offset = np.float32(0) if zero is None else _along(known(zero, "the zero point"), x, call.get("axis", 1))
+    steps = _along(known(scale, "the scale"), x, call).astype(np.float32)
+    offset = np.float32(0) if zero is None else _along(known(zero, "the zero point"), x, call)
     if is_array(x):
         return ((x.astype(np.float32) - offset.astype(np.float32)) * steps).astype(np.float32)
     if not np.any(offset):

@@ -9,7 +9,7 @@ import numpy as np
 
 from convlane import functional as F
 from convlane.onnx.registry import Call, converts
-from convlane.onnx.values import Untraceable, axis_of, in_numpy, integer, ints, is_array, number
+from convlane.onnx.values import Untraceable, axis_of, in_numpy, integer, ints, is_array, known, number
 
 
 def _reduction(op: str, numpy: Callable[..., Any], function: Callable[..., Any], inputs_since: int) -> None:
@@ -63,6 +63,8 @@ def _of_integers(before: Any, after: Any = None) -> Callable[..., Any]:
 
 
 def _log_sum_exp(x: Any, dims: Any, keep: bool) -> Any:
+    if 0 in x.shape:
+        return F.log(F.sum(x, dims, keep))
     top = F.amax(x, dims, True)
     top = F.where(F.gt(F.abs(top), 3e38), 0.0, top)  # infinities stay what they are
     total = F.add(F.log(F.sum(F.exp(F.sub(x, top)), dims, True)), top)
@@ -122,7 +124,11 @@ def _top(call: Call, x: Any, k: int) -> Any:
     axis = axis_of(call.get("axis", -1), len(x.shape))
     largest = bool(call.get("largest", 1))
     if in_numpy(x):
-        order = np.argsort(-x if largest else x, axis=axis, kind="stable")
+        if k > x.shape[axis]:
+            raise ValueError(f"k={k} is more than there are along dimension {axis} of shape {x.shape}")
+        turned = np.flip(x, axis) if largest else x  # of equal ones the first comes first in both orders
+        order = np.argsort(turned, axis=axis, kind="stable")
+        order = x.shape[axis] - 1 - np.flip(order, axis) if largest else order
         places = np.take(order, np.arange(k), axis=axis)
         return np.take_along_axis(x, places, axis), places.astype(np.int64)
     return F.topk(x, k, axis, largest)
@@ -152,6 +158,17 @@ def _cumsum(call: Call, x: Any, axis: Any) -> Any:
         before = F.narrow(sums, dim, 0, x.shape[dim] - 1)
         sums = F.pad(before, (*(0, 0) * (len(x.shape) - 1 - dim), 1, 0))
     return F.flip(sums, dim) if call.get("reverse", 0) else sums
+
+
+@converts("CumProd", since=26)
+def _cumprod(call: Call, x: Any, axis: Any) -> Any:
+    dim = axis_of(integer(axis, "axis"), len(x.shape))
+    turned = np.flip(known(x, "what it multiplies"), dim) if call.get("reverse", 0) else known(x, "what it multiplies")
+    if call.get("exclusive", 0):
+        turned = np.roll(turned, 1, dim)
+        turned[(slice(None),) * dim + (slice(0, 1),)] = 1
+    products = np.cumprod(turned, dim, dtype=x.dtype)
+    return np.flip(products, dim) if call.get("reverse", 0) else products
 
 
 @converts("NonZero", since=9)

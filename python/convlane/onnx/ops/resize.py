@@ -204,6 +204,11 @@ def _by_sizes(x: Any, given: dict[int, int], policy: str) -> tuple[list[float], 
     return whole, [given.get(axis, size) for axis, size in enumerate(x.shape)]
 
 
+@converts("AffineGrid", since=20)
+def _affine_grid(call: Call, theta: Any, size: Any) -> Any:
+    return F.affine_grid(theta, bounded(ints(size, "its size")), bool(call.get("align_corners", 0)))
+
+
 @converts("GridSample", since=16)
 def _grid_sample(call: Call, x: Any, grid: Any) -> Any:
     mode = call.get("mode", "linear" if call.node.opset >= 20 else "bilinear")

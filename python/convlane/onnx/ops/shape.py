@@ -324,7 +324,10 @@ def _slice(call: Call, x: Any, starts: Any, ends: Any, axes: Any = None, steps: 
 
 @converts("Gather", wide=True)
 def _gather(call: Call, x: Any, places: Any) -> Any:
-    axis = axis_of(call.get("axis", 0), len(x.shape))
+    return _taken(x, axis_of(call.get("axis", 0), len(x.shape)), places)
+
+
+def _taken(x: Any, axis: int, places: Any) -> Any:
     size = x.shape[axis]
     if is_array(places):
         at = places.astype(np.int64)
@@ -352,19 +355,18 @@ def _gather_elements(call: Call, x: Any, places: Any) -> Any:
     axis = axis_of(call.get("axis", 0), len(x.shape))
     if is_array(places):
         places = np.where(places < 0, places + x.shape[axis], places).astype(np.int64)
-    if is_array(x) and is_array(places):
-        return np.take_along_axis(x, places, axis) if _same_but(x, places, axis) else _elements(x, places, axis)
-    return F.gather(x, axis, places)
+    for other in range(len(x.shape)):
+        if other != axis:
+            x = _part(x, other, 0, places.shape[other], 1)
+    return np.take_along_axis(x, places, axis) if is_array(x) and is_array(places) else F.gather(x, axis, places)
 
 
-def _same_but(x: Any, places: Any, axis: int) -> bool:
-    return all(a == b for i, (a, b) in enumerate(zip(x.shape, places.shape, strict=True)) if i != axis)
-
-
-def _elements(x: Any, places: Any, axis: int) -> Any:
-    at = list(np.indices(places.shape, sparse=True))
-    at[axis] = places
-    return x[tuple(at)]
+@converts("Compress", since=9)
+def _compress(call: Call, x: Any, condition: Any) -> Any:
+    chosen = known(condition, "which of them it keeps").reshape(-1)
+    if call.get("axis") is None:
+        return _taken(_reshaped(x, (math.prod(x.shape),)), 0, np.flatnonzero(chosen))
+    return _taken(x, axis_of(call.get("axis"), len(x.shape)), np.flatnonzero(chosen))
 
 
 @converts("GatherND", since=11)

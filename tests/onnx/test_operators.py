@@ -1,0 +1,226 @@
+"""Operators of which the tests of the package onnx say little or nothing, against onnxruntime."""
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+
+import convlane  # noqa: E402
+from convlane.onnx import InferenceSession  # noqa: E402
+from onnx import TensorProto, helper  # noqa: E402
+from runtimes import check_as_onnxruntime, model_of, node_model  # noqa: E402
+
+pytestmark = pytest.mark.onnxruntime
+
+SPECIAL = np.array([[0, -0.0, 1, -1, 0.5, -2.5, np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-40, 88.9, -104]], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes"),
+    [
+        *(
+            (op, {})
+            for op in ("ThresholdedRelu", "HardSwish", "HardSigmoid", "Softplus", "Selu", "Elu", "Celu", "Shrink")
+        ),
+        *(
+            (op, {})
+            for op in ("Sinh", "Cosh", "Erf", "Round", "Sign", "Reciprocal", "Sqrt", "Log", "Exp", "IsInf", "IsNaN")
+        ),
+        *((op, {}) for op in ("LeakyRelu", "Tanh", "Sigmoid", "Relu")),
+        ("ThresholdedRelu", {"alpha": -1.0}),
+        ("IsInf", {"detect_negative": 0}),
+        ("Shrink", {"lambd": 1.5, "bias": 1.5}),
+    ],
+)
+def test_special_numbers(op, attributes):
+    check_as_onnxruntime(node_model(op, {"x": SPECIAL}, **attributes), {"x": SPECIAL})
+
+
+@pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Div", "Max", "Min", "Less", "GreaterOrEqual", "Equal"])
+def test_pairs_of_special_numbers(op):
+    feeds = {"x": SPECIAL, "z": SPECIAL.reshape(-1, 1)}
+    check_as_onnxruntime(node_model(op, feeds), feeds)
+
+
+@pytest.mark.parametrize("fmod", [0, 1])
+def test_remainders(fmod):
+    x = np.array([[7.5, -7.5, 0.25, -3]], np.float32)
+    for z in ([2.0], [np.inf], [-3.0]):
+        constants = {"z": np.array(z, np.float32)}
+        model = node_model("Mod", {"x": x}, constants, fmod=1)
+        check_as_onnxruntime(model, {"x": x}, compiled=np.isfinite(z[0]))
+    whole = {"x": np.array([[7, -7, 3]]), "z": np.array([[2], [-3]])}
+    check_as_onnxruntime(node_model("Mod", whole, fmod=fmod), whole, compiled=False)
+
+
+def test_bounds_that_are_inputs():
+    x = np.linspace(-3, 3, 8, dtype=np.float32).reshape(2, 4)
+    feeds = {"x": x, "low": np.array(-1, np.float32), "high": np.array(2, np.float32)}
+    check_as_onnxruntime(node_model("Clip", feeds), feeds)
+
+
+@pytest.mark.parametrize(
+    ("equation", "shapes"),
+    [
+        ("bij,bjk->bik", [(2, 3, 4), (2, 4, 5)]),
+        ("bhwc,hkc->bhwk", [(2, 3, 4, 5), (3, 6, 5)]),
+        ("b c h w, b c -> b h w", [(2, 3, 4, 5), (2, 3)]),
+        ("bhid,bhjd->bhij", [(1, 2, 3, 4), (1, 2, 5, 4)]),
+        ("ij,jk", [(3, 4), (4, 5)]),
+        ("...ij,...jk->...ik", [(2, 2, 3, 4), (2, 2, 4, 5)]),
+        ("...ij,jk->...ik", [(2, 2, 3, 4), (4, 5)]),
+        ("ij,kl->ik", [(2, 3), (4, 5)]),
+        ("ij,ij->", [(3, 4), (3, 4)]),
+        ("ijk->ki", [(2, 3, 4)]),
+        ("abc,cd,de->abe", [(2, 3, 4), (4, 5), (5, 6)]),
+    ],
+)
+def test_einsum(equation, shapes, rng):
+    feeds = {f"x{i}": rng.standard_normal(shape, np.float32) for i, shape in enumerate(shapes)}
+    check_as_onnxruntime(node_model("Einsum", feeds, equation=equation), feeds)
+
+
+def test_einsum_of_a_diagonal():
+    x = np.arange(9, dtype=np.float32).reshape(3, 3)
+    session = check_as_onnxruntime(node_model("Einsum", {"x": x}, equation="ii->i"), {"x": x}, compiled=False)
+    assert "'ii->i' takes a diagonal" in session.why_not_compiled({"x": x})
+
+
+@pytest.mark.parametrize("opset", [16, 20])
+@pytest.mark.parametrize("mode", ["bilinear", "nearest", "bicubic"])
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
+def test_grid_sample(mode, padding, opset, rng):
+    feeds = {
+        "x": rng.standard_normal((2, 3, 6, 7), np.float32),
+        "grid": rng.uniform(-1.6, 1.6, (2, 5, 4, 2)).astype(np.float32),
+    }
+    if opset == 20:
+        mode = {"bilinear": "linear", "bicubic": "cubic"}.get(mode, mode)
+    for corners in (0, 1):
+        model = node_model("GridSample", feeds, opset=opset, mode=mode, padding_mode=padding, align_corners=corners)
+        check_as_onnxruntime(model, feeds)
+
+
+BOXES = np.array(
+    [[1, 1, 6, 7], [0, 0, 13, 11], [-2, -3, 5, 5], [5, 5, 5, 5], [10.5, 4.5, 20.6, 9.4], [9, 9, 2, 2]], np.float32
+)
+IMAGES = np.array([0, 1, 1, 0, 1, 0])
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.25])
+@pytest.mark.parametrize("size", [(1, 1), (3, 4), (7, 7)])
+def test_roi_pooling(size, scale, rng):
+    x = rng.standard_normal((2, 3, 12, 14), np.float32)
+    rois = np.column_stack([IMAGES.astype(np.float32), BOXES / np.float32(scale)])
+    model = node_model("MaxRoiPool", {"x": x}, {"rois": rois}, pooled_shape=size, spatial_scale=scale)
+    check_as_onnxruntime(model, {"x": x}, compiled=False)
+
+
+@pytest.mark.parametrize("points", [0, 2])
+@pytest.mark.parametrize(
+    ("opset", "attributes"), [(10, {}), (16, {}), (16, {"coordinate_transformation_mode": "output_half_pixel"})]
+)
+def test_roi_align(opset, attributes, points, rng):
+    x = rng.standard_normal((2, 3, 12, 14), np.float32)
+    attributes = {"output_height": 3, "output_width": 4, "spatial_scale": 0.5, "sampling_ratio": points, **attributes}
+    constants = {"rois": BOXES[:-1] * 2, "images": IMAGES[:-1]}
+    check_as_onnxruntime(
+        node_model("RoiAlign", {"x": x}, constants, opset=opset, **attributes), {"x": x}, compiled=False
+    )
+
+
+@pytest.mark.parametrize("centred", [0, 1])
+@pytest.mark.parametrize("bounds", [(), (5,), (5, 0.4), (100, 0.3, 0.5), (0, 0.3)])
+def test_suppression(bounds, centred, rng):
+    feeds = {
+        "boxes": rng.uniform(0, 10, (2, 30, 4)).astype(np.float32),
+        "scores": np.round(rng.uniform(0, 1, (2, 3, 30)) * 8).astype(np.float32) / 8,
+    }
+    constants = {
+        name: np.array([value], np.int64 if name == "most" else np.float32)
+        for name, value in zip(("most", "overlap", "least"), bounds, strict=False)
+    }
+    model = node_model("NonMaxSuppression", feeds, constants, opset=11, center_point_box=centred)
+    check_as_onnxruntime(model, feeds, compiled=False)
+
+
+@pytest.mark.parametrize("reduction", ["none", "add", "mul", "max", "min"])
+@pytest.mark.parametrize("places", [[[3], [1], [-4]], [[0, 1], [3, -1], [2, 2]]])
+def test_scatter_nd(reduction, places, rng):
+    x, at = rng.standard_normal((4, 5, 6), np.float32), np.array(places)
+    constants = {"places": at, "updates": rng.standard_normal((3, *x.shape[at.shape[1] :]), np.float32)}
+    model = node_model("ScatterND", {"x": x}, constants, opset=18, reduction=reduction)
+    check_as_onnxruntime(model, {"x": x}, compiled=False)
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_gather_elements_of_a_corner(axis, rng):
+    x = rng.standard_normal((3, 4, 5), np.float32)
+    model = node_model("GatherElements", {"x": x}, {"places": rng.integers(-3, 3, (2, 2, 2))}, axis=axis)
+    check_as_onnxruntime(model, {"x": x})
+
+
+def test_places_of_maxima_in_a_larger_picture(rng):
+    text = """g (float[N, 2, H, W] x) => (float[A, B, C, D] y) <int64[4] shape = {1, 2, 7, 7}> {
+        values, places = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(x)
+        y = MaxUnpool<kernel_shape = [2, 2], strides = [2, 2]>(values, places, shape) }"""
+    check_as_onnxruntime(model_of(text), {"x": rng.standard_normal((1, 2, 7, 7), np.float32)}, compiled=False)
+
+
+@pytest.mark.parametrize("p", [1, 2, 3])
+def test_norms_as_pooling(p, rng):
+    x = rng.standard_normal((2, 3, 5, 6), np.float32)
+    check_as_onnxruntime(node_model("GlobalLpPool", {"x": x}, p=p), {"x": x})
+    model = node_model("LpPool", {"x": x}, p=p, kernel_shape=[2, 3], strides=[2, 1], pads=[1, 1, 0, 1])
+    check_as_onnxruntime(model, {"x": x})
+
+
+def test_weights_of_four_bits_in_blocks(rng):
+    numbers = rng.integers(-8, 8, (4, 8))
+    scales = rng.uniform(0.1, 1, (4, 2)).astype(np.float32)
+    text = """g (float[N, 8] x) => (float[N, 4] y) {
+        v = DequantizeLinear<axis = 1, block_size = 4>(w, scales) y = Gemm<transB = 1>(x, v) }"""
+    model = onnx.ModelProto.FromString(model_of(text, opset=21, scales=scales))
+    model.ir_version = 10
+    model.graph.initializer.append(helper.make_tensor("w", TensorProto.INT4, [4, 8], numbers.flatten().tolist()))
+    x = rng.standard_normal((3, 8), np.float32)
+    (found,) = InferenceSession(model.SerializeToString()).run(None, {"x": x})
+    np.testing.assert_allclose(found, x @ (numbers * np.repeat(scales, 4, 1)).T, rtol=1e-5)
+    check_as_onnxruntime(model.SerializeToString(), {"x": x})
+
+
+class TestIf:
+    def model(self, condition):
+        """A branch that reads what stands around it, within another one."""
+        return model_of(
+            f"""g (float[N, 3] x) => (float[M, 3] y) <int64 zero = {{0}}, int64 one = {{1}}, float none = {{0.0}}> {{
+            r = Relu(x)
+            {condition}
+            z = If (c) <
+                then_branch = t () => (a) {{
+                    d = Identity(c)
+                    a = If (d) <
+                        then_branch = u () => (a1) {{ a1 = Mul(r, x) }}, else_branch = v () => (a2) {{ a2 = Neg(x) }}>
+                }},
+                else_branch = e () => (b) {{ b = Neg(x) }}>
+            y = Exp(z) }}"""
+        )
+
+    def test_on_a_shape(self, rng):
+        model = self.model("s = Shape(x) n = Gather<axis = 0>(s, zero) c = Equal(n, one)")
+        check_as_onnxruntime(model, *({"x": rng.standard_normal((n, 3), np.float32)} for n in (1, 2, 5)))
+
+    def test_numbers_that_depend_on_the_batch(self, rng):
+        text = """g (float[N, 3] x) => (float[M, 3] y) <int64 zero = {0}> {
+            s = Shape(x) n = Gather<axis = 0>(s, zero) f = Cast<to = 1>(n) y = Mul(x, f) }"""
+        check_as_onnxruntime(model_of(text), *({"x": rng.standard_normal((n, 3), np.float32)} for n in (1, 2, 5)))
+
+    @pytest.mark.parametrize("sign", [1, -1])
+    def test_on_a_number(self, sign, rng):
+        """It is computed from arrays, with what it reads of the plan before it."""
+        model = self.model("s = ReduceSum<keepdims = 0>(x) c = Greater(s, none)")
+        feeds = [{"x": np.abs(rng.standard_normal((n, 3), np.float32)) * np.float32(sign)} for n in (1, 3)]
+        session = check_as_onnxruntime(model, *feeds, compiled=False)
+        assert "nodes after a plan: 'z' (If, opset 17)" in session.why_not_compiled(feeds[0])
+        with pytest.raises(ValueError, match=r"'z' \(If, opset 17\): its condition depends on the input"):
+            convlane.compile(session.network, (1, 3))
