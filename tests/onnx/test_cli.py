@@ -10,6 +10,7 @@ onnx = pytest.importorskip("onnx")
 from PIL import Image  # noqa: E402
 
 import convlane  # noqa: E402
+from convlane import nn  # noqa: E402
 from convlane.cli import main  # noqa: E402
 from onnx import numpy_helper, parser  # noqa: E402
 
@@ -70,6 +71,13 @@ def test_bench_summary_and_explain(files, capsys):
     page = files / "page.html"
     assert main(["explain", model, str(files / "picture.png"), "--size", "16", "--out", str(page)]) == 0
     assert "small.onnx" in page.read_text()
+
+
+def test_summary_where_a_module_only_holds_others(tmp_path, capsys):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()).eval()
+    convlane.onnx.export(network, tmp_path / "network.onnx", (None, 3, 8, 8))
+    assert main(["summary", str(tmp_path / "network.onnx"), "--size", "8"]) == 0
+    assert "conv2d" in capsys.readouterr().out
 
 
 def test_errors(files, capsys):
