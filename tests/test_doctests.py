@@ -21,6 +21,7 @@ PUBLIC = [
     "convlane.graph",
     "convlane.models",
     "convlane.nn",
+    "convlane.scale",
     "convlane.training",
     "convlane.vision",
     "convlane.weights",

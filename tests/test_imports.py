@@ -17,7 +17,7 @@ FLOORS = [  # from the ground; what shares a floor does not import each other
     {"autograd", "graph"},
     {"models", "onnx"},
     {"analysis", "data", "training"},
-    {"bridges", "digits", "inference"},
+    {"bridges", "digits", "inference", "scale"},
     {"cli"},
     {"__init__", "__main__"},
 ]

@@ -29,7 +29,7 @@ from convlane.runtime import get_num_threads, num_threads, set_num_threads, show
 from convlane.weights import load_weights, save_weights
 
 if _TYPE_CHECKING:
-    from convlane import analysis, data, filters, graph, machine, models, onnx, training, vision
+    from convlane import analysis, data, filters, graph, machine, models, onnx, scale, training, vision
     from convlane.autograd import value_and_grad, vjp
     from convlane.bridges.torch import from_torch
     from convlane.graph import Plan, compile, load_plan
@@ -64,6 +64,7 @@ __all__ = [
     "pack_conv2d",
     "pack_linear",
     "save_weights",
+    "scale",
     "set_num_threads",
     "show_config",
     "ten_crop",
@@ -90,7 +91,7 @@ _core.set_spin_microseconds(_environment_spin())
 
 # Imported when they are first asked for: who runs an operation does not wait for networks, nor who runs a network for
 # what trains one.
-_MODULES = ("analysis", "data", "filters", "graph", "machine", "models", "onnx", "training", "vision")
+_MODULES = ("analysis", "data", "filters", "graph", "machine", "models", "onnx", "scale", "training", "vision")
 _LATER = {
     **{name: f"convlane.{name}" for name in _MODULES},
     **dict.fromkeys(("value_and_grad", "vjp"), "convlane.autograd"),

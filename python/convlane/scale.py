@@ -1,0 +1,360 @@
+"""Networks in the workers of engines that spread work over processes and machines: Ray, Dask, Spark and the like.
+
+Nothing here imports an engine, starts a process or moves data: that is what they are for. docs/scale.md shows each.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from convlane.functional import softmax
+from convlane.functional._arguments import Array
+from convlane.graph import OpenPlan, Plan, load_plan
+from convlane.runtime import checked_threads, get_num_threads, num_threads
+
+__all__ = ["BatchPredictor", "BestClass", "worker_threads"]
+
+
+class BatchPredictor:
+    """A saved plan as a function of batches, which an engine sends to its workers.
+
+    It is pickled as the path of the plan and what else it was given; a process reads the plan when the first batch
+    comes, and keeps it for all batches and predictors that follow. So it does as a class of actors, as a function of
+    tasks, and in one process.
+
+    Parameters
+    ----------
+    plan_path
+        A file that `Plan.save` has written for a batch of any size, found under this path on every machine. If it has
+        been replaced when a batch comes, the new one is read.
+    preprocess
+        A function of one item (the path of a picture, say) that returns float32, an example as the plan takes it;
+        `convlane.data.preprocessing` makes one. As many items are prepared at once as there are threads. Where it is
+        not given, items are such examples.
+    postprocess
+        A function of what the plan returns for a batch: an array with a row for each example, or a dict of such arrays,
+        the columns of the result; `BestClass` is one. Where it is not given, results are as the plan returns them.
+    column
+        Where the items are if a batch is a table.
+    threads
+        How many the network may use; where it is not given, as `worker_threads` says when a batch comes.
+
+    Notes
+    -----
+    What kind of batch comes decides what is returned:
+
+    - an array of numbers, one item after the other (Dask's ``map_blocks``): what `postprocess` returns. An item that
+      cannot be prepared is an error.
+    - a dict of columns (Ray's ``map_batches``): the dict with the columns of the result added, and ``error``.
+    - a data frame of pandas (Dask's ``map_partitions``): the same.
+    - an array of text or objects (Spark's ``predict_batch_udf``): a dict of the columns of the result, and ``error``.
+    - any other series of items (a partition of a bag of Dask): a list with a dict for each, the item under `column`.
+
+    An array that is not named by `postprocess` is the column ``result``. An item that `preprocess` refuses by a
+    ValueError or OSError, as a picture that is damaged, does not harm the others: its error stands in ``error``, which
+    is empty for all others, and its results are NaN, -1, False or empty, whatever the columns' type has; of unsigned
+    types 0. Other exceptions are mistakes of the program, which end the call.
+
+    Calls in several threads of a process take turns at the network, so that all together use no more than its threads.
+
+    Examples
+    --------
+    >>> import os, pickle, tempfile
+    >>> import numpy as np, convlane
+    >>> from convlane import nn
+    >>> from convlane.scale import BatchPredictor, BestClass
+    >>> network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = os.path.join(folder.name, "network.plan")
+    >>> convlane.compile(network, (None, 1, 2, 2)).save(path)
+    >>> predictor = pickle.loads(pickle.dumps(BatchPredictor(path, column="pixels", postprocess=BestClass())))
+    >>> batch = {"name": np.array(["a", "b"]), "pixels": np.zeros((2, 1, 2, 2), np.float32)}
+    >>> sorted(predictor(batch))
+    ['class_index', 'error', 'name', 'pixels', 'probability']
+    >>> sorted(predictor(batch["pixels"]))
+    ['class_index', 'probability']
+    >>> folder.cleanup()
+    """
+
+    def __init__(
+        self,
+        plan_path: str | os.PathLike[str],
+        preprocess: Callable[[Any], Array] | None = None,
+        postprocess: Callable[[Any], Any] | None = None,
+        *,
+        column: str = "path",
+        threads: int | None = None,
+    ) -> None:
+        self.plan_path = os.path.abspath(plan_path)
+        self.preprocess, self.postprocess, self.column = preprocess, postprocess, column
+        self.threads = None if threads is None else checked_threads(threads)
+        for name, function in (("preprocess", preprocess), ("postprocess", postprocess)):
+            if function is not None and not callable(function):
+                raise TypeError(f"BatchPredictor: {name} must be a function, got {type(function).__name__}")
+
+    def __call__(self, batch: Any) -> Any:
+        """Return what the network says about a batch, see the notes of the class.
+
+        Raises
+        ------
+        OSError, ValueError
+            The plan cannot be read, or it was compiled for a batch of one size only.
+        TypeError, ValueError
+            The batch, or what `preprocess` and `postprocess` return, does not fit.
+        """
+        if isinstance(batch, np.ndarray) and batch.dtype.kind not in _TEXT:
+            return self._results(batch)
+        if isinstance(batch, np.ndarray):
+            return self._columns(batch)
+        if isinstance(batch, Mapping):
+            return {**batch, **self._columns(self._items(batch))}
+        if hasattr(batch, "assign"):
+            columns = self._columns(np.asarray(self._items(batch)))
+            return batch.assign(**{name: _flat(values) for name, values in columns.items()})
+        items = list(batch)
+        columns = self._columns(items)
+        return [
+            {self.column: item, **{name: _plain(values[row]) for name, values in columns.items()}}
+            for row, item in enumerate(items)
+        ]
+
+    def __repr__(self) -> str:
+        return f"BatchPredictor({self.plan_path!r})"
+
+    def _items(self, table: Any) -> Any:
+        if self.column not in table:
+            raise ValueError(
+                f"BatchPredictor: the batch has the columns {', '.join(map(repr, table))}, but the items are to be in "
+                f"column={self.column!r}"
+            )
+        return table[self.column]
+
+    def _results(self, items: Array) -> Any:
+        """Return what there is for items that are all sound."""
+        if self.preprocess is None:
+            return self._processed(self._plan().run(items))
+        result, errors = self._tried(items)
+        if errors:
+            raise next(iter(errors.values()))
+        return result
+
+    def _columns(self, items: Any) -> dict[str, Any]:
+        """Return the columns of the result, and the errors."""
+        result, errors = self._tried(items)
+        given = result if isinstance(result, Mapping) else {"result": result}
+        sound = np.array([row not in errors for row in range(len(items))], bool)
+        columns = {name: _spread(np.asarray(values), sound, name) for name, values in given.items()}
+        if "error" in columns or self.column in columns:
+            raise ValueError("BatchPredictor: postprocess must not return columns of the items' name or called error")
+        told = [_told(errors[row]) if row in errors else "" for row in range(len(items))]
+        return {**columns, "error": np.array(told, object)}
+
+    def _tried(self, items: Any) -> tuple[Any, dict[int, Exception]]:
+        """Return the result for all items that are sound, and the errors of the others by their place."""
+        plan = self._plan()
+        prepared, errors = plan.prepare(np.asarray if self.preprocess is None else self.preprocess, items)
+        return self._processed(plan.run(_stacked(prepared) if prepared else plan.nothing())), errors
+
+    def _processed(self, result: Any) -> Any:
+        return result if self.postprocess is None else self.postprocess(result)
+
+    def _plan(self) -> _Loaded:
+        return _loaded(self.plan_path, worker_threads() if self.threads is None else self.threads)
+
+
+@dataclass(frozen=True)
+class BestClass:
+    """A `postprocess` for logits (N, classes): the most probable class, its probability and its name.
+
+    Parameters
+    ----------
+    categories
+        Names of the classes; without them there is no column ``category``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convlane.scale import BestClass
+    >>> columns = BestClass(("cat", "dog"))(np.array([[0, 30], [7, 7]], np.float32))
+    >>> {name: column.tolist() for name, column in columns.items()}
+    {'class_index': [1, 0], 'probability': [1.0, 0.5], 'category': ['dog', 'cat']}
+    """
+
+    categories: Sequence[str] | None = None
+
+    def __call__(self, logits: Array) -> dict[str, Any]:
+        """Return the columns ``class_index`` (int64), ``probability`` (float32) and ``category`` (text)."""
+        if not isinstance(logits, np.ndarray) or logits.ndim != 2:
+            raise ValueError("BestClass: the network must return logits (N, classes)")
+        probabilities = softmax(logits, 1)
+        best = np.argmax(probabilities, 1)
+        columns: dict[str, Any] = {"class_index": best, "probability": probabilities[np.arange(len(best)), best]}
+        if self.categories is None:
+            return columns
+        if len(self.categories) < logits.shape[1]:
+            raise ValueError(
+                f"BestClass: the network has {logits.shape[1]} classes, but there are {len(self.categories)} names"
+            )
+        return {**columns, "category": np.array(self.categories, object)[best]}
+
+
+def worker_threads() -> int:
+    """Return how many threads the engine, in one of whose workers this is called, has given to it.
+
+    In a task or an actor of Ray these are its CPUs (``num_cpus``), rounded down, at least one; in a worker of
+    ``dask.distributed`` the worker's threads (``threads_per_worker``). Everywhere else, and where the environment
+    variable ``CONVLANE_NUM_THREADS`` tells a number, it is `convlane.get_num_threads`.
+    """
+    if os.environ.get("CONVLANE_NUM_THREADS", "").strip():
+        return get_num_threads()
+    # Who runs in a worker has the engine's module already.
+    return _ray_threads(sys.modules.get("ray")) or _dask_threads(sys.modules.get("distributed")) or get_num_threads()
+
+
+def _ray_threads(ray: Any) -> int | None:
+    if ray is None or not ray.is_initialized():
+        return None
+    context = ray.get_runtime_context()
+    if getattr(getattr(context, "worker", None), "mode", None) != ray.WORKER_MODE:  # the program that uses Ray
+        return None
+    return max(1, int(context.get_assigned_resources().get("CPU", 1)))
+
+
+def _dask_threads(distributed: Any) -> int | None:
+    if distributed is None:
+        return None
+    try:
+        return int(distributed.get_worker().state.nthreads)
+    except ValueError:  # in no worker
+        return None
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A plan in this process."""
+
+    plan: Plan | OpenPlan
+    threads: int
+    pool: ThreadPoolExecutor
+    turn: threading.Lock = field(default_factory=threading.Lock)
+
+    def run(self, images: Array) -> Any:
+        with self.turn, num_threads(self.threads):
+            return self.plan(images)
+
+    def nothing(self) -> Array:
+        """Return a batch of no examples."""
+        return np.zeros((0, *(1 if size is None else size for size in self.plan.input_shape[1:])), np.float32)
+
+    def prepare(self, function: Callable[[Any], Array], items: Any) -> tuple[list[Array], dict[int, Exception]]:
+        """Return the examples of all items that are sound, and the errors of the others by their place."""
+
+        def attempt(item: Any) -> Array | Exception:
+            try:
+                return function(item)
+            except (OSError, ValueError) as error:
+                return error
+
+        tried = map(attempt, items) if self.threads == 1 else self.pool.map(attempt, items)
+        prepared, errors = [], {}
+        for row, outcome in enumerate(tried):
+            if isinstance(outcome, Exception):
+                errors[row] = outcome
+            else:
+                prepared.append(outcome)
+        return prepared, errors
+
+
+_MOST_LOADED = 4  # plans in one process; a predictor uses one
+_kept: dict[tuple[Any, ...], _Loaded] = {}
+_keeping = threading.Lock()
+
+
+def _loaded(path: str, threads: int) -> _Loaded:
+    """Return a plan that is ready, as its file is now."""
+    status = os.stat(path)
+    key = path, threads, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    with _keeping:
+        if (found := _kept.pop(key, None)) is None:
+            with num_threads(threads):
+                plan = load_plan(path)
+            _check_batch(plan, path)
+            found = _Loaded(plan, threads, ThreadPoolExecutor(threads))
+        for old in [old for old in _kept if old[:2] == key[:2]]:  # the file has been replaced
+            del _kept[old]
+        _kept[key] = found
+        while len(_kept) > _MOST_LOADED:
+            del _kept[next(iter(_kept))]
+        return found
+
+
+def _check_batch(plan: Plan | OpenPlan, path: str) -> None:
+    shape = plan.input_shape
+    if isinstance(shape, dict):
+        raise ValueError(f"BatchPredictor: {path} takes several inputs: {', '.join(shape)}")
+    if shape[0] is not None:
+        raise ValueError(
+            f"BatchPredictor: {path} was compiled for inputs {shape}; compile with None as batch to take any"
+        )
+
+
+def _forget() -> None:
+    global _keeping
+    _kept.clear()
+    _keeping = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)  # threads of pools, and who held a lock, are not in the child
+
+
+_TEXT = "OSU"
+_MISSING: dict[str, Any] = {"f": np.nan, "i": -1, "u": 0, "b": False, "O": ""}
+
+
+def _stacked(prepared: Sequence[Array]) -> Array:
+    shapes = {np.shape(example) for example in prepared}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"BatchPredictor: the examples of a batch must have one shape, preprocess returned {sorted(shapes)}"
+        )
+    return np.stack(prepared)
+
+
+def _spread(values: Any, sound: Any, name: str) -> Any:
+    """Return a column with what is missing at the places of items that are not sound."""
+    if values.ndim == 0 or len(values) != sound.sum():
+        raise ValueError(
+            f"BatchPredictor: postprocess must return a row for each of {sound.sum()} examples, but {name!r} has the "
+            f"shape {values.shape}"
+        )
+    if values.dtype.kind == "U":
+        values = values.astype(object)
+    if values.dtype.kind not in _MISSING:
+        raise TypeError(f"BatchPredictor: {name!r} has the type {values.dtype}, of which nothing tells what is missing")
+    if sound.all():
+        return values
+    column = np.full((len(sound), *values.shape[1:]), _MISSING[values.dtype.kind], values.dtype)
+    column[sound] = values
+    return column
+
+
+def _flat(values: Any) -> Any:
+    """Return a column as a data frame takes it: what has several numbers for an item is an array each."""
+    return values if values.ndim == 1 else list(values)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

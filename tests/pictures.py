@@ -1,0 +1,64 @@
+"""A small network in a file, a folder of small pictures some of which are broken, and what workers do with them."""
+
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import convlane
+from convlane import nn
+from convlane.data import Preprocessing
+
+NAMES = ("cat", "dog", "fox", "owl", "yak")
+PREPARE = Preprocessing(crop=16, resize=16)
+BROKEN = ("half.jpg", "notes.txt")
+
+
+def save_plan(path, seed=1):
+    """Save a network for 16 x 16 pixels and five classes."""
+    nn.init.seed(seed)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+    convlane.compile(network.eval(), (None, 3, 16, 16)).save(path)
+
+
+def write_pictures(folder, count=18):
+    """Write pictures, half of one, and what is none."""
+    folder.mkdir()
+    rng = np.random.default_rng(5)
+    for i in range(count):
+        pixels = rng.integers(0, 256, (20 + i, 24, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i:02}.jpg")
+    whole = (folder / "00.jpg").read_bytes()
+    (folder / BROKEN[0]).write_bytes(whole[: len(whole) // 2])
+    (folder / BROKEN[1]).write_text("no picture")
+
+
+def files(folder):
+    return [str(path) for path in sorted(folder.iterdir())]
+
+
+@dataclass(frozen=True)
+class DiesOnce:
+    """Prepares pictures as `PREPARE`; whoever does the first of some name dies of it, without a word."""
+
+    name: str
+    marker: Path
+
+    def __call__(self, path):
+        if os.path.basename(path) == self.name:
+            try:
+                self.marker.touch(exist_ok=False)
+            except FileExistsError:
+                return PREPARE(path)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return PREPARE(path)
+
+
+def threads_told(result):
+    """A `postprocess` that tells the threads in force where the network ran, and in which process."""
+    from convlane import scale
+
+    return {"threads": np.full(len(result), scale.worker_threads()), "process": np.full(len(result), os.getpid())}
