@@ -1,5 +1,7 @@
 """Open a page of `convlane explain` in headless Chromium: it must say nothing to the console and do what it promises.
 
+Its column of times must be seen in a window of 1300 pixels, too, even of a large network.
+
 Usage: check_page.py FOLDER, an existing one, where the page and screenshots in light and dark are left.
 """
 
@@ -48,6 +50,14 @@ DRIVER = """<script>
 </script>
 """
 
+# Where the column of times ends, and where what is seen of the table does.
+RULER = """<script>
+const times = [...document.querySelectorAll("#table thead th")].find((cell) => cell.textContent === "ms");
+const ends = [times, times.closest(".wide")].map((element) => element.getBoundingClientRect().right);
+document.body.dataset.ends = JSON.stringify([...ends, document.documentElement.clientWidth]);
+</script>
+"""
+
 
 def chromium(*arguments):
     """Run Chromium and return what it prints; anything that the page says to the console is an error."""
@@ -81,6 +91,13 @@ def check(folder):
         "theme": "dark",
         "paper": "rgb(21, 24, 28)",
     }, seen
+    large = folder / "large.html"
+    size = ["--size", "64", "--channels", "1"]
+    assert main(["explain", "efficientnet_v2_l", str(picture), *size, "--out", str(large)]) == 0
+    large.write_text(large.read_text("utf-8").replace("</body>", RULER + "</body>"), "utf-8")
+    dom = chromium("--dump-dom", "--window-size=1300,1000", large.as_uri())
+    times, table, window = json.loads(re.search(r'data-ends="([^"]*)"', dom)[1])
+    assert times <= table <= window == 1300, (times, table, window)
     for theme in ("light", "dark"):
         page.write_text(text.replace("<html ", f'<html data-theme="{theme}" '), "utf-8")
         chromium(f"--screenshot={folder / theme}.png", "--window-size=1400,1000", page.as_uri())

@@ -88,9 +88,9 @@ def test_the_page_of_a_network(rng):
     assert list(rows) == [row.name for row in table.rows[1:]]
     for row in table.rows[1:]:
         cells = rows[row.name]
-        assert cells[3] == "x".join(map(str, row.output_shape[1:]))
-        assert cells[4:7] == [f"{n:,}" if n else "" for n in (row.activations, row.parameters, row.multiply_adds)]
-        assert cells[8].split("x")[0] == str(fields[row.name].size[0])
+        assert cells[4] == "x".join(map(str, row.output_shape[1:]))
+        assert cells[5:8] == [f"{n:,}" if n else "" for n in (row.activations, row.parameters, row.multiply_adds)]
+        assert cells[9].split("x")[0] == str(fields[row.name].size[0])
     assert [row[0] for row in rows.values() if row[0]] == [str(i) for i in range(1, 21)]
     plan = convlane.compile(model, image.shape)
     assert [row[3] for row in page.step_rows()] == ["x".join(map(str, s.output_shape)) for s in plan.describe().steps]
@@ -215,7 +215,7 @@ def test_a_page_without_receptive_fields(monkeypatch):
     monkeypatch.setitem(_op._RULES, functional.conv2d, without)
     page = Page(analysis.page(Unknown().eval(), np.zeros((1, 8, 8), np.float32)))
     assert page.data["fields"] == {}
-    assert [row[8] for row in page.layer_rows().values()] == [""]
+    assert [row[9] for row in page.layer_rows().values()] == [""]
 
 
 def test_roofline():

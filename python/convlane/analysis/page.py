@@ -152,6 +152,7 @@ def _layer_rows(table: Summary, fields: Mapping[str, Field], times: Mapping[str,
             _cell(str(row.layer) if row.has_weights else ""),
             f'<th scope="row"><button aria-expanded="false" data-layer="{i}">{_text(row.name)}</button></th>',
             _cell(row.kind, ""),
+            time,  # early, so that a window that is too narrow for the table does not cut it off
             _cell(sizes(row.output_shape[1:])),
             *(
                 _cell(f"{number:,}" if number else "")
@@ -160,7 +161,6 @@ def _layer_rows(table: Summary, fields: Mapping[str, Field], times: Mapping[str,
             _cell(short_bytes(row.memory) if row.memory else ""),
             _cell("" if field is None else _pair(field.size)),
             _cell("" if field is None else _pair(field.stride)),
-            time,
         ]
         rows.append(f"<tr>{''.join(cells)}</tr>")
     return "\n".join(rows)
