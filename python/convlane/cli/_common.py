@@ -117,14 +117,22 @@ def time_network(
     compiled: bool = False,
     autotune: bool | str = False,
 ) -> Timing:
-    """Call a network, or a plan of it, `warmup` times for nothing, then `repeat` times with the clock running."""
+    """Time the calls of a network, or of a plan of it, on one image or batch; see `time_calls`."""
     cost = multiply_adds(model, image.shape)
     if compiled:
         model = compile(model, image.shape, autotune=autotune)
+    seconds = time_calls(model, image, repeat, warmup, label)
+    return Timing(seconds, len(image), cost, machine.fma_peak())
+
+
+def time_calls(
+    function: Callable[[Array], Any], image: Array, repeat: int, warmup: int, label: str
+) -> tuple[float, ...]:
+    """Call a function `warmup` times for nothing, then `repeat` times, and return the seconds of each of these."""
     seconds = []
-    for run in progress(range(warmup + repeat), label):
+    for call in progress(range(warmup + repeat), label):
         start = time.perf_counter()
-        model(image)
-        if run >= warmup:
+        function(image)
+        if call >= warmup:
             seconds.append(time.perf_counter() - start)
-    return Timing(tuple(seconds), len(image), cost, machine.fma_peak())
+    return tuple(seconds)
