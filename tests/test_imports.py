@@ -1,6 +1,8 @@
 """Who imports whom within the package: floors know only those below, no files import each other in a circle."""
 
 import ast
+import subprocess
+import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import convlane
 PACKAGE = Path(convlane.__file__).parent
 FLOORS = [  # from the ground; what shares a floor does not import each other
     {"_core"},
-    {"_files", "_floats", "_openmp", "_progress", "_table", "_version"},
+    {"_files", "_floats", "_handed_down", "_openmp", "_progress", "_table", "_version"},
     {"runtime"},
     {"machine", "safetensors_file"},
     {"functional"},
@@ -61,3 +63,20 @@ def test_floors_know_only_those_below_them():
 def test_no_files_import_each_other_in_a_circle():
     graph = {file: {other for other in imported(path) if other in FILES} - {file} for file, path in FILES.items()}
     TopologicalSorter(graph).prepare()  # which raises a CycleError that shows the circle
+
+
+def test_importing_the_package_imports_little():
+    """Who runs an operation waits neither for networks nor for files; each of these takes milliseconds to import."""
+    code = "import sys, numpy; before = set(sys.modules); import convlane; print(*set(sys.modules) - before)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    names = {name.removeprefix("convlane.").split(".")[0] for name in result.stdout.split() if "convlane." in name}
+    assert names == {"_core", "_floats", "_handed_down", "_openmp", "_version", "functional", "runtime"}
+    others = {name.split(".")[0] for name in result.stdout.split()} & sys.stdlib_module_names
+    assert not others & {"argparse", "asyncio", "fcntl", "json", "pathlib", "subprocess", "tempfile", "urllib", "zlib"}
+
+
+def test_what_is_imported_later_is_found():
+    for name in convlane.__all__:
+        assert getattr(convlane, name) is not None
+    code = "from convlane.weights import load_weights; import convlane; convlane.nn.Linear(2, 3).summary((1, 2))"
+    subprocess.run([sys.executable, "-c", code], check=True)

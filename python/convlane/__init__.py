@@ -19,23 +19,24 @@ from typing import Any as _Any
 from convlane._openmp import _core as _core  # before all that needs it
 
 # isort: split
-from convlane import functional, nn, weights
+from convlane import functional
+from convlane._handed_down import handed_down as _handed_down
 from convlane._version import __version__
 from convlane.functional import explain, pack_conv2d, pack_linear
 from convlane.runtime import environment_caches as _environment_caches
 from convlane.runtime import environment_spin as _environment_spin
 from convlane.runtime import environment_threads as _environment_threads
 from convlane.runtime import get_num_threads, num_threads, set_num_threads, show_config
-from convlane.weights import load_weights, save_weights
 
 if _TYPE_CHECKING:
-    from convlane import analysis, data, filters, graph, machine, models, onnx, scale, training, vision
+    from convlane import analysis, data, filters, graph, machine, models, nn, onnx, scale, training, vision, weights
     from convlane.autograd import value_and_grad, vjp
     from convlane.bridges.torch import from_torch
     from convlane.graph import Plan, compile, load_plan
     from convlane.inference import Ensemble, TenCrop, classify, ten_crop
     from convlane.models import load
     from convlane.onnx import load_onnx
+    from convlane.weights import load_weights, save_weights
 
 __all__ = [
     "Ensemble",
@@ -91,7 +92,10 @@ _core.set_spin_microseconds(_environment_spin())
 
 # Imported when they are first asked for: who runs an operation does not wait for networks, nor who runs a network for
 # what trains one.
-_MODULES = ("analysis", "data", "filters", "graph", "machine", "models", "onnx", "scale", "training", "vision")
+_MODULES = (
+    *("analysis", "data", "filters", "graph", "machine", "models", "nn", "onnx", "scale", "training", "vision"),
+    "weights",
+)
 _LATER = {
     **{name: f"convlane.{name}" for name in _MODULES},
     **dict.fromkeys(("value_and_grad", "vjp"), "convlane.autograd"),
@@ -100,6 +104,7 @@ _LATER = {
     "load_onnx": "convlane.onnx",
     **dict.fromkeys(("Ensemble", "TenCrop", "classify", "ten_crop"), "convlane.inference"),
     "load": "convlane.models",
+    **dict.fromkeys(("load_weights", "save_weights"), "convlane.weights"),
 }
 
 
@@ -121,11 +126,10 @@ def _save(*args: _Any, **kwargs: _Any) -> None:
     save(*args, **kwargs)
 
 
-def _summary(model: nn.Module, input_shape: _Any) -> _Any:
+def _summary(model: _Any, input_shape: _Any) -> _Any:
     from convlane.analysis import summary
 
     return summary(model, input_shape)
 
 
-nn.module.provide(save=_save, summary=_summary)
-weights.files.provide(lambda: _importlib.import_module("convlane.models"))
+_handed_down.update(save=_save, summary=_summary, import_families=lambda: _importlib.import_module("convlane.models"))

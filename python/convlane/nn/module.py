@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlane._floats import quiet
+from convlane._handed_down import handed_down
 from convlane.functional._arguments import Array
 from convlane.safetensors_file import Path
 
@@ -20,14 +21,6 @@ class IncompatibleKeys(NamedTuple):
 
     missing_keys: list[str]
     unexpected_keys: list[str]
-
-
-_PROVIDED: dict[str, Callable[..., Any]] = {}
-
-
-def provide(**methods: Callable[..., Any]) -> None:
-    """Say what does the work of `Module.save` and `Module.summary`, which rests on nn and is not imported by it."""
-    _PROVIDED.update(methods)
 
 
 class Module:
@@ -207,7 +200,7 @@ class Module:
 
     def summary(self, input_shape: Sequence[int] | None = None) -> Any:
         """Return the table of the network's layers, see `convlane.analysis.summary`."""
-        return _PROVIDED["summary"](self, input_shape)
+        return handed_down["summary"](self, input_shape)
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Return all parameters (the read-only arrays themselves) and copies of all buffers, under torch's keys.
@@ -293,7 +286,7 @@ class Module:
             The network was made in another way or its layers have been changed since, so only its weights could be
             written: ``convlane.save_weights`` does.
         """
-        _PROVIDED["save"](self, path)
+        handed_down["save"](self, path)
 
     def _walk(self, path: str) -> Iterator[tuple[str, Module]]:
         """Yield this module and all below it, one that is reached twice under each of its names."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convlane._files import open_regular
+from convlane._handed_down import handed_down
 from convlane.safetensors_file import Path, open_tensors, shown, write_tensors
 
 _ZIP = (b"PK\3\4", b"PK\5\6")
@@ -28,14 +29,6 @@ _NOT_READ = {
     b"\x80": "a Python pickle, which could do anything when it is loaded and is never read",
     b"version https://git-lfs": "a pointer of Git LFS; git lfs pull fetches the file itself",
 }
-
-
-_FAMILIES: list[Callable[[], object]] = []
-
-
-def provide(import_families: Callable[[], object]) -> None:
-    """Say what imports the families of networks, which rest on this package and tell it the names of Keras's layers."""
-    _FAMILIES[:] = [import_families]
 
 
 def load_weights(path: Path) -> dict[str, NDArray[Any]]:
@@ -199,8 +192,7 @@ def _unwrapped(arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
 def _read_keras(path: str) -> dict[str, NDArray[Any]]:
     from convlane.weights.keras_file import read_keras  # as below
 
-    for import_families in _FAMILIES:
-        import_families()
+    handed_down["import_families"]()
     return read_keras(path)
 
 
