@@ -117,7 +117,7 @@ COMPILED = {
     "threshold": (lambda x: F.threshold(x, 0.5, 0.1), IMAGE),
     "tile": (lambda x: F.tile(x, (1, 2, 1)), ROWS),
     "topk": (lambda x: F.topk(x, 2), MATRIX),
-    "topk_places": (lambda x: F.topk_places(x, 2), MATRIX),
+    "topk_indices": (lambda x: F.topk_indices(x, 2), MATRIX),
     "transpose": (lambda x: F.transpose(x, 1, 2), ROWS),
     **{name: (of(name, 3, 2), (2, 8, 4)) for name in ("col2im", "fold")},
     **{name: (of(name, 3), IMAGE) for name in ("im2col", "unfold")},

@@ -62,7 +62,7 @@ from convlane.functional.functions import (
     square,
 )
 from convlane.functional.grid import affine_grid, grid_sample
-from convlane.functional.index import gather, index_select, topk, topk_places
+from convlane.functional.index import gather, index_select, topk, topk_indices
 from convlane.functional.linear import linear, pack_linear
 from convlane.functional.loss import dice_loss, huber_loss, kl_div, l1_loss, mse_loss, smooth_l1_loss
 from convlane.functional.matmul import matmul
@@ -282,7 +282,7 @@ __all__ = [
     "threshold",
     "tile",
     "topk",
-    "topk_places",
+    "topk_indices",
     "transpose",
     "unflatten",
     "unfold",

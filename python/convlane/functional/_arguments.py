@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Array: TypeAlias = NDArray[np.float32]
 Tensor: TypeAlias = NDArray[Any]  # of float32, int64 or bool
 Bools: TypeAlias = NDArray[np.bool_]
-Places: TypeAlias = NDArray[np.int64]
+Indices: TypeAlias = NDArray[np.int64]
 Pair: TypeAlias = tuple[int, int]
 Sides: TypeAlias = tuple[int, int, int, int]  # top, bottom, left, right
 Padding: TypeAlias = "int | tuple[int, int] | tuple[int, int, int, int] | str"
@@ -185,9 +185,9 @@ def as_window(
     op: str, size: Pair, kernel_size: Any, stride: Any, padding: Padding, dilation: Any
 ) -> tuple[Pair, Pair, Sides, Pair]:
     """Return kernel, stride (the kernel's size when None), padding and dilation of a window over (H, W)."""
-    kernel, apart = as_pair(kernel_size, op, "kernel_size"), as_pair(dilation, op, "dilation")
-    steps = kernel if stride is None else as_pair(stride, op, "stride")
-    return kernel, steps, as_sides(padding, op, kernel, steps, apart, size), apart
+    kernel, dilation = as_pair(kernel_size, op, "kernel_size"), as_pair(dilation, op, "dilation")
+    stride = kernel if stride is None else as_pair(stride, op, "stride")
+    return kernel, stride, as_sides(padding, op, kernel, stride, dilation, size), dilation
 
 
 def _named_sides(value: str, op: str, kernel: Pair, stride: Pair, dilation: Pair, size: Pair) -> Sides:

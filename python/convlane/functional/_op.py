@@ -258,7 +258,7 @@ def op(
     return decorate
 
 
-_KINDS = ("Array", "Tensor", "Bools", "Places")
+_KINDS = ("Array", "Tensor", "Bools", "Indices")
 """Names of the types of arrays in `_arguments`."""
 
 _PLAIN = {np.ndarray, int, float, bool, str, type(None), _core.PackedWeight, _core.TransposedWeight}

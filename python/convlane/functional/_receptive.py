@@ -71,10 +71,10 @@ class Axis:
         step = self.stride * size // count if self.stride is not None and size % count == 0 else None
         return replace(self, low=self.low[starts], high=self.high[ends - 1], stride=step)
 
-    def gathered(self, places: NDArray[np.int64], counted: NDArray[np.bool_]) -> Axis:
+    def gathered(self, positions: NDArray[np.int64], counted: NDArray[np.bool_]) -> Axis:
         """Return what positions see of which each is made of several, (positions, several); some may not count."""
-        low = np.where(counted, self.low[places], _NOWHERE).min(1)
-        high = np.where(counted, self.high[places], -_NOWHERE).max(1)
+        low = np.where(counted, self.low[positions], _NOWHERE).min(1)
+        high = np.where(counted, self.high[positions], -_NOWHERE).max(1)
         steps = set(np.diff(low).tolist()) | set(np.diff(high).tolist())
         return replace(self, low=low, high=high, stride=steps.pop() if len(steps) == 1 else None)
 

@@ -86,10 +86,10 @@ def _conv2d_vjp(
         raise TypeError("conv2d: a packed weight has no gradient, nor the input through it; give the array")
     x, single = as_image(input, "conv2d")
     filters = as_array(weight, "conv2d", "weight")
-    shape, filters_shape, steps, sides, apart, parts = conv2d_geometry(
+    shape, filters_shape, stride, padding, dilation, groups = conv2d_geometry(
         x.shape, filters.shape, stride, padding, dilation, groups
     )
-    geometry = steps, sides, apart, parts
+    geometry = stride, padding, dilation, groups
     if algorithm == "auto":
         algorithm = _core.Conv2dGeometry(shape, filters_shape, *geometry).cheapest(True)
     packed = pack_conv2d(filters, groups, algorithm=algorithm)
@@ -292,8 +292,7 @@ def explain(
     direct: yes
     """
     geometry = conv2d_geometry(input_shape, weight_shape, stride, padding, dilation, groups)
-    steps = _core.explain_conv2d(*geometry, algorithm)
-    *refused, (chosen, _) = steps
+    *refused, (chosen, _) = _core.explain_conv2d(*geometry, algorithm)
     return Explanation(chosen, dict(refused))
 
 

@@ -64,8 +64,8 @@ def conv1d(
     --------
     >>> import numpy as np
     >>> from convlane.functional import conv1d
-    >>> steps = np.array([[[1, 2, 4, 8]]], np.float32)
-    >>> conv1d(steps, np.array([[[-1, 1]]], np.float32), padding=(1, 0))
+    >>> signal = np.array([[[1, 2, 4, 8]]], np.float32)
+    >>> conv1d(signal, np.array([[[-1, 1]]], np.float32), padding=(1, 0))
     array([[[1., 1., 2., 4.]]], dtype=float32)
     """
     if isinstance(weight, _core.PackedWeight):
@@ -73,8 +73,8 @@ def conv1d(
     else:
         filters = shape_of(weight, "conv1d", "weight")
     size = shape_of(input, "conv1d")
-    (step,), (apart,) = as_numbers(stride, "conv1d", "stride", 1), as_numbers(dilation, "conv1d", "dilation", 1)
-    ends, shape = conv1d_geometry(size, filters, step, padding, apart, as_positive(groups, "conv1d", "groups"))
+    (stride,), (dilation,) = as_numbers(stride, "conv1d", "stride", 1), as_numbers(dilation, "conv1d", "dilation", 1)
+    ends, shape = conv1d_geometry(size, filters, stride, padding, dilation, as_positive(groups, "conv1d", "groups"))
     check_vector("conv1d", "bias", None if bias is None else _checked(bias, "bias"), filters[0])
     if residual is not None and shape_of(residual, "conv1d", "residual") != shape:
         raise ValueError(
@@ -84,9 +84,9 @@ def conv1d(
         _with_height(input, "input"),
         weight if isinstance(weight, _core.PackedWeight) else _with_height(weight, "weight"),
         bias,
-        (1, step),
+        (1, stride),
         (0, 0, *ends),
-        (1, apart),
+        (1, dilation),
         groups,
         algorithm=algorithm,
         activation=activation,

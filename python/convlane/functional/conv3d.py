@@ -50,9 +50,11 @@ def _receptive(axis: Axis, name: str, **arguments: Any) -> Axis:
     if name != "input" or axis.dim is None:
         return axis.everywhere()
     size, weight = arguments["input"].shape[-3:], arguments["weight"].shape
-    steps, faces, apart = _windows(size, weight[2:], *(arguments[each] for each in ("stride", "padding", "dilation")))
+    stride, padding, dilation = _windows(
+        size, weight[2:], *(arguments[each] for each in ("stride", "padding", "dilation"))
+    )
     i = axis.dim + 3
-    return axis.windows(weight[2 + i], steps[i], faces[2 * i], apart[i], _shape(**arguments)[axis.dim])
+    return axis.windows(weight[2 + i], stride[i], padding[2 * i], dilation[i], _shape(**arguments)[axis.dim])
 
 
 def _conv3d_vjp(
@@ -278,8 +280,8 @@ def conv3d_geometry(
     """Arguments of `_core.Conv3dGeometry`, from what users pass."""
     if len(input_shape) != 5 or len(weight_shape) != 5:
         raise ValueError(f"conv3d: shapes must have 5 sizes, got input {input_shape} and weight {weight_shape}")
-    steps, faces, apart = _windows(input_shape[2:], weight_shape[2:], stride, padding, dilation)
-    return input_shape, weight_shape, steps, faces, apart, as_positive(groups, "conv3d", "groups")
+    stride, padding, dilation = _windows(input_shape[2:], weight_shape[2:], stride, padding, dilation)
+    return input_shape, weight_shape, stride, padding, dilation, as_positive(groups, "conv3d", "groups")
 
 
 def as_rows(weight: Array) -> Array:
@@ -289,10 +291,10 @@ def as_rows(weight: Array) -> Array:
 
 
 def _windows(size: Any, kernel: Any, stride: Any, padding: Padding3d, dilation: Any) -> tuple[Triple, Faces, Triple]:
-    steps = as_numbers(stride, "conv3d", "stride", 3)
-    apart = as_numbers(dilation, "conv3d", "dilation", 3)
-    sides = as_sides_of_axes(padding, "conv3d", kernel, steps, apart, size)
-    return steps, tuple(side for pair in sides for side in pair), apart  # type: ignore[return-value]
+    stride = as_numbers(stride, "conv3d", "stride", 3)
+    dilation = as_numbers(dilation, "conv3d", "dilation", 3)
+    sides = as_sides_of_axes(padding, "conv3d", kernel, stride, dilation, size)
+    return stride, tuple(side for pair in sides for side in pair), dilation  # type: ignore[return-value]
 
 
 def _groups_of(weight: Any, groups: Any) -> Any:
@@ -335,33 +337,47 @@ def _meeting(i: int, depth: int, outputs: int, stride: int, dilation: int, front
 
 @quiet
 def _input_gradient(
-    gradient: Array, weight: Array, shape: Shape, _: Shape, stride: Triple, faces: Faces, dilation: Triple, groups: int
+    gradient: Array,
+    weight: Array,
+    shape: Shape,
+    _: Shape,
+    stride: Triple,
+    padding: Faces,
+    dilation: Triple,
+    groups: int,
 ) -> Array:
     n, c, d, h, w = shape
     out = np.zeros((n, d, h, w, c), np.float32)
     for i in range(weight.shape[2]):
-        outputs, inputs = _meeting(i, d, gradient.shape[2], stride[0], dilation[0], faces[0])
+        outputs, inputs = _meeting(i, d, gradient.shape[2], stride[0], dilation[0], padding[0])
         if outputs.start >= outputs.stop:
             continue
         images = _slices(gradient, outputs)
         part = _core.conv2d_input_gradient(
-            images, weight[:, :, i], (len(images), c, h, w), stride[1:], faces[2:], dilation[1:], groups
+            images, weight[:, :, i], (len(images), c, h, w), stride[1:], padding[2:], dilation[1:], groups
         )
         out[:, inputs] += np.moveaxis(part, 1, -1).reshape(n, outputs.stop - outputs.start, h, w, c)
     return np.moveaxis(out, -1, 1)
 
 
 def _weight_gradient(
-    gradient: Array, input: Array, _: Shape, shape: Shape, stride: Triple, faces: Faces, dilation: Triple, groups: int
+    gradient: Array,
+    input: Array,
+    _: Shape,
+    shape: Shape,
+    stride: Triple,
+    padding: Faces,
+    dilation: Triple,
+    groups: int,
 ) -> Array:
     o, c, kd, kh, kw = shape
     out = np.zeros(shape, np.float32)
     for i in range(kd):
-        outputs, inputs = _meeting(i, input.shape[2], gradient.shape[2], stride[0], dilation[0], faces[0])
+        outputs, inputs = _meeting(i, input.shape[2], gradient.shape[2], stride[0], dilation[0], padding[0])
         if outputs.start >= outputs.stop:
             continue
         images, sources = _slices(gradient, outputs), _slices(input, inputs)
         out[:, :, i] = _core.conv2d_weight_gradient(
-            images, sources, (o, c, kh, kw), stride[1:], faces[2:], dilation[1:], groups
+            images, sources, (o, c, kh, kw), stride[1:], padding[2:], dilation[1:], groups
         )
     return out

@@ -82,12 +82,15 @@ def _receptive(
         return axis
     count = _shape(input, weight, None, stride, padding, output_padding, groups, dilation)[axis.dim]
     i = ROWS_AND_COLUMNS.index(axis.dim)
-    step, apart = as_pair(stride, "conv_transpose2d", "stride")[i], as_pair(dilation, "conv_transpose2d", "dilation")[i]
-    taps = apart * np.arange(weight.shape[2 + i])
+    stride, dilation = (
+        as_pair(stride, "conv_transpose2d", "stride")[i],
+        as_pair(dilation, "conv_transpose2d", "dilation")[i],
+    )
+    taps = dilation * np.arange(weight.shape[2 + i])
     reached = np.arange(count)[:, None] + _as_sides(padding)[2 * i] - taps
-    places = reached // step
-    counted = (reached % step == 0) & (places >= 0) & (places < len(axis.low))
-    return axis.gathered(places.clip(0, len(axis.low) - 1), counted)
+    positions = reached // stride
+    counted = (reached % stride == 0) & (positions >= 0) & (positions < len(axis.low))
+    return axis.gathered(positions.clip(0, len(axis.low) - 1), counted)
 
 
 def _conv_transpose2d_vjp(
@@ -122,15 +125,15 @@ def _conv_transpose2d_vjp(
 
     def pullback(gradient: Array) -> dict[str, Array]:
         whole = before(gradient[None] if single else gradient)
-        images, sides = _met_by_windows(whole, geometry, shape)
-        steps, apart, parts = geometry.stride, geometry.dilation, geometry.groups
+        images, padding = _met_by_windows(whole, geometry, shape)
+        stride, dilation, groups = geometry.stride, geometry.dilation, geometry.groups
         found: dict[str, Array] = {}
         if kept_weight is not None:
-            dx = _convolved(images, kept_weight, steps, sides, apart, parts) if images.size else _zeros(shape)
+            dx = _convolved(images, kept_weight, stride, padding, dilation, groups) if images.size else _zeros(shape)
             found["input"] = dx[0] if single else dx
         if kept_input is not None:
             found["weight"] = (
-                _core.conv2d_weight_gradient(kept_input, images, filters_shape, steps, sides, apart, parts)
+                _core.conv2d_weight_gradient(kept_input, images, filters_shape, stride, padding, dilation, groups)
                 if images.size
                 else _zeros(filters_shape)
             )
@@ -141,11 +144,11 @@ def _conv_transpose2d_vjp(
     return output[0] if single else output, pullback
 
 
-def _convolved(images: Array, weight: Array, steps: Pair, sides: Sides, apart: Pair, groups: int) -> Array:
+def _convolved(images: Array, weight: Array, stride: Pair, padding: Sides, dilation: Pair, groups: int) -> Array:
     """Convolve as training does, by the algorithm that the cost model takes."""
-    name = _core.Conv2dGeometry(images.shape, weight.shape, steps, sides, apart, groups).cheapest(True)
+    name = _core.Conv2dGeometry(images.shape, weight.shape, stride, padding, dilation, groups).cheapest(True)
     packed = _core.PackedWeight(weight, groups, name)
-    return _core.conv2d(images, packed, None, steps, sides, apart, name, "none", 0.0, None)
+    return _core.conv2d(images, packed, None, stride, padding, dilation, name, "none", 0.0, None)
 
 
 def _zeros(shape: Shape) -> Array:
@@ -158,13 +161,13 @@ def _met_by_windows(images: Array, geometry: _core.Conv2dGeometry, shape: Shape)
     They are none where padding has left the bias alone.
     Output padding by a stride or more, which a dilation may allow, would otherwise make room for further ones.
     """
-    kept, sides = [], []
+    kept, padding = [], []
     for axis, before in enumerate(geometry.padding[::2]):
         reach = geometry.dilation[axis] * (geometry.weight[2 + axis] - 1)
         end = max((shape[2 + axis] - 1) * geometry.stride[axis] + reach + 1 - before, 0)  # of the last window
         kept.append(slice(end))
-        sides += [before, max(end - images.shape[2 + axis], 0)]
-    return images[:, :, kept[0], kept[1]], (sides[0], sides[1], sides[2], sides[3])
+        padding += [before, max(end - images.shape[2 + axis], 0)]
+    return images[:, :, kept[0], kept[1]], (padding[0], padding[1], padding[2], padding[3])
 
 
 @op(
@@ -244,19 +247,19 @@ def conv_transpose2d(
              [3., 3., 4., 4.]]]], dtype=float32)
     """
     x, single = as_image(input, "conv_transpose2d")
-    groups, steps, apart = _groups_of(weight, groups), _pair(stride, "stride"), _pair(dilation, "dilation")
+    groups, stride, dilation = _groups_of(weight, groups), _pair(stride, "stride"), _pair(dilation, "dilation")
     if isinstance(weight, _core.TransposedWeight):
         packed = weight
     else:
-        packed = pack_conv_transpose2d(weight, steps, groups, apart, algorithm=algorithm)
+        packed = pack_conv_transpose2d(weight, stride, groups, dilation, algorithm=algorithm)
     y = _core.conv_transpose2d(
         x,
         packed,
         None if bias is None else as_array(bias, "conv_transpose2d", "bias"),
-        steps,
+        stride,
         _as_sides(padding),
         _pair(output_padding, "output_padding"),
-        apart,
+        dilation,
         groups,
         activation,
         negative_slope,
@@ -291,8 +294,8 @@ def pack_conv_transpose2d(
     array = as_array(weight, "conv_transpose2d", "weight")
     if array.ndim != 4:
         raise ValueError(f"conv_transpose2d: weight must be (C, O / groups, KH, KW), got shape {array.shape}")
-    parts = as_positive(groups, "conv_transpose2d", "groups")
-    return _core.TransposedWeight(array, _pair(stride, "stride"), _pair(dilation, "dilation"), parts, algorithm)
+    groups = as_positive(groups, "conv_transpose2d", "groups")
+    return _core.TransposedWeight(array, _pair(stride, "stride"), _pair(dilation, "dilation"), groups, algorithm)
 
 
 def conv_transpose1d(
@@ -455,8 +458,8 @@ def conv_transpose3d(
 
     def result(z: int) -> Any:
         reached = [(tap, z + a.padding[0] - tap * a.dilation[0]) for tap in range(filters_shape[2])]
-        step = a.stride[0]
-        met = [(tap, at // step) for tap, at in reached if at % step == 0 and 0 <= at // step < depth]
+        stride = a.stride[0]
+        met = [(tap, at // stride) for tap, at in reached if at % stride == 0 and 0 <= at // stride < depth]
         taps = tuple(tap for tap, _ in met)
         images = [image(at) for _, at in met]
         if not met:
@@ -505,7 +508,7 @@ def _arguments_of(
     names = ("stride", "padding", "output_padding", "dilation")
     sizes = [as_numbers(value, op, name, axes) for name, value in zip(names, windows, strict=True)]
     stride, padding, added, dilation = sizes
-    kernel, parts = filters[2:], as_positive(groups, op, "groups")
+    kernel, groups = filters[2:], as_positive(groups, op, "groups")
     for name, values, least in (
         ("kernel size", kernel, 1),
         ("number of filters", filters[:2], 1),
@@ -518,10 +521,10 @@ def _arguments_of(
     channels = shape[-axes - 1]
     if channels != filters[0]:
         raise ValueError(f"{op}: weight of shape {filters} expects input {shape} to have {filters[0]} channels")
-    if channels % parts:
-        raise ValueError(f"{op}: the {channels} input channels of {shape} cannot be divided into groups={parts}")
-    if bias is not None and bias != (filters[1] * parts,):
-        raise ValueError(f"{op}: bias must have shape ({filters[1] * parts},), got {bias}")
+    if channels % groups:
+        raise ValueError(f"{op}: the {channels} input channels of {shape} cannot be divided into groups={groups}")
+    if bias is not None and bias != (filters[1] * groups,):
+        raise ValueError(f"{op}: bias must have shape ({filters[1] * groups},), got {bias}")
     if any(not 0 <= a < max(s, d) for a, s, d in zip(added, stride, dilation, strict=True)):
         raise ValueError(
             f"{op}: output_padding must be at least 0 and smaller than stride or dilation, got {added} with "
@@ -531,7 +534,7 @@ def _arguments_of(
     size = tuple((n - 1) * s - 2 * p + d * (k - 1) + a + 1 for n, k, s, p, a, d in each)
     if min(shape[-axes:]) < 1 or min(size) < 1:
         raise ValueError(f"{op}: input {shape} with padding={padding} would give an output of size {size}")
-    return _Arguments(stride, padding, added, dilation, parts, size)
+    return _Arguments(stride, padding, added, dilation, groups, size)
 
 
 def conv_transpose2d_geometry(

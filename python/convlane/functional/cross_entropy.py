@@ -112,15 +112,15 @@ def _nll_vjp(
     shape, number = np.moveaxis(log_p, 1, -1).shape, log_p.shape[1]
     counted = counted_classes("nll_loss", classes, as_int(ignore_index, "nll_loss", "ignore_index"), number)
     norm = _weight_of(classes[counted], factors) if reduction == "mean" else 1.0
-    places = np.where(counted, classes, 0)[..., None]
+    indices = np.where(counted, classes, 0)[..., None]
     of_class = np.ones(number, np.float32) if factors is None else factors
-    share = np.where(counted, of_class[places[..., 0]], np.float32(0))
-    picked = np.take_along_axis(np.moveaxis(log_p, 1, -1), places, -1)[..., 0]
+    share = np.where(counted, of_class[indices[..., 0]], np.float32(0))
+    picked = np.take_along_axis(np.moveaxis(log_p, 1, -1), indices, -1)[..., 0]
 
     @quiet
     def pullback(gradient: Array) -> dict[str, Array]:
         found = np.zeros(shape, np.float32)
-        np.put_along_axis(found, places, (share * (gradient / np.float32(-(norm or 1))))[..., None], -1)
+        np.put_along_axis(found, indices, (share * (gradient / np.float32(-(norm or 1))))[..., None], -1)
         return {"input": np.moveaxis(found, -1, 1)}
 
     return joined(np.where(share == 0, np.float32(0), share * -picked), norm, reduction), pullback

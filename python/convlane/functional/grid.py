@@ -25,7 +25,7 @@ PADDING_MODES = ("zeros", "border", "reflection")
 def _grid_sample_shape(
     input: Any, grid: Any, mode: Any = "bilinear", padding_mode: Any = "zeros", align_corners: Any = False
 ) -> Shape:
-    shape, places = operand_shape(input, "grid_sample", "input"), operand_shape(grid, "grid_sample", "grid")
+    shape, grid_shape = operand_shape(input, "grid_sample", "input"), operand_shape(grid, "grid_sample", "grid")
     if mode not in MODES:
         raise ValueError(f"grid_sample: mode must be one of {', '.join(MODES)}, got {mode!r}")
     if padding_mode not in PADDING_MODES:
@@ -39,10 +39,10 @@ def _grid_sample_shape(
     if len(shape) == 5 and mode == "bicubic":
         raise ValueError("grid_sample: mode 'bicubic' is for images, got a volume")
     axes = len(shape) - 2
-    if len(places) != len(shape) or places[0] != shape[0] or places[-1] != axes:
+    if len(grid_shape) != len(shape) or grid_shape[0] != shape[0] or grid_shape[-1] != axes:
         sizes = ", ".join("DHW"[-axes:])
-        raise ValueError(f"grid_sample: grid must be ({shape[0]}, {sizes}, {axes}) for input {shape}, got {places}")
-    return (*shape[:2], *places[1:-1])
+        raise ValueError(f"grid_sample: grid must be ({shape[0]}, {sizes}, {axes}) for input {shape}, got {grid_shape}")
+    return (*shape[:2], *grid_shape[1:-1])
 
 
 def _grid_sample_adds(input: Any, grid: Any, mode: Any, *args: Any, **kwargs: Any) -> int:
@@ -53,13 +53,13 @@ def _grid_sample_adds(input: Any, grid: Any, mode: Any, *args: Any, **kwargs: An
 def _grid_sample_vjp(
     wanted: frozenset[str], input: Any, grid: Any, mode: str, padding_mode: str, align_corners: bool
 ) -> tuple[Array, Pullback]:
-    x, places = as_array(input, "grid_sample", "input"), as_array(grid, "grid_sample", "grid")
-    output = grid_sample(x, places, mode, padding_mode, align_corners)
+    x, coordinates = as_array(input, "grid_sample", "input"), as_array(grid, "grid_sample", "grid")
+    output = grid_sample(x, coordinates, mode, padding_mode, align_corners)
 
     def pullback(gradient: Array) -> dict[str, Array]:
         of_input, of_grid = _core.grid_sample_gradient(
             _volumes(x),
-            _grids(places),
+            _grids(coordinates),
             _volumes(gradient),
             mode,
             padding_mode,
@@ -71,7 +71,7 @@ def _grid_sample_vjp(
         if of_input is not None:
             found["input"] = _images(of_input, x.ndim)
         if of_grid is not None:
-            found["grid"] = of_grid.reshape(places.shape)
+            found["grid"] = of_grid.reshape(coordinates.shape)
         return found
 
     return output, pullback
@@ -139,9 +139,9 @@ def grid_sample(
     ----------
     Jaderberg et al., "Spatial Transformer Networks", NIPS 2015.
     """
-    x, places = as_array(input, "grid_sample", "input"), as_array(grid, "grid_sample", "grid")
-    _grid_sample_shape(x, places, mode, padding_mode, align_corners)
-    return _images(_core.grid_sample(_volumes(x), _grids(places), mode, padding_mode, bool(align_corners)), x.ndim)
+    x, coordinates = as_array(input, "grid_sample", "input"), as_array(grid, "grid_sample", "grid")
+    _grid_sample_shape(x, coordinates, mode, padding_mode, align_corners)
+    return _images(_core.grid_sample(_volumes(x), _grids(coordinates), mode, padding_mode, bool(align_corners)), x.ndim)
 
 
 def _volumes(x: Array) -> Array:
@@ -206,8 +206,8 @@ def affine_grid(theta: Array, size: Sequence[int], align_corners: bool = False) 
     axes, shape = len(sizes) - 2, operand_shape(theta, "affine_grid", "theta")
     if shape != (sizes[0], axes, axes + 1):
         raise ValueError(f"affine_grid: theta must be {(sizes[0], axes, axes + 1)} for size {sizes}, got {shape}")
-    places = np.meshgrid(*(_evenly(length, align_corners) for length in sizes[2:]), indexing="ij")
-    rows = np.stack([*places[::-1], np.ones(sizes[2:])], -1).reshape(1, -1, axes + 1).astype(np.float32)
+    coordinates = np.meshgrid(*(_evenly(length, align_corners) for length in sizes[2:]), indexing="ij")
+    rows = np.stack([*coordinates[::-1], np.ones(sizes[2:])], -1).reshape(1, -1, axes + 1).astype(np.float32)
     return reshape(matmul(rows, permute(theta, (0, 2, 1))), (sizes[0], *sizes[2:], axes))
 
 

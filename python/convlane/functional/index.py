@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from convlane import _core
-from convlane.functional._arguments import Array, Places, Tensor, as_array, as_dim, as_int, as_tensor, operand_shape
+from convlane.functional._arguments import Array, Indices, Tensor, as_array, as_dim, as_int, as_tensor, operand_shape
 from convlane.functional._op import Pullback, Shape, int64, op, same_dtype
 from convlane.functional._receptive import Axis
 from convlane.functional.reduce import dense, in_memory_order
 
 
-def _places(op: str, index: Any) -> Places:
-    places = as_tensor(index, op, "index")
-    if places.dtype.kind != "i":
-        raise TypeError(f"{op}: index must hold int64, got {places.dtype}; convert it with .astype(np.int64)")
-    return dense(places)
+def _index(op: str, index: Any) -> Indices:
+    indices = as_tensor(index, op, "index")
+    if indices.dtype.kind != "i":
+        raise TypeError(f"{op}: index must hold int64, got {indices.dtype}; convert it with .astype(np.int64)")
+    return dense(indices)
 
 
 def _index_select_shape(input: Any, dim: Any, index: Any) -> Shape:
@@ -27,13 +27,13 @@ def _index_select_shape(input: Any, dim: Any, index: Any) -> Shape:
 
 
 def _index_select_vjp(wanted: frozenset[str], input: Any, dim: Any, index: Any) -> tuple[Array, Pullback]:
-    shape, places = operand_shape(input, "index_select", "input"), _places("index_select", index)
+    shape, indices = operand_shape(input, "index_select", "input"), _index("index_select", index)
     axis = as_dim(dim, "index_select", len(shape))
 
     def pullback(gradient: Array) -> dict[str, Array]:
-        return {"input": _core.take_gradient(dense(gradient), axis, places, shape[axis])}
+        return {"input": _core.take_gradient(dense(gradient), axis, indices, shape[axis])}
 
-    return index_select(input, dim, places), pullback
+    return index_select(input, dim, indices), pullback
 
 
 def _receptive(axis: Axis, name: str, *, input: Any, dim: Any, index: Any) -> Axis:
@@ -48,7 +48,7 @@ def _receptive(axis: Axis, name: str, *, input: Any, dim: Any, index: Any) -> Ax
     vjp=_index_select_vjp,
     receptive=_receptive,
 )
-def index_select(input: Tensor, dim: int, index: Places) -> Tensor:
+def index_select(input: Tensor, dim: int, index: Indices) -> Tensor:
     """Take the parts of an array that stand at some places of a dimension.
 
     Parameters
@@ -80,9 +80,9 @@ def index_select(input: Tensor, dim: int, index: Places) -> Tensor:
     array([[3., 1., 1.],
            [6., 4., 4.]], dtype=float32)
     """
-    x, places = as_tensor(input, "index_select", "input"), _places("index_select", index)
-    _index_select_shape(x, dim, places)
-    return _core.take(dense(x), as_dim(dim, "index_select", x.ndim), places)
+    x, indices = as_tensor(input, "index_select", "input"), _index("index_select", index)
+    _index_select_shape(x, dim, indices)
+    return _core.take(dense(x), as_dim(dim, "index_select", x.ndim), indices)
 
 
 def _gather_shape(input: Any, dim: Any, index: Any) -> Shape:
@@ -94,13 +94,13 @@ def _gather_shape(input: Any, dim: Any, index: Any) -> Shape:
 
 
 def _gather_vjp(wanted: frozenset[str], input: Any, dim: Any, index: Any) -> tuple[Array, Pullback]:
-    shape, places = operand_shape(input, "gather", "input"), _places("gather", index)
+    shape, indices = operand_shape(input, "gather", "input"), _index("gather", index)
     axis = as_dim(dim, "gather", len(shape))
 
     def pullback(gradient: Array) -> dict[str, Array]:
-        return {"input": _core.take_along_gradient(dense(gradient), axis, places, shape[axis])}
+        return {"input": _core.take_along_gradient(dense(gradient), axis, indices, shape[axis])}
 
-    return gather(input, dim, places), pullback
+    return gather(input, dim, indices), pullback
 
 
 @op(
@@ -109,7 +109,7 @@ def _gather_vjp(wanted: frozenset[str], input: Any, dim: Any, index: Any) -> tup
     vjp=_gather_vjp,
     receptive=_receptive,
 )
-def gather(input: Tensor, dim: int, index: Places) -> Tensor:
+def gather(input: Tensor, dim: int, index: Indices) -> Tensor:
     """Take one number for each place of `index`: ``input[i, index[i, j]]`` for ``dim=1``, and so on.
 
     Parameters
@@ -141,16 +141,16 @@ def gather(input: Tensor, dim: int, index: Places) -> Tensor:
     array([[2.],
            [3.]], dtype=float32)
     """
-    x, places = as_tensor(input, "gather", "input"), _places("gather", index)
-    _gather_shape(x, dim, places)
-    return _core.take_along(dense(x), as_dim(dim, "gather", x.ndim), places)
+    x, indices = as_tensor(input, "gather", "input"), _index("gather", index)
+    _gather_shape(x, dim, indices)
+    return _core.take_along(dense(x), as_dim(dim, "gather", x.ndim), indices)
 
 
 def _topk_shape(input: Any, k: Any, dim: Any = -1, largest: Any = True) -> Shape:
-    shape = operand_shape(input, "topk_places", "input")
-    axis, count = as_dim(dim, "topk_places", len(shape)), as_int(k, "topk_places", "k")
+    shape = operand_shape(input, "topk_indices", "input")
+    axis, count = as_dim(dim, "topk_indices", len(shape)), as_int(k, "topk_indices", "k")
     if not 0 <= count <= shape[axis]:
-        raise ValueError(f"topk_places: there are no k={count} numbers in dim {axis} of shape {shape}")
+        raise ValueError(f"topk_indices: there are no k={count} numbers in dim {axis} of shape {shape}")
     return (*shape[:axis], count, *shape[axis + 1 :])
 
 
@@ -161,23 +161,23 @@ def _topk_shape(input: Any, k: Any, dim: Any = -1, largest: Any = True) -> Shape
     differentiable=(),
     receptive=lambda axis, name, *, input, k, dim, largest: _receptive(axis, name, input=input, dim=dim, index=None),
 )
-def topk_places(input: Array, k: int, dim: int = -1, largest: bool = True) -> Places:
+def topk_indices(input: Array, k: int, dim: int = -1, largest: bool = True) -> Indices:
     """Find where the numbers stand that `topk` gives.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from convlane.functional import topk_places
-    >>> topk_places(np.array([1, 5, 3], np.float32), 2)
+    >>> from convlane.functional import topk_indices
+    >>> topk_indices(np.array([1, 5, 3], np.float32), 2)
     array([1, 2])
     """
-    x = as_array(input, "topk_places", "input")
+    x = as_array(input, "topk_indices", "input")
     _topk_shape(x, k, dim, largest)
-    axis = as_dim(dim, "topk_places", x.ndim)
+    axis = as_dim(dim, "topk_indices", x.ndim)
     return in_memory_order(lambda y, at: _core.topk(y, at, k, bool(largest))[1], (x,), axis)
 
 
-def topk(input: Array, k: int, dim: int = -1, largest: bool = True) -> tuple[Array, Places]:
+def topk(input: Array, k: int, dim: int = -1, largest: bool = True) -> tuple[Array, Indices]:
     """Find the largest (smallest) numbers along a dimension, in falling (rising) order, and their places.
 
     NaN is above all numbers. Equal ones come in the order of their places.
@@ -214,5 +214,5 @@ def topk(input: Array, k: int, dim: int = -1, largest: bool = True) -> tuple[Arr
     >>> topk(np.array([1, 5, 3], np.float32), 2)
     (array([5., 3.], dtype=float32), array([1, 2]))
     """
-    places = topk_places(input, k, dim, largest)
-    return gather(input, dim, places), places
+    indices = topk_indices(input, k, dim, largest)
+    return gather(input, dim, indices), indices

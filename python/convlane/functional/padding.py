@@ -145,8 +145,8 @@ def _pad_receptive(axis: Axis, name: str, *, input: Any, pad: Any, mode: str, va
     if mode == "constant":
         return axis.windows(1, 1, before, 1, before + len(axis.low) + behind)
     kept = np.arange(len(axis.low))[max(-before, 0) : len(axis.low) - max(-behind, 0)]
-    places = np.pad(kept, (max(before, 0), max(behind, 0)), _MODES[mode])  # type: ignore[call-overload]
-    return axis.gathered(places[:, None], np.ones((len(places), 1), np.bool_))
+    positions = np.pad(kept, (max(before, 0), max(behind, 0)), _MODES[mode])  # type: ignore[call-overload]
+    return axis.gathered(positions[:, None], np.ones((len(positions), 1), np.bool_))
 
 
 @op(

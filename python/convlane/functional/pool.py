@@ -11,11 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlane import _core
-from convlane.functional._arguments import Array, Padding, Pair, as_array, as_float, as_image, as_int, as_window
+from convlane.functional._arguments import (
+    Array,
+    Indices,
+    Padding,
+    Pair,
+    as_array,
+    as_float,
+    as_image,
+    as_int,
+    as_window,
+)
 from convlane.functional._op import DType, Pullback, Shape, Traits, float32, int64, op, unless_shape_changes
 from convlane.functional._receptive import ROWS_AND_COLUMNS, Axis, Receptive, first_shape, windows
 
-Indices: TypeAlias = NDArray[np.int64]
 OutputSize: TypeAlias = "int | tuple[int | None, int | None] | None"
 
 
@@ -89,15 +98,15 @@ def _max_pool2d_vjp(
 ) -> tuple[Any, Pullback]:
     x, single = as_image(input, "max_pool2d")
     geometry = (*as_window("max_pool2d", x.shape[2:], kernel_size, stride, padding, dilation), bool(ceil_mode))
-    output, places = _core.max_pool2d_places(x, *geometry)
+    output, indices = _core.max_pool2d_places(x, *geometry)
     shape = x.shape
-    found = (output, _as_indices(places)) if return_indices else output
-    return _image_rule(found, single, lambda g: _core.max_pool2d_gradient(g, places, shape, *geometry))
+    found = (output, _as_indices(indices)) if return_indices else output
+    return _image_rule(found, single, lambda g: _core.max_pool2d_gradient(g, indices, shape, *geometry))
 
 
-def _as_indices(places: NDArray[np.int32]) -> Indices:
+def _as_indices(indices: NDArray[np.int32]) -> Indices:
     """Return what users are told of the places that gradients read: 0 for windows in the padding."""
-    return np.maximum(places, 0).astype(np.int64)
+    return np.maximum(indices, 0).astype(np.int64)
 
 
 @op(
@@ -175,7 +184,7 @@ def max_pool2d(
     differentiable=(),
     receptive=windows(_window("max_pool2d"), _max_pool2d_shape),
 )
-def max_pool2d_places(
+def max_pool2d_indices(
     input: Array,
     kernel_size: int | Pair,
     stride: int | Pair | None,
@@ -188,13 +197,13 @@ def max_pool2d_places(
     Examples
     --------
     >>> import numpy as np
-    >>> from convlane.functional.pool import max_pool2d_places
-    >>> max_pool2d_places(np.array([[[1, 5, 2, 4]]], np.float32), (1, 2), None, 0, 1, False)
+    >>> from convlane.functional.pool import max_pool2d_indices
+    >>> max_pool2d_indices(np.array([[[1, 5, 2, 4]]], np.float32), (1, 2), None, 0, 1, False)
     array([[[1, 3]]])
     """
-    x = as_array(input, "max_pool2d_places", "input")
-    _, places = max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode, True)
-    return places
+    x = as_array(input, "max_pool2d_indices", "input")
+    _, indices = max_pool2d(x, kernel_size, stride, padding, dilation, ceil_mode, True)
+    return indices
 
 
 def _avg_pool2d_shape(
@@ -215,8 +224,8 @@ def _avg_pool2d_vjp(
 ) -> tuple[Array, Pullback]:
     x, single = as_image(input, "avg_pool2d")
     output = avg_pool2d(x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
-    kernel, steps, sides, _ = as_window("avg_pool2d", x.shape[2:], kernel_size, stride, padding, 1)
-    geometry = (x.shape, kernel, steps, sides, bool(ceil_mode), bool(count_include_pad), divisor_override)
+    kernel, stride, padding, _ = as_window("avg_pool2d", x.shape[2:], kernel_size, stride, padding, 1)
+    geometry = (x.shape, kernel, stride, padding, bool(ceil_mode), bool(count_include_pad), divisor_override)
     return _image_rule(output, single, lambda g: _core.avg_pool2d_gradient(g, *geometry))
 
 
@@ -269,9 +278,9 @@ def avg_pool2d(
              [0.25, 0.5 , 0.25]]]], dtype=float32)
     """
     x, single = as_image(input, "avg_pool2d")
-    kernel, steps, sides, _ = as_window("avg_pool2d", x.shape[2:], kernel_size, stride, padding, 1)
+    kernel, stride, padding, _ = as_window("avg_pool2d", x.shape[2:], kernel_size, stride, padding, 1)
     divisor = _divisor(divisor_override)
-    y = _core.avg_pool2d(x, kernel, steps, sides, bool(ceil_mode), bool(count_include_pad), divisor)
+    y = _core.avg_pool2d(x, kernel, stride, padding, bool(ceil_mode), bool(count_include_pad), divisor)
     return y[0] if single else y
 
 
@@ -289,8 +298,8 @@ def _lp_pool2d_vjp(
     if math.isinf(power):
         return _largest_rule(as_array(input, "lp_pool2d", "input"), kernel_size, stride, ceil_mode)
     output = lp_pool2d(x, power, kernel_size, stride, ceil_mode)
-    kernel, steps, sides, _ = as_window("lp_pool2d", x.shape[2:], kernel_size, stride, 0, 1)
-    average = (x.shape, kernel, steps, sides, bool(ceil_mode), False, None)
+    kernel, stride, padding, _ = as_window("lp_pool2d", x.shape[2:], kernel_size, stride, 0, 1)
+    average = (x.shape, kernel, stride, padding, bool(ceil_mode), False, None)
 
     def back(gradient: Array) -> Array:
         # y**p is the mean of |x|**p times the kernel's size, so dy/dx is x's share of the mean times y**(1 - p), which
@@ -361,11 +370,11 @@ def lp_pool2d(
     """
     x, single = as_image(input, "lp_pool2d")
     power = _norm_power(norm_type)
-    kernel, steps, sides, apart = as_window("lp_pool2d", x.shape[2:], kernel_size, stride, 0, 1)
+    kernel, stride, padding, dilation = as_window("lp_pool2d", x.shape[2:], kernel_size, stride, 0, 1)
     if math.isinf(power):
-        y: Any = _core.max_pool2d(np.abs(x), kernel, steps, sides, apart, bool(ceil_mode), False)
+        y: Any = _core.max_pool2d(np.abs(x), kernel, stride, padding, dilation, bool(ceil_mode), False)
     else:
-        y = _core.lp_pool2d(x, power, kernel, steps, bool(ceil_mode))
+        y = _core.lp_pool2d(x, power, kernel, stride, bool(ceil_mode))
     return y[0] if single else y  # type: ignore[no-any-return]
 
 
@@ -444,9 +453,9 @@ def _adaptive_max_rule(
 ) -> tuple[Any, Pullback]:
     x, single = as_image(input, op_name)
     shape, size = x.shape, pooled_size(op_name, output_size, x.shape[2:])
-    output, places = _core.adaptive_max_pool2d_places(op_name, x, size)
-    found = (output, _as_indices(places)) if return_indices else output
-    return _image_rule(found, single, lambda g: _core.adaptive_max_pool2d_gradient(g, places, shape, size))
+    output, indices = _core.adaptive_max_pool2d_places(op_name, x, size)
+    found = (output, _as_indices(indices)) if return_indices else output
+    return _image_rule(found, single, lambda g: _core.adaptive_max_pool2d_gradient(g, indices, shape, size))
 
 
 def _adaptive_avg_pool2d_vjp(wanted: frozenset[str], input: Any, output_size: Any) -> tuple[Array, Pullback]:
@@ -559,18 +568,18 @@ def adaptive_max_pool2d(
     differentiable=(),
     receptive=_adaptive(_adaptive_max_pool2d_shape),
 )
-def adaptive_max_pool2d_places(input: Array, output_size: OutputSize) -> Indices:
+def adaptive_max_pool2d_indices(input: Array, output_size: OutputSize) -> Indices:
     """Return the second result of `adaptive_max_pool2d` alone, as plans compute it.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from convlane.functional.pool import adaptive_max_pool2d_places
-    >>> adaptive_max_pool2d_places(np.array([[[1, 5, 2, 4]]], np.float32), (1, 2))
+    >>> from convlane.functional.pool import adaptive_max_pool2d_indices
+    >>> adaptive_max_pool2d_indices(np.array([[[1, 5, 2, 4]]], np.float32), (1, 2))
     array([[[1, 3]]])
     """
-    _, places = adaptive_max_pool2d(as_array(input, "adaptive_max_pool2d_places", "input"), output_size, True)
-    return places
+    _, indices = adaptive_max_pool2d(as_array(input, "adaptive_max_pool2d_indices", "input"), output_size, True)
+    return indices
 
 
 def _global_avg_pool2d_shape(input: Any) -> Shape:

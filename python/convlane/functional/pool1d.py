@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from convlane.functional._arguments import Array, shape_of
+from convlane.functional._arguments import Array, Indices, shape_of
 from convlane.functional._axes import Padding1d, as_numbers, as_sides_of_axes
 from convlane.functional.pool import (
-    Indices,
     adaptive_avg_pool2d,
     adaptive_max_pool2d,
     avg_pool2d,
@@ -233,14 +232,14 @@ def _signal_shape(name: str, input: Any) -> tuple[int, ...]:
 def _windows(
     name: str, input: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: Any
 ) -> dict[str, Any]:
-    kernel, apart = as_numbers(kernel_size, name, "kernel_size", 1), as_numbers(dilation, name, "dilation", 1)
-    steps = kernel if stride is None else as_numbers(stride, name, "stride", 1)
-    (sides,) = as_sides_of_axes(padding, name, kernel, steps, apart, _signal_shape(name, input)[-1:])
+    kernel, dilation = as_numbers(kernel_size, name, "kernel_size", 1), as_numbers(dilation, name, "dilation", 1)
+    stride = kernel if stride is None else as_numbers(stride, name, "stride", 1)
+    (sides,) = as_sides_of_axes(padding, name, kernel, stride, dilation, _signal_shape(name, input)[-1:])
     return {
         "kernel_size": (1, *kernel),
-        "stride": (1, *steps),
+        "stride": (1, *stride),
         "padding": (0, 0, *sides),
-        "dilation": (1, *apart),
+        "dilation": (1, *dilation),
         "ceil_mode": bool(ceil_mode),
     }
 

@@ -14,12 +14,11 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 from convlane import _core
-from convlane.functional._arguments import Array, Triple, as_array, as_int, shape_of
+from convlane.functional._arguments import Array, Indices, Triple, as_array, as_int, shape_of
 from convlane.functional._axes import Padding3d, as_numbers, as_sides_of_axes
 from convlane.functional._op import DType, Pullback, Shape, float32, int64, op, rules, signature_of
 from convlane.functional._receptive import Axis, first_shape
 from convlane.functional.pool import (
-    Indices,
     adaptive_avg_pool2d,
     adaptive_max_pool2d,
     avg_pool2d,
@@ -107,8 +106,8 @@ def _pooling(passes: Callable[..., _Passes]) -> Callable[[Callable[P, R]], Calla
             count = first_shape(shape(**given))[axis.dim]
             if "output_size" in at:
                 return axis.adaptive(count)
-            before, apart = at.get("padding", (0, 0, 0, 0))[2 * i], at.get("dilation", (1, 1))[i]
-            return axis.windows(at["kernel_size"][i], at["stride"][i], before, apart, count)
+            before, dilation = at.get("padding", (0, 0, 0, 0))[2 * i], at.get("dilation", (1, 1))[i]
+            return axis.windows(at["kernel_size"][i], at["stride"][i], before, dilation, count)
 
         return op(shape=shape, dtype=dtype, vjp=vjp, receptive=receptive)(forward)
 
@@ -209,16 +208,16 @@ def _windows(
     name: str, input: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: Any
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the arguments of windows over the planes and along the depth."""
-    kernel, apart = as_numbers(kernel_size, name, "kernel_size", 3), as_numbers(dilation, name, "dilation", 3)
-    steps = kernel if stride is None else as_numbers(stride, name, "stride", 3)
-    depth, height, width = as_sides_of_axes(padding, name, kernel, steps, apart, _volume_shape(input, name)[2:])
+    kernel, dilation = as_numbers(kernel_size, name, "kernel_size", 3), as_numbers(dilation, name, "dilation", 3)
+    stride = kernel if stride is None else as_numbers(stride, name, "stride", 3)
+    depth, height, width = as_sides_of_axes(padding, name, kernel, stride, dilation, _volume_shape(input, name)[2:])
     ceil = {"ceil_mode": bool(ceil_mode)}
-    planes = {"kernel_size": kernel[1:], "stride": steps[1:], "padding": (*height, *width), "dilation": apart[1:]}
+    planes = {"kernel_size": kernel[1:], "stride": stride[1:], "padding": (*height, *width), "dilation": dilation[1:]}
     rows = {
         "kernel_size": (kernel[0], 1),
-        "stride": (steps[0], 1),
+        "stride": (stride[0], 1),
         "padding": (*depth, 0, 0),
-        "dilation": (apart[0], 1),
+        "dilation": (dilation[0], 1),
     }
     return planes | ceil, rows | ceil
 
@@ -298,7 +297,7 @@ def max_pool3d(
     differentiable=(),
     receptive=rules(max_pool3d).receptive,
 )
-def max_pool3d_places(
+def max_pool3d_indices(
     input: Array,
     kernel_size: int | Triple,
     stride: int | Triple | None,
@@ -311,13 +310,13 @@ def max_pool3d_places(
     Examples
     --------
     >>> import numpy as np
-    >>> from convlane.functional.pool3d import max_pool3d_places
-    >>> max_pool3d_places(np.arange(8, dtype=np.float32).reshape(1, 2, 2, 2), 2, None, 0, 1, False).ravel()
+    >>> from convlane.functional.pool3d import max_pool3d_indices
+    >>> max_pool3d_indices(np.arange(8, dtype=np.float32).reshape(1, 2, 2, 2), 2, None, 0, 1, False).ravel()
     array([7])
     """
-    x = as_array(input, "max_pool3d_places", "input")
-    _, places = max_pool3d(x, kernel_size, stride, padding, dilation, ceil_mode, True)
-    return places
+    x = as_array(input, "max_pool3d_indices", "input")
+    _, indices = max_pool3d(x, kernel_size, stride, padding, dilation, ceil_mode, True)
+    return indices
 
 
 def _avg_passes(
@@ -525,15 +524,15 @@ def adaptive_max_pool3d(
     differentiable=(),
     receptive=rules(adaptive_max_pool3d).receptive,
 )
-def adaptive_max_pool3d_places(input: Array, output_size: OutputSize3d) -> Indices:
+def adaptive_max_pool3d_indices(input: Array, output_size: OutputSize3d) -> Indices:
     """Return the second result of `adaptive_max_pool3d` alone, as plans compute it.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from convlane.functional.pool3d import adaptive_max_pool3d_places
-    >>> adaptive_max_pool3d_places(np.arange(8, dtype=np.float32).reshape(1, 2, 2, 2), 1).ravel()
+    >>> from convlane.functional.pool3d import adaptive_max_pool3d_indices
+    >>> adaptive_max_pool3d_indices(np.arange(8, dtype=np.float32).reshape(1, 2, 2, 2), 1).ravel()
     array([7])
     """
-    _, places = adaptive_max_pool3d(as_array(input, "adaptive_max_pool3d_places", "input"), output_size, True)
-    return places
+    _, indices = adaptive_max_pool3d(as_array(input, "adaptive_max_pool3d_indices", "input"), output_size, True)
+    return indices

@@ -132,9 +132,9 @@ def _reshape_receptive(axis: Axis, name: str, *, input: Any, shape: Any) -> Axis
     if axis.dim is None:
         return axis
     before, after = operand_shape(input, "reshape", "input"), _reshape_shape(input, shape)
-    place = axis.dim % len(before)
+    old = axis.dim % len(before)
     for dim, size in enumerate(after):
-        if size == before[place] and math.prod(after[dim + 1 :]) == math.prod(before[place + 1 :]):
+        if size == before[old] and math.prod(after[dim + 1 :]) == math.prod(before[old + 1 :]):
             return axis.moved(dim - len(after))
     return axis.everywhere()
 

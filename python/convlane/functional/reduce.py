@@ -10,7 +10,7 @@ import numpy as np
 
 from convlane import _core
 from convlane._floats import quiet
-from convlane.functional._arguments import Array, Places, Tensor, as_array, as_dim, as_float
+from convlane.functional._arguments import Array, Indices, Tensor, as_array, as_dim, as_float
 from convlane.functional._op import Pullback, Shape, int64, op, same_shape
 from convlane.functional._receptive import Axis, mixes
 
@@ -277,7 +277,7 @@ def var(input: Array, dim: Dims = None, *, correction: float = 1, keepdim: bool 
     return _reduce("var", x, dim, keepdim, as_float(correction, "var", "correction"))
 
 
-def _place(name: str, input: Any, dim: Any, keepdim: Any) -> Places:
+def _extreme_index(name: str, input: Any, dim: Any, keepdim: Any) -> Indices:
     x = as_array(input, name, "input")
     shape = _shape_rule(name, several=False)(x, dim, keepdim)
     flat = dense(x).reshape(-1) if dim is None or x.ndim == 0 else x
@@ -293,7 +293,7 @@ def _place(name: str, input: Any, dim: Any, keepdim: Any) -> Places:
     differentiable=(),
     receptive=_receptive,
 )
-def argmax(input: Array, dim: int | None = None, keepdim: bool = False) -> Places:
+def argmax(input: Array, dim: int | None = None, keepdim: bool = False) -> Indices:
     """Find where the largest number stands, the first of equal ones; the first NaN where there is one.
 
     Parameters
@@ -324,7 +324,7 @@ def argmax(input: Array, dim: int | None = None, keepdim: bool = False) -> Place
     >>> argmax(np.array([[1, 5], [7, 3]], np.float32), 1)
     array([1, 0])
     """
-    return _place("argmax", input, dim, keepdim)
+    return _extreme_index("argmax", input, dim, keepdim)
 
 
 @op(
@@ -334,7 +334,7 @@ def argmax(input: Array, dim: int | None = None, keepdim: bool = False) -> Place
     differentiable=(),
     receptive=_receptive,
 )
-def argmin(input: Array, dim: int | None = None, keepdim: bool = False) -> Places:
+def argmin(input: Array, dim: int | None = None, keepdim: bool = False) -> Indices:
     """Find where the smallest number stands; otherwise as `argmax`.
 
     Examples
@@ -344,7 +344,7 @@ def argmin(input: Array, dim: int | None = None, keepdim: bool = False) -> Place
     >>> argmin(np.array([[1, 5], [7, 3]], np.float32), 1)
     array([0, 1])
     """
-    return _place("argmin", input, dim, keepdim)
+    return _extreme_index("argmin", input, dim, keepdim)
 
 
 @op(

@@ -65,8 +65,8 @@ def _resize_vjp(wanted: frozenset[str], input: Any, **options: Any) -> tuple[Arr
 def _resize_receptive(axis: Axis, name: str, input: Any, **options: Any) -> Axis:
     if axis.dim is None or axis.dim < 2 - len(input.shape):
         return axis
-    places, weights = tables_of(input, **options)[axis.dim]
-    return axis.gathered(places, weights != 0)
+    positions, weights = tables_of(input, **options)[axis.dim]
+    return axis.gathered(positions, weights != 0)
 
 
 @op(

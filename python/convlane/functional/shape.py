@@ -62,23 +62,23 @@ def _narrow_receptive(axis: Axis, name: str, *, input: Any, dim: int, start: int
 def _flatten_receptive(axis: Axis, name: str, *, input: Any, start_dim: int, end_dim: int) -> Axis:
     if axis.dim is None:
         return axis
-    ndim, place = len(input.shape), axis.dim % len(input.shape)
+    ndim, seen = len(input.shape), axis.dim % len(input.shape)
     start, end = start_dim % ndim, end_dim % ndim
-    if place > end:
+    if seen > end:
         return axis
-    joined = [size for d, size in enumerate(input.shape) if start <= d <= end and d != place]
-    if place >= start and math.prod(joined) != 1:
+    joined = [size for d, size in enumerate(input.shape) if start <= d <= end and d != seen]
+    if seen >= start and math.prod(joined) != 1:
         return axis.everywhere()
-    return axis.moved(min(place, start) - (ndim - (end - start)))
+    return axis.moved(min(seen, start) - (ndim - (end - start)))
 
 
 def _unflatten_receptive(axis: Axis, name: str, *, input: Any, dim: int, sizes: Sequence[int]) -> Axis:
     if axis.dim is None:
         return axis
-    ndim, place = len(input.shape), axis.dim % len(input.shape)
-    if place == dim % ndim:
+    ndim, seen = len(input.shape), axis.dim % len(input.shape)
+    if seen == dim % ndim:
         return axis.everywhere()
-    return axis if place > dim % ndim else axis.moved(axis.dim - len(sizes) + 1)
+    return axis if seen > dim % ndim else axis.moved(axis.dim - len(sizes) + 1)
 
 
 def _flatten_shape(input: Any, start_dim: int = 1, end_dim: int = -1) -> Shape:

@@ -53,8 +53,8 @@ def _shuffle_receptive(axis: Axis, name: str, *, input: Any, upscale_factor: int
         return axis.everywhere()
     if axis.dim not in ROWS_AND_COLUMNS:
         return axis
-    places = np.arange(len(axis.low) * upscale_factor)[:, None] // upscale_factor
-    return axis.gathered(places, np.ones(places.shape, np.bool_))
+    positions = np.arange(len(axis.low) * upscale_factor)[:, None] // upscale_factor
+    return axis.gathered(positions, np.ones(positions.shape, np.bool_))
 
 
 def _unshuffle_receptive(axis: Axis, name: str, *, input: Any, downscale_factor: int) -> Axis:

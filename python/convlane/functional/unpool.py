@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from convlane import _core
-from convlane.functional._arguments import Array, Places, Tensor, as_array, as_int, as_tensor, operand_shape, shape_of
+from convlane.functional._arguments import Array, Indices, Tensor, as_array, as_int, as_tensor, operand_shape, shape_of
 from convlane.functional._axes import as_numbers
 from convlane.functional._op import Pullback, Shape, op
 from convlane.functional._receptive import Axis
@@ -19,7 +19,7 @@ Sizes: TypeAlias = "int | Sequence[int]"
 
 def max_unpool1d(
     input: Array,
-    indices: Places,
+    indices: Indices,
     kernel_size: Sizes,
     stride: Sizes | None = None,
     padding: Sizes = 0,
@@ -39,7 +39,7 @@ def max_unpool1d(
 
 def max_unpool2d(
     input: Array,
-    indices: Places,
+    indices: Indices,
     kernel_size: Sizes,
     stride: Sizes | None = None,
     padding: Sizes = 0,
@@ -88,7 +88,7 @@ def max_unpool2d(
 
 def max_unpool3d(
     input: Array,
-    indices: Places,
+    indices: Indices,
     kernel_size: Sizes,
     stride: Sizes | None = None,
     padding: Sizes = 0,
@@ -158,11 +158,11 @@ def _shape(input: Any, indices: Any, size: Any) -> Shape:
 
 
 def _vjp(wanted: frozenset[str], input: Any, indices: Any, size: Any) -> tuple[Array, Pullback]:
-    x, places = as_array(input, "max_unpool", "input"), _rows(_indices(indices))
+    x, index_rows = as_array(input, "max_unpool", "input"), _rows(_indices(indices))
     shape = x.shape
 
     def pullback(gradient: Array) -> dict[str, Array]:
-        return {"input": _image(_core.take_along(_rows(gradient), 1, places), shape)}
+        return {"input": _image(_core.take_along(_rows(gradient), 1, index_rows), shape)}
 
     return max_unpool(x, indices, size), pullback
 
@@ -172,7 +172,7 @@ def _vjp(wanted: frozenset[str], input: Any, indices: Any, size: Any) -> tuple[A
     vjp=_vjp,
     receptive=lambda axis, name, **arguments: axis if _is_outer(axis) else axis.everywhere(),
 )
-def max_unpool(input: Array, indices: Places, size: Sequence[int]) -> Array:
+def max_unpool(input: Array, indices: Indices, size: Sequence[int]) -> Array:
     """Put the numbers of images (N, C, H, W) at the indices of planes of another size (H, W), zeros elsewhere.
 
     Examples
@@ -191,11 +191,11 @@ def _is_outer(axis: Axis) -> bool:
     return axis.dim is not None and axis.dim < -2
 
 
-def _indices(indices: Any) -> Places:
-    places = as_tensor(indices, "max_unpool", "indices")
-    if places.dtype.kind != "i":
-        raise TypeError(f"max_unpool: indices must hold int64, got {places.dtype}; convert them with .astype(np.int64)")
-    return places
+def _indices(indices: Any) -> Indices:
+    array = as_tensor(indices, "max_unpool", "indices")
+    if array.dtype.kind != "i":
+        raise TypeError(f"max_unpool: indices must hold int64, got {array.dtype}; convert them with .astype(np.int64)")
+    return array
 
 
 def _rows(images: Tensor) -> Tensor:

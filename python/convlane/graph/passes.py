@@ -66,13 +66,13 @@ def split_indices(graph: Graph) -> Graph:
         if node.op != "item":
             return node
         both = graph.nodes[node.inputs["input"]]
-        places = f"{both.op}_places"
-        if places not in operations():
+        alone = f"{both.op}_indices"
+        if alone not in operations():
             return node
         others = {name: value for name, value in both.attributes.items() if name != "return_indices"}
         if node.attributes["index"] == 0:
             return replace(both, attributes={**others, "return_indices": False}, shape=node.shape, results=())
-        return Node(places, both.inputs, others, node.shape, node.dtype)
+        return Node(alone, both.inputs, others, node.shape, node.dtype)
 
     return _rewrite(graph, split)
 

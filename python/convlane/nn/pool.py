@@ -27,7 +27,7 @@ from convlane.functional import (
     max_unpool2d,
     max_unpool3d,
 )
-from convlane.functional._arguments import Array, Places
+from convlane.functional._arguments import Array, Indices
 from convlane.functional._op import Shape, rules, signature_of
 from convlane.nn.module import Module
 
@@ -110,7 +110,7 @@ class _MaxUnpool(Module):
         pooled = _Sized((1, 1, *(2**20,) * self._axes))
         self._unpool(pooled, pooled, kernel_size, stride, padding)
 
-    def forward(self, input: Array, indices: Places, output_size: Sequence[int] | None = None) -> Any:
+    def forward(self, input: Array, indices: Indices, output_size: Sequence[int] | None = None) -> Any:
         """Put a batch back to the indices that max pooling returned."""
         return self._unpool(input, indices, self.kernel_size, self.stride, self.padding, output_size)
 

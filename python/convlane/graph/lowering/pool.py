@@ -37,20 +37,20 @@ def _pool3d(at: Context) -> None:
     _volumes(at, "pool3d")
 
 
-@lowers("adaptive_max_pool3d_places", "max_pool3d_places", refuse=partial(_refuse, rank=5))
-def _pool3d_places(at: Context) -> None:
+@lowers("adaptive_max_pool3d_indices", "max_pool3d_indices", refuse=partial(_refuse, rank=5))
+def _pool3d_indices(at: Context) -> None:
     _volumes(at, "pool3d_places")
 
 
 def _volumes(at: Context, step: str) -> None:
     n, c, d, h, w = at.shape
-    planes, depth = volume_geometries(at.node.op.removesuffix("_places"), at.shape, at.node.attributes)
+    planes, depth = volume_geometries(at.node.op.removesuffix("_indices"), at.shape, at.node.attributes)
     image = at.input.viewed((n * d, c, h, w))
     at.append(step, [image], [at.output.viewed(depth.shape)], planes=planes, depth=depth)
 
 
-@lowers("adaptive_max_pool2d_places", "max_pool2d_places", refuse=partial(_refuse, rank=4))
-def _places(at: Context) -> None:
+@lowers("adaptive_max_pool2d_indices", "max_pool2d_indices", refuse=partial(_refuse, rank=4))
+def _pool2d_indices(at: Context) -> None:
     at.append("pool2d_places", geometry=pool_geometry_of(at.node, at.shape))
 
 

@@ -186,8 +186,8 @@ def _cumsum(at: Context) -> None:
     at.append("cumsum", axis=_axis(at))
 
 
-@_general("topk_places", refuse=_refuse_batch("input", _dims))
-def _topk_places(at: Context) -> None:
+@_general("topk_indices", refuse=_refuse_batch("input", _dims))
+def _topk_indices(at: Context) -> None:
     at.append("topk", axis=_axis(at), largest=bool(at["largest"]))
 
 
