@@ -150,7 +150,7 @@ def test_what_is_refused():
         ({"size": 0}, ValueError, "size must be at least 1, got 0"),
         ({"size": (2, 3, 4)}, ValueError, "size must be a number or 2 of them"),
         ({"size": 2.5}, TypeError, r"size must be an integer, got 2\.5"),
-        ({"scale_factor": 0.1}, ValueError, r"scale_factor=0\.1 leaves nothing of \(4, 4\)"),
+        ({"scale_factor": 0.1}, ValueError, r"scale_factor=0\.1 makes \(4, 4\) empty"),
         ({"scale_factor": -1}, ValueError, "scale_factor must be a positive number"),
         ({"scale_factor": "2"}, TypeError, "scale_factor must be a number"),
         ({"size": 2, "mode": "cubic"}, ValueError, "mode must be one of nearest"),

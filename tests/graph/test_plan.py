@@ -790,7 +790,7 @@ class TestOpenSizes:
             plan()
         with pytest.raises(ValueError, match="with the number of channels"):
             convlane.compile(nn.Conv2d(3, 8, 5).eval(), (2, None, None, None))
-        with pytest.raises(ValueError, match="must be a batch of 3 dimensions or one of its parts, got 1"):
+        with pytest.raises(ValueError, match="must be a batch of 3 dimensions or one example without the first, got 1"):
             convlane.compile(F.relu, (None, None, 4))(np.zeros(3, np.float32))
         with pytest.raises(ValueError, match="autotune needs a size"):
             convlane.compile(nn.Conv2d(3, 8, 5).eval(), (2, 3, None, None), autotune=True)

@@ -47,7 +47,7 @@ NETWORKS = {  # of (N, 3, 4, 5)
     "places of channels": lambda x: F.argmax(x, 1),
     "comparison": lambda x: x > 0,
     "largest": lambda x: F.topk(x, 2, 3)[0],
-    "largest places": lambda x: F.topk_places(x, 2, 2, False),
+    "largest places": lambda x: F.topk_indices(x, 2, 2, False),
     "running sums": lambda x: F.cumsum(x, 2),
     "softmax of rows": lambda x: F.softmax(x, -1),
     "softmax of channels": lambda x: F.log_softmax(x, 1),

@@ -281,5 +281,5 @@ def test_operations_that_are_not_written():
     ours = {name for name, operation in operations().items() if operation.__module__.startswith("convlane.")}
     losses = {name for name in ours if name.endswith(("_loss", "entropy", "entropy_with_logits"))}
     missing = ours - set(writers()) - losses
-    unpooling = {name for name in missing if "unpool" in name or name.endswith("_places")}
+    unpooling = {name for name in missing if "unpool" in name or name.endswith("_indices")}
     assert missing - unpooling == {"col2im", "im2col", "image_rows"}  # the last one is made by passes alone

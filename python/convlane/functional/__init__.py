@@ -1,6 +1,6 @@
 """Operations on arrays, with torch's names and argument order.
 
-Each family has one file that holds, for every operation, its argument checks, its cost and its call into the kernels.
+Each family has one file that holds, for every operation, its argument checks, its cost and the call of its kernels.
 """
 
 from convlane.functional.activation import (

@@ -20,14 +20,14 @@ Triple: TypeAlias = tuple[int, int, int]  # depth, height, width
 Faces: TypeAlias = tuple[int, int, int, int, int, int]  # front, back, top, bottom, left, right
 
 _FLOAT32 = np.dtype(np.float32)
-_LARGEST = 2**62  # anything beyond cannot be added to without leaving 64 bits
+_LARGEST = 2**62  # adding to anything larger could overflow 64 bits
 
 
 def as_array(value: Any, op: str, name: str) -> Array:
     """Return `value` as an aligned float32 array in native byte order; without a copy where it is one already.
 
-    float16 is cast up, and big-endian or misaligned float32 is copied. Everything that offers itself as an array
-    (``__array__``, ``__array_interface__``, DLPack) is accepted; lists and scalars are not.
+    float16 is cast up, and big-endian or misaligned float32 is copied. Every array-like object (``__array__``,
+    ``__array_interface__``, DLPack) is accepted; lists and scalars are not.
     """
     if type(value) is np.ndarray and value.dtype is _FLOAT32 and value.flags.aligned:
         return value
@@ -40,7 +40,7 @@ def shape_of(value: Any, op: str, name: str = "input") -> tuple[int, ...]:
 
 
 def stands_for_array(value: Any) -> bool:
-    """Return whether a value has the shape of an array and nothing else of it, as shape rules are given."""
+    """Return whether a value has an array's shape but no numbers, like what shape rules are called with."""
     return hasattr(type(value), "__convlane_op__") or (hasattr(value, "shape") and not hasattr(value, "__array__"))
 
 
@@ -65,7 +65,7 @@ def as_operand(value: Any, op: str, name: str) -> Array:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a value is a number of Python or NumPy, and no truth value."""
+    """Return whether a value is a number of Python's or NumPy's, but not a bool."""
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
@@ -82,36 +82,38 @@ def as_image(value: Any, op: str, name: str = "input") -> tuple[Array, bool]:
 
 
 def as_batch(value: Any, op: str, rank: int, name: str = "input") -> tuple[Array, bool]:
-    """Return `value` with so many dimensions, the batch first, and whether that one was added to a single example."""
+    """Return `value` with `rank` dimensions, the batch first, and whether the batch was added to a single example."""
     array = as_array(value, op, name)
     if array.ndim == rank:
         return array, False
     if array.ndim == rank - 1:
         return array[None], True
     expected = (
-        "(N, C, H, W) or one image (C, H, W)" if rank == 4 else f"a batch of {rank} dimensions or one of its parts"
+        "(N, C, H, W) or one image (C, H, W)"
+        if rank == 4
+        else f"a batch of {rank} dimensions or one example without the first"
     )
     raise ValueError(f"{op}: {name} must be {expected}, got {array.ndim} dimensions, shape {array.shape}")
 
 
 def as_pixels(array: Array) -> Array:
-    """View what has channels, (N, C, ...) of up to five dimensions, as an image (N, C, H, W).
+    """View an array (N, C, ...) of up to five dimensions as an image (N, C, H, W).
 
-    The depth slices of volumes follow each other as rows. It is a copy where no view can be had.
+    The depth slices of a volume become consecutive rows. It is a copy where no view is possible.
     """
     n, c, *size = array.shape
     return array if len(size) == 2 else array.reshape(n, c, math.prod(size[:-1]), *(size[-1:] or [1]))
 
 
 def is_channels_last(array: Array) -> bool:
-    """Whether sequences (N, C, L) or volumes (N, C, D, H, W) lie in memory channels last, and not in C order."""
+    """Whether sequences (N, C, L) or volumes (N, C, D, H, W) are channels last in memory, and not in C order."""
     if array.ndim not in (3, 5) or array.flags.c_contiguous:
         return False
     return np.moveaxis(array, 1, -1).flags.c_contiguous
 
 
 def as_int(value: Any, op: str, name: str) -> int:
-    """Return an integer, refusing floats and what does not fit into the kernels' 64-bit arithmetic."""
+    """Return an integer, refusing floats and integers too large for the kernels' 64-bit arithmetic."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -137,7 +139,7 @@ def as_dim(value: Any, op: str, ndim: int, name: str = "dim") -> int:
 
 
 def as_flat_image(array: Array) -> Array:
-    """View any array that is no image as one, for element-wise kernels; copies where it is not C-contiguous."""
+    """View an array of any rank as an image, for element-wise kernels; copies if it is not C-contiguous."""
     return np.ascontiguousarray(array).reshape(1, array.size, 1, 1)
 
 
@@ -218,7 +220,7 @@ def _convert(value: Any, op: str, name: str) -> Array:
 
 
 def _as_numpy(value: Any, op: str, name: str) -> Tensor:
-    """Return what offers itself as an array as NumPy's, whatever it holds."""
+    """Return any array-like object as a NumPy array of whatever type it holds."""
     if not isinstance(value, np.ndarray):
         by_numpy = any(hasattr(value, way) for way in ("__array__", "__array_interface__"))
         if not (by_numpy or hasattr(value, "__dlpack__")) or isinstance(value, np.generic):

@@ -12,20 +12,20 @@ Padding3d: TypeAlias = "int | tuple[int, int, int] | tuple[int, int, int, int, i
 
 
 def as_numbers(value: Any, op: str, name: str, axes: int) -> tuple[int, ...]:
-    """Return an integer for each axis from one integer or so many."""
+    """Return an integer for each axis, from one integer or one per axis."""
     if not isinstance(value, (tuple, list)):
         return (as_int(value, op, name),) * axes
     if len(value) != axes:
-        raise ValueError(f"{op}: {name} must be an integer or {_so_many(axes)}, got {value!r}")
+        raise ValueError(f"{op}: {name} must be an integer or {_tuple_of(axes)}, got {value!r}")
     return tuple(as_int(number, op, name) for number in value)
 
 
 def as_sides_of_axes(
     value: Any, op: str, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], sizes: Sequence[int]
 ) -> tuple[Pair, ...]:
-    """Return the padding before and behind each axis.
+    """Return the padding before and after each axis.
 
-    Takes an integer, one for each axis, two for each axis (before and behind) or a name, as `as_sides` does.
+    Takes an integer, one for each axis, two for each axis (before and after) or a name, as `as_sides` does.
     """
     axes = len(kernel)
     if isinstance(value, str):
@@ -36,11 +36,11 @@ def as_sides_of_axes(
         return tuple(zip(sides[::2], sides[1::2], strict=True))
     if isinstance(value, (tuple, list)) and len(value) != axes:
         raise ValueError(
-            f"{op}: padding must be an integer, {_so_many(axes)}, {_so_many(2 * axes)} (before and behind each axis) "
+            f"{op}: padding must be an integer, {_tuple_of(axes)}, {_tuple_of(2 * axes)} (before and after each axis) "
             f"or a name, got {value!r}"
         )
     return tuple((side, side) for side in as_numbers(value, op, "padding", axes))
 
 
-def _so_many(count: int) -> str:
+def _tuple_of(count: int) -> str:
     return f"a tuple of {count}"

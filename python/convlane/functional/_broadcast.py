@@ -1,4 +1,4 @@
-"""NumPy's rule for arrays of different shapes, for operations on two of them and for their gradients."""
+"""Broadcasting: NumPy's rule for operands of different shapes, and its gradient."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from convlane.functional.reduce import sum
 
 
 def broadcast_shape(op: str, **operands: Any) -> Shape:
-    """Return the shape of a result of operands by name: shapes are aligned at the end, sizes of 1 repeat."""
+    """Return the shape to which operands broadcast: shapes are aligned at the end, and sizes of 1 repeat."""
     shapes = [operand_shape(operand, op, name) for name, operand in operands.items()]
     if all(shape == shapes[0] for shape in shapes):
         return shapes[0]
@@ -23,7 +23,7 @@ def broadcast_shape(op: str, **operands: Any) -> Shape:
 
 
 def sum_to(gradient: Array, shape: Shape) -> Array:
-    """Return the gradient of an operand of this shape that was broadcast: what was repeated is added up."""
+    """Return the gradient of a broadcast operand of this shape: the sum over what was repeated."""
     if gradient.shape == shape:
         return gradient
     added = gradient.ndim - len(shape)

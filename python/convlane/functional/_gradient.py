@@ -12,25 +12,25 @@ from convlane.functional._op import TOLD_BY_OUTPUT
 
 
 def follows_from_output(activation: str, negative_slope: float) -> bool:
-    """Return whether the output of an activation tells its gradient, so that its input need not be kept."""
+    """Return whether an activation's gradient follows from its output, so that its input need not be kept."""
     return activation in TOLD_BY_OUTPUT or (activation == "leaky_relu" and negative_slope >= 0)
 
 
 def activation_gradient(
     kept: Array, gradient: Array, activation: str, negative_slope: float = 0.0, *, from_output: bool
 ) -> Array:
-    """Return the gradient in front of an activation.
+    """Return the gradient of an activation's input.
 
     Parameters
     ----------
     kept
         The output of the activation where `from_output`, else its input.
     gradient
-        That of the output, of the same shape.
+        The gradient of the output, of the same shape.
     activation, negative_slope
         As in `conv2d`.
     from_output
-        Possible where `follows_from_output`.
+        Allowed only where `follows_from_output`.
     """
     if activation == "none":
         return gradient
@@ -58,7 +58,7 @@ def activate(input: Array, name: str, slope: float = 0.0) -> Array:
 
 
 def activated(run: Callable[..., Array], activation: str, slope: float) -> tuple[Array, Callable[[Array], Array]]:
-    """Run an operation with an activation behind it; return the output and what moves its gradient before that.
+    """Run an operation followed by an activation; return the output and the activation's pullback.
 
     Parameters
     ----------

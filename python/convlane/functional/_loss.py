@@ -1,4 +1,4 @@
-"""What losses share: the checks of their arguments, and what becomes of one number for each element."""
+"""What losses share: the checks of their arguments and the reduction of one loss per element."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check_reduction(op_name: str, reduction: Any, *more: str) -> None:
 
 
 def as_operands(op_name: str, **given: Any) -> tuple[Any, Any]:
-    """Return an input and a target of one shape, by their names, as arrays or what stands for them."""
+    """Return an input and a target, given by name, as arrays or placeholders of one shape."""
     (name, input), (other, target) = (
         (name, value if stands_for_array(value) else as_array(value, op_name, name)) for name, value in given.items()
     )
@@ -32,13 +32,13 @@ def as_operands(op_name: str, **given: Any) -> tuple[Any, Any]:
 
 
 def check_same_shape(op_name: str, shape: Shape, given: Shape, name: str = "input", other: str = "target") -> None:
-    """Refuse a target that is shaped differently from the input."""
+    """Refuse a target whose shape differs from the input's."""
     if given != shape:
         raise ValueError(f"{op_name}: {name} has shape {shape}, but {other} has {given}")
 
 
 def check_broadcast(op_name: str, name: str, given: Shape, shape: Shape) -> None:
-    """Refuse an argument that is not broadcast to the input's shape, or that would make the input larger."""
+    """Refuse an argument that does not broadcast to the input's shape."""
     padded = (1,) * (len(shape) - len(given)) + given
     if len(padded) != len(shape) or any(size not in (1, whole) for size, whole in zip(padded, shape, strict=True)):
         raise ValueError(f"{op_name}: {name} must be broadcast to the input's shape {shape}, got shape {given}")
@@ -53,12 +53,12 @@ def elementwise_shape(op_name: str, input: Any, target: Any, reduction: str) -> 
 
 
 def reduced(losses: Any, reduction: str) -> Any:
-    """Join the losses by operations, so that their gradient follows."""
+    """Reduce the losses by operations, so that they have a gradient."""
     return losses if reduction == "none" else mean(losses) if reduction == "mean" else sum(losses)
 
 
 def joined(losses: NDArray[Any], norm: float, reduction: str) -> Array:
-    """Join the losses, within an operation; the sum is divided by a norm."""
+    """Reduce the losses within an operation; the mean is their sum divided by `norm`."""
     if reduction == "none":
         return losses.astype(np.float32, copy=False)
     return np.asarray(losses.sum(dtype=np.float64) / np.float64(norm), np.float32)

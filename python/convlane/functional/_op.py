@@ -1,10 +1,9 @@
-"""One definition of an operation for all who call it.
+"""One definition of an operation for all of its callers: arrays, symbols and variables on the tape.
 
-An operation runs at once on arrays. Called on anything else that knows `__convlane_op__` (a symbol that only has a
-shape, a variable on a tape), as any argument or within a list, it hands itself over:
-``dispatch(operation, *args, **kwargs)``. It hands itself over to the `recorder` as well where there is one: on the way
-to a gradient the parameters are arrays too. All that others need to know about the operation stands beside it, in the
-decorator `op`, and is found by `rules`.
+On arrays an operation runs at once. If any argument, or an item of a list, has `__convlane_op__` (a symbol that only
+has a shape, a variable on a tape), the call is dispatched to it: ``dispatch(operation, *args, **kwargs)``. While a
+`recorder` is set, every call goes to it, because parameters are plain arrays even while gradients are recorded. All
+that others need to know about an operation is declared in its decorator, `op`, and looked up with `rules`.
 """
 
 from __future__ import annotations
@@ -29,91 +28,91 @@ Shape = tuple[int, ...]
 DType: TypeAlias = "np.dtype[Any]"
 
 Pullback: TypeAlias = Callable[[Any], Mapping[str, Any]]
-"""From the gradient of an output to those of the arguments that were wanted, by name.
+"""From the gradient of the output to those of the wanted arguments, by name.
 
-The gradient may be shared, so it is never written to. For an argument that is a sequence, a list of gradients.
+The gradient may be shared, so it must not be written to. An argument that is a sequence gets a list of gradients.
 """
 
 
 Applied: TypeAlias = Callable[[Mapping[str, Any]], tuple[str, float]]
-"""From the arguments of an activation to the name and the number by which others apply it."""
+"""From an activation's arguments to the name and the number with which other operations apply it."""
 
 
 class Geometry(NamedTuple):
-    """What the algorithms of a convolution go by."""
+    """What the choice of a convolution's algorithm depends on."""
 
     written_out: Callable[..., tuple[Any, ...]]
-    """From the shapes of input and weight, stride, padding, dilation and groups to the same without abbreviations."""
+    """From the shapes of input and weight, stride, padding, dilation and groups to the same, normalised."""
     core: Callable[..., Any]
-    """From that to what knows the algorithms: ``candidates(winograd)``."""
+    """From these to the object that lists the algorithms: ``candidates(winograd)``."""
 
 
 class Recorder(Protocol):
-    """Runs operations in their stead, to remember them."""
+    """Runs operations and remembers them."""
 
     def __call__(self, operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run an operation."""
 
     def wants(self, array: Any) -> bool:
-        """Return whether gradients are wanted for this very array."""
+        """Return whether gradients are wanted for this array (by identity)."""
 
 
 recorder: ContextVar[Recorder | None] = ContextVar("recorder", default=None)
-"""Who runs operations on arrays in this thread, where somebody does."""
+"""The recorder of this thread, or None."""
 
 
 def is_recorded(input: Any, weight: Any) -> bool:
-    """Return whether an operation on these is handed over, to somebody who needs the weight as it is."""
+    """Return whether an operation on these is traced or recorded, so that the weight must be passed as it is."""
     record = recorder.get()
     return hasattr(type(input), "__convlane_op__") or (record is not None and record.wants(weight))
 
 
 @dataclass(frozen=True)
 class Traits:
-    """What passes, plans and summaries go by; each name says what may be done with the operation."""
+    """Properties of an operation that passes, plans and summaries rely on."""
 
     in_place: bool = False
-    """Its result needs no memory of its own: it can overwrite the input, is another view of it, or is put together
-    from parts that can be written where they belong."""
+    """Its result needs no memory of its own: it overwrites its input, is a view of it, or is assembled from parts that
+    can be written directly into it."""
     elementwise: bool = False
-    """Each number of its result follows from those at the same place of its arguments, which may broadcast."""
+    """Each element of its result depends on the corresponding elements of its arguments, which may broadcast."""
     activation: Applied | None = None
-    """Others can apply it to their results, by the name and the number that this makes of its arguments."""
+    """Other operations can apply it to their results, with the name and the number that this returns."""
     told_by_output: bool = False
     """An activation whose derivative follows from the output."""
     parameters: frozenset[str] = frozenset()
-    """Arguments that belong to the operation where they are arrays, as its weights do: passes may change them."""
+    """Arguments that are weights of the operation if they are arrays: passes may change them."""
     reads_any_layout: bool = False
-    """A plan's step reads its first argument, images, in any memory layout."""
+    """Its step reads the first argument, images, in any memory layout."""
     reads_slices: bool = False
-    """A plan's step reads images that are some of the channels of larger ones."""
+    """Its step can read images that are a slice of the channels of larger ones."""
     writes_slices: bool = False
-    """A plan's step can write its result, images, as some of the channels of larger ones."""
+    """Its step can write its result, images, into a slice of the channels of larger ones."""
     adds_residual: bool = False
-    """It adds its argument `residual` where it stores its result, before it applies an activation."""
+    """It adds its argument `residual` to the result before the activation, as it stores it."""
     weight_channels: int | None = None
-    """Of a convolution: the dimension of its weight that counts channels of the result, in each group if it is 1."""
+    """For a convolution: the dimension of the weight with the output channels, per group if it is 1."""
     geometry: Geometry | None = None
-    """Of a convolution with several algorithms."""
+    """For a convolution with several algorithms."""
     factors: str = ""
-    """The argument by which it multiplies the channels of images, where it does."""
+    """The argument that it multiplies the channels of images by, if any."""
     averages: bool = False
-    """It can be the mean of each channel of images."""
+    """With suitable arguments it is the mean of each channel of images."""
     identity: Callable[[Mapping[str, Any], bool], bool] | None = None
-    """Whether it returns its input, by its other arguments and whether the result has the input's shape."""
+    """Whether it returns its input, from its other arguments and whether the shape stays."""
     keeps_order: str = ""
-    """Its result holds the numbers of its input in their order: that of ``"indices"``, or of images in ``"memory"``."""
+    """Its result has its input's elements in order: of their ``"indices"``, or as images lie in ``"memory"``."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What is known of an operation beside its result; all functions take the operation's own arguments.
+    """What is known about an operation; all functions take the operation's own arguments.
 
     Whatever has a ``.shape`` stands for an array in `shape`, `dtype` and `multiply_adds`. An operation with several
-    results has tuples of shapes and types. `vjp` (vector-Jacobian product) is called with the set of the arguments'
-    names whose gradients are wanted, all of them `differentiable`, then all arguments by name; it returns the output
-    (an array, or a `Pending` one; of several, in a tuple, only the first has a gradient) and its pullback. Text in
-    place of a rule is the reason why there is none.
+    results has tuples of shapes and types. `vjp` (vector-Jacobian product) is called with the names of the arguments
+    whose gradients are wanted, all of them `differentiable`, then with all arguments by name; it returns the output
+    (an array, or a `Pending` one; of a tuple, only the first item has a gradient) and its pullback. A string instead of
+    a rule is the reason why there is none.
     """
 
     shape: Callable[..., Any]
@@ -124,11 +123,11 @@ class Rules:
     traits: Traits
     receptive: Receptive | str | None
     compiles: str
-    """Why a plan cannot do it; empty where one can."""
+    """Why plans cannot run it; empty if they can."""
 
 
 class Pending(ABC):
-    """An output not yet computed, so that the next operation may be computed in the same pass over memory."""
+    """An output that has not been computed yet, so that the next operation can be fused into its pass over memory."""
 
     shape: Shape
 
@@ -138,19 +137,19 @@ class Pending(ABC):
 
     @abstractmethod
     def then(self, operation: str, arguments: Mapping[str, Any], wanted: frozenset[str]) -> tuple[Any, Pullback] | None:
-        """Return what `operation` makes of the output, or None if the two cannot be one.
+        """Return the result of `operation` on the output, or None if the two cannot be fused.
 
-        In `arguments` the pending output stands for itself; `wanted` are those of the others whose gradients are. The
-        pullback goes through both operations: its keys are those of this output's own pullback, and ``operation.name``
-        for what is wanted of the second.
+        In `arguments` the pending output represents itself; `wanted` names those of the others whose gradients are
+        wanted. The pullback covers both operations: its keys are those of this output's own pullback, and
+        ``operation.name`` for the wanted arguments of the second.
         """
 
 
 ACTIVATIONS: dict[str, Applied] = {}
-"""The operations that others can apply to their results, and how, as their traits tell."""
+"""The activations that other operations can apply to their results, and how; from the traits."""
 
 TOLD_BY_OUTPUT: set[str] = set()
-"""Those whose derivative follows from the output."""
+"""The activations whose derivative follows from the output."""
 
 _RULES: dict[Callable[..., Any], Rules] = {}
 _TRAITS: dict[str, Traits] = {}
@@ -179,7 +178,7 @@ def boolean(*args: Any, **kwargs: Any) -> DType:
 
 
 def int64(*args: Any, **kwargs: Any) -> DType:
-    """Type rule of an operation that finds places."""
+    """Type rule of an operation that returns indices."""
     return _INT64
 
 
@@ -192,7 +191,7 @@ def item_name(argument: str, i: int) -> str:
 
 
 def split_name(name: str) -> tuple[str, int | None]:
-    """Return the argument that a name tells and, where it is that of an item of a sequence, which one."""
+    """Return the argument that a name refers to and, for an item of a sequence, its index."""
     argument, bracket, i = name.partition("[")
     return argument, int(i[:-1]) if bracket else None
 
@@ -204,7 +203,7 @@ def check_vector(op: str, name: str, vector: Any, size: int) -> None:
 
 
 def none(*args: Any, **kwargs: Any) -> int:
-    """Cost rule of an operation without multiply-adds worth counting."""
+    """Cost rule of an operation whose multiply-adds are not worth counting."""
     return 0
 
 
@@ -219,16 +218,16 @@ def op(
     receptive: Receptive | str | None = None,
     compiles: str = "",
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Make a function an operation: the types of its arguments and the thread's recorder decide who runs it.
+    """Make a function an operation: the types of its arguments and the thread's recorder decide what runs it.
 
     The parameters are those of `Rules`.
     """
 
     def decorate(forward: Callable[P, R]) -> Callable[P, R]:
-        # inspect.signature, which tells all of this as well, would take a tenth of the time of `import convlane`.
+        # inspect.signature would do, but take a tenth of the time of `import convlane`.
         code, annotations = forward.__code__, forward.__annotations__
         parameters = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-        names = frozenset(  # only those arguments are looked at that may be arrays
+        names = frozenset(  # the arguments that may be arrays; no others are looked at
             n for n in parameters if n not in annotations or any(kind in annotations[n] for kind in _KINDS)
         )
         positions = max((i for i, name in enumerate(parameters, 1) if name in names), default=0)
@@ -259,17 +258,17 @@ def op(
 
 
 _KINDS = ("Array", "Tensor", "Bools", "Indices")
-"""Names of the types of arrays in `_arguments`."""
+"""The names of the array types in `_arguments`."""
 
 _PLAIN = {np.ndarray, int, float, bool, str, type(None), _core.PackedWeight, _core.TransposedWeight}
-"""The types of most arguments, which nobody takes over for."""
+"""The types of most arguments, none of which dispatches."""
 
 
 def _dispatch_of(value: Any) -> Callable[..., Any] | None:
-    """Return who takes over for an argument, or for one in a list or tuple."""
+    """Return the dispatcher of an argument, or of an item of a list or tuple, if there is one."""
     kind = type(value)
     if kind is list or kind is tuple:
-        if value and type(value[0]) is int:  # sizes, which are frequent
+        if value and type(value[0]) is int:  # sizes, the most frequent case
             return None
         for item in value:
             if type(item) not in _PLAIN and (dispatch := _dispatch_of(item)) is not None:
@@ -284,7 +283,7 @@ def rules(operation: Callable[..., Any]) -> Rules:
 
 
 def traits_named(name: str) -> Traits:
-    """Return the traits of an operation; of what is none, those that allow nothing."""
+    """Return the traits of an operation; of anything else, traits that allow nothing."""
     return _TRAITS.get(name, _NO_TRAITS)
 
 
@@ -303,13 +302,13 @@ def unless_shape_changes(arguments: Mapping[str, Any], same_shape: bool) -> bool
 
 @cache
 def hints_of(operation: Callable[..., Any]) -> Mapping[str, Any]:
-    """Return the types of an operation's arguments, where they are told."""
+    """Return the annotated types of an operation's arguments."""
     return get_type_hints(operation)
 
 
 @cache
 def operands_of(operation: Callable[..., Any]) -> frozenset[str]:
-    """Return the arguments that may be arrays and are no parameters of the operation."""
+    """Return the arguments that may be arrays and are not weights of the operation."""
     hints = hints_of(operation)
     arrays = {name for name in signature_of(operation).parameters if name not in hints or _may_be_array(hints[name])}
     return frozenset(arrays) - rules(operation).traits.parameters
@@ -321,7 +320,7 @@ def _may_be_array(hint: Any) -> bool:
 
 @cache
 def _defaults_of(operation: Callable[..., Any]) -> tuple[tuple[str, ...], Mapping[str, Any]]:
-    """Return the names of the arguments that may be given by position, and what all have that are not given."""
+    """Return the names of the positional arguments, and the defaults of all arguments."""
     parameters = signature_of(operation).parameters
     ordered = tuple(name for name, each in parameters.items() if each.kind is each.POSITIONAL_OR_KEYWORD)
     return ordered, {name: each.default for name, each in parameters.items()}
@@ -340,11 +339,11 @@ def bound(operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[st
     twice = kwargs and not kwargs.keys().isdisjoint(ordered[: len(args)])
     missing = any(value is inspect.Parameter.empty for value in given.values())
     if twice or missing or len(args) > len(ordered) or len(given) > len(defaults):
-        return dict(signature_of(operation).bind(*args, **kwargs).arguments)  # which tells what is wrong
+        return dict(signature_of(operation).bind(*args, **kwargs).arguments)  # whose error says what is wrong
     return given
 
 
 @cache
 def signature_of(operation: Callable[..., Any]) -> inspect.Signature:
-    """Return the arguments of an operation."""
+    """Return the signature of an operation."""
     return inspect.signature(operation)

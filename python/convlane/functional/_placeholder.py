@@ -1,6 +1,6 @@
-"""What stands for an array where there is none to compute with: it refuses whatever is not one of our operations.
+"""Placeholders for arrays while a network is traced or recorded: they refuse everything but convlane's operations.
 
-Python's arithmetic is: with numbers, with arrays and with each other.
+Python's arithmetic and comparison operators count as such, with numbers, arrays and other placeholders.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from convlane.functional.reduce import sum as total
 
 
 class Placeholder(ABC):
-    """An array's shape and type; NumPy's functions and most attributes are TypeErrors that name what to use."""
+    """A shape and a type; NumPy's functions and most attributes raise a TypeError that says what to use instead."""
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -38,7 +38,7 @@ class Placeholder(ABC):
 
     @property
     def dtype(self) -> np.dtype[np.float32]:
-        """Return what arrays in a network hold."""
+        """Return the type of the array's elements."""
         return np.dtype(np.float32)
 
     @abstractmethod
@@ -63,7 +63,7 @@ class Placeholder(ABC):
         self._refuse(f"numpy.{function.__name__}{_instead(function.__name__)}")
 
     def __getattr__(self, name: str) -> NoReturn:
-        if name.startswith("_"):  # protocols that Python and NumPy look for
+        if name.startswith("_"):  # Python and NumPy probe for protocols
             raise AttributeError(name)
         self._refuse(f"the array's attribute {name!r}{_instead(name)}")
 
@@ -146,7 +146,7 @@ class Placeholder(ABC):
         return permute(self, tuple(range(self.ndim))[::-1])
 
     def reshape(self: Any, *shape: Any) -> Any:
-        """Return the same numbers in another shape."""
+        """Return the same elements in another shape."""
         return reshape(self, _one_or_many(shape))
 
     def permute(self: Any, *dims: Any) -> Any:
@@ -154,7 +154,7 @@ class Placeholder(ABC):
         return permute(self, _one_or_many(dims))
 
     def transpose(self: Any, *axes: Any) -> Any:
-        """Return the dimensions in another order, as NumPy's arrays do: all reversed where none are named."""
+        """Return the dimensions in another order; as for NumPy's arrays, reversed if none are given."""
         return permute(self, _one_or_many(axes)) if axes else self.T
 
     def squeeze(self: Any, axis: Dims = None) -> Any:
@@ -186,7 +186,7 @@ def _number(value: Any) -> float | None:
 
 
 def _one_or_many(given: tuple[Any, ...]) -> Any:
-    """Return integers that were given one by one, or all in one."""
+    """Return integers that were given one by one or as one sequence."""
     return given[0] if len(given) == 1 and isinstance(given[0], (list, tuple)) else given
 
 
@@ -200,7 +200,7 @@ def _paired(operation: Callable[..., Any], left: Any, right: Any) -> Any:
 
 
 def _difference(left: Any, right: Any) -> Any:
-    """As `sub`, bit by bit, of operations for which plans have steps."""
+    """Compute what `sub` does, to the last bit, from operations that plans have steps for."""
     return add(left, affine(right, -1))
 
 
@@ -212,7 +212,7 @@ _OPERATORS = {
     np.power: "pow",
     np.matmul: "matmul",
 }
-"""NumPy's functions for Python's operators, which it calls where an array stands to the left of a placeholder."""
+"""The ufuncs that NumPy calls for an operator with an array on the left and a placeholder on the right."""
 
 
 _INSTEAD = {

@@ -1,7 +1,7 @@
-"""What the positions of a result see of a picture, by what those of the arguments see.
+"""Receptive fields: which pixels of a picture each position of a result depends on, given those of its arguments.
 
-A receptive rule is called for each argument that sees something, once for the rows of the picture and once for its
-columns: ``rule(axis, name, **arguments)``. It returns the axis of the result, as a method of `Axis` makes it.
+A receptive rule is called for each argument that depends on the picture, once for the picture's rows and once for its
+columns: ``rule(axis, name, **arguments)``. It returns the axis of the result, made by a method of `Axis`.
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ class Axis:
     low: NDArray[np.int64]
     high: NDArray[np.int64]
     stride: int | None
-    """From one position to the next; None where it is not always the same."""
+    """From one position to the next, in pixels; None if it is not constant."""
     dim: int | None
-    """The dimension of the array, counted from its end; None where all of the array sees the same."""
+    """The dimension of the array, counted from its end; None if all of the array sees the same."""
 
     def windows(self, kernel: int, stride: int, before: int, dilation: int, count: int) -> Axis:
-        """Return what windows over these positions see; those in padding lie as far out as a stride tells."""
+        """Return what windows over these positions see; positions in the padding continue at the same stride."""
         taps = np.arange(count)[:, None] * stride + dilation * np.arange(kernel) - before
         step = None if self.stride is None else self.stride * stride
         return replace(self, low=self._at(self.low, taps).min(1), high=self._at(self.high, taps).max(1), stride=step)
 
     def _at(self, seen: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray[np.int64]:
         inside = positions.clip(0, len(seen) - 1)
-        moves = self.stride is not None and (len(seen) == 1 or seen[0] != seen[-1])  # not where all see everything
+        moves = self.stride is not None and (len(seen) == 1 or seen[0] != seen[-1])  # unless all see everything
         beyond = (positions - inside) * (self.stride or 0) * moves
         return np.asarray(seen[inside] + beyond, np.int64)
 
     def mixed(self) -> Axis:
-        """Return as many positions, each of which sees what any of these does."""
+        """Return as many positions, each of which sees all that these see together."""
         return replace(
             self.whole(), low=np.full_like(self.low, self.low.min()), high=np.full_like(self.high, self.high.max())
         )
 
     def whole(self) -> Axis:
-        """Return one position that sees what any of these does."""
+        """Return one position that sees all that these see together."""
         stride = None if self.stride is None else self.stride * len(self.low)
         return replace(self, low=self.low.min(keepdims=True), high=self.high.max(keepdims=True), stride=stride)
 
     def everywhere(self) -> Axis:
-        """Return what an array sees whose every number depends on all of these positions."""
+        """Return what an array sees if each of its elements depends on all of these positions."""
         return replace(self.whole(), dim=None)
 
     def part(self, positions: slice) -> Axis:
@@ -58,7 +58,7 @@ class Axis:
         return replace(self, low=self.low[positions], high=self.high[positions], stride=step)
 
     def within(self, count: int, first: int) -> Axis:
-        """Return positions of which some, from `first` on, are these; the others see nothing."""
+        """Return `count` positions of which those from `first` on are these; the others see nothing."""
         low, high = np.full(count, _NOWHERE), np.full(count, -_NOWHERE)
         low[first : first + len(self.low)], high[first : first + len(self.high)] = self.low, self.high
         return replace(self, low=low, high=high, stride=None)
@@ -72,7 +72,7 @@ class Axis:
         return replace(self, low=self.low[starts], high=self.high[ends - 1], stride=step)
 
     def gathered(self, positions: NDArray[np.int64], counted: NDArray[np.bool_]) -> Axis:
-        """Return what positions see of which each is made of several, (positions, several); some may not count."""
+        """Return what positions see that gather several of these each: their indices, and which of them count."""
         low = np.where(counted, self.low[positions], _NOWHERE).min(1)
         high = np.where(counted, self.high[positions], -_NOWHERE).max(1)
         steps = set(np.diff(low).tolist()) | set(np.diff(high).tolist())
@@ -86,33 +86,33 @@ class Axis:
 Receptive: TypeAlias = Callable[..., Axis]
 
 ROWS_AND_COLUMNS = (-2, -1)
-"""The dimensions of images that windows move along."""
+"""The dimensions of an image that windows move along."""
 
 _NOWHERE = np.int64(1) << 62
 
 
 def first_shape(shapes: Any) -> tuple[int, ...]:
-    """Return the shape that a shape rule tells, the first where it tells several."""
+    """Return the shape that a shape rule gives, the first one if it gives several."""
     return shapes[0] if shapes and isinstance(shapes[0], tuple) else shapes
 
 
 def pointwise(axis: Axis, name: str, **arguments: Any) -> Axis:
-    """Each position depends on those at the same place in the arguments, which may be broadcast."""
+    """Each position depends on the corresponding ones of the arguments, which may broadcast."""
     return axis
 
 
 def everywhere(axis: Axis, name: str, **arguments: Any) -> Axis:
-    """Every number depends on all of the argument."""
+    """Every element depends on all of the argument."""
     return axis.everywhere()
 
 
 def windows(geometry: Callable[..., tuple[Any, Any, Any, Any]], shape: Callable[..., Any]) -> Receptive:
-    """Return the rule of windows over the last two dimensions of `input`; a residual is added at the same place.
+    """Return the rule of windows over the last two dimensions of `input`; a residual is added position by position.
 
     Parameters
     ----------
     geometry
-        Gives kernel, stride, padding (top, bottom, left, right) and dilation of the operation's arguments.
+        Returns kernel, stride, padding (top, bottom, left, right) and dilation from the operation's arguments.
     shape
         The operation's shape rule.
     """
@@ -131,7 +131,7 @@ def windows(geometry: Callable[..., tuple[Any, Any, Any, Any]], shape: Callable[
 
 
 def mixes(dims: Callable[..., Any]) -> Receptive:
-    """Return the rule of an operation that mixes all positions along some dimensions, which `dims` tells."""
+    """Return the rule of an operation that mixes all positions along the dimensions that `dims` returns."""
 
     def rule(axis: Axis, name: str, **arguments: Any) -> Axis:
         return axis.mixed() if axis.dim is not None and axis.dim in dims(**arguments) else axis

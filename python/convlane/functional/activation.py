@@ -28,10 +28,10 @@ _seeded: ContextVar[np.random.Generator | None] = ContextVar("_seeded", default=
 
 @contextmanager
 def seeded(*numbers: int) -> Iterator[None]:
-    """Let `dropout`, and what is made of it, draw the same random numbers whenever the block is entered.
+    """Make `dropout`, and all that uses it, draw the same random numbers whenever the block is entered.
 
-    They follow from `numbers`, none negative: a seed and the number of the step, say, so that training can be resumed
-    without a state to be kept.
+    They follow from `numbers`, none negative: a seed and the number of the training step, say, so that training can be
+    resumed without saving a generator's state.
 
     Examples
     --------
@@ -60,7 +60,7 @@ def _default_rng() -> np.random.Generator:
 
 
 def _rule(name: str, applied: Applied) -> Callable[..., tuple[Array, Pullback]]:
-    """Return the gradient rule of an activation: it keeps the output where that is enough, as the next layer does."""
+    """Return an activation's gradient rule. It keeps the output if that suffices, as the next layer does anyway."""
 
     def vjp(wanted: frozenset[str], input: Any, **arguments: Any) -> tuple[Array, Pullback]:
         x, (kernel, slope) = as_array(input, name, "input"), applied(arguments)
@@ -81,14 +81,14 @@ _ELEMENTWISE = Traits(in_place=True, elementwise=True)
 def _activation(
     name: str, applied: Applied | None = None, *, told_by_output: bool = False
 ) -> Callable[[Callable[P, Array]], Callable[P, Array]]:
-    """Make a function an operation that others can apply to their results: without `applied`, by its name alone."""
+    """Make a function an operation that others can apply to their results; without `applied`, by its name alone."""
     by = applied or (lambda arguments: (name, 0.0))
     traits = Traits(in_place=True, elementwise=True, activation=by, told_by_output=told_by_output)
     return op(shape=same_shape, vjp=_rule(name, by), traits=traits, receptive=pointwise)
 
 
 def _with(name: str, argument: str) -> Applied:
-    """Return how an activation is applied that has one number as argument."""
+    """Return how an activation with one numeric argument is applied."""
     return lambda arguments: (name, as_float(arguments[argument], name, argument))
 
 
@@ -148,8 +148,8 @@ def relu(input: Array) -> Array:
     Returns
     -------
     numpy.ndarray
-        float32, the shape of `input`; channels last in memory where that has four dimensions, or has three or five
-        and is so itself; else C-contiguous.
+        float32, the shape of `input`; channels last in memory if that has four dimensions, or has three or five and is
+        channels last itself; else C-contiguous.
 
     Raises
     ------
@@ -182,7 +182,7 @@ def relu6(input: Array) -> Array:
 
 @_activation("leaky_relu", _with("leaky_relu", "negative_slope"))
 def leaky_relu(input: Array, negative_slope: float = 0.01) -> Array:
-    """Multiply what is below zero by `negative_slope`; otherwise as `relu`.
+    """Multiply negative values by `negative_slope`; otherwise as `relu`.
 
     Examples
     --------
@@ -196,10 +196,10 @@ def leaky_relu(input: Array, negative_slope: float = 0.01) -> Array:
 
 @_activation("silu")
 def silu(input: Array) -> Array:
-    """Multiply by the own sigmoid: ``x / (1 + exp(-x))``, also known as swish; shapes as in `relu`.
+    """Multiply by the sigmoid of the input: ``x / (1 + exp(-x))``, also known as swish; shapes as in `relu`.
 
-    Within 4 units in the last place where ``exp(x)`` is a normal number, that is above -87.3; below, the absolute
-    error stays under 2e-43.
+    Within 4 units in the last place where ``exp(x)`` is a normal number, that is, above -87.3; below that, the
+    absolute error stays under 2e-43.
 
     Examples
     --------
@@ -213,10 +213,10 @@ def silu(input: Array) -> Array:
 
 @_activation("gelu", _gelu_applied)
 def gelu(input: Array, *, approximate: str = "none") -> Array:
-    """Multiply by the share of the normal distribution below: ``x * (1 + erf(x / sqrt(2))) / 2``; shapes as in `relu`.
+    """Multiply by the normal distribution function: ``x * (1 + erf(x / sqrt(2))) / 2``; shapes as in `relu`.
 
-    The exact function is within 6 units in the last place for all numbers down to the smallest normal one; below,
-    within 6 denormal ones. Minus infinity becomes -0.0.
+    The exact function is within 6 units in the last place for results down to the smallest normal number;
+    below that, within 6 denormal numbers. Minus infinity becomes -0.0.
 
     Parameters
     ----------
@@ -303,7 +303,7 @@ def tanh(input: Array) -> Array:
 
 @_activation("elu", _with("elu", "alpha"))
 def elu(input: Array, alpha: float = 1.0) -> Array:
-    """Replace what is below zero by ``alpha * (exp(x) - 1)``; shapes as in `relu`.
+    """Replace negative values by ``alpha * (exp(x) - 1)``; shapes as in `relu`.
 
     Within 3 units in the last place, also near zero.
 
@@ -324,7 +324,7 @@ def elu(input: Array, alpha: float = 1.0) -> Array:
 
 @_activation("celu", _celu_applied)
 def celu(input: Array, alpha: float = 1.0) -> Array:
-    """Replace what is below zero by ``alpha * (exp(x / alpha) - 1)``, which has slope 1 at zero; otherwise as `elu`.
+    """Replace negative values by ``alpha * (exp(x / alpha) - 1)``, which has slope 1 at zero; otherwise as `elu`.
 
     Examples
     --------
@@ -342,7 +342,7 @@ def celu(input: Array, alpha: float = 1.0) -> Array:
 
 @_activation("selu")
 def selu(input: Array) -> Array:
-    """Compute `elu` with ``alpha = 1.6732632`` times 1.0507010, which keep mean 0 and variance 1 from layer to layer.
+    """Compute 1.0507010 times `elu` with ``alpha = 1.6732632``; they keep mean 0 and variance 1 from layer to layer.
 
     Examples
     --------
@@ -378,7 +378,7 @@ def mish(input: Array) -> Array:
 
 @_activation("softsign")
 def softsign(input: Array) -> Array:
-    """Compute ``x / (1 + abs(x))``, at infinity its limits 1 and -1; shapes as in `relu`.
+    """Compute ``x / (1 + abs(x))``; infinities become its limits, 1 and -1; shapes as in `relu`.
 
     Examples
     --------
@@ -392,7 +392,7 @@ def softsign(input: Array) -> Array:
 
 @_activation("logsigmoid")
 def logsigmoid(input: Array) -> Array:
-    """Compute the logarithm of `sigmoid`, without taking that of small numbers; shapes as in `relu`.
+    """Compute the logarithm of `sigmoid`, without taking the logarithm of small numbers; shapes as in `relu`.
 
     Examples
     --------
@@ -425,9 +425,9 @@ def softplus(input: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
     input
         As in `relu`.
     beta
-        How sharply the curve bends.
+        The larger, the sharper the bend at zero.
     threshold
-        Where ``beta * x`` is above it, the result is x.
+        Above this, in units of ``beta * x``, the result is x itself.
 
     Raises
     ------
@@ -455,7 +455,7 @@ def _hardtanh_vjp(wanted: frozenset[str], input: Any, min_val: Any, max_val: Any
 
 @op(shape=same_shape, vjp=_hardtanh_vjp, traits=_ELEMENTWISE, receptive=pointwise)
 def hardtanh(input: Array, min_val: float = -1.0, max_val: float = 1.0) -> Array:
-    """Limit every number to a range; NaN stays NaN. The gradient is 0 at the limits, where that of `clamp` passes.
+    """Limit every number to a range; NaN stays NaN. At the limits the gradient is 0, unlike that of `clamp`.
 
     Parameters
     ----------
@@ -500,9 +500,9 @@ def threshold(input: Array, threshold: float, value: float) -> Array:
     input
         As in `relu`.
     threshold
-        What must be exceeded.
+        What a number must exceed to be kept.
     value
-        What takes the place of the others.
+        What the others are replaced by.
 
     Raises
     ------
@@ -559,12 +559,12 @@ def _prelu_vjp(wanted: frozenset[str], input: Any, weight: Any) -> tuple[Array, 
     receptive=pointwise,
 )
 def prelu(input: Array, weight: Array) -> Array:
-    """Multiply what is below zero by a slope that is learned, one for all or one for every channel.
+    """Multiply negative values by a learned slope, one for all channels or one for each.
 
     Parameters
     ----------
     input
-        float32, any shape of at most eight dimensions; the second one is that of channels.
+        float32, any shape of at most eight dimensions, of which the second is the channels.
     weight
         float32, (1,) or (C,).
 
@@ -604,7 +604,7 @@ def glu(input: Array, dim: int = -1) -> Array:
     input
         float32, any shape with an even size along `dim`.
     dim
-        The dimension that is halved; negative numbers count from the end.
+        The dimension to halve; negative numbers count from the end.
 
     Returns
     -------
@@ -654,7 +654,7 @@ def softmax(input: Array, dim: int) -> Array:
     Returns
     -------
     numpy.ndarray
-        float32, the shape of `input`; channels last in memory where that is an image in no C order, else in C order.
+        float32, the shape of `input`; channels last in memory if that is an image not in C order, else in C order.
 
     Raises
     ------
@@ -704,10 +704,10 @@ def dropout(input: Array, p: float = 0.5, training: bool = True, *, rng: np.rand
     p
         Between 0 and 1.
     training
-        Where false, `input` is returned itself.
+        If false, `input` itself is returned.
     rng
-        Where the random numbers come from. Where none is given, that of `seeded` around the call; else one of this
-        module, seeded by the system.
+        The generator of the random numbers. By default that of a surrounding `seeded` block, or one that the system
+        has seeded.
 
     Returns
     -------
@@ -738,7 +738,7 @@ def dropout(input: Array, p: float = 0.5, training: bool = True, *, rng: np.rand
 
 
 def _dropout_factors(shape: Shape, p: Any, training: Any, rng: np.random.Generator | None) -> Array | None:
-    """0 or 1 / (1 - p) for each value, channels last for images; None where dropout does nothing."""
+    """0 or 1 / (1 - p) for each value, channels last for images; None if dropout does nothing."""
     p = as_float(p, "dropout", "p")
     if not 0 <= p <= 1:
         raise ValueError(f"dropout: p must be between 0 and 1, got {p}")
@@ -759,7 +759,7 @@ def _softmax(input: Any, dim: int, name: str) -> Array:
 
 
 def _along(axis: int, run: Callable[..., Array], *arrays: Array) -> Array:
-    """Call a kernel that works along one axis of arrays of one shape in C order; the result is ordered as the first."""
+    """Call a kernel that works along one axis of C-ordered arrays of one shape; the result is ordered as the first."""
     if arrays[0].ndim == 0:
         return run(*(array.reshape(1) for array in arrays), axis).reshape(())
     return in_memory_order(run, arrays, axis)

@@ -1,4 +1,4 @@
-"""Losses of independent yes-or-no questions, each with a probability or a logit of its own."""
+"""Binary losses: of independent yes-or-no questions, each with a probability or a logit of its own."""
 
 from __future__ import annotations
 
@@ -109,9 +109,8 @@ def _with_logits_vjp(
 def binary_cross_entropy(input: Array, target: Array, weight: Array | None = None, *, reduction: str = "mean") -> Array:
     """Compute the cross-entropy of independent yes-or-no questions, each answered by a probability.
 
-    `binary_cross_entropy_with_logits` takes what `sigmoid` makes probabilities of, and is more exact. Logarithms are
-    limited to -100 here, and so are losses to 100; the gradient, ``(p - y) / (p * (1 - p))``, is divided by 1e-12 at
-    least.
+    `binary_cross_entropy_with_logits` takes logits and is more accurate. Here logarithms are clamped at -100, so that
+    no loss exceeds 100, and the divisor in the gradient, ``(p - y) / (p * (1 - p))``, at 1e-12.
 
     Parameters
     ----------
@@ -180,7 +179,7 @@ def binary_cross_entropy_with_logits(
     Returns
     -------
     numpy.ndarray
-        As from `binary_cross_entropy`.
+        As returned by `binary_cross_entropy`.
 
     Raises
     ------
@@ -202,29 +201,29 @@ def binary_cross_entropy_with_logits(
 def sigmoid_focal_loss(
     inputs: Array, targets: Array, alpha: float = 0.25, gamma: float = 2, reduction: str = "none"
 ) -> Array:
-    """Weigh down the cross-entropy of yes-or-no questions that are answered well, as detectors do with background.
+    """Compute the focal loss: the binary cross-entropy, weighted down where the answer is right with confidence.
 
-    With p, the probability that the sigmoid of the logit gives to the right answer, `binary_cross_entropy_with_logits`
-    is multiplied by ``(1 - p)**gamma``, and by `alpha` for a yes, ``1 - alpha`` for a no. The names and defaults are
-    those of ``torchvision.ops.sigmoid_focal_loss``.
+    With p, the probability of the right answer, `binary_cross_entropy_with_logits` is multiplied by
+    ``(1 - p)**gamma``, and by `alpha` for a yes, ``1 - alpha`` for a no (Lin et al., "Focal loss for dense object
+    detection", ICCV 2017). The names and defaults are those of ``torchvision.ops.sigmoid_focal_loss``.
 
     Parameters
     ----------
     inputs
         float32, any shape: logits.
     targets
-        float32, the same shape: 0 for a no, 1 for a yes, or what is between.
+        float32, the same shape: 0 for a no, 1 for a yes, or a probability.
     alpha
         Between 0 and 1, or -1 for no such factor.
     gamma
-        At 0 this is the cross-entropy.
+        How strongly confident answers are weighted down; 0 gives the cross-entropy.
     reduction
         ``"none"``, ``"mean"`` or ``"sum"``.
 
     Returns
     -------
     numpy.ndarray
-        As from `binary_cross_entropy`.
+        As returned by `binary_cross_entropy`.
 
     Raises
     ------
@@ -251,7 +250,7 @@ def sigmoid_focal_loss(
     if share != -1 and not 0 <= share <= 1:
         raise ValueError(f"{name}: alpha must be between 0 and 1, or -1, got {share}")
     check_reduction(name, reduction)
-    # The probability of the wrong answer, as a sum, because 1 - p would cancel.
+    # The probability of the wrong answer as a sum: 1 - p would lose digits to cancellation.
     wrong = add(mul(sigmoid(x), affine(y, -1, 1)), mul(sigmoid(affine(x, -1)), y))
     losses = mul(binary_cross_entropy_with_logits(x, y, reduction="none"), pow(wrong, power))
     if share >= 0:

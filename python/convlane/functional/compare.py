@@ -1,4 +1,4 @@
-"""Comparisons, logic and choices: what they give selects numbers, and has no gradient itself."""
+"""Comparisons, logic and selection; bools select numbers and have no gradient."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _compare(name: str, input: Any, other: Any) -> Bools:
 
 
 def _typed(value: Any, partner: Any, name: str, argument: str) -> Tensor:
-    """Return an array as it is, or a number as the type that it is compared with."""
+    """Return an array as it is, or a number in the type of the array it is compared with."""
     if isinstance(value, (bool, np.bool_)):
         return np.asarray(value)
     if isinstance(value, (int, np.integer)) and getattr(partner, "dtype", None) == np.int64:
@@ -62,12 +62,12 @@ def _as_bools(value: Any, name: str, argument: str) -> Bools:
 
 @_comparison("eq")
 def eq(input: Tensor | float, other: Tensor | float) -> Bools:
-    """Tell where two numbers are equal; NaN equals nothing.
+    """Return where two arrays are equal; NaN equals nothing.
 
     Parameters
     ----------
     input, other
-        Both float32, both int64 or both bool, any strides, of shapes that broadcast as NumPy's do; or one a number.
+        Both float32, both int64 or both bool, any strides, of shapes that broadcast; or one of them a number.
 
     Returns
     -------
@@ -93,7 +93,7 @@ def eq(input: Tensor | float, other: Tensor | float) -> Bools:
 
 @_comparison("ne")
 def ne(input: Tensor | float, other: Tensor | float) -> Bools:
-    """Tell where two numbers differ, as NaN does from everything; otherwise as `eq`.
+    """Return where two arrays differ, as NaN does from everything; otherwise as `eq`.
 
     Examples
     --------
@@ -107,7 +107,7 @@ def ne(input: Tensor | float, other: Tensor | float) -> Bools:
 
 @_comparison("lt")
 def lt(input: Tensor | float, other: Tensor | float) -> Bools:
-    """Tell where the first is less than the second; otherwise as `eq`.
+    """Return where the first is less than the second; otherwise as `eq`.
 
     Examples
     --------
@@ -121,7 +121,7 @@ def lt(input: Tensor | float, other: Tensor | float) -> Bools:
 
 @_comparison("le")
 def le(input: Tensor | float, other: Tensor | float) -> Bools:
-    """Tell where the first is at most the second; otherwise as `eq`.
+    """Return where the first is less than or equal to the second; otherwise as `eq`.
 
     Examples
     --------
@@ -135,7 +135,7 @@ def le(input: Tensor | float, other: Tensor | float) -> Bools:
 
 @_comparison("gt")
 def gt(input: Tensor | float, other: Tensor | float) -> Bools:
-    """Tell where the first is greater than the second; otherwise as `eq`.
+    """Return where the first is greater than the second; otherwise as `eq`.
 
     Examples
     --------
@@ -149,7 +149,7 @@ def gt(input: Tensor | float, other: Tensor | float) -> Bools:
 
 @_comparison("ge")
 def ge(input: Tensor | float, other: Tensor | float) -> Bools:
-    """Tell where the first is at least the second; otherwise as `eq`.
+    """Return where the first is greater than or equal to the second; otherwise as `eq`.
 
     Examples
     --------
@@ -163,7 +163,7 @@ def ge(input: Tensor | float, other: Tensor | float) -> Bools:
 
 @_comparison("logical_and")
 def logical_and(input: Bools, other: Bools) -> Bools:
-    """Tell where both hold.
+    """Return where both are true.
 
     Parameters
     ----------
@@ -195,7 +195,7 @@ def logical_and(input: Bools, other: Bools) -> Bools:
 
 @_comparison("logical_or")
 def logical_or(input: Bools, other: Bools) -> Bools:
-    """Tell where at least one of two holds; otherwise as `logical_and`.
+    """Return where at least one of two is true; otherwise as `logical_and`.
 
     Examples
     --------
@@ -216,7 +216,7 @@ def logical_or(input: Bools, other: Bools) -> Bools:
     receptive=pointwise,
 )
 def logical_not(input: Bools) -> Bools:
-    """Tell where something does not hold; otherwise as `logical_and`.
+    """Return where an array is false; otherwise as `logical_and`.
 
     Examples
     --------
@@ -266,14 +266,14 @@ def _where_vjp(wanted: frozenset[str], condition: Any, input: Any, other: Any) -
     receptive=pointwise,
 )
 def where(condition: Bools, input: Tensor | float, other: Tensor | float) -> Tensor:
-    """Take each number from the first array where a condition holds, else from the second.
+    """Take each number from the first array where a condition is true, else from the second.
 
     Parameters
     ----------
     condition
         bool, any strides.
     input, other
-        Both float32, both int64 or both bool, of shapes that broadcast with the condition's; or one a number.
+        Both float32, both int64 or both bool, of shapes that broadcast with the condition's; or one of them a number.
 
     Returns
     -------

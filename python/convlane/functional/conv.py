@@ -27,7 +27,7 @@ from convlane.functional._receptive import windows
 
 
 def _weight_shape(weight: Any, groups: Any) -> tuple[Any, int]:
-    """Shape and groups of a weight, packed or not."""
+    """Return the shape and the groups of a weight, packed or not."""
     if isinstance(weight, _core.PackedWeight):
         return weight.shape, weight.groups
     return weight.shape, groups
@@ -78,12 +78,12 @@ def _conv2d_vjp(
     negative_slope: float,
     residual: Any,
 ) -> tuple[Array, Pullback]:
-    """Convolve as compiled networks do, by the algorithm that the cost model takes.
+    """Convolve with the algorithm that the cost model chooses, as compiled networks do.
 
-    The weight is packed for this call alone: the next one comes after it has changed.
+    The weight is packed for this call only: by the next call it will have changed.
     """
     if isinstance(weight, _core.PackedWeight):
-        raise TypeError("conv2d: a packed weight has no gradient, nor the input through it; give the array")
+        raise TypeError("conv2d: neither a packed weight nor the input through it has a gradient; pass the array")
     x, single = as_image(input, "conv2d")
     filters = as_array(weight, "conv2d", "weight")
     shape, filters_shape, stride, padding, dilation, groups = conv2d_geometry(
@@ -153,9 +153,9 @@ def conv2d(
     Parameters
     ----------
     input
-        float32, (N, C, H, W) or one image (C, H, W); any strides, channels last is read without a copy.
+        float32, (N, C, H, W) or one image (C, H, W); any strides; channels last is read without a copy.
     weight
-        float32, (O, C / groups, KH, KW), or the same from `pack_conv2d`, which saves packing it in every call.
+        float32, (O, C / groups, KH, KW), or such a weight from `pack_conv2d`, which saves packing it in every call.
     bias
         float32, (O,).
     stride, dilation
@@ -164,33 +164,34 @@ def conv2d(
         An integer, a pair, four sides (top, bottom, left, right), ``"valid"``, ``"same"`` (torch's meaning, stride 1)
         or ``"same_tf"`` (TensorFlow's).
     groups
-        The channels fall into so many independent convolutions. Packed weights know theirs.
+        The number of independent convolutions that the channels are divided among. Packed weights know theirs.
     algorithm
         ``"auto"``, or one of ``pointwise``, ``depthwise``, ``planes``, ``narrow``, ``grouped``, ``stem``,
         ``winograd4``, ``winograd2``, ``direct``, ``im2col``, ``reference``; see `explain`. ``im2col`` allocates
-        KH * KW times the input. Winograd's two are taken only when asked for: they round up to 2.5 times as much as
-        a direct sum (root mean square) and spread a NaN or infinity over the whole tile of 4x4 or 2x2 outputs.
+        KH * KW times the input. Winograd's algorithms are used only on request: their rounding error is up to
+        2.5 times that of a direct sum (root mean square), and they spread a NaN or infinity over the whole tile of 4x4
+        or 2x2 outputs.
     activation
         Applied before the result is stored: ``none``, ``relu``, ``relu6``, ``leaky_relu``, ``silu``, ``hardswish``,
         ``hardsigmoid``, ``gelu``, ``gelu_tanh``, ``elu``, ``celu``, ``selu``, ``mish``, ``softsign``, ``logsigmoid``,
         ``sigmoid`` or ``tanh``.
     negative_slope
-        For ``leaky_relu``; as ``alpha`` for ``elu`` and ``celu``.
+        Of ``leaky_relu``; also the ``alpha`` of ``elu`` and ``celu``.
     residual
         float32, the output's shape; added before the activation.
 
     Returns
     -------
     numpy.ndarray
-        float32, (N, O, OH, OW), channels last in memory. Where a window touches a NaN or an infinity, so does the
-        result. An infinite or NaN weight that meets padding gives NaN or is left out, depending on the algorithm.
+        float32, (N, O, OH, OW), channels last in memory. A window with a NaN or an infinity gives a
+        non-finite result. Whether a non-finite weight over padding gives NaN or is left out depends on the algorithm.
 
     Raises
     ------
     TypeError
         An argument of the wrong kind, for example float64 input.
     ValueError
-        Shapes that do not fit, a value out of range, or an algorithm that cannot do this.
+        Shapes that do not fit, a value out of range, or an algorithm that does not support this.
 
     Examples
     --------
@@ -256,7 +257,7 @@ def pack_conv2d(weight: Array, groups: int = 1, *, algorithm: str = "auto") -> _
 
 @dataclass(frozen=True)
 class Explanation:
-    """Which algorithm `conv2d` takes, and why not one of those before it in the list."""
+    """Which algorithm `conv2d` uses, and why none of those before it in the list."""
 
     chosen: str
     refusals: dict[str, str]
@@ -275,7 +276,7 @@ def explain(
     groups: int = 1,
     algorithm: str = "auto",
 ) -> Explanation:
-    """Tell which algorithm `conv2d` would take for these shapes, and why it refuses the ones it prefers.
+    """Return which algorithm `conv2d` would use for these shapes, and why not those that it prefers.
 
     Examples
     --------
@@ -299,7 +300,7 @@ def explain(
 def conv2d_geometry(
     input_shape: Any, weight_shape: Any, stride: Any, padding: Padding, dilation: Any, groups: Any
 ) -> tuple[Any, Any, Pair, Sides, Pair, int]:
-    """Arguments of the shape rule in `_core`, from what users pass."""
+    """Return the arguments of the shape rule in `_core` from those of users."""
     if len(input_shape) != 4 or len(weight_shape) != 4:
         raise ValueError(f"conv2d: shapes must have 4 sizes, got input {input_shape} and weight {weight_shape}")
     stride, dilation = as_pair(stride, "conv2d", "stride"), as_pair(dilation, "conv2d", "dilation")

@@ -1,4 +1,4 @@
-"""One-dimensional convolution: of images that are one pixel high."""
+"""One-dimensional convolution, as that of images one pixel high."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def conv1d(
     input
         float32, (N, C, L) or one sequence (C, L), any strides.
     weight
-        float32, (O, C / groups, K), or the same from `pack_conv1d`, which saves packing it in every call.
+        float32, (O, C / groups, K), or such a weight from `pack_conv1d`, which saves packing it in every call.
     bias
         float32, (O,).
     stride, dilation
         An integer, or a tuple of one.
     padding
-        An integer, two ends (left, right), ``"valid"``, ``"same"`` (torch's meaning, stride 1) or ``"same_tf"``
+        An integer, a pair (left, right), ``"valid"``, ``"same"`` (torch's meaning, stride 1) or ``"same_tf"``
         (TensorFlow's).
     groups, algorithm, activation, negative_slope
         As in `conv2d`.
@@ -58,7 +58,7 @@ def conv1d(
     TypeError
         An argument of the wrong kind, for example float64 input.
     ValueError
-        Shapes that do not fit, a value out of range, or an algorithm that cannot do this.
+        Shapes that do not fit, a value out of range, or an algorithm that does not support this.
 
     Examples
     --------
@@ -115,12 +115,12 @@ def pack_conv1d(weight: Array, groups: int = 1, *, algorithm: str = "auto") -> _
 
 def _without_height(shape: tuple[int, ...]) -> tuple[int, ...]:
     if shape[2] != 1:
-        raise ValueError(f"conv1d: the weight was packed for images, its shape is {shape}")
+        raise ValueError(f"conv1d: the weight was packed for images: its shape is {shape}")
     return (*shape[:2], shape[3])
 
 
 def _checked(value: Any, name: str) -> Any:
-    """Return an argument as an array, unless it stands for one."""
+    """Return an argument as an array, unless it is a placeholder for one."""
     return value if stands_for_array(value) else as_array(value, "conv1d", name)
 
 
@@ -131,7 +131,7 @@ def _with_height(value: Any, name: str) -> Any:
 def conv1d_geometry(
     size: tuple[int, ...], filters: tuple[int, ...], stride: int, padding: Padding1d, dilation: int, groups: int
 ) -> tuple[Pair, tuple[int, ...]]:
-    """Return the padding at both ends and the output's shape, of arguments that fit together."""
+    """Return the padding at both ends and the shape of the output, if the arguments fit together."""
     if len(size) not in (2, 3):
         raise ValueError(f"conv1d: input must be (N, C, L) or one sequence (C, L), got shape {size}")
     if len(filters) != 3:

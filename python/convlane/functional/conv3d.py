@@ -71,9 +71,9 @@ def _conv3d_vjp(
     negative_slope: float,
     residual: Any,
 ) -> tuple[Array, Pullback]:
-    """Convolve; the gradients are sums of those of images, one for each slice of the kernel."""
+    """Convolve; the gradients are sums of those of two-dimensional convolutions, one for each slice of the kernel."""
     if isinstance(weight, _core.PackedWeight):
-        raise TypeError("conv3d: a packed weight has no gradient, nor the input through it; give the array")
+        raise TypeError("conv3d: neither a packed weight nor the input through it has a gradient; pass the array")
     x, single = _as_volume(input, "input")
     filters = as_array(weight, "conv3d", "weight")
     arguments = conv3d_geometry(x.shape, filters.shape, stride, padding, dilation, groups)
@@ -143,28 +143,28 @@ def conv3d(
     ``output[n, o, z, y, x] = bias[o] + sum over i, q, r, s of input[n, i, z * stride + q * dilation - front,
     y * stride + r * dilation - top, x * stride + s * dilation - left] * weight[o, i, q, r, s]``
 
-    Kernels of one slice, (1, KH, KW), and of one row and column, (KD, 1, 1), are convolutions of images, and run as
-    such. All others sum over the slices of the kernel in order, as over further rows of it.
+    Kernels of one slice, (1, KH, KW), or of one row and column, (KD, 1, 1), run as two-dimensional convolutions. All
+    others sum over the slices of the kernel in order, as if these were further rows of it.
 
     Parameters
     ----------
     input
-        float32, (N, C, D, H, W) or one volume (C, D, H, W); any strides, channels last is read without a copy.
+        float32, (N, C, D, H, W) or one volume (C, D, H, W); any strides; channels last is read without a copy.
     weight
-        float32, (O, C / groups, KD, KH, KW), or the same from `pack_conv3d`, which saves packing it in every call.
+        float32, (O, C / groups, KD, KH, KW), or such a weight from `pack_conv3d`, which saves packing it in every call.
     bias
         float32, (O,).
     stride, dilation
         An integer or three (depth, height, width).
     padding
-        An integer, three, six faces (front, back, top, bottom, left, right), ``"valid"``, ``"same"`` (torch's meaning,
+        An integer, three, six sides (front, back, top, bottom, left, right), ``"valid"``, ``"same"`` (torch's meaning,
         stride 1) or ``"same_tf"`` (TensorFlow's).
     groups
-        The channels fall into so many independent convolutions. Packed weights know theirs.
+        The number of independent convolutions that the channels are divided among. Packed weights know theirs.
     algorithm
         ``"auto"``; for kernels of one slice, or of one row and column, one of `conv2d`'s; for others ``depthwise``,
-        ``stem``, ``direct``, or ``winograd4`` and ``winograd2``, which sum convolutions of slices and are taken only
-        when asked for, as in `conv2d`. See `explain_conv3d`.
+        ``stem``, ``direct``, or ``winograd4`` and ``winograd2``, which sum convolutions of slices and are used only
+        on request, as in `conv2d`. See `explain_conv3d`.
     activation, negative_slope
         As in `conv2d`.
     residual
@@ -173,15 +173,15 @@ def conv3d(
     Returns
     -------
     numpy.ndarray
-        float32, (N, O, OD, OH, OW), channels last in memory. Where a window touches a NaN or an infinity, so does the
-        result.
+        float32, (N, O, OD, OH, OW), channels last in memory. A window with a NaN or an infinity
+        gives a non-finite result.
 
     Raises
     ------
     TypeError
         An argument of the wrong kind, for example float64 input.
     ValueError
-        Shapes that do not fit, a value out of range, or an algorithm that cannot do this.
+        Shapes that do not fit, a value out of range, or an algorithm that does not support this.
 
     Examples
     --------
@@ -197,7 +197,7 @@ def conv3d(
     groups = _groups_of(filters, groups)
     geometry = _core.Conv3dGeometry(*conv3d_geometry(x.shape, filters.shape, stride, padding, dilation, groups))
     if algorithm != "auto":
-        geometry.explain(algorithm)  # refuses what cannot be done, before weights are packed for it
+        geometry.explain(algorithm)  # refuses what the algorithm does not support, before weights are packed
     added = None if residual is None else _batched(as_array(residual, "conv3d", "residual"), single)
     if added is not None and added.shape != geometry.shape:
         raise ValueError(f"conv3d: residual has shape {added.shape}, but the output has {geometry.shape}")
@@ -222,7 +222,7 @@ def pack_conv3d(weight: Array, groups: int = 1, *, algorithm: str = "auto") -> _
     weight
         float32, (O, C / groups, KD, KH, KW). Later changes of the array do not reach the packed copy.
     groups, algorithm
-        As in `conv3d`. Winograd's algorithms take arrays alone, unless the kernel has one slice.
+        As in `conv3d`. Winograd's algorithms take no packed weights, unless the kernel has one slice.
 
     Raises
     ------
@@ -257,7 +257,7 @@ def explain_conv3d(
     groups: int = 1,
     algorithm: str = "auto",
 ) -> Explanation:
-    """Tell which algorithm `conv3d` would take for these shapes, and why it refuses the ones it prefers.
+    """Return which algorithm `conv3d` would use for these shapes, and why not those that it prefers.
 
     Examples
     --------
@@ -277,7 +277,7 @@ def explain_conv3d(
 def conv3d_geometry(
     input_shape: Any, weight_shape: Any, stride: Any, padding: Padding3d, dilation: Any, groups: Any
 ) -> tuple[Any, Any, Triple, Faces, Triple, int]:
-    """Arguments of `_core.Conv3dGeometry`, from what users pass."""
+    """Return the arguments of `_core.Conv3dGeometry` from those of users."""
     if len(input_shape) != 5 or len(weight_shape) != 5:
         raise ValueError(f"conv3d: shapes must have 5 sizes, got input {input_shape} and weight {weight_shape}")
     stride, padding, dilation = _windows(input_shape[2:], weight_shape[2:], stride, padding, dilation)
@@ -285,7 +285,7 @@ def conv3d_geometry(
 
 
 def as_rows(weight: Array) -> Array:
-    """View filters of volumes as filters (O, C / groups, KD * KH, KW), in which the slices' rows follow each other."""
+    """View filters of volumes as filters (O, C / groups, KD * KH, KW), the rows of the slices one after the other."""
     o, i, kd, kh, kw = weight.shape
     return weight.reshape(o, i, kd * kh, kw)
 
@@ -327,7 +327,7 @@ def _slices(volumes: Array, part: slice) -> Array:
 
 
 def _meeting(i: int, depth: int, outputs: int, stride: int, dilation: int, front: int) -> tuple[slice, slice]:
-    """Return the output slices that meet input slices by slice `i` of the kernel, and these."""
+    """Return the output slices that slice `i` of the kernel contributes to, and the input slices that it reads."""
     offset = i * dilation - front
     begin = max(-(offset // stride), 0)
     end = min((depth - 1 - offset) // stride + 1, outputs)

@@ -107,9 +107,11 @@ def _conv_transpose2d_vjp(
     activation: str,
     negative_slope: float,
 ) -> tuple[Array, Pullback]:
-    """Compute as compiled networks do; the gradients are those of a convolution with its images' roles swapped."""
+    """Compute as compiled networks do; the gradients are those of a convolution with input and output swapped."""
     if isinstance(weight, _core.TransposedWeight):
-        raise TypeError("conv_transpose2d: a packed weight has no gradient, nor the input through it; give the array")
+        raise TypeError(
+            "conv_transpose2d: neither a packed weight nor the input through it has a gradient; pass the array"
+        )
     x, single = as_image(input, "conv_transpose2d")
     filters = as_array(weight, "conv_transpose2d", "weight")
     geometry = _geometry(x.shape, filters, stride, padding, output_padding, groups, dilation)
@@ -145,7 +147,7 @@ def _conv_transpose2d_vjp(
 
 
 def _convolved(images: Array, weight: Array, stride: Pair, padding: Sides, dilation: Pair, groups: int) -> Array:
-    """Convolve as training does, by the algorithm that the cost model takes."""
+    """Convolve with the algorithm that the cost model chooses, as training does."""
     name = _core.Conv2dGeometry(images.shape, weight.shape, stride, padding, dilation, groups).cheapest(True)
     packed = _core.PackedWeight(weight, groups, name)
     return _core.conv2d(images, packed, None, stride, padding, dilation, name, "none", 0.0, None)
@@ -156,10 +158,10 @@ def _zeros(shape: Shape) -> Array:
 
 
 def _met_by_windows(images: Array, geometry: _core.Conv2dGeometry, shape: Shape) -> tuple[Array, Sides]:
-    """Return the rows and columns of results that windows reach, and the padding with which there are no more windows.
+    """Return the part of the result that windows reach, and the padding with which no further windows fit.
 
-    They are none where padding has left the bias alone.
-    Output padding by a stride or more, which a dilation may allow, would otherwise make room for further ones.
+    The part is empty if the padding has left nothing but the bias. Output padding by a stride or more, which a dilation
+    may allow, would otherwise make room for further windows.
     """
     kept, padding = [], []
     for axis, before in enumerate(geometry.padding[::2]):
@@ -194,29 +196,29 @@ def conv_transpose2d(
     activation: str = "none",
     negative_slope: float = 0.01,
 ) -> Array:
-    """Convolve images transposed: every pixel adds the filters, times its channels, to a window of the result.
+    """Transposed convolution: every pixel adds the filters, multiplied by its channels, to a window of the result.
 
-    It is the gradient of `conv2d` with regard to its input, and makes images larger where that one makes them smaller
-    (M. Zeiler et al., "Deconvolutional networks", 2010). With stride 1 it is a convolution with the filters turned
-    around. With others, the outputs of each residue modulo the stride are such a convolution by every few taps.
+    It is the gradient of `conv2d` with respect to its input, and enlarges images where that one shrinks them (M. Zeiler
+    et al., "Deconvolutional networks", 2010). With stride 1 it is a convolution with the filters flipped. With larger
+    strides, the outputs of each residue modulo the stride are such a convolution with every stride-th tap.
 
     Parameters
     ----------
     input
-        float32, (N, C, H, W) or one image (C, H, W); any strides, channels last is read without a copy.
+        float32, (N, C, H, W) or one image (C, H, W); any strides; channels last is read without a copy.
     weight
-        float32, (C, O / groups, KH, KW), or the same from `pack_conv_transpose2d`.
+        float32, (C, O / groups, KH, KW), or such a weight from `pack_conv_transpose2d`.
     bias
         float32, (O,).
     stride, dilation
-        An integer or a pair (height, width): from one window to the next, and within a window.
+        An integer or a pair (height, width): the distance between windows, and between the taps of a window.
     padding
-        An integer, a pair or four sides (top, bottom, left, right) that the result is cropped by.
+        An integer, a pair or four sides (top, bottom, left, right), which the result is cropped by.
     output_padding
-        An integer or a pair: rows and columns that are added at the bottom and at the right, fewer than the stride or
-        the dilation. Convolutions with a stride make several sizes the same; this tells which one is meant.
+        An integer or a pair: rows and columns added at the bottom and the right, fewer than the stride or the dilation.
+        A convolution with a stride maps several sizes to one; this chooses among them.
     groups
-        The channels fall into so many independent convolutions.
+        The number of independent convolutions that the channels are divided among.
     algorithm
         ``"auto"``, ``"phases"``, ``"windows"`` (one group), or with stride 1 one of `conv2d`'s.
     activation, negative_slope
@@ -233,7 +235,7 @@ def conv_transpose2d(
     TypeError
         An argument of the wrong kind, for example float64 input.
     ValueError
-        Shapes that do not fit, a value out of range, a result without pixels, or an algorithm that cannot do this.
+        Shapes that do not fit, a value out of range, an empty result, or an algorithm that does not support this.
 
     Examples
     --------
@@ -311,7 +313,7 @@ def conv_transpose1d(
     activation: str = "none",
     negative_slope: float = 0.01,
 ) -> Array:
-    """Convolve sequences transposed: `conv_transpose2d` of images of one row.
+    """Transposed convolution of sequences: `conv_transpose2d` of images of one row.
 
     Parameters
     ----------
@@ -387,9 +389,9 @@ def conv_transpose3d(
     activation: str = "none",
     negative_slope: float = 0.01,
 ) -> Array:
-    """Convolve volumes transposed.
+    """Transposed convolution of volumes.
 
-    Each slice of the result is a `conv_transpose2d` of the slices of the input that reach it, joined along their
+    Each slice of the result is a `conv_transpose2d` of the input slices that reach it, concatenated along their
     channels.
 
     Parameters
@@ -442,7 +444,7 @@ def conv_transpose3d(
     joined: dict[tuple[int, ...], Any] = {}
 
     def of_groups(slices: Sequence[Any], axis: int) -> Any:
-        """Join slices along their channels, within each group."""
+        """Concatenate slices along their channels, within each group."""
         if len(slices) == 1:
             return slices[0]
         return cat([narrow(each, axis, g * channels, channels) for g in range(a.groups) for each in slices], axis)
@@ -482,7 +484,7 @@ def conv_transpose3d(
 
 
 class _Arguments(NamedTuple):
-    """Those of a transposed convolution over any number of axes, and the sizes that it makes."""
+    """The arguments of a transposed convolution over any number of axes, and the sizes of its result."""
 
     stride: tuple[Any, ...]
     padding: tuple[Any, ...]
@@ -495,7 +497,7 @@ class _Arguments(NamedTuple):
 def _arguments_of(
     op: str, shape: Shape, filters: Shape, bias: Shape | None, windows: tuple[Any, Any, Any, Any], groups: Any
 ) -> _Arguments:
-    """Check all that is told of sequences and volumes, so that messages name what users called and passed.
+    """Check the arguments for sequences and volumes, so that messages name the function and the values of the user.
 
     `windows` are stride, padding, output padding and dilation.
     """
@@ -540,7 +542,7 @@ def _arguments_of(
 def conv_transpose2d_geometry(
     input_shape: Any, weight_shape: Any, stride: Any, padding: Any, output_padding: Any, groups: Any, dilation: Any
 ) -> _core.Conv2dGeometry:
-    """Return the geometry of the convolution whose input gradient a transposed one is: its `input` is the result."""
+    """Return the geometry of the convolution whose input gradient this is; its input is the result."""
     if len(input_shape) != 4 or len(weight_shape) != 4:
         raise ValueError(
             f"conv_transpose2d: shapes must have 4 sizes, got input {input_shape} and weight {weight_shape}"
@@ -564,7 +566,7 @@ def _geometry(
 
 
 def _groups_of(weight: Any, groups: Any) -> Any:
-    """Return the groups that were given, or those of a packed weight where they were left out."""
+    """Return the groups that were given, or those of a packed weight if they were left out."""
     return weight.groups if isinstance(weight, _core.TransposedWeight) and groups == 1 else groups
 
 
@@ -579,6 +581,6 @@ def _as_sides(padding: Any) -> Sides:
 
 
 def _zeros_like(image: Any) -> Any:
-    """Return zeros where an image may hold anything: rows that padding has added."""
+    """Return zeros of an image's shape, whatever it holds: rows that padding has added."""
     height = image.shape[2]
     return narrow(pad(image, (0, 0, height, 0)), 2, 0, height)

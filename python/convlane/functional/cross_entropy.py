@@ -1,4 +1,4 @@
-"""Losses of classes that exclude each other, for examples and for maps, where every position has a class of its own."""
+"""Losses of mutually exclusive classes, for examples and for maps, in which every position has its own class."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _check_input(op_name: str, shape: Shape, weight: Any, reduction: str) -> Non
 
 
 def check_class_maps(op_name: str, shape: Shape, given: Shape) -> None:
-    """Refuse a target that has neither the shape of the input nor that without its classes."""
+    """Refuse a target that has neither the input's shape nor that shape without the classes."""
     if given not in (shape, (shape[0], *shape[2:])):
         raise ValueError(
             f"{op_name}: target must have shape {(shape[0], *shape[2:])}, got {given} "
@@ -74,7 +74,7 @@ def _cross_entropy_vjp(
     number = logits.shape[1]
     of_class = np.ones(number, np.float32) if factors is None else dense(factors)
     own, others = 1 - smoothing, smoothing / number
-    rows = dense(np.moveaxis(logits, 1, -1))  # without a copy where the classes lie side by side
+    rows = dense(np.moveaxis(logits, 1, -1))  # without a copy if the classes are contiguous
     if likely:
         norm = float(rows.size // number)
         wish = dense(np.moveaxis(wish, 1, -1))
@@ -87,7 +87,7 @@ def _cross_entropy_vjp(
 
     @quiet
     def pullback(gradient: Array) -> dict[str, Array]:
-        # Where no example counts, all of the gradient is 0, which a norm of 0 must not turn into NaN.
+        # If no example counts, the gradient is 0, which a norm of 0 must not turn into NaN.
         each = np.asarray(gradient / np.float32(norm or 1))
         found = {}
         if "input" in wanted:
@@ -143,26 +143,26 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     reduction: str = "mean",
 ) -> Array:
-    """Compute the negative logarithm of the probability that softmax gives to the right class.
+    """Compute the negative logarithm of the probability that softmax assigns to the right class.
 
     Parameters
     ----------
     input
-        float32, (N, classes), or maps (N, classes, ...), such as (N, classes, H, W): logits. Nothing is copied where
-        the classes lie side by side in memory, as they do in images that are channels last.
+        float32, (N, classes), or maps (N, classes, ...), such as (N, classes, H, W): logits. Nothing is copied if
+        the classes are contiguous in memory, as in images that are channels last.
     target
         Integers, (N,) or (N, ...), without the dimension of the classes: the right ones. Or float32, the shape of
-        `input`: how probable each class is to be right.
+        `input`: the probability of each class.
     weight
         float32, (classes,): how much an example of each class counts.
     ignore_index
-        Examples, or positions of maps, with this target count nothing. Where targets are probabilities, it must be
+        Examples, or positions of maps, with this target do not count. If targets are probabilities, it must be
         negative.
     label_smoothing
-        This part of the wish is spread over all classes evenly (Szegedy et al., "Rethinking the Inception
+        This share of the target is spread evenly over all classes (Szegedy et al., "Rethinking the Inception
         architecture for computer vision", CVPR 2016).
     reduction
-        ``"mean"`` (weighted by `weight`, but over all examples where targets are probabilities), ``"sum"`` or
+        ``"mean"`` (weighted by `weight`, but over all examples if targets are probabilities), ``"sum"`` or
         ``"none"``.
 
     Returns
@@ -207,14 +207,14 @@ def nll_loss(
     ignore_index: int = -100,
     reduction: str = "mean",
 ) -> Array:
-    """Take the negative logarithm of the right class's probability from logarithms of probabilities.
+    """Return the negative of the right class's log-probability.
 
-    Behind `log_softmax` this is `cross_entropy`, which does both in one pass.
+    After `log_softmax` this is `cross_entropy`, which does both in one pass.
 
     Parameters
     ----------
     input
-        float32, (N, classes), or maps (N, classes, ...): logarithms of probabilities.
+        float32, (N, classes), or maps (N, classes, ...): log-probabilities.
     target
         Integers, (N,) or (N, ...), without the dimension of the classes: the right ones.
     weight, ignore_index, reduction
@@ -223,7 +223,7 @@ def nll_loss(
     Returns
     -------
     numpy.ndarray
-        As from `cross_entropy`.
+        As returned by `cross_entropy`.
 
     Raises
     ------
@@ -251,7 +251,7 @@ def as_classes(target: Any, op_name: str) -> NDArray[np.int64]:
 
 
 def counted_classes(op_name: str, classes: NDArray[np.int64], ignore_index: Any, number: int) -> NDArray[np.bool_]:
-    """Return which targets count, and refuse those of them that are no class."""
+    """Return which targets count, and refuse those of them that are not a class."""
     counted: NDArray[np.bool_] = classes != as_int(ignore_index, op_name, "ignore_index")
     outside = counted & ((classes < 0) | (classes >= number))
     if outside.any():
@@ -260,7 +260,7 @@ def counted_classes(op_name: str, classes: NDArray[np.int64], ignore_index: Any,
 
 
 def _weight_of(classes: NDArray[np.int64], factors: Array | None) -> float:
-    """Return what the mean's sum is divided by."""
+    """Return the divisor of the mean."""
     if factors is None:
         return float(classes.size)
     return float(np.bincount(classes, minlength=len(factors)) @ factors.astype(np.float64))

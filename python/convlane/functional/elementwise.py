@@ -50,7 +50,7 @@ def _scale_shape(input: Any, scale: Any) -> Shape:
 
 
 def _summed(wanted: frozenset[str], input: Any, other: Any, *parts: Callable[[], Array]) -> dict[str, Array]:
-    """Return the wanted gradients of two operands, given what computes those of their elements."""
+    """Return the wanted gradients of two operands, from functions that compute them before broadcasting is undone."""
     pairs = zip((("input", input), ("other", other)), parts, strict=True)
     return {name: sum_to(part(), np.shape(operand)) for (name, operand), part in pairs if name in wanted}
 
@@ -86,7 +86,7 @@ def _pow_vjp(wanted: frozenset[str], input: Any, exponent: Any) -> tuple[Array, 
 
     def of_input(gradient: Array) -> Array:
         slope = mul(p, pow(x, sub(p, 1.0)))
-        return mul(gradient, where(eq(p, 0.0), 0.0, slope))  # where 0 times infinity is no limit
+        return mul(gradient, where(eq(p, 0.0), 0.0, slope))  # where 0 times infinity would give NaN
 
     def of_exponent(gradient: Array) -> Array:
         slope = mul(output, _core.unary("log", x))
@@ -104,7 +104,7 @@ def _pow_vjp(wanted: frozenset[str], input: Any, exponent: Any) -> tuple[Array, 
 
 
 def _extreme_rule(name: str) -> Callable[..., tuple[Array, Pullback]]:
-    """Return the rule of `maximum` or `minimum`: equal operands share the gradient, as torch has it."""
+    """Return the rule of `maximum` or `minimum`: equal operands share the gradient, as in torch."""
 
     def vjp(wanted: frozenset[str], input: Any, other: Any) -> tuple[Array, Pullback]:
         a, b = as_operand(input, name, "input"), as_operand(other, name, "other")
@@ -146,7 +146,7 @@ def _scale_vjp(wanted: frozenset[str], input: Any, scale: Any) -> tuple[Array, P
 
 
 def _product_pullback(wanted: frozenset[str], name: str, input: Array, factor: Array) -> Pullback:
-    """Return the pullback of images times factors of channels, whose second argument is called `name`."""
+    """Return the pullback of images times a factor for each channel; the factors' argument is called `name`."""
     shape = factor.shape
     a = input if name in wanted else None
     b = None if "input" not in wanted else factor if factor.ndim == 4 else factor[:, :, None, None]
@@ -176,8 +176,8 @@ def add(input: Array | float, other: Array | float, *, activation: str = "none",
     Returns
     -------
     numpy.ndarray
-        float32. In memory the order of the larger operand: channels last where it has four dimensions and is not dense
-        in C order, as after an activation, or where it is so with three or five; else C order.
+        float32, in the memory order of the larger operand: channels last if it has four dimensions and is not
+        C-contiguous, or has three or five and is channels last itself; else C order.
 
     Raises
     ------
@@ -259,7 +259,7 @@ def _pow_shape(input: Any, exponent: Any) -> Shape:
     receptive=pointwise,
 )
 def pow(input: Array | float, exponent: Array | float) -> Array:
-    """Raise the first to the power of the second, NaN where that is no real number; otherwise as `add`.
+    """Raise the first to the power of the second, NaN where that is not a real number; otherwise as `add`.
 
     Examples
     --------
@@ -277,7 +277,7 @@ def pow(input: Array | float, exponent: Array | float) -> Array:
     **_PAIR,
 )
 def maximum(input: Array | float, other: Array | float) -> Array:
-    """Take the larger of two numbers, NaN where one is; otherwise as `add`.
+    """Take the larger of two numbers, NaN if either is NaN; otherwise as `add`.
 
     Examples
     --------
@@ -295,7 +295,7 @@ def maximum(input: Array | float, other: Array | float) -> Array:
     **_PAIR,
 )
 def minimum(input: Array | float, other: Array | float) -> Array:
-    """Take the smaller of two numbers, NaN where one is; otherwise as `add`.
+    """Take the smaller of two numbers, NaN if either is NaN; otherwise as `add`.
 
     Examples
     --------
@@ -315,7 +315,7 @@ def minimum(input: Array | float, other: Array | float) -> Array:
     receptive=_scale_receptive,
 )
 def scale(input: Array, scale: Array) -> Array:
-    """Multiply every channel of every image by a factor of its own, as squeeze-and-excitation does.
+    """Multiply every channel of every image by its own factor, as squeeze-and-excitation does.
 
     Parameters
     ----------
@@ -356,7 +356,7 @@ def scale(input: Array, scale: Array) -> Array:
 
 @op(shape=same_shape, vjp=_affine_vjp, traits=_IN_PLACE, receptive=pointwise)
 def affine(input: Array, factor: float = 1.0, offset: float = 0.0) -> Array:
-    """Multiply by a number and add one: ``input * factor + offset``.
+    """Multiply by one number and add another: ``input * factor + offset``.
 
     Python's operators with a number do this while gradients are recorded or a network is traced: ``0.4 * loss``.
 
@@ -375,7 +375,7 @@ def affine(input: Array, factor: float = 1.0, offset: float = 0.0) -> Array:
     Raises
     ------
     TypeError
-        If `input` is not a float32 array, or one of the others no number.
+        If `input` is not a float32 array, or one of the others is not a number.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Functions of single numbers."""
+"""Element-wise functions of one array."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from convlane.functional.elementwise import affine, div, mul
 def _function(
     pull: Callable[[Array, Array, Array], Array] | None,
 ) -> Callable[[Callable[[Array], Array]], Callable[[Array], Array]]:
-    """Make a function of single numbers an operation.
+    """Make an element-wise function an operation.
 
-    `pull` returns the gradient of the input from that of the output, the input and the output; None where it is 0.
+    `pull` returns the gradient of the input from that of the output, the input and the output; None if it is 0.
     """
 
     def decorate(forward: Callable[[Array], Array]) -> Callable[[Array], Array]:
@@ -46,7 +46,7 @@ def _run(name: str, input: Any) -> Array:
 
 @_function(lambda gradient, x, y: affine(gradient, -1))
 def neg(input: Array) -> Array:
-    """Turn the sign of every number around.
+    """Reverse the sign of every number.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def neg(input: Array) -> Array:
 
 @_function(lambda gradient, x, y: mul(gradient, _core.unary("sign", x)))
 def abs(input: Array) -> Array:
-    """Drop the sign of every number; otherwise as `neg`. The gradient at 0 is 0.
+    """Compute the absolute value of every number; otherwise as `neg`. The gradient at 0 is 0.
 
     Examples
     --------
@@ -91,7 +91,7 @@ def abs(input: Array) -> Array:
 
 @_function(None)
 def sign(input: Array) -> Array:
-    """Give 1 for numbers above 0, -1 for those below, and 0 for 0; otherwise as `neg`.
+    """Return 1 for positive numbers, -1 for negative ones and 0 for 0; otherwise as `neg`.
 
     Examples
     --------
@@ -175,9 +175,9 @@ def exp(input: Array) -> Array:
 
 @_function(lambda gradient, x, y: div(gradient, x))
 def log(input: Array) -> Array:
-    """Compute the natural logarithm of every number, minus infinity of 0, NaN below; otherwise as `neg`.
+    """Compute the natural logarithm of every number, minus infinity at 0 and NaN below; otherwise as `neg`.
 
-    Within 1 unit in the last place. The logarithm of probabilities is better taken by `log_softmax`.
+    Within 1 unit in the last place. For the logarithm of probabilities use `log_softmax`.
 
     Examples
     --------
@@ -191,7 +191,7 @@ def log(input: Array) -> Array:
 
 @_function(lambda gradient, x, y: div(gradient, affine(x, 1, 1)))
 def log1p(input: Array) -> Array:
-    """Compute the natural logarithm of 1 and every number; otherwise as `neg`. Within 2 units in the last place.
+    """Compute the natural logarithm of 1 plus every number; otherwise as `neg`. Within 2 units in the last place.
 
     Examples
     --------
@@ -277,7 +277,7 @@ def ceil(input: Array) -> Array:
 
 @_function(None)
 def round(input: Array) -> Array:
-    """Round every number to the nearest whole one, halves to even ones; otherwise as `neg`. The gradient is 0.
+    """Round every number to the nearest integer, halves to even; otherwise as `neg`. The gradient is 0.
 
     Examples
     --------
@@ -324,7 +324,7 @@ def clamp(input: Array, min: float | None = None, max: float | None = None) -> A
         float32, any shape of at most eight dimensions, any strides.
     min, max
         The smallest and the largest number of the result, of which one may be None. Where `min` is above `max`, every
-        number becomes `max`. Arrays as bounds are the business of `maximum` and `minimum`.
+        number becomes `max`. For arrays as bounds use `maximum` and `minimum`.
 
     Examples
     --------

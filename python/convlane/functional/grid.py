@@ -1,4 +1,4 @@
-"""Images and volumes read at any places, which a grid of coordinates tells."""
+"""Images and volumes sampled at the coordinates of a grid."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from convlane.functional.rearrange import permute, reshape
 from convlane.functional.shape import channels_last
 
 MODES = {"bilinear": 2, "nearest": 1, "bicubic": 4}
-"""And how many pixels they take along an axis."""
+"""The modes of interpolation, and how many pixels each reads along an axis."""
 
 PADDING_MODES = ("zeros", "border", "reflection")
 
@@ -78,7 +78,7 @@ def _grid_sample_vjp(
 
 
 def _grid_sample_receptive(axis: Axis, name: str, *, input: Any, **arguments: Any) -> Axis:
-    """Let each pixel see what its own place does, and all of the image: where it is read is not known before."""
+    """Let each pixel see what its coordinates depend on, and all of the image, as they may point anywhere."""
     rank = len(input.shape)
     if axis.dim is None or axis.dim % rank == 0:
         return axis
@@ -97,23 +97,23 @@ def _grid_sample_receptive(axis: Axis, name: str, *, input: Any, **arguments: An
 def grid_sample(
     input: Array, grid: Array, mode: str = "bilinear", padding_mode: str = "zeros", align_corners: bool = False
 ) -> Array:
-    """Read images or volumes at the places of a grid.
+    """Sample images or volumes at the coordinates of a grid.
 
     Parameters
     ----------
     input
         float32, (N, C, H, W) or (N, C, D, H, W).
     grid
-        float32, (N, H, W, 2) or (N, D, H, W, 3) with the sizes of the result: for each of its pixels the place (x, y)
-        or (x, y, z) to read at, -1 and 1 being the ends of an axis. What is not a number lies outside, for
-        ``"reflection"`` and ``"border"`` at the first pixel.
+        float32, (N, H, W, 2) or (N, D, H, W, 3) with the sizes of the result: for each of its pixels the coordinates
+        (x, y) or (x, y, z) to read at, from -1 to 1 along each axis. NaN lies outside the image; with
+        ``"reflection"`` and ``"border"`` it reads the first pixel.
     mode
         ``"bilinear"`` (for volumes too), ``"nearest"``, or ``"bicubic"`` (Keys 1981, with a slope of -3/4; images
         only).
     padding_mode
-        What lies outside: ``"zeros"``, the pixels at the ``"border"``, or the ``"reflection"`` in it.
+        What lies outside: ``"zeros"``, the pixels at the ``"border"``, or the image's ``"reflection"``.
     align_corners
-        Whether -1 and 1 are the middles of the first and the last pixel, or their outer edges.
+        Whether -1 and 1 are the centres of the first and the last pixel, or their outer edges.
 
     Returns
     -------
@@ -156,18 +156,18 @@ def _grids(grid: Array) -> Array:
 
 
 def _images(volumes: Array, rank: int) -> Array:
-    """Return (N, D, H, W, C) with the channels in front, for images without D."""
+    """Return (N, D, H, W, C) as volumes (N, C, D, H, W), or as images (N, C, H, W)."""
     return np.moveaxis(volumes if rank == 5 else volumes[:, 0], -1, 1)
 
 
 def affine_grid(theta: Array, size: Sequence[int], align_corners: bool = False) -> Array:
-    """Return the grid with which `grid_sample` rotates, scales, shears and moves.
+    """Return the grid with which `grid_sample` rotates, scales, shears and translates.
 
     Parameters
     ----------
     theta
-        float32, (N, 2, 3) or (N, 3, 4): matrices that take a place (x, y, 1) or (x, y, z, 1) of the result to the place
-        of the input where it is read.
+        float32, (N, 2, 3) or (N, 3, 4): matrices that map coordinates (x, y, 1) or (x, y, z, 1) of the result to
+        those of the input to read at.
     size
         The shape of the result, (N, C, H, W) or (N, C, D, H, W).
     align_corners
@@ -183,7 +183,7 @@ def affine_grid(theta: Array, size: Sequence[int], align_corners: bool = False) 
     TypeError
         An argument of the wrong kind.
     ValueError
-        Matrices of another shape than the size asks for.
+        Matrices whose shape does not match the size.
 
     Examples
     --------
@@ -212,7 +212,7 @@ def affine_grid(theta: Array, size: Sequence[int], align_corners: bool = False) 
 
 
 def _evenly(length: int, align_corners: bool) -> Any:
-    """Return the middles of pixels between -1 and 1."""
+    """Return the centres of so many pixels between -1 and 1."""
     if align_corners:
         return np.linspace(-1, 1, length) if length > 1 else np.zeros(1)
     return (2 * np.arange(length) + 1) / length - 1

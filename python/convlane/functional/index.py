@@ -1,4 +1,4 @@
-"""Numbers picked by their places along a dimension."""
+"""Elements selected by their indices along a dimension."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _receptive(axis: Axis, name: str, *, input: Any, dim: Any, index: Any) -> Ax
     receptive=_receptive,
 )
 def index_select(input: Tensor, dim: int, index: Indices) -> Tensor:
-    """Take the parts of an array that stand at some places of a dimension.
+    """Select entries along a dimension by their indices.
 
     Parameters
     ----------
@@ -58,19 +58,19 @@ def index_select(input: Tensor, dim: int, index: Indices) -> Tensor:
     dim
         Negative ones count from the end.
     index
-        int64, (K,): none negative. A place may be named several times, and then gets the sum of the gradients.
+        int64, (K,), none negative. An index may occur several times; its entry then gets the sum of the gradients.
 
     Returns
     -------
     numpy.ndarray
-        The shape of `input` but for K along `dim`, in C order.
+        The shape of `input` but K along `dim`, in C order.
 
     Raises
     ------
     TypeError
         An argument of the wrong kind.
     ValueError
-        A place or a dimension that does not exist.
+        An index or a dimension that does not exist.
 
     Examples
     --------
@@ -110,7 +110,7 @@ def _gather_vjp(wanted: frozenset[str], input: Any, dim: Any, index: Any) -> tup
     receptive=_receptive,
 )
 def gather(input: Tensor, dim: int, index: Indices) -> Tensor:
-    """Take one number for each place of `index`: ``input[i, index[i, j]]`` for ``dim=1``, and so on.
+    """Take one element for each of `index`: ``input[i, index[i, j]]`` for ``dim=1``, and so on.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def gather(input: Tensor, dim: int, index: Indices) -> Tensor:
     dim
         Negative ones count from the end.
     index
-        int64, none negative, of the shape of `input` but along `dim`.
+        int64, none negative, of the shape of `input` except along `dim`.
 
     Returns
     -------
@@ -131,7 +131,7 @@ def gather(input: Tensor, dim: int, index: Indices) -> Tensor:
     TypeError
         An argument of the wrong kind.
     ValueError
-        A place or a dimension that does not exist, or shapes that do not fit.
+        An index or a dimension that does not exist, or shapes that do not fit.
 
     Examples
     --------
@@ -157,12 +157,12 @@ def _topk_shape(input: Any, k: Any, dim: Any = -1, largest: Any = True) -> Shape
 @op(
     shape=_topk_shape,
     dtype=int64,
-    vjp="it finds places",
+    vjp="it returns indices",
     differentiable=(),
     receptive=lambda axis, name, *, input, k, dim, largest: _receptive(axis, name, input=input, dim=dim, index=None),
 )
 def topk_indices(input: Array, k: int, dim: int = -1, largest: bool = True) -> Indices:
-    """Find where the numbers stand that `topk` gives.
+    """Find the indices of the numbers that `topk` returns.
 
     Examples
     --------
@@ -178,9 +178,9 @@ def topk_indices(input: Array, k: int, dim: int = -1, largest: bool = True) -> I
 
 
 def topk(input: Array, k: int, dim: int = -1, largest: bool = True) -> tuple[Array, Indices]:
-    """Find the largest (smallest) numbers along a dimension, in falling (rising) order, and their places.
+    """Find the largest (smallest) numbers along a dimension, in descending (ascending) order, and their indices.
 
-    NaN is above all numbers. Equal ones come in the order of their places.
+    NaN is above all numbers. Equal numbers come in the order of their indices.
 
     Parameters
     ----------
@@ -191,12 +191,12 @@ def topk(input: Array, k: int, dim: int = -1, largest: bool = True) -> tuple[Arr
     dim
         Negative ones count from the end.
     largest
-        Where false, the smallest.
+        If false, the smallest are found.
 
     Returns
     -------
     values : numpy.ndarray
-        float32, the shape of `input` but for k along `dim`.
+        float32, the shape of `input` but k along `dim`.
     indices : numpy.ndarray
         int64, the same shape.
 

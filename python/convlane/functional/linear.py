@@ -33,7 +33,7 @@ def _linear_vjp(
     wanted: frozenset[str], input: Any, weight: Any, bias: Any, activation: str, negative_slope: float
 ) -> tuple[Array, Pullback]:
     if isinstance(weight, _core.PackedWeight):
-        raise TypeError("linear: a packed weight has no gradient, nor the input through it; give the array")
+        raise TypeError("linear: neither a packed weight nor the input through it has a gradient; pass the array")
     x, matrix = as_array(input, "linear", "input"), _as_matrix(weight)
     slope = as_float(negative_slope, "linear", "negative_slope")
     output, before = activated(partial(linear, x, matrix, bias), activation, slope)
@@ -82,7 +82,7 @@ def linear(
     input
         float32, (..., I).
     weight
-        float32, (O, I), or the same from `pack_linear`.
+        float32, (O, I), or such a weight from `pack_linear`.
     bias
         float32, (O,).
     activation, negative_slope
@@ -125,7 +125,7 @@ def _as_matrix(weight: Array) -> Array:
 
 
 def _as_rows(array: Array) -> Array:
-    """All leading dimensions as one; the numbers of a row are contiguous."""
+    """Return (..., I) as rows (N, I), each of them contiguous."""
     rows = array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
     return rows.copy() if array.shape[-1] > 1 and rows.strides[1] != 4 else rows
 

@@ -1,4 +1,4 @@
-"""Losses that compare numbers: distances, and how far distributions and regions are apart."""
+"""Losses that compare numbers: distances between values, distributions and regions."""
 
 from __future__ import annotations
 
@@ -97,19 +97,19 @@ def l1_loss(input: Array, target: Array, *, reduction: str = "mean") -> Array:
 def smooth_l1_loss(input: Array, target: Array, *, reduction: str = "mean", beta: float = 1.0) -> Array:
     """Average the absolute differences, smoothed by a parabola where they are small; otherwise as `mse_loss`.
 
-    With d, the absolute difference, it is ``d**2 / (2 * beta)`` below `beta`, and ``d - beta / 2`` from there on.
+    With d, the absolute difference, it is ``d**2 / (2 * beta)`` below `beta`, and ``d - beta / 2`` above.
 
     Parameters
     ----------
     input, target, reduction
         As in `mse_loss`.
     beta
-        Where the parabola ends. At 0 there is none: `l1_loss`.
+        Where the parabola ends; 0 gives `l1_loss`.
 
     Raises
     ------
     TypeError
-        If one is not a float32 array, or `beta` no number.
+        If one is not a float32 array, or `beta` is not a number.
     ValueError
         Shapes that differ, an unknown reduction, or a `beta` that is negative or not finite.
 
@@ -135,10 +135,10 @@ def smooth_l1_loss(input: Array, target: Array, *, reduction: str = "mean", beta
 
 
 def huber_loss(input: Array, target: Array, *, reduction: str = "mean", delta: float = 1.0) -> Array:
-    """Average the squared differences, halved, but in proportion to the difference where that is large.
+    """Average half the squared differences, but absolute differences where they are large.
 
-    With d, the absolute difference, it is ``d**2 / 2`` below `delta`, and ``delta * (d - delta / 2)`` from there on:
-    `delta` times `smooth_l1_loss`.
+    With d, the absolute difference, it is ``d**2 / 2`` below `delta`, and ``delta * (d - delta / 2)`` above: `delta`
+    times `smooth_l1_loss`.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def huber_loss(input: Array, target: Array, *, reduction: str = "mean", delta: f
     Raises
     ------
     TypeError
-        If one is not a float32 array, or `delta` no number.
+        If one is not a float32 array, or `delta` is not a number.
     ValueError
         Shapes that differ, an unknown reduction, or a `delta` that is not positive or not finite.
 
@@ -174,24 +174,24 @@ def huber_loss(input: Array, target: Array, *, reduction: str = "mean", delta: f
 
 
 def kl_div(input: Array, target: Array, *, reduction: str = "mean", log_target: bool = False) -> Array:
-    """Tell how far distributions are from those wished: the Kullback-Leibler divergence ``t * (log(t) - input)``.
+    """Compute the Kullback-Leibler divergence of distributions from their targets: ``t * (log(t) - input)``.
 
     Parameters
     ----------
     input
-        float32, any shape: logarithms of probabilities, as from `log_softmax`.
+        float32, any shape: log-probabilities, as from `log_softmax`.
     target
         float32, the same shape: probabilities; where they are 0, ``t * log(t)`` is 0.
     reduction
         ``"mean"`` over all numbers, ``"batchmean"`` (the sum over the first dimension's size, which is the divergence
         per example), ``"sum"`` or ``"none"``.
     log_target
-        `target` holds logarithms, too.
+        Whether `target` holds log-probabilities, too.
 
     Returns
     -------
     numpy.ndarray
-        As from `mse_loss`.
+        As returned by `mse_loss`.
 
     Raises
     ------
@@ -231,24 +231,24 @@ def dice_loss(
     ignore_index: int = -100,
     reduction: str = "mean",
 ) -> Array:
-    """Tell how little regions overlap with those wished: 1 minus Dice's coefficient, for every class of every image.
+    """Compute 1 minus Dice's coefficient of the overlap of regions, for every class of every image.
 
-    With the probabilities p of a class at the positions of an image and those wished, t, it is
+    With p, the probabilities of a class at the positions of an image, and t, the target's, it is
     ``1 - (2 * sum(p * t) + smooth) / (sum(p**2) + sum(t**2) + smooth)``. Each class counts the same, however small its
     region is.
 
     Parameters
     ----------
     input
-        float32, (N, classes, ...): probabilities, as from `softmax` over the classes or, where they do not exclude each
-        other, from `sigmoid`. Yes or no is one class.
+        float32, (N, classes, ...): probabilities, as from `softmax` over the classes or, if these are not mutually
+        exclusive, from `sigmoid`. A yes-or-no question is one class.
     target
         float32, the same shape: probabilities; or integers, (N, ...): classes.
     smooth
-        Not negative. Above 0 it gives images without a class a loss: 0 if it is not expected either. At 0 that
-        is NaN.
+        At least 0. If positive, a class that an image lacks has a loss, which is 0 if it is not predicted either; at 0
+        that loss is NaN.
     ignore_index
-        Positions with this class as target count nothing.
+        Positions with this class as target do not count.
     reduction
         ``"mean"``, ``"sum"`` or ``"none"``.
 
@@ -260,7 +260,7 @@ def dice_loss(
     Raises
     ------
     TypeError
-        `input` is not float32, or `target` neither that nor of integers.
+        `input` is not float32, or `target` neither float32 nor integers.
     ValueError
         Shapes that do not fit, a class that does not exist, or a value out of range.
 
@@ -302,7 +302,7 @@ def dice_loss(
 
 
 def _huber(x: Any, y: Any, bound: float) -> Array:
-    """With c, the absolute difference d up to a bound: c * (d - c / 2), whose gradient stays right at infinity."""
+    """Compute c * (d - c / 2) with d, the absolute difference, and c, d up to a bound; right at infinity, too."""
     distance = abs(sub(x, y))
     clamped = clamp(distance, max=bound)
     return mul(clamped, sub(distance, affine(clamped, 0.5)))

@@ -15,7 +15,7 @@ from convlane.functional._receptive import Axis
 
 
 def _as_matrices(input: Shape, other: Shape) -> tuple[Shape, Shape]:
-    """Return the shapes with a row for a vector on the left, and a column for one on the right."""
+    """Return the shapes of two operands as matrices: a vector on the left is a row, one on the right a column."""
     if not input or not other:
         raise ValueError(f"matmul: both arrays must have a dimension, got shapes {input} and {other}")
     a = (1, *input) if len(input) == 1 else input
@@ -85,7 +85,7 @@ def matmul(input: Array, other: Array) -> Array:
     Returns
     -------
     numpy.ndarray
-        float32, (..., M, N) in C order, without M or N where that is of a vector.
+        float32, (..., M, N) in C order, without M or N if that operand is a vector.
 
     Raises
     ------

@@ -138,7 +138,7 @@ _VECTORS = frozenset({"weight", "bias"})
 
 
 class _Normalised(Pending):
-    """Batch norm's output, which takes an activation, or an addition and its activation, into its pass."""
+    """Batch norm's output, into whose pass an activation, or an addition and its activation, can be fused."""
 
     def __init__(
         self,
@@ -182,7 +182,7 @@ class _Normalised(Pending):
         self, activation: str, slope: float, residual: Array | None = None, residual_name: str = ""
     ) -> tuple[Array, Pullback]:
         output = _core.batch_norm_apply(self._image, *self._arguments, activation, slope, residual)
-        kept: dict[str, Any] = {}  # what tells, with a residual, where the activation is to be differentiated
+        kept: dict[str, Any] = {}  # with a residual: where the activation is to be differentiated
         if residual is not None:
             kept = {"output": output} if activation in TOLD_BY_OUTPUT else {"residual": residual}
         return output, lambda gradient: self._back(gradient, activation, slope, kept, residual_name)
@@ -262,16 +262,16 @@ def batch_norm(
 ) -> Array:
     """Normalise every channel: ``(x - mean) / sqrt(var + eps) * weight + bias``.
 
-    When training, mean and (biased) variance are those of the batch, and the running ones move towards them by
-    ``running = (1 - momentum) * running + momentum * batch``, for the variance with the unbiased one, n / (n - 1)
-    times as large, as torch has it. The statistics are summed in an order that depends on the shape only.
+    In training, mean and (biased) variance are those of the batch, and the running ones are moved towards them:
+    ``running = (1 - momentum) * running + momentum * batch``; for the variance with the unbiased one, n / (n - 1)
+    times as large, as in torch. The statistics are summed in an order that depends on the shape only.
 
     Parameters
     ----------
     input
         float32, (N, C, H, W), (N, C), (N, C, L) or (N, C, D, H, W).
     running_mean, running_var
-        float32, (C,). When training they are updated in place and may be None.
+        float32, (C,). In training they are updated in place and may be None.
     weight, bias
         float32, (C,); 1 and 0 where not given.
     training
@@ -289,7 +289,7 @@ def batch_norm(
     Raises
     ------
     TypeError
-        An argument of the wrong kind; when training, also running statistics that cannot be updated in place.
+        An argument of the wrong kind; in training, also running statistics that cannot be updated in place.
     ValueError
         Shapes that do not fit, missing or read-only running statistics, or training with a single value per channel.
 
@@ -331,7 +331,7 @@ def _rows_vjp(
     *,
     centered: bool = True,
 ) -> tuple[Array, Pullback]:
-    """Normalise images over their channels; the pullback's gradients have the shapes of images and of vectors."""
+    """Normalise images over their channels; the pullback returns gradients in the shapes of images and vectors."""
     vectors = not wanted.isdisjoint({"weight", "bias"})
 
     def pullback(gradient: Array) -> dict[str, Any]:
@@ -358,7 +358,7 @@ def _rms_norm_vjp(
 
 
 def _of_last_dims(x: Array, normalized_shape: Any, rows: Array, back: Pullback) -> tuple[Array, Pullback]:
-    """Return output and pullback of an array from those of its rows."""
+    """Return the output and the pullback of an array from those of its rows."""
 
     def pullback(gradient: Array) -> dict[str, Any]:
         shapes = {"input": x.shape, "weight": tuple(normalized_shape), "bias": tuple(normalized_shape)}
@@ -398,7 +398,7 @@ def layer_norm(
     Parameters
     ----------
     input
-        float32, any shape. Images are normalised over their channels by `channel_norm`.
+        float32, any shape. To normalise images over their channels, use `channel_norm`.
     normalized_shape
         The sizes of the last dimensions, which share a mean and a variance.
     weight, bias
@@ -409,7 +409,7 @@ def layer_norm(
     Returns
     -------
     numpy.ndarray
-        float32, the shape of `input`; channels last in memory where that has four dimensions, else C-contiguous.
+        float32, the shape of `input`; channels last in memory if that has four dimensions, else C-contiguous.
 
     Raises
     ------
@@ -453,7 +453,7 @@ def rms_norm(
     weight
         float32, of `normalized_shape`; 1 where not given.
     eps
-        Added to the mean square; where it is None, the distance from 1 to the next float32.
+        Added to the mean square; None stands for the distance from 1 to the next float32.
 
     Returns
     -------
@@ -527,7 +527,7 @@ def channel_norm(input: Array, weight: Array | None = None, bias: Array | None =
 def _as_rows(
     op: str, input: Any, normalized_shape: Any, weight: Any, bias: Any = None
 ) -> tuple[Array, Array, Array | None, Array | None]:
-    """Return the input, the same as images of one pixel whose channels are normalised, and its vectors."""
+    """Return the input, its rows as images of one pixel, whose channels are normalised, and the vectors."""
     x = as_array(input, op, "input")
     vectors = {
         name: None if vector is None else as_array(vector, op, name)
@@ -550,7 +550,7 @@ def _from_rows(rows: Array, x: Array) -> Array:
 
 
 def _as_pixels(input: Any, weight: Any, bias: Any, eps: Any) -> tuple[Array, Array, Array | None, Array | None, float]:
-    """Return channel norm's input, the same as an image, and the other arguments."""
+    """Return channel norm's input, that input as an image, and the other arguments."""
     x = as_array(input, "channel_norm", "input")
     weight = None if weight is None else as_array(weight, "channel_norm", "weight")
     bias = None if bias is None else as_array(bias, "channel_norm", "bias")
@@ -560,7 +560,7 @@ def _as_pixels(input: Any, weight: Any, bias: Any, eps: Any) -> tuple[Array, Arr
 
 
 def _as_signals(x: Array) -> Array:
-    """Return what lies channels last, and images that lie otherwise, as images; what is in C order as (N, C, L)."""
+    """Return what is channels last, and images not in C order, as images; all else in C order as (N, C, L)."""
     return as_pixels(x) if is_channels_last(x) or (x.ndim == 4 and not x.flags.c_contiguous) else _in_c_order(x)
 
 
@@ -620,10 +620,9 @@ def group_norm(
     Parameters
     ----------
     input
-        float32, (N, C, ...): what lies channels last or in C order is worked on as it lies, images in any other order
-        channels last.
+        float32, (N, C, ...). In C order or channels last it is read without a copy.
     num_groups
-        How many groups the channels fall into.
+        How many groups the channels are divided into.
     weight, bias
         float32, (C,); 1 and 0 where not given.
     eps
@@ -632,7 +631,7 @@ def group_norm(
     Returns
     -------
     numpy.ndarray
-        float32, the shape of `input`; channels last in memory where that is, or is an image in no such order; else
+        float32, the shape of `input`; channels last in memory if that is, or is an image not in C order; else
         C-contiguous.
 
     Raises
@@ -640,7 +639,7 @@ def group_norm(
     TypeError
         An argument of the wrong kind.
     ValueError
-        Shapes that do not fit, or groups of which the channels do not make a whole number.
+        Shapes that do not fit, or a number of groups that does not divide the channels.
 
     Examples
     --------
@@ -710,8 +709,8 @@ def instance_norm(
     input
         As in `group_norm`.
     running_mean, running_var
-        float32, (C,), or None. With the input's own statistics they are updated in place as in `batch_norm`, towards
-        the means of what the images have.
+        float32, (C,), or None. With the input's own statistics they are updated in place as in `batch_norm`, with
+        the means over the images.
     weight, bias
         float32, (C,); 1 and 0 where not given.
     use_input_stats
@@ -752,7 +751,7 @@ def instance_norm(
 
 
 def normalize(input: Array, p: float = 2.0, dim: int | tuple[int, ...] = 1, eps: float = 1e-12) -> Array:
-    """Divide by the p-norm along dimensions, or by `eps` where that is smaller.
+    """Divide by the p-norm along dimensions, or by `eps` if the norm is smaller.
 
     Parameters
     ----------
@@ -760,7 +759,7 @@ def normalize(input: Array, p: float = 2.0, dim: int | tuple[int, ...] = 1, eps:
         float32, any shape.
     p
         The exponent of the norm, above 0: ``sum(abs(x) ** p) ** (1 / p)``; for infinity it is the largest ``abs(x)``.
-        Norms are exact down to the root of order `p` of the smallest normal number.
+        Norms are accurate down to the p-th root of the smallest normal number.
     dim
         The dimension, or several; negative numbers count from the end.
     eps
@@ -776,7 +775,7 @@ def normalize(input: Array, p: float = 2.0, dim: int | tuple[int, ...] = 1, eps:
     TypeError
         An argument of the wrong kind.
     ValueError
-        If `dim` is out of range, `p` not above 0 or `eps` negative.
+        If `dim` is out of range, `p` is not positive or `eps` is negative.
 
     Examples
     --------
@@ -796,7 +795,7 @@ def normalize(input: Array, p: float = 2.0, dim: int | tuple[int, ...] = 1, eps:
         return div(input, clamp(amax(absolute(input), dim, keepdim=True), min=least))
     if order == 1:
         return div(input, clamp(sum(absolute(input), dim, keepdim=True), min=least))
-    # The root is not taken of 0, where it has no gradient.
+    # The root of 0 has no gradient.
     powers = square(input) if order == 2 else pow(absolute(input), order)
     total = clamp(sum(powers, dim, keepdim=True), min=max(least**order, float(np.finfo(np.float32).tiny)))
     return div(input, sqrt(total) if order == 2 else pow(total, 1 / order))
@@ -825,7 +824,7 @@ def local_response_norm(input: Array, size: int, alpha: float = 1e-4, beta: floa
     size
         Channels in the window, at least 1.
     alpha, beta, k
-        As in the formula. The exponent 0.75 is the fast one.
+        As in the formula. ``beta=0.75`` is the fastest.
 
     Returns
     -------
@@ -858,7 +857,7 @@ def local_response_norm(input: Array, size: int, alpha: float = 1e-4, beta: floa
 
 
 def _checked(input: Any, weight: Any, bias: Any, eps: Any) -> tuple[Array, Array, Array | None, Array | None, float]:
-    """Return batch norm's input, the same as an image, and the other arguments."""
+    """Return batch norm's input, that input as an image, and the other arguments."""
     x = as_array(input, "batch_norm", "input")
     _batch_norm_shape(x, None, None, training=True)
     weight = None if weight is None else as_array(weight, "batch_norm", "weight")
@@ -881,7 +880,7 @@ def _move_running(
     moments: Sequence[Any],
     momentum: Any,
 ) -> None:
-    """Move running statistics towards those of a batch, which were taken of so many values each."""
+    """Move running statistics towards those of a batch, which are of `count` values each."""
     part, (mean, var) = as_float(momentum, op, "momentum"), moments
     unbiased = values / (values - 1)
     if running_mean is not None:

@@ -1,4 +1,4 @@
-"""Padding: what is put around arrays, and what is cut off."""
+"""Padding and cropping of arrays of any rank."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from convlane.functional._op import Pullback, Shape, Traits, op, same_dtype
 from convlane.functional._receptive import Axis
 
 _MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
-"""And NumPy's names for them."""
+"""The modes, with NumPy's names for them."""
 
 
 class Run(NamedTuple):
-    """Indices of one dimension: `length` from `start` on, `step` apart; 0 repeats the first."""
+    """Indices of one dimension: `length` from `start` on in steps of `step`; a step of 0 repeats the first."""
 
     start: int
     length: int
@@ -25,22 +25,22 @@ class Run(NamedTuple):
 
     @property
     def indices(self) -> slice:
-        """Return them as a slice, of one index where it is repeated."""
+        """Return them as a slice, of one index if that is repeated."""
         end = self.start + (self.length * self.step if self.step else 1)
         return slice(self.start, end if end >= 0 else None, self.step or 1)
 
 
 Region: TypeAlias = tuple[Run, ...]
-"""One run for each dimension."""
+"""A region of an array: one run for each dimension."""
 
 
 def sides_of(shape: Shape, pad: Any) -> list[tuple[int, int]]:
-    """Return how many indices are put before and behind each dimension; those that are cut off count below 0."""
+    """Return how many indices are added before and after each dimension; negative counts are cut off."""
     if not isinstance(pad, (list, tuple)):
         raise TypeError(f"pad: pad must be a list or a tuple of integers, got {type(pad).__name__}")
     if len(pad) % 2 or len(pad) > 2 * len(shape):
         raise ValueError(
-            f"pad: pad must be pairs (before, behind), the last dimension's first, at most {len(shape)} for shape "
+            f"pad: pad must be pairs (before, after), the last dimension's first, at most {len(shape)} for shape "
             f"{shape}, got {tuple(pad)!r}"
         )
     numbers = [as_int(side, "pad", "pad") for side in pad]
@@ -54,13 +54,13 @@ def _checked(shape: Shape, pad: Any, mode: Any, value: Any) -> list[tuple[int, i
     if value is not None and as_float(value, "pad", "value") != 0 and mode != "constant":
         raise ValueError(f"pad: value is for mode 'constant', not for {mode!r}, got {value!r}")
     sides = sides_of(shape, pad)
-    for axis, ((before, behind), size) in enumerate(zip(sides, shape, strict=True)):
-        left = size + min(before, 0) + min(behind, 0)
+    for axis, ((before, after), size) in enumerate(zip(sides, shape, strict=True)):
+        left = size + min(before, 0) + min(after, 0)
         if left < 0:
-            raise ValueError(f"pad: {(before, behind)} cuts more off dim {axis} of shape {shape} than there is")
-        most = {"reflect": left - 1, "circular": left, "replicate": 0 if left == 0 else max(before, behind)}
-        if max(before, behind, 0) > max(most.get(mode, max(before, behind)), 0):
-            raise ValueError(f"pad: mode {mode!r} has no {(before, behind)} to put around dim {axis} of shape {shape}")
+            raise ValueError(f"pad: {(before, after)} cuts off more than dim {axis} of shape {shape} has")
+        most = {"reflect": left - 1, "circular": left, "replicate": 0 if left == 0 else max(before, after)}
+        if max(before, after, 0) > max(most.get(mode, max(before, after)), 0):
+            raise ValueError(f"pad: mode {mode!r} cannot pad dim {axis} of shape {shape} by {(before, after)}")
     return sides
 
 
@@ -68,13 +68,13 @@ def _pad_shape(input: Any, pad: Any, mode: Any = "constant", value: Any = 0) -> 
     shape = operand_shape(input, "pad", "input")
     sides = _checked(shape, pad, mode, value)
     return tuple(
-        as_int(before + size + behind, "pad", "pad") for (before, behind), size in zip(sides, shape, strict=True)
+        as_int(before + size + after, "pad", "pad") for (before, after), size in zip(sides, shape, strict=True)
     )
 
 
 def inner_regions(shape: Shape, sides: Sequence[tuple[int, int]]) -> tuple[Region, Region]:
-    """Return where what is not cut off lies in the argument and in the result."""
-    counts = [size + min(before, 0) + min(behind, 0) for size, (before, behind) in zip(shape, sides, strict=True)]
+    """Return the regions of the argument and of the result that hold what is not cut off."""
+    counts = [size + min(before, 0) + min(after, 0) for size, (before, after) in zip(shape, sides, strict=True)]
     source = tuple(Run(max(-before, 0), count) for count, (before, _) in zip(counts, sides, strict=True))
     return source, tuple(Run(max(before, 0), count) for count, (before, _) in zip(counts, sides, strict=True))
 
@@ -82,23 +82,23 @@ def inner_regions(shape: Shape, sides: Sequence[tuple[int, int]]) -> tuple[Regio
 def outer_regions(inner: Region, sides: Sequence[tuple[int, int]], mode: str) -> Iterator[tuple[Region, Region | None]]:
     """Return the regions of the result around `inner`, in the order to fill them, and those that they repeat.
 
-    A dimension is filled at the width that those behind it have reached.
+    Each dimension is filled over the width to which the later ones have already been padded.
     """
     region = list(inner)
     for axis in reversed(range(len(inner))):
         first, count = inner[axis].start, inner[axis].length
-        before, behind = (max(side, 0) for side in sides[axis])
+        before, after = (max(side, 0) for side in sides[axis])
         end = first + count
-        targets = (Run(0, before), Run(end, behind))
+        targets = (Run(0, before), Run(end, after))
         sources = {
-            "reflect": (Run(2 * before, before, -1), Run(end - 2, behind, -1)),
-            "replicate": (Run(first, before, 0), Run(end - 1, behind, 0)),
-            "circular": (Run(count, before), Run(first, behind)),
+            "reflect": (Run(2 * before, before, -1), Run(end - 2, after, -1)),
+            "replicate": (Run(first, before, 0), Run(end - 1, after, 0)),
+            "circular": (Run(count, before), Run(first, after)),
         }.get(mode, (None, None))
         for target, source in zip(targets, sources, strict=True):
             if target.length:
                 yield _with(region, axis, target), None if source is None else _with(region, axis, source)
-        region[axis] = Run(0, before + count + behind)
+        region[axis] = Run(0, before + count + after)
 
 
 def _with(region: Sequence[Run], axis: int, run: Run) -> Region:
@@ -106,12 +106,12 @@ def _with(region: Sequence[Run], axis: int, run: Run) -> Region:
 
 
 def _slices(region: Region) -> tuple[Any, ...]:
-    """Return an index that gives a view, also of an array without dimensions."""
+    """Return an index that gives a view even of an array without dimensions."""
     return (..., *(run.indices for run in region))
 
 
 def filling(value: Any, dtype: Any) -> Tensor:
-    """Return what `pad` fills up with as an array without dimensions."""
+    """Return the value that `pad` fills in, as an array without dimensions."""
     with np.errstate(over="ignore"):
         return np.asarray(0 if value is None else value).astype(dtype)
 
@@ -141,11 +141,11 @@ def _pad_vjp(wanted: frozenset[str], input: Any, pad: Any, mode: str, value: Any
 def _pad_receptive(axis: Axis, name: str, *, input: Any, pad: Any, mode: str, value: Any) -> Axis:
     if axis.dim is None:
         return axis
-    before, behind = sides_of(tuple(input.shape), pad)[axis.dim]
+    before, after = sides_of(tuple(input.shape), pad)[axis.dim]
     if mode == "constant":
-        return axis.windows(1, 1, before, 1, before + len(axis.low) + behind)
-    kept = np.arange(len(axis.low))[max(-before, 0) : len(axis.low) - max(-behind, 0)]
-    positions = np.pad(kept, (max(before, 0), max(behind, 0)), _MODES[mode])  # type: ignore[call-overload]
+        return axis.windows(1, 1, before, 1, before + len(axis.low) + after)
+    kept = np.arange(len(axis.low))[max(-before, 0) : len(axis.low) - max(-after, 0)]
+    positions = np.pad(kept, (max(before, 0), max(after, 0)), _MODES[mode])  # type: ignore[call-overload]
     return axis.gathered(positions[:, None], np.ones((len(positions), 1), np.bool_))
 
 
@@ -157,33 +157,33 @@ def _pad_receptive(axis: Axis, name: str, *, input: Any, pad: Any, mode: str, va
     receptive=_pad_receptive,
 )
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = 0) -> Tensor:
-    """Put numbers around arrays, or cut them off.
+    """Pad arrays, or crop them.
 
     Parameters
     ----------
     input
         float32, int64 or bool, at most eight dimensions.
     pad
-        Pairs (before, behind), that of the last dimension first: (left, right, top, bottom) for images. Negative sides
-        cut off, before anything is put on the other side.
+        Pairs (before, after), the last dimension's first: (left, right, top, bottom) for images. Negative sides are
+        cut off before anything is added on the other side.
     mode
-        ``"constant"``; ``"reflect"``, which mirrors at the outermost numbers without repeating them; ``"replicate"``,
-        which repeats these; ``"circular"``, which goes on at the other end.
+        ``"constant"``; ``"reflect"``, which mirrors at the outermost elements without repeating them; ``"replicate"``,
+        which repeats these; ``"circular"``, which continues at the opposite end.
     value
-        Of mode ``"constant"``; None is 0.
+        For mode ``"constant"``; None is 0.
 
     Returns
     -------
     numpy.ndarray
-        Channels last in memory where it is float32 with four dimensions, else in C order.
+        Channels last in memory if it is float32 with four dimensions, else in C order.
 
     Raises
     ------
     TypeError
         An argument of the wrong kind.
     ValueError
-        Sides that are not in pairs, or of more dimensions than there are; more is cut off than there is; less is there
-        than a mode repeats; a mode that does not exist, or a value that it does not take.
+        Sides that are not in pairs, or more pairs than dimensions; more cut off than there is; fewer elements than a
+        mode repeats; a mode that does not exist, or a value for a mode that takes none.
 
     Examples
     --------

@@ -29,9 +29,9 @@ OutputSize: TypeAlias = "int | tuple[int | None, int | None] | None"
 
 
 _TRAITS = Traits(reads_any_layout=True, writes_slices=True)
-"""Of all that plans can do."""
+"""Of every pooling."""
 
-_ADAPTIVE = replace(_TRAITS, identity=unless_shape_changes)  # where it stays, windows are single pixels
+_ADAPTIVE = replace(_TRAITS, identity=unless_shape_changes)  # if the size stays, windows are single pixels
 
 
 def _window(op_name: str) -> Callable[..., Any]:
@@ -80,7 +80,7 @@ def _max_dtype(*_: Any, return_indices: bool = False, **__: Any) -> DType | tupl
 
 
 def _image_rule(output: Any, single: bool, back: Callable[[Array], Array]) -> tuple[Any, Pullback]:
-    """Return output, or outputs, and pullback of one image, where it was one, from those of a batch."""
+    """Return output or outputs and pullback of a batch, or of the single image that was given."""
     if single:
         return _unbatched(output, single), lambda gradient: {"input": back(gradient[None])[0]}
     return output, lambda gradient: {"input": back(gradient)}
@@ -105,7 +105,7 @@ def _max_pool2d_vjp(
 
 
 def _as_indices(indices: NDArray[np.int32]) -> Indices:
-    """Return what users are told of the places that gradients read: 0 for windows in the padding."""
+    """Return indices for users from those for gradients: 0 for windows that lie in the padding."""
     return np.maximum(indices, 0).astype(np.int64)
 
 
@@ -132,18 +132,18 @@ def max_pool2d(
     Parameters
     ----------
     input
-        float32, (N, C, H, W) or one image (C, H, W); any strides, channels last is read without a copy.
+        float32, (N, C, H, W) or one image (C, H, W); any strides; channels last is read without a copy.
     kernel_size, dilation
         An integer or a pair (height, width).
     stride
         The same; the kernel's size when it is None.
     padding
-        As in `conv2d`; at most half of the kernel's reach on each side.
+        As in `conv2d`; at most half of the dilated kernel on each side.
     ceil_mode
-        Keep a last window that hangs over the right or bottom edge, as long as it starts inside the image or in its
+        Keep a last window that extends beyond the right or bottom edge, as long as it starts inside the image or its
         left or top padding.
     return_indices
-        Return where the maxima stand as well.
+        Whether to return the indices of the maxima, too.
 
     Returns
     -------
@@ -180,7 +180,7 @@ def max_pool2d(
 @op(
     shape=_max_pool2d_shape,
     dtype=int64,
-    vjp="it finds places",
+    vjp="it returns indices",
     differentiable=(),
     receptive=windows(_window("max_pool2d"), _max_pool2d_shape),
 )
@@ -192,7 +192,7 @@ def max_pool2d_indices(
     dilation: int | Pair,
     ceil_mode: bool,
 ) -> Indices:
-    """Return the second result of `max_pool2d` alone, as plans compute it.
+    """Return only the second result of `max_pool2d`, as plans compute it.
 
     Examples
     --------
@@ -252,7 +252,7 @@ def avg_pool2d(
         As in `max_pool2d`.
     count_include_pad
         Divide by the window's size inside the *padded* image, else by the number of pixels that it covers. (What
-        `ceil_mode` lets hang over the padding's edge counts in neither case.)
+        `ceil_mode` adds beyond the padding counts in neither case.)
     divisor_override
         Divide the sums by this instead.
 
@@ -316,7 +316,7 @@ def _lp_pool2d_vjp(
 
 
 def _largest_rule(x: Array, kernel_size: Any, stride: Any, ceil_mode: bool) -> tuple[Array, Pullback]:
-    """Return the largest absolute values and the pullback that moves gradients, with signs, to where they stood."""
+    """Return the largest absolute values, and the pullback that puts gradients, with signs, at their positions."""
     wanted = frozenset({"input"})
     output, of_largest = _max_pool2d_vjp(wanted, np.abs(x), kernel_size, stride, 0, 1, ceil_mode, False)
     signs = np.sign(x)
@@ -338,9 +338,9 @@ def lp_pool2d(
 ) -> Array:
     """Take the p-norm of each window: ``(sum of |x|**p) ** (1 / p)``.
 
-    torch sums ``x**p`` instead, the same for even p; for other p it gives NaN where negative values prevail. As in
-    torch, a window that `ceil_mode` lets hang over the edge has its sum scaled up to the kernel's full size. A value of
-    0 and a window of zeros, where the norm may have no derivative, have the gradient 0 (torch: often NaN).
+    torch sums ``x**p`` instead, the same for even p; for other p it gives NaN where negative values outweigh the
+    others. As in torch, a window that `ceil_mode` lets extend beyond the edge has its sum scaled up to the full kernel.
+    Values of 0 and windows of zeros, where the norm may have no derivative, have the gradient 0 (torch: often NaN).
 
     Parameters
     ----------
@@ -400,12 +400,12 @@ def pool_geometry(operation: str, said_by: str, image: Any, at: Mapping[str, Any
     operation
         One of the functions of this file.
     said_by
-        Who refuses what does not fit.
+        The name of the function in error messages.
     image
         The shape.
     at
-        The function's arguments by name, without the input; what it has a default for may be left away, but for those
-        of the window: `stride`, `ceil_mode`.
+        The function's arguments by name, without the input. Those with defaults may be left out, except `stride` and
+        `ceil_mode`.
     """
     kind = "max" if "max" in operation else "power" if operation == "lp_pool2d" else "average"
     if "kernel_size" not in at:
@@ -418,7 +418,7 @@ def pool_geometry(operation: str, said_by: str, image: Any, at: Mapping[str, Any
 
 
 def pooled_size(op_name: str, value: Any, size: Any) -> Pair:
-    """Return a pair from what users pass; None keeps the input's size."""
+    """Return an output size as a pair; None keeps the input's size."""
     height, width = value if isinstance(value, (tuple, list)) and len(value) == 2 else (value, value)
     return (
         size[0] if height is None else as_int(height, op_name, "output_size"),
@@ -542,7 +542,7 @@ def adaptive_max_pool2d(
     Returns
     -------
     numpy.ndarray or tuple of two
-        As from `max_pool2d`.
+        As returned by `max_pool2d`.
 
     Raises
     ------
@@ -564,12 +564,12 @@ def adaptive_max_pool2d(
 @op(
     shape=_adaptive_max_pool2d_shape,
     dtype=int64,
-    vjp="it finds places",
+    vjp="it returns indices",
     differentiable=(),
     receptive=_adaptive(_adaptive_max_pool2d_shape),
 )
 def adaptive_max_pool2d_indices(input: Array, output_size: OutputSize) -> Indices:
-    """Return the second result of `adaptive_max_pool2d` alone, as plans compute it.
+    """Return only the second result of `adaptive_max_pool2d`, as plans compute it.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Pooling of signals (N, C, L): that of images with one row."""
+"""Pooling of signals (N, C, L), as images of one row."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def max_pool1d(
     Parameters
     ----------
     input
-        float32, (N, C, L) or one signal (C, L); any strides, channels last, (N, L, C) in memory, is read without a
+        float32, (N, C, L) or one signal (C, L); any strides; channels last, (N, L, C) in memory, is read without a
         copy.
     kernel_size, dilation
         An integer.
     stride
         The same; the kernel's size when it is None.
     padding
-        An integer, a pair (before, behind) or a name as in `conv2d`; at most half of the kernel's reach on each side.
+        An integer, a pair (before, behind) or a name as in `conv2d`; at most half of the dilated kernel on each side.
     ceil_mode
         As in `max_pool2d`, as are NaNs.
     return_indices
-        Return where the maxima stand as well.
+        Whether to return the indices of the maxima, too.
 
     Returns
     -------
@@ -115,7 +115,7 @@ def lp_pool1d(
 ) -> Array:
     """Take the p-norm of each window of a signal: ``(sum of |x|**p) ** (1 / p)``.
 
-    It differs from torch's and has gradients as `lp_pool2d`.
+    How it differs from torch's and its gradients are as for `lp_pool2d`.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
-"""Pooling of volumes (N, C, D, H, W): every plane as an image, then the depth as the rows of images.
+"""Pooling of volumes (N, C, D, H, W): first each plane as an image, then the depth as the rows of an image.
 
-Maxima, sums and norms of a box are those of its planes', and so are averages, whose divisors are products of one number
-for each axis. In memory a volume whose channels lie side by side is a batch of planes, and also an image whose columns
-are whole planes; so both passes run the kernels of images on what lies there.
+The maximum, sum or norm of a box is that of its planes' results, and so is the average, whose divisor is a product of
+one factor per axis. In memory a volume that is channels last is both a batch of planes and an image whose rows are
+whole planes, so that both passes run the kernels for images without a copy.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ OutputSize3d: TypeAlias = "int | tuple[int | None, int | None, int | None] | Non
 
 
 class _Passes(NamedTuple):
-    """A pooling of volumes as one of images, and its arguments for the planes and for the depth."""
+    """A pooling of volumes as two of images: its arguments for the planes and for the depth."""
 
     operation: Callable[..., Any]
     planes: Mapping[str, Any]
     depth: Mapping[str, Any]
 
     def geometries(self, shape: Shape, said_by: str) -> tuple[_core.PoolGeometry, _core.PoolGeometry]:
-        """Return what both passes over a volume of this shape do."""
+        """Return the geometries of both passes over a volume of this shape."""
         n, c, d, h, w = shape
         planes = pool_geometry(self.operation.__name__, said_by, (n * d, c, h, w), self.planes)
         image = (n, c, d, math.prod(planes.shape[2:]))
@@ -51,7 +51,7 @@ class _Passes(NamedTuple):
 
 
 _PASSES: dict[str, Callable[..., _Passes]] = {}
-"""Of every operation, from its name and arguments."""
+"""The passes of every operation, from its name and arguments."""
 
 
 def volume_geometries(
@@ -64,15 +64,15 @@ def volume_geometries(
     operation
         The name of a function of this file.
     shape
-        (N, C, D, H, W) of its input.
+        (N, C, D, H, W) of the input.
     arguments
-        Its others, by name.
+        The other arguments, by name.
     """
     return _PASSES[operation](SimpleNamespace(shape=shape), **arguments).geometries(shape, operation)
 
 
 def _pooling(passes: Callable[..., _Passes]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Make a function an operation; `passes` takes its arguments, of which the first may be but a shape."""
+    """Make a function an operation; `passes` takes its arguments, of which the first may be only a shape."""
 
     def decorate(forward: Callable[P, R]) -> Callable[P, R]:
         name, signature = forward.__name__, inspect.signature(forward)
@@ -115,7 +115,7 @@ def _pooling(passes: Callable[..., _Passes]) -> Callable[[Callable[P, R]], Calla
 
 
 def _volume_shape(input: Any, name: str) -> Shape:
-    """(N, C, D, H, W) of an argument, which may lack the batch."""
+    """Return (N, C, D, H, W) of an argument, which may lack the batch."""
     shape = shape_of(input, name)
     if len(shape) not in (4, 5):
         raise ValueError(f"{name}: input must be (N, C, D, H, W) or one volume (C, D, H, W), got shape {shape}")
@@ -126,7 +126,7 @@ def _pooled(name: str, **arguments: Any) -> Any:
     """Run an operation on an array."""
     x = as_array(arguments.pop("input"), name, "input")
     passes = _PASSES[name](x, **arguments)
-    passes.geometries(_volume_shape(x, name), name)  # refuses what does not fit
+    passes.geometries(_volume_shape(x, name), name)  # raises if something does not fit
     if x.ndim == 4:
         return _first(_run(x[None], passes, bool(arguments.get("return_indices"))))
     return _run(x, passes, bool(arguments.get("return_indices")))
@@ -176,7 +176,7 @@ def _vjp(operation: Callable[..., Any], x: Array, **arguments: Any) -> tuple[Any
     return rule(frozenset({"input"}), **bound.arguments)  # type: ignore[no-any-return]
 
 
-# Volumes, planes and rows: the same numbers in the same order, channels last in memory.
+# Volumes, planes and rows: the same elements in the same order, channels last in memory.
 
 
 def _as_planes(x: Array) -> Array:
@@ -207,7 +207,7 @@ def _as_volumes(rows: Any, plane: tuple[int, ...]) -> Any:
 def _windows(
     name: str, input: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: Any
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the arguments of windows over the planes and along the depth."""
+    """Return the arguments of the windows over the planes and along the depth."""
     kernel, dilation = as_numbers(kernel_size, name, "kernel_size", 3), as_numbers(dilation, name, "dilation", 3)
     stride = kernel if stride is None else as_numbers(stride, name, "stride", 3)
     depth, height, width = as_sides_of_axes(padding, name, kernel, stride, dilation, _volume_shape(input, name)[2:])
@@ -243,7 +243,7 @@ def max_pool3d(
     Parameters
     ----------
     input
-        float32, (N, C, D, H, W) or one volume (C, D, H, W); any strides, channels last, (N, D, H, W, C) in memory, is
+        float32, (N, C, D, H, W) or one volume (C, D, H, W); any strides; channels last, (N, D, H, W, C) in memory, is
         read without a copy.
     kernel_size, dilation
         An integer or three (depth, height, width).
@@ -251,18 +251,18 @@ def max_pool3d(
         The same; the kernel's size when it is None.
     padding
         An integer, three, six sides (front, back, top, bottom, left, right) or a name as in `conv2d`; at most half of
-        the kernel's reach on each side.
+        the dilated kernel on each side.
     ceil_mode
         As in `max_pool2d`, as are NaNs.
     return_indices
-        Return where the maxima stand as well.
+        Whether to return the indices of the maxima, too.
 
     Returns
     -------
     numpy.ndarray or tuple of two
         float32, (N, C, OD, OH, OW), channels last in memory. With `return_indices` also int64 of the same shape: the
         position ``(d * H + h) * W + w`` in the input's volume, the first among equal values, the last NaN. A dilated
-        window whose every tap lies in the padding gives minus infinity, and an index without meaning.
+        window whose every tap lies in the padding gives minus infinity and a meaningless index.
 
     Raises
     ------
@@ -293,7 +293,7 @@ def max_pool3d(
 @op(
     shape=rules(max_pool3d).shape,
     dtype=int64,
-    vjp="it finds places",
+    vjp="it returns indices",
     differentiable=(),
     receptive=rules(max_pool3d).receptive,
 )
@@ -305,7 +305,7 @@ def max_pool3d_indices(
     dilation: int | Triple,
     ceil_mode: bool,
 ) -> Indices:
-    """Return the second result of `max_pool3d` alone, as plans compute it.
+    """Return only the second result of `max_pool3d`, as plans compute it.
 
     Examples
     --------
@@ -403,7 +403,7 @@ def lp_pool3d(
 ) -> Array:
     """Take the p-norm of each window of a volume: ``(sum of |x|**p) ** (1 / p)``.
 
-    It differs from torch's and has gradients as `lp_pool2d`.
+    How it differs from torch's and its gradients are as for `lp_pool2d`.
 
     Parameters
     ----------
@@ -498,7 +498,7 @@ def adaptive_max_pool3d(
     Returns
     -------
     numpy.ndarray or tuple of two
-        As from `max_pool3d`.
+        As returned by `max_pool3d`.
 
     Raises
     ------
@@ -520,12 +520,12 @@ def adaptive_max_pool3d(
 @op(
     shape=rules(adaptive_max_pool3d).shape,
     dtype=int64,
-    vjp="it finds places",
+    vjp="it returns indices",
     differentiable=(),
     receptive=rules(adaptive_max_pool3d).receptive,
 )
 def adaptive_max_pool3d_indices(input: Array, output_size: OutputSize3d) -> Indices:
-    """Return the second result of `adaptive_max_pool3d` alone, as plans compute it.
+    """Return only the second result of `adaptive_max_pool3d`, as plans compute it.
 
     Examples
     --------

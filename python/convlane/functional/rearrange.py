@@ -1,4 +1,4 @@
-"""What rearranges arrays of any rank: other orders of dimensions, other shapes, parts, repetitions."""
+"""Rearranging arrays of any rank: permuting, reshaping, slicing, joining and repeating."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ def _permute_receptive(axis: Axis, name: str, *, input: Any, dims: Any) -> Axis:
     receptive=_permute_receptive,
 )
 def permute(input: Tensor, dims: Sequence[int]) -> Tensor:
-    """Put the dimensions into another order.
+    """Permute the dimensions.
 
     Parameters
     ----------
     input
         float32, int64 or bool, at most eight dimensions.
     dims
-        Which of the dimensions comes first, second and so on; negative ones count from the end.
+        The dimensions in their new order; negative ones count from the end.
 
     Returns
     -------
@@ -114,11 +114,11 @@ def _reshape_shape(input: Any, shape: Any) -> Shape:
     given, sizes = operand_shape(input, "reshape", "input"), _sizes("reshape", "shape", shape)
     count, known = math.prod(given), math.prod(size for size in sizes if size != -1)
     if sizes.count(-1) > 1 or any(size < -1 for size in sizes):
-        raise ValueError(f"reshape: shape={sizes} may have one -1, for the size that is left, and no other below 0")
+        raise ValueError(f"reshape: shape={sizes} may have one -1, for the remaining size, and no other below 0")
     if -1 in sizes and known > 0 and count % known == 0:
         return tuple(count // known if size == -1 else size for size in sizes)
     if -1 in sizes or known != count:
-        raise ValueError(f"reshape: shape={sizes} does not hold the numbers of shape {given}")
+        raise ValueError(f"reshape: shape={sizes} does not have as many elements as shape {given}")
     return sizes
 
 
@@ -128,7 +128,7 @@ def _reshape_vjp(wanted: frozenset[str], input: Any, shape: Any) -> tuple[Array,
 
 
 def _reshape_receptive(axis: Axis, name: str, *, input: Any, shape: Any) -> Axis:
-    """Follow a dimension to one of its size has as many numbers behind it."""
+    """Follow a dimension to the one of the same size and stride in C order."""
     if axis.dim is None:
         return axis
     before, after = operand_shape(input, "reshape", "input"), _reshape_shape(input, shape)
@@ -140,15 +140,15 @@ def _reshape_receptive(axis: Axis, name: str, *, input: Any, shape: Any) -> Axis
 
 
 def dense_unless_view(x: Tensor, shape: Shape) -> Tensor:
-    """Return an array in another shape, as a view where its strides allow it."""
+    """Return an array in another shape, as a view if its strides allow it."""
     return (x if _is_view(x, shape) else dense(x)).reshape(shape)
 
 
 def _is_view(x: Tensor, shape: Shape) -> bool:
-    """Whether an array needs no copy to have another shape. NumPy would make one before it tells."""
+    """Whether an array can be reshaped without a copy. NumPy only tells by making one."""
     if x.flags.c_contiguous or x.size == 0:
         return True
-    runs: list[int] = []  # dimensions through which one stride leads, as one
+    runs: list[int] = []  # dimensions that one stride runs through, merged
     before = 0
     for size, stride in zip(x.shape, x.strides, strict=True):
         if size == 1:
@@ -176,26 +176,26 @@ def _is_view(x: Tensor, shape: Shape) -> bool:
     receptive=_reshape_receptive,
 )
 def reshape(input: Tensor, shape: Sequence[int]) -> Tensor:
-    """Give the same numbers, in the order of their indices, another shape.
+    """Give the same elements, in the order of their indices, another shape.
 
     Parameters
     ----------
     input
         float32, int64 or bool, at most eight dimensions.
     shape
-        Of as many numbers; one size may be -1, for what is left.
+        Of as many elements; one size may be -1, for what remains.
 
     Returns
     -------
     numpy.ndarray
-        A view of `input` where its strides allow it, else in C order.
+        A view of `input` if its strides allow it, else in C order.
 
     Raises
     ------
     TypeError
         An argument of the wrong kind.
     ValueError
-        If `shape` does not hold the numbers.
+        If `shape` has another number of elements.
 
     Examples
     --------
@@ -210,7 +210,7 @@ def reshape(input: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
-    """Drop dimensions of size 1: those named that have it, or all; otherwise as `reshape`.
+    """Drop dimensions of size 1, all or those of `dim`; otherwise as `reshape`.
 
     Examples
     --------
@@ -281,7 +281,7 @@ def expand(input: Tensor, size: Sequence[int]) -> Tensor:
     TypeError
         An argument of the wrong kind.
     ValueError
-        If another size than 1 would change.
+        If a size other than 1 would change.
 
     Examples
     --------
@@ -317,7 +317,7 @@ def _flip_receptive(axis: Axis, name: str, *, input: Any, dims: Any) -> Axis:
     receptive=_flip_receptive,
 )
 def flip(input: Tensor, dims: int | Sequence[int]) -> Tensor:
-    """Turn the order along dimensions around.
+    """Reverse the order along dimensions.
 
     Parameters
     ----------
@@ -350,7 +350,7 @@ def flip(input: Tensor, dims: int | Sequence[int]) -> Tensor:
 
 
 def sliced(input: Any, dim: Any, start: Any, end: Any, step: Any) -> tuple[int, slice]:
-    """Return the dimension that is sliced, and how."""
+    """Return the dimension to slice, and the slice."""
     shape = operand_shape(input, "strided_slice", "input")
     axis = as_dim(dim, "strided_slice", len(shape))
     pace = as_int(step, "strided_slice", "step")
@@ -404,8 +404,8 @@ def strided_slice(input: Tensor, dim: int, start: int | None = None, end: int | 
     dim
         Negative ones count from the end.
     start, end, step
-        Negative bounds count from the end, bounds beyond the dimension are cut, None is an end of it; a negative step
-        goes backwards.
+        Negative bounds count from the end, bounds beyond the dimension are clipped, None is its end; a negative
+        step goes backwards.
 
     Returns
     -------
@@ -451,7 +451,7 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 
 
 def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
-    """Cut a dimension into parts of one size, of which the last may be smaller, or of the sizes given.
+    """Split a dimension into parts of one size, of which the last may be smaller, or of given sizes.
 
     Returns
     -------
@@ -470,7 +470,7 @@ def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int =
     if isinstance(split_size_or_sections, (list, tuple)):
         parts = [as_positive(part, "split", "split_size_or_sections") for part in split_size_or_sections]
         if sum(parts) != size:
-            raise ValueError(f"split: {parts} do not make up dim {dim} of shape {shape}")
+            raise ValueError(f"split: {parts} do not add up to dim {dim} of shape {shape}")
     else:
         step = as_positive(split_size_or_sections, "split", "split_size_or_sections")
         parts = [min(step, size - start) for start in range(0, size, step)]
@@ -479,7 +479,7 @@ def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int =
 
 
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
-    """Cut a dimension into at most so many parts of one size, of which the last may be smaller; otherwise as `split`.
+    """Split a dimension into at most `chunks` parts of one size, the last possibly smaller; otherwise as `split`.
 
     Examples
     --------
@@ -494,7 +494,7 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
 
 
 def _repeats(input: Any, dims: Any) -> tuple[Shape, tuple[int, ...]]:
-    """Return the shape and the repeats with as many dimensions."""
+    """Return the shape and the repeats, both with as many dimensions as the longer one."""
     shape, repeats = operand_shape(input, "tile", "input"), _sizes("tile", "dims", dims)
     if any(repeat < 0 for repeat in repeats):
         raise ValueError(f"tile: dims={repeats} must not be negative")
@@ -532,14 +532,14 @@ def _tile_receptive(axis: Axis, name: str, *, input: Any, dims: Any) -> Axis:
     receptive=_tile_receptive,
 )
 def tile(input: Tensor, dims: Sequence[int]) -> Tensor:
-    """Repeat an array so many times along each dimension.
+    """Repeat an array along its dimensions.
 
     Parameters
     ----------
     input
         float32, int64 or bool, at most eight dimensions.
     dims
-        How often, for the last dimensions where they are fewer; more are new dimensions in front.
+        How often along each dimension: the last ones if there are fewer, new ones in front if there are more.
 
     Returns
     -------
@@ -564,7 +564,7 @@ def tile(input: Tensor, dims: Sequence[int]) -> Tensor:
     shape, repeats = _repeats(input, dims)
     y = dense(as_tensor(input, "tile", "input"))
     for axis in reversed(range(len(shape))):
-        if repeats[axis] != 1:  # copies of blocks that grow, so that the last ones are most of the work
+        if repeats[axis] != 1:  # blocks that grow are copied, so that most of the work is in large ones
             count = math.prod(shape[:axis])
             once = y.reshape(count, 1, y.size // max(count, 1))
             y = _core.empty((count, repeats[axis], once.shape[2]), y.dtype)
@@ -573,7 +573,7 @@ def tile(input: Tensor, dims: Sequence[int]) -> Tensor:
 
 
 def getitem(input: Tensor, key: Any) -> Tensor:
-    """Index with integers, slices, None and an ellipsis, as NumPy does it."""
+    """Index with integers, slices, None and an ellipsis, as in NumPy."""
     keys = key if isinstance(key, tuple) else (key,)
     shape = operand_shape(input, "indexing", "input")
     taken = sum(each is not None and each is not Ellipsis for each in keys)

@@ -1,4 +1,4 @@
-"""Reductions over any dimensions, of which losses are made, and sums along one."""
+"""Reductions over any dimensions, and cumulative sums."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def axes_of(name: str, ndim: int, dim: Any) -> tuple[int, ...]:
 
 
 def dense(x: Tensor) -> Tensor:
-    """Return an array in C order: itself where it is so already."""
+    """Return an array in C order: itself if it is already."""
     if x.flags.c_contiguous:
         return x
     copy = _core.empty(x.shape, x.dtype)
@@ -39,7 +39,7 @@ def dense(x: Tensor) -> Tensor:
 def in_memory_order(run: Callable[..., Tensor], arrays: tuple[Array, ...], axis: int) -> Tensor:
     """Call a kernel that works along one axis of arrays of one shape in C order.
 
-    Images that are not in C order are taken, and the result is given, as they lie in memory when channels last.
+    Images that are not in C order are passed, and returned, in the memory order of channels last.
     """
     if arrays[0].ndim != 4 or arrays[0].flags.c_contiguous:
         return run(*map(dense, arrays), axis)
@@ -53,7 +53,7 @@ def _shape_rule(name: str, *, several: bool = True) -> Callable[..., Shape]:
             raise TypeError(f"{name}: dim must be an integer or None, got {dim!r}")
         axes = axes_of(name, len(input.shape), dim)
         if name in _OF_SOMETHING and math.prod(input.shape[axis] for axis in axes) == 0:
-            raise ValueError(f"{name}: there is none of no numbers, dim={dim} of shape {tuple(input.shape)}")
+            raise ValueError(f"{name}: input of shape {tuple(input.shape)} has no elements along dim={dim}")
         if keepdim:
             return tuple(1 if axis in axes else size for axis, size in enumerate(input.shape))
         return tuple(size for axis, size in enumerate(input.shape) if axis not in axes)
@@ -74,7 +74,8 @@ def _receptive(axis: Axis, name: str, *, input: Any, dim: Any, keepdim: bool, **
 
 
 Spread: TypeAlias = Callable[[Array, Array, Array, "tuple[int, ...]"], Array]
-"""From the gradient of a reduction's result, the input, the result (both with all dimensions) and the dimensions."""
+"""From the gradient of a reduction's result, the input, the result (both with all dimensions) and the dimensions
+to the gradient of the input."""
 
 
 def _rule(name: str, spread: Spread) -> Callable[..., tuple[Array, Pullback]]:
@@ -110,13 +111,13 @@ def _spread_mean(gradient: Array, x: Array, output: Array, axes: tuple[int, ...]
 
 
 def _spread_extreme(gradient: Array, x: Array, output: Array, axes: tuple[int, ...]) -> Array:
-    """Share the gradient among equal numbers, as torch does."""
+    """Share the gradient among equal numbers, as in torch."""
     chosen = _core.where(_core.compare("eq", x, output), np.ones((), np.float32), np.zeros((), np.float32))
     return _core.binary("mul", chosen, _core.binary("div", gradient, _core.reduce("sum", chosen, axes, True)))
 
 
 def _spread_prod(gradient: Array, x: Array, output: Array, axes: tuple[int, ...]) -> Array:
-    """Multiply by the product of all others, which may be that of numbers before and behind: a factor may be 0."""
+    """Multiply by the product of all other numbers, those before and those after each, because a factor may be 0."""
     order = (*(axis for axis in range(x.ndim) if axis not in axes), *axes)
     moved = x.transpose(order)
     rows = moved.reshape(*moved.shape[: x.ndim - len(axes)], -1 if x.size else 0).astype(np.float64)
@@ -151,7 +152,7 @@ def _cumsum_vjp(wanted: frozenset[str], input: Any, dim: Any) -> tuple[Array, Pu
 
 @op(shape=_shape_rule("sum"), vjp=_rule("sum", _spread_sum), receptive=_receptive)
 def sum(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
-    """Add numbers up, over some dimensions or all.
+    """Sum over some dimensions or all.
 
     Parameters
     ----------
@@ -160,14 +161,14 @@ def sum(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
     dim
         A dimension, several, or None for all of them. Negative ones count from the end.
     keepdim
-        These dimensions stay, with size 1.
+        Whether these dimensions stay, with size 1.
 
     Returns
     -------
     numpy.ndarray
         float32, the shape of `input` without these dimensions, ``()`` for all; in C order. Numbers are added in trees
-        of eight in float32, the trees in float64, in the order of memory: what else is summed, and threads, change
-        nothing.
+        of eight in float32, and the trees in float64, in the order of memory; neither threads nor other elements of
+        the result change the sum.
 
     Raises
     ------
@@ -211,7 +212,7 @@ def mean(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
 
 @op(shape=_shape_rule("prod"), vjp=_rule("prod", _spread_prod), receptive=_receptive)
 def prod(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
-    """Multiply numbers with each other, in float64; otherwise as `sum`. The product of nothing is 1.
+    """Multiply numbers, in float64; otherwise as `sum`. The product of nothing is 1.
 
     Examples
     --------
@@ -225,7 +226,7 @@ def prod(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
 
 @op(shape=_shape_rule("amax"), vjp=_rule("amax", _spread_extreme), receptive=_receptive)
 def amax(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
-    """Find the largest number, NaN where there is one; otherwise as `sum`. There is none of nothing: ValueError.
+    """Find the largest number, NaN if there is one; otherwise as `sum`, but of nothing it raises a ValueError.
 
     Equal numbers share the gradient.
 
@@ -241,7 +242,7 @@ def amax(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
 
 @op(shape=_shape_rule("amin"), vjp=_rule("amin", _spread_extreme), receptive=_receptive)
 def amin(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
-    """Find the smallest number, NaN where there is one; otherwise as `amax`.
+    """Find the smallest number, NaN if there is one; otherwise as `amax`.
 
     Examples
     --------
@@ -255,9 +256,9 @@ def amin(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
 
 @op(shape=_shape_rule("var"), vjp=_var_vjp, receptive=_receptive)
 def var(input: Array, dim: Dims = None, *, correction: float = 1, keepdim: bool = False) -> Array:
-    """Find how far numbers spread: the sum of squared distances from their mean, divided by ``count - correction``.
+    """Compute the variance: the sum of squared deviations from the mean, divided by ``count - correction``.
 
-    Otherwise as `sum`. The mean is found first, so that a large one costs no digits. NaN where the divisor is 0.
+    Otherwise as `sum`. The mean is computed first, so that a large one costs no digits. NaN if the divisor is 0.
 
     Parameters
     ----------
@@ -289,12 +290,12 @@ def _extreme_index(name: str, input: Any, dim: Any, keepdim: Any) -> Indices:
 @op(
     shape=_shape_rule("argmax", several=False),
     dtype=int64,
-    vjp="it finds places",
+    vjp="it returns indices",
     differentiable=(),
     receptive=_receptive,
 )
 def argmax(input: Array, dim: int | None = None, keepdim: bool = False) -> Indices:
-    """Find where the largest number stands, the first of equal ones; the first NaN where there is one.
+    """Find the index of the largest number, the first of equal ones; of the first NaN if there is one.
 
     Parameters
     ----------
@@ -303,7 +304,7 @@ def argmax(input: Array, dim: int | None = None, keepdim: bool = False) -> Indic
     dim
         The dimension to look along, or None for all numbers in C order. Negative ones count from the end.
     keepdim
-        The dimension stays, with size 1.
+        Whether the dimension stays, with size 1.
 
     Returns
     -------
@@ -315,7 +316,7 @@ def argmax(input: Array, dim: int | None = None, keepdim: bool = False) -> Indic
     TypeError
         An argument of the wrong kind.
     ValueError
-        A dimension that does not exist, or has no numbers; more than eight dimensions.
+        A dimension that does not exist or is empty; more than eight dimensions.
 
     Examples
     --------
@@ -330,12 +331,12 @@ def argmax(input: Array, dim: int | None = None, keepdim: bool = False) -> Indic
 @op(
     shape=_shape_rule("argmin", several=False),
     dtype=int64,
-    vjp="it finds places",
+    vjp="it returns indices",
     differentiable=(),
     receptive=_receptive,
 )
 def argmin(input: Array, dim: int | None = None, keepdim: bool = False) -> Indices:
-    """Find where the smallest number stands; otherwise as `argmax`.
+    """Find the index of the smallest number; otherwise as `argmax`.
 
     Examples
     --------
@@ -365,7 +366,7 @@ def cumsum(input: Array, dim: int) -> Array:
     Returns
     -------
     numpy.ndarray
-        float32, the shape of `input`, in C order or, where that is an image in no C order, channels last.
+        float32, the shape of `input`; channels last if that is an image not in C order, else in C order.
 
     Raises
     ------

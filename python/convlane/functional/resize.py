@@ -1,7 +1,7 @@
 """Resampling of signals, images and volumes along their axes.
 
-All ways to resize are one linear map for each axis, given by a small table (which inputs an output needs, and their
-weights); the same kernel runs all of them, and their gradients by the transposed tables.
+Every way to resize is one linear map per axis, given by a small table (the inputs of each output, and their weights).
+One kernel runs all of them, and their gradients with the transposed tables.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from convlane.functional._receptive import Axis
 from convlane.functional.shape import channels_last
 
 Table: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32]]
-"""Of one axis, both (outputs, taps): which inputs an output is made of, and their weights; 0 stands for none."""
+"""The table of one axis, two arrays (outputs, taps): the inputs of each output and their weights, 0 for unused taps."""
 
 COORDINATES = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric")
 ROUNDINGS = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
@@ -29,7 +29,7 @@ MODES = ("nearest", "linear", "cubic", "area")
 
 
 class _Rule(NamedTuple):
-    """How the table of an axis is made, beside its sizes."""
+    """All that the table of an axis depends on besides its sizes."""
 
     mode: str = "linear"
     coordinates: str = "half_pixel"
@@ -88,35 +88,35 @@ def resize(
     antialias: bool = False,
     divide: bool = False,
 ) -> Array:
-    """Resample to a size by the rules that ONNX has names for; `interpolate` has torch's arguments.
+    """Resample to a size by the rules that ONNX names; `interpolate` has torch's arguments.
 
     Parameters
     ----------
     input
         (N, C, L), (N, C, H, W) or (N, C, D, H, W).
     size
-        Of the axes behind C.
+        The sizes of the axes after C.
     mode
         ``"nearest"``, ``"linear"``, ``"cubic"`` (Keys 1981), or ``"area"``: the mean of all inputs that an output
-        covers, as adaptive pooling has it.
+        covers, as in adaptive pooling.
     coordinates
         Where output i lies among the inputs: ``"half_pixel"`` at (i + 1/2) / scale - 1/2; ``"pytorch_half_pixel"`` the
-        same, but at 0 where there is one output; ``"align_corners"`` at i (inputs - 1) / (outputs - 1);
+        same, but at 0 if there is only one output; ``"align_corners"`` at i (inputs - 1) / (outputs - 1);
         ``"asymmetric"`` at i / scale.
     scales
-        One for each axis; outputs over inputs where not given.
+        One for each axis; by default outputs over inputs.
     rounding
-        Which input is the nearest: ``"round_prefer_floor"`` and ``"round_prefer_ceil"`` round, and differ half way
+        Which input is the nearest: ``"round_prefer_floor"`` and ``"round_prefer_ceil"`` round, and differ halfway
         between two; ``"floor"``, ``"ceil"``.
     cubic_a
         The slope of the cubic at the next input but one.
     exclude_outside
-        Whether inputs outside of the picture count nothing; else those at the border are repeated.
+        Whether inputs outside the image are left out; otherwise those at the border are repeated.
     antialias
-        Whether linear and cubic filters grow with the step, when outputs are fewer than inputs.
+        Whether linear and cubic filters widen with the step when there are fewer outputs than inputs.
     divide
-        Whether the nearest input is found by a division by the scale, as ONNX Runtime does it, and not by a product
-        with its reciprocal, as torch does: where two are equally near the last bit tells.
+        Whether the nearest input is found by dividing by the scale, as ONNX Runtime does, and not by multiplying with
+        its reciprocal, as torch does: the last bit decides between two that are equally near.
 
     Returns
     -------
@@ -126,7 +126,7 @@ def resize(
     Raises
     ------
     TypeError, ValueError
-        An argument is of the wrong kind, or a name that is not listed above; or the input is empty along an axis.
+        An argument is of the wrong kind or a name not listed above, or the input is empty along an axis.
 
     Examples
     --------
@@ -167,17 +167,17 @@ def interpolate(
     input
         (N, C, L), (N, C, H, W) or (N, C, D, H, W).
     size, scale_factor
-        One of the two, an integer or a number for all axes behind C, or one for each. A factor gives
+        One of the two, an integer or a number for all axes after C, or one for each. A factor gives
         ``floor(size * factor)``.
     mode
         ``"nearest"`` (which rounds down), ``"nearest-exact"``, ``"linear"``, ``"bilinear"``, ``"trilinear"``,
         ``"bicubic"`` or ``"area"``.
     align_corners
-        For the linear modes and the cubic one: whether the first and last pixels of input and output lie on each other.
+        For the linear modes and the cubic one: whether the first and last pixels of input and output coincide.
     recompute_scale_factor
-        Whether to sample at the distances that the size gives, not at those of the factor.
+        Whether the output's size, rather than the factor, determines the sampling distance.
     antialias
-        For ``"bilinear"`` and ``"bicubic"``: whether the filter grows with the step when the picture shrinks, as in
+        For ``"bilinear"`` and ``"bicubic"``: whether the filter widens with the step when the image shrinks, as in
         Pillow.
 
     Returns
@@ -227,7 +227,7 @@ def interpolate(
         factors = _as_factors(scale_factor, axes)
         sizes = tuple(math.floor(length * factor) for length, factor in zip(axes, factors, strict=True))
         if min(sizes) < 1:
-            raise ValueError(f"interpolate: scale_factor={scale_factor!r} leaves nothing of {tuple(axes)}")
+            raise ValueError(f"interpolate: scale_factor={scale_factor!r} makes {tuple(axes)} empty")
         scales = None if recompute_scale_factor or mode == "area" else factors
     if mode == "nearest":
         return resize(input, sizes, "nearest", "asymmetric", scales=scales, rounding="floor")
@@ -236,9 +236,9 @@ def interpolate(
     if mode == "area":
         return resize(input, sizes, "area")
     coordinates = "align_corners" if align_corners else "half_pixel"
-    cubic_a = -0.5 if antialias else -0.75  # Pillow's and OpenCV's, between which torch changes
+    cubic_a = -0.5 if antialias else -0.75  # Pillow's and OpenCV's, of which torch uses either
     kind = "cubic" if mode == "bicubic" else "linear"
-    # A filter that reaches outside counts what is inside alone, as Pillow's does.
+    # A filter that extends beyond the image counts only what is inside, as Pillow's does.
     return resize(
         input, sizes, kind, coordinates, scales=scales, cubic_a=cubic_a, antialias=antialias, exclude_outside=antialias
     )
@@ -280,7 +280,7 @@ def _as_factors(value: Any, axes: Sequence[int]) -> tuple[float, ...]:
 
 
 def tables_of(x: Any, size: Sequence[int], *, scales: Sequence[float] | None = None, **arguments: Any) -> list[Table]:
-    """Return the tables of D, H and W by the arguments of `resize`; those that the input lacks are one pixel long."""
+    """Return the tables of D, H and W from the arguments of `resize`; axes that the input lacks are one pixel long."""
     rule = _Rule(**arguments)
     for name, value, known in (
         ("mode", rule.mode, MODES),
@@ -301,7 +301,7 @@ def tables_of(x: Any, size: Sequence[int], *, scales: Sequence[float] | None = N
 
 
 def _run(x: Array, tables: Sequence[Table]) -> Array:
-    """Apply a table to each axis; what runs is (N, D, H, W, C)."""
+    """Apply a table to each axis of (N, D, H, W, C)."""
     n, channels, *sizes = x.shape
     if x.ndim == 4:
         return _core.resize(channels_last(x).transpose(0, 2, 3, 1)[:, None], tables)[:, 0].transpose(0, 3, 1, 2)
@@ -313,7 +313,7 @@ def _run(x: Array, tables: Sequence[Table]) -> Array:
 @lru_cache(maxsize=256)
 def _table(before: int, after: int, scale: float | None, rule: _Rule) -> Table:
     """Return the table of one axis of `before` inputs and `after` outputs."""
-    if before == after and scale is None:  # every rule leaves an axis of the same length as it is
+    if before == after and scale is None:  # every rule leaves an axis as it is if its length stays
         return np.arange(after)[:, None], np.ones((after, 1), np.float32)
     if rule.mode == "area":
         return _packed(*_area(before, after))
@@ -336,10 +336,10 @@ def _table(before: int, after: int, scale: float | None, rule: _Rule) -> Table:
 
 
 def _coordinates(after: int, step: float, rule: _Rule) -> NDArray[Any]:
-    """Where each output lies among the inputs.
+    """Return the coordinate of each output among the inputs.
 
-    Which input is the nearest depends on the last bit where two are equally near: torch rounds the step, the coordinate
-    (once: it multiplies and subtracts in one instruction) and the sum that it cuts off to float32.
+    The last bit decides between two inputs that are equally near: to float32 torch rounds the step, the coordinate
+    (once: it multiplies and subtracts in one instruction) and the sum that it truncates.
     """
     offset = 0.0 if rule.coordinates in ("align_corners", "asymmetric") else 0.5
     if rule.coordinates == "pytorch_half_pixel" and after == 1:
@@ -350,7 +350,7 @@ def _coordinates(after: int, step: float, rule: _Rule) -> NDArray[Any]:
 
 
 def _divided(after: int, step: float, scale: float, rule: _Rule) -> NDArray[Any]:
-    """Do so as ONNX Runtime does, which divides, in float32."""
+    """Return them as ONNX Runtime computes them, by division in float32."""
     if rule.mode != "nearest" or rule.coordinates == "align_corners":
         return _coordinates(after, step, rule)
     offset = np.float32(0 if rule.coordinates == "asymmetric" else 0.5)
@@ -368,7 +368,7 @@ _ROUND: dict[str, Callable[[Any], Any]] = {
 
 
 def _filter(distance: NDArray[np.float64], rule: _Rule) -> NDArray[np.float64]:
-    """Return the weight of inputs at these distances: a triangle, or Keys' cubic convolution (1981)."""
+    """Return the weights of inputs at these distances: a triangle, or Keys' cubic convolution (1981)."""
     d = np.abs(distance)
     if rule.mode == "linear":
         return np.asarray(np.maximum(1 - d, 0))
@@ -379,7 +379,7 @@ def _filter(distance: NDArray[np.float64], rule: _Rule) -> NDArray[np.float64]:
 
 
 def _stretched(before: int, after: int, step: float, rule: _Rule) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return all inputs' weights for each output by a filter that is as wide as the step, as Pillow has it."""
+    """Return the weights of all inputs for each output by a filter as wide as the step, as in Pillow."""
     stretch = max(step, 1.0)
     support = stretch * (1 if rule.mode == "linear" else 2)
     centre = step * (np.arange(after) + 0.5)
@@ -406,7 +406,7 @@ def _packed(index: NDArray[Any], weight: NDArray[Any]) -> Table:
 
 
 def _transposed(table: Table, before: int) -> Table:
-    """Return the table of the gradient: for each of the `before` inputs the outputs that it is part of."""
+    """Return the table of the gradient: for each of the `before` inputs the outputs that it contributes to."""
     index, weight = table
     output = np.repeat(np.arange(len(index)), index.shape[1])
     source, share = index.reshape(-1), weight.reshape(-1)

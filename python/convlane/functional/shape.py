@@ -95,7 +95,7 @@ def _narrow_shape(input: Any, dim: int, start: int, length: int) -> Shape:
     axis = as_dim(dim, "narrow", len(shape))
     start, length = as_int(start, "narrow", "start"), as_positive(length, "narrow", "length")
     if not 0 <= start <= shape[axis] - length:
-        raise ValueError(f"narrow: there are no {length} from {start} on in dim {axis} of shape {shape}")
+        raise ValueError(f"narrow: {length} indices from {start} on are not in dim {axis} of shape {shape}")
     return (*shape[:axis], length, *shape[axis + 1 :])
 
 
@@ -118,7 +118,7 @@ def _unflatten_shape(input: Any, dim: int, sizes: Sequence[int]) -> Shape:
         raise TypeError(f"unflatten: sizes must be a list or a tuple of integers, got {type(sizes).__name__}")
     parts = tuple(as_positive(size, "unflatten", "sizes") for size in sizes)
     if math.prod(parts) != shape[axis]:
-        raise ValueError(f"unflatten: sizes={parts} do not make up dim {axis} of shape {shape}")
+        raise ValueError(f"unflatten: sizes={parts} do not multiply to dim {axis} of shape {shape}")
     return (*shape[:axis], *parts, *shape[axis + 1 :])
 
 
@@ -192,7 +192,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 1) -> Tensor:
     Returns
     -------
     numpy.ndarray
-        Channels last in memory where it is float32 with four dimensions, else in C order.
+        Channels last in memory if it is float32 with four dimensions, else in C order.
 
     Raises
     ------
@@ -233,7 +233,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 1) -> Tensor:
     receptive=_narrow_receptive,
 )
 def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
-    """Take a run of indices of a dimension.
+    """Take consecutive indices of a dimension.
 
     Parameters
     ----------
@@ -242,7 +242,7 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     dim
         Negative numbers count from the end.
     start, length
-        The first index, which may not count from the end, and how many.
+        The first index, which may not count from the end, and the number of indices.
 
     Returns
     -------
@@ -254,7 +254,7 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     TypeError
         If `input` is not a float32 array, or a number not an integer.
     ValueError
-        If the run is empty or leaves the dimension, or `dim` is out of range.
+        If `length` is not positive, the indices leave the dimension, or `dim` is out of range.
 
     Examples
     --------
@@ -276,7 +276,7 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     receptive=pointwise,
 )
 def interleave(tensors: Sequence[Array]) -> Array:
-    """Join the channels of images in turn: the first channel of each image, then the second of each, and so on.
+    """Interleave the channels of images: the first channel of each, then the second of each, and so on.
 
     ``channel_shuffle(cat(tensors), len(tensors))`` in one pass.
 
@@ -295,7 +295,7 @@ def interleave(tensors: Sequence[Array]) -> Array:
     TypeError
         If `tensors` is not a list or tuple of float32 arrays.
     ValueError
-        If there are none, they are no images, or their shapes differ.
+        If there are none, they are not images, or their shapes differ.
 
     Examples
     --------
@@ -312,7 +312,7 @@ def interleave(tensors: Sequence[Array]) -> Array:
 
 
 def channel_shuffle(input: Array, groups: int) -> Array:
-    """Deal the channels of images to so many groups and put the groups one after the other: torch's order.
+    """Shuffle the channels of images between groups, in torch's order.
 
     Parameters
     ----------
@@ -372,7 +372,7 @@ def flatten(input: Array, start_dim: int = 1, end_dim: int = -1) -> Array:
     Returns
     -------
     numpy.ndarray
-        float32; a view where the memory layout allows it (C-contiguous arrays, images with one channel or one pixel),
+        float32; a view if the memory layout allows it (C-contiguous arrays, images with one channel or one pixel),
         else a copy.
 
     Raises
@@ -411,9 +411,9 @@ def _image_rows_vjp(wanted: frozenset[str], input: Any) -> tuple[Array, Pullback
     receptive=everywhere,
 )
 def image_rows(input: Array) -> Array:
-    """Return images (N, C, H, W) as rows (N, H * W * C): their numbers in the order in which they stand in memory.
+    """Return images (N, C, H, W) as rows (N, H * W * C), in the order of channels last.
 
-    Passes flatten images so where a linear layer's weight is sorted to fit, as it costs nothing.
+    It is a view, so passes replace `flatten` by it and permute the weight of the linear layer to match.
 
     Examples
     --------
@@ -447,14 +447,14 @@ def unflatten(input: Array, dim: int, sizes: Sequence[int]) -> Array:
     Returns
     -------
     numpy.ndarray
-        float32; a view where the memory layout allows it.
+        float32; a view if the memory layout allows it.
 
     Raises
     ------
     TypeError
-        If `input` is not a float32 array, or `sizes` no list or tuple of integers.
+        If `input` is not a float32 array, or `sizes` not a list or tuple of integers.
     ValueError
-        If the sizes do not make up the dimension, or `dim` is out of range.
+        If the product of the sizes is not the dimension's, or `dim` is out of range.
 
     Examples
     --------
@@ -478,7 +478,7 @@ def _always(arguments: Mapping[str, Any], same_shape: bool) -> bool:
     receptive=pointwise,
 )
 def channels_last(input: Array) -> Array:
-    """Return images (N, C, H, W) that are channels last in memory: `input` itself where it is so already.
+    """Return images (N, C, H, W) that are channels last in memory: `input` itself if it is already.
 
     Raises
     ------
@@ -500,7 +500,7 @@ def channels_last(input: Array) -> Array:
 
 @op(shape=same_shape, vjp=_nchw_vjp, traits=Traits(in_place=True, identity=_always), receptive=pointwise)
 def nchw(input: Array) -> Array:
-    """Return images (N, C, H, W) that are C-contiguous: `input` itself where it is so already.
+    """Return images (N, C, H, W) that are C-contiguous: `input` itself if it is already.
 
     Raises
     ------
@@ -528,6 +528,6 @@ def _four_dimensions(input: Any, op: str) -> Array:
 
 
 def _joins_in_place(x: Array, start_dim: int, end_dim: int) -> bool:
-    """Whether one stride leads through all of these dimensions, so that joining them is a view."""
+    """Whether one stride runs through all of these dimensions, so that they can be joined without a copy."""
     dims = [d for d in range(start_dim % x.ndim, end_dim % x.ndim + 1) if x.shape[d] != 1]
     return all(x.strides[outer] == x.shape[inner] * x.strides[inner] for outer, inner in pairwise(dims))

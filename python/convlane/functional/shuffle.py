@@ -1,4 +1,4 @@
-"""Pixels into channels and back: resolution is traded for channels without losing a number."""
+"""Pixel shuffling: resolution is traded for channels and back, without loss."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _unshuffle_receptive(axis: Axis, name: str, *, input: Any, downscale_factor:
 
 @op(shape=_shuffle_shape, vjp=_shuffle_vjp, receptive=_shuffle_receptive)
 def pixel_shuffle(input: Array, upscale_factor: int) -> Array:
-    """Make rows and columns of channels: each pixel becomes a square of pixels.
+    """Turn channels into rows and columns: each pixel becomes a square of pixels.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def pixel_shuffle(input: Array, upscale_factor: int) -> Array:
     Returns
     -------
     numpy.ndarray
-        float32, (..., C, H * upscale_factor, W * upscale_factor), channels last in memory where it has four dimensions,
+        float32, (..., C, H * upscale_factor, W * upscale_factor), channels last in memory if it has four dimensions,
         else in C order. Pixel (y, x) of channel c is the input's pixel (y // r, x // r) of channel
         ``c * r**2 + y % r * r + x % r``.
 
@@ -88,7 +88,7 @@ def pixel_shuffle(input: Array, upscale_factor: int) -> Array:
     TypeError
         An argument of the wrong kind.
     ValueError
-        If the input has no such channels, or the factor is not positive.
+        If the square of the factor does not divide the channels, or the factor is not positive.
 
     Examples
     --------
@@ -108,7 +108,7 @@ def pixel_shuffle(input: Array, upscale_factor: int) -> Array:
 
 @op(shape=_unshuffle_shape, vjp=_unshuffle_vjp, receptive=_unshuffle_receptive)
 def pixel_unshuffle(input: Array, downscale_factor: int) -> Array:
-    """Make channels of rows and columns, as `pixel_shuffle` undoes it.
+    """Turn rows and columns into channels: the inverse of `pixel_shuffle`.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def pixel_unshuffle(input: Array, downscale_factor: int) -> Array:
     Returns
     -------
     numpy.ndarray
-        float32, (..., C * downscale_factor**2, H, W), channels last in memory where it has four dimensions, else in
+        float32, (..., C * downscale_factor**2, H, W), channels last in memory if it has four dimensions, else in
         C order.
 
     Raises
@@ -174,7 +174,7 @@ def _split_channels(x: Array, factor: int) -> Array:
 
 
 def _split_pixels(x: Array, factor: int) -> Array:
-    """Return (N, C, H * factor, W * factor) in the same way."""
+    """Return (N, C, H * factor, W * factor) in the same form."""
     *_, channels, height, width = x.shape
     split = x.reshape(math.prod(x.shape[:-3]), channels, height // factor, factor, width // factor, factor)
     return split.transpose(0, 1, 3, 5, 2, 4)

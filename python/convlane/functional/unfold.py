@@ -1,4 +1,4 @@
-"""Windows as columns of a matrix and back: the textbook's im2col, and the sum that is its adjoint."""
+"""im2col, the windows of images as columns of a matrix, and its adjoint, col2im."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def im2col(
     padding: Padding = 0,
     stride: int | Pair = 1,
 ) -> Array:
-    """Write every window of an image as a column, so that convolution becomes a matrix product (torch's ``unfold``).
+    """Copy every window of an image to a column, so that convolution is a matrix product (torch's ``unfold``).
 
     ``weight.reshape(O, -1) @ im2col(input, (KH, KW))`` is the convolution of `input` with `weight`.
 
@@ -49,7 +49,7 @@ def im2col(
     kernel_size, dilation, stride
         An integer or a pair (height, width).
     padding
-        As in `conv2d`; windows read zeros there.
+        As in `conv2d`; the padding is zeros.
 
     Returns
     -------
@@ -129,9 +129,9 @@ def col2im(
     padding: Padding = 0,
     stride: int | Pair = 1,
 ) -> Array:
-    """Add columns of windows up into an image, the adjoint of `im2col` (torch's ``fold``).
+    """Sum columns of windows into an image: the adjoint of `im2col` (torch's ``fold``).
 
-    Pixels that several windows cover receive the sum; it runs in the order of the rows.
+    Pixels that several windows cover receive the sum of these, in the order of the rows.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What undoes max pooling: numbers put back where the maxima stood, among zeros."""
+"""Max unpooling: values put back at the positions of the maxima, among zeros."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def max_unpool1d(
     padding: Sizes = 0,
     output_size: Sequence[int] | None = None,
 ) -> Array:
-    """Put the results of `max_pool1d` back where they stood; otherwise as `max_unpool2d`, of (N, C, L) or (C, L).
+    """Put the results of `max_pool1d` back in position; otherwise as `max_unpool2d`, for (N, C, L) or (C, L).
 
     Examples
     --------
@@ -45,18 +45,18 @@ def max_unpool2d(
     padding: Sizes = 0,
     output_size: Sequence[int] | None = None,
 ) -> Array:
-    """Put the results of `max_pool2d` back where they stood, and zeros elsewhere.
+    """Put the results of `max_pool2d` back in position, among zeros.
 
     Parameters
     ----------
     input
         float32, (N, C, OH, OW) or one image (C, OH, OW).
     indices
-        int64 of the same shape, as `max_pool2d` returns them. Of several numbers with one index the last one stays.
+        int64 of the same shape, as `max_pool2d` returns them. Of several values with one index the last is kept.
     kernel_size, stride, padding
-        Those of the pooling, integers or pairs. They tell the size of the result.
+        Those of the pooling, integers or pairs. They determine the size of the result.
     output_size
-        The size itself, (H, W) or a whole shape: pooling makes the same of several sizes, between which this chooses.
+        The size itself, (H, W) or a whole shape: pooling maps several sizes to one, and this chooses among them.
 
     Returns
     -------
@@ -68,7 +68,7 @@ def max_unpool2d(
     TypeError
         An argument of the wrong kind.
     ValueError
-        Shapes that do not fit, an index outside of the result, or a size that pooling would not make this of.
+        Shapes that do not fit, an index outside the result, or a size that pooling would not reduce to this one.
 
     Examples
     --------
@@ -94,7 +94,7 @@ def max_unpool3d(
     padding: Sizes = 0,
     output_size: Sequence[int] | None = None,
 ) -> Array:
-    """Put the results of `max_pool3d` back; otherwise as `max_unpool2d`, of (N, C, OD, OH, OW) or (C, OD, OH, OW).
+    """Put the results of `max_pool3d` back in position; otherwise as `max_unpool2d`, for volumes.
 
     Examples
     --------
@@ -110,7 +110,7 @@ def max_unpool3d(
 def _unpooled(
     name: str, axes: int, input: Any, indices: Any, kernel_size: Any, stride: Any, padding: Any, output_size: Any
 ) -> Any:
-    """Unpool signals and volumes as images: of one row, and of all rows of a volume, which indices count through."""
+    """Unpool signals as images of one row, and volumes as images of all of their rows, as their indices count."""
     shape, found = shape_of(input, name), operand_shape(indices, name, "indices")
     if len(shape) not in (axes + 1, axes + 2):
         raise ValueError(f"{name}: input must have {axes + 2} dimensions, or {axes + 1} without a batch, got {shape}")
@@ -124,7 +124,7 @@ def _unpooled(
 
 
 def _seen(x: Any, shape: Shape, wanted: Shape) -> Any:
-    """Return an array in another shape; where it is the same, no step of a plan."""
+    """Reshape an array, unless it has the shape already, so that plans need no step for it."""
     return x if shape == wanted else reshape(x, wanted)
 
 
@@ -133,9 +133,9 @@ def _output_sizes(
 ) -> tuple[int, ...]:
     axes = len(pooled)
     kernel = as_numbers(kernel_size, name, "kernel_size", axes)
-    steps = kernel if stride is None else as_numbers(stride, name, "stride", axes)
-    sides = as_numbers(padding, name, "padding", axes)
-    given = zip(pooled, kernel, steps, sides, strict=True)
+    stride = kernel if stride is None else as_numbers(stride, name, "stride", axes)
+    padding = as_numbers(padding, name, "padding", axes)
+    given = zip(pooled, kernel, stride, padding, strict=True)
     sizes = tuple((size - 1) * step + taps - 2 * side for size, taps, step, side in given)
     if output_size is None:
         if min(sizes) < 0:
@@ -144,11 +144,11 @@ def _output_sizes(
     if not isinstance(output_size, (tuple, list)) or len(output_size) < axes:
         raise ValueError(f"{name}: output_size must be a tuple of {axes} or a whole shape, got {output_size!r}")
     wanted = tuple(as_int(size, name, "output_size") for size in output_size[-axes:])
-    for size, default, step in zip(wanted, sizes, steps, strict=True):
+    for size, default, step in zip(wanted, sizes, stride, strict=True):
         if not max(default - step, -1) < size < default + step:
             raise ValueError(
-                f"{name}: output_size {wanted} is not one that pooling makes {pooled} of: each size may be less than "
-                f"the stride away from {sizes}"
+                f"{name}: pooling does not reduce output_size {wanted} to {pooled}: each size may differ from "
+                f"{sizes} by less than the stride"
             )
     return wanted
 
@@ -173,7 +173,7 @@ def _vjp(wanted: frozenset[str], input: Any, indices: Any, size: Any) -> tuple[A
     receptive=lambda axis, name, **arguments: axis if _is_outer(axis) else axis.everywhere(),
 )
 def max_unpool(input: Array, indices: Indices, size: Sequence[int]) -> Array:
-    """Put the numbers of images (N, C, H, W) at the indices of planes of another size (H, W), zeros elsewhere.
+    """Put the values of images (N, C, H, W) at indices of planes of another size (H, W), among zeros.
 
     Examples
     --------
