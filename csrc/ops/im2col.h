@@ -20,8 +20,8 @@ Im2colDesc describe_im2col(const char* op, const Shape4& image, const Window& wi
 // first.
 void im2col(const Im2colDesc& desc, const ImageView& src, float* dst, int threads);
 
-// src: (N, rows, 1, columns), std::invalid_argument if it is not; planes: the image, dense NCHW, each pixel the sum over
-// its windows' taps in the order of the rows.
+// src: (N, rows, 1, columns), std::invalid_argument if it is not; planes: the image, dense NCHW, each pixel the sum
+// over its windows' taps in the order of the rows.
 void col2im(const Im2colDesc& desc, const ImageView& src, float* planes, int threads);
 
 }  // namespace convlane

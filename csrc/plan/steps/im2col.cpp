@@ -54,8 +54,7 @@ Step prepare_col2im(std::shared_ptr<const StepArguments> at) {
     const Dense columns(*src, scratch), image(*dst, scratch);
     if (run == nullptr) return;
     const int64_t rows = desc.rows, count = desc.columns;
-    const ImageView view{
-        columns.load(*run).floats(), {desc.image[0], rows, 1, count}, {rows * count, count, count, 1}};
+    const ImageView view{columns.load(*run).floats(), {desc.image[0], rows, 1, count}, {rows * count, count, count, 1}};
     col2im(desc, view, image.open(*run).floats(), threads);
     image.store(*run);
   });

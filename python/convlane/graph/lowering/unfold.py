@@ -19,6 +19,5 @@ def _refuse(node: Node, nodes: Mapping[Value, Node]) -> str:
 def _unfold(at: Context) -> None:
     image: Any = at.shape if at.node.op == "im2col" else at.output.shape
     window = (at["kernel_size"], at["stride"], at["padding"], at["dilation"])
-    names = ("kernel", "stride", "padding", "dilation")
-    geometry = as_window(at.node.op, image[2:], *window)
-    at.append(at.node.op, **{name: list(sizes) for name, sizes in zip(names, geometry, strict=True)})
+    kernel, stride, padding, dilation = map(list, as_window(at.node.op, image[2:], *window))
+    at.append(at.node.op, kernel=kernel, stride=stride, padding=padding, dilation=dilation)
