@@ -146,6 +146,64 @@ class TestThreads:
         environment = {"CONVLANE_NUM_THREADS": "", "OMP_NUM_THREADS": ""}
         assert run_python(script, **environment).stdout.split()[1] == "1"
 
+    @pytest.mark.parametrize(
+        ("files", "usable"),
+        [
+            ({}, 4),
+            ({"sys/fs/cgroup/cpu.max": "max 100000"}, 4),
+            ({"sys/fs/cgroup/cpu.max": "200000 100000"}, 2),
+            ({"sys/fs/cgroup/cpu.max": "150000 100000"}, 2),
+            ({"sys/fs/cgroup/cpu.max": "50000 100000"}, 1),
+            ({"sys/fs/cgroup/cpu.max": "nonsense"}, 4),
+            ({"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}, 4),
+            ({"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "250000", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}, 3),
+            ({"proc/self/cgroup": "0::/a.slice/b", "sys/fs/cgroup/a.slice/b/cpu.max": "100000 100000"}, 1),
+            ({"proc/self/cgroup": "0::/a.slice/b", "sys/fs/cgroup/a.slice/cpu.max": "200000 100000"}, 2),
+            ({"proc/self/cgroup": "3:cpuset:/b\n0::/a", "sys/fs/cgroup/b/cpu.max": "100000 100000"}, 4),
+            (
+                {
+                    "proc/self/cgroup": "4:cpu,cpuacct:/a",
+                    "sys/fs/cgroup/cpu/a/cpu.cfs_quota_us": "100000",
+                    "sys/fs/cgroup/cpu/a/cpu.cfs_period_us": "50000",
+                },
+                2,
+            ),
+            ({"sys/devices/cpu_core/cpus": "0-1", "sys/devices/cpu_atom/cpus": "2-5"}, 2),
+            ({"sys/devices/cpu_core/cpus": "0,3,8-11"}, 2),
+            ({"sys/devices/cpu_core/cpus": "8-11"}, 4),  # none of ours
+            ({"sys/devices/cpu_core/cpus": "0-"}, 4),
+            ({f"sys/devices/system/cpu/cpu{i}/cpu_capacity": "1024" for i in range(4)}, 4),
+            ({f"sys/devices/system/cpu/cpu{i}/cpu_capacity": str(c) for i, c in enumerate([325, 325, 828, 1024])}, 2),
+            (
+                {
+                    "sys/devices/cpu_core/cpus": "0-2",
+                    "sys/fs/cgroup/cpu.max": "190000 100000",
+                },
+                2,
+            ),
+        ],
+    )
+    def test_usable_cpus(self, files, usable, tmp_path):
+        """Of four CPUs, on machines and in containers as these files describe them."""
+        for name, text in files.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text + "\n")
+        assert _core.usable_cpus(range(4), f"{tmp_path}/") == usable
+
+    def test_usable_cpus_of_those_that_are_allowed(self, tmp_path):
+        path = tmp_path / "sys/devices/cpu_core/cpus"
+        path.parent.mkdir(parents=True)
+        path.write_text("0-7\n")
+        assert [_core.usable_cpus(cpus, f"{tmp_path}/") for cpus in ([7, 8, 9], [8, 9], [3])] == [1, 2, 1]
+
+    @pytest.mark.parametrize("value", ["2,2", "2", "", "0", "nonsense"])
+    def test_omp_num_threads_of_any_form(self, value):
+        cpus = _core.available_cpus()
+        expected = min(2, cpus) if value.startswith("2") else cpus
+        result = run_python(CONVLANE_NUM_THREADS="", OMP_NUM_THREADS=value)
+        assert (result.returncode, result.stdout.split()[1]) == (0, str(expected))
+
     def test_python_threads_share_kernels(self):
         expected = convolve()
         results = [None] * 6

@@ -4,6 +4,7 @@
 #include "kernels/table.h"
 #include "ops/machine.h"
 #include "runtime/buffer.h"
+#include "runtime/cpus.h"
 #include "runtime/machine.h"
 #include "runtime/team.h"
 #include "runtime/threads.h"
@@ -42,6 +43,7 @@ void bind_runtime(py::module_& m) {
       "set_caches", [](int64_t first, int64_t second, int64_t third) { set_caches({first, second, third}); },
       py::arg("first"), py::arg("second"), py::arg("third"));
   m.def("available_cpus", &available_cpus);
+  m.def("usable_cpus", &usable_cpus, py::arg("allowed"), py::arg("root"));
   m.def("measure_fma_peak", &measure_fma_peak, py::arg("threads"), py::call_guard<GilRelease>());
   m.def("measure_read_bandwidth", &measure_read_bandwidth, py::arg("bytes"), py::arg("threads"),
         py::call_guard<GilRelease>());

@@ -1,9 +1,10 @@
 #include "runtime/machine.h"
 
 #include <algorithm>
-#include <fstream>
 #include <stdexcept>
 #include <string>
+
+#include "runtime/system_files.h"
 
 #ifdef __linux__
 #include <unistd.h>
@@ -18,12 +19,6 @@ constexpr Caches kUsual{32 << 10, 512 << 10, 4 << 20};  // where the system does
 // part: 300 MB for 2 cores (Xeon of the fifth generation, 2026-11-26).
 constexpr std::int64_t kMostThirdOfCore = 16 << 20;
 
-std::string line_of(const std::string& path) {
-  std::string line;
-  std::getline(std::ifstream(path) >> std::ws, line);
-  return line;
-}
-
 // "48K", as Linux has it; 0 for anything else.
 std::int64_t bytes_of(const std::string& text) {
   std::size_t digits = 0;
@@ -34,18 +29,9 @@ std::int64_t bytes_of(const std::string& text) {
   return unit == "K" ? count << 10 : unit == "M" ? count << 20 : unit.empty() ? count : 0;
 }
 
-// How many CPUs a list like "0-3,8" has; at least 1.
+// How many CPUs a list has; at least 1.
 std::int64_t cpus_of(const std::string& list) {
-  std::int64_t count = 0;
-  for (std::size_t at = 0; at < list.size();) {
-    const std::size_t comma = std::min(list.find(',', at), list.size());
-    const std::string range = list.substr(at, comma - at);
-    const std::size_t dash = range.find('-');
-    const std::int64_t first = bytes_of(range.substr(0, dash));
-    count += dash == std::string::npos ? 1 : std::max<std::int64_t>(bytes_of(range.substr(dash + 1)) - first + 1, 1);
-    at = comma + 1;
-  }
-  return std::max<std::int64_t>(count, 1);
+  return std::max<std::int64_t>(static_cast<std::int64_t>(numbers_of_list(list).size()), 1);
 }
 
 // As Linux describes the first CPU. Zeros where it does not.

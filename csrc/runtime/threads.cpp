@@ -3,21 +3,19 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <cmath>
 #include <cstdlib>
-#include <fstream>
 #include <limits>
 #include <mutex>
-#include <string>
 #include <thread>
 #include <vector>
+
+#include "runtime/cpus.h"
 
 #ifdef _OPENMP
 #include <omp.h>
 #endif
 #ifdef __linux__
 #include <pthread.h>
-#include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -35,27 +33,6 @@ thread_local int thread_override = 0;
 #ifndef _OPENMP
 constexpr long kMostThreads = 1024;  // as in runtime.py
 #endif
-
-int affinity_cpus() {
-#ifdef __linux__
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof(set), &set) == 0) return CPU_COUNT(&set);
-#endif
-  return static_cast<int>(std::thread::hardware_concurrency());
-}
-
-// Quota over period of cgroup v2 (cpu.max) or v1, rounded up; 0 when there is none.
-int cgroup_cpus() {
-  std::string quota;
-  double period = 0;
-  std::ifstream v2("/sys/fs/cgroup/cpu.max");
-  if (!(v2 >> quota >> period)) {
-    std::ifstream("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") >> quota;
-    std::ifstream("/sys/fs/cgroup/cpu/cpu.cfs_period_us") >> period;
-  }
-  const double limit = std::atof(quota.c_str());  // "max" reads as 0
-  return limit > 0 && period > 0 ? std::max(1, static_cast<int>(std::ceil(limit / period))) : 0;
-}
 
 #ifndef _OPENMP
 // What OMP_NUM_THREADS asks for, of a list the first; 0 where it asks for nothing or for what cannot be.
@@ -150,10 +127,7 @@ bool can_have_team(int count) {
 
 bool in_forked_child() { return forked.load(std::memory_order_relaxed); }
 
-int available_cpus() {
-  const int affinity = affinity_cpus(), quota = cgroup_cpus();
-  return std::max(1, quota > 0 ? std::min(affinity, quota) : affinity);
-}
+int available_cpus() { return usable_cpus(allowed_cpus()); }
 
 int usual_cpus() {
   static std::atomic<int> cpus{0};

@@ -28,7 +28,7 @@ bool can_have_team(int count);
 // Whether this process is such a child.
 bool in_forked_child();
 
-// CPUs that affinity and the cgroup quota leave to this process, at least 1.
+// CPUs that this process can use at once, see runtime/cpus.h.
 int available_cpus();
 int usual_cpus();  // as found at the first call
 
