@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <cstdlib>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -22,6 +23,11 @@
 #include <xmmintrin.h>
 #endif
 
+#if defined(_OPENMP) && defined(__clang__)
+#define CONVLANE_LLVM_OPENMP 1
+extern "C" void kmp_set_blocktime(int milliseconds) __attribute__((weak));
+#endif
+
 namespace convlane {
 namespace {
 
@@ -37,12 +43,25 @@ void pause() noexcept {
 }
 
 #ifdef _OPENMP
+#ifdef CONVLANE_LLVM_OPENMP
+const bool wait_is_chosen = std::getenv("KMP_BLOCKTIME") != nullptr || std::getenv("OMP_WAIT_POLICY") != nullptr;
+#endif
+
+// LLVM's OpenMP lets the threads of a team wait awake for 200 ms after a region; told to wait for 1 ms they burn less
+// than that (Clang 14, 2026-11-26). GCC's is told when it is loaded, see _openmp.py.
+void wait_briefly() noexcept {
+#ifdef CONVLANE_LLVM_OPENMP
+  if (!wait_is_chosen && kmp_set_blocktime != nullptr) kmp_set_blocktime(1);  // for this thread's teams
+#endif
+}
+
 // Calls run(member, members) in `threads` threads, or fewer, of which the caller is member 0. Returns false, and calls
 // nothing, where there is no team to be had.
 template <class Run>
 bool together(int threads, const Run& run) {
   static_assert(noexcept(run(0, 1)));
   if (!can_have_team(threads)) return false;
+  wait_briefly();
   const FloatState caller;
 #pragma omp parallel num_threads(threads)
   {
