@@ -28,7 +28,13 @@ Slot: TypeAlias = int
 """Where the gradient of one array is gathered."""
 
 
-def value_and_grad(loss_fn: Callable[..., Any], model: Module, *, has_aux: bool = False) -> Callable[..., Any]:
+def value_and_grad(
+    loss_fn: Callable[..., Any],
+    model: Module,
+    *,
+    has_aux: bool = False,
+    ready: Callable[[str, Array], None] | None = None,
+) -> Callable[..., Any]:
     """Return a function that computes a loss and its gradients for all parameters that are not frozen.
 
     Parameters
@@ -44,6 +50,9 @@ def value_and_grad(loss_fn: Callable[..., Any], model: Module, *, has_aux: bool 
         also keep no activations.
     has_aux
         `loss_fn` returns ``(loss, aux)``; aux is passed on, as arrays: logits for the accuracy, say.
+    ready
+        Called with the name and the gradient of each parameter as soon as that is complete, the last layer's first,
+        while those of earlier layers are still to come: to send it elsewhere meanwhile, say.
 
     Returns
     -------
@@ -85,11 +94,17 @@ def value_and_grad(loss_fn: Callable[..., Any], model: Module, *, has_aux: bool 
                 f"got {_kind(loss)}"
             )
         value = float(loss.array())
-        found = tape.backward({loss.slot: np.ones((), np.float32)})
-        gradients = {
-            name: found[slot] if slot in found else np.zeros(parameters[name].shape, np.float32)
-            for name, slot in slots.items()
-        }
+        names = {slot: name for name, slot in slots.items()}
+        found: dict[str, Array] = {}
+
+        def complete(slot: Slot, gradient: Array | None) -> None:
+            name = names[slot]
+            found[name] = np.zeros(parameters[name].shape, np.float32) if gradient is None else gradient
+            if ready is not None:
+                ready(name, found[name])
+
+        tape.backward({loss.slot: np.ones((), np.float32)}, complete)
+        gradients = {name: found[name] for name in slots}
         return ((value, aux) if has_aux else value), gradients
 
     vars(run)["memory"] = _core.MemoryHold()  # every call allocates what the one before has freed
@@ -255,15 +270,38 @@ class _Tape:
         leaf = self.leaves.get(id(value))
         return None if leaf is None else leaf[1]
 
-    def backward(self, seeds: Mapping[Slot, Array]) -> dict[Slot, Array]:
-        """Go back from some slots; return the gradients of the leaves, and leave the tape empty."""
+    def backward(
+        self, seeds: Mapping[Slot, Array], complete: Callable[[Slot, Array | None], None] | None = None
+    ) -> dict[Slot, Array]:
+        """Go back from some slots; return the gradients of the leaves, and leave the tape empty.
+
+        Each leaf's slot and gradient (None where nothing depends on it) are also given to `complete` once no operation
+        is left that adds to it.
+        """
         if self.finished:
             raise RuntimeError("the gradients of this recording have been computed, which released what it kept")
         self.finished = True
         gradients = dict(seeds)
+        last = self._last_users() if complete is not None else {}
         while self.nodes:
             _step_back(self.nodes.pop(), gradients)
+            for slot in last.pop(len(self.nodes), ()):
+                complete(slot, gradients.get(slot))  # type: ignore[misc]
+        for slot in last.pop(None, ()):
+            complete(slot, gradients.get(slot))  # type: ignore[misc]
         return gradients
+
+    def _last_users(self) -> dict[int | None, list[Slot]]:
+        """Return which leaves are complete once a node has been gone back through, by its place; None: unused ones."""
+        first: dict[Slot | None, int] = {}
+        for place, node in enumerate(self.nodes):
+            for source in node.sources.values():
+                for slot in source if isinstance(source, list) else [source]:
+                    first.setdefault(slot, place)
+        last: dict[int | None, list[Slot]] = {}
+        for _, slot in self.leaves.values():
+            last.setdefault(first.get(slot), []).append(slot)
+        return last
 
 
 def _check_differentiable(operation: Callable[..., Any], wanted: Collection[str]) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from itertools import islice
 from threading import Event
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -116,15 +118,44 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Go through the next epoch, which begins with its first batch."""
+        for (whole,) in self.parts(lambda count: [slice(0, count)]):
+            yield whole
+
+    def parts(self, cut: Callable[[int], Sequence[slice]]) -> Iterator[list[Batch]]:
+        """Go through the next epoch like a loop over the loader, but make no more of every batch than some parts.
+
+        Parameters
+        ----------
+        cut
+            From the number of examples of a batch to the slices of it that are wanted.
+
+        Yields
+        ------
+        list
+            The images and targets of each slice, which are those that the whole batch has there.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from convlane.data import Loader
+        >>> loader = Loader((np.zeros((10, 1, 8, 8), np.float32), np.arange(10)), batch_size=4)
+        >>> for first, last in loader.parts(lambda count: [slice(0, 1), slice(count - 1, count)]):
+        ...     print(first[1], last[1])
+        [0] [3]
+        [4] [7]
+        [8] [9]
+        """
         epoch, self.epoch = self.epoch, self.epoch + 1
         order = self._order(epoch)
-        parts = [order[i * self.batch_size : (i + 1) * self.batch_size] for i in range(len(self))]
-        if self.workers == 0:
-            yield from (self._batch(part, epoch) for part in parts)
-        else:
-            yield from self._ahead(parts, epoch)
+        whole = [order[i * self.batch_size : (i + 1) * self.batch_size] for i in range(len(self))]
+        parts = [[batch[part] for part in cut(len(batch))] for batch in whole]
+        flat = [part for group in parts for part in group]
+        made = (self._batch(part, epoch) for part in flat) if self.workers == 0 else self._ahead(flat, epoch)
+        with closing(made):
+            for group in parts:
+                yield list(islice(made, len(group)))
 
-    def _ahead(self, parts: Sequence[NDArray[np.int64]], epoch: int) -> Iterator[Batch]:
+    def _ahead(self, parts: Sequence[NDArray[np.int64]], epoch: int) -> Generator[Batch, None, None]:
         """Yield the batches in order while threads make the next ones."""
         from concurrent.futures import ThreadPoolExecutor  # not before somebody wants threads
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sized
+from collections.abc import Callable, Generator, Iterable, Sequence, Sized
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -10,8 +10,12 @@ from numpy.typing import NDArray
 
 from convlane.functional._arguments import Array
 
-Data: TypeAlias = tuple[Array, NDArray[Any]] | Iterable[tuple[Array, NDArray[Any]]]
-"""Images and targets of all examples, or a re-iterable of those of batches."""
+Batch: TypeAlias = tuple[Array, NDArray[Any]]
+"""Images and targets."""
+Data: TypeAlias = Batch | Iterable[Batch]
+"""Those of all examples, or a re-iterable of those of batches."""
+Cut: TypeAlias = Callable[[int], Sequence[slice]]
+"""From the number of examples of a batch to the parts of it that are wanted."""
 
 
 def is_arrays(data: Any) -> bool:
@@ -34,22 +38,38 @@ def check_data(data: Any, batch_size: int, caller: str) -> None:
 
 
 def batches(
-    data: Data, batch_size: int, caller: str, order: NDArray[np.integer[Any]] | None = None
-) -> Generator[tuple[Array, NDArray[Any]], None, None]:
-    """Yield images and targets of one batch after the other; `order` is that of the examples of two arrays."""
+    data: Data, batch_size: int, caller: str, cut: Cut | None = None, order: NDArray[np.integer[Any]] | None = None
+) -> Generator[list[Batch], None, None]:
+    """Yield the parts of one batch after the other: images and targets of each slice, or of all without `cut`.
+
+    `order` is that of the examples of two arrays. What has a method `parts`, as a `Loader` has, reads no more than it
+    is asked for.
+    """
     if is_arrays(data):
         images, targets = data
         for start in range(0, len(images), batch_size):
-            part = slice(start, start + batch_size)
-            yield (images[part], targets[part]) if order is None else (images[order[part]], targets[order[part]])
-        return
-    for batch in data:
-        if not is_pair(batch):
-            raise TypeError(f"{caller}: data must yield pairs (images, targets), got {type(batch).__name__}")
-        images, targets = batch
-        if len(images) != len(targets):
-            raise ValueError(f"{caller}: a batch has {len(images)} images, but {len(targets)} targets")
-        yield images, targets
+            end = min(start + batch_size, len(images))
+            wanted = [slice(start, end)]
+            if cut is not None:
+                wanted = [slice(start + part.start, start + part.stop) for part in cut(end - start)]
+            places = wanted if order is None else [order[part] for part in wanted]
+            yield [(images[part], targets[part]) for part in places]
+    elif cut is not None and hasattr(data, "parts"):
+        for parts in data.parts(cut):  # type: ignore[union-attr]
+            yield [_checked(part, caller) for part in parts]
+    else:
+        for batch in data:
+            images, targets = _checked(batch, caller)
+            yield [(images, targets)] if cut is None else [(images[part], targets[part]) for part in cut(len(images))]
+
+
+def _checked(batch: Any, caller: str) -> Batch:
+    if not is_pair(batch):
+        raise TypeError(f"{caller}: data must yield pairs (images, targets), got {type(batch).__name__}")
+    images, targets = batch
+    if len(images) != len(targets):
+        raise ValueError(f"{caller}: a batch has {len(images)} images, but {len(targets)} targets")
+    return images, targets
 
 
 def is_pair(batch: Any) -> bool:

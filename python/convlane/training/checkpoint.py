@@ -73,6 +73,12 @@ def load_checkpoint(path: Path, model: Module, optimizer: Optimizer) -> dict[str
         It is damaged, no checkpoint, or one of another network or optimiser. Nothing has been changed then.
     """
     groups = read_checkpoint(path)
+    restore(groups, path, model, optimizer)
+    return groups
+
+
+def restore(groups: dict[str, dict[str, NDArray[Any]]], path: Path, model: Module, optimizer: Optimizer) -> None:
+    """Set a network and its optimiser to what was read from a file, and take that out of it."""
     before = model.state_dict()
     try:
         model.load_state_dict(groups.pop("model"))
@@ -80,7 +86,6 @@ def load_checkpoint(path: Path, model: Module, optimizer: Optimizer) -> dict[str
     except (TypeError, ValueError) as error:
         model.load_state_dict(before)
         raise ValueError(f"{os.fspath(path)}: {error}") from error
-    return groups
 
 
 def read_checkpoint(path: Path) -> dict[str, dict[str, NDArray[Any]]]:

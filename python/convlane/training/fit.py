@@ -9,28 +9,27 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from itertools import islice
+from itertools import chain, islice
 from types import FrameType, TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from convlane import _core
 from convlane._progress import progress
-from convlane.autograd import value_and_grad
-from convlane.functional import cross_entropy, seeded
+from convlane.functional import cross_entropy
 from convlane.functional._arguments import Array, as_float, as_int
 from convlane.nn.module import Module
 from convlane.safetensors_file import Path
-from convlane.training.batches import Data, batch_count, batches, check_data, is_arrays, is_pair, kind
-from convlane.training.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
+from convlane.training.batches import Batch, Data, batch_count, batches, check_data, is_arrays, is_pair, kind
+from convlane.training.checkpoint import read_checkpoint, restore, save_checkpoint
+from convlane.training.distributed import Communicator, Loss, Ranks, ShardedGradients, as_shards, cut
 from convlane.training.history import History
-from convlane.training.metrics import Means, Metrics, named
+from convlane.training.metrics import Means, Metric, Metrics, named
 from convlane.training.optim import Optimizer, clip_grad_norm
 
 __all__ = ["evaluate", "fit", "predict"]
-
-Loss = Callable[[Any, Any], Any]
 
 
 def fit(
@@ -52,6 +51,8 @@ def fit(
     resume: bool = False,
     on_nan: str = "raise",
     verbose: bool = True,
+    shards: int | None = None,
+    communicator: Communicator | None = None,
 ) -> History:
     """Train a network.
 
@@ -106,6 +107,18 @@ def fit(
         the parameters after an epoch. ``"ignore"``: go on.
     verbose
         Print a line for every epoch, and show a progress bar on terminals where tqdm is installed.
+    shards
+        Into how many parts every batch is cut, of sizes that differ by one at most; they are computed one by one, and
+        by several processes with `communicator`, so it is then at least their number, which is the default; else it is
+        1. The gradients, weighted by the examples that count, are summed in a tree that depends on this number alone.
+        Batch norm normalises each shard by itself, and its running statistics move by the mean of the shards'.
+    communicator
+        Several processes that train the same network together: ``mpi4py.MPI.COMM_WORLD``, or what else has the members
+        of `convlane.training.distributed.Communicator`. All call `fit` with the same arguments, each reads and computes
+        its own shards, and all end with the same bits, which are those of one process with as many `shards`. The first
+        one's parameters are where all begin; it alone writes and reads the checkpoint, which any number of processes
+        can resume, and prints. Two arrays are cut by themselves, a `Loader` reads no more than is wanted of it, and of
+        the batches of another iterable each process takes its part. docs/distributed.md tells more.
 
     Returns
     -------
@@ -123,7 +136,8 @@ def fit(
     OSError
         The checkpoint cannot be written or read.
     RuntimeError
-        Another `fit` is training this network, or a part of it, perhaps in another thread.
+        Another `fit` is training this network, or a part of it, perhaps in another thread; or another process has
+        failed, and with what.
     TypeError, ValueError
         An argument of the wrong kind or out of range, data that do not fit, or a checkpoint of another network,
         optimiser or seed. An error within a step leaves the network as it was before the step.
@@ -141,59 +155,82 @@ def fit(
     >>> history["accuracy"][-1] > 0.95
     True
     """
-    check_data(data, batch_size, "fit")
-    if validation is not None:
-        check_data(validation, batch_size, "fit")
-    scores = named(metrics, "fit")
-    columns = ["loss", *scores]
-    columns += [f"validation_{name}" for name in columns] if validation is not None else []
-    monitor = monitor or ("validation_loss" if validation is not None else "loss")
-    _check(epochs, seed, patience, clip_norm, on_nan)
-    if optimizer.model is not model:
-        raise ValueError("fit: the optimiser was made for another network")
-    if patience is not None and monitor not in columns:
-        raise ValueError(f"fit: monitor must be one of {', '.join(columns)}, got {monitor!r}")
-    if resume and checkpoint is None:
-        raise ValueError("fit: resume needs a checkpoint")
-    if checkpoint is not None and not os.path.isdir(folder := os.path.dirname(os.path.realpath(checkpoint))):
-        raise FileNotFoundError(f"fit: there is no folder {folder} for the checkpoint")  # not after an epoch
-    if epochs > 1 and isinstance(data, Iterator):
-        raise TypeError("fit: data can be iterated only once; pass a list, or a class whose __iter__ starts anew")
+    with Ranks(communicator) as ranks:  # from here on an error of one is told to all
+        check_data(data, batch_size, "fit")
+        if validation is not None:
+            check_data(validation, batch_size, "fit")
+        scores = named(metrics, "fit")
+        columns = ["loss", *scores]
+        columns += [f"validation_{name}" for name in columns] if validation is not None else []
+        monitor = monitor or ("validation_loss" if validation is not None else "loss")
+        _check(epochs, seed, patience, clip_norm, on_nan)
+        parts = as_shards(shards, ranks)
+        if optimizer.model is not model:
+            raise ValueError("fit: the optimiser was made for another network")
+        if patience is not None and monitor not in columns:
+            raise ValueError(f"fit: monitor must be one of {', '.join(columns)}, got {monitor!r}")
+        if resume and checkpoint is None:
+            raise ValueError("fit: resume needs a checkpoint")
+        if checkpoint is not None and ranks.rank == 0:
+            folder = os.path.dirname(os.path.realpath(checkpoint))
+            if not os.path.isdir(folder):
+                raise FileNotFoundError(f"fit: there is no folder {folder} for the checkpoint")  # not after an epoch
+        if epochs > 1 and isinstance(data, Iterator):
+            raise TypeError("fit: data can be iterated only once; pass a list, or a class whose __iter__ starts anew")
+        ranks.check_same(
+            {
+                "the instruction set (CONVLANE_ISA)": _core.active_isa(),
+                "the number of batches": batch_count(data, batch_size),
+                "the number of examples": len(data[0]) if is_arrays(data) else None,  # type: ignore[index]
+                "the columns of the history": columns,
+                "batch_size": batch_size,
+                "checkpoint": checkpoint is not None,
+                "clip_norm": clip_norm,
+                "epochs": epochs,
+                "monitor": monitor,
+                "on_nan": on_nan,
+                "patience": patience,
+                "seed": seed,
+                "shards": parts,
+                "shuffle": bool(shuffle),
+            }
+        )
 
-    training = _Training(model, data, optimizer, loss, Means(scores), seed, clip_norm, on_nan)
-    with _alone(model), _modes_kept(model), _Interrupts() as interrupts:
-        if resume and checkpoint is not None and os.path.exists(checkpoint):
-            training.load(checkpoint, columns)
-            if verbose:
-                print(f"going on in {training.where}, from {os.fspath(checkpoint)}", flush=True)
-        try:
-            while training.epoch < epochs and not (patience is not None and training.waited(monitor) >= patience):
-                label = f"epoch {training.epoch + 1}/{epochs}"
-                begin = time.perf_counter()
-                training.run_epoch(batch_size, shuffle, interrupts, label if verbose else None)
-                training.check_parameters()
-                row = training.means.result()
-                if validation is not None:
-                    found = evaluate(model, validation, loss=loss, metrics=scores, batch_size=batch_size)
-                    row |= {f"validation_{name}": value for name, value in found.items()}
-                    training.check_finite("the validation loss", found["loss"])
-                    interrupts.check()
-                row |= {"learning_rate": training.learning_rate(), "seconds": time.perf_counter() - begin}
-                training.finish_epoch(row, monitor if patience is not None else None)
-                if verbose:
-                    print(f"{label}: " + ", ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
-                if checkpoint is not None:
+        training = _Training(model, data, optimizer, loss, Means(scores), seed, clip_norm, on_nan, parts, ranks)
+        verbose = verbose and ranks.rank == 0
+        with _alone(model), _modes_kept(model), _Interrupts() as interrupts:
+            if training.start(checkpoint if resume else None, columns) and verbose:
+                print(f"going on in {training.where}, from {os.fspath(checkpoint)}", flush=True)  # type: ignore[arg-type]
+            try:
+                while training.epoch < epochs and not (patience is not None and training.waited(monitor) >= patience):
+                    label = f"epoch {training.epoch + 1}/{epochs}"
+                    begin = time.perf_counter()
+                    training.run_epoch(batch_size, shuffle, interrupts, label if verbose else None)
+                    training.check_parameters()
+                    row = training.means.result()
+                    if validation is not None:
+                        found = _measured(model, validation, loss, scores, batch_size, parts, ranks)
+                        row |= {f"validation_{name}": value for name, value in found.items()}
+                        training.check_finite("the validation loss", found["loss"])
+                    told = ranks.gather((time.perf_counter() - begin, interrupts.waiting))
+                    row |= {"learning_rate": training.learning_rate(), "seconds": told[0][0]}
+                    training.finish_epoch(row, monitor if patience is not None else None)
+                    if verbose:
+                        values = ", ".join(f"{name} {value:.4g}" for name, value in row.items())
+                        print(f"{label}: {values}", flush=True)
+                    if checkpoint is not None:
+                        training.save(checkpoint)
+                    training.stop_if(any(waiting for _, waiting in told))
+            except KeyboardInterrupt:
+                if checkpoint is not None and not interrupts.urgent:
                     training.save(checkpoint)
-                interrupts.check()
-        except KeyboardInterrupt:
-            if checkpoint is not None and not interrupts.urgent:
-                training.save(checkpoint)
-                if verbose:
-                    print(
-                        f"interrupted in {training.where}; resume=True goes on from {os.fspath(checkpoint)}", flush=True
-                    )
-            raise
-        training.keep_best()
+                    if verbose:
+                        print(
+                            f"interrupted in {training.where}; resume=True goes on from {os.fspath(checkpoint)}",
+                            flush=True,
+                        )
+                raise
+            training.keep_best()
     return training.history
 
 
@@ -233,16 +270,7 @@ def evaluate(
     0.5
     """
     check_data(data, batch_size, "evaluate")
-    means = Means(named(metrics, "evaluate"))
-    with _modes_kept(model):
-        if isinstance(model, Module):
-            model.eval()
-        for images, targets in batches(data, batch_size, "evaluate"):
-            outputs = model(images)
-            means.add(float(loss(outputs, targets)), outputs, targets)
-    if not means.examples:
-        raise ValueError("evaluate: the data are empty, or none of their targets is a class")
-    return means.result()
+    return _measured(model, data, loss, named(metrics, "evaluate"), batch_size, 1, Ranks(None))
 
 
 def predict(model: Callable[[Array], Any], data: Any, *, batch_size: int = 64) -> Array:
@@ -292,6 +320,35 @@ def predict(model: Callable[[Array], Any], data: Any, *, batch_size: int = 64) -
     return np.concatenate(outputs)
 
 
+def _measured(
+    model: Callable[[Array], Any],
+    data: Data,
+    loss: Loss,
+    scores: Mapping[str, Metric],
+    batch_size: int,
+    shards: int,
+    ranks: Ranks,
+) -> dict[str, float]:
+    """Return the loss and the metrics, for which every rank measures its shards."""
+    means = Means(scores)
+    told: list[list[tuple[int, dict[str, Any]]]] = []
+    with _modes_kept(model):
+        if isinstance(model, Module):
+            model.eval()
+        for parts in batches(data, batch_size, "evaluate", cut(ranks.shards(shards), shards)):
+            told.append([])
+            for images, targets in parts:
+                if shards == 1 or len(images):
+                    outputs = model(images)
+                    told[-1].append(means.measure(float(loss(outputs, targets)), outputs, targets))
+    for batch in zip(*ranks.gather(told), strict=True):
+        for measured in chain(*batch):
+            means.include(*measured)
+    if not means.examples:
+        raise ValueError("evaluate: the data are empty, or none of their targets is a class")
+    return means.result()
+
+
 class _Training:
     """A network on its way: what a step does, and all that a checkpoint holds."""
 
@@ -305,6 +362,8 @@ class _Training:
         seed: int,
         clip_norm: float | None,
         on_nan: str,
+        shards: int,
+        ranks: Ranks,
     ) -> None:
         self.model, self.data, self.optimizer, self.means = model, data, optimizer, means
         self.seed, self.clip_norm, self.on_nan = seed, clip_norm, on_nan
@@ -313,12 +372,8 @@ class _Training:
         self._best: dict[str, NDArray[Any]] = {}
         self._good = model.state_dict()  # what gave finite numbers
         self._data_epoch: int | None = None
-
-        def with_outputs(images: Array, targets: Any) -> tuple[Any, Any]:
-            outputs = model(images)
-            return loss(outputs, targets), outputs
-
-        self._gradients = value_and_grad(with_outputs, model, has_aux=True)
+        self.shards, self.ranks = shards, ranks
+        self._gradients = ShardedGradients(model, loss, means, shards, ranks)
 
     def run_epoch(self, batch_size: int, shuffle: bool, interrupts: _Interrupts, label: str | None) -> None:
         """Do those steps of an epoch that have not been done; with a label, behind a progress bar."""
@@ -332,29 +387,37 @@ class _Training:
         self._data_epoch = getattr(self.data, "epoch", None)
         count = batch_count(self.data, batch_size)
         left = None if count is None else count - self.step
-        with closing(batches(self.data, batch_size, "fit", order)) as every:  # which may have threads
+        wanted = cut(self.ranks.shards(self.shards), self.shards)
+        with closing(batches(self.data, batch_size, "fit", wanted, order)) as every:  # which may have threads
             todo = islice(every, self.step, None)
-            for images, targets in todo if label is None else progress(todo, label, left):
-                self._do(images, targets)
-                interrupts.check()
+            for parts in todo if label is None else progress(todo, label, left):
+                self.stop_if(self._do(parts, interrupts))
+        self._gradients.check_end()
         if not self.step:
             raise ValueError("fit: the data are empty")
 
-    def _do(self, images: Array, targets: Any) -> None:
-        """Do one step."""
+    def _do(self, parts: Sequence[Batch], interrupts: _Interrupts) -> bool:
+        """Do one step, and return whether a rank was interrupted in it."""
         before = self.model.state_dict()
         with self._restored_after_errors(before):
-            with seeded(self.seed, self.optimizer.steps):
-                (value, outputs), gradients = self._gradients(images, targets)
-            norm, factor = (0.0, 1.0) if self.clip_norm is None else clip_grad_norm(gradients, self.clip_norm)
-            counted = self.means.add(value, outputs, targets)
-        if counted:  # without examples the loss is NaN, the gradients are 0
-            self.check_finite("the loss", value)
+            found = self._gradients(parts, (self.seed, self.optimizer.steps), lambda: interrupts.waiting)
+            norm, factor = 0.0, found.factor
+            if self.clip_norm is not None:
+                norm, factor = clip_grad_norm(found.gradients, self.clip_norm / found.factor)
+                norm, factor = norm * found.factor, factor * found.factor
+        if found.examples:  # without examples the loss is NaN, the gradients are 0
+            self.check_finite("the loss", found.loss)
         self.check_finite("the norm of the gradients", norm)
         self._good = before
         with self._restored_after_errors(before):
-            self.optimizer.step(gradients, gradient_factor=factor if math.isfinite(norm) else 1.0)
+            self.optimizer.step(found.gradients, gradient_factor=factor if math.isfinite(norm) else found.factor)
         self.step += 1
+        return found.interrupted
+
+    def stop_if(self, interrupted: bool) -> None:
+        """Raise what one of the ranks has kept waiting, on all of them."""
+        if interrupted:
+            self.ranks.fail(KeyboardInterrupt())
 
     @contextmanager
     def _restored_after_errors(self, state: Mapping[str, NDArray[Any]]) -> Iterator[None]:
@@ -368,9 +431,11 @@ class _Training:
         """Raise if a number is not finite, with the network as it was when all were."""
         if self.on_nan == "raise" and not math.isfinite(value):
             self.model.load_state_dict(self._good)
-            raise FloatingPointError(
-                f"fit: {what} is {value} in {self.where}. The network has the last parameters with which all was "
-                "finite. A smaller learning rate or clip_norm may help, if it is not the data"
+            self.ranks.fail(
+                FloatingPointError(
+                    f"fit: {what} is {value} in {self.where}. The network has the last parameters with which all was "
+                    "finite. A smaller learning rate or clip_norm may help, if it is not the data"
+                )
             )
 
     @property
@@ -410,12 +475,15 @@ class _Training:
             self.model.load_state_dict(self._best)
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint, for all ranks."""
+        if self.ranks.rank:
+            return
         data_epoch = getattr(self.data, "epoch", None) if self._data_epoch is None else self._data_epoch
         counters = {
             "epoch": self.epoch,
             "step": self.step,
             "seed": self.seed,
+            "shards": self.shards,
             "examples": self.means.examples,
             "best_epoch": self.history.best_epoch,
             "data_epoch": data_epoch,
@@ -430,9 +498,24 @@ class _Training:
             best=self._best,
         )
 
-    def load(self, path: Path, columns: Sequence[str]) -> None:
-        """Go on from a checkpoint, whose history has these columns."""
-        groups = read_checkpoint(path)
+    def start(self, path: Path | None, columns: Sequence[str]) -> bool:
+        """Begin where the first rank does, or go on from its checkpoint if it has one, and return whether it has."""
+        groups = None
+        if self.ranks.rank == 0 and path is not None and os.path.exists(path):
+            groups = read_checkpoint(path)
+        if (groups := self.ranks.gather(groups)[0]) is not None:
+            self._load(groups, path, columns)  # type: ignore[arg-type]
+            return True
+        if self.ranks.others:
+            state = (self.model.state_dict(), self.optimizer.state_dict()) if self.ranks.rank == 0 else None
+            state = self.ranks.gather(state)[0]
+            self.model.load_state_dict(state[0])
+            self.optimizer.load_state_dict(state[1])
+            self._good = self.model.state_dict()
+        return False
+
+    def _load(self, groups: dict[str, dict[str, NDArray[Any]]], path: Path, columns: Sequence[str]) -> None:
+        """Go on from what a checkpoint holds, whose history has these columns."""
         try:
             counters = {name: int(array) for name, array in groups.get("progress", {}).items()}
             epoch, step, seed, examples = (counters[name] for name in ("epoch", "step", "seed", "examples"))
@@ -449,7 +532,9 @@ class _Training:
             raise ValueError(f"{os.fspath(path)}: no checkpoint of this fit: {error}") from error
         if seed != self.seed:
             raise ValueError(f"{os.fspath(path)}: it was written with seed={seed}, but fit was given {self.seed}")
-        load_checkpoint(path, self.model, self.optimizer)
+        if (shards := counters.get("shards", 1)) != self.shards:
+            raise ValueError(f"{os.fspath(path)}: it was written with shards={shards}, but fit has {self.shards}")
+        restore(groups, path, self.model, self.optimizer)
         self._good = self.model.state_dict()
         self.epoch, self.step, self._data_epoch = epoch, step, counters.get("data_epoch")
         self.means.start(sums, examples)
@@ -458,22 +543,17 @@ class _Training:
 
 
 class _Interrupts:
-    """Keeps Ctrl-C from breaking into a step: the first waits for `check`, the second acts at once."""
+    """Keeps Ctrl-C from breaking into a step: the first is `waiting`, the second acts at once."""
 
     def __init__(self) -> None:
-        self.urgent = False
-        self._waiting = self._installed = False
-
-    def check(self) -> None:
-        """Raise what has waited."""
-        if self._waiting:
-            raise KeyboardInterrupt
+        self.urgent = self.waiting = False
+        self._installed = False
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._waiting:
+        if self.waiting:
             self.urgent = True
             raise KeyboardInterrupt
-        self._waiting = True
+        self.waiting = True
 
     def __enter__(self) -> _Interrupts:
         # Only the main thread gets signals, and a handler of somebody else has its reasons; that the signal is ignored

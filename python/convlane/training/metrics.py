@@ -154,6 +154,16 @@ def _counted(outputs: Any, targets: Any) -> NDArray[np.bool_]:
     return np.ones(shape[:1], np.bool_)
 
 
+def count_examples(outputs: Any, targets: Any) -> int:
+    """Return how many examples of a batch count, by the first of several outputs."""
+    return int(_counted(_first(outputs), targets).sum())
+
+
+def _first(outputs: Any) -> Any:
+    several = tuple(outputs.values()) if isinstance(outputs, Mapping) else outputs
+    return several[0] if isinstance(several, tuple) else several
+
+
 class Means:
     """The loss and the metrics, averaged (or, where they are tallies, counted) over all examples that count.
 
@@ -177,8 +187,13 @@ class Means:
 
     def add(self, loss: float, outputs: Any, targets: Any) -> int:
         """Count a batch in, by the first of several outputs; return how many of its examples count."""
-        several = tuple(outputs.values()) if isinstance(outputs, Mapping) else outputs
-        first = several[0] if isinstance(several, tuple) else several
+        count, found = self.measure(loss, outputs, targets)
+        self.include(count, found)
+        return count
+
+    def measure(self, loss: float, outputs: Any, targets: Any) -> tuple[int, dict[str, Any]]:
+        """Return what `include` takes for a batch: how many of its examples count, and their sums."""
+        first = _first(outputs)
         counted = _counted(first, targets)
         count = int(counted.sum())
         found: dict[str, Any] = {"loss": loss * count if count else 0.0}  # the mean over nothing is NaN
@@ -191,10 +206,13 @@ class Means:
                 shape = f"or {len(counted)}" if counted.ndim == 1 else f"or numbers of shape {counted.shape}"
                 raise ValueError(f"the metric {name!r} must return one number {shape}, got shape {value.shape}")
             found[name] = float(value[counted].sum() if value.ndim else value * count) if count else 0.0
+        return count, found
+
+    def include(self, count: int, found: Mapping[str, Any]) -> None:
+        """Count in what has been measured."""
         for name, total in found.items():
             self.sums[name] = self.sums[name] + total
         self.examples += count
-        return count
 
     def result(self) -> dict[str, float]:
         """Return the averages and scores by name, NaN where nothing counts."""

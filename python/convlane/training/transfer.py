@@ -236,7 +236,7 @@ def precompute_features(trunk: Callable[[Array], Any], data: Data, *, epochs: in
     features, targets = [], []
     check_data(data, _BATCH, "precompute_features")
     for _ in range(epochs):
-        for images, classes in batches(data, _BATCH, "precompute_features"):
+        for ((images, classes),) in batches(data, _BATCH, "precompute_features"):
             features.append(np.ascontiguousarray(trunk(images)))
             targets.append(np.asarray(classes))
     if not features:
