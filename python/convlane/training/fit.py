@@ -179,10 +179,6 @@ def fit(
             raise TypeError("fit: data can be iterated only once; pass a list, or a class whose __iter__ starts anew")
         ranks.check_same(
             {
-                "the instruction set (CONVLANE_ISA)": _core.active_isa(),
-                "the number of batches": batch_count(data, batch_size),
-                "the number of examples": len(data[0]) if is_arrays(data) else None,  # type: ignore[index]
-                "the columns of the history": columns,
                 "batch_size": batch_size,
                 "checkpoint": checkpoint is not None,
                 "clip_norm": clip_norm,
@@ -193,6 +189,10 @@ def fit(
                 "seed": seed,
                 "shards": parts,
                 "shuffle": bool(shuffle),
+                "the columns of the history": columns,
+                "the instruction set (CONVLANE_ISA)": _core.active_isa(),
+                "the number of batches": batch_count(data, batch_size),
+                "the number of examples": len(data[0]) if is_arrays(data) else None,  # type: ignore[index]
             }
         )
 
