@@ -97,6 +97,36 @@ def test_aux_comes_back_as_arrays():
     assert aux["outputs"][1] == 3
 
 
+def test_gradients_are_told_as_soon_as_they_are_complete():
+    log = []
+
+    def _logged_vjp(wanted, input, name):
+        return input, lambda gradient: log.append(name) or {"input": gradient}
+
+    @op(shape=same_shape, vjp=_logged_vjp, differentiable=("input",))
+    def logged(input, name):
+        return input
+
+    model = nn.Sequential(Factors(f32(2), f32(3)), Factors(f32(5), f32(7)), Factors(f32(1), f32(1)))
+
+    def loss_fn(x):
+        y = logged(model[0](x), "after 0")
+        y = logged(times(model[1](y), model[0].b), "after 1")  # which uses a parameter of the first again
+        return total(y)
+
+    def ready(name, gradient):
+        log.append(name)
+        told[name] = gradient
+
+    told = {}
+    _, gradients = convlane.value_and_grad(loss_fn, model, ready=ready)(f32(1))
+    assert log == ["after 1", "1.b", "1.a", "after 0", "0.b", "0.a", "2.a", "2.b"]
+    assert list(gradients) == ["0.a", "0.b", "1.a", "1.b", "2.a", "2.b"]
+    for name, gradient in gradients.items():
+        assert told[name] is gradient
+    np.testing.assert_array_equal(gradients["0.b"], [2 * 2 * 3 * 5 * 7])
+
+
 def test_vjp():
     value, pullback = convlane.vjp(lambda x, y: times(x, times(x, y)), f32(2, 3), f32(5, 7))
     np.testing.assert_array_equal(value, [20, 63])

@@ -23,6 +23,7 @@ PUBLIC = [
     "convlane.nn",
     "convlane.scale",
     "convlane.training",
+    "convlane.training.distributed",
     "convlane.vision",
     "convlane.weights",
 ]

@@ -12,6 +12,7 @@ from convlane.training import predict
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 WRITTEN = {
+    "distributed_training": ["checkpoint.safetensors"],
     "linear_collapse": ["linear_collapse.png"],
     "residual_against_plain": ["residual_against_plain.png"],
     "segment_shapes": ["segment_shapes.png"],
