@@ -1,8 +1,8 @@
 """Train a small network by several processes, which end with the same bits as one.
 
-Every picture shows a ring, a cross or a square somewhere, in noise. Each batch is cut into four shards, and each process
-computes some of them: one all four, two two each, four one each. The line at the end shows a digest of the parameters,
-which is the same each time.
+Every picture shows a ring, a cross or a square somewhere, in noise. Each batch is cut into four shards, and each
+process computes some of them: one all four, two two each, four one each. The line at the end shows a digest of the
+parameters, which is the same each time.
 
     pip install 'convlane[mpi]'
     python examples/distributed_training.py --out results

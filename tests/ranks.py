@@ -152,6 +152,7 @@ def main(what, folder):
     def batches(act):
         for number, batch in enumerate(in_batches()):
             if world.rank == 1 and number == 3:
+                (Path(folder) / "acting").touch()
                 act()
             yield batch
 

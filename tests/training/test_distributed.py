@@ -354,7 +354,7 @@ def test_bad_shards(shards, kind, message):
 # MPI
 
 
-def launch(size, what, folder, timeout=60):
+def launch(size, what, folder):
     """Run `ranks.py` by so many processes of one thread."""
     launcher = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     paths = [str(Path(ranks.__file__).parent), str(Path(nn.__file__).parents[2])]
@@ -364,7 +364,7 @@ def launch(size, what, folder, timeout=60):
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
         text=True,
-        timeout=timeout,
+        timeout=300,
     )
 
 
@@ -391,10 +391,9 @@ def test_mpi_gives_the_bits_of_one_process(tmp_path):
 @pytest.mark.mpi
 @pytest.mark.parametrize("what", ["killed", "failing"])
 def test_under_mpi_one_that_ends_ends_all(what, tmp_path):
-    begin = time.monotonic()
     done = launch(3, what, tmp_path)
     assert done.returncode != 0
-    assert time.monotonic() - begin < 30
+    assert time.time() - (tmp_path / "acting").stat().st_mtime < 30
     assert "came to the end" not in done.stdout
     assert_gone(tmp_path, 3)
     if what == "failing":
