@@ -1,7 +1,8 @@
 """Every snippet of the README and of the pages in docs/ runs, from the top of its page to the bottom.
 
 The Python blocks of a page share their names and run in a folder of their own. What a reader has already, a file or a
-picture, is made by a comment ``<!-- setup ... -->`` of Python. Of shell blocks the commands of convlane run.
+picture, is made by a comment ``<!-- setup ... -->`` of Python. Of shell blocks the commands of convlane run. A block for
+a cluster stands behind a comment ``<!-- not run: why -->``.
 """
 
 import doctest
@@ -16,13 +17,19 @@ from convlane.cli import main
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
 BLOCK = re.compile(r"^(?:```(python|sh)|<!-- (setup))\n(.*?)^(?:```|-->)$", re.MULTILINE | re.DOTALL)
+NOT_RUN = re.compile(r"^<!-- not run: [^\n]+ -->\n```(?:python|sh)\n.*?^```$", re.MULTILINE | re.DOTALL)
 LIBRARY = re.compile(r"^(?:>>> |\.\.\. )? *(?:import|from) .*\b(torch|keras|onnxruntime)\b", re.MULTILINE)
 ELSEWHERE = {"demo"}  # it takes half a minute, and .ci/run tries it
 
 
+def run_part(page):
+    """Return the text of a page with empty lines for the blocks that are not run."""
+    return NOT_RUN.sub(lambda block: "\n" * block[0].count("\n"), page.read_text("utf-8"))
+
+
 def marked(page):
     """Return a page as a parameter, marked with the libraries that its snippets import."""
-    libraries = {name for _, _, text in BLOCK.findall(page.read_text("utf-8")) for name in LIBRARY.findall(text)}
+    libraries = {name for _, _, text in BLOCK.findall(run_part(page)) for name in LIBRARY.findall(text)}
     marks = [getattr(pytest.mark, name) for name in sorted(libraries)]
     return pytest.param(page, marks=marks, id=page.relative_to(ROOT).as_posix())
 
@@ -37,7 +44,7 @@ def run_commands(text):
 @pytest.mark.parametrize("page", [marked(page) for page in PAGES])
 def test_snippets(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    text = page.read_text("utf-8")
+    text = run_part(page)
     assert len(re.findall(r"^\s*(?:```(?:python|sh)\b|<!-- setup)", text, re.MULTILINE)) == len(BLOCK.findall(text))
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
     names = {"__name__": "__main__"}

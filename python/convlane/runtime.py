@@ -21,7 +21,8 @@ def get_num_threads() -> int:
 
     The innermost `num_threads` context decides, else `set_num_threads`, else the environment variable
     ``CONVLANE_NUM_THREADS`` as it was at import, else what affinity, the container's CPU quota (rounded up) and OpenMP
-    (``OMP_NUM_THREADS``) allow; on CPUs with cores of two kinds the quick ones are counted. In a child of ``fork`` it is 1: OpenMP's threads do not survive a fork.
+    (``OMP_NUM_THREADS``) allow; on CPUs with cores of two kinds the quick ones are counted. In a child of ``fork`` it
+    is 1: OpenMP's threads do not survive a fork.
     """
     return _core.num_threads()
 
