@@ -40,8 +40,8 @@ def joined(network, join, shape=IMAGE):
 
 
 ACTIVATIONS = {
-    "relu": [lambda x: F.clamp(x, 0)],
-    "relu6": [lambda x: F.clamp(x, 0, 6)],
+    "relu": [lambda x: F.clamp(x, 0), lambda x: F.maximum(x, 0.0), lambda x: F.maximum(np.zeros((), np.float32), x)],
+    "relu6": [lambda x: F.clamp(x, 0, 6), lambda x: F.minimum(F.maximum(x, 0.0), 6.0)],
     "hardsigmoid": [
         lambda x: F.clamp(F.affine(x, 1 / 6, 0.5), 0, 1),
         lambda x: F.clamp(F.affine(x, 0.166667, 0.5), 0.0, 1.0),
@@ -177,7 +177,50 @@ def test_join_permutes():
     back = (0, 2, 3, 1)
     pair = verify(join_permutes(trace(lambda x: F.mul(F.permute(x, back), F.permute(F.exp(x), back)), IMAGE)))
     assert names(pair) == ["exp", "mul", "permute"]
-    assert names(remove_dead_code(join_permutes(trace(lambda x: F.add(F.permute(x, back), ROW[:4]), IMAGE)))) == [
-        "permute",
-        "add",
-    ]
+    with_constant = remove_dead_code(
+        join_permutes(trace(lambda x: F.add(F.exp(F.permute(conv(x), back)), ROW[:4]), IMAGE))
+    )
+    assert names(with_constant) == ["conv2d", "exp", "add", "permute"]
+    assert [node.shape for node in with_constant.nodes.values() if node.op == "constant"] == [(4, 1, 1)]
+
+
+TO_IMAGE, BACK = (0, 3, 1, 2), (0, 2, 3, 1)
+PLANES = RNG.standard_normal((6, 1, 4), np.float32)
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        lambda x: F.cat([x, F.exp(x)], -1),
+        lambda x: F.narrow(x, 3, 1, 2),
+        lambda x: F.strided_slice(x, 1, 1, None, 2),
+        lambda x: F.softmax(x, -1),
+        lambda x: F.index_select(x, 2, np.array([1, 1, 5, 0])),
+        lambda x: F.mean(x, (1, 2), True),
+        lambda x: F.mean(x, (1, 2)),
+        lambda x: F.amax(x, 3),
+        lambda x: F.pad(x, (0, 0, 1, 2, 3, 0)),
+        lambda x: F.pad(x, (2, 1), value=3.0),
+        lambda x: F.mul(x, F.mean(x, (1, 2), True)),
+        lambda x: F.sub(x, PLANES),
+        lambda x: F.where(F.gt(x, PLANES[:1]), x, 0.0),
+    ],
+)
+def test_permutes_go_behind(behind):
+    """What is done to a convolution's result with channels last is done to it as it is."""
+
+    def network(x):
+        y = behind(F.permute(conv(x), BACK))
+        return F.sigmoid(F.permute(y, TO_IMAGE)) if len(y.shape) == 4 else F.exp(y)
+
+    assert "permute" not in joined(network, join_permutes)
+
+
+def test_permutes_of_an_input_come_first():
+    def network(x):
+        y = F.sub(F.mul(x, 2.0), PLANES)
+        return conv(F.permute(y, TO_IMAGE))
+
+    assert joined(network, join_permutes, (1, 6, 6, 4)) == ["permute", "mul", "sub", "conv2d"]
+    both = remove_dead_code(join_permutes(trace(lambda x: (F.permute(F.exp(x), TO_IMAGE), F.exp(x)), IMAGE)))
+    assert names(both) == ["permute", "exp", "exp"]

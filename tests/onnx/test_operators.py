@@ -153,6 +153,57 @@ def test_scatter_nd(reduction, places, rng):
     check_as_onnxruntime(model, {"x": x}, compiled=False)
 
 
+@pytest.mark.parametrize(
+    "places",
+    [
+        [[3], [1], [-4]],
+        [[0, 1], [3, -1], [2, 2]],
+        [[1, 2], [1, 3], [2, 2], [2, 3]],  # a block
+        [[[n, c, h] for h in (0, 1, 2)] for n in range(4) for c in range(5)],
+    ],
+)
+def test_scatter_nd_in_plans(places, rng):
+    x, at = rng.standard_normal((4, 5, 6), np.float32), np.array(places)
+    shape = (*at.shape[:-1], *x.shape[at.shape[-1] :])
+    feeds = {"x": x, "updates": rng.standard_normal(shape, np.float32)}
+    text = f"""g (float[{", ".join("ABC")}] x, float[{", ".join("DEF"[: len(shape)])}] updates) => (float[A, B, C] y) {{
+        e = Exp(x) n = Neg(updates) y = ScatterND(e, places, n) }}"""
+    check_as_onnxruntime(model_of(text, places=at), feeds)
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        [[3], [1], [-4]],
+        [[0, 1], [3, -1], [2, 2]],
+        [[[0, 4], [0, 1]], [[2, 4], [2, 1]], [[2, 4], [2, 1]]],  # a grid
+    ],
+)
+def test_gather_nd_in_plans(places, rng):
+    x = rng.standard_normal((4, 5, 6), np.float32)
+    check_as_onnxruntime(node_model("GatherND", {"x": x}, {"places": np.array(places)}), {"x": x})
+
+
+def test_resampling_by_places(rng):
+    """As torch.export writes it: the sampled dimensions first, and then back."""
+    text = """g (float[N, 3, 5, 6] x) => (float[N, 3, 4, 8] y) {
+        t = Transpose<perm = [2, 3, 0, 1]>(x) r = GatherND(t, places) y = Transpose<perm = [2, 3, 0, 1]>(r) }"""
+    rows, columns = np.array([0, 1, 3, 4]), np.array([0, 0, 1, 2, 3, 4, 4, 5])
+    model = model_of(text, places=np.stack(np.meshgrid(rows, columns, indexing="ij"), -1))
+    session = check_as_onnxruntime(model, *({"x": rng.standard_normal((n, 3, 5, 6), np.float32)} for n in (1, 3)))
+    plan = convlane.compile(session.network, (None, 3, 5, 6))  # nothing of it mixes the batch
+    assert "permute" not in str(plan.profile(np.zeros((1, 3, 5, 6), np.float32)))
+
+
+@pytest.mark.parametrize("places", [[[1]] * 4, [[0, 2, 1]] * 3])
+def test_scatter_elements_in_plans(places, rng):
+    at = np.array(places)
+    feeds = {"x": rng.standard_normal((4, 3), np.float32), "updates": rng.standard_normal(at.shape, np.float32)}
+    text = """g (float[N, 3] x, float[M, K] updates) => (float[N, 3] y) {
+        e = Exp(x) y = ScatterElements<axis = 1>(e, places, updates) }"""
+    check_as_onnxruntime(model_of(text, places=at), feeds)
+
+
 @pytest.mark.parametrize("axis", [0, 1, -1])
 def test_gather_elements_of_a_corner(axis, rng):
     x = rng.standard_normal((3, 4, 5), np.float32)

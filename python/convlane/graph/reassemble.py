@@ -5,15 +5,16 @@ Each takes a graph and returns one that computes the same, as those of `convlane
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from convlane.functional._op import Shape, traits_named
-from convlane.graph.trace import Graph, Node, Value
+from convlane.graph.trace import INPUT, Graph, Node, Value
 
 Nodes: TypeAlias = Mapping[Value, Node]
 Single: TypeAlias = Callable[[Value], bool]
@@ -28,6 +29,8 @@ def join_activations(graph: Graph) -> Graph:
     def join(node: Node, nodes: Nodes, single: Single) -> Node:
         if node.op == "clamp":
             return _clamped(node, nodes)
+        if node.op in ("maximum", "minimum"):
+            return _bounded(node, nodes)
         if node.op not in ("mul", "div", "affine"):
             return node
         factor, values = _product(node, nodes, single)
@@ -128,36 +131,72 @@ def join_padding(graph: Graph) -> Graph:
 
 
 def join_permutes(graph: Graph) -> Graph:
-    """Compute what is elementwise before a change of the order of dimensions, and join the changes that meet.
+    """Compute before a change of the order of dimensions what can be, and join the changes that meet.
 
-    So the transposes cancel out that stand around each layer of a network whose library has channels last.
+    So the transposes cancel out that stand around each layer of a network whose library has channels last. Those of an
+    input come first, before what is done to its single numbers.
     """
     if all(node.op != "permute" for node in graph.nodes.values()):
         return graph
-    free = max(graph.nodes) + 1
+    free = itertools.count(max(graph.nodes) + 1)
     same: dict[Value, Value] = {}
     nodes: dict[Value, Node] = {}
     for value, read in graph.nodes.items():
         node = read.reading({name: same.get(source, source) for name, source in read.inputs.items()})
-        before = [nodes[source] for source in node.inputs.values()]
-        orders = {tuple(each.attributes["dims"]) if each.op == "permute" else None for each in before}
-        order = orders.pop() if len(orders) == 1 else None
-        if node.op == "permute" and order is not None:
-            dims = tuple(order[dim] for dim in _positive(node))
-            node = replace(node, inputs=before[0].inputs, attributes={"dims": dims})
+        order = _common_order(node, nodes)
+        moved = None if order is None else _moved(node, order, nodes)
+        if node.op == "permute":
+            dims = _positive(node)
+            if order is not None:
+                dims = tuple(order[dim] for dim in dims)
+                node = node.reading(nodes[node.inputs["input"]].inputs)
+            node = replace(node, attributes={"dims": dims})
             if dims == tuple(range(len(dims))):
                 same[value] = node.inputs["input"]
                 continue
-        elif order is not None and _moves_past(node, before):
-            inner = {name: nodes[source].inputs["input"] for name, source in node.inputs.items()}
-            shape = nodes[next(iter(inner.values()))].shape
-            nodes[free] = replace(node, inputs=inner, shape=shape)
-            node = Node("permute", {"input": free}, {"dims": order}, node.shape, node.dtype)
-            free += 1
-        elif node.op == "permute":
-            node = replace(node, attributes={"dims": _positive(node)})
+        elif order is not None and moved is not None:
+            attributes, left = moved
+            inputs = {}
+            for name, source in node.inputs.items():
+                if nodes[source].op == "permute":
+                    inputs[name] = nodes[source].inputs["input"]
+                elif node.op == "index_select":
+                    inputs[name] = source
+                else:
+                    inputs[name] = next(free)
+                    nodes[inputs[name]] = _transposed(nodes[source], _inverse(order))
+            shape = tuple(node.shape[left.index(dim)] for dim in range(len(left)))
+            node = replace(node, inputs=inputs, attributes={**node.attributes, **attributes}, shape=shape)
+            if left != tuple(range(len(left))):
+                nodes[at := next(free)] = node
+                node = Node("permute", {"input": at}, {"dims": left}, read.shape, node.dtype)
         nodes[value] = node
-    return replace(graph, nodes=nodes, outputs=graph.renamed(same)).pruned()
+    return _permute_inputs(replace(graph, nodes=nodes, outputs=graph.renamed(same)).pruned(), free)
+
+
+def _permute_inputs(graph: Graph, free: Iterator[Value]) -> Graph:
+    """Change the order of an input's dimensions at once, not behind operations on its single numbers."""
+    users = graph.users()
+    nodes: dict[Value, Node] = {}
+    for value, node in graph.nodes.items():
+        chain = _from_input(node, graph.nodes, users) if node.op == "permute" else []
+        if len(chain) < 2:
+            nodes[value] = node
+            continue
+        order, source = node.attributes["dims"], graph.nodes[chain[0]]
+        nodes[at := next(free)] = replace(
+            node, inputs={"input": chain[0]}, shape=tuple(source.shape[dim] for dim in order), dtype=source.dtype
+        )
+        for each in chain[1:]:
+            step, inputs = graph.nodes[each], {}
+            for name, operand in step.inputs.items():
+                inputs[name] = at
+                if graph.nodes[operand].op == "constant":
+                    inputs[name] = next(free)
+                    nodes[inputs[name]] = _transposed(graph.nodes[operand], order)
+            at = value if each == chain[-1] else next(free)
+            nodes[at] = replace(step, inputs=inputs, shape=tuple(step.shape[dim] for dim in order))
+    return replace(graph, nodes=nodes).pruned()
 
 
 REASSEMBLING = (
@@ -257,6 +296,20 @@ def _clamped(node: Node, nodes: Nodes) -> Node:
     names: dict[tuple[float, float], str] = {(0.0, 6.0): "relu6", (0.0, math.inf): "relu"}
     name = names.get(bounds)
     return node if name is None else Node(name, node.inputs, {}, node.shape, node.dtype)
+
+
+def _bounded(node: Node, nodes: Nodes) -> Node:
+    """Return a maximum with 0 as ReLU, and a minimum of that with 6 as ReLU6."""
+    for name, other in (("input", "other"), ("other", "input")):
+        bound = None if name not in node.inputs else _number(node, other, nodes)
+        source = node.inputs.get(name, INPUT)
+        if bound is None or nodes[source].shape != node.shape or nodes[source].dtype != np.float32:
+            continue
+        if node.op == "maximum" and bound == 0:
+            return Node("relu", {"input": source}, {}, node.shape, node.dtype)
+        if node.op == "minimum" and bound == 6 and nodes[source].op == "relu":
+            return Node("relu6", nodes[source].inputs, {}, node.shape, node.dtype)
+    return node
 
 
 def _activation(factor: float, values: list[Value], nodes: Nodes) -> tuple[str, Value, Mapping[str, Any]] | None:
@@ -411,10 +464,74 @@ def _positive(node: Node) -> tuple[int, ...]:
     return tuple(dim % len(node.shape) for dim in node.attributes["dims"])
 
 
-def _moves_past(node: Node, before: list[Node]) -> bool:
-    """Whether a node computes the same before a permute, which all of its arguments come from."""
-    if node.results or not before:
-        return False
-    pointwise = traits_named(node.op).elementwise or (node.op == "affine")
-    plain = not any(isinstance(each, np.ndarray) for each in node.attributes.values())
-    return pointwise and plain and all(each.shape == node.shape for each in before)
+def _inverse(order: Sequence[int]) -> tuple[int, ...]:
+    return tuple(order.index(dim) for dim in range(len(order)))
+
+
+def _transposed(constant: Node, order: Sequence[int]) -> Node:
+    """Return a constant as it broadcasts where the dimensions have another order."""
+    array = constant.attributes["value"]
+    if array.size == 1:
+        return constant
+    whole = array.reshape((1,) * (len(order) - array.ndim) + array.shape).transpose(order)
+    ones = next(i for i, size in enumerate(whole.shape) if size != 1)
+    kept = np.ascontiguousarray(whole.reshape(whole.shape[ones:] if array.ndim < len(order) else whole.shape))
+    kept.flags.writeable = False
+    return replace(constant, attributes={"value": kept}, shape=kept.shape)
+
+
+def _common_order(node: Node, nodes: Nodes) -> tuple[int, ...] | None:
+    """Return the order of dimensions that all arguments have been brought to, but for constants."""
+    before = [nodes[source] for source in node.inputs.values() if nodes[source].op != "constant"]
+    orders = {_positive(each) if each.op == "permute" else None for each in before}
+    return orders.pop() if len(orders) == 1 else None
+
+
+def _from_input(permute: Node, nodes: Nodes, users: Mapping[Value, list[Value]]) -> list[Value]:
+    """Return an input and the operations on its single numbers that a permute reads, if it reads these."""
+    chain = [permute.inputs["input"]]
+    while nodes[chain[0]].op != "input":
+        step = nodes[chain[0]]
+        computed = [source for source in step.inputs.values() if nodes[source].op != "constant"]
+        alone = len(computed) == 1 and len(users[chain[0]]) == 1 and nodes[computed[0]].shape == step.shape
+        if not (alone and _is_plain(step)):
+            return []
+        chain.insert(0, computed[0])
+    return chain
+
+
+def _is_plain(node: Node) -> bool:
+    """Whether a node computes with single numbers, wherever they stand."""
+    arrays = any(isinstance(each, np.ndarray) for each in node.attributes.values())
+    return (traits_named(node.op).elementwise or node.op in _OF_NUMBERS) and not arrays and not node.results
+
+
+_OF_NUMBERS = frozenset(
+    {"affine", "eq", "ge", "gt", "le", "lt", "ne", "where", "logical_and", "logical_or", "logical_not"}
+)
+_ALONG_ONE = frozenset({"cat", "narrow", "strided_slice", "softmax", "log_softmax", "cumsum"})
+_REDUCE = frozenset({"mean", "sum", "amax", "amin", "prod", "var"})
+
+
+def _moved(node: Node, order: tuple[int, ...], nodes: Nodes) -> tuple[dict[str, Any], tuple[int, ...]] | None:
+    """Return what changes in a node before a permute of its arguments, and the order that its result then needs."""
+    rank, at = len(order), node.attributes
+    constants = [nodes[source].shape for source in node.inputs.values() if nodes[source].op == "constant"]
+    if _is_plain(node):
+        fits = len(node.shape) == rank and all(len(shape) <= rank for shape in constants)
+        return ({}, order) if fits else None
+    if node.op == "index_select":
+        return ({"dim": order[at["dim"] % rank]}, order) if nodes[node.inputs["input"]].op == "permute" else None
+    if node.op in _ALONG_ONE and all(len(shape) == rank for shape in constants):
+        return {"dim": order[at["dim"] % rank]}, order
+    if node.op in _REDUCE and at["dim"] is not None:
+        given = at["dim"] if isinstance(at["dim"], (list, tuple)) else (at["dim"],)
+        gone = {order[dim % rank] for dim in given}
+        kept = [dim for dim in order if at["keepdim"] or dim not in gone]
+        return {"dim": tuple(sorted(gone))}, tuple(sorted(kept).index(dim) for dim in kept)
+    if node.op == "pad":
+        sides = at["pad"]
+        pairs = {order[rank - 1 - i]: sides[2 * i : 2 * i + 2] for i in range(len(sides) // 2)}
+        few = rank - min(pairs, default=rank - 1)
+        return {"pad": tuple(side for i in range(few) for side in pairs.get(rank - 1 - i, (0, 0)))}, order
+    return None

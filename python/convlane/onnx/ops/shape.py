@@ -371,8 +371,10 @@ def _compress(call: Call, x: Any, condition: Any) -> Any:
 
 @converts("GatherND", since=11)
 def _gather_nd(call: Call, x: Any, places: Any) -> Any:
-    values, at = known(x, "what it gathers"), known(places, "where it gathers")
-    shared = call.get("batch_dims", 0)
+    at, shared = known(places, "where it gathers"), call.get("batch_dims", 0)
+    if not is_array(x) and not shared:
+        return _gathered(x, at)
+    values = known(x, "what it gathers")
     batch = values.shape[:shared]
     rows = values.reshape(-1, *values.shape[shared:])
     each = at.reshape(len(rows), -1, at.shape[-1])
@@ -380,12 +382,28 @@ def _gather_nd(call: Call, x: Any, places: Any) -> Any:
     return np.stack(found).reshape(*batch, *at.shape[shared:-1], *values.shape[shared + at.shape[-1] :])
 
 
+def _gathered(x: Any, at: Any) -> Any:
+    """Gather from the first dimensions: along one after the other where places are a grid, as resampling's are."""
+    depth = at.shape[-1]
+    at = _from_front(at.reshape(-1, depth), x.shape).reshape(at.shape)
+    if at.ndim == depth + 1 and at.size:
+        lines = [np.moveaxis(at[..., axis], axis, 0).reshape(at.shape[axis], -1)[:, 0] for axis in range(depth)]
+        if (np.stack(np.meshgrid(*lines, indexing="ij"), -1) == at).all():
+            for axis, line in enumerate(lines):
+                x = _taken(x, axis, line)
+            return x
+    rows, each = math.prod(x.shape[:depth]), math.prod(x.shape[depth:])
+    sources = np.ravel_multi_index(tuple(np.moveaxis(at, -1, 0)), x.shape[:depth])
+    return F.reshape(_taken(F.reshape(x, (rows, each)), 0, sources.reshape(-1)), (*at.shape[:-1], *x.shape[depth:]))
+
+
 @converts("ScatterND", since=11)
 def _scatter_nd(call: Call, x: Any, places: Any, updates: Any) -> Any:
-    y = known(x, "what it writes to").copy()
-    at, new = known(places, "where it writes"), known(updates, "what it writes")
+    at, kind = known(places, "where it writes"), call.get("reduction", "none")
+    if kind == "none" and is_float(x) and not (is_array(x) and is_array(updates)):
+        return _written(x, _from_front(at.reshape(-1, at.shape[-1]), x.shape), updates)
+    y, new = known(x, "what it writes to").copy(), known(updates, "what it writes")
     index = tuple(np.moveaxis(at, -1, 0))
-    kind = call.get("reduction", "none")
     if kind == "none":
         y[index] = new
     else:
@@ -393,15 +411,53 @@ def _scatter_nd(call: Call, x: Any, places: Any, updates: Any) -> Any:
     return y
 
 
+def _from_front(at: Any, shape: Any) -> Any:
+    """Return places, a row each, none of them negative."""
+    sizes = np.array(shape[: at.shape[1]], np.int64)
+    if len(at) and not ((-sizes <= at) & (at < sizes)).all():
+        raise ValueError(f"places beyond the shape {tuple(shape)}")
+    return np.where(at < 0, at + sizes, at)
+
+
+def _written(x: Any, at: Any, updates: Any) -> Any:
+    """Write at places: to a block, as assignments to slices are exported, or to rows in any order."""
+    count, depth = at.shape
+    if not count:
+        return x
+    first = at.min(0)
+    block = at.max(0) - first + 1
+    if math.prod(block.tolist()) == count and (np.indices(block).reshape(depth, -1).T + first == at).all():
+        shape = (*block.tolist(), *x.shape[depth:])
+        return _with_block(x, 0, first.tolist(), F.reshape(updates, shape))
+    rows, each = math.prod(x.shape[:depth]), math.prod(x.shape[depth:])
+    sources = np.arange(rows)
+    sources[np.ravel_multi_index(tuple(at.T), x.shape[:depth])] = rows + np.arange(count)
+    both = F.cat([F.reshape(x, (rows, each)), F.reshape(updates, (count, each))], 0)
+    return F.reshape(F.index_select(both, 0, sources), x.shape)
+
+
+def _with_block(x: Any, axis: int, first: list[int], block: Any) -> Any:
+    """Put a block in the place of what is in `x` from some places on."""
+    if tuple(block.shape) == tuple(x.shape):
+        return block
+    start, end = (first[axis], first[axis] + block.shape[axis]) if axis < len(first) else (0, x.shape[axis])
+    parts = [_part(x, axis, 0, start, 1), _part(x, axis, start, end, 1), _part(x, axis, end, x.shape[axis], 1)]
+    parts[1] = _with_block(parts[1], axis + 1, first, block)
+    parts = [part for part in parts if part.shape[axis]]
+    return parts[0] if len(parts) == 1 else F.cat(parts, axis)
+
+
 @converts("Scatter", since=9)
 @converts("ScatterElements", since=11)
 def _scatter_elements(call: Call, x: Any, places: Any, updates: Any) -> Any:
-    y = known(x, "what it writes to").copy()
-    at, new = known(places, "where it writes"), known(updates, "what it writes")
-    axis = axis_of(call.get("axis", 0), y.ndim)
+    at, kind = known(places, "where it writes"), call.get("reduction", "none")
+    axis = axis_of(call.get("axis", 0), len(x.shape))
     index: list[Any] = list(np.indices(at.shape, sparse=True))
-    index[axis] = np.where(at < 0, at + y.shape[axis], at)
-    kind = call.get("reduction", "none")
+    index[axis] = np.where(at < 0, at + x.shape[axis], at)
+    if kind == "none" and is_float(x) and not (is_array(x) and is_array(updates)):
+        each = np.stack([np.broadcast_to(line, at.shape) for line in index], -1).reshape(-1, at.ndim)
+        return _written(x, _from_front(each, x.shape), updates)
+    y, new = known(x, "what it writes to").copy(), known(updates, "what it writes")
     if kind == "none":
         y[tuple(index)] = new
     else:
