@@ -31,6 +31,7 @@ from convlane.runtime import get_num_threads, num_threads, set_num_threads, show
 if _TYPE_CHECKING:
     from convlane import analysis, data, filters, graph, machine, models, nn, onnx, scale, training, vision, weights
     from convlane.autograd import value_and_grad, vjp
+    from convlane.bridges.keras import load_keras
     from convlane.bridges.torch import from_torch
     from convlane.graph import Plan, compile, load_plan
     from convlane.inference import Ensemble, TenCrop, classify, ten_crop
@@ -54,6 +55,7 @@ __all__ = [
     "get_num_threads",
     "graph",
     "load",
+    "load_keras",
     "load_onnx",
     "load_plan",
     "load_weights",
@@ -101,6 +103,7 @@ _LATER = {
     **dict.fromkeys(("value_and_grad", "vjp"), "convlane.autograd"),
     **dict.fromkeys(("Plan", "compile", "load_plan"), "convlane.graph"),
     "from_torch": "convlane.bridges.torch",
+    "load_keras": "convlane.bridges.keras",
     "load_onnx": "convlane.onnx",
     **dict.fromkeys(("Ensemble", "TenCrop", "classify", "ten_crop"), "convlane.inference"),
     "load": "convlane.models",

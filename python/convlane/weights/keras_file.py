@@ -1,7 +1,7 @@
 """Weights in the HDF5 files of Keras, under the names that convlane's networks give them.
 
-Only arrays of numbers are read, along hard links within the file: configurations, which describe programs, are not
-looked at, and links, external storage and virtual datasets, which lead out of the file, are refused.
+Only arrays of numbers and words are read, along hard links within the file: links, external storage and virtual
+datasets, which lead out of the file, are refused.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ Names: TypeAlias = Callable[[Layers], dict[str, NDArray[Any]]]
 
 _NETWORKS: dict[str, tuple[str, Names]] = {}  # what tells them, and their names; the families in models fill it
 
+_CONFIGURATION = "model_config"  # Keras's name for the attribute
 _MOST_GROWTH = 20  # times its file that what it describes may take, as in archives
 _ALWAYS_ALLOWED = 2**26  # bytes
 _MOST_LAYERS = 10_000
@@ -40,20 +41,78 @@ def read_keras(path: str) -> dict[str, NDArray[Any]]:
     ImportError
         h5py is not installed.
     """
+    with open_hdf5(path, os.path.getsize(path), path) as file:
+        layers, described = file.layers(), file.has_configuration
+    try:
+        return map_layers(layers)
+    except ValueError as error:
+        if described:
+            raise ValueError(f"{error}; convlane.load_keras makes a network of it, as it says what it is") from error
+        raise
+
+
+@contextmanager
+def open_hdf5(source: str | BinaryIO, size: int, path: str) -> Iterator[Hdf5File]:
+    """Open an HDF5 file, or a stream of one, of so many bytes; what is wrong with it is a ValueError.
+
+    Raises
+    ------
+    ImportError
+        h5py is not installed.
+    """
     try:
         import h5py
     except ImportError as error:
         raise ImportError(f"{path}: reading HDF5 files needs h5py; pip install 'convlane[keras]'") from error
-    with _damage(), h5py.File(path, "r") as file:
-        layers = _File(file, os.path.getsize(path), h5py).layers()
-    return map_layers(layers)
+    with _damage(), h5py.File(source, "r") as file:
+        yield Hdf5File(file, size, h5py)
 
 
-class _File:
+class Hdf5File:
     """An open HDF5 file, of which nothing is trusted."""
 
     def __init__(self, file: Any, size: int, h5py: Any) -> None:
         self._file, self._size, self._h5py, self._left = file, size, h5py, max(_ALWAYS_ALLOWED, _MOST_GROWTH * size)
+
+    @property
+    def has_configuration(self) -> bool:
+        """Whether it says what network it is of."""
+        return _CONFIGURATION in self._file.attrs
+
+    def text(self, attribute: str) -> str | None:
+        """Return an attribute of the file that is text; None where there is none."""
+        if attribute not in self._file.attrs:
+            return None
+        if self._file.attrs.get_id(attribute).get_storage_size() > self._size:
+            raise ValueError(f"its attribute {attribute} is larger than the file")
+        value = self._file.attrs[attribute]
+        value = value.decode() if isinstance(value, bytes) else value
+        if not isinstance(value, str):
+            raise ValueError(f"its attribute {attribute} is no text")
+        return value
+
+    def configuration(self) -> str | None:
+        """Return what the file says of the network, as JSON; None where it says nothing."""
+        return self.text(_CONFIGURATION)
+
+    def arrays_of(self, layer: str) -> list[NDArray[Any]]:
+        """Return the arrays of a layer, or of a model within the network, of a file that has a configuration."""
+        root = self._group(self._file, "model_weights")
+        if layer not in root:
+            return []
+        group = self._group(root, layer)
+        return [self._array(group, weight) for weight in self._names(group, "weight_names")]
+
+    def arrays_at(self, path: str) -> list[NDArray[Any]]:
+        """Return the arrays at a path of a file of weights alone, as Keras 3 has them; none where there is no group."""
+        group: Any = self._file
+        for part in (*path.split("/"), "vars"):
+            if not isinstance(group, self._h5py.Group) or part not in group:
+                return []
+            group = self._walk(group, part)
+        if not isinstance(group, self._h5py.Group):
+            raise ValueError(f"{shown(path)} is no group")
+        return [self._array(group, str(i)) for i in range(len(list(_few(group))))]
 
     def layers(self) -> Layers:
         """Return all layers, whether Keras 3 has written them or an older one."""
@@ -143,16 +202,36 @@ def names_for(network: str, tells: str) -> Callable[[Names], Names]:
 
 
 def map_layers(layers: Layers) -> dict[str, NDArray[Any]]:
-    """Return the arrays of one of the networks that are known, under the names of convlane's."""
+    """Return the arrays of one of the networks that are known, under the names of convlane's.
+
+    Layers are taken for a network's where they are its layers all, by name and by number. Where they could be those of
+    several networks nothing is guessed.
+    """
+    found, near = {}, []
     for network, (tells, names) in _NETWORKS.items():
-        if any(re.fullmatch(tells, name) for name in layers):
-            try:
-                return names(layers)
-            except (KeyError, IndexError, ValueError) as error:
-                raise ValueError(f"its layers are not those of {network}: {error}") from error
-    raise ValueError(
-        f"its layers are those of no network that convlane knows ({', '.join(_NETWORKS)}): {shown(sorted(layers))}"
-    )
+        try:
+            found[network] = names(layers)
+        except (KeyError, IndexError, ValueError) as error:
+            if any(re.fullmatch(tells, name) for name in layers):
+                near.append(f"not those of {network}: {error}")
+    if len(found) == 1:
+        return next(iter(found.values()))
+    if found:
+        raise ValueError(f"its layers could be those of {' or '.join(found)}; it does not say which")
+    told = "; ".join(near) if near else f"those of no network that convlane knows ({', '.join(_NETWORKS)})"
+    raise ValueError(f"its layers are {told}: {shown(sorted(layers))}")
+
+
+def candidates(layers: Layers) -> list[str]:
+    """Return the names of the networks that these could be the layers of."""
+    found = []
+    for network, (_, names) in _NETWORKS.items():
+        try:
+            names(layers)
+        except (KeyError, IndexError, ValueError):
+            continue
+        found.append(network)
+    return found
 
 
 def _add(layers: Layers, name: str, arrays: list[NDArray[Any]]) -> None:

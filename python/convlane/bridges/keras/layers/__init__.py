@@ -1,0 +1,1 @@
+"""A converter for each class of layers, by families."""
