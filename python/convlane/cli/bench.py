@@ -11,14 +11,12 @@ import numpy as np
 from convlane import _core, machine, models, runtime
 from convlane._version import __version__
 from convlane.cli._common import CommandError, positive, thread_count, time_network
-from convlane.cli._onnx import input_shape, is_file, model_or_file, read_network
-
-_KNOWN = "a name of convlane.models.list(), or an ONNX file"
+from convlane.cli._networks import KNOWN, input_shape, is_file, model_or_file, read_network
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("--model", type=model_or_file, default="resnet50", help=_KNOWN)
+    parser.add_argument("--model", type=model_or_file, default="resnet50", help=KNOWN)
     parser.add_argument("--batch", type=positive, default=1, help="images per call (default 1)")
     parser.add_argument("--size", type=positive, help="height and width of an image (default: the network's own)")
     parser.add_argument("--threads", type=thread_count, default=runtime.get_num_threads(), help="default: all")

@@ -1,4 +1,4 @@
-"""Compile the network of an ONNX file to a plan in a file, which NumPy alone is enough to run."""
+"""Compile the network of a file of ONNX or Keras to a plan in a file, which NumPy alone is enough to run."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from convlane.cli._common import CommandError, positive
-from convlane.cli._onnx import input_shape, read_network
+from convlane.cli._networks import input_shape, read_network
 from convlane.graph import compile
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("model", metavar="MODEL.onnx", help="an ONNX file")
+    parser.add_argument("model", metavar="MODEL", help="a file of ONNX (.onnx) or Keras (.keras, .h5)")
     parser.add_argument("plan", type=Path, metavar="PLAN", help="the file to write, for convlane.load_plan")
     parser.add_argument("--size", type=positive, help="height and width where the file leaves them open (default 224)")
     parser.add_argument("--shape", metavar="1,3,H,W", help="the whole shape of the input instead")

@@ -11,18 +11,17 @@ from numpy.typing import NDArray
 
 from convlane import analysis, digits, models, runtime
 from convlane.cli._common import CommandError, positive, read_picture, require, thread_count
-from convlane.cli._onnx import input_shape, is_file, model_or_file, read_input, read_network
+from convlane.cli._networks import KNOWN, input_shape, is_file, model_or_file, read_input, read_network
 from convlane.cli.predict import prepared_digit
 from convlane.data import Preprocessing, preprocessing
 from convlane.functional._arguments import Array
 
-_KNOWN = "a name of convlane.models.list(), or an ONNX file"
 _LEARNED = "lenet5"  # comes with weights that have learned digits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("model", type=model_or_file, metavar="MODEL", help=_KNOWN)
+    parser.add_argument("model", type=model_or_file, metavar="MODEL", help=KNOWN)
     parser.add_argument(
         "picture", type=Path, metavar="PICTURE", help="a photograph; for networks of digits one of these"
     )
@@ -56,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _explain_file(args: argparse.Namespace) -> None:
-    """Do so for the network of an ONNX file, on pixels from 0 to 1."""
+    """Do so for the network of a file, on pixels from 0 to 1."""
     network = read_network(args.model)
     shape = input_shape(network, 1, args.size)
     image = read_input(args.picture, shape, (0.0,), (255.0,))

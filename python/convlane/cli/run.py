@@ -1,4 +1,4 @@
-"""Run the network of an ONNX file on a picture or an array, and tell its outputs."""
+"""Run the network of a file of ONNX or Keras on a picture or an array, and tell its outputs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from convlane.cli._common import CommandError, require
-from convlane.cli._onnx import add_picture_arguments, input_shape, read_input, read_network
+from convlane.cli._networks import add_picture_arguments, input_shape, is_of_keras, read_input, read_network
 from convlane.onnx import InferenceSession
 
 _MOST_TOLD = 1000  # numbers of an output in JSON
@@ -19,7 +19,7 @@ _BEST = 5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("model", metavar="MODEL.onnx", help="an ONNX file")
+    parser.add_argument("model", metavar="MODEL", help="a file of ONNX (.onnx) or Keras (.keras, .h5)")
     parser.add_argument("input", type=Path, metavar="PICTURE|ARRAY.npy", help="what it is run on")
     add_picture_arguments(parser)
     parser.add_argument("--out", type=Path, metavar="FILE.npz", help="keeps all outputs")
@@ -32,14 +32,12 @@ def run(args: argparse.Namespace) -> None:
         require({"PIL": "Pillow"})
     network = read_network(args.model)
     array = read_input(args.input, input_shape(network, 1, args.size), args.mean, args.std)
-    session = InferenceSession(args.model)
     try:
-        results = session.run(None, {network.inputs[0].name: array})
+        named = _outputs(args.model, network, array)
     except (TypeError, ValueError) as error:
         raise CommandError(f"{args.model} with an input of shape {array.shape}: {error}") from None
-    named = {info.name: result for info, result in zip(network.outputs, results, strict=True)}
     if args.out is not None:
-        np.savez(args.out, **named)  # type: ignore[arg-type]
+        np.savez(args.out, **named)
     told = {name: _told(result) for name, result in named.items()}
     if args.json:
         print(json.dumps({"file": str(args.input), "outputs": told}))
@@ -49,6 +47,18 @@ def run(args: argparse.Namespace) -> None:
         print(f", {facts['least']:.6g} to {facts['most']:.6g}" if "least" in facts else "")
         for place, score in facts.get("best", []):
             print(f"{place:>8}: {score:.6g}")
+
+
+def _outputs(path: str, network: Any, array: Any) -> dict[str, Any]:
+    """Return all outputs by name; those of Keras that have none are numbered."""
+    if not is_of_keras(path):
+        results = InferenceSession(path).run(None, {network.inputs[0].name: array})
+        return {info.name: result for info, result in zip(network.outputs, results, strict=True)}
+    found = network(array)
+    if isinstance(found, dict):
+        return found
+    several = found if isinstance(found, (list, tuple)) else [found]
+    return {f"output{i}" if len(several) > 1 else "output": result for i, result in enumerate(several)}
 
 
 def _told(result: Any) -> dict[str, Any]:

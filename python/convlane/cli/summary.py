@@ -8,14 +8,13 @@ from typing import Any
 from convlane import models
 from convlane.analysis import summary
 from convlane.cli._common import CommandError, positive
-from convlane.cli._onnx import input_shape, is_file, model_or_file, read_network
+from convlane.cli._networks import KNOWN, input_shape, is_file, model_or_file, read_network
 from convlane.nn import init
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    known = "a name of convlane.models.list(), or an ONNX file"
-    parser.add_argument("model", type=model_or_file, metavar="MODEL", help=known)
+    parser.add_argument("model", type=model_or_file, metavar="MODEL", help=KNOWN)
     parser.add_argument("--batch", type=positive, default=1, help="images per call (default 1)")
     parser.add_argument("--size", type=positive, help="height and width of an image (default: the network's own)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

@@ -204,34 +204,34 @@ def names_for(network: str, tells: str) -> Callable[[Names], Names]:
 def map_layers(layers: Layers) -> dict[str, NDArray[Any]]:
     """Return the arrays of one of the networks that are known, under the names of convlane's.
 
-    Layers are taken for a network's where they are its layers all, by name and by number. Where they could be those of
-    several networks nothing is guessed.
+    They are a network's where all of its layers are there, and no others. What could be several networks is none:
+    nothing is guessed.
     """
-    found, near = {}, []
-    for network, (tells, names) in _NETWORKS.items():
-        try:
-            found[network] = names(layers)
-        except (KeyError, IndexError, ValueError) as error:
-            if any(re.fullmatch(tells, name) for name in layers):
-                near.append(f"not those of {network}: {error}")
+    found, near = _fitting(layers)
     if len(found) == 1:
         return next(iter(found.values()))
     if found:
-        raise ValueError(f"its layers could be those of {' or '.join(found)}; it does not say which")
-    told = "; ".join(near) if near else f"those of no network that convlane knows ({', '.join(_NETWORKS)})"
-    raise ValueError(f"its layers are {told}: {shown(sorted(layers))}")
+        raise ValueError(f"its layers could be those of {' or of '.join(found)}, and it does not say which it is")
+    told = "".join(f"; not those of {network}: {why}" for network, why in near.items())
+    known = ", ".join(_NETWORKS)
+    raise ValueError(f"its layers are those of no network that convlane knows ({known}): {shown(sorted(layers))}{told}")
 
 
 def candidates(layers: Layers) -> list[str]:
-    """Return the names of the networks that these could be the layers of."""
-    found = []
-    for network, (_, names) in _NETWORKS.items():
-        try:
-            names(layers)
-        except (KeyError, IndexError, ValueError):
-            continue
-        found.append(network)
-    return found
+    """Return Keras's names of the networks that these could be the layers of."""
+    return list(_fitting(layers)[0])
+
+
+def _fitting(layers: Layers) -> tuple[dict[str, dict[str, NDArray[Any]]], dict[str, str]]:
+    """Return the arrays by the networks that they fit, and why they do not fit those that they resemble."""
+    found, near = {}, {}
+    for network, (tells, names) in _NETWORKS.items():
+        if any(re.fullmatch(tells, name) for name in layers):
+            try:
+                found[network] = names(layers)
+            except (KeyError, IndexError, ValueError) as error:
+                near[network] = str(error)
+    return found, near
 
 
 def _add(layers: Layers, name: str, arrays: list[NDArray[Any]]) -> None:

@@ -1,7 +1,8 @@
 """Networks of Keras from their files, by the classes of their layers.
 
-Neither Keras nor TensorFlow is needed, and nothing in a file is executed: a configuration is data, and only classes that
-have a converter (`convlane.bridges.keras.registry`) become layers. h5py reads HDF5 (``pip install 'convlane[keras]'``).
+Neither Keras nor TensorFlow is needed, and nothing in a file is executed: a configuration is data, and only classes
+that have a converter (`convlane.bridges.keras.registry`) become layers. h5py reads HDF5
+(``pip install 'convlane[keras]'``).
 """
 
 from __future__ import annotations
@@ -158,9 +159,12 @@ def _layer(spec: LayerSpec, arrays: list[NDArray[Any]]) -> Layer:
 
 def _try(network: Network) -> None:
     """Run the network on shapes, where the file tells them all, so that what does not fit is found at once."""
-    shapes = {each.name: (1, *each.shape[1:]) if each.shape else (None,) for each in network.inputs}
-    if any(size is None for shape in shapes.values() for size in shape):
-        return
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, told in network.inputs:
+        sizes = [size for size in (told or (None, None))[1:] if size is not None]
+        if told is None or len(sizes) < len(told) - 1:
+            return
+        shapes[name] = (1, *sizes)
     nodes, _ = record(network, shapes)
     for node in nodes.values():
         for shape in (node.shape, *(shape for shape, _ in node.results)):

@@ -19,9 +19,10 @@ from convlane.safetensors_file import shown
 MODELS = frozenset({"Functional", "Model", "Sequential"})
 """Classes that hold layers."""
 
+_OPERATIONS = ("keras.src.ops", "keras.src.activations")
 _PACKAGES = ("keras", "tf_keras", "tensorflow")
 _MOST_LAYERS = 10_000
-_MOST_CALLS = 100_000  # of layers in one run, those in models that are called several times counted each time
+_MOST_CALLS = 20_000  # of layers in one run, those in models that are called several times counted each time
 _DEEPEST = 16  # models within models, lists within lists
 _LARGEST = 2**24  # sizes, strides, repetitions
 _MOST_CONSTANT = 1 << 20  # numbers in an array that stands in the configuration
@@ -122,12 +123,11 @@ class Config:
             each = [each]
         found = [tuple(pair) if isinstance(pair, (list, tuple)) else (pair, pair) for pair in each]
         if len(found) != count or any(
-            len(pair) != 2
-            or any(isinstance(n, bool) or not isinstance(n, int) or not 0 <= n <= _LARGEST for n in pair)
+            len(pair) != 2 or any(isinstance(n, bool) or not isinstance(n, int) or not 0 <= n <= _LARGEST for n in pair)
             for pair in found
         ):
             self._wrong(key, f"{count} pairs of integers from 0 to {_LARGEST}")
-        return tuple(found)  # type: ignore[arg-type]
+        return tuple(found)
 
     @property
     def channel_axis(self) -> int:
@@ -201,7 +201,7 @@ def read_model(data: Any, version: int, depth: int = 0) -> ModelSpec:
     kind, values = _class_of(data)
     if kind not in MODELS:
         raise LoadError(
-            f"its class is {shown(kind)}; only models that describe their layers can be read: {', '.join(sorted(MODELS))}"
+            f"its class is {shown(kind)}; models that describe their layers can be read: {', '.join(sorted(MODELS))}"
         )
     if depth > _DEEPEST:
         raise LoadError(f"it has models within models more than {_DEEPEST} deep")
@@ -248,7 +248,7 @@ def _layer(data: Any, version: int, depth: int) -> LayerSpec:
         raise LoadError(f"{name!r} ({kind}): its settings must be a dict, got {shown(values)}")
     module = str(data.get("module") or "")
     # HDF5 files leave the module out; layers have at least one of these.
-    is_operation = module.startswith("keras.src.ops") or not (module or values.keys() & {"trainable", "dtype"})
+    is_operation = module.startswith(_OPERATIONS) or not (module or values.keys() & {"trainable", "dtype"})
     return LayerSpec(Config(name, kind, values, version), is_operation and kind != "InputLayer")
 
 

@@ -6,6 +6,7 @@ Two kinds of files say what network they are of: the zip files of Keras 3 (``.ke
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
@@ -106,12 +107,11 @@ def _read_hdf5(path: str, variables: Callable[[LayerSpec], Variables], check: An
 
 def _refuse(file: Hdf5File) -> NoReturn:
     """Refuse a file of weights alone."""
+    importlib.import_module("convlane.models")  # whose families tell the names of Keras's layers
     layers = file.layers()
-    names = candidates(layers)
     told = "its layers are those of no network that convlane knows by them"
-    if names:
-        calls = " or ".join(f"convlane.models.create({name!r}, weights=path)" for name in names)
-        told = f"its layers could be those of {calls}"
+    if names := candidates(layers):
+        told = f"it could be {' or '.join(names)}, for which convlane.models.create takes it as weights"
     raise LoadError(f"it holds weights alone, and does not say of what network; {told}: {shown(sorted(layers))}")
 
 

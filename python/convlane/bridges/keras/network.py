@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -20,6 +20,10 @@ class Layer(PackingModule):
 
     It is called by the network that it belongs to, which knows in which order arrays have their axes.
     """
+
+    if TYPE_CHECKING:  # a converter knows which arrays it has given its layer
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def __init__(
         self,
@@ -113,7 +117,7 @@ class Network(Module):
         """
         values = self._bound(inputs, named, orders is not None)
         results = self._run(values)
-        leaves = [results[ref.layer, ref.call][ref.output] for ref in refs_in(self._template)]
+        leaves = [_result(results, ref) for ref in refs_in(self._template)]
         if orders is None:
             arrays = iter([value.in_order if self.channels_first else value.last_second for value in leaves])
             return _filled(self._template, lambda _: next(arrays))
@@ -122,10 +126,11 @@ class Network(Module):
 
     def _bound(self, inputs: Sequence[Any], named: Mapping[str, Any], inner: bool) -> dict[str, Value]:
         names = [each.name for each in self._specs]
-        if len(inputs) == 1 and isinstance(inputs[0], (list, tuple)):
-            inputs = inputs[0]
-        if len(inputs) == 1 and isinstance(inputs[0], dict):
-            inputs, named = (), inputs[0]
+        first = inputs[0] if len(inputs) == 1 else None
+        if isinstance(first, (list, tuple)):
+            inputs = first
+        elif isinstance(first, dict):
+            inputs, named = [], first
         given = dict(zip(names, inputs, strict=False))
         if len(inputs) > len(names) or given.keys() & named.keys() or {*given, *named} != {*names}:
             got = [*([f"{len(inputs)} in order"] if inputs else []), *map(str, named)]
@@ -135,7 +140,7 @@ class Network(Module):
 
     def _run(self, inputs: Mapping[str, Value]) -> dict[tuple[str, int], tuple[Value, ...]]:
         """Return the results that are left at the end, by layer and call."""
-        results = {(name, 0): (value,) for name, value in inputs.items()}
+        results: dict[tuple[str, int], tuple[Value, ...]] = {(name, 0): (value,) for name, value in inputs.items()}
         found = partial(_result, results)
         for call, attribute, done in self._steps:
             layer = vars(self)[attribute]

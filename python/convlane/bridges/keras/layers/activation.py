@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias
 
-
 from convlane import functional as F
 from convlane.bridges.keras.configuration import Config
 from convlane.bridges.keras.network import Layer
@@ -152,7 +151,8 @@ def _activation(config: Config, arrays: Arrays) -> Layer:
     return Layer(config.kind, partial(_run, activation=activation_of(config)), told=str(config.get("activation")))
 
 
-def _relu_of(config: Config) -> Activation:
+def relu_of(config: Config) -> Activation:
+    """Return what the settings of a `ReLU` ask for."""
     slope = 0.0 if config.get("negative_slope") is None else config.number("negative_slope")
     threshold = 0.0 if config.get("threshold") is None else config.number("threshold")
     most = None if config.get("max_value") is None else config.number("max_value")
@@ -199,7 +199,7 @@ def _thresholded(x: Any, dim: int, *, threshold: float) -> Any:
 
 
 _SIMPLE: dict[str, Callable[[Config], Activation]] = {
-    "ReLU": _relu_of,
+    "ReLU": relu_of,
     "LeakyReLU": _leaky_of,
     "ELU": _elu_of,
     "ThresholdedReLU": _thresholded_of,
@@ -245,6 +245,3 @@ def _run_general_prelu(layer: Layer, value: Value) -> Value:
     x = value.in_order
     above = F.relu(x)
     return Value(F.add(above, F.mul(F.sub(x, above), F.unsqueeze(layer.weight, 0))))
-
-
-

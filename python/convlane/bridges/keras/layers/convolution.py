@@ -234,4 +234,3 @@ def _dense(config: Config, arrays: Arrays) -> Layer:
 def _run_dense(layer: Layer, value: Value, *, activation: Activation) -> Value:
     x = value.in_order
     return activated(Value(F.linear(x, layer.weight_for(x), layer.bias)), activation)
-

@@ -123,7 +123,7 @@ def _measured(config: Config) -> Variables:
 
 @converts("Normalization", variables=_measured)
 def _normalization(config: Config, arrays: Arrays) -> Layer:
-    """The data's mean and variance along some axes: what is not one of these is averaged over."""
+    """Take the data's mean and variance at each place along some axes."""
     if "mean" in arrays:
         mean, variance = arrays["mean"], arrays["variance"]
     else:
@@ -163,7 +163,7 @@ def _gamma(config: Config) -> Variables:
 
 @converts("LayerScale", variables=_gamma)
 def _layer_scale(config: Config, arrays: Arrays) -> Layer:
-    """A factor for each channel, of Keras's ConvNeXt."""
+    """Scale each channel, as Keras's ConvNeXt does."""
     return Layer(config.kind, _run_layer_scale, {"weight": arrays["gamma"].reshape(-1)})
 
 

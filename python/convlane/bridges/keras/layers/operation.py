@@ -8,7 +8,7 @@ from typing import Any
 
 from convlane import functional as F
 from convlane.bridges.keras.configuration import Config
-from convlane.bridges.keras.layers.activation import Activation, activated, activation_names, activation_of
+from convlane.bridges.keras.layers.activation import Activation, activated, activation_names, activation_of, relu_of
 from convlane.bridges.keras.layers.merge import joined
 from convlane.bridges.keras.network import Layer, flat
 from convlane.bridges.keras.registry import Arrays, converts_operations
@@ -47,8 +47,8 @@ def _run_binary(layer: Layer, x1: Any, x2: Any, *, kind: str) -> Value:
 
 
 _UNARY: dict[str, Callable[[Any], Any]] = {
-    **{name.title(): getattr(F, name) for name in ("square", "sqrt", "rsqrt", "exp", "log", "log1p", "sign")},
-    **{name.title(): getattr(F, name) for name in ("floor", "ceil", "sin", "cos", "erf", "reciprocal")},
+    **{name.capitalize(): getattr(F, name) for name in ("square", "sqrt", "rsqrt", "exp", "log", "log1p", "sign")},
+    **{name.capitalize(): getattr(F, name) for name in ("floor", "ceil", "sin", "cos", "erf", "reciprocal")},
     "Absolute": F.abs,
     "Abs": F.abs,
     "Negative": F.neg,
@@ -65,15 +65,16 @@ def _run_unary(layer: Layer, x: Value, *, kind: str) -> Value:
 
 
 def _camel(name: str) -> str:
-    return "".join(part.title() for part in name.split("_"))
+    return "".join(part.capitalize() for part in name.split("_"))
 
 
-_ACTIVATIONS = {_camel(name): name for name in activation_names() if name not in ("linear", "exponential", "swish")}
+_OTHER_NAMES = ("linear", "exponential", "swish", "hard_swish")  # of functions that have one here, or of none
+_ACTIVATIONS = {_camel(name): name for name in activation_names() if name not in _OTHER_NAMES}
 
 
 @converts_operations(*_ACTIVATIONS)
 def _activation(config: Config, arrays: Arrays) -> Layer:
-    """An activation, with the settings that differ from those of the activation of this name."""
+    """Take the activation of this name, with the settings that are others in an operation."""
     name = _ACTIVATIONS[config.kind]
     if config.get("axis", -1) != -1:
         config.fail("it is computed along the last axis only")
@@ -85,6 +86,12 @@ def _activation(config: Config, arrays: Arrays) -> Layer:
     elif any(config.get(key, default) != default for key, default in _DEFAULTS.items()):
         config.fail("it is computed with its usual settings only")
     return Layer(config.kind, partial(_run_activation, activation=activation))
+
+
+@converts_operations("ReLU")
+def _relu(config: Config, arrays: Arrays) -> Layer:
+    """Take what `keras.activations.relu` leaves in a model, which has the layer's settings."""
+    return Layer(config.kind, partial(_run_activation, activation=relu_of(config)))
 
 
 _DEFAULTS = {"alpha": 1.0, "threshold": 0.5, "b": 4}
@@ -111,9 +118,7 @@ def _reduction(config: Config, arrays: Arrays) -> Layer:
     axes = axes if axes is None or isinstance(axes, list) else [axes]
     if axes is None or any(type(axis) is not int for axis in axes) or config.get("initial") is not None:
         config.fail("it is computed along given axes only")
-    return Layer(
-        config.kind, partial(_run_reduction, kind=config.kind, axes=axes, keep=config.flag("keepdims", False))
-    )
+    return Layer(config.kind, partial(_run_reduction, kind=config.kind, axes=axes, keep=config.flag("keepdims", False)))
 
 
 def _run_reduction(layer: Layer, x: Value, *, kind: str, axes: list[int], keep: bool) -> Value:
@@ -126,7 +131,7 @@ def _run_reduction(layer: Layer, x: Value, *, kind: str, axes: list[int], keep: 
 
 @converts_operations("Reshape")
 def _reshape(config: Config, arrays: Arrays) -> Layer:
-    """The first axis is the batch where it is -1 or as it was."""
+    """Give an array a shape, the batch among its sizes."""
     target = config.integers("newshape", None, least=-1)
     if not target or target.count(-1) > 1 or 0 in target:
         config.fail(f"newshape must have at most one -1 and no 0, got {list(target)}")
@@ -201,4 +206,3 @@ def _matmul(config: Config, arrays: Arrays) -> Layer:
 
 def _run_matmul(layer: Layer, x1: Value, x2: Value) -> Value:
     return Value(F.matmul(x1.in_order, x2.in_order))
-

@@ -102,8 +102,8 @@ def _run_scalars(layer: Layer, value: Value, *, scale: float, offset: float) -> 
 def _run_rescaling(layer: Layer, value: Value, *, scale: NDArray[Any], offset: NDArray[Any]) -> Value:
     x = value.last_second
     shape = (-1, *[1] * (value.rank - 2))
-    scale, offset = (each.reshape(shape) if each.ndim and each.size > 1 else each.reshape(()) for each in (scale, offset))
-    return last_second(F.add(F.mul(x, scale), offset))
+    factor, added = (each.reshape(shape if each.size > 1 else ()) for each in (scale, offset))
+    return last_second(F.add(F.mul(x, factor), added))
 
 
 # What drops or adds noise while a network learns

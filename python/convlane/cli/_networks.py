@@ -1,4 +1,4 @@
-"""What commands do with ONNX files: read them, choose the size of their input, and make a picture fit."""
+"""What commands do with networks in files of ONNX and Keras: read them, choose the input's size, make a picture fit."""
 
 from __future__ import annotations
 
@@ -9,28 +9,38 @@ from typing import Any
 
 import numpy as np
 
+from convlane.bridges.keras import load_keras
 from convlane.cli._common import CommandError, model_name, read_picture
 from convlane.functional._arguments import Array
-from convlane.onnx import Network, load_onnx
+from convlane.onnx import load_onnx
 
+KNOWN = "a name of convlane.models.list(), or a file of ONNX (.onnx) or Keras (.keras, .h5)"
+"""What commands say of the networks that they take."""
+
+_KERAS = (".keras", ".h5", ".hdf5")
 _SIDE = 224  # of pictures whose size the file leaves open
 _CHANNELS = 3
 
 
 def model_or_file(text: str) -> str:
-    """Argument type: a network that `convlane.models` knows, or the path of an ONNX file."""
+    """Argument type: a network that `convlane.models` knows, or the path of a file."""
     return text if is_file(text) else model_name(text)
 
 
 def is_file(model: str) -> bool:
     """Whether a model is named by its file."""
-    return model.lower().endswith(".onnx")
+    return model.lower().endswith((".onnx", *_KERAS))
 
 
-def read_network(path: str) -> Network:
-    """Read a network of one input."""
+def is_of_keras(path: str) -> bool:
+    """Whether a file is Keras's, by its name."""
+    return path.lower().endswith(_KERAS)
+
+
+def read_network(path: str) -> Any:
+    """Read a network of one input: a module whose `inputs` tell names and shapes."""
     try:
-        network = load_onnx(path)
+        network: Any = load_keras(path) if is_of_keras(path) else load_onnx(path)
     except (ImportError, ValueError) as error:
         raise CommandError(str(error)) from None
     if len(network.inputs) != 1:
@@ -39,7 +49,7 @@ def read_network(path: str) -> Network:
     return network
 
 
-def input_shape(network: Network, batch: int = 1, size: int | None = None) -> tuple[int, ...]:
+def input_shape(network: Any, batch: int = 1, size: int | None = None) -> tuple[int, ...]:
     """Return the shape of the input; what the file leaves open is chosen: the batch, three channels, the size."""
     told = network.inputs[0].shape or (None,) * 4
     channels_last = len(told) == 4 and told[3] in (1, 3, 4) and told[1] not in (1, 3, 4)
