@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 import numpy as np
@@ -256,6 +256,7 @@ def _sequential(values: Any, version: int, depth: int) -> ModelSpec:
     given = values if isinstance(values, dict) else {}
     name = str(given.get("name") or "sequential")
     specs = [_layer(each, version, depth) for each in _list(given.get("layers", values), "layers")]
+    specs = [replace(spec, is_operation=False) for spec in specs]
     shape, source = given.get("build_input_shape"), "input"
     if specs and specs[0].kind == "InputLayer":
         first = specs.pop(0)
@@ -304,7 +305,7 @@ def _counted(model: ModelSpec) -> ModelSpec:
     count = sum(counts[call.layer] for call in model.calls)
     if count > _MOST_CALLS:
         raise LoadError(f"it calls layers {count} times; at most {_MOST_CALLS} are allowed")
-    return ModelSpec(model.name, model.kind, model.layers, model.calls, model.inputs, model.outputs, count)
+    return replace(model, count=count)
 
 
 def _check_names(specs: Sequence[LayerSpec]) -> None:
