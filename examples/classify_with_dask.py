@@ -5,7 +5,7 @@ is a row that tells why. The work of a worker that dies is done by another.
 
     pip install 'convlane[dask]'
     python -c 'import convlane; from convlane import models
-    convlane.compile(models.create("mobilenet_v2").eval(), (None, 3, 224, 224)).save("network.plan")'
+    convlane.compile(models.create("mobilenet_v2").eval(), (None, 3, 224, 224)).save("network.plan", packed=True)'
     python examples/classify_with_dask.py pictures --plan network.plan --model mobilenet_v2 --out classes
 
 With ``--scheduler tcp://...`` it uses a cluster that is there; pictures and plan must then be found under the same

@@ -5,7 +5,7 @@ is a row that tells why. The work of a worker that dies is done by another.
 
     pip install 'convlane[ray]'
     python -c 'import convlane; from convlane import models
-    convlane.compile(models.create("mobilenet_v2").eval(), (None, 3, 224, 224)).save("network.plan")'
+    convlane.compile(models.create("mobilenet_v2").eval(), (None, 3, 224, 224)).save("network.plan", packed=True)'
     python examples/classify_with_ray.py pictures --plan network.plan --model mobilenet_v2 --out classes
 
 In a cluster (``ray start``), pictures and plan must be found under the same paths on all machines.

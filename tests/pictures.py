@@ -21,7 +21,7 @@ def save_plan(path, seed=1):
     """Save a network for 16 x 16 pixels and five classes."""
     nn.init.seed(seed)
     network = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
-    convlane.compile(network.eval(), (None, 3, 16, 16)).save(path)
+    convlane.compile(network.eval(), (None, 3, 16, 16)).save(path, packed=True)
 
 
 def write_pictures(folder, count=18):

@@ -128,13 +128,24 @@ def test_a_relative_path_is_that_of_where_it_was_given(plan, images, monkeypatch
 
 def test_a_process_reads_a_plan_once_and_again_when_it_was_replaced(plan, images, monkeypatch):
     read = []
-    monkeypatch.setattr(scale, "load_plan", lambda path: read.append(path) or convlane.load_plan(path))
+    monkeypatch.setattr(scale, "load_plan", lambda path, mmap: read.append(path) or convlane.load_plan(path))
     first = BatchPredictor(plan)(images)
     pickle.loads(pickle.dumps(BatchPredictor(plan)))(images)
     assert len(read) == 1
     pictures.save_plan(plan, seed=2)
     assert np.abs(BatchPredictor(plan)(images) - first).max() > 1e-3
     assert len(read) == 2
+
+
+def test_plans_are_mapped_unless_told_otherwise(plan, images, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        scale, "load_plan", lambda path, mmap: asked.append(mmap) or convlane.load_plan(path, mmap=mmap)
+    )
+    for mmap in (True, False):
+        predictor = pickle.loads(pickle.dumps(BatchPredictor(plan, mmap=mmap)))
+        np.testing.assert_array_equal(predictor(images), convlane.load_plan(plan)(images))
+    assert asked == [True, False]
 
 
 def test_few_plans_are_kept(tmp_path, images):
@@ -159,7 +170,7 @@ def test_calls_take_turns_at_the_network(plan, images, monkeypatch):
             return batch
 
     scale._forget()
-    monkeypatch.setattr(scale, "load_plan", lambda path: Watched())
+    monkeypatch.setattr(scale, "load_plan", lambda path, mmap: Watched())
     predictor = BatchPredictor(plan, threads=2)
     callers = [threading.Thread(target=predictor, args=(images,)) for _ in range(8)]
     for caller in callers:
@@ -243,17 +254,17 @@ def test_plans_of_one_batch_or_several_inputs_are_refused(tmp_path, images):
     network = nn.Conv2d(3, 2, 3).eval()
     convlane.compile(network, (2, 3, 16, 16)).save(tmp_path / "two")
     with pytest.raises(ValueError, match="compile with None as batch"):
-        BatchPredictor(tmp_path / "two")(images)
+        BatchPredictor(tmp_path / "two", mmap=False)(images)
     convlane.compile(lambda a, b: a + b, ((None, 4), (None, 4))).save(tmp_path / "sum")
     with pytest.raises(ValueError, match="takes several inputs"):
-        BatchPredictor(tmp_path / "sum")(images)
+        BatchPredictor(tmp_path / "sum", mmap=False)(images)
     with pytest.raises(FileNotFoundError, match="missing"):
         BatchPredictor(tmp_path / "missing")(images)
 
 
 def test_plans_of_open_size(tmp_path, images):
     convlane.compile(nn.Conv2d(3, 2, 3).eval(), (None, 3, None, None)).save(tmp_path / "open")
-    assert BatchPredictor(tmp_path / "open")(images).shape == (5, 2, 14, 14)
+    assert BatchPredictor(tmp_path / "open", mmap=False)(images).shape == (5, 2, 14, 14)
 
 
 def test_best_class():

@@ -198,6 +198,25 @@ void bind_conv2d(py::module_& m) {
            }),
            NewStyle(), py::arg("weight"), py::arg("groups"), py::arg("algorithm"), py::arg("factor") = py::none(),
            py::arg("flat") = false, py::arg("slices") = 0)
+      .def_static(
+          "over",
+          [](const py::array& packed, const Shape4& shape, int64_t groups, const std::string& algorithm,
+             int64_t slices) {
+            const Tensor numbers = tensor_view(packed, "packed");
+            if (numbers.dtype != DType::f32 || numbers.rank != 1 || numbers.strides[0] != 1)
+              throw std::invalid_argument("conv2d: packed weights are float32, side by side");
+            return std::make_shared<PackedWeight>(shape, groups, conv2d_weight_layout(shape, groups, algorithm), slices,
+                                                  static_cast<const float*>(numbers.data), numbers.shape[0],
+                                                  std::make_shared<const py::array>(packed));
+          },
+          py::arg("packed"), py::arg("shape"), py::arg("groups"), py::arg("algorithm"), py::arg("slices") = 0)
+      .def_property_readonly("packed",
+                             [](const std::shared_ptr<PackedWeight>& w) {
+                               py::array_t<float> numbers({w->count()}, {sizeof(float)}, w->data(), py::cast(w));
+                               numbers.attr("setflags")(py::arg("write") = false);
+                               return numbers;
+                             })
+      .def_property_readonly("layout", [](const PackedWeight& w) { return layout_name(w.layout()); })
       .def_property_readonly("shape", [](const PackedWeight& w) { return py::tuple(py::cast(sizes_of(w))); })
       .def_property_readonly("groups", &PackedWeight::groups)
       .def_property_readonly("isa", [](const PackedWeight& w) { return isa_name(w.kernels().isa); })

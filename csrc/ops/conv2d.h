@@ -2,6 +2,7 @@
 // and weights packed for one of them.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -46,6 +47,9 @@ enum class WeightLayout {
   panels      // [group][panel of nr columns][kh][kw][i][column], the last panel whole vectors wide
 };
 
+// As files name it.
+const char* layout_name(WeightLayout layout);
+
 // A copy of the weights in the order in which an algorithm reads them, for the instruction set active at packing.
 class PackedWeight {
  public:
@@ -54,13 +58,17 @@ class PackedWeight {
   // 1). `slices` is given for filters of volumes, whose rows are those of so many slices.
   PackedWeight(const ImageView& weight, int64_t groups, WeightLayout layout, const double* factor = nullptr,
                bool flat = false, int64_t slices = 0);
+  // Of `count` floats that lie packed already, as by the constructor above for this instruction set, in memory that
+  // stays while its owner does. std::invalid_argument if they are too few or many, or not aligned for vectors.
+  PackedWeight(const Shape4& shape, int64_t groups, WeightLayout layout, int64_t slices, const float* packed,
+               int64_t count, std::shared_ptr<const void> owner);
 
   const KernelTable& kernels() const { return *kernels_; }
   const Shape4& shape() const { return shape_; }  // (O, C / groups, KH, KW)
   int64_t groups() const { return groups_; }
   int64_t slices() const { return slices_; }
   WeightLayout layout() const { return layout_; }
-  const float* data() const { return data_.get(); }
+  const float* data() const { return data_; }
   int64_t group_stride() const { return group_stride_; }  // floats between the panels, or vectors, of two groups
   int64_t bytes() const { return bytes_; }
   int64_t count() const { return bytes_ / static_cast<int64_t>(sizeof(float)); }
@@ -76,6 +84,8 @@ class PackedWeight {
   void unpack(float* dst) const;
 
  private:
+  // Checks what was given and finds how much memory it takes.
+  PackedWeight(const Shape4& shape, int64_t groups, WeightLayout layout, int64_t slices);
   // Calls each(index of the number in [o][i][kh][kw], its place in data) for the simple layouts.
   template <class Each>
   void for_places(const Each& each) const;
@@ -90,7 +100,9 @@ class PackedWeight {
   int64_t slices_;
   int64_t group_stride_ = 0;
   int64_t bytes_ = 0;
-  AlignedArray<float> data_;
+  AlignedArray<float> memory_;         // none if it is another's
+  std::shared_ptr<const void> owner_;  // of memory that is not this object's
+  const float* data_ = nullptr;
 };
 
 struct Conv2dArgs {

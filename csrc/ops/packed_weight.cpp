@@ -44,25 +44,44 @@ int64_t winograd_points(WeightLayout layout) {
 
 }  // namespace
 
-PackedWeight::PackedWeight(const ImageView& weight, int64_t groups, WeightLayout layout, const double* factor,
-                           bool flat, int64_t slices)
-    : kernels_(&active_table()), shape_(weight.shape), groups_(groups), layout_(layout), slices_(slices) {
-  const auto [o, i, kh, kw] = weight.shape;
+const char* layout_name(WeightLayout layout) {
+  switch (layout) {
+    case WeightLayout::plain:
+      return "plain";
+    case WeightLayout::depthwise:
+      return "depthwise";
+    case WeightLayout::winograd2:
+      return "winograd2";
+    case WeightLayout::winograd4:
+      return "winograd4";
+    case WeightLayout::filters:
+      return "filters";
+    case WeightLayout::grouped:
+      return "grouped";
+    case WeightLayout::panels:
+      break;
+  }
+  return "panels";
+}
+
+PackedWeight::PackedWeight(const Shape4& shape, int64_t groups, WeightLayout layout, int64_t slices)
+    : kernels_(&active_table()), shape_(shape), groups_(groups), layout_(layout), slices_(slices) {
+  const auto [o, i, kh, kw] = shape;
   const int64_t points = winograd_points(layout);
   if (groups < 1 || o % groups != 0)
-    refuse("the " + std::to_string(o) + " output channels of weight " + to_string(weight.shape) +
+    refuse("the " + std::to_string(o) + " output channels of weight " + to_string(shape) +
            " cannot be divided into groups=" + std::to_string(groups));
-  if (weight.count() == 0) refuse("weight " + to_string(weight.shape) + " is empty");
+  if (std::any_of(shape.begin(), shape.end(), [](int64_t size) { return size < 1; }))
+    refuse("weight " + to_string(shape) + " is empty");
   if (points != 0 && (groups != 1 || kh != 3 || kw != 3))
-    refuse("Winograd's algorithm takes 3x3 filters in one group, got weight " + to_string(weight.shape));
+    refuse("Winograd's algorithm takes 3x3 filters in one group, got weight " + to_string(shape));
   if (layout == WeightLayout::depthwise && i != 1) refuse("depthwise weights have one input channel per group");
   if (slices < 0 || (slices != 0 && kh % slices != 0))
-    refuse("the " + std::to_string(kh) + " rows of weight " + to_string(weight.shape) + " are not those of " +
+    refuse("the " + std::to_string(kh) + " rows of weight " + to_string(shape) + " are not those of " +
            std::to_string(slices) + " slices");
-  if (flat && (layout != WeightLayout::panels || groups != 1)) refuse("only panels of one group can be flat");
 
-  const int64_t columns = round_up(o / groups, kernels_->lanes), taps = kh * kw;
-  int64_t count = weight.count();
+  const int64_t columns = round_up(o / groups, kernels_->lanes), taps = checked_mul(kh, kw);
+  int64_t count = checked_mul(checked_mul(o, i), taps);
   if (layout == WeightLayout::panels) {
     group_stride_ = checked_mul(checked_mul(taps, i), columns);
     count = checked_mul(groups, group_stride_);
@@ -70,17 +89,37 @@ PackedWeight::PackedWeight(const ImageView& weight, int64_t groups, WeightLayout
   if (points != 0) count = checked_mul(checked_mul(points, i), columns);
   if (layout == WeightLayout::grouped) {
     const int64_t together = groups_in_vector(shape_, groups, kernels_->lanes);
-    if (together < 1) refuse("groups of weight " + to_string(weight.shape) + " do not fit a vector");
+    if (together < 1) refuse("groups of weight " + to_string(shape) + " do not fit a vector");
     group_stride_ = checked_mul(checked_mul(taps, i), kernels_->lanes);
     count = checked_mul(ceil_div(groups, together), group_stride_);
   }
   bytes_ = checked_mul(count, sizeof(float));
-  data_ = allocate_aligned<float>(count);
-  float* dst = data_.get();
+}
+
+PackedWeight::PackedWeight(const Shape4& shape, int64_t groups, WeightLayout layout, int64_t slices,
+                           const float* packed, int64_t count, std::shared_ptr<const void> owner)
+    : PackedWeight(shape, groups, layout, slices) {
+  if (count != this->count())
+    refuse("weight " + to_string(shape) + " takes " + std::to_string(this->count()) + " numbers packed, got " +
+           std::to_string(count));
+  if (reinterpret_cast<std::uintptr_t>(packed) % kAlignment != 0) refuse("packed weights must be aligned for vectors");
+  owner_ = std::move(owner);
+  data_ = packed;
+}
+
+PackedWeight::PackedWeight(const ImageView& weight, int64_t groups, WeightLayout layout, const double* factor,
+                           bool flat, int64_t slices)
+    : PackedWeight(weight.shape, groups, layout, slices) {
+  if (flat && (layout != WeightLayout::panels || groups != 1)) refuse("only panels of one group can be flat");
+  const auto [o, i, kh, kw] = weight.shape;
+  const int64_t taps = kh * kw;
+  memory_ = allocate_aligned<float>(count());
+  data_ = memory_.get();
+  float* dst = memory_.get();
   switch (layout) {
     case WeightLayout::plain:
       copy_to_nchw(weight, dst);
-      for (int64_t k = 0; factor != nullptr && k < count; ++k)
+      for (int64_t k = 0; factor != nullptr && k < count(); ++k)
         dst[k] = static_cast<float>(dst[k] * factor[k / (i * taps)]);
       break;
     case WeightLayout::depthwise:  // [kh][kw][o] is the only group's one panel
@@ -126,10 +165,10 @@ void PackedWeight::pack_places(const ImageView& weight, const double* factor) {
   const auto plain = allocate_aligned<float>(weight.count());
   copy_to_nchw(weight, plain.get());
   const int64_t length = weight.count() / shape_[0];
-  std::fill_n(data_.get(), count(), 0.0f);
+  std::fill_n(memory_.get(), count(), 0.0f);
   for_places([&](int64_t index, int64_t place) {
     const float number = plain[index];
-    data_[place] = factor == nullptr ? number : static_cast<float>(number * factor[index / length]);
+    memory_[place] = factor == nullptr ? number : static_cast<float>(number * factor[index / length]);
   });
 }
 
@@ -141,7 +180,7 @@ void PackedWeight::pack_panels(const ImageView& weight, const double* factor) {
     for (int64_t task = begin; task < end; ++task) {
       const int64_t group = task / panels, first = task % panels * nr;
       const int64_t columns = std::min(nr, per_group - first), width = panel_width(columns);
-      float* panel = data_.get() + group * group_stride_ + first * taps * i;
+      float* panel = memory_.get() + group * group_stride_ + first * taps * i;
       for (int64_t k0 = 0; k0 < taps * i; k0 += kRows) {
         const int64_t count = std::min(kRows, taps * i - k0);
         float* to = taps == 1 ? panel + k0 * width : rows;
@@ -162,7 +201,7 @@ void PackedWeight::pack_winograd(const ImageView& weight, const double* factor, 
     float rows[9 * kGathered * kMostPanelColumns], transformed[36 * kWritten * kMostPanelColumns];
     for (int64_t p = begin; p < end; ++p) {
       const int64_t columns = std::min(nr, o - p * nr), width = panel_width(columns);
-      float* panel = data_.get() + p * nr * points * i;
+      float* panel = memory_.get() + p * nr * points * i;
       for (int64_t c = 0; c < i; c += kWritten) {
         const int64_t gathered = c % kGathered, count = std::min(kWritten, i - c);
         if (gathered == 0)
@@ -183,13 +222,13 @@ void PackedWeight::unpack(float* dst) const {
   const int64_t taps = kh * kw, length = i * taps;
   if (!reversible()) refuse("weights packed for Winograd's algorithm cannot be unpacked");
   if (layout_ == WeightLayout::plain) {
-    std::copy_n(data_.get(), o * length, dst);
+    std::copy_n(data_, o * length, dst);
     return;
   }
   if (layout_ == WeightLayout::filters || layout_ == WeightLayout::grouped)
     return for_places([&](int64_t index, int64_t place) { dst[index] = data_[place]; });
   if (layout_ == WeightLayout::depthwise) {
-    kernels_->transpose(data_.get(), o, dst, length, length, o);
+    kernels_->transpose(data_, o, dst, length, length, o);
     return;
   }
   const int64_t per_group = o / groups_, nr = kernels_->gemm.nr, panels = ceil_div(per_group, nr);
@@ -198,7 +237,7 @@ void PackedWeight::unpack(float* dst) const {
     for (int64_t task = begin; task < end; ++task) {
       const int64_t group = task / panels, first = task % panels * nr;
       const int64_t columns = std::min(nr, per_group - first), width = panel_width(columns);
-      const float* panel = data_.get() + group * group_stride_ + first * length;
+      const float* panel = data_ + group * group_stride_ + first * length;
       float* filters = dst + (group * per_group + first) * length;
       for (int64_t k0 = 0; k0 < length; k0 += kRows) {
         const int64_t count = std::min(kRows, length - k0);

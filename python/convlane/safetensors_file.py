@@ -17,9 +17,11 @@ import contextlib
 import fcntl
 import json
 import math
+import mmap
 import os
 import re
 import reprlib
+import weakref
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -51,6 +53,8 @@ _MOST_HEADER = 2**24  # bytes: 200,000 tensors
 _MOST_PARTS = 400_000  # 28,000 tensors, or 11,000 operations of a plan
 _MOST_DIMENSIONS = 32  # NumPy 1's limit
 _ALIGNMENT = 64  # of the data within the file
+page_size = 4096
+"""Bytes: what `write_tensors` takes for a page of memory. Where they are larger, two tensors may share one."""
 
 
 def open_tensors(path: Path) -> TensorFile:
@@ -84,7 +88,12 @@ def open_tensors(path: Path) -> TensorFile:
         raise
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, Any],
+    metadata: Mapping[str, str] | None = None,
+    pages: Mapping[str, Any] | None = None,
+) -> None:
     """Write a safetensors file. Nobody ever sees it half written, and what stood there before is replaced at once.
 
     Parameters
@@ -96,6 +105,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str,
         time, so those that have to be made never stand in memory together.
     metadata
         Text under names.
+    pages
+        Further tensors, to be mapped: each begins where a page of memory does. They are whole pages long (`page_size`).
 
     Raises
     ------
@@ -106,8 +117,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str,
     ValueError
         A tensor that is called ``__metadata__``.
     """
-    infos, begin = {}, 0
+    infos, begin, pages = {}, 0, pages or {}
     order = sorted(tensors, key=lambda name: -tensors[name].dtype.itemsize)  # so each starts at a multiple of its size
+    order, tensors = [*pages, *order], {**pages, **tensors}
     for name in order:
         dtype, shape = tensors[name].dtype.newbyteorder("<"), tensors[name].shape
         if name == _METADATA:
@@ -120,7 +132,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str,
     zeros = "0" * _DIGITS * (1 + len(order))
     texts = {_CHECKSUMS: zeros} | dict(metadata or {}) | {_CHECKSUMS: zeros}
     header = json.dumps({_METADATA: texts} | infos, separators=(",", ":")).encode()
-    header += b" " * (-(_LENGTH + len(header)) % _ALIGNMENT)
+    header += b" " * (-(_LENGTH + len(header)) % (page_size if pages else _ALIGNMENT))
     with whole_file(path) as stream:
         stream.write(len(header).to_bytes(_LENGTH, "little") + header)
         checksums = [zlib.crc32(header)]
@@ -258,6 +270,18 @@ class TensorFile:
             array = from_bfloat16(array)
         return array
 
+    def map(self) -> TensorMap:
+        """Return the tensors where they lie in the file.
+
+        Raises
+        ------
+        OSError
+            The file's system cannot do that.
+        ValueError
+            The file has become shorter meanwhile.
+        """
+        return TensorMap(self.path, self._stream.fileno(), self.tensors, self._checksums)
+
     def close(self) -> None:
         """Close the file."""
         self._stream.close()
@@ -326,6 +350,68 @@ class TensorFile:
 
     def _refuse(self, what: str) -> NoReturn:
         raise ValueError(f"{self.path}: no valid safetensors file: {what}")
+
+
+class TensorMap:
+    """Tensors where they lie in a file, in read-only memory that processes share; it stays when the file is closed.
+
+    Who replaces the file, as `write_tensors` does, harms nobody: the old one stays while it is mapped. Who changes or
+    truncates it in place pulls memory away; `check` notices it before the memory is used. Between a check and the use
+    of memory that is cut off, the system ends the process (SIGBUS).
+    """
+
+    def __init__(
+        self, path: str, descriptor: int, tensors: Mapping[str, TensorInfo], checksums: Mapping[str, str]
+    ) -> None:
+        self.path = path
+        self._tensors, self._checksums = tensors, checksums
+        self._descriptor = os.dup(descriptor)
+        weakref.finalize(self, os.close, self._descriptor)
+        self._state = self._found()
+        self._memory = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ)
+        self._read: set[str] = set()
+        if max((info.begin + info.nbytes for info in tensors.values()), default=0) > len(self._memory):
+            self._refuse("it was cut off")
+
+    def read(self, name: str) -> NDArray[Any]:
+        """Return a tensor of numbers as a read-only array that shows the file.
+
+        Raises
+        ------
+        ValueError
+            It is damaged, or the file was changed.
+        """
+        self.check()
+        if name not in self._read:
+            self._verify(name)
+            self._read.add(name)
+        info = self._tensors[name]
+        dtype = _TYPES[info.type]
+        return np.frombuffer(self._memory, dtype, info.nbytes // dtype.itemsize, info.begin).reshape(info.shape)
+
+    def check(self) -> None:
+        """Raise a ValueError if what was read is not what stands in the file now. It takes a microsecond or two."""
+        found = self._found()
+        if found == self._state:
+            return
+        if found[0] < len(self._memory):
+            self._refuse("it was cut off")
+        for name in self._read:
+            self._verify(name)
+        self._state = found  # it was written anew, with the same bytes
+
+    def _found(self) -> tuple[int, int]:
+        status = os.fstat(self._descriptor)
+        return status.st_size, status.st_mtime_ns
+
+    def _verify(self, name: str) -> None:
+        info = self._tensors[name]
+        data = memoryview(self._memory)[info.begin : info.begin + info.nbytes]
+        if name in self._checksums and self._checksums[name] != _digits(zlib.crc32(data)):
+            self._refuse(f"tensor {shown(name)} is damaged: its checksum differs")
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise ValueError(f"{self.path}: it is mapped and was changed in place: {what}")
 
 
 def _digits(checksum: int) -> str:

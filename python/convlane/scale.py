@@ -46,6 +46,9 @@ class BatchPredictor:
         Where the items are if a batch is a table.
     threads
         How many the network may use; where it is not given, as `worker_threads` says when a batch comes.
+    mmap
+        Whether the workers of a machine share packed weights, if the plan was saved with ``packed=True``. See
+        `convlane.load_plan`, which warns (once in a process) if they cannot.
 
     Notes
     -----
@@ -74,7 +77,7 @@ class BatchPredictor:
     >>> network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
     >>> folder = tempfile.TemporaryDirectory()
     >>> path = os.path.join(folder.name, "network.plan")
-    >>> convlane.compile(network, (None, 1, 2, 2)).save(path)
+    >>> convlane.compile(network, (None, 1, 2, 2)).save(path, packed=True)
     >>> predictor = pickle.loads(pickle.dumps(BatchPredictor(path, column="pixels", postprocess=BestClass())))
     >>> batch = {"name": np.array(["a", "b"]), "pixels": np.zeros((2, 1, 2, 2), np.float32)}
     >>> sorted(predictor(batch))
@@ -92,9 +95,10 @@ class BatchPredictor:
         *,
         column: str = "path",
         threads: int | None = None,
+        mmap: bool = True,
     ) -> None:
         self.plan_path = os.path.abspath(plan_path)
-        self.preprocess, self.postprocess, self.column = preprocess, postprocess, column
+        self.preprocess, self.postprocess, self.column, self.mmap = preprocess, postprocess, column, bool(mmap)
         self.threads = None if threads is None else checked_threads(threads)
         for name, function in (("preprocess", preprocess), ("postprocess", postprocess)):
             if function is not None and not callable(function):
@@ -167,7 +171,7 @@ class BatchPredictor:
         return result if self.postprocess is None else self.postprocess(result)
 
     def _plan(self) -> _Loaded:
-        return _loaded(self.plan_path, worker_threads() if self.threads is None else self.threads)
+        return _loaded(self.plan_path, worker_threads() if self.threads is None else self.threads, self.mmap)
 
 
 @dataclass(frozen=True)
@@ -278,17 +282,17 @@ _kept: dict[tuple[Any, ...], _Loaded] = {}
 _keeping = threading.Lock()
 
 
-def _loaded(path: str, threads: int) -> _Loaded:
+def _loaded(path: str, threads: int, mmap: bool) -> _Loaded:
     """Return a plan that is ready, as its file is now."""
     status = os.stat(path)
-    key = path, threads, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    key = path, threads, mmap, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
     with _keeping:
         if (found := _kept.pop(key, None)) is None:
             with num_threads(threads):
-                plan = load_plan(path)
+                plan = load_plan(path, mmap=mmap)
             _check_batch(plan, path)
             found = _Loaded(plan, threads, ThreadPoolExecutor(threads))
-        for old in [old for old in _kept if old[:2] == key[:2]]:  # the file has been replaced
+        for old in [old for old in _kept if old[:3] == key[:3]]:  # the file has been replaced
             del _kept[old]
         _kept[key] = found
         while len(_kept) > _MOST_LOADED:

@@ -6,6 +6,7 @@ import json
 import math
 import operator
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,7 @@ from convlane.functional._op import Shape
 from convlane.graph.arena import assign_slots, plan_arena
 from convlane.graph.autotune import tune
 from convlane.graph.lower import Lowered, check_supported, images_at_once, lower, output_types, steps_of
+from convlane.graph.mapped import MappedFile, packings_of
 from convlane.graph.modules import module_names
 from convlane.graph.passes import optimize
 from convlane.graph.save import read_graph, read_open, write_graph
@@ -153,12 +155,27 @@ def _given(input_shape: Any) -> Any:
     return input_shape
 
 
-def load_plan(path: str | os.PathLike[str]) -> Plan | OpenPlan:
+def load_plan(path: str | os.PathLike[str], *, mmap: bool = False) -> Plan | OpenPlan:
     """Read a plan that `Plan.save` or `OpenPlan.save` has written.
 
     Nothing is executed that stands in the file, and everything is checked that `compile` would check, so a file of
     unknown origin does no harm. Weights are packed for the CPU of the machine that reads it; the algorithms are those
     that `compile` would choose there, or those that autotuning chose for the plan that was saved.
+
+    Parameters
+    ----------
+    path
+        The file.
+    mmap
+        Whether to use the packed weights where they lie in the file, which must have them: ``save(path, packed=True)``.
+        All processes of a machine then share that memory, which is read-only. See Notes.
+
+    Warns
+    -----
+    RuntimeWarning
+        With `mmap`: the file has no packed weights, or they were packed for another instruction set, another version or
+        other algorithms. What is missing has been packed by this process, in memory of its own. So it always is for
+        plans of open size.
 
     Raises
     ------
@@ -166,6 +183,16 @@ def load_plan(path: str | os.PathLike[str]) -> Plan | OpenPlan:
         The file cannot be opened or read.
     ValueError
         It is damaged, no plan, or one of another version's format; the message names it and tells what is wrong.
+
+    Notes
+    -----
+    Weights of less than 64 KB, and those of transposed convolutions, are copied or packed by each process. Others must
+    stay as they are on the disk while they are mapped. A file may be replaced or removed: `Plan.save`, ``mv`` and
+    ``rsync`` do that, and the old one stays as long as somebody uses it. It must not be written over or truncated, as
+    ``cp`` to the same name does. Each call of the plan looks at the file's size and time; if they differ, it compares
+    the checksums again, and raises a ValueError where they differ, too. Only what happens between this look and the end
+    of the call is not noticed: changed weights are used then, and if the file is truncated within that time, the system
+    ends the process with SIGBUS.
 
     Examples
     --------
@@ -184,20 +211,30 @@ def load_plan(path: str | os.PathLike[str]) -> Plan | OpenPlan:
     True
     """
     with open_tensors(path) as file:
+        mapped = None
         try:
-            graph, options = read_graph(file)
+            if mmap:
+                mapped = MappedFile(file.map(), packings_of(file))
+            graph, options = read_graph(file, mapped)
             whole = options.pop("whole", False)
             kinds = {type(options.get("winograd")), type(whole)}
             if options.keys() - {"open"} != {"batch", "winograd"} or kinds != {bool}:
                 raise ValueError("its options must be batch and winograd, which is true or false, and perhaps open")
             batch = None if options["batch"] is None or whole else as_positive(options["batch"], "plan", "batch")
             winograd = options["winograd"]
+            plan: Plan | OpenPlan
             if "open" not in options:
-                return Plan(assign_slots(graph), batch, winograd=winograd, whole=whole)
-            graph, shapes, named = read_open(graph, options)
-            return OpenPlan(Network(None, named, graph), shapes, winograd=winograd)
+                plan = Plan(assign_slots(graph), batch, winograd=winograd, whole=whole, mapped=mapped)
+                told = mapped.told() if mapped is not None else ""
+            else:
+                graph, shapes, named = read_open(read_graph(file)[0] if mmap else graph, options)
+                plan = OpenPlan(Network(None, named, graph), shapes, winograd=winograd)
+                told = "its sizes are open, so each process packs its own weights" if mmap else ""
         except (TypeError, ValueError) as error:
             raise ValueError(f"{file.path}: no valid plan: {error}") from error
+    if told:
+        warnings.warn(f"{file.path}: {told}", RuntimeWarning, stacklevel=2)
+    return plan
 
 
 class Plan:
@@ -215,8 +252,10 @@ class Plan:
         winograd: bool,
         shared: Shared | None = None,
         whole: bool = False,
+        mapped: MappedFile | None = None,
     ) -> None:
         self._graph, self._batch, self._winograd, self._whole = graph, batch, winograd, whole
+        self._mapped = mapped
         self._offsets, self._arena = plan_arena(graph)
         self._at_once = 1 if whole else images_at_once(graph, self._arena)
         self._shared = shared
@@ -252,6 +291,8 @@ class Plan:
 
     def _lowered(self, batch: int) -> Lowered:
         """Return what runs for so many images at once: it is made when a number is met for the first time."""
+        if self._mapped is not None:
+            self._mapped.tensors.check()
         built, key = self._built, (batch, get_num_threads())
         if built.isa != _core.active_isa():
             self._build(_core.active_isa())
@@ -354,11 +395,20 @@ class Plan:
         returned = {name: arrays[value] for name, value in outputs.items()}
         return self._as_returned({name: array[0] for name, array in returned.items()} if single else returned)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, packed: bool = False) -> None:
         """Write the plan to a file, from which `convlane.load_plan` makes it again.
 
         The file holds the simplified network and its weights in the safetensors layout, and no code. It appears at
         once: nobody sees it half written, and a file that stood there before stays until then.
+
+        Parameters
+        ----------
+        path
+            The file.
+        packed
+            Whether to write the weights also as they are packed for this machine, so that processes can share them:
+            ``load_plan(path, mmap=True)``. The file is then more than twice as large (up to five times, of a network
+            of 3x3 convolutions).
 
         Raises
         ------
@@ -366,7 +416,9 @@ class Plan:
             It cannot be written. Nothing is left behind then.
         """
         options = {"batch": self._batch, "winograd": self._winograd}
-        write_graph(path, self._graph, {**options, "whole": True} if self._whole else options)
+        built = self._built
+        kept = (built.packer, built.isa) if packed else ()
+        write_graph(path, self._graph, {**options, "whole": True} if self._whole else options, *kept)
 
     def describe(self) -> Report:
         """Tell what the plan does, step by step; print the result to see it as a table."""

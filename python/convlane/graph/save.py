@@ -22,18 +22,21 @@ from convlane.functional._arguments import Array, as_int, as_positive
 from convlane.functional._op import DType, Shape
 from convlane.graph.autotune import are_times
 from convlane.graph.lower import check_supported
+from convlane.graph.mapped import SMALL, MappedFile, packed_parts, packings_of
 from convlane.graph.sizes import OpenShape
 from convlane.graph.trace import INPUT, SOURCES, Graph, Measured, Node, Value
 from convlane.graph.verify import verify
-from convlane.graph.weights import Weight
+from convlane.graph.weights import Packer, Weight
 from convlane.safetensors_file import Path, TensorFile, shown, strict_json, write_tensors
 
 FORMAT = 2
 """Number of the format; a change that makes older versions misread a file raises it."""
 
 
-def write_graph(path: Path, graph: Graph, options: Mapping[str, Any]) -> None:
-    """Write a graph, and options that stand beside it, to a file for `read_graph`."""
+def write_graph(
+    path: Path, graph: Graph, options: Mapping[str, Any], packer: Packer | None = None, isa: str = ""
+) -> None:
+    """Write a graph, and options that stand beside it, to a file for `read_graph`; and what was packed for `isa`."""
     tensors: dict[str, Any] = {}
     number = {value: i for i, value in enumerate(graph.nodes)}
     nodes = [
@@ -54,18 +57,24 @@ def write_graph(path: Path, graph: Graph, options: Mapping[str, Any]) -> None:
         "convlane_version": __version__,
         "plan": text,
     }
-    write_tensors(path, tensors, metadata)
+    pages: dict[str, Any] = {}
+    if packer is not None:
+        pages, metadata["packed"] = packed_parts(tensors, {name: packer.found(tensors[name]) for name in tensors}, isa)
+    write_tensors(path, tensors, metadata, pages)
 
 
-def read_graph(file: TensorFile) -> tuple[Graph, dict[str, Any]]:
+def read_graph(file: TensorFile, mapped: MappedFile | None = None) -> tuple[Graph, dict[str, Any]]:
     """Return graph and options of a file; TypeError or ValueError tells why it holds none that could be compiled.
 
-    Weights are not read yet: the file must stay open until they are packed.
+    Weights are not read yet: the file must stay open until they are packed. If it is mapped, the large ones stay where
+    they are.
     """
 
     def read(name: str) -> Array | Weight:
-        if len(file.tensors[name].shape) > 1:
-            return Weight(_Stored(file, name))
+        info = file.tensors[name]
+        if len(info.shape) > 1:
+            lies = mapped is not None and info.type == "F32" and info.nbytes >= SMALL
+            return Weight(mapped.weight(name, info.shape) if mapped is not None and lies else _Stored(file, name))
         array: Array = file.read(name)
         array.flags.writeable = False
         return array
@@ -76,7 +85,9 @@ def read_graph(file: TensorFile) -> tuple[Graph, dict[str, Any]]:
     version, writer = shown(metadata.get("format_version")), shown(metadata.get("convlane_version"))
     if version != repr(str(FORMAT)):
         raise ValueError(f"it has the format {version} of convlane {writer}, but this convlane reads {FORMAT}")
-    return _decode(metadata.get("plan", "null"), {name: info.type for name, info in file.tensors.items()}, read)
+    others = {packing.tensor for packing in packings_of(file).weights}
+    types = {name: info.type for name, info in file.tensors.items() if name not in others}
+    return _decode(metadata.get("plan", "null"), types, read)
 
 
 def read_open(graph: Graph, options: Mapping[str, Any]) -> tuple[Graph, dict[str, OpenShape], bool]:

@@ -19,6 +19,7 @@ from convlane import _core
 from convlane.functional._arguments import Array, Pair
 from convlane.functional._op import Shape
 from convlane.functional.conv3d import as_rows
+from convlane.graph.mapped import MappedWeight
 from convlane.graph.trace import Graph, Node
 
 
@@ -59,11 +60,16 @@ class Weight:
         return replace(self, factor=factor if self.factor is None else self.factor * factor)
 
     def loaded(self) -> Weight:
-        """Return the weight with its source in memory."""
-        return self if isinstance(self.source, (np.ndarray, _Packed)) else replace(self, source=np.asarray(self.source))
+        """Return the weight with its source in memory, or in a file that is mapped."""
+        stays = isinstance(self.source, (np.ndarray, MappedWeight, _Packed))
+        return self if stays else replace(self, source=np.asarray(self.source))
 
     def pack(self, groups: int = 1, algorithm: str = "auto") -> _core.PackedWeight:
         """Pack the weight of a convolution, of images or volumes, (O, C / groups, ...), or of a linear layer (O, I)."""
+        if isinstance(self.source, MappedWeight) and self.factor is None and self.image is None:
+            packed = self.source.packed(groups, algorithm)
+            if packed is not None:
+                return packed
         array = np.asarray(self.source)
         if array.ndim == 5:
             return _core.PackedWeight(as_rows(array), groups, algorithm, self.factor, slices=array.shape[2])
@@ -127,6 +133,11 @@ class Packer:
             moved = self._keep(weight, loaded, packed)
             self._packed[key] = self._packed[_identity(moved), groups, algorithm] = packed
         return self._packed[key]
+
+    def found(self, weight: Array | Weight) -> list[tuple[int, str, _core.PackedWeight]]:
+        """Return groups, algorithm and packed weight for each way in which a weight was packed."""
+        same = _identity(weight)
+        return [(groups, way, packed) for (other, groups, way), packed in self._packed.items() if other == same]
 
     def pack_transposed(
         self, weight: Array | Weight, stride: Pair, dilation: Pair, groups: int, algorithm: str
