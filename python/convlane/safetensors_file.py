@@ -369,6 +369,8 @@ class TensorMap:
         weakref.finalize(self, os.close, self._descriptor)
         self._state = self._found()
         self._memory = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ)
+        with contextlib.suppress(OSError, AttributeError):  # pages of 2 MB where the file's system has them
+            self._memory.madvise(mmap.MADV_HUGEPAGE)
         self._read: set[str] = set()
         if max((info.begin + info.nbytes for info in tensors.values()), default=0) > len(self._memory):
             self._refuse("it was cut off")
