@@ -1,8 +1,8 @@
 """Every snippet of the README and of the pages in docs/ runs, from the top of its page to the bottom.
 
 The Python blocks of a page share their names and run in a folder of their own. What a reader has already, a file or a
-picture, is made by a comment ``<!-- setup ... -->`` of Python. Of shell blocks the commands of convlane run. A block for
-a cluster stands behind a comment ``<!-- not run: why -->``.
+picture, is made by a comment ``<!-- setup ... -->`` of Python. Of shell blocks the commands of convlane run. A block
+for a cluster stands behind a comment ``<!-- not run: why -->``.
 """
 
 import doctest
