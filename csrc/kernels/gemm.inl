@@ -52,7 +52,10 @@ CONVLANE_INLINE Ahead next_panel(const GemmArgs& g, const float* panel, int64_t 
   const float* next = panel + steps * width;  // the same part of it
   if (next >= g.weight_end) return {panel, 0};
   const int64_t next_width = std::int64_t{g.weight_end - next} < steps * width ? kLanes : width;
-  return {next, g.m < kFewRows ? 0 : next_width / tiles};
+  const int64_t step = g.m < kFewRows ? 0 : next_width / tiles;
+  // Each step fetches as much as it reads. Where its share is less, the last one would reach beyond the next panel.
+  const int64_t beyond = width - kLineFloats;
+  return {step > beyond ? next : next - beyond, step};
 }
 
 // Adds what dst holds to the sums.
