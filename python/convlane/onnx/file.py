@@ -6,19 +6,21 @@ is read from its own folder alone, by a plain name and never through a link.
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convlane._files import open_regular
 from convlane.onnx._package import LoadError, require_onnx
+from convlane.onnx.wire import Place, without_numbers
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes"
 Dim: TypeAlias = "int | str | None"
@@ -96,18 +98,21 @@ def read_file(source: Source) -> OnnxFile:
     """
     onnx = require_onnx()
     if isinstance(source, (bytes, bytearray, memoryview)):
-        data, folder, said = bytes(source), None, "the bytes"
-    elif isinstance(source, (str, os.PathLike)):
-        path = Path(source)
-        with open_regular(path) as stream:
-            data, folder, said = stream.read(), path.parent, str(path)
-    else:
+        return _read(onnx, io.BytesIO(source), memoryview(source).nbytes, None, "the bytes")
+    if not isinstance(source, (str, os.PathLike)):
         raise TypeError(f"load_onnx: a path or bytes are needed, got {type(source).__name__}")
+    with open_regular(source) as stream:
+        return _read(onnx, stream, os.fstat(stream.fileno()).st_size, Path(source).parent, str(source))
+
+
+def _read(onnx: Any, stream: BinaryIO, size: int, folder: Path | None, said: str) -> OnnxFile:
     try:
+        message, places = without_numbers(stream, size)
         model = onnx.ModelProto()
-        model.ParseFromString(data)
-        del data
-        return _read_model(onnx, model, folder)
+        model.ParseFromString(message)
+        del message
+        named = {model.graph.initializer[i].name: place for i, place in places.items()}
+        return _read_model(onnx, model, _Numbers(stream, named, folder))
     except LoadError as error:
         raise LoadError(f"{said}: {error}") from None
     except (onnx.onnx_cpp2py_export.checker.ValidationError, ValueError, TypeError, RecursionError) as error:
@@ -118,14 +123,25 @@ def read_file(source: Source) -> OnnxFile:
         raise LoadError(f"{said}: no ONNX file, or a truncated one: {error}") from None
 
 
-def _read_model(onnx: Any, model: Any, folder: Path | None) -> OnnxFile:
+@dataclass(frozen=True)
+class _Numbers:
+    """Where the numbers of initialisers stand that are not in the message."""
+
+    stream: BinaryIO
+    places: Mapping[str, Place]
+    """In the file itself, by the initialiser's name."""
+    folder: Path | None
+    """Where there may be files beside it."""
+
+
+def _read_model(onnx: Any, model: Any, numbers: _Numbers) -> OnnxFile:
     if not model.HasField("graph"):
         raise LoadError("there is no graph in it")
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
     opsets = {("" if each.domain in _DEFAULT_DOMAINS else each.domain): each.version for each in model.opset_import}
     opsets.setdefault("", 1)
-    reader = _Reader(onnx, folder, opsets)
+    reader = _Reader(onnx, numbers, opsets)
     graph = reader.graph(model.graph, frozenset(), 0)
     for tensor in model.graph.initializer:
         tensor.ClearField("raw_data")
@@ -152,8 +168,8 @@ _TYPED_DATA = ("float_data", "int32_data", "int64_data", "double_data", "uint64_
 class _Reader:
     """Makes graphs of messages; holds what they share."""
 
-    def __init__(self, onnx: Any, folder: Path | None, opsets: Mapping[str, int]) -> None:
-        self.onnx, self.folder, self.opsets, self.count = onnx, folder, opsets, 0
+    def __init__(self, onnx: Any, numbers: _Numbers, opsets: Mapping[str, int]) -> None:
+        self.onnx, self.numbers, self.opsets, self.count = onnx, numbers, opsets, 0
 
     def graph(self, proto: Any, outer: frozenset[str], depth: int) -> FileGraph:
         """Read a graph that may use names of those around it, and check that each is given before it is used."""
@@ -165,7 +181,8 @@ class _Reader:
         for tensor in proto.initializer:
             if tensor.name in initializers:
                 raise LoadError(f"there are two initialisers {_shown(tensor.name)}")
-            initializers[tensor.name] = self.tensor(tensor, f"initialiser {_shown(tensor.name)}")
+            place = None if depth else self.numbers.places.get(tensor.name)
+            initializers[tensor.name] = self.tensor(tensor, f"initialiser {_shown(tensor.name)}", place)
         infos = [self.info(each) for each in proto.input]
         names = [info.name for info in infos]
         if len(set(names)) < len(names):
@@ -238,29 +255,42 @@ class _Reader:
         shape = tuple(None if dim == "" or (isinstance(dim, int) and dim < 0) else dim for dim in dims)
         return TensorInfo(proto.name, kind, shape)
 
-    def tensor(self, proto: Any, said: str) -> NDArray[Any]:
-        """Return an array that owns its memory and is read-only; floats of every size are float32."""
+    def tensor(self, proto: Any, said: str, place: Place | None = None) -> NDArray[Any]:
+        """Return a read-only array, of which nobody else has the memory; floats of every size are float32.
+
+        Its numbers stand in the message, or at a place in the file.
+        """
         if any(size < 0 for size in proto.dims) or len(proto.dims) > 64:
             raise LoadError(f"{said} has the shape {tuple(proto.dims)[:8]}")
-        count = math.prod(proto.dims)
+        shape, count = tuple(proto.dims), math.prod(proto.dims)
         try:
             dtype = np.dtype(self.onnx.helper.tensor_dtype_to_np_dtype(proto.data_type))
         except (KeyError, TypeError, ValueError):
             raise LoadError(f"{said} is of the unknown type {proto.data_type}") from None
         if dtype.kind in "OSUc":
             raise LoadError(f"{said} holds text or complex numbers, which are not read")
+        raw = proto.raw_data if proto.HasField("raw_data") else b""  # each look at it makes a copy
+        plain = dtype.newbyteorder("<") if dtype.kind in "fiub" else dtype
         if proto.data_location == self.onnx.TensorProto.EXTERNAL:
             array = self.external(proto, dtype, count, said)
-        elif proto.HasField("raw_data") and dtype.itemsize * count == len(proto.raw_data) and dtype.kind in "fiub":
-            array = np.frombuffer(proto.raw_data, dtype.newbyteorder("<"))
+        elif place is not None:
+            if place.size != dtype.itemsize * count:
+                raise LoadError(f"{said} has the shape {shape}, but {place.size} bytes are there")
+            self.numbers.stream.seek(place.start)
+            array = np.empty(shape, plain)
+            if self.numbers.stream.readinto(array.reshape(-1).view(np.uint8)) != place.size:  # type: ignore[attr-defined]
+                raise LoadError(f"{said} ends before its last number: the file has been changed")
+        elif raw and dtype.itemsize * count == len(raw) and dtype.kind in "fiub":
+            array = np.ndarray(shape, plain, raw)  # is read-only, as bytes are
         else:
-            size = len(proto.raw_data) or max(len(getattr(proto, name)) for name in _TYPED_DATA)
+            size = len(raw) or max(len(getattr(proto, name)) for name in _TYPED_DATA)
             if count > 2 * max(size, 0):  # types of four bits stand two in a byte
                 raise LoadError(f"{said} has the shape {tuple(proto.dims)}, but {size} values are there")
             array = self.onnx.numpy_helper.to_array(proto)
-        wide = np.float32 if _is_float(dtype) else _BYTES.get(dtype.name) or dtype.newbyteorder("=")
+        wide = np.dtype(np.float32) if _is_float(dtype) else _BYTES.get(dtype.name) or dtype.newbyteorder("=")
+        array = array if array.shape == shape else array.reshape(shape)
         with np.errstate(all="ignore"):
-            array = np.array(array.reshape(tuple(proto.dims)), wide, order="C")
+            array = array if array.dtype == wide and array.flags.c_contiguous else np.array(array, wide, order="C")
         array.flags.writeable = False
         return array
 
@@ -268,7 +298,7 @@ class _Reader:
         """Read numbers from a file beside this one."""
         entries = {each.key: each.value for each in proto.external_data}
         name = entries.get("location", "")
-        if self.folder is None:
+        if self.numbers.folder is None:
             raise LoadError(f"{said} stands in the file {_shown(name)}; give the path of the model, not its bytes")
         if not name or name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
             raise LoadError(f"{said} stands in {_shown(name)}, which is no plain name of a file beside the model")
@@ -279,7 +309,7 @@ class _Reader:
         if offset < 0 or length != dtype.itemsize * count:
             raise LoadError(f"{said} has {length} bytes at {offset}, but its shape needs {dtype.itemsize * count}")
         try:
-            handle = os.open(self.folder / name, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0))
+            handle = os.open(self.numbers.folder / name, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0))
         except OSError as error:
             raise LoadError(f"{said} stands in {_shown(name)}, which cannot be read: {error.strerror}") from None
         with os.fdopen(handle, "rb") as file:
