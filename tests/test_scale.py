@@ -181,6 +181,7 @@ def test_calls_take_turns_at_the_network(plan, images, monkeypatch):
     scale._forget()
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_child_of_fork_works(plan, folder):
     predictor = BatchPredictor(plan, PREPARE, BestClass(NAMES), threads=2)
     files = pictures.files(folder)
