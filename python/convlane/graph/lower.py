@@ -41,7 +41,8 @@ def check_supported(graph: Graph, modules: Callable[[], Mapping[Value, str]] = d
             refusal + _within(names[value] for value in values if value in names)
             for refusal, values in refusals.items()
         ]
-        raise ValueError(f"compile: the network uses what a plan cannot do: {'; '.join(found)}")
+        hint = ". With whole=True examples may be mixed" if all(isinstance(each, OfBatch) for each in refusals) else ""
+        raise ValueError(f"compile: the network uses what a plan cannot do: {'; '.join(found)}{hint}")
     for node in graph.nodes.values():
         if math.prod(node.shape) > _MOST_FLOATS:
             raise ValueError(f"compile: shape {node.shape} of {node.op} is too large")

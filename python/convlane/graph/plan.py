@@ -335,9 +335,12 @@ class Plan:
 
     def _as_returned(self, named: Mapping[str, Any]) -> Any:
         """Return what there is for each output as the network returns its arrays."""
-        if self._graph.returns == "dict":
+        returns = self._graph.returns
+        if returns == "dict":
             return dict(named)
-        return tuple(named.values()) if self._graph.returns == "tuple" else next(iter(named.values()))
+        if not isinstance(returns, str):
+            return _filled(returns, named)
+        return tuple(named.values()) if returns == "tuple" else next(iter(named.values()))
 
     @property
     def arena_bytes(self) -> int:
@@ -780,6 +783,15 @@ class Report:
 
 
 _RIGHT = frozenset({"step", "multiply-adds", "bytes", "offset", "ms", "GFLOP/s", "% of peak", "GB/s"})
+
+
+def _filled(container: Any, named: Mapping[str, Any]) -> Any:
+    """Return containers with what has these names in the place of the names."""
+    if isinstance(container, dict):
+        return {key: _filled(each, named) for key, each in container.items()}
+    if isinstance(container, list):
+        return tuple(_filled(each, named) for each in container)
+    return None if container is None else named[container]
 
 
 def _is_open(input_shape: Any) -> bool:

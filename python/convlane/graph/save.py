@@ -163,7 +163,7 @@ def _encode(node: Node, name: str, tensors: dict[str, Any]) -> dict[str, Any]:
 def _decode(text: str, types: Mapping[str, str], read: Callable[[str], Array | Weight]) -> tuple[Graph, dict[str, Any]]:
     """Return graph and options of the plan's JSON, given the types of all tensors and who reads them."""
     plan = strict_json(text)
-    _check_fields(plan, {"options": dict, "nodes": list, "outputs": dict, "returns": str}, "the plan")
+    _check_fields(plan, {"options": dict, "nodes": list, "outputs": dict, "returns": (str, list, dict)}, "the plan")
     reader = _Reader(types, read)
     nodes = {value: reader.node(record, value) for value, record in enumerate(plan["nodes"])}
     whole = plan["options"].get("whole") is True
@@ -271,13 +271,13 @@ _FIELDS = {
 }
 
 
-def _check_fields(record: Any, fields: Mapping[str, type], what: str) -> None:
+def _check_fields(record: Any, fields: Mapping[str, type | tuple[type, ...]], what: str) -> None:
     if not isinstance(record, dict):
         raise ValueError(f"{what} must be an object with {', '.join(fields)}, got {shown(record)}")
     if wrong := sorted(record.keys() ^ fields.keys()):
         raise ValueError(f"{what}: {shown(wrong[0])} is {'missing' if wrong[0] in fields else 'unknown'}")
     for name, kind in fields.items():
-        if type(record[name]) is not kind:
+        if type(record[name]) not in (kind if isinstance(kind, tuple) else (kind,)):
             raise ValueError(f"{what}: {name} is of the wrong type: {shown(record[name])}")
 
 

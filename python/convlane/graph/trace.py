@@ -99,8 +99,9 @@ class Graph:
 
     nodes: Mapping[Value, Node]
     outputs: Mapping[str, Value]
-    returns: str = "array"
-    """What the network returns: an ``array``, a ``tuple`` or a ``dict`` of arrays."""
+    returns: Any = "array"
+    """What the network returns: an ``array``, a ``tuple`` or a ``dict`` of arrays; else lists (for tuples) and dicts of
+    names, of None and of such containers."""
     slots: Mapping[Value, Slot] = field(default_factory=dict)
     """Results that have no memory of their own, as `convlane.graph.arena` tells."""
     seen: frozenset[tuple[Value, int]] = frozenset()
@@ -246,19 +247,37 @@ def make_inputs(nodes: Nodes, input_shape: InputShape) -> dict[str, Symbol]:
     }
 
 
-def _returned(result: Any) -> tuple[dict[str, Value], str]:
-    """Return the outputs by name and their container, of what a network has returned."""
+_NO_ARRAYS = "trace: the network must return one array or a list, tuple or dict of arrays, but returned "
+
+
+def _returned(result: Any) -> tuple[dict[str, Value], Any]:
+    """Return the outputs by name and their containers, of what a network has returned."""
     if isinstance(result, Symbol):
         return {"output": result.value}, "array"
-    named = result if isinstance(result, Mapping) else None
-    if isinstance(result, (list, tuple)):
-        named = {f"output{i}": item for i, item in enumerate(result)}
-    if not named or not all(isinstance(item, Symbol) for item in named.values()):
-        kind = type(result).__name__
-        raise TypeError(
-            f"trace: the network must return one array or a list, tuple or dict of arrays, but returned {kind}"
-        )
-    return {name: item.value for name, item in named.items()}, "dict" if named is result else "tuple"
+    outputs: dict[str, Value] = {}
+
+    def named(item: Any, name: str) -> Any:
+        """Return containers that hold the names of their arrays."""
+        if isinstance(item, Symbol):
+            if name in outputs:
+                raise ValueError(f"trace: two results of the network have the name {name!r}")
+            outputs[name] = item.value
+            return name
+        if isinstance(item, Mapping):
+            return {str(key): named(each, f"{name}.{key}" if name else str(key)) for key, each in item.items()}
+        if isinstance(item, (list, tuple)):
+            return [named(each, f"{name}.{i}" if name else f"output{i}") for i, each in enumerate(item)]
+        if item is None and name:
+            return None
+        kind = type(result).__name__ + (f", in which {name} is a {type(item).__name__}" if name else "")
+        raise TypeError(_NO_ARRAYS + kind)
+
+    returns = named(result, "")
+    if not outputs:
+        raise TypeError(_NO_ARRAYS + type(result).__name__)
+    if list(outputs) == (list(returns.values()) if isinstance(returns, dict) else returns):
+        return outputs, "dict" if isinstance(returns, dict) else "tuple"
+    return outputs, returns
 
 
 class Symbol(Placeholder):

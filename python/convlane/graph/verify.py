@@ -39,7 +39,8 @@ def verify(graph: Graph) -> Graph:
             raise type(error)(f"node {value}: {error}") from None
     if len(graph.inputs) < sum(node.op == "input" for node in nodes.values()):
         raise ValueError("two inputs have the same name")
-    if graph.returns not in ("array", "tuple", "dict") or not graph.outputs:
+    named = isinstance(graph.returns, (list, dict)) and sorted(_names_in(graph.returns)) == sorted(graph.outputs)
+    if not (named or graph.returns in ("array", "tuple", "dict")) or not graph.outputs:
         raise ValueError(f"it must return an array, a tuple or a dict, not {shown(graph.returns)}")
     if graph.returns == "array" and len(graph.outputs) > 1:
         raise ValueError(f"{len(graph.outputs)} outputs are no array")
@@ -49,6 +50,18 @@ def verify(graph: Graph) -> Graph:
         if value not in nodes or nodes[value].results:
             raise ValueError(f"the output {shown(name)} is the value {value}, which is not an array of the graph")
     return replace(graph, nodes=nodes)
+
+
+def _names_in(container: Any) -> list[str]:
+    """Return the names of outputs in containers, in which there may also be None."""
+    if isinstance(container, (list, dict)):
+        inner = container.values() if isinstance(container, dict) else container
+        return [name for each in inner for name in _names_in(each)]
+    if container is None:
+        return []
+    if not isinstance(container, str):
+        raise TypeError(f"the name of an output must be a string, got {shown(container)}")
+    return [container]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ a plan is made of them; it is made anew where one of them has been changed since
 from __future__ import annotations
 
 import logging
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,9 +17,11 @@ from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
 from convlane.bridges.torch.converters import PLAIN, converter_of
-from convlane.bridges.torch.exporting import SYMBOLIC, Converter, module_of, refusal
+from convlane.bridges.torch.exporting import SYMBOLIC, Converter, batch_of, module_of, refusal
 from convlane.bridges.torch.program import Held, Part, Program
 from convlane.bridges.torch.tensors import to_numpy, to_tensor
+from convlane.functional._placeholder import Placeholder
+from convlane.graph import Plan
 from convlane.graph import compile as compile_plan
 
 log = logging.getLogger(__name__)
@@ -42,7 +45,7 @@ def backend(graph: Any, example_inputs: Sequence[Any]) -> Callable[..., Any]:
         return _left(f"it cannot be written down: {type(error).__name__}: {error}", graph)
     if changed := [*signature.user_inputs_to_mutate.values(), *signature.buffers_to_mutate.values()]:
         return _left(f"it changes its inputs {', '.join(changed)}", graph)
-    frozen = {
+    frozen = {node.name for node in exported.graph.find_nodes(op="get_attr")} | {
         new.name
         for old, new in zip(placeholders, exported.graph.find_nodes(op="placeholder"), strict=True)
         if _is_of_module(old)
@@ -71,49 +74,68 @@ def _is_of_module(node: Any) -> bool:
     return source.is_unspecialized_nn_module() or source.is_specialized_nn_module()  # type: ignore[no-any-return]
 
 
+_OF_BOOL = frozenset(
+    ("eq", "ne", "lt", "le", "gt", "ge", "greater", "less", "logical_and", "logical_or", "logical_not")
+    + ("bitwise_and", "bitwise_or", "bitwise_not", "where", "masked_fill", "_to_copy")
+)
+"""What compares and chooses: there truth values follow the same rules."""
+
+
 class _Support(OperatorSupportBase):  # type: ignore[misc]
     """Which operations there are converters for, on float32: there torch's rules of types are convlane's."""
 
-    def __init__(self, frozen: set[str]) -> None:
-        self.frozen = frozen
+    def __init__(self, graph: Any, frozen: set[str]) -> None:
+        self.fixed = set(frozen)
+        """Names of what depends on no input: it is computed once."""
+        for node in graph.nodes:
+            if node.op == "call_function" and all(each.name in self.fixed for each in node.all_input_nodes):
+                self.fixed.add(node.name)
         self.missing: dict[str, str] = {}
 
     def is_node_supported(self, submodules: Any, node: Any) -> bool:
         """Return whether a plan may have a node, and note why it may not."""
         if node.op != "call_function":
             return False
-        if not node.all_input_nodes:  # it is computed when the rest is made a program
+        if node.name in self.fixed:
             return True
         schema = getattr(node.target, "_schema", None)
         if schema is None:
             return node.target in PLAIN or node.target in SYMBOLIC
         name = schema.name.split("::")[1]
         known = schema.name.startswith("aten::") and converter_of(name, schema.overload_name or "default")
-        inputs = (each for each in node.all_input_nodes if each.name not in self.frozen)
-        reason = next(filter(None, map(_not_of_float32, (node, *inputs))), "")
+        inputs = (each for each in node.all_input_nodes if each.name not in self.fixed)
+        reasons = (_not_of_float32(each, name in _OF_BOOL) for each in (node, *inputs))
+        reason = next(filter(None, reasons), "")
         if not known or reason:
             self.missing[f"{node.target} {reason}".strip()] = module_of(node, "the network")[0]
         return bool(known) and not reason
 
 
-def _not_of_float32(node: Any) -> str:
-    """Tell which other type a node has."""
+def _not_of_float32(node: Any, with_bool: bool) -> str:
+    """Tell which other type a node has, or those of its results that are read."""
     value = node.meta.get("val")
     values = value if isinstance(value, (list, tuple)) else [value]
-    others = [each.dtype for each in values if isinstance(each, torch.Tensor) and each.dtype != torch.float32]
+    if isinstance(value, (list, tuple)):
+        read = {user.args[1] for user in node.users if user.target is operator.getitem}
+        values = [each for i, each in enumerate(value) if i in read]
+    allowed = (torch.float32, torch.bool) if with_bool else (torch.float32,)
+    others = [each.dtype for each in values if isinstance(each, torch.Tensor) and each.dtype not in allowed]
     return refusal(node) or (f"of {str(others[0]).removeprefix('torch.')}" if others else "")
 
 
 def _partitioned(exported: Any, frozen: set[str]) -> Callable[..., Any]:
     """Let plans run the parts of a graph that they can, and torch the rest."""
-    support = _Support(frozen)
+    support = _Support(exported.graph, frozen)
     count = _size(exported)
+    for node in exported.graph.find_nodes(op="call_function", target=torch.ops.aten._assert_tensor_metadata.default):
+        exported.graph.erase_node(node)  # about types, which are checked here
     partitioner = CapabilityBasedPartitioner(exported, support, allows_single_node_partition=True)
     partitions = partitioner.propose_partitions()
     fused = partitioner.fuse_partitions(partitions)
     if support.missing:
         names = ", ".join(f"{name} (in {path!r})" if path else name for name, path in support.missing.items())
-        log.warning("torch.compile: %d parts run on convlane, torch runs what that cannot: %s", len(partitions), names)
+        parts = f"{len(partitions)} part{'s run' if len(partitions) != 1 else ' runs'}"
+        log.warning("torch.compile: %s on convlane, torch runs what that cannot: %s", parts, names)
     else:
         log.info("torch.compile: %d operations run on convlane", count)
     for node in list(fused.graph.nodes):
@@ -173,16 +195,17 @@ class _Runner(torch.nn.Module):  # type: ignore[misc]
         """Make the program, whose parameters and buffers are those given."""
         self.kept = [tensor for tensor, is_frozen in zip(tensors, self.frozen, strict=True) if is_frozen]
         weights = Part("weights").eval()
-        converter = Converter({"": weights}, "the network")
+        nodes = self.part.graph.find_nodes(op="placeholder")
+        inputs_of = (node for node, is_frozen in zip(nodes, self.frozen, strict=True) if not is_frozen)
+        converter = Converter({"": weights}, "the network", batch_of(inputs_of))
         inputs = []
-        nodes = iter(self.part.graph.find_nodes(op="placeholder"))
         for i, (node, is_frozen) in enumerate(zip(nodes, self.frozen, strict=True)):
             if not is_frozen:
                 converter.give(node)
                 inputs.append(node.name)
             elif tensors[i].is_floating_point():
                 weights.register_parameter(f"w{i}", to_numpy(tensors[i]))
-                converter.hold(node, Held(weights, f"w{i}"))
+                converter.hold(node, Held(weights, f"w{i}"), tensors[i].detach())
             else:
                 converter.know(node, tensors[i].clone())
         outputs: Any = None
@@ -201,14 +224,21 @@ class _Runner(torch.nn.Module):  # type: ignore[misc]
         images = [i for i, each in enumerate(given) if isinstance(each, torch.Tensor)]
         sizes = {i: each for i, each in enumerate(given) if i not in images}
         several = isinstance(program.outputs, (list, tuple))
+        known: dict[int, Any] = {}
 
         def returned(outputs: Any) -> Any:
-            tensors = [_as_output(*each) for each in zip(_leaves(outputs), self.orders, strict=True)]
+            rest = iter(_leaves(outputs))
+            leaves = [known[i] if i in known else next(rest) for i in range(len(self.orders))]
+            tensors = [_as_output(*each) for each in zip(leaves, self.orders, strict=True)]
             return tuple(tensors) if several else tensors[0]
 
         def network(*arrays: Any) -> Any:
+            """Return what depends on the arrays; keep what is known when they are not there yet."""
             arguments = iter(arrays)
             outputs = program.run([sizes[i] if i in sizes else next(arguments) for i in range(len(given))])
+            if any(isinstance(each, Placeholder) for each in _leaves(outputs)):
+                known.update((i, e) for i, e in enumerate(_leaves(outputs)) if not isinstance(e, Placeholder))
+                outputs = [each for each in outputs if isinstance(each, Placeholder)] if several else outputs
             return tuple(outputs) if several else outputs
 
         def by_steps(given: Sequence[Any]) -> Any:
@@ -217,8 +247,9 @@ class _Runner(torch.nn.Module):  # type: ignore[misc]
         if not images or any(given[i].dtype != torch.float32 or not given[i].ndim for i in images):
             return by_steps
         shapes: Any = tuple(tuple(given[i].shape) for i in images)
+        shapes = shapes[0] if len(shapes) == 1 else shapes
         try:
-            plan = compile_plan(network, shapes[0] if len(shapes) == 1 else shapes)
+            plan = _compiled(network, shapes)
         except (TypeError, ValueError) as error:
             log.info("torch.compile: a part runs step by step: %s", error)
             return by_steps
@@ -227,6 +258,14 @@ class _Runner(torch.nn.Module):  # type: ignore[misc]
             return returned(plan(*(to_numpy(given[i]) for i in images)))
 
         return by_plan
+
+
+def _compiled(network: Callable[..., Any], shapes: Any) -> Plan:
+    """Return a plan for examples, which may run some of them at once, or for whole inputs where these are mixed."""
+    try:
+        return compile_plan(network, shapes)
+    except (TypeError, ValueError):
+        return compile_plan(network, shapes, whole=True)
 
 
 def _leaves(outputs: Any) -> list[Any]:

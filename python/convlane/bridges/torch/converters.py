@@ -18,8 +18,12 @@ import numpy as np
 from convlane import functional as F
 from convlane.bridges.torch.program import Part
 from convlane.functional._arguments import is_number
+from convlane.functional._placeholder import Placeholder
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+_TO_THE_END = 2**63 - 1
+"""Where slices end that are told no end."""
 
 CONVERTERS: dict[str, Callable[..., Any]] = {}
 """By the operation's name, with its overload where that matters: ``conv2d``, ``add.Tensor``."""
@@ -127,7 +131,17 @@ def _matmul(input: Any, other: Any, out_dtype: Any = None) -> Any:
     return F.matmul(input, other)
 
 
-_same(linear=_linear, matmul=_matmul, mm=_matmul, bmm=_matmul)
+_same(linear=_linear, matmul=_matmul, mm=_matmul, bmm=_matmul, mv=_matmul)
+
+
+@converts("dot", "vdot")
+def _dot(input: Any, other: Any) -> Any:
+    return F.sum(F.mul(input, other))
+
+
+@converts("outer", "ger")
+def _outer(input: Any, vec2: Any) -> Any:
+    return F.mul(F.unsqueeze(input, 1), vec2)
 
 
 @converts("scaled_dot_product_attention")
@@ -152,6 +166,68 @@ def _attention(
     elif attn_mask is not None:
         scores = F.add(scores, attn_mask)
     return F.matmul(F.softmax(scores, -1), value)
+
+
+@converts("_native_multi_head_attention")
+def _self_attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    embed_dim: int,
+    heads: int,
+    qkv_weight: Any,
+    qkv_bias: Any,
+    proj_weight: Any,
+    proj_bias: Any,
+    mask: Any = None,
+    need_weights: bool = False,
+    average_weights: bool = True,
+    mask_type: int | None = None,
+) -> Any:
+    if query is not key or key is not value or need_weights or mask is not None:
+        raise TypeError("attention to others, with a mask or with its weights returned, is not supported in one piece")
+    examples, length = query.shape[0], query.shape[1]
+    joined = F.linear(query, qkv_weight, qkv_bias)
+    q, k, v = (
+        F.permute(F.reshape(each, (examples, length, heads, embed_dim // heads)), (0, 2, 1, 3))
+        for each in F.chunk(joined, 3, 2)
+    )
+    attended = F.permute(_attention(q, k, v, None, 0.0, False, None, False), (0, 2, 1, 3))
+    return F.linear(F.reshape(attended, (examples, length, embed_dim)), proj_weight, proj_bias), None
+
+
+@converts("_transformer_encoder_layer_fwd")
+def _transformer_layer(
+    src: Any,
+    embed_dim: int,
+    heads: int,
+    qkv_weight: Any,
+    qkv_bias: Any,
+    proj_weight: Any,
+    proj_bias: Any,
+    use_gelu: bool,
+    norm_first: bool,
+    eps: float,
+    *others: Any,
+) -> Any:
+    norm1, norm2 = others[0:2], others[2:4]
+    weight1, bias1, weight2, bias2, mask, _ = others[4:10]
+
+    def attended(x: Any) -> Any:
+        return _self_attention(x, x, x, embed_dim, heads, qkv_weight, qkv_bias, proj_weight, proj_bias, mask)[0]
+
+    def mixed(x: Any) -> Any:
+        x = F.linear(x, weight1, bias1)
+        return F.linear(F.gelu(x) if use_gelu else F.relu(x), weight2, bias2)
+
+    def normed(x: Any, norm: Any) -> Any:
+        return F.layer_norm(x, (embed_dim,), *norm, eps)
+
+    if norm_first:
+        src = F.add(src, attended(normed(src, norm1)))
+        return F.add(src, mixed(normed(src, norm2)))
+    src = normed(F.add(src, attended(src)), norm1)
+    return normed(F.add(src, mixed(src)), norm2)
 
 
 @converts("einsum")
@@ -211,6 +287,19 @@ def _native_batch_norm(
     return (_batch_norm(input, weight, bias, mean, var, False, momentum, eps, False, part),)
 
 
+@converts("_weight_norm")
+def _weight_norm(v: Any, g: Any, dim: int) -> Any:
+    others = tuple(axis for axis in range(len(v.shape)) if axis != dim % len(v.shape))
+    return F.mul(v, F.div(g, F.sqrt(F.sum(F.square(v), others, True))))
+
+
+@converts("_native_batch_norm_legit.no_stats")
+def _batch_norm_without_statistics(
+    input: Any, weight: Any, bias: Any, training: bool, momentum: float, eps: float
+) -> Any:
+    return (F.batch_norm(input, None, None, weight, bias, True, momentum, eps),)
+
+
 @converts("layer_norm")
 def _layer_norm(input: Any, shape: Any, weight: Any, bias: Any, eps: float, cudnn: bool) -> Any:
     return F.layer_norm(input, shape, weight, bias, eps)
@@ -237,6 +326,17 @@ def _vector_norm(input: Any, ord: float, dim: Any, keepdim: bool, dtype: Any = N
     if ord != 2:
         raise TypeError(f"a norm of order {ord} is not supported: those of 1, 2 and infinity are")
     return F.sqrt(F.sum(F.square(input), dim, keepdim))
+
+
+@converts("cosine_similarity")
+def _cosine_similarity(x1: Any, x2: Any, dim: int, eps: float) -> Any:
+    one, two = (F.div(x, _clamp(_vector_norm(x, 2, [dim], True), eps)) for x in (x1, x2))
+    return F.sum(F.mul(one, two), dim)
+
+
+@converts("pairwise_distance")
+def _pairwise_distance(x1: Any, x2: Any, p: float, eps: float, keepdim: bool) -> Any:
+    return _vector_norm(F.affine(F.sub(x1, x2), 1, eps), p, [-1], keepdim)
 
 
 def _rms_norm(input: Any, shape: Any, weight: Any, eps: Any) -> Any:
@@ -269,6 +369,16 @@ def _elu(input: Any, alpha: float, scale: float, input_scale: float) -> Any:
 @converts("rrelu")
 def _rrelu(input: Any, lower: float, upper: float, training: bool, generator: Any) -> Any:
     return F.leaky_relu(input, (lower + upper) / 2)
+
+
+@converts("softshrink")
+def _softshrink(input: Any, lambd: float) -> Any:
+    return F.sub(F.relu(F.affine(input, 1, -lambd)), F.relu(F.affine(input, -1, -lambd)))
+
+
+@converts("hardshrink")
+def _hardshrink(input: Any, lambd: float) -> Any:
+    return F.where(F.gt(F.abs(input), lambd), input, 0.0)
 
 
 @converts("softmax", "_softmax")
@@ -324,6 +434,16 @@ def _avg_pool(
     )
 
 
+@converts("max_unpool2d")
+def _max_unpool(input: Any, indices: Any, output_size: Any) -> Any:
+    return F.max_unpool2d(input, indices, _factors(input, output_size), output_size=tuple(output_size[-2:]))
+
+
+def _factors(input: Any, size: Any) -> tuple[int, ...]:
+    """Return by how much pictures are enlarged at most: ATen has the size alone, and no kernel."""
+    return tuple(-(-large // small) for large, small in zip(size[-2:], input.shape[-2:], strict=True))
+
+
 @converts("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "_adaptive_avg_pool2d")
 def _adaptive_avg_pool(input: Any, size: Any) -> Any:
     run: Any = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}[len(size)]
@@ -364,6 +484,21 @@ converts("upsample_trilinear3d.vec")(partial(_resampled, "trilinear"))
 def _grid_sampler(input: Any, grid: Any, mode: int, padding_mode: int, align_corners: bool) -> Any:
     modes, paddings = ("bilinear", "nearest", "bicubic"), ("zeros", "border", "reflection")
     return F.grid_sample(input, grid, modes[mode], paddings[padding_mode], align_corners)
+
+
+@converts("affine_grid_generator")
+def _affine_grid(theta: Any, size: Any, align_corners: bool) -> Any:
+    return F.affine_grid(theta, (theta.shape[0], *size[1:]), align_corners)
+
+
+@converts("im2col")
+def _im2col(input: Any, kernel_size: Any, dilation: Any, padding: Any, stride: Any) -> Any:
+    return F.unfold(input, *(_per_axis(each, 2) for each in (kernel_size, dilation, padding, stride)))
+
+
+@converts("col2im")
+def _col2im(input: Any, output_size: Any, kernel_size: Any, dilation: Any, padding: Any, stride: Any) -> Any:
+    return F.fold(input, *(_per_axis(each, 2) for each in (output_size, kernel_size, dilation, padding, stride)))
 
 
 _same("pixel_shuffle", "pixel_unshuffle", "channel_shuffle")
@@ -444,7 +579,7 @@ def _div(input: Any, other: Any, rounding_mode: str | None = None) -> Any:
         )
     quotient = F.affine(input, 1 / other) if is_number(other) and rounding_mode is None else F.div(input, other)
     if rounding_mode == "trunc":
-        return F.mul(F.sign(quotient), F.floor(F.abs(quotient)))
+        return _trunc(quotient)
     return F.floor(quotient) if rounding_mode == "floor" else quotient
 
 
@@ -493,6 +628,46 @@ def _round(input: Any) -> Any:
 @converts("expm1")
 def _expm1(input: Any) -> Any:
     return F.affine(F.exp(input), 1, -1)
+
+
+@converts("exp2")
+def _exp2(input: Any) -> Any:
+    return F.exp(F.affine(input, math.log(2)))
+
+
+@converts("log2")
+def _log2(input: Any) -> Any:
+    return F.affine(F.log(input), 1 / math.log(2))
+
+
+@converts("log10")
+def _log10(input: Any) -> Any:
+    return F.affine(F.log(input), 1 / math.log(10))
+
+
+@converts("tan")
+def _tan(input: Any) -> Any:
+    return F.div(F.sin(input), F.cos(input))
+
+
+@converts("trunc", "fix")
+def _trunc(input: Any) -> Any:
+    return F.mul(F.sign(input), F.floor(F.abs(input)))
+
+
+@converts("max.other")
+def _larger(input: Any, other: Any) -> Any:
+    return F.maximum(input, other)
+
+
+@converts("min.other")
+def _smaller(input: Any, other: Any) -> Any:
+    return F.minimum(input, other)
+
+
+@converts("isnan")
+def _isnan(input: Any) -> Any:
+    return F.ne(input, input)
 
 
 @converts("clamp", "clip")
@@ -598,7 +773,7 @@ def _prod_along(input: Any, dim: int, keepdim: bool, dtype: Any) -> Any:
 
 @converts("cumsum")
 def _cumsum(input: Any, dim: int, dtype: Any) -> Any:
-    return F.cumsum(input, dim)
+    return np.cumsum(input, dim) if _is_plain(input) else F.cumsum(input, dim)
 
 
 @converts("var.correction")
@@ -621,6 +796,24 @@ def _unbiased_std(input: Any, dim: Any, unbiased: bool, keepdim: bool) -> Any:
     return _std(input, dim, int(unbiased), keepdim)
 
 
+@converts("var_mean.correction")
+def _var_mean(input: Any, dim: Any, correction: float | None, keepdim: bool) -> Any:
+    return _var(input, dim, correction, keepdim), F.mean(input, _dims(dim), keepdim)
+
+
+@converts("std_mean.correction")
+def _std_mean(input: Any, dim: Any, correction: float | None, keepdim: bool) -> Any:
+    return _std(input, dim, correction, keepdim), F.mean(input, _dims(dim), keepdim)
+
+
+@converts("logsumexp")
+def _logsumexp(input: Any, dim: Any, keepdim: bool) -> Any:
+    dims = _dims(dim)
+    largest = F.amax(input, dims, True)
+    found = F.add(F.log(F.sum(F.exp(F.sub(input, largest)), dims, True)), largest)
+    return found if keepdim else F.squeeze(found, dims)
+
+
 @converts("topk")
 def _topk(input: Any, k: int, dim: int, largest: bool, sorted: bool) -> Any:
     return F.topk(input, k, dim, largest)
@@ -633,6 +826,11 @@ def _topk(input: Any, k: int, dim: int, largest: bool, sorted: bool) -> Any:
 def _reshape(input: Any, shape: Any) -> Any:
     shape = opened(input, shape)
     return input if shape == tuple(input.shape) else F.reshape(input, shape)
+
+
+@converts("view_as", "reshape_as")
+def _reshape_as(input: Any, other: Any) -> Any:
+    return _reshape(input, tuple(other.shape))
 
 
 def opened(input: Any, size: Any) -> tuple[int, ...]:
@@ -713,6 +911,25 @@ def _flip(input: Any, dims: Any) -> Any:
     return F.flip(input, tuple(dims))
 
 
+@converts("rot90")
+def _rot90(input: Any, k: int, dims: Any) -> Any:
+    first, second = dims
+    if k % 2 == 0:
+        return F.flip(input, (first, second)) if k % 4 else input
+    return F.flip(F.transpose(input, first, second), (first,) if k % 4 == 1 else (second,))
+
+
+def mixes(function: Callable[..., Any], *args: Any) -> Any:
+    """Do what makes something else of the examples of a batch; a plan, which is made for one of them, is told so."""
+    result = function(*args)
+    return F.narrow(result, 0, 0, result.shape[0]) if isinstance(result, Placeholder) else result
+
+
+def _is_of_examples(input: Any, dim: int) -> bool:
+    """Whether a dimension is that of the examples while a plan is made: what is all of one is not all of more."""
+    return isinstance(input, Placeholder) and dim % len(input.shape) == 0
+
+
 @converts("roll")
 def _roll(input: Any, shifts: Any, dims: Any) -> Any:
     if not dims:
@@ -720,7 +937,9 @@ def _roll(input: Any, shifts: Any, dims: Any) -> Any:
     for shift, dim in zip(shifts, dims, strict=True):
         size = input.shape[dim]
         cut = -shift % size
-        if cut:
+        if _is_of_examples(input, dim):
+            input = F.index_select(input, dim, np.roll(np.arange(size), shift))
+        elif cut:
             input = F.cat([F.narrow(input, dim, cut, size - cut), F.narrow(input, dim, 0, cut)], dim)
     return input
 
@@ -771,13 +990,24 @@ def _select(input: Any, dim: int, index: int) -> Any:
     return F.reshape(part, (*input.shape[:at], *input.shape[at + 1 :]))
 
 
+@converts("unfold")
+def _unfold(input: Any, dimension: int, size: int, step: int) -> Any:
+    """Take windows along a dimension, whose places become a last one."""
+    at = dimension % len(input.shape)
+    first = np.arange((input.shape[at] - size) // step + 1) * step
+    windows = _index(input, [*[None] * at, first[:, None] + np.arange(size)])
+    return _movedim(windows, at + 1, -1)
+
+
 @converts("slice_scatter")
 def _slice_scatter(input: Any, src: Any, dim: int, start: int | None, end: int | None, step: int) -> Any:
     size = input.shape[dim]
     part = range(*slice(start, end, step).indices(size))
     if step != 1:
         raise TypeError("writing to every other place is not supported")
-    if len(part) == size:
+    if not start and end in (None, _TO_THE_END):
+        return src
+    if len(part) == size and not _is_of_examples(input, dim):
         return src
     pieces = [_slice(input, dim, 0, part.start, 1), src, _slice(input, dim, part.stop, size, 1)]
     return F.cat([piece for piece in pieces if piece.shape[dim]], dim % len(input.shape))
@@ -885,6 +1115,21 @@ def _size(args: Sequence[Any]) -> tuple[int, ...]:
 def _full_like(input: Any, *args: Any) -> Any:
     size, value = (args[0], args[1]) if isinstance(args[0], (list, tuple)) else (input.shape, args[0])
     return np.full(tuple(size), value, np.float32)
+
+
+@converts("meshgrid", "meshgrid.indexing")
+def _meshgrid(tensors: Any, indexing: str = "ij") -> Any:
+    sizes = [each.shape[0] for each in tensors]
+    ranks = len(sizes)
+    grids = [
+        F.expand(F.reshape(each, [1] * i + [sizes[i]] + [1] * (ranks - 1 - i)), sizes) for i, each in enumerate(tensors)
+    ]
+    return tuple(F.transpose(each, 0, 1) for each in grids) if indexing == "xy" and ranks > 1 else tuple(grids)
+
+
+def typed(function: Callable[..., Any], dtype: str, *args: Any) -> Any:
+    """Compute what depends on sizes alone, which is an array of this type."""
+    return np.asarray(function(*args)).astype(dtype, copy=False)
 
 
 @converts("arange.default")

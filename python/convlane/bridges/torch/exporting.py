@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils import _pytree
 
-from convlane.bridges.torch.converters import ASK_MODE, PLAIN, converter_of
+from convlane.bridges.torch.converters import ASK_MODE, PLAIN, converter_of, mixes, typed
 from convlane.bridges.torch.program import Held, Part, Program, Result, Step, tie
 from convlane.bridges.torch.tensors import to_numpy
 
@@ -27,6 +28,8 @@ _FROM_NOTHING = frozenset(
     ("new_zeros", "new_ones", "new_full", "new_empty", "zeros_like", "ones_like", "full_like", "empty_like")
 )
 """What takes of its first argument the type and perhaps the shape."""
+
+_SIZES = (torch.SymInt, torch.SymFloat, torch.SymBool, int, float)
 
 _SIZED = frozenset({"_unsafe_view", "expand", "reshape", "view"})
 """What gives its argument another size."""
@@ -58,10 +61,19 @@ def _exported(module: Any, inputs: tuple[Any, ...], dynamic_shapes: Any) -> Any:
         )  # torch.export keeps sizes of 1
         open_first = _pytree.tree_unflatten([{0: torch.export.Dim.AUTO} for _ in leaves], spec)
         with contextlib.suppress(Exception):  # of many kinds: it is exported again as it is, which tells what is wrong
-            return _functional(
-                torch.export.export(module, _pytree.tree_unflatten(more, spec), dynamic_shapes=open_first, strict=False)
+            found = torch.export.export(
+                module, _pytree.tree_unflatten(more, spec), dynamic_shapes=open_first, strict=False
             )
+            if batches != {1} or not any(isinstance(shape[0], int) for shape in input_shapes(found)):
+                return _functional(found)
     return _functional(torch.export.export(module, inputs, strict=False))
+
+
+def input_shapes(exported: Any) -> list[tuple[Any, ...]]:
+    """Return the shapes of the inputs, in which what is open is no int; of what is no tensor, nothing."""
+    names = set(exported.graph_signature.user_inputs)
+    values = [node.meta.get("val") for node in exported.graph.find_nodes(op="placeholder") if node.name in names]
+    return [tuple(map(_plain, getattr(value, "shape", ()))) for value in values]
 
 
 def _functional(exported: Any) -> Any:
@@ -118,8 +130,8 @@ class Unsupported:
 class Converter:
     """Turns the nodes of a graph of ATen operations into steps."""
 
-    def __init__(self, parts: Mapping[str, Part], kind: str) -> None:
-        self.parts, self.kind = parts, kind
+    def __init__(self, parts: Mapping[str, Part], kind: str, batch: Any = None) -> None:
+        self.parts, self.kind, self.batch = parts, kind, batch
         self.known: dict[Any, Any] = {}
         """What a node gives that depends on no input: tensors, numbers."""
         self.values: dict[Any, Any] = {}
@@ -127,6 +139,8 @@ class Converter:
         self.constants: dict[str, Any] = {}
         self.steps: list[Step] = []
         self.unsupported: list[Unsupported] = []
+        self.of_sizes: set[Any] = set()
+        """Nodes that depend on sizes of the inputs alone: NumPy computes them, of whatever type."""
 
     def give(self, node: Any) -> None:
         """Take a node for an input."""
@@ -136,9 +150,11 @@ class Converter:
         """Take a node for a constant."""
         self.known[node] = value
 
-    def hold(self, node: Any, held: Held) -> None:
-        """Take a node for a parameter or a buffer."""
+    def hold(self, node: Any, held: Held, value: Any = None) -> None:
+        """Take a node for a parameter or a buffer; with a value, what is made of it alone is computed once."""
         self.values[node] = held
+        if value is not None:
+            self.known[node] = value
 
     def convert(self, node: Any) -> None:
         """Append the step that an operation becomes, or compute it where it depends on nothing."""
@@ -151,17 +167,34 @@ class Converter:
             return
         function, args = self._function(node, namespace, name, schema)
         path, kind = module_of(node, self.kind)
-        if function is None or (reason := refusal(node)):
+        of_sizes = all(source in self.of_sizes or source in self.known for source in node.all_input_nodes)
+        if of_sizes or isinstance(node.meta.get("val"), _SIZES):
+            self.of_sizes.add(node)
+        if function is None or (reason := "" if of_sizes else refusal(node)):
             shown = str(node.target) if schema else name
             self.unsupported.append(Unsupported(shown if function is None else f"{shown} {reason}", path, kind))
         else:
             part = self.parts.get(path, self.parts.get("")) if function in ASK_MODE else None
+            if of_sizes and isinstance(value := node.meta.get("val"), torch.Tensor):
+                function = partial(typed, function, str(to_numpy(torch.empty(0, dtype=value.dtype)).dtype))
+            elif self._leaves_the_batch(node):
+                function = partial(mixes, function)
             tells = f"{name} in {path or kind}"
             self.steps.append(Step(node.name, function, tuple(map(self.template, args)), part, tells))
         self.give(node)
         for argument, written in _aliased(node):
             if written:
                 self.values[argument] = Result(node.name)
+                self.known.pop(argument, None)
+
+    def _leaves_the_batch(self, node: Any) -> bool:
+        """Whether the first size of a result is another than that of the arguments, which is the number of examples."""
+        value = node.meta.get("val")
+        if not isinstance(value, torch.Tensor) or self.batch is None:
+            return False
+        return not _begins_with(value, self.batch) and any(
+            _begins_with(source.meta.get("val"), self.batch) for source in node.all_input_nodes
+        )
 
     def _function(
         self, node: Any, namespace: str, name: str, schema: Any
@@ -201,9 +234,7 @@ class Converter:
     def template(self, argument: Any) -> Any:
         """Return an argument as it stands in a step."""
         if isinstance(argument, torch.fx.Node):
-            if argument in self.known:
-                return self._constant(argument)
-            return self.values[argument]
+            return self.values[argument] if argument in self.values else self._constant(argument)
         if isinstance(argument, (list, tuple)):
             return (
                 type(argument)(map(self.template, argument))
@@ -248,11 +279,35 @@ def _name(node: Any) -> str:
     return "" if schema is None else str(schema.name.split("::")[1])
 
 
+def batch_of(nodes: Iterable[Any]) -> Any:
+    """Return the number of examples, a number or a symbol: the first size of all inputs; None where that differs."""
+    values = [node.meta.get("val") for node in nodes]
+    sizes = {_plain(value.shape[0]) if value.ndim else None for value in values if isinstance(value, torch.Tensor)}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def _begins_with(value: Any, size: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.ndim > 0 and bool(_plain(value.shape[0]) == size)
+
+
+def _plain(size: Any) -> Any:
+    """Return a size as a number, or as a symbol where it is open: comparing it then tells torch nothing."""
+    if not isinstance(size, torch.SymInt):
+        return size
+    expression = size.node.expr
+    return int(expression) if expression.is_number else expression
+
+
 def _keeps_first(args: list[Any]) -> bool:
     """Whether the first number of a size is that of the argument, which may then be another in another run."""
     value = args[0].meta.get("val") if isinstance(args[0], torch.fx.Node) else None
-    shape, size = tuple(getattr(value, "shape", ())), args[1]
-    return bool(shape) and bool(size) and type(size[0]) is int and type(shape[0]) is int and shape[0] == size[0] > 1
+    if not getattr(value, "shape", ()) or not args[1]:
+        return False
+    has, asked = _plain(value.shape[0]), args[1][0]
+    if isinstance(asked, torch.fx.Node):
+        asked = _plain(asked.meta.get("val"))
+        return type(has) is not int and bool(has == asked)
+    return type(has) is int and type(asked) is int and has == asked > 1
 
 
 def module_of(node: Any, kind: str) -> tuple[str, str]:
@@ -283,7 +338,9 @@ def converted(exported: Any, parts: Mapping[str, Part], kind: str) -> Program:
     buffers = {**signature.inputs_to_buffers}
     if changed := [*getattr(signature, "buffers_to_mutate", {}).values()]:
         raise ValueError(f"from_torch: in eval mode the network changes its buffer {', '.join(changed)}")
-    converter = Converter(parts, kind)
+    given = set(signature.user_inputs)
+    placeholders = exported.graph.find_nodes(op="placeholder")
+    converter = Converter(parts, kind, batch_of(node for node in placeholders if node.name in given))
     inputs: list[str] = []
     outputs: Any = None
     for node in exported.graph.nodes:
@@ -308,7 +365,8 @@ def converted(exported: Any, parts: Mapping[str, Part], kind: str) -> Program:
     raise_unsupported(converter.unsupported, "from_torch")
     outputs = outputs[len(outputs) - exported.call_spec.out_spec.num_leaves :]
     structure = plain(_pytree.tree_unflatten(outputs, exported.call_spec.out_spec))
-    return Program(tuple(inputs), tuple(converter.steps), structure, converter.constants).pruned()
+    sizes = [tuple(size if isinstance(size, int) else None for size in shape) for shape in input_shapes(exported)]
+    return Program(tuple(inputs), tuple(converter.steps), structure, converter.constants, tuple(sizes)).pruned()
 
 
 def _held(parts: Mapping[str, Part], target: str) -> Held | None:

@@ -91,6 +91,8 @@ class Program:
     outputs: Any
     """Containers of `Result`, as the network returns its arrays."""
     constants: Mapping[str, Any] = field(default_factory=dict)
+    sizes: tuple[tuple[int | None, ...], ...] = ()
+    """Shapes of the inputs, in which what is open is None; of what is no array, nothing."""
 
     def run(self, inputs: Iterable[Any], held: Mapping[Held, Any] = {}) -> Any:
         """Run all steps on arrays, or on whatever operations hand themselves over to.
@@ -191,6 +193,14 @@ class Imported(Part):
             raise TypeError(
                 f"{self.kind}: expected inputs {', '.join(self.names)}, each as the example, got {len(given)}"
             )
+        for name, leaf, sizes in zip(self.program.inputs, leaves, self.program.sizes, strict=True):
+            shape = getattr(leaf, "shape", ())
+            fixed = [i for i, size in enumerate(sizes) if size is not None]
+            if len(shape) != len(sizes) or any(shape[i] != sizes[i] for i in fixed):
+                raise ValueError(
+                    f"{self.kind}: {name} must have shape {sizes}, where None is any size, got {tuple(shape)}; more is "
+                    "open where from_torch is told so by dynamic_shapes and the module allows it"
+                )
         return self.program.run(leaves)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
