@@ -12,6 +12,8 @@ def _verified(optimization):
     @functools.wraps(optimization)
     def run(graph):
         result = optimization(graph)
+        if not _is_well_typed(graph):  # some tests trace what could not be saved
+            return result
         try:
             verify(result)
         except (TypeError, ValueError) as error:
@@ -19,6 +21,14 @@ def _verified(optimization):
         return result
 
     return run
+
+
+def _is_well_typed(graph):
+    try:
+        verify(graph)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 @pytest.fixture(autouse=True)
