@@ -371,28 +371,31 @@ class _Node(NamedTuple):
         return self.size == other.size and self.start % (2 * self.size) == 0
 
 
-def _joined(nodes: Sequence[_Node], whole: bool = False) -> list[_Node]:
-    """Add what the tree adds, into the arrays of the left ones.
-
-    If these are the `whole` of the shards, what is left over, because their number is no power of two, is added from
-    the right.
-    """
+def _joined(nodes: Sequence[_Node]) -> list[_Node]:
+    """Add what the tree adds, into the arrays of the left ones."""
     done: list[_Node] = []
     for node in nodes:
         done.append(node)
         while len(done) > 1 and done[-2].is_left_of(done[-1]):
-            _join(done)
-    while whole and len(done) > 1:
-        _join(done)
+            right, left = done.pop(), done.pop()
+            if left.sum is not None:  # else only their places are asked for
+                np.add(left.sum, right.sum, out=left.sum)
+            done.append(_Node(left.start, 2 * left.size, left.sum))
     return done
 
 
-def _join(nodes: list[_Node]) -> None:
-    """Add the last two."""
-    right, left = nodes.pop(), nodes.pop()
-    if left.sum is not None:  # else only their places are asked for
-        np.add(left.sum, right.sum, out=left.sum)
-    nodes.append(_Node(left.start, left.size + right.size, left.sum))
+def _add_up(nodes: Sequence[_Node], total: Array) -> None:
+    """Write the sum over all shards.
+
+    What is left over, because their number is no power of two, is added from the right.
+    """
+    *others, last = nodes
+    others, right = _joined(others), last.sum
+    while others:
+        left = others.pop().sum
+        right = np.add(left, right, out=left if others else total)
+    if right is not total:
+        total[...] = right
 
 
 class _Bucket:
@@ -539,7 +542,7 @@ class TreeSum:
                 return False
             nodes = sorted([*bucket.nodes, *(node for _, node, _ in bucket.awaited)])
             total = self._total[self._chunk(bucket, self._ranks.rank)]
-            total[...] = _joined(nodes, whole=True)[0].sum
+            _add_up(nodes, total)
             for rank in self._ranks.others:
                 self._ranks.send(total, rank, bucket.tag + 1)
             bucket.added = True
