@@ -130,7 +130,7 @@ def run(size, program):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(300)
         assert not thread.is_alive()
     return results
 

@@ -63,6 +63,21 @@ def test_length_and_the_last_batch():
     assert list(Loader(arrays(0))) == []
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_parts_are_slices_of_the_whole_batches(workers):
+    def thirds(count):
+        return [slice(0, count // 3), slice(2 * count // 3, count), slice(count, count)]
+
+    whole, parts = (Loader(arrays(), 10, shuffle=True, augment=STEPS, workers=workers) for _ in range(2))
+    for epoch in (1, 2):
+        for (images, targets), found in zip(whole, parts.parts(thirds), strict=True):
+            for part, (some, classes) in zip(thirds(len(images)), found, strict=True):
+                np.testing.assert_array_equal(classes, targets[part])
+                if len(some):
+                    np.testing.assert_array_equal(some, images[part])
+        assert parts.epoch == epoch
+
+
 def test_no_augmentation_gives_the_bits_of_an_empty_one():
     for dtype in (np.float32, np.uint8):
         plain, empty = (Loader(arrays(dtype=dtype), 6, augment=step) for step in (None, augment.Compose()))

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from functools import cache
 from pathlib import Path
@@ -349,6 +350,11 @@ def test_bad_shards(shards, kind, message):
     found = ranks.run(2, lambda each: ranks.train(models[each.rank], shards=shards, communicator=each))
     assert all(message in str(error) or "has failed" in str(error) for error in found)
     assert kind in map(type, found)
+
+
+def test_what_is_no_communicator_is_refused():
+    with pytest.raises(TypeError, match=r"must be like mpi4py.MPI.Comm, but a Barrier has no rank, size, Isend, Irecv"):
+        ranks.train(ranks.network(), communicator=threading.Barrier(2))
 
 
 # MPI

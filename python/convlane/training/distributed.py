@@ -79,6 +79,9 @@ class Communicator(Protocol):
         """Give a duplicate up; all call it together."""
 
 
+_MEMBERS = [name for name in vars(Communicator) if not name.startswith("_")]
+
+
 class Ranks:
     """The processes of a training, one without a communicator; a context that all of them leave together.
 
@@ -87,12 +90,16 @@ class Ranks:
     """
 
     def __init__(self, communicator: Communicator | None) -> None:
+        missing = [name for name in _MEMBERS if communicator is not None and not hasattr(communicator, name)]
+        if missing:
+            kind = type(communicator).__name__
+            raise TypeError(f"fit: communicator must be like mpi4py.MPI.Comm, but a {kind} has no {', '.join(missing)}")
         self.rank = 0 if communicator is None else communicator.rank
         self.size = 1 if communicator is None else communicator.size
         self.others = [rank for rank in range(self.size) if rank != self.rank]
         self.agreed: BaseException | None = None
         self._heard = ""  # what another one has failed with
-        self.meanwhile: Callable[[], Any] = bool  # what is moved on while this rank waits
+        self.meanwhile: Callable[[], Any] | None = None  # what is moved on while this rank waits
         self._communicator = None if communicator is None or not self.others else communicator.Dup()
         self._sent: list[tuple[Request, Any]] = []  # with arrays, which have to stay until the messages have gone
         self._received: list[tuple[Request, Any]] = []
@@ -121,12 +128,12 @@ class Ranks:
         sizes = np.full(self.size, len(own), np.int64)
         arriving = [self.receive(sizes[rank : rank + 1], rank, _SIZES) for rank in self.others]
         for rank in self.others:
-            self.send(np.array([len(own)]), rank, _SIZES)
+            self.send(np.array([len(own)], np.int64), rank, _SIZES)
             self.send(own, rank, _OBJECTS)
         self.wait(arriving)
         arrays = [own if rank == self.rank else np.empty(size, np.uint8) for rank, size in enumerate(sizes)]
         self.wait([self.receive(arrays[rank], rank, _OBJECTS) for rank in self.others])
-        if self.meanwhile is bool:
+        if self.meanwhile is None:  # else what it sends is not to be waited for here
             self.flush()
         return [item if rank == self.rank else pickle.loads(array.tobytes()) for rank, array in enumerate(arrays)]
 
@@ -163,7 +170,8 @@ class Ranks:
 
     def pause(self) -> None:
         """Pass a moment of waiting."""
-        self.meanwhile()
+        if self.meanwhile is not None:
+            self.meanwhile()
         self.listen()
         time.sleep(_PAUSE)
 
@@ -183,23 +191,32 @@ class Ranks:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.meanwhile = bool
+        self.meanwhile = None
         if self._communicator is None:
             return
-        _stranded.append(self)
-        if error is None or error is self.agreed:
-            self.wait([*self._tell(""), *self._listening.values()])
-            self.listen()
-            if error is None:
+        if error is None:
+            try:
+                self._part_well()
                 self.flush()
                 self._communicator.Free()
-                _stranded.remove(self)
+            except BaseException:
+                _keep_for_ever(self)
+                raise
+            return
+        _keep_for_ever(self)
+        if error is self.agreed:
+            self._part_well()
             return
         with suppress(Exception):  # the error that is on its way tells more
             words = self._tell(self._heard or f"rank {self.rank} has failed: {type(error).__name__}: {error}")
             until = time.monotonic() + _FAREWELL
             while time.monotonic() < until and not all(request.Test() for request in words):
                 time.sleep(_PAUSE)
+
+    def _part_well(self) -> None:
+        """Wait until all ranks have ended well, as this one has."""
+        self.wait([*self._tell(""), *self._listening.values()])
+        self.listen()
 
     def _tell(self, word: str) -> list[Request]:
         """Begin to tell the others how this rank has ended; nothing means well."""
@@ -209,8 +226,14 @@ class Ranks:
         return [request for request, _ in self._sent[-len(self.others) :]]
 
 
-_stranded: list[Ranks] = []
-"""Those of failed trainings, to whose arrays messages may still be written."""
+def _keep_for_ever(ranks: Ranks) -> None:
+    """Let the arrays of messages outlive the interpreter.
+
+    What was begun before a failure may still be written when MPI is finalised, which mpi4py does at the very end.
+    """
+    import ctypes
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(ranks))
 
 
 def cut(shards: Sequence[int], count: int) -> Cut | None:
@@ -492,7 +515,7 @@ class TreeSum:
         """Wait for the sums over all shards and return them; they are overwritten with the next batch."""
         while not self.advance():
             self._ranks.pause()
-        self._ranks.meanwhile = bool
+        self._ranks.meanwhile = None
         self._ranks.flush()
         return {name: self._part(self._total, name) for name in self._shapes}
 
