@@ -63,7 +63,7 @@ def test_transposed_convolutions_have_a_checkerboard():
 def test_bad_input(arguments, message):
     with pytest.raises(ValueError, match=message):
         analysis.coverage(*arguments)
-    with pytest.raises(ValueError, match="leaves nothing"):
+    with pytest.raises(ValueError, match="leaves no output"):
         analysis.coverage(1, 1, 2, 1, 1, transposed=True)
     with pytest.raises(ValueError, match="too large"):
         analysis.coverage(5, 5, 3, 2**31, transposed=True)

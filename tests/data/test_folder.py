@@ -93,7 +93,7 @@ def test_names_need_not_be_text(tmp_path):
 def test_bad_folders(tmp_path):
     with pytest.raises(FileNotFoundError):
         ImageFolder(tmp_path / "missing")
-    with pytest.raises(ValueError, match="has no folders"):
+    with pytest.raises(ValueError, match="has no subfolders"):
         ImageFolder(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty has no pictures"):

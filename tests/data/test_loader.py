@@ -161,7 +161,7 @@ def test_reading_in_threads_changes_no_bit(folder):
 
 @pytest.mark.parametrize("data", [[5, 6, 7], [arrays()[0], arrays()[1]]], ids=["labels", "two arrays"])
 def test_what_gives_no_pairs_is_told(data):
-    with pytest.raises(ValueError, match=r"image 0: the data must give a pair \(image, target\) .*got (int|ndarray)"):
+    with pytest.raises(ValueError, match=r"image 0: the data must return a pair \(image, target\) .*got (int|ndarray)"):
         next(iter(Loader(data)))
 
 

@@ -515,7 +515,7 @@ def test_other_checkpoints_are_refused_and_change_nothing(data, tmp_path):
             train(model, data, checkpoint=path, resume=True, **options)
         for key, array in model.state_dict().items():
             np.testing.assert_array_equal(array, state[key])
-    for bad, message in [("weights", "no checkpoint"), ("own", "no checkpoint of this fit")]:
+    for bad, message in [("weights", "not a checkpoint"), ("own", "not a checkpoint of this fit")]:
         path = tmp_path / f"{bad}.safetensors"
         if bad == "weights":
             convlane.save_weights(path, state)
@@ -645,7 +645,7 @@ def test_what_is_ignored_counts_nowhere(ignored, shape, rng):
     rows, classes = np.moveaxis(outputs, 1, -1)[counts], targets[counts]
     expected = evaluate(lambda batch: batch, (rows, classes), metrics=metrics)
     assert found == pytest.approx(expected, rel=1e-6)
-    with pytest.raises(ValueError, match="none of their targets is a class"):
+    with pytest.raises(ValueError, match="no target is a class"):
         evaluate(lambda batch: batch, (outputs, np.full_like(targets, ignored)), loss=loss)
 
 

@@ -120,8 +120,8 @@ def test_handmade_file_of_old_torch(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "it is no file of safetensors"),
-        (b"garbage", "it is no file of safetensors"),
+        (b"", "it is not a file of safetensors"),
+        (b"garbage", "it is not a file of safetensors"),
         (pickle.dumps({}, 4), "a Python pickle"),
         (npy(npy_header(), bytes(8)), "a single array"),
         (bytes(8) + b"{", "no valid safetensors file"),
@@ -194,7 +194,7 @@ def test_handmade_file_of_old_torch(tmp_path):
         (npz(b"{}"), "header must tell"),
         (npz(npy_header("|O"), bytes(16)), r"'\|O'.*nothing that needs pickle is read"),
         (npz(npy_header("<f1"), bytes(2)), "unknown type '<f1'"),
-        (npz(npy_header("<c8"), bytes(16)), "no plain numbers"),
+        (npz(npy_header("<c8"), bytes(16)), "not plain numbers"),
         (npz(npy_header(shape="-2,"), bytes(8)), "header must tell"),
         (npz(npy_header(shape="2,,"), bytes(8)), "it has the shape '2,,'"),
         (npz(npy_header(shape="1," * 33), bytes(4)), "up to 32 sizes"),

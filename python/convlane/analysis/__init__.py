@@ -1,4 +1,4 @@
-"""What can be said of a network without running it, and what shows how it works."""
+"""Analysis of networks without running them, and pictures of how they work."""
 
 from convlane.analysis import cost, draw
 from convlane.analysis.cost import multiply_adds

@@ -1,6 +1,6 @@
-"""Arithmetic cost of networks, and of the ways to do without most of it.
+"""The arithmetic cost of networks, and of cheaper kinds of convolution.
 
-A network is called on a symbol instead of an array, and every operation states its cost.
+A network is called on a symbol instead of an array, and every operation adds its cost.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from convlane.graph.trace import record
 def multiply_adds(model: Callable[[Any], Any], input_shape: Sequence[int]) -> int:
     """Count the multiply-adds of one call of a network, without running it.
 
-    Convolutions and fully connected layers count, as in the papers of the networks; a bias, an activation, pooling
-    and normalisation do not. A multiply-add is two floating-point operations.
+    As in the papers of the networks, convolutions and fully connected layers count; biases, activations, pooling and
+    normalisation do not. A multiply-add is two floating-point operations.
 
     Parameters
     ----------
     model
         A network, or any function of one array that is made of operations of `convlane.functional`.
     input_shape
-        Shape of the array that it would be called with, for images (N, C, H, W).
+        Shape of the array that it would be called with, (N, C, H, W) for images.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def multiply_adds(model: Callable[[Any], Any], input_shape: Sequence[int]) -> in
 
 
 def plain(size: int | Pair, in_channels: int, out_channels: int, kernel_size: int | Pair) -> int:
-    """Count the multiplications of a convolution: one per output and number of its window.
+    """Count the multiplications of a convolution: for every output as many as its window has elements.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def plain(size: int | Pair, in_channels: int, out_channels: int, kernel_size: in
     Raises
     ------
     TypeError, ValueError
-        An argument is no integer or not positive.
+        An argument is not an integer or not positive.
 
     Examples
     --------
@@ -67,7 +67,7 @@ def plain(size: int | Pair, in_channels: int, out_channels: int, kernel_size: in
 
 
 def bottleneck(size: int | Pair, in_channels: int, out_channels: int, kernel_size: int | Pair, between: int) -> int:
-    """Count the multiplications of a convolution that works on fewer channels, after a 1x1 convolution to these.
+    """Count the multiplications of a bottleneck: a 1x1 convolution to fewer channels, then the convolution.
 
     Inception's modules are made of them: Szegedy et al., Going Deeper with Convolutions, 2014.
 
@@ -81,7 +81,7 @@ def bottleneck(size: int | Pair, in_channels: int, out_channels: int, kernel_siz
     Raises
     ------
     TypeError, ValueError
-        An argument is no integer or not positive.
+        An argument is not an integer or not positive.
 
     Examples
     --------
@@ -105,7 +105,7 @@ def separable(size: int | Pair, in_channels: int, out_channels: int, kernel_size
     Raises
     ------
     TypeError, ValueError
-        An argument is no integer or not positive.
+        An argument is not an integer or not positive.
 
     Examples
     --------
@@ -122,7 +122,7 @@ def separable_ratio(out_channels: int, kernel_size: int | Pair) -> float:
     Raises
     ------
     TypeError, ValueError
-        An argument is no integer or not positive.
+        An argument is not an integer or not positive.
 
     Examples
     --------

@@ -12,14 +12,14 @@ from convlane.functional._arguments import Padding, Pair, as_pair, as_positive, 
 
 @dataclass(frozen=True, eq=False)
 class Coverage:
-    """How often each pixel is used; its text is a small map. `convlane.analysis.draw.coverage` draws it."""
+    """How often each pixel is used; printed, it is a small map. `convlane.analysis.draw.coverage` draws it."""
 
     map: NDArray[np.int64]
     """(height, width): the number of windows that a pixel lies in."""
 
     @property
     def histogram(self) -> dict[int, int]:
-        """How many pixels are used how often: ``{uses: pixels}``, in the order of uses."""
+        """The number of pixels by how often they are used: ``{uses: pixels}``, in the order of uses."""
         uses, pixels = np.unique(self.map, return_counts=True)
         return dict(zip(uses.tolist(), pixels.tolist(), strict=True))
 
@@ -42,15 +42,15 @@ def coverage(
 ) -> Coverage:
     """Count in how many windows of a convolution each pixel of its input lies.
 
-    Pixels near an edge count less where there is no padding, and where the stride does not divide the kernel the
-    interior is uneven too. A transposed convolution writes where the convolution reads, so the same map tells how many
-    terms are summed in each pixel of its *output*: the checkerboard that is seen in generated pictures (Odena, Dumoulin
-    and Olah, Deconvolution and Checkerboard Artifacts, Distill, 2016).
+    Without padding, pixels near an edge count less, and if the stride does not divide the kernel, the interior is
+    uneven, too. A transposed convolution writes where the convolution reads, so the same map shows how many terms are
+    summed in each pixel of its *output*: the checkerboard in generated pictures (Odena, Dumoulin and Olah,
+    "Deconvolution and Checkerboard Artifacts", Distill, 2016).
 
     Parameters
     ----------
     height, width
-        Of the input, of a transposed convolution as well.
+        The size of the input, also for a transposed convolution.
     kernel_size, stride, padding, dilation
         As in `convlane.functional.conv2d`.
     transposed
@@ -105,7 +105,7 @@ _MOST = 2**26
 
 
 class _Axis:
-    """Windows along one axis, and how many pixels the map has there."""
+    """The windows along one axis, and the number of pixels of the map."""
 
     def __init__(
         self, size: int, kernel: int, stride: int, sides: tuple[int, ...], dilation: int, transposed: bool
@@ -115,7 +115,7 @@ class _Axis:
         if transposed:
             windows, size = size, (size - 1) * stride + reach - before - after
             if size < 1:
-                raise ValueError(f"coverage: padding {sides} leaves nothing of the output")
+                raise ValueError(f"coverage: padding {sides} leaves no output")
         elif reach > size + before + after:
             raise ValueError(f"coverage: a kernel that reaches over {reach} does not fit into {size + before + after}")
         else:

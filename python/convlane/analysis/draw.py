@@ -1,6 +1,6 @@
-"""Pictures of what the rest of `convlane.analysis` finds, with matplotlib.
+"""Plots of the results of `convlane.analysis`, with matplotlib.
 
-Each function returns a figure: ``figure.savefig("maps.png")`` writes it, and a notebook shows it.
+Each function returns a figure: ``figure.savefig("maps.png")`` writes it, and a notebook displays it.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ def coverage(coverage: Coverage) -> Any:
 
 
 def maps(maps: NDArray[Any], limit: int = 64) -> Any:
-    """Draw feature maps (channels, H, W) in a grid, each from its least number (black) to its largest (white).
+    """Draw feature maps (channels, H, W) in a grid, each from its smallest value (black) to its largest (white).
 
     Parameters
     ----------
     maps
         As from `convlane.analysis.feature_maps` for one image.
     limit
-        The first so many channels are drawn.
+        The number of channels to draw, from the first on.
 
     Returns
     -------
@@ -69,7 +69,7 @@ def maps(maps: NDArray[Any], limit: int = 64) -> Any:
     ImportError
         matplotlib is not installed.
     ValueError
-        `maps` has not three dimensions, or is empty.
+        `maps` does not have three dimensions, or is empty.
 
     Examples
     --------
@@ -90,7 +90,7 @@ def filters(filters: NDArray[Any], limit: int = 64) -> Any:
     filters
         As from `convlane.analysis.filters`.
     limit
-        The first so many are drawn.
+        The number of filters to draw, from the first on.
 
     Returns
     -------
@@ -101,7 +101,7 @@ def filters(filters: NDArray[Any], limit: int = 64) -> Any:
     ImportError
         matplotlib is not installed.
     ValueError
-        `filters` has not four dimensions, or is empty.
+        `filters` does not have four dimensions, or is empty.
 
     Examples
     --------
@@ -127,7 +127,7 @@ def picture(picture: NDArray[Any]) -> Any:
     ImportError
         matplotlib is not installed.
     ValueError
-        `picture` has not three dimensions, or is empty.
+        `picture` does not have three dimensions, or is empty.
 
     Examples
     --------

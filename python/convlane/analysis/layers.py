@@ -19,15 +19,15 @@ from convlane.nn.module import Module
 class Layer:
     """A module without children that was called, or an operation in the code of one that has some.
 
-    `name` is the module's dotted path, for an operation that of the module around it and its own name; a second call
-    is told apart as ``name#2``.
+    `name` is the module's dotted path; for an operation, that of its module and its own name. A second call is
+    ``name#2``.
     """
 
     name: str
     kind: str
     """The module's class or the operation."""
     values: tuple[Value, ...]
-    """Its operations; the last one's result is the layer's."""
+    """Its operations; the result of the last one is the layer's."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class Anatomy:
 
     nodes: Mapping[Value, Node]
     layers: tuple[Layer, ...]
-    """In the order in which they run; every node but inputs and constants is in one."""
+    """In the order in which they run; every node except inputs and constants is in one."""
     calls: tuple[Call, ...]
     output: Value | None
 
     def names(self) -> dict[str, Value]:
-        """Return whose results can be asked for: layers and the modules around them."""
+        """Return the names that have results: layers and the modules that contain them."""
         named = {layer.name: layer.values[-1] for layer in self.layers}
         return named | {call.name: call.result for call in self.calls if call.name and call.result is not None}
 
@@ -60,20 +60,20 @@ class Anatomy:
 
 
 def anatomy(model: Callable[..., Any], shape: InputShape) -> Anatomy:
-    """Trace a network for inputs of these shapes and tell its layers apart."""
+    """Trace a network for inputs of these shapes and divide it into layers."""
     nodes, result, calls = record_calls(model, shape)
     return Anatomy(nodes, _layers(nodes, calls), calls, result.value if isinstance(result, Symbol) else None)
 
 
 def unknown(what: str, name: str, names: Iterable[str]) -> str:
-    """Say that there is nothing of this name, and which names are near."""
+    """Say that nothing has this name, and which names are close to it."""
     names = list(names)
     near = get_close_matches(str(name), names, n=3, cutoff=0.5) or names[:3]
     return f"there is no {what} {name!r}; did you mean {' or '.join(near)}?"
 
 
 def until(network: Anatomy, value: Value) -> Callable[[Any], Any]:
-    """Return what computes one result from the input: an array from an array, and on the tape as well."""
+    """Return a function that computes one result from the input, an array; it can be recorded on the tape."""
 
     def run(input: Any) -> Any:
         ((_, result),) = interpret(network.nodes, [value], input)
@@ -83,7 +83,7 @@ def until(network: Anatomy, value: Value) -> Callable[[Any], Any]:
 
 
 def checked_shape(model: Any, shape: InputShape | None, caller: str) -> Any:
-    """Return the shape that was given, or for one image of what a network of `models.create` is made for."""
+    """Return the given shape, or by default that of one image for which `models.create` has made the network."""
     if shape is not None:
         return shape if isinstance(shape, Mapping) else tuple(shape)
     made = architecture(model) if isinstance(model, Module) else None
@@ -100,7 +100,7 @@ def _layers(nodes: Mapping[Value, Node], calls: Sequence[Call]) -> tuple[Layer, 
     for value, node in nodes.items():
         if node.op in SOURCES:
             continue
-        if node.op == "item":  # belongs to what it is one of
+        if node.op == "item":  # an item belongs to what it is an item of
             name = home[node.inputs["input"]]
             layers[name] = replace(layers[name], values=(*layers[name].values, value))
             continue

@@ -1,7 +1,7 @@
-"""One HTML page that explains a network on a picture: its layers, where the time goes, what each layer sees and makes.
+"""One HTML page that explains a network on a picture: its layers, their times, receptive fields and feature maps.
 
-The page holds everything itself, style and script included (page.html, page.css, page.js), and forbids the browser to
-load anything. Whatever text comes from outside is escaped: in HTML by `_text`, for the script as JSON without ``<``.
+The page is self-contained, style and script included (page.html, page.css, page.js), and forbids the browser to load
+anything. All text from outside is escaped: in HTML by `_text`, for the script as JSON without ``<``.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from convlane.graph.trace import Value
 from convlane.nn.module import Module
 from convlane.runtime import get_num_threads
 
-_LARGEST_SIDE = 56  # pixels of a thumbnail; larger maps are averaged down
+_LARGEST_SIDE = 56  # pixels of a thumbnail; larger maps are reduced by averaging
 _PER_ROW = 8
 _GAP = 2
-_VECTOR_ROW = 100  # numbers of a vector that are drawn in one row
+_VECTOR_ROW = 100  # elements of a vector that are drawn in one row
 
 
 def page(
@@ -49,9 +49,9 @@ def page(
 ) -> str:
     """Return an HTML page that explains a network on a picture.
 
-    It shows the table of `summary` with each layer's time in the compiled network, what each layer makes of the picture
-    (on click), which part of the picture a position sees (on hover, or with the arrow keys), the steps of the compiled
-    network and a roofline plot of them. The page is one file that loads nothing.
+    It shows the table of `summary` with each layer's time in the compiled network, the feature maps of each layer (on
+    click), the receptive field of a position (on hover, or with the arrow keys), and the steps of the compiled network
+    with a roofline plot. The page is one file that loads nothing.
 
     Parameters
     ----------
@@ -62,21 +62,21 @@ def page(
     title
         The page's heading; by default the class of the network.
     picture
-        The image as it is to be shown, uint8, (H, W) or (H, W, 3); by default `image` itself, stretched from black to
+        The image to show, uint8, (H, W) or (H, W, 3); by default `image` itself, stretched from black to
         white.
     note
         A sentence below the heading.
     channels
-        The first so many of each layer are shown.
+        The number of channels of each layer to show, from the first on.
     repeat
-        How often the network is run; the best time of each step is told.
+        How often the network is run; the best time of each step is shown.
 
     Raises
     ------
     TypeError
         `image` is not a float32 array, or the network does something that cannot be compiled.
     ValueError
-        There is not one image, or the network refuses its shape, or is in training mode.
+        There is more than one image, the network refuses its shape, or it is in training mode.
 
     Examples
     --------
@@ -95,7 +95,7 @@ def page(
     network, table = anatomy(model, images.shape), summary(model, images.shape)
     try:
         fields = {field.name: field for field in receptive_field(model, images.shape).fields}
-    except TypeError:  # an operation without a rule; the rest of the page is as good
+    except TypeError:  # an operation without a rule; the rest of the page does not need it
         fields = {}
     shown = colours(images[0]) if picture is None else picture
     times = _times(network, report.steps)
@@ -152,7 +152,7 @@ def _layer_rows(table: Summary, fields: Mapping[str, Field], times: Mapping[str,
             _cell(str(row.layer) if row.has_weights else ""),
             f'<th scope="row"><button aria-expanded="false" data-layer="{i}">{_text(row.name)}</button></th>',
             _cell(row.kind, ""),
-            time,  # early, so that a window that is too narrow for the table does not cut it off
+            time,  # early, so that a window narrower than the table does not cut it off
             _cell(sizes(row.output_shape[1:])),
             *(
                 _cell(f"{number:,}" if number else "")
@@ -187,10 +187,10 @@ def _step_rows(steps: Iterable[Step], network: Anatomy) -> str:
 
 
 def _times(network: Anatomy, steps: Iterable[Step]) -> dict[str, tuple[float | None, str]]:
-    """Return for each layer the seconds of its step, or None and where it is computed if that is told of another one.
+    """Return for each layer the seconds of its step, or None and the layer that it is computed with.
 
-    A step has the value of its last operation, and what it has drawn in has no other reader. The time stands at the
-    first of its layers with multiply-adds.
+    A step has the value of its last operation, and the operations fused into it have no other reader. Its time belongs
+    to the first of its layers with multiply-adds.
     """
     found = {step.value: step for step in steps if not _is_copy_of_input(step, network)}
     step_of: dict[Value, Value] = {value: value for value in found}
@@ -213,13 +213,13 @@ def _times(network: Anatomy, steps: Iterable[Step]) -> dict[str, tuple[float | N
 
 
 def _is_copy_of_input(step: Step, network: Anatomy) -> bool:
-    """Return whether a step puts the input into the network's own memory, which no layer does."""
+    """Return whether a step copies the input into the network's own memory, which no layer does."""
     node = network.nodes.get(step.value)
     return node is None or (step.op == "channels_last" and node.op != "channels_last")
 
 
 def _shared_fields(fields: Mapping[str, Field]) -> dict[str, Any]:
-    """Return the boxes of rows and columns, cut to the picture; layers that see the same share them."""
+    """Return the boxes of rows and columns, clipped to the picture; layers that see the same share them."""
     axes: dict[tuple[tuple[int, int], ...], int] = {}
     described = {}
     for name, field in fields.items():
@@ -240,7 +240,7 @@ def _layers(network: Anatomy, images: Array, limit: int) -> list[dict[str, Any]]
 
 
 def _thumbnails(result: Array, limit: int) -> dict[str, Any]:
-    """Return the first channels side by side in one PNG; for a vector all numbers in one map, row by row."""
+    """Return the first channels side by side in one PNG; a vector becomes one map, row by row."""
     is_vector = result.ndim != 3
     maps = _as_map(result.ravel()) if is_vector else result[:limit]
     factor = 1 if is_vector else -(-max(maps.shape[1:]) // _LARGEST_SIDE)
@@ -248,11 +248,11 @@ def _thumbnails(result: Array, limit: int) -> dict[str, Any]:
     count, height, width = small.shape
     columns = min(count, _PER_ROW)
     rows = -(-count // columns)
-    # Grey 0 is transparent: it is what lies between the maps.
+    # Grey 0, between the maps, is transparent.
     sheet = np.zeros((rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP), np.uint8)
     for i, one in enumerate(small):
         top, left = i // columns * (height + _GAP), i % columns * (width + _GAP)
-        sheet[top : top + height, left : left + width] = np.maximum(pixels(one) & 0xFC, 1)  # 64 greys pack better
+        sheet[top : top + height, left : left + width] = np.maximum(pixels(one) & 0xFC, 1)  # 64 greys compress better
     finite = result[np.isfinite(result)]
     return {
         "shape": list(result.shape),
@@ -271,7 +271,7 @@ def _as_map(vector: Array) -> Array:
 
 
 def _averaged(maps: Array, factor: int, axis: int) -> Array:
-    """Average so many neighbours along an axis; the last ones may be fewer."""
+    """Average groups of neighbours along an axis; the last group may be smaller."""
     if factor == 1:
         return maps
     starts = np.arange(0, maps.shape[axis], factor)
@@ -288,7 +288,7 @@ def _cell(text: str, kind: str = "n") -> str:
 
 
 def _time(seconds: float, all_seconds: list[float]) -> str:
-    """Return milliseconds in front of a bar that is as long as they are against the longest time."""
+    """Return milliseconds over a bar whose length is in proportion to the longest time."""
     width = 100 * seconds / max(*all_seconds, 1e-9)
     share = 100 * seconds / max(sum(all_seconds), 1e-9)
     text = f"{1e3 * seconds:.3f}" if seconds >= 1e-5 else f"{1e3 * seconds:.4f}"

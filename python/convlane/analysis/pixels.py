@@ -1,4 +1,4 @@
-"""Arrays as pixels that can be looked at."""
+"""Arrays as pixels, for viewing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Pixels = NDArray[np.uint8]
 
 
 def pixels(array: NDArray[Any]) -> Pixels:
-    """Stretch numbers to 0 to 255, the least to black and the largest to white; what is not finite is black."""
+    """Stretch numbers to 0 to 255, from black to white; what is not finite is black."""
     numbers = np.asarray(array, np.float64)
     finite = np.isfinite(numbers)
     low, high = (numbers[finite].min(), numbers[finite].max()) if finite.any() else (0.0, 0.0)
@@ -29,7 +29,7 @@ def colours(picture: NDArray[Any]) -> Pixels:
 def png(image: Pixels, transparent: int | None = None) -> bytes:
     """Return grey (H, W) or coloured (H, W, 3) pixels as a PNG file; one of the greys may be transparent."""
     height, width = image.shape[:2]
-    lines = np.zeros((height, 1 + image[0].size), np.uint8)  # each begins with the number of its filter: none
+    lines = np.zeros((height, 1 + image[0].size), np.uint8)  # each begins with its filter type: none
     lines[:, 1:] = image.reshape(height, -1)
     header = struct.pack(">IIBBBBB", width, height, 8, 0 if image.ndim == 2 else 2, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b"")]

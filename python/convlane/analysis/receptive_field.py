@@ -1,8 +1,8 @@
-"""Receptive fields: which pixels of the input a number in a network can depend on.
+"""Receptive fields: which pixels of the input an element of a layer's result can depend on.
 
 Araujo, Norris and Sim, Computing Receptive Fields of Convolutional Neural Networks, Distill, 2019. Instead of their
-closed formulas, the first and last row and column that each position sees is followed through the network, which also
-holds for branches that are aligned differently, windows of unequal size and padding on one side.
+closed formulas, the first and last row and column that each position sees are propagated through the network, which
+also covers branches that are not aligned, windows of unequal size and padding on one side.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from convlane.graph.interpret import arguments
 from convlane.graph.trace import INPUT, InputShape, Node, Value
 
 Box = tuple[int, ...]
-"""First and last place along each axis: of images the first and last row, the first and last column."""
+"""First and last index along each axis: of images the first and last row, then the first and last column."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """What the positions of one layer's result see, along each axis of the input: of images, rows and columns."""
+    """The receptive fields of one layer's positions, along each axis of the input: for images, rows and columns."""
 
     name: str
     kind: str
     output_shape: Shape
     size: tuple[int, ...]
-    """Of the largest; what padding adds to the picture counts."""
+    """The size of the largest field; padding counts."""
     stride: tuple[int | None, ...]
-    """From one position to the next; None where it is not always the same, or branches disagree."""
+    """From one position's field to the next; None if it is not constant, or branches differ."""
     padding: tuple[int, ...]
-    """By how much the first position's field begins outside of the picture, above and left."""
+    """By how much the first position's field begins outside the picture, above and to the left."""
     center: tuple[float, ...]
-    """Of the first position's field."""
+    """The centre of the first position's field."""
     axes: tuple[NDArray[np.int64], ...]
-    """(positions, 2) for each axis: the first and the last place of each; one position where the result has no such
-    axis."""
+    """(positions, 2) for each axis: the first and the last index of each position; one position if the result has no
+    such axis."""
     picture: tuple[int, ...]
 
     @property
     def rows(self) -> NDArray[np.int64]:
-        """What positions see of the rows of images, or of volumes' slices."""
+        """What positions see of the rows of images, or of the slices of volumes."""
         return self.axes[-2]
 
     @property
@@ -56,9 +56,9 @@ class Field:
         return self.axes[-1]
 
     def box(self, *position: int) -> Box:
-        """Return what the position sees of the picture: its first and last row, its first and last column.
+        """Return what a position sees of the picture: first and last row, first and last column.
 
-        Of signals and volumes as many pairs as they have axes.
+        For signals and volumes there are as many pairs as axes.
 
         Raises
         ------
@@ -78,7 +78,7 @@ class Field:
 
 @dataclass(frozen=True)
 class ReceptiveFields:
-    """The fields of a network's layers, in the order in which they run; the text is a table."""
+    """The fields of a network's layers, in the order in which they run; printed, they are a table."""
 
     fields: tuple[Field, ...]
 
@@ -108,18 +108,18 @@ class ReceptiveFields:
 
 
 def receptive_field(model: Callable[..., Any], input_shape: InputShape | None = None) -> ReceptiveFields:
-    """Tell for each layer which pixels of the input its positions can depend on, without running the network.
+    """Return for each layer which pixels of the input its positions can depend on, without running the network.
 
-    Where branches meet, a field is the smallest box that holds those of all branches. What every position sees of all
-    the picture, as a squeeze-and-excitation block lets it, makes the field that large. Channels do not matter.
+    Where branches meet, a field is the smallest box that contains those of all branches. If every position depends on
+    the whole picture, as after squeeze-and-excitation, the field is the whole picture. Channels do not matter.
 
     Parameters
     ----------
     model
         A network, or any function of arrays that is made of operations of `convlane.functional`.
     input_shape
-        (N, C, H, W), of signals (N, C, L) or of volumes (N, C, D, H, W); of several arrays as in `summary`, the first
-        of which are the images whose pixels are seen. By default one image of the size that the network is made for,
+        (N, C, H, W), for signals (N, C, L), for volumes (N, C, D, H, W); for several arrays as in `summary`, of which
+        the first has the pixels that are seen. By default one image of the size that the network is made for,
         if `convlane.models.create` has built it.
 
     Returns
@@ -157,7 +157,7 @@ def receptive_field(model: Callable[..., Any], input_shape: InputShape | None = 
     picture = shape[2:]
     found: dict[Value, Seen] = {INPUT: tuple(_pixels(size, i - len(picture)) for i, size in enumerate(picture))}
     for value, node in network.nodes.items():
-        if not found.keys().isdisjoint(node.inputs.values()):  # others see nothing of the picture
+        if not found.keys().isdisjoint(node.inputs.values()):  # the other inputs see nothing of the picture
             found[value] = _seen(node, network.nodes, found)
     return ReceptiveFields(
         tuple(
@@ -169,11 +169,11 @@ def receptive_field(model: Callable[..., Any], input_shape: InputShape | None = 
 
 
 Seen = tuple[Axis, ...]
-"""What the positions of a result see along each axis of the picture: of its rows, and of its columns."""
+"""What the positions of a result see along each axis of the picture: of its rows and of its columns."""
 
 
 def _seen(node: Node, nodes: Mapping[Value, Node], found: Mapping[Value, Seen]) -> Seen:
-    """Return what the positions of a node's result see, of which some argument sees something."""
+    """Return what the positions of a node's result see; some argument of it depends on the picture."""
     if node.op == "item":
         return found[node.inputs["input"]]
     operation = operations()[node.op]
@@ -192,12 +192,12 @@ def _pixels(size: int, dim: int) -> Axis:
 
 
 def _together(axes: Sequence[Axis]) -> Axis:
-    """Return what positions see that are computed from those at the same place in several results."""
+    """Return what positions see that are computed from the corresponding ones of several results."""
     dims = {axis.dim for axis in axes if axis.dim is not None}
-    if len(dims) > 1:  # rows here, columns there
+    if len(dims) > 1:  # of different dimensions
         axes = [axis.everywhere() for axis in axes]
     count = max(len(axis.low) for axis in axes)
-    strides = {axis.stride for axis in axes if len(axis.low) == count}  # a single number goes to all positions
+    strides = {axis.stride for axis in axes if len(axis.low) == count}  # a single element goes to all positions
     low = np.min([np.broadcast_to(axis.low, count) for axis in axes], 0)
     high = np.max([np.broadcast_to(axis.high, count) for axis in axes], 0)
     return Axis(low, high, strides.pop() if len(strides) == 1 else None, dims.pop() if len(dims) == 1 else None)
@@ -219,5 +219,5 @@ def _field(name: str, kind: str, shape: Shape, seen: Seen, picture: tuple[int, .
 
 
 def _each(texts: list[str]) -> str:
-    """Join what stands for the axes; once where it is the same for all."""
+    """Join the texts of the axes; one text if they are all the same."""
     return texts[0] if len(set(texts)) == 1 else "x".join(texts)

@@ -1,4 +1,4 @@
-"""The roofline plot as SVG: speed over arithmetic intensity, below what the machine allows.
+"""The roofline plot as SVG: speed over arithmetic intensity, under the machine's limits.
 
 Williams, Waterman and Patterson, Roofline: An Insightful Visual Performance Model, 2009.
 """
@@ -15,7 +15,7 @@ from convlane.runtime import get_num_threads
 
 _WIDTH, _HEIGHT = 860, 420
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 16, 48
-_CACHE, _MEMORY = 512 << 10, 256 << 20  # bytes per thread that stay in a usual L2, bytes that stay in no cache
+_CACHE, _MEMORY = 512 << 10, 256 << 20  # bytes per thread that fit into a usual L2, bytes that fit into no cache
 
 
 def roofline(steps: Iterable[Step]) -> str:

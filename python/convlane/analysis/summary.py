@@ -25,16 +25,16 @@ class Row:
     """One layer."""
 
     layer: int | None
-    """Number of the layer with weights that this is or belongs to; None before the first."""
+    """The number of the layer with weights that this is or belongs to; None before the first."""
     has_weights: bool
     """Whether it is the layer of this number."""
     name: str
-    """As `feature_maps` and others take it."""
+    """The name, as `feature_maps` and others take it."""
     kind: str
     input_shape: Shape
     output_shape: Shape
     activations: int
-    """Numbers of its result; 0 where that needs no memory of its own."""
+    """Elements of its result; 0 if that needs no memory of its own."""
     parameters: int
     multiply_adds: int
 
@@ -46,21 +46,21 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """A network's layers and totals; its text is a table, `to_json` the same for programs."""
+    """A network's layers and totals; printed, it is a table, and `to_json` has the same for programs."""
 
     rows: tuple[Row, ...]
-    """The first are the inputs."""
+    """The rows, of which the first are the inputs."""
     layers: int
     """Layers with weights: convolutions and linear layers."""
     depth: int
-    """The largest number of them on a path from the input to the output, as networks are named by."""
+    """The largest number of them on a path from the input to the output, as in the names of networks."""
     parameters: int
     unused_parameters: int
-    """Those among them that this call does not reach: auxiliary classifiers, say."""
+    """Those among them that this call does not use, such as auxiliary classifiers."""
 
     @property
     def input_shape(self) -> Shape:
-        """Shape of the input, the first where there are several."""
+        """Shape of the input, of the first if there are several."""
         return self.rows[0].output_shape
 
     @property
@@ -70,7 +70,7 @@ class Summary:
 
     @property
     def activations(self) -> int:
-        """Numbers of all layers' results, with the input."""
+        """Elements of all layers' results, including the input."""
         return sum(row.activations for row in self.rows)
 
     @property
@@ -122,7 +122,7 @@ _RIGHT = frozenset({"layer", "activations", "parameters", "multiply-adds", "memo
 
 
 def summary(model: Callable[..., Any], input_shape: InputShape | None = None) -> Summary:
-    """Tell the layers of a network, their shapes and what they cost, without running it.
+    """Return the layers of a network, their shapes and costs, without running it.
 
     Layers are counted as in textbooks: convolutions and linear layers with weights of the network are numbered, and
     what follows one (normalisation, activation, pooling) belongs to it. Activations are what a layer has to store:
@@ -147,7 +147,7 @@ def summary(model: Callable[..., Any], input_shape: InputShape | None = None) ->
     Raises
     ------
     TypeError
-        The network does something to an array that is no operation of `convlane.functional`.
+        The network does something with an array that is not an operation of `convlane.functional`.
     ValueError
         An operation refuses the shape that reaches it, or there is no default for the shape.
 
@@ -224,7 +224,7 @@ def is_weighted(node: Node) -> bool:
 def _is_counted(node: Node, parameters: dict[int, int] | None, held: int) -> bool:
     """Return whether it is a convolution or a linear layer with weights of the network, not with constants.
 
-    A layer called again holds no parameters of its own, and one that reshapes its weight passes another array.
+    A layer that is called again holds no further parameters, and one that reshapes its weight passes another array.
     """
     if not is_weighted(node):
         return False
@@ -232,7 +232,7 @@ def _is_counted(node: Node, parameters: dict[int, int] | None, held: int) -> boo
 
 
 def _numbers(network: Anatomy, counted: set[Value]) -> dict[Value, int]:
-    """Return for each value the number of the counted layer that it is or comes after; 0 before the first."""
+    """Return for each value the number of the counted layer that it is or follows; 0 before the first."""
     numbers: dict[Value, int] = {}
     last = 0
     for value, node in network.nodes.items():
@@ -253,9 +253,9 @@ def _depths(network: Anatomy, counted: set[Value]) -> dict[Value, int]:
 
 
 def _parameters(network: Anatomy, sizes: dict[int, int] | None) -> tuple[dict[str, int], int]:
-    """Return how many parameters each layer holds, each array at its first use, and how many none of them does.
+    """Return the number of parameters of each layer, each array at its first use, and of those that no layer holds.
 
-    A parameter that reaches no operation as it is belongs to its module's first layer.
+    A parameter that no operation takes as it is belongs to its module's first layer.
     """
     held: dict[str, int] = {}
     seen: set[int] = set()
@@ -282,7 +282,7 @@ def _parameters(network: Anatomy, sizes: dict[int, int] | None) -> tuple[dict[st
 
 
 def _stored(node: Node, network: Anatomy) -> int:
-    """Return how many numbers a result adds to what is stored."""
+    """Return how many elements a result adds to what is stored."""
     if node.op == "item":
         return math.prod(node.shape)
     if node.results:
@@ -297,7 +297,7 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def short_bytes(number: float) -> str:
-    """Return a number of bytes as people write it, in powers of 1000."""
+    """Return a number of bytes in readable units, in powers of 1000."""
     for unit in ("B", "kB", "MB"):
         if number < 1000:
             return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"

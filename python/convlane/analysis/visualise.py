@@ -1,4 +1,4 @@
-"""What a network sees in a picture, and the picture that it would like to see."""
+"""Feature maps, filters, and the pictures that maximise a channel."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from convlane.nn import Conv2d, Module
 
 
 def feature_maps(model: Callable[[Any], Any], image: Any, layer: str) -> Array:
-    """Run a network on a picture as far as one layer and return what that gives.
+    """Run a network on a picture up to one layer and return the result of that.
 
     Parameters
     ----------
@@ -30,8 +30,8 @@ def feature_maps(model: Callable[[Any], Any], image: Any, layer: str) -> Array:
     Returns
     -------
     numpy.ndarray
-        float32, (N, channels, height, width), or (channels, height, width) for one image; where the layer is a linear
-        one, (N, features) or (features,). `convlane.analysis.draw.maps` draws it.
+        float32, (N, channels, height, width), or (channels, height, width) for one image; for a linear
+        layer (N, features) or (features,). `convlane.analysis.draw.maps` draws it.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def filters(model: Module, layer: str | None = None) -> Array:
     model
         A network.
     layer
-        The convolution's name; the first one's if not given, whose filters look at pixels and are the ones to draw.
+        The convolution's name; by default the first one's, whose filters see pixels and are worth drawing.
 
     Returns
     -------
@@ -104,40 +104,40 @@ def maximise(
     jitter: int = 4,
     seed: int = 0,
 ) -> Array:
-    """Look for the picture that a channel of a layer answers most strongly, by gradient ascent from faint noise.
+    """Find a picture to which a channel of a layer responds most strongly, by gradient ascent from faint noise.
 
     Erhan, Bengio, Courville and Vincent, Visualizing Higher-Layer Features of a Deep Network, 2009. Without a penalty
-    on the picture the answer is noise of great contrast: `decay` is the penalty on its square of Simonyan, Vedaldi and
-    Zisserman, Deep Inside Convolutional Networks, 2014; `smoothing` is one on differences between neighbours, and with
-    `jitter` no pixel can rely on where it stands.
+    on the picture the result is noise of high contrast: `decay` is the penalty on its square of Simonyan, Vedaldi and
+    Zisserman, Deep Inside Convolutional Networks, 2014; `smoothing` penalises differences between neighbours, and
+    `jitter` makes the result independent of exact positions.
 
     Parameters
     ----------
     model
         As for `feature_maps`.
     layer
-        The name of a layer. For classes take the last one before a softmax.
+        The name of a layer. For classes use the last one before a softmax.
     channel
-        Which of its channels, whose mean over all positions is to grow; or which of a linear layer's numbers.
+        The channel whose mean over all positions is maximised, or the output of a linear layer.
     input_shape
         (1, C, H, W) of the picture. By default what the network is made for, if `convlane.models.create` has built it.
     steps
-        How often the picture is changed.
+        The number of steps of gradient ascent.
     step_size
-        By how much in a step, root mean square over the pixels.
+        The change of the picture in a step, root mean square over the pixels.
     decay
-        The share of the picture that each step takes away.
+        The share of the picture that each step subtracts.
     smoothing
-        The share of the difference to the mean of its four neighbours that each step takes from a pixel; at most 1.
+        The share of a pixel's difference from the mean of its four neighbours that each step subtracts; at most 1.
     jitter
-        The picture is shifted by up to so many pixels, at random, before each step, and back behind it.
+        Before each step the picture is shifted by up to so many pixels, at random, and back afterwards.
     seed
-        Of the noise and of the shifts: the same seed gives the same picture.
+        The seed of the noise and of the shifts; the same one gives the same picture.
 
     Returns
     -------
     numpy.ndarray
-        float32, (C, H, W), in the numbers that the network takes. `convlane.analysis.draw.picture` draws it.
+        float32, (C, H, W), in the range that the network takes. `convlane.analysis.draw.picture` draws it.
 
     Raises
     ------
@@ -193,7 +193,7 @@ def maximise(
 
 
 def _neighbours(picture: Array) -> Array:
-    """Return the mean of the four neighbours of each pixel; beyond an edge the pixel at it counts."""
+    """Return the mean of the four neighbours of each pixel; edge pixels are their own neighbours beyond the edge."""
     padded = np.pad(picture, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
     rows = padded[:, :, :-2, 1:-1] + padded[:, :, 2:, 1:-1]
     mean: Array = (rows + padded[:, :, 1:-1, :-2] + padded[:, :, 1:-1, 2:]) / np.float32(4)

@@ -1,4 +1,4 @@
-"""Data: loaders that work ahead in threads, augmentation, and how pictures are prepared for a network."""
+"""Data: loaders with prefetching threads, augmentation, and the preparation of pictures for networks."""
 
 from convlane.data import augment
 from convlane.data.folder import ImageFolder

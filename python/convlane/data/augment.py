@@ -1,9 +1,9 @@
-"""Augmentation: pictures changed at random in ways that leave their class what it is.
+"""Augmentation: random changes of pictures that preserve their class.
 
-Each is a small frozen dataclass that is called as ``step(image, rng)`` and returns a new picture, or the one given
-where chance leaves it alone. Pictures are float32 (C, H, W); uint8 is taken as well and divided by 255, so that colours
-run from 0 to 1 in all of them. What happens follows from the generator alone; `convlane.data.Loader` makes one for each
-picture and epoch, so that neither the order nor the number of threads changes it.
+Each is a small frozen dataclass that is called as ``step(image, rng)`` and returns a new picture, or the given one
+if chance leaves it unchanged. Pictures are float32 (C, H, W); uint8 is accepted, too, and divided by 255, so that
+colours always run from 0 to 1. The outcome depends on the generator alone; `convlane.data.Loader` makes one for each
+picture and epoch, so that neither the order nor the number of threads matters.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ __all__ = [
 ]
 
 Step: TypeAlias = Callable[[Array, np.random.Generator], Array]
-"""What an augmentation is: a function of a picture and a generator."""
+"""An augmentation: a function of a picture and a generator."""
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # Rec. ITU-R BT.601
 
 
 @dataclass(frozen=True, init=False)
 class Compose:
-    """Steps one after the other, all with the same generator.
+    """Several steps in sequence, with one generator.
 
     Examples
     --------
@@ -64,7 +64,7 @@ class Compose:
         object.__setattr__(self, "steps", steps)
 
     def __call__(self, image: Array, rng: np.random.Generator) -> Array:
-        """Change a picture."""
+        """Apply it to a picture."""
         image = as_picture(image, "Compose")
         for step in self.steps:
             image = step(image, rng)
@@ -73,7 +73,7 @@ class Compose:
 
 @dataclass(frozen=True)
 class Mirror:
-    """Left and right exchanged with some probability, or top and bottom.
+    """A horizontal flip with some probability, or a vertical one.
 
     Examples
     --------
@@ -90,7 +90,7 @@ class Mirror:
         _check(self, probability=(0, 1))
 
     def __call__(self, image: Array, rng: np.random.Generator) -> Array:
-        """Change a picture."""
+        """Apply it to a picture."""
         image = as_picture(image, "Mirror")
         if rng.random() >= self.probability:
             return image
@@ -99,9 +99,9 @@ class Mirror:
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """A part of `size`, anywhere in the picture with `padding` pixels added on all sides.
+    """A random crop of `size`, after `padding` pixels have been added on all sides.
 
-    Shifts by whole pixels, so nothing is interpolated. `border` and `fill` as in `convlane.data.resample`.
+    It shifts by whole pixels, so that nothing is interpolated. `border` and `fill` as in `convlane.data.resample`.
 
     Examples
     --------
@@ -121,7 +121,7 @@ class RandomCrop:
         _check(self, padding=(0, math.inf), border=_BORDERS)
 
     def __call__(self, image: Array, rng: np.random.Generator) -> Array:
-        """Change a picture."""
+        """Apply it to a picture."""
         image, (height, width) = as_picture(image, "RandomCrop"), _pair(self.size)
         rows, columns = (size + 2 * self.padding for size in image.shape[1:])
         if height > rows or width > columns:
@@ -135,16 +135,16 @@ class RandomCrop:
 
 @dataclass(frozen=True)
 class RandomResizedCrop:
-    """A part of random area, shape and place, resized to `size` (Szegedy and others 2015).
+    """A crop of random area, aspect ratio and position, resized to `size` (Szegedy et al. 2015).
 
     Parameters
     ----------
     size
         Of the result: (height, width), or one number for both.
     scale
-        Bounds of the part's share of the picture's area.
+        Bounds of the crop's share of the picture's area.
     ratio
-        Bounds of its width over its height, drawn so that their logarithm is uniform.
+        Bounds of its aspect ratio (width over height), whose logarithm is drawn uniformly.
 
     Examples
     --------
@@ -171,7 +171,7 @@ class RandomResizedCrop:
                 raise ValueError(f"RandomResizedCrop: {name} must be two positive numbers in order, got {(low, high)}")
 
     def __call__(self, image: Array, rng: np.random.Generator) -> Array:
-        """Change a picture."""
+        """Apply it to a picture."""
         image, (height, width) = as_picture(image, "RandomResizedCrop"), _pair(self.size)
         top, left, rows, columns = self._part(image.shape[1], image.shape[2], rng)
         across, down = columns / width, rows / height
@@ -180,7 +180,7 @@ class RandomResizedCrop:
         return resample(part, [[across, 0, 0], [0, down, 0]], (height, width), border="edge", samples=samples)
 
     def _part(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-        """Return top, left, rows and columns of the part."""
+        """Return top, left, rows and columns of the crop."""
         low, high = self.ratio
         for _ in range(10):
             area = height * width * rng.uniform(*self.scale)
@@ -196,7 +196,7 @@ class RandomResizedCrop:
 
 @dataclass(frozen=True)
 class Rotation:
-    """A turn around the middle by an angle drawn between plus and minus `degrees`.
+    """A rotation around the centre by an angle drawn between plus and minus `degrees`.
 
     `border` and `fill` as in `convlane.data.resample`.
     """
@@ -209,7 +209,7 @@ class Rotation:
         _check(self, degrees=(0, 180), border=_BORDERS)
 
     def __call__(self, image: Array, rng: np.random.Generator) -> Array:
-        """Change a picture."""
+        """Apply it to a picture."""
         angle = math.radians(rng.uniform(-self.degrees, self.degrees))
         cos, sin = math.cos(angle), math.sin(angle)
         return resample(image, [[cos, -sin, 0], [sin, cos, 0]], border=self.border, fill=self.fill)
@@ -217,7 +217,7 @@ class Rotation:
 
 @dataclass(frozen=True)
 class Shear:
-    """Rows shifted against each other, and columns, each by an angle drawn between plus and minus `degrees`.
+    """A shear of rows and one of columns, each by an angle drawn between plus and minus `degrees`.
 
     `border` and `fill` as in `convlane.data.resample`.
     """
@@ -227,26 +227,26 @@ class Shear:
     fill: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(self, degrees=(0, 44), border=_BORDERS)  # two of 45 degrees would make the picture a line
+        _check(self, degrees=(0, 44), border=_BORDERS)  # two of 45 degrees would collapse the picture to a line
 
     def __call__(self, image: Array, rng: np.random.Generator) -> Array:
-        """Change a picture."""
+        """Apply it to a picture."""
         across, down = (math.tan(math.radians(rng.uniform(-self.degrees, self.degrees))) for _ in range(2))
         return resample(image, [[1, across, 0], [down, 1, 0]], border=self.border, fill=self.fill)
 
 
 @dataclass(frozen=True)
 class Elastic:
-    """Local warping: every pixel is read a little away, neighbours in similar directions (Simard and others 2003).
+    """Local warping: every pixel is displaced a little, neighbours in similar directions (Simard et al. 2003).
 
     Parameters
     ----------
     alpha
-        What the smoothed directions are multiplied with. The displacements' standard deviation is about
-        ``0.16 * alpha / sigma`` pixels away from the picture's edges.
+        The factor of the smoothed displacements. Away from the picture's edges their standard deviation is about
+        ``0.16 * alpha / sigma`` pixels.
     sigma
-        Standard deviation of the Gaussian, in pixels, that smooths random directions between -1 and 1. The paper has
-        4 for pictures of 29 pixels, with an alpha of 34.
+        Standard deviation, in pixels, of the Gaussian that smooths random displacements between -1 and 1. The paper
+        uses 4 for pictures of 29 pixels, with an alpha of 34.
     border, fill
         As in `convlane.data.resample`.
 
@@ -268,7 +268,7 @@ class Elastic:
 
     @quiet
     def __call__(self, image: Array, rng: np.random.Generator) -> Array:
-        """Change a picture."""
+        """Apply it to a picture."""
         image = as_picture(image, "Elastic")
         field = self.field(image.shape[1], image.shape[2], rng)
         identity = [[1, 0, 0], [0, 1, 0]]
@@ -280,13 +280,13 @@ class Elastic:
         reach = math.ceil(4 * self.sigma)
         weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / self.sigma) ** 2)
         kernel = (weights / weights.sum()).astype(np.float32)
-        with num_threads(1):  # many of these run side by side
+        with num_threads(1):  # several of these run in parallel
             return _smoothed(_smoothed(noise, kernel), kernel) * np.float32(self.alpha)
 
 
 @dataclass(frozen=True)
 class ColorShift:
-    """A number added to each channel, drawn for each between plus and minus `amount`.
+    """A random offset of each channel, between plus and minus `amount`.
 
     Values may leave the range from 0 to 1, which does a network no harm.
     """
@@ -298,7 +298,7 @@ class ColorShift:
 
     @quiet
     def __call__(self, image: Array, rng: np.random.Generator) -> Array:
-        """Change a picture."""
+        """Apply it to a picture."""
         image = as_picture(image, "ColorShift")
         shifts = rng.uniform(-self.amount, self.amount, (len(image), 1, 1))
         return image + shifts.astype(np.float32)
@@ -306,10 +306,10 @@ class ColorShift:
 
 @dataclass(frozen=True)
 class ColorJitter:
-    """Brightness, contrast and saturation changed, in this order, by factors between 1 - x and 1 + x.
+    """Brightness, contrast and saturation changed, in this order, by random factors between 1 - x and 1 + x.
 
-    Brightness scales the picture, contrast its distance from its mean grey, saturation that of every pixel from its
-    own grey. Pictures of other than three channels have no saturation.
+    Brightness scales the picture, contrast its difference from the mean grey, and saturation that of every pixel from
+    its own grey. Saturation needs three channels.
     """
 
     brightness: float = 0.0
@@ -321,7 +321,7 @@ class ColorJitter:
 
     @quiet
     def __call__(self, image: Array, rng: np.random.Generator) -> Array:
-        """Change a picture."""
+        """Apply it to a picture."""
         image = as_picture(image, "ColorJitter")
         brightness, contrast, saturation = (
             np.float32(rng.uniform(1 - by, 1 + by)) for by in (self.brightness, self.contrast, self.saturation)
@@ -337,10 +337,10 @@ class ColorJitter:
 
 @dataclass(frozen=True)
 class PCAColor:
-    """Colours moved along the principal components of a data set's colours (AlexNet's augmentation).
+    """Colours shifted along the principal components of a data set's colours (AlexNet's augmentation).
 
-    To every pixel of a picture, ``sum_i a_i * eigenvalues[i] * eigenvectors[i]`` is added, where the a_i are normal
-    numbers of standard deviation `std`, drawn for each picture. `fit` finds the components.
+    To every pixel of a picture, ``sum_i a_i * eigenvalues[i] * eigenvectors[i]`` is added, where the a_i are
+    drawn for each picture from a normal distribution of standard deviation `std`. `fit` finds the components.
 
     Examples
     --------
@@ -365,16 +365,16 @@ class PCAColor:
         _check(self, std=(0, math.inf))
         count = len(self.eigenvalues)
         if count == 0 or len(self.eigenvectors) != count or any(len(vector) != count for vector in self.eigenvectors):
-            raise ValueError("PCAColor: there must be as many eigenvectors as eigenvalues, each of so many numbers")
+            raise ValueError("PCAColor: there must be as many eigenvectors as eigenvalues, each of that length")
 
     @classmethod
     def fit(cls, images: Iterable[Array], std: float = 0.1) -> PCAColor:
-        """Find the components of the covariance of the colours of all pixels of all images.
+        """Find the principal components of the colours of all pixels of all images.
 
         Parameters
         ----------
         images
-            Pictures (C, H, W), float32 or uint8, of any sizes: an array (N, C, H, W), say. They are gone through once.
+            Pictures (C, H, W), float32 or uint8, of any sizes, or an array (N, C, H, W). They are read once.
         std
             As of the class.
         """
@@ -382,7 +382,7 @@ class PCAColor:
 
     @quiet
     def __call__(self, image: Array, rng: np.random.Generator) -> Array:
-        """Change a picture."""
+        """Apply it to a picture."""
         image = as_picture(image, "PCAColor")
         if len(image) != len(self.eigenvalues):
             raise ValueError(f"PCAColor: made for {len(self.eigenvalues)} channels, got an image of {len(image)}")
@@ -393,7 +393,7 @@ class PCAColor:
 
 @dataclass(frozen=True)
 class Normalize:
-    """``(image - mean) / std`` for every channel; nothing is drawn.
+    """``(image - mean) / std`` for every channel; nothing is random.
 
     Examples
     --------
@@ -412,7 +412,7 @@ class Normalize:
 
     @quiet
     def __call__(self, image: Array, rng: np.random.Generator | None = None) -> Array:
-        """Change a picture."""
+        """Apply it to a picture."""
         image = as_picture(image, "Normalize")
         if len(image) != len(self.mean):
             raise ValueError(f"Normalize: made for {len(self.mean)} channels, got an image of {len(image)}")
@@ -437,13 +437,13 @@ def _components(images: Iterable[Array]) -> tuple[tuple[float, ...], tuple[tuple
     mean = total / pixels
     values, vectors = np.linalg.eigh(products / pixels - np.outer(mean, mean))
     order = np.argsort(values)[::-1]
-    signs = np.where(vectors[np.abs(vectors).argmax(axis=0), np.arange(len(mean))] < 0, -1, 1)  # those of LAPACK vary
+    signs = np.where(vectors[np.abs(vectors).argmax(axis=0), np.arange(len(mean))] < 0, -1, 1)  # LAPACK's signs vary
     columns = (vectors * signs)[:, order]
     return tuple(np.maximum(values[order], 0).tolist()), tuple(tuple(column) for column in columns.T.tolist())
 
 
 def _cut(image: Array, top: int, left: int, height: int, width: int, border: str, fill: float) -> Array:
-    """Return a part that may reach beyond the picture."""
+    """Return a crop that may extend beyond the picture."""
     rows, columns = np.arange(top, top + height), np.arange(left, left + width)
     if border == "constant":
         part = np.full((len(image), height, width), fill, np.float32)
@@ -465,7 +465,7 @@ def _folded(places: NDArray[Any], size: int, border: str) -> NDArray[Any]:
 
 
 def _smoothed(field: Array, kernel: Array) -> Array:
-    """Return (2, W, H) for a field (2, H, W) convolved along H: columns are channels, of which a vector holds many."""
+    """Return (2, W, H) for a field (2, H, W) smoothed along H; columns are channels, so that they fill vectors."""
     columns = field.transpose(0, 2, 1)[..., None]
     width = columns.shape[1]
     weight = np.broadcast_to(kernel[:, None], (width, 1, len(kernel), 1))
@@ -482,7 +482,7 @@ _BORDERS = ("constant", "edge", "reflect")
 
 
 def _check(step: Any, **bounds: Any) -> None:
-    """Refuse fields that are out of bounds: two numbers, or the strings that are allowed."""
+    """Refuse fields that are out of bounds, given as two numbers or the allowed strings."""
     for name, allowed in bounds.items():
         value, kind = getattr(step, name), type(step).__name__
         if isinstance(allowed[0], str):

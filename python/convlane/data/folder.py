@@ -15,17 +15,17 @@ _SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", 
 
 
 class ImageFolder:
-    """Picture files in one folder per class, with the numbers of the classes in the order of their names.
+    """Picture files in one folder per class; the classes are numbered in the order of their names.
 
     Parameters
     ----------
     path
-        The folder that holds the classes' folders. Files in these, and in folders further down, whose names end like
-        those of pictures (``.png``, ``.jpg`` and so on, in any case) are the data, in the order of their paths. Links
-        to files and folders are followed, but within a class no folder is entered twice, so that loops end. What is
-        hidden (its name begins with a dot) is left out, as are pipes and other files that are not regular.
+        The folder with the classes' folders. All files in these and in their subfolders whose names end like those of
+        pictures (``.png``, ``.jpg`` and so on, in any case) are the data, in the order of their paths. Links to files
+        and folders are followed, but within a class no folder is entered twice, so that loops end. Hidden files and
+        folders (whose names begin with a dot) are left out, as are pipes and other files that are not regular.
     read
-        From a file's path to a picture (C, H, W), float32 or uint8; `read_image` where not given. It runs in the
+        A function from a file's path to a picture (C, H, W), float32 or uint8; by default `read_image`. It runs in the
         loader's threads.
 
     Attributes
@@ -40,9 +40,9 @@ class ImageFolder:
     Raises
     ------
     OSError
-        There is no such folder, or one of those below cannot be read.
+        There is no such folder, or one below it cannot be read.
     ValueError
-        It holds no classes, or one has no pictures.
+        There are no classes, or one has no pictures.
 
     Notes
     -----
@@ -54,7 +54,7 @@ class ImageFolder:
         self.read = read_image if read is None else read
         folders = sorted(entry for entry in self.path.iterdir() if entry.is_dir() and not _hidden(entry.name))
         if not folders:
-            raise ValueError(f"ImageFolder: {self.path} has no folders, of which each would be a class")
+            raise ValueError(f"ImageFolder: {self.path} has no subfolders, each of which would be a class")
         self.classes = [folder.name for folder in folders]
         self.counts: dict[str, int] = {}
         self.files: list[tuple[Path, int]] = []
@@ -86,7 +86,7 @@ class ImageFolder:
 
 
 def _pictures(folder: Path, root: Path) -> Iterator[Path]:
-    """Yield the pictures in a folder and in those below, but for what links lead back to."""
+    """Yield the pictures in a folder and its subfolders, without following links that lead back."""
     entered = {_identity(root)}
     for place, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
         if _identity(place) in entered:

@@ -1,4 +1,4 @@
-"""Pictures bent, turned and cut out: all by one bilinear resampling in C++."""
+"""Geometric transformations of pictures, by one bilinear resampling in C++."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ def resample(
     fill: float = 0.0,
     samples: int = 1,
 ) -> Array:
-    """Read a picture at places that lie between its pixels.
+    """Resample a picture bilinearly at transformed coordinates.
 
-    The output's pixel at (x, y) is read at ``matrix @ (x, y, 1)``, both counted in pixels from the middle of their own
-    picture. So the identity keeps a picture (and cuts out its middle, for a smaller `size`), a rotation turns it
-    around its middle, and the inverse of what is to happen to the picture is what the matrix says.
+    The output's pixel at (x, y) is read at ``matrix @ (x, y, 1)``, both in pixels from the centre of their picture. So
+    the identity keeps a picture (and crops its centre, for a smaller `size`), a rotation turns it around its centre,
+    and the matrix is the inverse of the transformation of the picture.
 
     Parameters
     ----------
     image
-        float32 (C, H, W), or uint8, which counts in units of 1 / 255.
+        float32 (C, H, W), or uint8, which is divided by 255.
     matrix
         (2, 3).
     size
-        (height, width) of the output; that of the image where not given.
+        (height, width) of the output; by default the image's.
     field
-        float32 (2, height, width): what is added to x, and to y, of the place of every pixel.
+        float32 (2, height, width): added to the x, and the y, at which each pixel is read.
     border
         What is beyond the picture: ``"constant"`` (the value `fill`), ``"edge"`` (the nearest pixel) or ``"reflect"``
         (the picture mirrored in its outermost pixels).
     fill
         The value of all channels beyond the picture.
     samples
-        A picture that becomes smaller by more than a factor of 2 loses pixels between the places; a pixel is then
-        better the mean of samples * samples places spread over its area.
+        Each pixel is the mean of samples * samples points spread over its area. More than 1 avoids aliasing when a
+        picture is reduced by more than a factor of 2.
 
     Returns
     -------
@@ -99,7 +99,7 @@ def resample(
 
 
 def as_picture(image: Any, caller: str) -> Array:
-    """Return a picture as float32 (C, H, W), without a copy where it is one; uint8 is divided by 255."""
+    """Return a picture as float32 (C, H, W), without a copy if it is already; uint8 is divided by 255."""
     array = np.asarray(image) if isinstance(image, np.ndarray) else image
     if getattr(array, "dtype", None) == np.uint8:
         array = np.divide(array, np.float32(255), dtype=np.float32)

@@ -1,7 +1,7 @@
-"""Batches of pictures and classes, made ahead by threads while the network trains.
+"""Batches of pictures and classes, prepared by threads while the network trains.
 
-What a batch holds follows from the seed and the number of the epoch alone. A thread makes whole batches, and they are
-handed out in order; so many threads, or none, give the same bits.
+The contents of a batch depend on the seed and the number of the epoch alone. A thread makes whole batches, which are
+handed out in order, so that any number of threads, or none, gives the same bits.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ __all__ = ["Loader"]
 
 Batch: TypeAlias = tuple[Array, NDArray[Any]]
 
-_AHEAD = 2  # batches that wait for the network, beyond those that are being made
+_AHEAD = 2  # batches that wait for the network, besides those in preparation
 
 
 class Samples(Protocol):
-    """What a loader takes: pictures with their targets, by number. `name(index)`, where it is there, is for errors."""
+    """What a loader takes: pictures with their targets, by index. `name(index)`, if it exists, is used in errors."""
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -45,36 +45,36 @@ class Samples(Protocol):
 class Loader:
     """Batches ``(images, targets)`` of a data set: float32 (N, C, H, W), and int64 (N,) for classes.
 
-    Every loop over it goes once through all data; it is the next epoch, with another order (with `shuffle`) and other
-    distortions. `epoch` is the number of the next one, and can be set to repeat one or to go on with a training.
+    Each loop over it is one epoch: it goes through all data once, in a new order (with `shuffle`) and with new
+    augmentations. `epoch` is the number of the next one; set it to repeat an epoch or to resume training.
 
     Parameters
     ----------
     data
-        A tuple ``(images, targets)`` of arrays, (N, C, H, W) and (N, ...), or features (N, C) where nothing is to be
-        augmented; or anything that has a length and gives ``(image, target)`` for a number, such as an `ImageFolder`.
+        A tuple ``(images, targets)`` of arrays, (N, C, H, W) and (N, ...), or features (N, C) that are not
+        augmented; or anything with a length that returns ``(image, target)`` for an index, such as an `ImageFolder`.
         Images of uint8 are divided by 255.
     batch_size
-        N. The last batch of an epoch is smaller where it does not come out even, or missing with `drop_last`.
+        N. The last batch of an epoch may be smaller; with `drop_last` it is then left out.
     shuffle
-        Whether every epoch has an order of its own.
+        Whether every epoch has its own random order.
     seed
-        All that is drawn follows from it and the epoch.
+        It and the epoch determine all random numbers.
     drop_last
-        Whether batches all have the same size.
+        Whether to leave out a last batch that is smaller than the others.
     augment
-        Called with every image and a generator of its own, see `convlane.data.augment`. It must return images of one
+        Called with every image and its own generator, see `convlane.data.augment`. It must return images of one
         size.
     workers
-        Threads that make batches ahead of their use, up to two more than there are threads; 0 makes each when it is
-        asked for. One is enough where making a batch takes less time than training on it. A thread reads and
-        resamples pictures without holding up the others.
+        Threads that prepare batches in advance, up to two more than there are threads; with 0 each is made when it is
+        needed. One is enough if preparing a batch takes less time than training on it. Threads read and resample
+        pictures in parallel.
 
     Raises
     ------
     TypeError, ValueError
-        An argument of the wrong kind or out of range. While batches are made: an image that cannot be read, or is
-        unlike the others, is a ValueError that names it, raised where the batch is due.
+        An argument of the wrong kind or out of range. During iteration: an image that cannot be read, or has
+        another shape, is a ValueError that names it, raised when its batch is due.
 
     Examples
     --------
@@ -117,7 +117,7 @@ class Loader:
         return count // self.batch_size if self.drop_last else -(-count // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Go through the next epoch, which begins with its first batch."""
+        """Iterate over the next epoch, which begins with its first batch."""
         for (whole,) in self.parts(lambda count: [slice(0, count)]):
             yield whole
 
@@ -156,8 +156,8 @@ class Loader:
                 yield list(islice(made, len(group)))
 
     def _ahead(self, parts: Sequence[NDArray[np.int64]], epoch: int) -> Generator[Batch, None, None]:
-        """Yield the batches in order while threads make the next ones."""
-        from concurrent.futures import ThreadPoolExecutor  # not before somebody wants threads
+        """Yield the batches in order while threads prepare the next ones."""
+        from concurrent.futures import ThreadPoolExecutor  # imported only when threads are needed
 
         process, stop = os.getpid(), Event()
         pool = ThreadPoolExecutor(self.workers, "convlane.data")
@@ -165,7 +165,7 @@ class Loader:
         try:
             started = 0
             for done, part in enumerate(parts):
-                if os.getpid() != process:  # a forked child has none of the threads, and goes on without
+                if os.getpid() != process:  # a forked child has none of the threads and continues without
                     yield self._batch(part, epoch)
                     continue
                 started = max(started, done)
@@ -179,7 +179,7 @@ class Loader:
                 pool.shutdown(cancel_futures=True)
 
     def _made_aside(self, part: NDArray[np.int64], epoch: int, stop: Event) -> Batch:
-        with num_threads(1):  # the other cores are the network's
+        with num_threads(1):  # the network has the other cores
             return self._batch(part, epoch, stop)
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
@@ -196,7 +196,7 @@ class Loader:
                 break
             try:
                 image, target = self._sample(index, epoch)
-                if images is None:  # channels last in memory, as the kernels have it
+                if images is None:  # channels last in memory, as the kernels need it
                     channels, height, width = image.shape
                     images = np.empty((len(part), height, width, channels), np.float32).transpose(0, 3, 1, 2)
                 elif image.shape != images.shape[1:]:
@@ -214,7 +214,7 @@ class Loader:
     def _sample(self, index: int, epoch: int) -> tuple[Array, Any]:
         sample = self.data[index]
         if not isinstance(sample, (tuple, list)) or len(sample) != 2:
-            raise TypeError(f"the data must give a pair (image, target) for a number, got {type(sample).__name__}")
+            raise TypeError(f"the data must return a pair (image, target) for an index, got {type(sample).__name__}")
         image, target = sample
         image = as_picture(image, "Loader")
         if self.augment is not None:
@@ -227,8 +227,8 @@ def _samples(data: Any) -> Samples:
         return _Arrays(*data)
     if isinstance(data, (tuple, np.ndarray)) or not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
         raise TypeError(
-            "Loader: data must be a tuple of two arrays (images, targets), or have a length and give (image, target) "
-            f"for a number, got {type(data).__name__}"
+            "Loader: data must be a tuple of two arrays (images, targets), or have a length and return (image, "
+            f"target) for an index, got {type(data).__name__}"
         )
     return data  # type: ignore[no-any-return]
 
@@ -255,7 +255,7 @@ class _Arrays:
         return self.images[index], self.targets[index]
 
     def take(self, part: NDArray[np.int64]) -> Batch:
-        """Return a batch of images as they are."""
+        """Return a batch of images without augmentation."""
         images = self.images[part]
         if images.dtype == np.uint8:
             images = np.divide(images, np.float32(255), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""From whatever holds a picture to pixels of eight bits: the one place that says what is read and what is refused."""
+"""Reading pictures of any kind as 8-bit pixels: only this file decides what is read and what is refused."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Picture: TypeAlias = "PicturePath | Image.Image | NDArray[np.uint8]"
 
 
 def read_image(path: PicturePath) -> NDArray[np.uint8]:
-    """Read a picture file: uint8 (3, H, W), turned upright as its camera noted; grey ones get three equal channels.
+    """Read a picture file as uint8 (3, H, W), rotated upright by its EXIF tag; grey ones get three equal channels.
 
-    Grey pictures of 16 bits are scaled to 8. The file's name need not be UTF-8.
+    Grey pictures of 16 bits are scaled to 8. The file's name may be any bytes.
 
     Raises
     ------
@@ -35,14 +35,14 @@ def read_image(path: PicturePath) -> NDArray[np.uint8]:
     OSError
         The file cannot be opened.
     ValueError
-        It is damaged, no picture, no regular file, so large that Pillow takes it for an attack, or of pixels that are
-        floating-point numbers or integers of 32 bits: no file of these tells which number is white.
+        It is damaged, not a picture, not a regular file, so large that Pillow takes it for an attack, or of pixels that
+        are floating-point numbers or 32-bit integers, as such files do not say which number is white.
     """
     return np.asarray(rgb_picture(path)).transpose(2, 0, 1)
 
 
 def rgb_picture(picture: Picture) -> Image.Image:
-    """Return a picture in three channels of eight bits; a file as `read_image` reads it, an image as it lies."""
+    """Return a picture with three 8-bit channels; a file as `read_image` reads it, an image without rotation."""
     if isinstance(picture, (str, bytes, os.PathLike)):
         image = open_picture(picture)
         with _reading(os.fsdecode(picture)):
@@ -85,7 +85,7 @@ def _require_pillow() -> None:
 
 @contextmanager
 def _reading(name: str) -> Iterator[None]:
-    """Make one error, which names the picture, of whatever Pillow and its decoders raise for one they cannot read."""
+    """Turn whatever Pillow and its decoders raise for a file that they cannot read into one error that names it."""
     try:
         yield
     except MemoryError:
@@ -99,12 +99,12 @@ _WHITE_IS_ZERO = 0
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """Return what turns a picture upright, from the only one of its EXIF tags that matters."""
+    """Return the rotation that turns a picture upright, from its EXIF tag."""
     from PIL.Image import Transpose
 
     try:
         orientation = image.getexif().get(_ORIENTATION)
-    except Exception:  # a damaged note says nothing, and the pixels are none the worse for it
+    except Exception:  # a damaged tag says nothing, but the pixels are still good
         return None
     turns = {
         2: Transpose.FLIP_LEFT_RIGHT,
@@ -119,12 +119,12 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Return an image with pixels of eight bits, which Pillow would cut off at 255 rather than scale."""
+    """Return an image with 8-bit pixels, scaled; Pillow would clip them at 255."""
     from PIL import Image
 
     if 0 in image.size:
         raise ValueError("it has no pixels")
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):  # as Pillow 9 has it
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):  # as in Pillow 9
         tags = getattr(image, "tag_v2", {})
         white = 2 ** int(np.ravel(tags.get(_BITS, 16))[0]) - 1  # TIFF has 12 bits too
         levels = np.asarray(image).astype(np.uint32)
@@ -134,5 +134,5 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         return Image.fromarray(levels.astype(np.uint8))
     if image.mode in ("I", "F"):
         kind = "floating-point numbers" if image.mode == "F" else "integers of 32 bits"
-        raise ValueError(f"its pixels are {kind}, and nothing tells which of these is white; scale them to 0 to 255")
+        raise ValueError(f"its pixels are {kind}, and it is not known which of these is white; scale them to 0 to 255")
     return image

@@ -1,6 +1,6 @@
-"""From a picture to what a network was trained on, as those who published its weights did it.
+"""Preparation of pictures for networks, as the publishers of their weights did it.
 
-Resizing is Pillow's own, so it has the very bits that they had.
+Pillow does the resizing, so that the result is the same to the last bit.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Preprocessing", "imagenet_categories", "preprocessing"]
 
-_LONGEST = 32  # times as long as wide: what is beyond would be cut off again, but might not fit into memory before
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's colours
+_LONGEST = (
+    32  # times as long as wide: what is beyond would be cropped anyway, but might not fit into memory before that
+)
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the colours of ImageNet
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize, cut out the middle, scale the colours: a function of a picture that returns float32 (3, H, W).
+    """Resize, crop the centre, normalise the colours: a function from a picture to float32 (3, H, W).
 
     The colours, 0 to 255, become ``(colour / divisor - mean) / std``.
 
@@ -38,19 +40,19 @@ class Preprocessing:
     crop
         Height and width of the result; None keeps all of the resized picture.
     resize
-        What the shorter side is resized to before; None resizes the whole picture to `crop` x `crop`, whatever shape it
-        had.
+        The size of the shorter side before the crop; None resizes the whole picture to `crop` x `crop`, whatever its
+        shape.
     interpolation
-        ``"nearest"``, ``"bilinear"`` or ``"bicubic"``, as Pillow knows them.
+        ``"nearest"``, ``"bilinear"`` or ``"bicubic"``, as in Pillow.
     divisor, mean, std
-        Of the formula; mean and std by channel.
+        As in the formula; mean and std for each channel.
     bgr
-        Whether the channels are turned round before the formula, so that blue is the first.
+        Whether the channels are reversed before the formula, so that blue is the first.
 
     Notes
     -----
-    Of a picture that is more than 32 times as long as wide, only so much around its middle is resized, so that no file
-    takes more memory than its own pixels and 32 squares of `resize`. Where `resize` is None, nothing is cut off.
+    Of a picture more than 32 times as long as wide, only the part of that length around its centre is resized, so that
+    no file takes more memory than its own pixels and 32 squares of `resize`. If `resize` is None, nothing is cropped.
 
     Examples
     --------
@@ -123,14 +125,14 @@ class Preprocessing:
 
 
 def _shortened(image: Image.Image) -> Image.Image:
-    """Return a picture without the ends of one that is too long; as much of either, so that its middle stays."""
+    """Return a picture without the ends that make it too long, cropped evenly around its centre."""
     longest = _LONGEST * min(image.size)
     left, top = (max(0, side - longest) // 2 for side in image.size)
     return image.crop((left, top, image.width - left, image.height - top)) if left or top else image
 
 
 def preprocessing(name: str, source: str | None = None) -> Preprocessing:
-    """Return how pictures are prepared for a network with somebody's weights.
+    """Return how pictures are prepared for a network with weights of a given source.
 
     Parameters
     ----------
@@ -139,8 +141,8 @@ def preprocessing(name: str, source: str | None = None) -> Preprocessing:
     source
         Whose weights: ``"torchvision"`` (those called ``IMAGENET1K_V1``), ``"torchvision_v2"`` (``IMAGENET1K_V2``),
         ``"torchvision_swag"`` (``IMAGENET1K_SWAG_LINEAR_V1``), ``"torchvision_voc"`` (``COCO_WITH_VOC_LABELS_V1``),
-        ``"keras"``, ``"tensorflow"`` (EfficientNet-Lite's authors) or what else `convlane.models.register` was told.
-        Where it is not given, torchvision's if there are any for this network, else those of its authors.
+        ``"keras"``, ``"tensorflow"`` (EfficientNet-Lite's authors) or another one that `convlane.models.register` was
+        given. By default torchvision's, if it has weights for this network, else its authors'.
 
     Raises
     ------
@@ -167,7 +169,7 @@ def preprocessing(name: str, source: str | None = None) -> Preprocessing:
 
 @cache
 def imagenet_categories() -> Sequence[str]:
-    """Return the names of ImageNet's 1000 categories, in the order of the classes of networks trained on it.
+    """Return the names of ImageNet's 1000 categories, in the order of the classes of trained networks.
 
     Examples
     --------

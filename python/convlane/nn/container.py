@@ -1,4 +1,4 @@
-"""Modules made of modules: one after the other, or side by side."""
+"""Modules made of modules, in sequence or in parallel."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from convlane.nn.module import Module
 
 
 class Sequential(Module):
-    """Modules of which each works on the result of the one before.
+    """A chain of modules: each takes the result of the one before.
 
-    They are named "0", "1", ... or by the keys of a dictionary. Indexing takes integers, also to replace a module, and
+    They are named "0", "1", ... or by the keys of a dictionary. Indexing takes integers, also for assignment, and
     slices, which share their modules (and names) with this one.
 
     Examples
@@ -60,7 +60,7 @@ class Sequential(Module):
 
 
 class Add(Module):
-    """Branches that all work on the same input, and whose results, all of one shape, are added.
+    """Parallel branches with one input, whose results, all of one shape, are added.
 
     Examples
     --------
@@ -80,7 +80,7 @@ class Add(Module):
 
 
 class Concat(Module):
-    """Branches that all work on the same input, and whose results are joined along the channels.
+    """Parallel branches with one input, whose results are concatenated along the channels.
 
     Examples
     --------
@@ -95,7 +95,7 @@ class Concat(Module):
         _adopt_branches(self, branches)
 
     def forward(self, input: Any) -> Array:
-        """Run the branches and join their results."""
+        """Run the branches and concatenate their results."""
         return cat([branch(input) for branch in self.children()], 1)
 
 

@@ -18,7 +18,7 @@ from convlane.nn.packing import PackingModule
 
 
 class _Convolution(PackingModule):
-    """What layers over any number of axes share."""
+    """What convolution layers over any number of axes share."""
 
     bias: Array | None
     kernel_size: tuple[int, ...]
@@ -59,7 +59,7 @@ class _Convolution(PackingModule):
 
     @abstractmethod
     def _check(self, input: Shape, weight: Shape) -> None:
-        """Let the operation's own rules judge the arguments, on the smallest input that the kernel fits into."""
+        """Check the arguments by the operation's own rules, on the smallest input that the kernel fits into."""
 
     def extra_repr(self) -> str:
         """Return the constructor's arguments."""
@@ -114,9 +114,9 @@ class Conv2d(_Convolution):
     padding
         An integer, a pair, four sides (top, bottom, left, right), ``"valid"``, ``"same"`` or ``"same_tf"``.
     groups
-        The channels fall into so many independent convolutions.
+        The number of independent convolutions that the channels are divided among.
     bias
-        Whether a learned number is added per output channel.
+        Whether to add a learned bias to each output channel.
 
     Raises
     ------

@@ -15,7 +15,7 @@ from convlane.nn.packing import PackingModule
 
 
 class _ConvTranspose(Module):
-    """What the layers of all ranks share: arguments, parameters and the rule of `output_size`."""
+    """What the layers over any number of axes share: arguments, parameters and the rule for `output_size`."""
 
     bias: Array | None
     _axes: int
@@ -71,11 +71,11 @@ class _ConvTranspose(Module):
     def _run(self, input: Array, output_padding: Any) -> Array: ...
 
     def forward(self, input: Array, output_size: Sequence[int] | None = None) -> Array:
-        """Convolve; `output_size` chooses among the sizes that a convolution would have brought to the input's."""
+        """Convolve; `output_size` chooses among the sizes that a convolution would reduce to the input's."""
         return self._run(input, self.output_padding if output_size is None else self._added(input, output_size))
 
     def _added(self, input: Array, output_size: Sequence[int]) -> tuple[int, ...]:
-        """Return the output padding that makes a size."""
+        """Return the output padding that gives a size."""
         name, axes = type(self).__name__, self._axes
         wanted = [as_int(size, name, "output_size") for size in output_size]
         if len(wanted) not in (axes, len(input.shape)):
@@ -117,9 +117,9 @@ class ConvTranspose1d(_ConvTranspose, PackingModule):
     kernel_size, stride, padding, output_padding, dilation
         An integer or a tuple of one.
     groups
-        The channels fall into so many independent convolutions.
+        The number of independent convolutions that the channels are divided among.
     bias
-        Whether a learned number is added per output channel.
+        Whether to add a learned bias to each output channel.
 
     Raises
     ------
@@ -158,9 +158,9 @@ class ConvTranspose2d(_ConvTranspose, PackingModule):
     kernel_size, stride, padding, output_padding, dilation
         An integer or a pair (height, width).
     groups
-        The channels fall into so many independent convolutions.
+        The number of independent convolutions that the channels are divided among.
     bias
-        Whether a learned number is added per output channel.
+        Whether to add a learned bias to each output channel.
 
     Raises
     ------
@@ -204,9 +204,9 @@ class ConvTranspose3d(_ConvTranspose):
     kernel_size, stride, padding, output_padding, dilation
         An integer or a tuple (depth, height, width).
     groups
-        The channels fall into so many independent convolutions.
+        The number of independent convolutions that the channels are divided among.
     bias
-        Whether a learned number is added per output channel.
+        Whether to add a learned bias to each output channel.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Random and constant arrays for parameters to start from, with torch's names and formulas.
+"""Initial values of parameters, random and constant, with torch's names and formulas.
 
 Each function returns a new read-only array of the given shape, ready to be assigned:
 ``layer.weight = init.kaiming_normal(layer.weight.shape)``. All draw from one sequence, see `seed`.
@@ -29,13 +29,13 @@ __all__ = [
     "xavier_uniform",
 ]
 
-_CHUNK = 2**20  # numbers that one generator draws; their values depend on it, not on the number of threads
-_seeds: np.random.SeedSequence | None = None  # made at the first use: importing numpy.random takes 12 ms
-_skipping: ContextVar[float | None] = ContextVar("_skipping", default=None)  # numbers that an array may have
+_CHUNK = 2**20  # numbers per generator; the values depend on this, but not on the number of threads
+_seeds: np.random.SeedSequence | None = None  # made on first use: importing numpy.random takes 12 ms
+_skipping: ContextVar[float | None] = ContextVar("_skipping", default=None)  # the most elements of an array
 
 
 def seed(value: int) -> None:
-    """Start the random sequence anew, so that the networks built from here on are the same in every run.
+    """Restart the random sequence, so that networks built from here on are the same in every run.
 
     Examples
     --------
@@ -52,9 +52,9 @@ def seed(value: int) -> None:
 
 @contextmanager
 def skip(at_most: float = math.inf) -> Iterator[None]:
-    """Draw zeros at no cost, for layers whose weights are set or loaded right after.
+    """Within the block, return zeros instead of random numbers, for layers whose weights are loaded right after.
 
-    An array of more numbers than `at_most` is a ValueError: what is loaded has fewer.
+    An array of more than `at_most` elements, more than the file has, is a ValueError.
 
     Examples
     --------
@@ -102,20 +102,20 @@ def normal(shape: Sequence[int], mean: float = 0.0, std: float = 1.0) -> Array:
 
 
 def xavier_uniform(shape: Sequence[int], gain: float = 1.0) -> Array:
-    """Draw uniformly with the variance of Glorot and Bengio 2010, ``gain**2 * 2 / (fan_in + fan_out)``."""
+    """Draw uniformly with the variance of Glorot and Bengio (2010), ``gain**2 * 2 / (fan_in + fan_out)``."""
     bound = gain * math.sqrt(6 / sum(_fans(shape)))
     return uniform(shape, -bound, bound)
 
 
 def xavier_normal(shape: Sequence[int], gain: float = 1.0) -> Array:
-    """Draw normally with the variance of Glorot and Bengio 2010, ``gain**2 * 2 / (fan_in + fan_out)``."""
+    """Draw normally with the variance of Glorot and Bengio (2010), ``gain**2 * 2 / (fan_in + fan_out)``."""
     return normal(shape, 0.0, gain * math.sqrt(2 / sum(_fans(shape))))
 
 
 def kaiming_uniform(
     shape: Sequence[int], a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu"
 ) -> Array:
-    """Draw uniformly with the variance of He et al. 2015, ``gain**2 / fan``.
+    """Draw uniformly with the variance of He et al. (2015), ``gain**2 / fan``.
 
     Parameters
     ----------
@@ -135,14 +135,14 @@ def kaiming_uniform(
 def kaiming_normal(
     shape: Sequence[int], a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu"
 ) -> Array:
-    """Draw normally with the variance of He et al. 2015, ``gain**2 / fan``; arguments as in `kaiming_uniform`."""
+    """Draw normally with the variance of He et al. (2015), ``gain**2 / fan``; arguments as in `kaiming_uniform`."""
     return normal(shape, 0.0, _kaiming_std(shape, a, mode, nonlinearity))
 
 
 def default_weight_and_bias(shape: Sequence[int], bias: bool, outputs: int | None = None) -> tuple[Array, Array | None]:
-    """Return what torch's convolutions and Linear start from: both uniform with the bound ``1 / sqrt(fan_in)``.
+    """Return the defaults of torch's convolutions and Linear: both uniform with the bound ``1 / sqrt(fan_in)``.
 
-    The bias is one number for each of `outputs`, or for what the weight counts first.
+    The bias has `outputs` elements, by default as many as the weight's first dimension.
     """
     fan_in, _ = _fans(shape)
     bound = 1 / math.sqrt(fan_in)
@@ -169,7 +169,7 @@ def _kaiming_std(shape: Sequence[int], a: float, mode: str, nonlinearity: str) -
 
 
 def _fans(shape: Sequence[int]) -> tuple[int, int]:
-    """Return how many inputs an output sums and how many outputs an input reaches."""
+    """Return fan_in and fan_out: how many inputs an output sums, and how many outputs an input contributes to."""
     if len(shape) < 2 or min(shape) < 1:
         raise ValueError(
             f"init: fans are defined for weights (O, I, ...) without empty sizes, got shape {tuple(shape)}"
@@ -179,14 +179,14 @@ def _fans(shape: Sequence[int]) -> tuple[int, int]:
 
 
 def _draw(shape: Sequence[int], fill: Callable[[np.random.Generator, Array], None]) -> Array:
-    """Let threads fill an array chunk by chunk, each chunk from a generator of its own."""
+    """Fill an array by threads, chunk by chunk, each chunk from its own generator."""
     from concurrent.futures import ThreadPoolExecutor  # takes 6 ms, which a process that loads a plan does not need
 
     global _seeds
     at_most = _skipping.get()
     if at_most is not None:
         if math.prod(shape) > at_most:
-            raise ValueError(f"an array of shape {tuple(shape)} has more than {at_most} numbers")
+            raise ValueError(f"an array of shape {tuple(shape)} has more than {at_most} elements")
         return _done(np.zeros(shape, np.float32))
     array = np.empty(shape, np.float32)
     flat = array.reshape(-1)
@@ -202,5 +202,5 @@ def _draw(shape: Sequence[int], fill: Callable[[np.random.Generator, Array], Non
 
 
 def _done(array: Array) -> Array:
-    array.flags.writeable = False  # a parameter then takes it without a copy
+    array.flags.writeable = False  # so that a parameter takes it without a copy
     return array

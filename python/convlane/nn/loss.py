@@ -1,4 +1,4 @@
-"""Losses as layers, with what torch's keep: weights are buffers."""
+"""Losses as layers; as in torch, their weights are buffers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from convlane.nn.module import Module
 
 
 class _Loss(Module):
-    """A loss with options of its own beside the reduction."""
+    """A loss with further options besides the reduction."""
 
     _options: tuple[str, ...] = ()
 
     def extra_repr(self) -> str:
-        """Return what was asked for beside the weights."""
+        """Return the constructor's arguments without the weights."""
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in (*self._options, "reduction"))
 
 
@@ -49,7 +49,7 @@ class CrossEntropyLoss(_Loss):
         self.ignore_index, self.reduction, self.label_smoothing = ignore_index, reduction, label_smoothing
 
     def forward(self, input: Array, target: Array | NDArray[np.integer[Any]]) -> Array:
-        """Compare logits with what is right."""
+        """Compare logits with targets."""
         return F.cross_entropy(
             input,
             target,
@@ -61,7 +61,7 @@ class CrossEntropyLoss(_Loss):
 
 
 class NLLLoss(_Loss):
-    """Negative logarithms of the right classes' probabilities, see `convlane.functional.nll_loss`."""
+    """Negative log-likelihood of the right classes, see `convlane.functional.nll_loss`."""
 
     weight: Array | None
     _options = ("ignore_index",)
@@ -71,7 +71,7 @@ class NLLLoss(_Loss):
         self.ignore_index, self.reduction = ignore_index, reduction
 
     def forward(self, input: Array, target: NDArray[np.integer[Any]]) -> Array:
-        """Take them from logarithms of probabilities (N, classes, ...)."""
+        """Compare log-probabilities (N, classes, ...) with classes."""
         return F.nll_loss(input, target, self.weight, ignore_index=self.ignore_index, reduction=self.reduction)
 
 
@@ -111,7 +111,7 @@ class SmoothL1Loss(_Loss):
 
 
 class HuberLoss(_Loss):
-    """Squared differences, in proportion to the difference beyond `delta`, see `convlane.functional.huber_loss`."""
+    """Squared differences, absolute ones beyond `delta`, see `convlane.functional.huber_loss`."""
 
     _options = ("delta",)
 
@@ -132,7 +132,7 @@ class KLDivLoss(_Loss):
         self.reduction, self.log_target = reduction, log_target
 
     def forward(self, input: Array, target: Array) -> Array:
-        """Compare logarithms of probabilities with probabilities, or logarithms, of the same shape."""
+        """Compare log-probabilities with probabilities, or log-probabilities, of the same shape."""
         return F.kl_div(input, target, reduction=self.reduction, log_target=self.log_target)
 
 

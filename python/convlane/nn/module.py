@@ -1,4 +1,4 @@
-"""What every layer and network is: a named tree of modules that hold parameters (learned) and buffers (measured)."""
+"""The base class of layers and networks: a named tree of modules with parameters (learned) and buffers (state)."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ M = TypeVar("M", bound="Module")
 
 
 class IncompatibleKeys(NamedTuple):
-    """Keys that a state dict lacks and keys that the network does not have."""
+    """Keys that a state dict lacks, and keys that the network lacks."""
 
     missing_keys: list[str]
     unexpected_keys: list[str]
 
 
 class Module:
-    """A layer or a network: children, parameters and buffers under names, and a `forward` that uses them.
+    """A layer or a network: named children, parameters and buffers, and a `forward` that uses them.
 
     A module that is assigned to an attribute becomes a child. Parameters are registered with `register_parameter` and
-    are read-only float32 arrays: change one by assigning a new array, which is checked for its shape and copied
-    (an array that owns its memory and is read-only itself is shared). So what is derived from a parameter, such as a
-    packed weight, is valid as long as the array is the same object. Running a network in eval mode changes nothing
-    that another thread could see; several threads may share one.
+    are read-only float32 arrays: change one by assigning a new array, which is checked for its shape and copied (an
+    array that owns its memory and is read-only itself is shared). What is derived from a parameter, such as a packed
+    weight, therefore stays valid as long as the array is the same object. Running a network in eval mode changes
+    nothing that another thread could see; several threads may share a network.
 
     Modules start in training mode, as in torch. They can be pickled and deep-copied.
 
@@ -59,10 +59,10 @@ class Module:
     _buffer_names: list[str]
     _optional_names: list[str]
     _child_names: list[str]
-    _unsaved: frozenset[str] = frozenset()  # attributes that a copy makes anew
+    _unsaved: frozenset[str] = frozenset()  # attributes that copies do not share
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Module:
-        """Make the lists of names before ``__init__``, so that a subclass need not call this one's."""
+        """Create the lists of names before ``__init__``, so that subclasses need not call this class's."""
         module = super().__new__(cls)
         vars(module).update(
             training=True, frozen=False, _parameter_names=[], _buffer_names=[], _optional_names=[], _child_names=[]
@@ -131,9 +131,9 @@ class Module:
         return self
 
     def train(self: M, mode: bool = True) -> M:
-        """Set training mode (dropout drops, batch norm measures its batch) here and below; return this module.
+        """Set training mode (dropout drops, batch norm uses the batch) here and below; return this module.
 
-        What is frozen stays in eval mode.
+        Frozen modules stay in eval mode.
         """
         for module in self.modules():
             module.training = bool(mode) and not module.frozen
@@ -144,10 +144,10 @@ class Module:
         return self.train(False)
 
     def freeze(self: M, frozen: bool = True) -> M:
-        """Keep all parameters here and below as they are while the rest of the network is trained; return this module.
+        """Exclude all parameters here and below from training; return this module.
 
         Frozen modules get no gradients and stay in eval mode, so that batch norm uses its running statistics and
-        dropout drops nothing. ``freeze(False)`` undoes it; call `train` after it.
+        dropout drops nothing. ``freeze(False)`` undoes this; call `train` afterwards.
 
         Examples
         --------
@@ -165,13 +165,13 @@ class Module:
     # parameters and buffers
 
     def register_parameter(self, name: str, array: Array | None) -> None:
-        """Add a parameter; None keeps the name for one that this module does without."""
+        """Add a parameter; None reserves the name of one that this module does not use."""
         self._register(self._parameter_names, name, array)
 
     def register_buffer(self, name: str, array: NDArray[Any] | None, *, optional: bool = False) -> None:
         """Add an array that is part of the state but not learned: float32 or int64, writable by its module.
 
-        A state dict may lack an `optional` one, which then keeps its value.
+        An `optional` one may be missing in a state dict; it then keeps its value.
         """
         self._register(self._buffer_names, name, array)
         if optional:
@@ -180,7 +180,7 @@ class Module:
     def named_parameters(self, trainable: bool = False) -> Iterator[tuple[str, Array]]:
         """Yield all parameters here and below with their dotted names, each array once.
 
-        With `trainable`, only those of modules that are not frozen.
+        With `trainable`, those of frozen modules are left out.
         """
         seen = set()
         for path, module in self.named_modules():
@@ -195,7 +195,7 @@ class Module:
         return (array for _, array in self.named_parameters())
 
     def num_parameters(self) -> int:
-        """Count the numbers in all parameters."""
+        """Return the number of elements of all parameters."""
         return sum(array.size for array in self.parameters())
 
     def summary(self, input_shape: Sequence[int] | None = None) -> Any:
@@ -205,7 +205,7 @@ class Module:
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Return all parameters (the read-only arrays themselves) and copies of all buffers, under torch's keys.
 
-        The result is a snapshot: nothing that happens to the network later changes it.
+        The result is a snapshot: later changes of the network do not affect it.
         """
         return {
             key: vars(module)[name] if name in module._parameter_names else vars(module)[name].copy()
@@ -218,9 +218,9 @@ class Module:
         Parameters
         ----------
         state_dict
-            Keys to NumPy arrays, torch tensors or anything else that has ``__array__``. Floating-point numbers of
-            every size are cast to float32, torch's bfloat16 among them. Batch norm's ``num_batches_tracked`` must
-            be an integer, and may be missing.
+            Keys to NumPy arrays, torch tensors or anything else that has ``__array__``. All floating-point types are
+            cast to float32, torch's bfloat16 included. Batch norm's ``num_batches_tracked`` must be an integer, and
+            may be missing.
         strict
             Whether missing and unexpected keys are errors.
 
@@ -233,7 +233,7 @@ class Module:
         ------
         ValueError
             Names every missing and unexpected key (if strict) and every array of another shape or type (always).
-            Nothing has been changed then.
+            Then nothing has been changed.
         TypeError
             `state_dict` is not a mapping.
         """
@@ -276,20 +276,20 @@ class Module:
         """Write a network that `convlane.models.create` has built to a file; `convlane.load` builds it from that.
 
         The file is a safetensors file of the state dict, with the network's name and configuration in its metadata. It
-        appears at once: nobody sees it half written, and one that stood there before stays until then.
+        is written atomically: an existing file is replaced only when the new one is complete.
 
         Raises
         ------
         OSError
-            It cannot be written. Nothing is left behind then.
+            It cannot be written. Then nothing is left behind.
         ValueError
-            The network was made in another way or its layers have been changed since, so only its weights could be
-            written: ``convlane.save_weights`` does.
+            The network was not made by `create` or its layers have changed since, so that only its weights could be
+            written, as ``convlane.save_weights`` does.
         """
         handed_down["save"](self, path)
 
     def _walk(self, path: str) -> Iterator[tuple[str, Module]]:
-        """Yield this module and all below it, one that is reached twice under each of its names."""
+        """Yield this module and all below it with their paths; a module reached twice comes under both names."""
         yield path, self
         for name, child in self.named_children():
             yield from child._walk(_join(path, name))
@@ -316,7 +316,7 @@ class Module:
 
     @quiet
     def _checked(self, name: str, value: Any) -> NDArray[Any]:
-        """Return what the parameter or buffer `name` becomes when `value` is assigned to it."""
+        """Return the array that the parameter or buffer `name` becomes when `value` is assigned to it."""
         if not hasattr(value, "__array__"):
             raise TypeError(f"expected an array, got {type(value).__name__}")
         array = value if isinstance(value, np.ndarray) else _to_numpy(value)
@@ -332,7 +332,7 @@ class Module:
             raise TypeError(f"expected floating-point numbers, got {array.dtype}")
         return np.array(array, np.float32, order="C") if is_buffer else _frozen(array)
 
-    # copies and text
+    # copies and representation
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in self._unsaved}
@@ -344,7 +344,7 @@ class Module:
                 vars(self)[name].flags.writeable = False
 
     def extra_repr(self) -> str:
-        """Return what stands between the brackets of the layer's text."""
+        """Return what `repr` shows between the brackets."""
         return ""
 
     def __repr__(self) -> str:
@@ -360,14 +360,14 @@ def _join(path: str, name: str) -> str:
 
 
 def _to_numpy(value: Any) -> NDArray[Any]:
-    if hasattr(value, "detach"):  # a torch tensor: NumPy takes none that record gradients, and knows no bfloat16
+    if hasattr(value, "detach"):  # a torch tensor: NumPy takes none that require gradients, and does not know bfloat16
         value = value.detach()
         value = value.float() if str(value.dtype) == "torch.bfloat16" else value
     return np.asarray(value)
 
 
 def _frozen(array: NDArray[Any]) -> Array:
-    """Return the array as a parameter keeps it: float32, in own memory, read-only."""
+    """Return the array as a parameter holds it: float32, read-only and owning its memory."""
     flags = array.flags
     plain = type(array) is np.ndarray and array.dtype == np.float32 and array.dtype.isnative
     if plain and flags.c_contiguous and flags.owndata and not flags.writeable:
@@ -378,7 +378,7 @@ def _frozen(array: NDArray[Any]) -> Array:
 
 
 def _prefix(longer: Sequence[str], shorter: Sequence[str]) -> str | None:
-    """Return what has to be put before all of some keys to make them some of the others."""
+    """Return the prefix that turns all of some keys into some of the others."""
     known = set(longer)
     candidates = (key.removesuffix(shorter[0]) for key in longer if key.endswith(f".{shorter[0]}"))
     return next((prefix for prefix in candidates if all(prefix + key in known for key in shorter)), None)

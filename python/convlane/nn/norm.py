@@ -25,8 +25,8 @@ from convlane.nn.module import Module
 class BatchNorm2d(Module):
     """Normalise every channel, then scale and shift it (Ioffe and Szegedy 2015).
 
-    In training mode by the mean and variance of the batch, which also move the running ones; in eval mode by the
-    running ones.
+    In training mode it uses the mean and variance of the batch and updates the running ones with them; in eval mode it
+    uses the running ones.
 
     Parameters
     ----------
@@ -35,11 +35,11 @@ class BatchNorm2d(Module):
     eps
         Added to the variance.
     momentum
-        Weight of the batch in the running statistics; None for the plain average of all batches.
+        Weight of the batch in the running statistics; None for the cumulative average of all batches.
     affine
-        Whether scale (weight) and shift (bias) are learned.
+        Whether there are a learned scale (weight) and shift (bias).
     track_running_stats
-        Without running statistics, the batch's are used in eval mode too.
+        Whether there are running statistics; without, the batch's are used in eval mode, too.
 
     Examples
     --------
@@ -72,7 +72,7 @@ class BatchNorm2d(Module):
         self.register_parameter("bias", zeros if affine else None)
         self.register_buffer("running_mean", zeros if track_running_stats else None)
         self.register_buffer("running_var", ones if track_running_stats else None)
-        # Weight files from before torch 0.4.1 do not have it.
+        # Files from before torch 0.4.1 do not have it.
         self.register_buffer(
             "num_batches_tracked", np.array(0, np.int64) if track_running_stats else None, optional=True
         )
@@ -261,7 +261,7 @@ class GroupNorm(Module):
 
 
 class _InstanceNorm(Module):
-    """What instance norms of signals, images and volumes share."""
+    """What the instance norms of signals, images and volumes share."""
 
     weight: Array | None
     bias: Array | None
@@ -290,7 +290,7 @@ class _InstanceNorm(Module):
         )
 
     def forward(self, input: Array) -> Array:
-        """Normalise a batch, or one image without a dimension for that."""
+        """Normalise a batch, or a single signal, image or volume."""
         shape = shape_of(input, type(self).__name__)
         if len(shape) == self._ndim - 1:
             return squeeze(self.forward(unsqueeze(input, 0)), 0)
@@ -336,8 +336,8 @@ class InstanceNorm1d(_InstanceNorm):
 class InstanceNorm2d(_InstanceNorm):
     """Normalise every channel of every image, see `convlane.functional.instance_norm`.
 
-    In training mode, or without running statistics, by the mean and variance of the image, which also move the
-    running ones; else by the running ones.
+    In training mode, or without running statistics, it uses the mean and variance of each image and updates the running
+    ones with them; otherwise it uses the running ones.
 
     Parameters
     ----------
@@ -348,7 +348,7 @@ class InstanceNorm2d(_InstanceNorm):
     momentum
         Weight of the batch in the running statistics; None leaves them as they are.
     affine
-        Whether scale (weight) and shift (bias) are learned.
+        Whether there are a learned scale (weight) and shift (bias).
     track_running_stats
         Whether there are running statistics.
     """

@@ -1,4 +1,4 @@
-"""Layers whose weight the kernels read in an order of their own."""
+"""Layers that keep their weight packed for the kernels."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from convlane.nn.module import Module
 
 
 class PackingModule(Module, ABC):
-    """A module that keeps a packed copy of its weight, made at the first run on arrays and for each new weight.
+    """A module that keeps a packed copy of its weight, made by the first run on arrays and again for each new weight.
 
-    The copy stands in one tuple beside the array it was made of, so that threads which share the module never see one
-    without the other; at worst two of them pack the same weight.
+    The copy is kept in one tuple with the array that it was made from, so that threads that share the module never see
+    one without the other; at worst two of them pack the same weight.
     """
 
     weight: Array
@@ -27,11 +27,11 @@ class PackingModule(Module, ABC):
         """Pack a weight for this layer."""
 
     def forget_packed(self) -> None:
-        """Release the packed copy of a weight that is about to change."""
+        """Free the packed copy of a weight that is about to change."""
         self._packed = None
 
     def weight_for(self, input: Any) -> Any:
-        """Return the packed weight for arrays; the weight itself for those who record or trace what is done to it."""
+        """Return the packed weight for arrays, or the weight itself while it is recorded or traced."""
         weight, cached = self.weight, self._packed
         if is_recorded(input, weight):
             return weight

@@ -1,7 +1,7 @@
-"""Layers that pad, see `convlane.functional.pad`: signals, images and volumes, in one way each.
+"""Padding layers for signals, images and volumes, one for each mode of `convlane.functional.pad`.
 
-`padding` is an integer for all sides or (left, right, top, bottom, front, back), of which images have four and signals
-two.
+`padding` is an integer for all sides, or (left, right) for signals, (left, right, top, bottom) for images and (left,
+right, top, bottom, front, back) for volumes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _Pad(Module):
         return pad(input, self.padding, self.mode)
 
     def extra_repr(self) -> str:
-        """Return the sides."""
+        """Return the constructor's arguments."""
         return str(self.padding)
 
 
@@ -51,7 +51,7 @@ class _ConstantPad(_Pad):
         return pad(input, self.padding, self.mode, self.value)
 
     def extra_repr(self) -> str:
-        """Return the sides and the number."""
+        """Return the constructor's arguments."""
         return f"padding={self.padding}, value={self.value}"
 
 
@@ -60,104 +60,104 @@ class _ZeroPad(_ConstantPad):
         super().__init__(padding, 0.0)
 
     def extra_repr(self) -> str:
-        """Return the sides."""
+        """Return the constructor's arguments."""
         return str(self.padding)
 
 
 class ConstantPad1d(_ConstantPad):
-    """Put one number around signals (C, L) or (N, C, L)."""
+    """Pad with one value: signals (C, L) or (N, C, L)."""
 
     axes = 1
 
 
 class ConstantPad2d(_ConstantPad):
-    """Put one number around images (C, H, W) or (N, C, H, W)."""
+    """Pad with one value: images (C, H, W) or (N, C, H, W)."""
 
     axes = 2
 
 
 class ConstantPad3d(_ConstantPad):
-    """Put one number around volumes (C, D, H, W) or (N, C, D, H, W)."""
+    """Pad with one value: volumes (C, D, H, W) or (N, C, D, H, W)."""
 
     axes = 3
 
 
 class ZeroPad1d(_ZeroPad):
-    """Put zeros around signals (C, L) or (N, C, L)."""
+    """Pad with zeros: signals (C, L) or (N, C, L)."""
 
     axes = 1
 
 
 class ZeroPad2d(_ZeroPad):
-    """Put zeros around images (C, H, W) or (N, C, H, W)."""
+    """Pad with zeros: images (C, H, W) or (N, C, H, W)."""
 
     axes = 2
 
 
 class ZeroPad3d(_ZeroPad):
-    """Put zeros around volumes (C, D, H, W) or (N, C, D, H, W)."""
+    """Pad with zeros: volumes (C, D, H, W) or (N, C, D, H, W)."""
 
     axes = 3
 
 
 class ReflectionPad1d(_Pad):
-    """Mirror signals (C, L) or (N, C, L) at their outermost numbers."""
+    """Mirror signals (C, L) or (N, C, L) at their outermost elements."""
 
     axes = 1
     mode = "reflect"
 
 
 class ReflectionPad2d(_Pad):
-    """Mirror images (C, H, W) or (N, C, H, W) at their outermost numbers."""
+    """Mirror images (C, H, W) or (N, C, H, W) at their outermost elements."""
 
     axes = 2
     mode = "reflect"
 
 
 class ReflectionPad3d(_Pad):
-    """Mirror volumes (C, D, H, W) or (N, C, D, H, W) at their outermost numbers."""
+    """Mirror volumes (C, D, H, W) or (N, C, D, H, W) at their outermost elements."""
 
     axes = 3
     mode = "reflect"
 
 
 class ReplicationPad1d(_Pad):
-    """Repeat the outermost numbers of signals (C, L) or (N, C, L)."""
+    """Repeat the outermost elements of signals (C, L) or (N, C, L)."""
 
     axes = 1
     mode = "replicate"
 
 
 class ReplicationPad2d(_Pad):
-    """Repeat the outermost numbers of images (C, H, W) or (N, C, H, W)."""
+    """Repeat the outermost elements of images (C, H, W) or (N, C, H, W)."""
 
     axes = 2
     mode = "replicate"
 
 
 class ReplicationPad3d(_Pad):
-    """Repeat the outermost numbers of volumes (C, D, H, W) or (N, C, D, H, W)."""
+    """Repeat the outermost elements of volumes (C, D, H, W) or (N, C, D, H, W)."""
 
     axes = 3
     mode = "replicate"
 
 
 class CircularPad1d(_Pad):
-    """Go on at the other end of signals (C, L) or (N, C, L)."""
+    """Continue at the opposite end of signals (C, L) or (N, C, L)."""
 
     axes = 1
     mode = "circular"
 
 
 class CircularPad2d(_Pad):
-    """Go on at the other end of images (C, H, W) or (N, C, H, W)."""
+    """Continue at the opposite end of images (C, H, W) or (N, C, H, W)."""
 
     axes = 2
     mode = "circular"
 
 
 class CircularPad3d(_Pad):
-    """Go on at the other end of volumes (C, D, H, W) or (N, C, D, H, W)."""
+    """Continue at the opposite end of volumes (C, D, H, W) or (N, C, D, H, W)."""
 
     axes = 3
     mode = "circular"

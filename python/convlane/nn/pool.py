@@ -51,7 +51,7 @@ class _MaxPool(Module):
         _check(self._pool, self._axes, kernel_size, stride, padding, dilation, ceil_mode)
 
     def forward(self, input: Array) -> Any:
-        """Pool a batch; a pair (output, indices) if the indices are asked for."""
+        """Pool a batch; return a pair (output, indices) with `return_indices`."""
         return self._pool(
             input,
             self.kernel_size,
@@ -111,7 +111,7 @@ class _MaxUnpool(Module):
         self._unpool(pooled, pooled, kernel_size, stride, padding)
 
     def forward(self, input: Array, indices: Indices, output_size: Sequence[int] | None = None) -> Any:
-        """Put a batch back to the indices that max pooling returned."""
+        """Put the values of a batch at the indices that max pooling returned."""
         return self._unpool(input, indices, self.kernel_size, self.stride, self.padding, output_size)
 
     def extra_repr(self) -> str:
@@ -120,13 +120,13 @@ class _MaxUnpool(Module):
 
 
 class MaxUnpool1d(_MaxUnpool):
-    """Puts what `MaxPool1d` returned back where it stood, see `convlane.functional.max_unpool1d`."""
+    """Puts the results of `MaxPool1d` back in position, see `convlane.functional.max_unpool1d`."""
 
     _unpool, _axes = staticmethod(max_unpool1d), 1
 
 
 class MaxUnpool2d(_MaxUnpool):
-    """Puts what `MaxPool2d` returned back where it stood, see `convlane.functional.max_unpool2d`.
+    """Puts the results of `MaxPool2d` back in position, see `convlane.functional.max_unpool2d`.
 
     Examples
     --------
@@ -142,7 +142,7 @@ class MaxUnpool2d(_MaxUnpool):
 
 
 class MaxUnpool3d(_MaxUnpool):
-    """Puts what `MaxPool3d` returned back where it stood, see `convlane.functional.max_unpool3d`."""
+    """Puts the results of `MaxPool3d` back in position, see `convlane.functional.max_unpool3d`."""
 
     _unpool, _axes = staticmethod(max_unpool3d), 3
 
@@ -244,19 +244,19 @@ class _LPPool(Module):
 
 
 class LPPool1d(_LPPool):
-    """Root of the sum of powers of every window of signals (N, C, L), see `convlane.functional.lp_pool1d`."""
+    """p-norm of every window of signals (N, C, L), see `convlane.functional.lp_pool1d`."""
 
     _pool, _axes = staticmethod(lp_pool1d), 1
 
 
 class LPPool2d(_LPPool):
-    """Root of the sum of powers of every window of images (N, C, H, W), see `convlane.functional.lp_pool2d`."""
+    """p-norm of every window of images (N, C, H, W), see `convlane.functional.lp_pool2d`."""
 
     _pool, _axes = staticmethod(lp_pool2d), 2
 
 
 class LPPool3d(_LPPool):
-    """Root of the sum of powers of every window of volumes (N, C, D, H, W), see `convlane.functional.lp_pool3d`."""
+    """p-norm of every window of volumes (N, C, D, H, W), see `convlane.functional.lp_pool3d`."""
 
     _pool, _axes = staticmethod(lp_pool3d), 3
 
@@ -279,7 +279,7 @@ class _AdaptiveAvgPool(Module):
 
 
 class AdaptiveAvgPool1d(_AdaptiveAvgPool):
-    """Mean over windows of signals that make the output `output_size` long.
+    """Mean over windows of signals chosen so that the output has `output_size`.
 
     See `convlane.functional.adaptive_avg_pool1d`.
     """
@@ -288,13 +288,13 @@ class AdaptiveAvgPool1d(_AdaptiveAvgPool):
 
 
 class AdaptiveAvgPool2d(_AdaptiveAvgPool):
-    """Mean over windows that make the output `output_size`, see `convlane.functional.adaptive_avg_pool2d`."""
+    """Mean over windows chosen to give `output_size`, see `convlane.functional.adaptive_avg_pool2d`."""
 
     _pool, _axes = staticmethod(adaptive_avg_pool2d), 2
 
 
 class AdaptiveAvgPool3d(_AdaptiveAvgPool):
-    """Mean over windows of volumes that make the output `output_size`.
+    """Mean over windows of volumes chosen so that the output has `output_size`.
 
     See `convlane.functional.adaptive_avg_pool3d`.
     """
@@ -311,7 +311,7 @@ class _AdaptiveMaxPool(Module):
         _check(self._pool, self._axes, output_size)
 
     def forward(self, input: Array) -> Any:
-        """Pool a batch; a pair (output, indices) if the indices are asked for."""
+        """Pool a batch; return a pair (output, indices) with `return_indices`."""
         return self._pool(input, self.output_size, self.return_indices)
 
     def extra_repr(self) -> str:
@@ -320,7 +320,7 @@ class _AdaptiveMaxPool(Module):
 
 
 class AdaptiveMaxPool1d(_AdaptiveMaxPool):
-    """Maximum over windows of signals that make the output `output_size` long.
+    """Maximum over windows of signals chosen so that the output has `output_size`.
 
     See `convlane.functional.adaptive_max_pool1d`.
     """
@@ -329,13 +329,13 @@ class AdaptiveMaxPool1d(_AdaptiveMaxPool):
 
 
 class AdaptiveMaxPool2d(_AdaptiveMaxPool):
-    """Maximum over windows that make the output `output_size`, see `convlane.functional.adaptive_max_pool2d`."""
+    """Maximum over windows chosen to give `output_size`, see `convlane.functional.adaptive_max_pool2d`."""
 
     _pool, _axes = staticmethod(adaptive_max_pool2d), 2
 
 
 class AdaptiveMaxPool3d(_AdaptiveMaxPool):
-    """Maximum over windows of volumes that make the output `output_size`.
+    """Maximum over windows of volumes chosen so that the output has `output_size`.
 
     See `convlane.functional.adaptive_max_pool3d`.
     """
@@ -360,7 +360,7 @@ class GlobalMaxPool2d(Module):
 
 
 class _Sized:
-    """Stands for an array while operations are asked only whether its shape fits."""
+    """Stands for an array while operations only check whether its shape fits."""
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
@@ -373,6 +373,6 @@ class _Sized:
 
 
 def _check(operation: Callable[..., Any], axes: int, *args: Any) -> None:
-    """Let the shape rules judge the arguments, on an input that no sensible window is too large for."""
+    """Check the arguments by the shape rules, on an input larger than any sensible window."""
     sizes = {1: (2**24,), 2: (2**24, 2**24), 3: (2**24, 2**15, 2**15)}[axes]
     operation(_Sized((1, 1, *sizes)), *args)

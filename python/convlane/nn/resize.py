@@ -1,4 +1,4 @@
-"""Layers that change the size of signals, images and volumes."""
+"""Layers that resample signals, images and volumes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Upsample(Module):
         )
 
     def extra_repr(self) -> str:
-        """Return what was asked for."""
+        """Return the constructor's arguments."""
         asked = f"size={self.size}" if self.scale_factor is None else f"scale_factor={self.scale_factor}"
         return f"{asked}, mode={self.mode!r}"
 
@@ -62,7 +62,7 @@ class UpsamplingNearest2d(Upsample):
 
 
 class UpsamplingBilinear2d(Upsample):
-    """Enlarge images with the corners aligned, see `convlane.functional.interpolate`.
+    """Enlarge images bilinearly with aligned corners, see `convlane.functional.interpolate`.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Layers that make pixels of channels, and channels of pixels."""
+"""Layers that turn channels into pixels and back."""
 
 from __future__ import annotations
 

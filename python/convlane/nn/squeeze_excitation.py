@@ -1,4 +1,4 @@
-"""Weights for the channels of an image that the image itself decides."""
+"""Squeeze-and-excitation: channels weighted by what is in the image."""
 
 from __future__ import annotations
 

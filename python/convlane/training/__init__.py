@@ -1,4 +1,4 @@
-"""Training: optimisers, learning rates, and a loop that puts them to work."""
+"""Training: optimisers, learning-rate schedules, and a training loop."""
 
 from convlane.training import schedule
 from convlane.training.checkpoint import load_checkpoint, save_checkpoint

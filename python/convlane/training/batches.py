@@ -1,4 +1,4 @@
-"""Data as training takes it: two arrays, or anything that yields batches whenever it is asked again."""
+"""Training data: two arrays, or anything that can be iterated over for batches, again and again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def is_arrays(data: Any) -> bool:
 
 
 def check_data(data: Any, batch_size: int, caller: str) -> None:
-    """Refuse what is no data."""
+    """Refuse anything that is not data."""
     if batch_size < 1:
         raise ValueError(f"{caller}: batch_size must be at least 1, got {batch_size}")
     if is_arrays(data):
@@ -73,12 +73,12 @@ def _checked(batch: Any, caller: str) -> Batch:
 
 
 def is_pair(batch: Any) -> bool:
-    """Return whether something may be the images and the targets of a batch."""
+    """Return whether this may be the images and the targets of a batch."""
     return isinstance(batch, (tuple, list)) and len(batch) == 2 and all(hasattr(part, "__len__") for part in batch)
 
 
 def kind(data: Any) -> str:
-    """Return what data are, for an error: ``tuple of ndarray, list``."""
+    """Describe the type of data, for an error: ``tuple of ndarray, list``."""
     name = type(data).__name__
     if not isinstance(data, (tuple, list)):
         return name

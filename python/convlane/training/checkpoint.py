@@ -1,4 +1,4 @@
-"""Checkpoints: a network, its optimiser and how far training has come, in one safetensors file."""
+"""Checkpoints: a network, its optimiser and the progress of training, in one safetensors file."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from convlane.weights.files import CHECKPOINT
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
-_FORMAT = "1"  # a change that makes older versions misread a file raises it
+_FORMAT = "1"  # increased by changes that would make older versions misread a file
 
 
 def save_checkpoint(path: Path, model: Module, optimizer: Optimizer, **more: Mapping[str, Any]) -> None:
-    """Write a network, its optimiser and whatever else is needed to go on.
+    """Write a network, its optimiser and whatever else is needed to resume training.
 
-    The file appears at once: nobody sees it half written, and one that stood there before stays until then.
+    The file is written atomically: an existing one is replaced only when the new one is complete.
     `convlane.load_weights` reads the network's weights from it.
 
     Parameters
     ----------
     path
-        Where to; a symbolic link is followed.
+        The file to write; a symbolic link is followed.
     model, optimizer
-        Their `state_dict` is written.
+        Their state dicts are written.
     more
-        Numbers or arrays by name, under a word of your own: ``progress={"epoch": 3}``.
+        Dictionaries of numbers or arrays under names of your own: ``progress={"epoch": 3}``.
 
     Raises
     ------
     OSError
-        It cannot be written. Nothing is left behind then.
+        It cannot be written. Then nothing is left behind.
     TypeError
-        Something is no number or array of numbers.
+        Something is neither a number nor an array of numbers.
 
     Examples
     --------
@@ -61,7 +61,7 @@ def save_checkpoint(path: Path, model: Module, optimizer: Optimizer, **more: Map
 
 
 def load_checkpoint(path: Path, model: Module, optimizer: Optimizer) -> dict[str, dict[str, NDArray[Any]]]:
-    """Set a network and its optimiser to what `save_checkpoint` has written, and return the rest of it.
+    """Restore a network and its optimiser from a checkpoint, and return the rest of it.
 
     Nothing in the file is executed, and one of unknown origin does no harm.
 
@@ -70,7 +70,7 @@ def load_checkpoint(path: Path, model: Module, optimizer: Optimizer) -> dict[str
     OSError
         The file cannot be opened or read.
     ValueError
-        It is damaged, no checkpoint, or one of another network or optimiser. Nothing has been changed then.
+        It is damaged, not a checkpoint, or one of another network or optimiser. Then nothing has been changed.
     """
     groups = read_checkpoint(path)
     restore(groups, path, model, optimizer)
@@ -93,7 +93,7 @@ def read_checkpoint(path: Path) -> dict[str, dict[str, NDArray[Any]]]:
     with open_tensors(path) as file:
         kind, version = file.metadata.get("format"), file.metadata.get("format_version")
         if kind != CHECKPOINT:
-            raise ValueError(f"{file.path}: no checkpoint; its metadata do not say that it is one")
+            raise ValueError(f"{file.path}: not a checkpoint, by its metadata")
         if version != _FORMAT:
             raise ValueError(f"{file.path}: a checkpoint of format {shown(version)}; this convlane reads {_FORMAT}")
         groups: dict[str, dict[str, NDArray[Any]]] = {"model": {}, "optimizer": {}}

@@ -56,9 +56,9 @@ def fit(
 ) -> History:
     """Train a network.
 
-    It is set to training mode, and to whatever mode it was in afterwards; frozen modules stay in eval mode. What is
-    drawn (the order of examples, dropout) follows from `seed` and the number of steps that the optimiser has done, so
-    the same call gives the same bits, for any number of threads, and also if it was interrupted and resumed.
+    It is set to training mode, and back to its former mode afterwards; frozen modules stay in eval mode. All random
+    numbers (the order of examples, dropout) depend on `seed` and the number of steps that the optimiser has done, so
+    that the same call gives the same bits, for any number of threads, and also if it was interrupted and resumed.
 
     Parameters
     ----------
@@ -66,47 +66,47 @@ def fit(
         The network.
     data
         Images and targets of all examples, a tuple of two arrays: float32 (N, C, H, W) and integers, (N,) or (N, H, W)
-        for maps, or whatever the network and the loss take. Or an iterable of such pairs, one for each batch; every
-        epoch iterates it anew.
+        for maps, or whatever the network and the loss take. Or an iterable of such pairs, one for each batch, which
+        is iterated over again in every epoch.
     epochs
-        How often to go through the data, those of a resumed checkpoint included.
+        The number of passes over the data, those of a resumed checkpoint included.
     optimizer
-        Made for this network. Schedules are its own: a function as its learning rate.
+        An optimiser of this network. For a schedule, give it a function as learning rate.
     loss
-        From outputs and targets of a batch to one number, made of operations of `convlane.functional`.
+        A function from outputs and targets of a batch to a number, made of operations of `convlane.functional`.
     metrics
-        ``"accuracy"``, ``"top5"``, ``"mean_iou"``, or functions from outputs and targets of a batch to one number for
-        every example, or to their mean; a dict gives them names. What is no mean over examples is a `Tally`. Those of a
-        network with several outputs get the first. Where the targets are classes, examples whose target is none, as
-        `ignore_index` is, count neither in the metrics nor in the average of the loss; maps (N, classes, H, W) have
-        such targets for every pixel.
+        ``"accuracy"``, ``"top5"``, ``"mean_iou"``, or functions from outputs and targets of a batch to one number per
+        example, or to their mean; a dict gives them names. A metric that is not a mean over examples is a `Tally`. If
+        the network has several outputs, metrics get the first. If the targets are classes, examples whose target is not
+        a class, such as `ignore_index`, count neither in the metrics nor in the average of the loss; in maps
+        (N, classes, H, W) every pixel has such a target.
     validation
         Data to measure after every epoch, in eval mode.
     batch_size, shuffle
-        How two arrays become batches; the last one may be smaller. What yields batches decides itself.
+        How two arrays are divided into batches, the last of which may be smaller. They do not apply to iterables.
     seed
-        Not negative.
+        At least 0.
     clip_norm
-        Scales the gradients down where the norm of all together is larger.
+        If the norm of all gradients together is larger, they are scaled down to it.
     patience
-        Stop early after so many epochs without a better `monitor`. At the end, early or not, the network gets the
-        weights of the best epoch.
+        Stop after so many epochs without an improvement of `monitor`. In any case the network ends with the weights
+        of the best epoch.
     monitor
-        The column of the history that `patience` watches: ``"validation_loss"`` where there are validation data, else
-        ``"loss"``. A name with ``loss`` or ``error`` in it is better if smaller, any other if larger.
+        The column of the history that `patience` watches: by default ``"validation_loss"`` if there is validation data,
+        else ``"loss"``. Columns with ``loss`` or ``error`` in their names are better if smaller, all others if larger.
     checkpoint
-        A file to write after every epoch, at once, so that there is always a whole one; it holds the network, the
-        optimiser and how far training has come. Ctrl-C lets the step finish, writes it and raises `KeyboardInterrupt`;
-        a second Ctrl-C does not wait. So it is too where the shell had Ctrl-C ignored, as one without job control has
-        it for what it starts with ``&``; a handler of the program's own stays and decides.
+        A file to write after every epoch, atomically, with the network, the optimiser and the progress of training.
+        Ctrl-C lets the step finish, writes the checkpoint and raises `KeyboardInterrupt`; a second Ctrl-C does not
+        wait. This holds even if the process was started with Ctrl-C ignored, as shells without job control do with
+        ``&``; a handler that the program has installed stays in charge.
     resume
-        Go on from `checkpoint` if that file exists. An iterable as `data` must yield the same batches for the same
-        epoch; where it has an attribute ``epoch``, that is set to what it was.
+        Whether to continue from `checkpoint` if that file exists. An iterable as `data` must yield the same batches for
+        the same epoch; if it has an attribute ``epoch``, that is restored.
     on_nan
-        ``"raise"``: stop where the loss is not finite, or the norm of the gradients where they are clipped, or that of
-        the parameters after an epoch. ``"ignore"``: go on.
+        ``"raise"``: stop if the loss is not finite, or the norm of clipped gradients, or that of the parameters after
+        an epoch. ``"ignore"``: continue.
     verbose
-        Print a line for every epoch, and show a progress bar on terminals where tqdm is installed.
+        Whether to print a line for every epoch and, if tqdm is installed, show a progress bar on terminals.
     shards
         Into how many parts every batch is cut, of sizes that differ by one at most; they are computed one by one, and
         by several processes with `communicator`, so it is then at least their number, which is the default; else it is
@@ -123,16 +123,16 @@ def fit(
     Returns
     -------
     History
-        The loss, the metrics, the learning rate and the seconds of every epoch. Those of the training data are means
-        over the steps, while the network learned.
+        The loss, the metrics, the learning rate and the seconds of every epoch. Losses and metrics of the
+        training data are means over the steps, while the network was learning.
 
     Raises
     ------
     FloatingPointError
-        Something was not finite, see `on_nan`; the message tells what, and the epoch and the step. The network has the
-        parameters that last gave a finite loss, and its buffers from before that step; the optimiser has moved on.
+        Something was not finite, see `on_nan`; the message says what, and in which epoch and step. The network has the
+        last parameters that gave a finite loss, and its buffers from before that step; the optimiser is not reset.
     KeyboardInterrupt
-        After writing the checkpoint, if there is one. The network is as after the last step.
+        After writing the checkpoint, if there is one. The network has the state after the last step.
     OSError
         The checkpoint cannot be written or read.
     RuntimeError
@@ -140,7 +140,7 @@ def fit(
         failed, and with what.
     TypeError, ValueError
         An argument of the wrong kind or out of range, data that do not fit, or a checkpoint of another network,
-        optimiser or seed. An error within a step leaves the network as it was before the step.
+        optimiser or seed. An error within a step leaves the network as it was before that step.
 
     Examples
     --------
@@ -174,7 +174,9 @@ def fit(
         if checkpoint is not None and ranks.rank == 0:
             folder = os.path.dirname(os.path.realpath(checkpoint))
             if not os.path.isdir(folder):
-                raise FileNotFoundError(f"fit: there is no folder {folder} for the checkpoint")  # not after an epoch
+                raise FileNotFoundError(
+                    f"fit: there is no folder {folder} for the checkpoint"
+                )  # now, and not after an epoch
         if epochs > 1 and isinstance(data, Iterator):
             raise TypeError("fit: data can be iterated only once; pass a list, or a class whose __iter__ starts anew")
         ranks.check_same(
@@ -247,7 +249,7 @@ def evaluate(
     Parameters
     ----------
     model
-        A network, which is in eval mode meanwhile, or a compiled plan for any batch size.
+        A network, which is set to eval mode meanwhile, or a compiled plan for any batch size.
     data, loss, metrics, batch_size
         As for `fit`.
 
@@ -274,14 +276,14 @@ def evaluate(
 
 
 def predict(model: Callable[[Array], Any], data: Any, *, batch_size: int = 64) -> Array:
-    """Run a network, in eval mode, on all images and return its outputs one after the other.
+    """Run a network, in eval mode, on all images and return its outputs in order.
 
     Parameters
     ----------
     model
         A network, or a compiled plan for any batch size.
     data
-        An array of images (N, C, H, W), data as for `fit` (whose targets are left alone), or an iterable of arrays.
+        An array of images (N, C, H, W), data as for `fit` (whose targets are ignored), or an iterable of arrays.
     batch_size
         How many images of an array are run together. The result does not depend on it.
 
@@ -345,12 +347,12 @@ def _measured(
         for measured in chain(*batch):
             means.include(*measured)
     if not means.examples:
-        raise ValueError("evaluate: the data are empty, or none of their targets is a class")
+        raise ValueError("evaluate: the data are empty, or no target is a class")
     return means.result()
 
 
 class _Training:
-    """A network on its way: what a step does, and all that a checkpoint holds."""
+    """The state of a training run: what a step does, and all that a checkpoint holds."""
 
     def __init__(
         self,
@@ -368,15 +370,15 @@ class _Training:
         self.model, self.data, self.optimizer, self.means = model, data, optimizer, means
         self.seed, self.clip_norm, self.on_nan = seed, clip_norm, on_nan
         self.history = History()
-        self.epoch, self.step = 0, 0  # done; the steps are those of the epoch after
+        self.epoch, self.step = 0, 0  # completed; the steps are those of the next epoch
         self._best: dict[str, NDArray[Any]] = {}
-        self._good = model.state_dict()  # what gave finite numbers
+        self._good = model.state_dict()  # the last that gave finite numbers
         self._data_epoch: int | None = None
         self.shards, self.ranks = shards, ranks
         self._gradients = ShardedGradients(model, loss, means, shards, ranks)
 
     def run_epoch(self, batch_size: int, shuffle: bool, interrupts: _Interrupts, label: str | None) -> None:
-        """Do those steps of an epoch that have not been done; with a label, behind a progress bar."""
+        """Do the remaining steps of an epoch; with a label, under a progress bar."""
         self.model.train()
         order = None
         if shuffle and is_arrays(self.data):
@@ -388,7 +390,7 @@ class _Training:
         count = batch_count(self.data, batch_size)
         left = None if count is None else count - self.step
         wanted = cut(self.ranks.shards(self.shards), self.shards)
-        with closing(batches(self.data, batch_size, "fit", wanted, order)) as every:  # which may have threads
+        with closing(batches(self.data, batch_size, "fit", wanted, order)) as every:  # it may have threads
             todo = islice(every, self.step, None)
             for parts in todo if label is None else progress(todo, label, left):
                 self.stop_if(self._do(parts, interrupts))
@@ -405,7 +407,7 @@ class _Training:
             if self.clip_norm is not None:
                 norm, factor = clip_grad_norm(found.gradients, self.clip_norm / found.factor)
                 norm, factor = norm * found.factor, factor * found.factor
-        if found.examples:  # without examples the loss is NaN, the gradients are 0
+        if found.examples:  # without examples the loss is NaN and the gradients are 0
             self.check_finite("the loss", found.loss)
         self.check_finite("the norm of the gradients", norm)
         self._good = before
@@ -428,7 +430,7 @@ class _Training:
             raise
 
     def check_finite(self, what: str, value: float) -> None:
-        """Raise if a number is not finite, with the network as it was when all were."""
+        """Raise if a number is not finite, after restoring the last parameters with which all were."""
         if self.on_nan == "raise" and not math.isfinite(value):
             self.model.load_state_dict(self._good)
             self.ranks.fail(
@@ -440,21 +442,21 @@ class _Training:
 
     @property
     def where(self) -> str:
-        """Tell how far it has come."""
+        """Return the current epoch and step, in words."""
         return f"epoch {self.epoch + 1}, after step {self.step}"
 
     def learning_rate(self) -> float:
-        """Return the last step's, for the first parameter."""
+        """Return the learning rate of the last step, for the first parameter."""
         first = next(name for name, _ in self.model.named_parameters(trainable=True))
         return self.optimizer.learning_rate(first, self.optimizer.steps - 1)
 
     def check_parameters(self) -> None:
-        """Raise if the last step's gradients were not finite, which the next loss would tell."""
+        """Raise if the last step's gradients were not finite, as the next loss would reveal."""
         norm, _ = clip_grad_norm(dict(self.model.named_parameters(trainable=True)), math.inf)
         self.check_finite("the norm of the parameters", norm)
 
     def finish_epoch(self, row: Mapping[str, float], monitor: str | None) -> None:
-        """Note down what an epoch has brought, and keep the weights if it was the best by `monitor`."""
+        """Record the results of an epoch, and keep the weights if it was the best by `monitor`."""
         self.history.append(row)
         self.epoch, self.step, self._data_epoch = self.epoch + 1, 0, None
         self.means.start()
@@ -462,7 +464,7 @@ class _Training:
             self.history.best_epoch, self._best = self.epoch, self.model.state_dict()
 
     def waited(self, monitor: str) -> int:
-        """Count the epochs since the best by `monitor`, the first of several."""
+        """Return the number of epochs since the (first) best one by `monitor`."""
         if not self.epoch:
             return 0
         sign = 1 if "loss" in monitor or "error" in monitor else -1
@@ -470,7 +472,7 @@ class _Training:
         return self.epoch - 1 - values.index(min(values))
 
     def keep_best(self) -> None:
-        """Give the network the weights of the best epoch, where they have been kept."""
+        """Give the network the weights of the best epoch, if they have been kept."""
         if self._best:
             self.model.load_state_dict(self._best)
 
@@ -529,7 +531,7 @@ class _Training:
             if any(len(column) != epoch for column in history.values()):
                 raise ValueError("its history has gaps")
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{os.fspath(path)}: no checkpoint of this fit: {error}") from error
+            raise ValueError(f"{os.fspath(path)}: not a checkpoint of this fit: {error}") from error
         if seed != self.seed:
             raise ValueError(f"{os.fspath(path)}: it was written with seed={seed}, but fit was given {self.seed}")
         if (shards := counters.get("shards", 1)) != self.shards:
@@ -556,8 +558,8 @@ class _Interrupts:
         self.waiting = True
 
     def __enter__(self) -> _Interrupts:
-        # Only the main thread gets signals, and a handler of somebody else has its reasons; that the signal is ignored
-        # says no more than that a shell without job control started the process in the background.
+        # Only the main thread gets signals, and a handler of the program's own is respected. An ignored signal only
+        # means that a shell without job control started the process in the background.
         in_main = threading.current_thread() is threading.main_thread()
         self._before = signal.getsignal(signal.SIGINT)
         self._installed = in_main and self._before in (signal.default_int_handler, signal.SIG_IGN)
@@ -573,7 +575,7 @@ class _Interrupts:
 
 
 _in_training: set[int] = set()
-"""The modules of all networks that are being trained, by their ids."""
+"""The ids of the modules of all networks that are being trained."""
 _in_training_lock = threading.Lock()
 
 
@@ -594,7 +596,7 @@ def _alone(model: Module) -> Iterator[None]:
 
 @contextmanager
 def _modes_kept(model: Any) -> Iterator[None]:
-    """Leave every module in the mode in which it was."""
+    """Restore the mode of every module afterwards."""
     modes = [(module, module.training) for module in model.modules()] if isinstance(model, Module) else []
     try:
         yield

@@ -1,4 +1,4 @@
-"""What training has told of every epoch, and a picture of it."""
+"""The record of training, epoch by epoch, and its plot."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ __all__ = ["History"]
 
 
 class History(Mapping[str, list[float]]):
-    """Columns by name, with one number for every epoch: losses, metrics, learning rates and seconds.
+    """Columns by name, with one number per epoch: losses, metrics, learning rates and seconds.
 
-    What was measured on the validation data begins with ``validation_``. ``pandas.DataFrame(dict(history))`` makes a
-    table of it.
+    Those of the validation data begin with ``validation_``. ``pandas.DataFrame(dict(history))`` makes a table of it.
 
     Attributes
     ----------
     epochs
-        How many there were.
+        Their number.
     best_epoch
-        Counted from 1: the one whose weights early stopping has kept; None without early stopping.
+        The epoch, counted from 1, whose weights early stopping has kept; None without early stopping.
 
     Examples
     --------
@@ -46,7 +45,7 @@ class History(Mapping[str, list[float]]):
         self.best_epoch: int | None = None
 
     def append(self, row: Mapping[str, float]) -> None:
-        """Add an epoch, which has the same columns as those before it."""
+        """Append an epoch with the same columns as those before it."""
         if self._columns and row.keys() != self._columns.keys():
             raise ValueError(f"History: expected the columns {', '.join(self._columns)}, got {', '.join(row)}")
         for name, value in row.items():
@@ -54,25 +53,25 @@ class History(Mapping[str, list[float]]):
 
     @property
     def epochs(self) -> int:
-        """Return how many epochs there were."""
+        """Return the number of epochs."""
         return len(next(iter(self._columns.values()), []))
 
     def last(self) -> dict[str, float]:
-        """Return the numbers of the last epoch by name."""
+        """Return the numbers of the last epoch, by name."""
         return {name: values[-1] for name, values in self._columns.items()}
 
     def plot(self, path: Path | None = None) -> Figure:
-        """Draw losses on the left and metrics on the right, by epoch.
+        """Plot losses on the left and metrics on the right, by epoch.
 
         Parameters
         ----------
         path
-            Where to write the picture, if anywhere; its suffix tells the format.
+            Where to write the plot, if anywhere; the suffix determines the format.
 
         Returns
         -------
         matplotlib.figure.Figure
-            The picture, which notebooks show.
+            The plot, which notebooks display.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Metrics: what is told of a network beside its loss, and their averages over a data set."""
+"""Metrics of a network besides its loss, and their averages over a data set."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from convlane.functional._arguments import Array
 __all__ = ["MeanIoU", "Tally", "accuracy", "top5"]
 
 Metric: TypeAlias = Callable[[Array, Any], Any]
-"""From outputs and targets of a batch to a number for every example, or to their mean."""
+"""A function from outputs and targets of a batch to one number per example, or to their mean."""
 Metrics: TypeAlias = Iterable[str | Metric] | Mapping[str, Metric]
 
 
@@ -27,7 +27,7 @@ def accuracy(outputs: Array, targets: NDArray[np.integer[Any]]) -> NDArray[np.bo
     outputs
         float32, (N, classes), or (N, classes, H, W) for maps.
     targets
-        Integers, (N,) or (N, H, W). One that is no class, such as an ignored one, is never right.
+        Integers, (N,) or (N, H, W). One that is not a class, such as an ignored one, is never right.
 
     Examples
     --------
@@ -43,8 +43,8 @@ def accuracy(outputs: Array, targets: NDArray[np.integer[Any]]) -> NDArray[np.bo
 def top5(outputs: Array, targets: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
     """Return for every example whether its class is among those with the five largest outputs.
 
-    Shapes and targets are those of `accuracy`. Of equal outputs, those of the first classes count as the larger ones,
-    as in `accuracy`; a NaN is no large output.
+    Shapes and targets are those of `accuracy`. Among equal outputs the first classes rank higher, as in
+    `accuracy`; NaN ranks lowest.
 
     Examples
     --------
@@ -64,28 +64,29 @@ def top5(outputs: Array, targets: NDArray[np.integer[Any]]) -> NDArray[np.bool_]
 
 
 class Tally(ABC):
-    """A metric that is no mean over examples: counts are added up over all batches, and their sum tells it."""
+    """A metric that is not a mean over examples: it is computed from counts that are summed over all batches."""
 
     @abstractmethod
     def count(self, outputs: Array, targets: Any) -> NDArray[np.float64]:
-        """Return the counts of a batch, always of the same shape."""
+        """Return the counts of a batch, always in the same shape."""
 
     @abstractmethod
     def score(self, counts: NDArray[np.float64]) -> float:
-        """Return the metric of such counts."""
+        """Return the metric from the sum of the counts."""
 
     def __call__(self, outputs: Array, targets: Any) -> float:
-        """Return the metric of a batch by itself."""
+        """Return the metric of a single batch."""
         return self.score(self.count(outputs, targets))
 
 
 class MeanIoU(Tally):
-    """How well regions overlap with the right ones: intersection over union, averaged over the classes.
+    """Intersection over union of predicted and true regions, averaged over the classes.
 
-    Both are counted over all positions of all images, as for Pascal VOC and Cityscapes. A class that is neither found
-    nor right anywhere does not count, nor does a position whose target is no class, such as an ignored one.
+    Both are counted over all positions of all images, as for Pascal VOC and Cityscapes. A class that is neither
+    predicted nor true anywhere does not count, nor does a position whose target is not a class, such as an ignored one.
 
-    Outputs are float32, (N, classes, ...), targets integers, (N, ...). `fit` and `evaluate` know it as ``"mean_iou"``.
+    Outputs are float32, (N, classes, ...), and targets integers, (N, ...). Its name in `fit` and `evaluate` is
+    ``"mean_iou"``.
 
     Examples
     --------
@@ -111,7 +112,7 @@ class MeanIoU(Tally):
         return np.stack([both, found_only + right_only - both]).astype(np.float64)
 
     def score(self, counts: NDArray[np.float64]) -> float:
-        """Return the mean over the classes that have a union, NaN where none has."""
+        """Return the mean over the classes that have a union, NaN if none has."""
         both, union = counts[:, counts[1] > 0]
         return float((both / union).mean()) if union.size else math.nan
 
@@ -146,7 +147,7 @@ def _is_class(targets: NDArray[np.integer[Any]], classes: int) -> NDArray[np.boo
 
 
 def _counted(outputs: Any, targets: Any) -> NDArray[np.bool_]:
-    """Return which examples count: where targets are classes, those whose class exists, so none that a loss ignores."""
+    """Return which examples count: if targets are classes, those whose class exists, so none that a loss ignores."""
     classes = np.asarray(targets)
     shape = tuple(outputs.shape)
     if len(shape) > 1 and shape[1] > 1 and classes.dtype.kind in "iu" and classes.shape == (shape[0], *shape[2:]):
@@ -165,9 +166,9 @@ def _first(outputs: Any) -> Any:
 
 
 class Means:
-    """The loss and the metrics, averaged (or, where they are tallies, counted) over all examples that count.
+    """The loss and the metrics, averaged (tallies: summed) over all examples that count.
 
-    Those are pixels where every pixel has a class of its own.
+    If every pixel has its own class, the pixels are the examples.
     """
 
     def __init__(self, metrics: Mapping[str, Metric]) -> None:
@@ -175,7 +176,7 @@ class Means:
         self.start()
 
     def start(self, sums: Mapping[str, Any] | None = None, examples: int = 0) -> None:
-        """Begin with nothing, or go on."""
+        """Start from nothing, or from former sums."""
         self.sums: dict[str, Any] = dict(sums) if sums is not None else dict.fromkeys(["loss", *self._metrics], 0.0)
         self.examples = examples
 
@@ -186,7 +187,7 @@ class Means:
         )
 
     def add(self, loss: float, outputs: Any, targets: Any) -> int:
-        """Count a batch in, by the first of several outputs; return how many of its examples count."""
+        """Add a batch, by the first of several outputs; return how many of its examples count."""
         count, found = self.measure(loss, outputs, targets)
         self.include(count, found)
         return count
@@ -215,9 +216,9 @@ class Means:
         self.examples += count
 
     def result(self) -> dict[str, float]:
-        """Return the averages and scores by name, NaN where nothing counts."""
+        """Return the averages and scores by name, NaN if nothing counts."""
         return {name: self._told(name, total) if self.examples else math.nan for name, total in self.sums.items()}
 
     def _told(self, name: str, total: Any) -> float:
-        metric = self._metrics.get(name)  # none of the loss
+        metric = self._metrics.get(name)  # the loss has none
         return metric.score(total) if isinstance(metric, Tally) else float(total / self.examples)

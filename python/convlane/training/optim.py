@@ -1,8 +1,8 @@
-"""Optimisers: how parameters move against their gradients.
+"""Optimisers: how parameters are updated from their gradients.
 
-All parameters of a network lie in one buffer, and a step is one pass of a compiled kernel over it. What the network
-holds are read-only views of the buffer, new ones after every step. Where somebody else still looks at the old ones (a
-state dict, a compiled plan), the step writes to a new buffer; else it is done in place.
+All parameters of a network are kept in one buffer, and a step is one pass of a kernel over it. The network holds
+read-only views of the buffer, new ones after every step. If anything else still holds the old ones (a state dict, a
+compiled plan), the step writes to a new buffer; otherwise it works in place.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from convlane.nn.packing import PackingModule
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop", "clip_grad_norm"]
 
 Schedule: TypeAlias = Callable[[int], float]
-"""From the number of steps done to the learning rate."""
+"""A function from the number of completed steps to the learning rate."""
 
-_LINE = 16  # floats of a cache line, where every parameter starts
+_LINE = 16  # floats of a cache line, at which every parameter is aligned
 
 
 class Optimizer(ABC):
@@ -36,15 +36,15 @@ class Optimizer(ABC):
     Parameters
     ----------
     model
-        The network. Parameters that are frozen when the optimiser is made are left alone.
+        The network. Parameters that are frozen when the optimiser is created are excluded.
     lr
-        The learning rate, or a function from the number of steps done to it (`convlane.training.schedule`).
+        The learning rate, or a function to it from the number of completed steps (`convlane.training.schedule`).
     weight_decay
-        This part of every parameter is added to its gradient.
+        The multiple of every parameter that is added to its gradient.
     groups
-        What differs for some parameters: ``{"fc": {"lr": 0.1}, "*.bias": {"weight_decay": 0}}``. A key is a
-        parameter's name, the name of a module above it, or a pattern with ``*`` and ``?``; later ones overrule earlier
-        ones.
+        Options for some of the parameters: ``{"fc": {"lr": 0.1}, "*.bias": {"weight_decay": 0}}``. A key is the name of
+        a parameter, the name of a module that contains it, or a pattern with ``*`` and ``?``; later keys override
+        earlier ones.
 
     Raises
     ------
@@ -53,7 +53,7 @@ class Optimizer(ABC):
     """
 
     _buffers: tuple[str, ...] = ()
-    """The names of the buffers kept beside the parameters, in the order in which the kernel knows them."""
+    """The names of the buffers kept for every parameter, in the kernel's order."""
 
     def __init__(
         self,
@@ -75,29 +75,29 @@ class Optimizer(ABC):
             self._offsets[name] = end
             end += -(-self._current(name).size // _LINE) * _LINE
         self._size = end
-        self._spare: Array | None = None  # of the step before, for somebody who always holds the last parameters
+        self._spare: Array | None = None  # of the step before, for callers who always hold the last parameters
         self._views: dict[str, Array] = {}
         self._gather()
         self._state = {buffer: np.zeros(end, np.float32) for buffer in self._buffers}
 
     def learning_rate(self, name: str, steps: int | None = None) -> float:
-        """Return the learning rate of a parameter in the next step, or in that after so many."""
+        """Return the learning rate of a parameter in the next step, or in the one after `steps`."""
         return self._rate(self._options[name]["lr"], self.steps if steps is None else steps)
 
     def step(self, gradients: Mapping[str, Array], *, gradient_factor: float = 1.0) -> None:
-        """Move all parameters.
+        """Update all parameters.
 
         Parameters
         ----------
         gradients
-            One for every parameter, by name, as `convlane.value_and_grad` returns them.
+            The gradient of every parameter by name, as `convlane.value_and_grad` returns them.
         gradient_factor
-            Multiplied with all gradients, as `clip_grad_norm` returns it.
+            A factor of all gradients, as `clip_grad_norm` returns it.
 
         Raises
         ------
         ValueError
-            A gradient is missing, superfluous or of another shape. Nothing has been changed then.
+            A gradient is missing, superfluous or of another shape. Then nothing has been changed.
         """
         if gradients.keys() != self._owners.keys():
             missing, extra = sorted(self._owners.keys() - gradients), sorted(gradients.keys() - self._owners)
@@ -117,7 +117,7 @@ class Optimizer(ABC):
         self._show()
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """Return copies of all that the optimiser has learned: the number of steps, and its buffers by parameter."""
+        """Return a copy of the optimiser's state: the number of steps, and its buffers by parameter."""
         state: dict[str, NDArray[Any]] = {"steps": np.array(self.steps, np.int64)}
         for buffer, array in self._state.items():
             for name, part in self._parts(array).items():
@@ -125,12 +125,12 @@ class Optimizer(ABC):
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from a state that `state_dict` has returned.
+        """Restore a state that `state_dict` has returned.
 
         Raises
         ------
         ValueError
-            It belongs to another optimiser or another network. Nothing has been changed then.
+            It belongs to another optimiser or network. Then nothing has been changed.
         """
         mine = {
             f"{buffer}.{name}": part
@@ -152,7 +152,7 @@ class Optimizer(ABC):
         """Call the kernel."""
 
     def _pace(self, lr: float, options: Mapping[str, Any]) -> tuple[float, float, float]:
-        """Return a parameter's learning rate, what of it is added to its gradient, and the factor of itself."""
+        """Return a parameter's learning rate, the multiple of it that is added to its gradient, and its own factor."""
         return lr, options["weight_decay"], 1.0
 
     def _rate(self, lr: float | Schedule, steps: int) -> float:
@@ -166,10 +166,12 @@ class Optimizer(ABC):
         return np.ascontiguousarray(array)
 
     def _prepare(self) -> tuple[Array, Array]:
-        """Return the buffer that holds the network's parameters, and the one to write to: the same, or a new one."""
-        if any(self._current(name) is not view for name, view in self._views.items()):  # loaded since
+        """Return the buffer that holds the network's parameters, and the buffer to write to: the same, or a new one."""
+        if any(
+            self._current(name) is not view for name, view in self._views.items()
+        ):  # parameters have been loaded since
             self._gather()
-        self._show()  # views that nobody else has, so that the old ones live on only where somebody holds them
+        self._show()  # views for ourselves only, so that the old ones survive only if something else holds them
         # Beside every view, the attribute and getrefcount's own argument refer to the buffer.
         alone = sys.getrefcount(self._parameters) == len(self._views) + 2
         spare, self._spare = self._spare, None
@@ -180,7 +182,7 @@ class Optimizer(ABC):
         return self._parameters, spare
 
     def _gather(self) -> None:
-        """Move the network's parameters into a new buffer, one by one, so that none but one exists twice."""
+        """Move the network's parameters into a new buffer, one by one, so that at most one exists twice."""
         self._views = {}
         self._parameters = np.zeros(self._size, np.float32)
         for name, part in self._parts(self._parameters).items():
@@ -193,7 +195,7 @@ class Optimizer(ABC):
             self._give(name, view)
 
     def _give(self, name: str, view: Array) -> None:
-        """Let the network hold a part of the buffer as this parameter."""
+        """Make a part of the buffer this parameter of the network."""
         view.flags.writeable = False
         self._views[name] = view
         for module, attribute in self._owners[name]:
@@ -202,7 +204,7 @@ class Optimizer(ABC):
                 module.forget_packed()
 
     def _current(self, name: str) -> Array:
-        """Return what the network holds now."""
+        """Return the parameters that the network holds now."""
         module, attribute = self._owners[name][0]
         return vars(module)[attribute]  # type: ignore[no-any-return]
 
@@ -216,7 +218,7 @@ class Optimizer(ABC):
 
 
 class SGD(Optimizer):
-    """Gradient descent, with momentum where asked for: torch's formulas.
+    """Gradient descent, optionally with momentum, by torch's formulas.
 
     Examples
     --------
@@ -265,7 +267,7 @@ class SGD(Optimizer):
 
 
 class RMSprop(Optimizer):
-    """Gradients divided by the root of a running mean of their squares: torch's formulas.
+    """Gradients divided by the root of a running mean of their squares, by torch's formulas.
 
     References
     ----------
@@ -304,7 +306,7 @@ class RMSprop(Optimizer):
 
 
 class Adam(Optimizer):
-    """Running means of gradients, divided by the root of those of their squares: torch's formulas.
+    """Running means of gradients divided by the roots of those of their squares, by torch's formulas.
 
     References
     ----------
@@ -350,7 +352,7 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam whose weight decay shrinks the parameters themselves, not by way of the gradients.
+    """Adam with decoupled weight decay, which shrinks the parameters directly.
 
     References
     ----------
@@ -375,7 +377,7 @@ class AdamW(Adam):
 
 
 def clip_grad_norm(gradients: Mapping[str, Array], max_norm: float) -> tuple[float, float]:
-    """Return the norm of all gradients together, and the factor that brings it down to `max_norm`, at most 1.
+    """Return the norm of all gradients together, and the factor, at most 1, that limits it to `max_norm`.
 
     Nothing is written; the factor goes into `Optimizer.step`. The sum does not depend on the number of threads.
 
@@ -391,7 +393,7 @@ def clip_grad_norm(gradients: Mapping[str, Array], max_norm: float) -> tuple[flo
 
 
 def _owners(model: Module) -> dict[int, list[tuple[Module, str]]]:
-    """Return the modules that hold each parameter, by its identity, and under which names."""
+    """Return which modules hold each parameter, by its identity, and under which names."""
     owners: dict[int, list[tuple[Module, str]]] = {}
     for module in model.modules():
         for name in module._parameter_names:

@@ -1,6 +1,6 @@
-"""Learning rates that change: functions from the number of steps done to the learning rate, for an optimiser's `lr`.
+"""Learning-rate schedules: functions from the number of completed steps to the learning rate, for an optimiser's `lr`.
 
-They have no state, so training that was interrupted goes on with the right one.
+They have no state, so that interrupted training resumes with the right rate.
 
 >>> from convlane.training import schedule
 >>> rate = schedule.warm_up(schedule.cosine(0.1, steps=100), steps=10)
@@ -19,24 +19,24 @@ Schedule = Callable[[int], float]
 
 
 def step(lr: float, every: int, factor: float = 0.1) -> Schedule:
-    """Multiply by `factor` after every so many steps."""
+    """Multiply by `factor` once every `every` steps."""
     _check("step", every=every)
     return lambda done: lr * factor ** (done // every)
 
 
 def multi_step(lr: float, at: Sequence[int], factor: float = 0.1) -> Schedule:
-    """Multiply by `factor` when each of these numbers of steps is done."""
+    """Multiply by `factor` at each of these numbers of steps."""
     return lambda done: lr * factor ** sum(done >= milestone for milestone in at)
 
 
 def cosine(lr: float, steps: int, final: float = 0.0) -> Schedule:
-    """Go down to `final` along half a cosine, and stay there (Loshchilov and Hutter, "SGDR", ICLR 2017)."""
+    """Fall to `final` along half a cosine, and stay there (Loshchilov and Hutter, "SGDR", ICLR 2017)."""
     _check("cosine", steps=steps)
     return lambda done: _between(lr, final, min(done / steps, 1.0))
 
 
 def warm_up(after: float | Schedule, steps: int) -> Schedule:
-    """Rise evenly to the first rate of `after` within so many steps, then go on with it (Goyal et al. 2017)."""
+    """Rise linearly to the first rate of `after` within `steps`, then follow it (Goyal et al. 2017)."""
     _check("warm_up", steps=steps)
     follow = after if callable(after) else lambda done: after
     return lambda done: follow(0) * (done + 1) / steps if done < steps else follow(done - steps)
@@ -52,9 +52,9 @@ def one_cycle(
     lr
         The highest rate. The first is ``lr / start_divisor``, the last ``lr / start_divisor / end_divisor``.
     steps
-        Of the whole cycle.
+        The length of the whole cycle.
     rise
-        The part of the steps in which the rate rises.
+        The fraction of the steps in which the rate rises.
     """
     _check("one_cycle", steps=steps)
     first, top = lr / start_divisor, rise * steps - 1
@@ -68,7 +68,7 @@ def one_cycle(
 
 
 def _between(start: float, end: float, part: float) -> float:
-    """Go from start to end along half a cosine."""
+    """Interpolate from start to end along half a cosine."""
     return end + (start - end) * (1 + math.cos(math.pi * part)) / 2
 
 

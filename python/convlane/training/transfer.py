@@ -1,4 +1,4 @@
-"""Transfer learning: parts of a network frozen by name, another head, features of a frozen trunk computed once."""
+"""Transfer learning: freezing layers by name, replacing heads, precomputing the features of a frozen trunk."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from convlane.training.batches import Data, batches, check_data
 
 __all__ = ["freeze", "freeze_all_but", "head_names", "precompute_features", "replace_head", "split_head"]
 
-_BATCH = 64  # images that run together where an array holds all
+_BATCH = 64  # images run together if an array holds all
 
 M = TypeVar("M", bound=Module)
 
 
 def freeze(model: M, *names: str, frozen: bool = True) -> M:
-    """Freeze the layers of some names, with all below them; return the network.
+    """Freeze the layers of these names, with all below them; return the network.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def freeze(model: M, *names: str, frozen: bool = True) -> M:
     names
         Names of modules (``"features"``, ``"layer1.0"``), or patterns with ``*`` and ``?`` (``"*.bn?"``).
     frozen
-        False makes them learn again.
+        False makes them trainable again.
 
     Raises
     ------
@@ -55,15 +55,15 @@ def freeze(model: M, *names: str, frozen: bool = True) -> M:
 
 
 def freeze_all_but(model: M, *names: str) -> M:
-    """Freeze everything but the layers of some names, which learn; return the network.
+    """Freeze everything but the layers of these names, which stay trainable; return the network.
 
     Parameters
     ----------
     model
         The network.
     names
-        As for `freeze`. Where there are none, the head is left to learn; dropout in front of it is frozen with all
-        else, and then drops nothing.
+        As for `freeze`. Without any, the head stays trainable; dropout before it is frozen with everything else, and
+        so drops nothing.
 
     Raises
     ------
@@ -87,12 +87,12 @@ def freeze_all_but(model: M, *names: str) -> M:
 
 
 def head_names(model: Module) -> list[str]:
-    """Return the names of the layers that the number of classes decides: the head, and those of side branches.
+    """Return the names of the layers that depend on the number of classes: the head, and those of side branches.
 
     Raises
     ------
     ValueError
-        `convlane.models.create` has not made the network, or its layers have been changed since.
+        `convlane.models.create` has not made the network, or its layers have changed since.
 
     Examples
     --------
@@ -110,13 +110,13 @@ def replace_head(model: M, num_classes: int, head: str | None = None) -> M:
     Parameters
     ----------
     model
-        The network. What is frozen stays so; the new head learns.
+        The network. What is frozen stays frozen; the new head is trainable.
     num_classes
         The number of classes.
     head
-        The name of the layer to replace, `Linear` or `Conv2d`. It may be left out for networks that
-        `convlane.models.create` has made, also for those without a head (``num_classes=0``); side branches get new
-        heads too. In networks of `convlane.load_onnx` it is the name of a node (Gemm, MatMul before Add, Conv), and may
+        The name of the layer to replace, a `Linear` or `Conv2d`. It may be left out for networks that
+        `convlane.models.create` has made, even those without a head (``num_classes=0``); side branches then get new
+        heads, too. In networks of `convlane.load_onnx` it is the name of a node (Gemm, MatMul before Add, Conv), and may
         be left out where that stands last before the only output.
 
     Raises
@@ -150,7 +150,7 @@ def replace_head(model: M, num_classes: int, head: str | None = None) -> M:
 
 
 def split_head(model: Module, head: str | None = None) -> tuple[Module, Module]:
-    """Return a network without its head, and the head: what is needed to train the latter on precomputed features.
+    """Return a network without its head, and the head, to train the latter on precomputed features.
 
     Parameters
     ----------
@@ -162,10 +162,10 @@ def split_head(model: Module, head: str | None = None) -> tuple[Module, Module]:
     Returns
     -------
     trunk : Module
-        A copy of the network, in eval mode and frozen, with what leaves the features as they are in the place of the
-        head. It shares its parameters with the network for as long as these are not changed.
+        A copy of the network, frozen and in eval mode, with an identity in place of the head. It shares its parameters
+        with the network as long as these are not changed.
     head : Module
-        The network's own. So when it is trained, the network is.
+        The network's own head, so that training it trains the network.
 
     Raises
     ------
@@ -189,23 +189,23 @@ def split_head(model: Module, head: str | None = None) -> tuple[Module, Module]:
         raise TypeError("split_head: a network of load_onnx runs the nodes of its file, of which none can be left out")
     name = head_names(model)[-1] if head is None else head
     layer = _module(model, name, "split_head")
-    trunk = deepcopy(model, {id(array): array for array in model.parameters()})  # they are never written to
+    trunk = deepcopy(model, {id(array): array for array in model.parameters()})  # parameters are never written to
     _put(trunk, name, Identity())
     return trunk.eval().freeze(), layer
 
 
 def precompute_features(trunk: Callable[[Array], Any], data: Data, *, epochs: int = 1) -> tuple[Array, NDArray[Any]]:
-    """Run a frozen trunk once over all data; the result is data for training what comes behind it.
+    """Run a frozen trunk once over all data; the features are the data for training what follows it.
 
     Parameters
     ----------
     trunk
-        From images (N, C, H, W) to features, (N, C) or (N, C, H, W): a network in eval mode, made with
-        ``num_classes=0`` or by `split_head`, say, or the plan that `convlane.compile` makes of one.
+        From images (N, C, H, W) to features, (N, C) or (N, C, H, W): a network in eval mode, for example one made with
+        ``num_classes=0`` or by `split_head`, or a compiled plan of one.
     data
         As for `convlane.training.fit`.
     epochs
-        How often the data is gone through, for other distortions each time.
+        The number of passes over the data, each with other augmentations.
 
     Returns
     -------
@@ -251,7 +251,7 @@ def _set_frozen(module: Module, frozen: bool, training: bool) -> None:
 
 
 def _named(model: Module, names: tuple[str, ...], caller: str) -> list[Module]:
-    """Return the modules that have one of the names or fit one of the patterns."""
+    """Return the modules that match one of the names or patterns."""
     paths = {path: module for path, module in model._walk("") if path}
     found: dict[str, Module] = {}
     for name in names:
@@ -282,7 +282,7 @@ def _put(model: Module, name: str, module: Module) -> None:
 
 
 def _heads(model: Module, num_classes: int, caller: str) -> dict[str, Module]:
-    """Return the layers whose parameters the number of classes decides, as they are for this number."""
+    """Return the layers whose parameters depend on the number of classes, as they are for this number."""
     if isinstance(model, Network):
         return {path: module for path, module in model.named_modules() if module in _modules_of_head(model, caller)}
     architecture = registry.architecture(model)
@@ -320,7 +320,7 @@ def _arrays(module: Module) -> list[str]:
 
 
 def _fresh(layer: Module, name: str, num_classes: int) -> Module:
-    """Return a layer like this one with its weights drawn anew."""
+    """Return a layer like this one with new random weights."""
     if isinstance(layer, Linear):
         return Linear(layer.in_features, num_classes, layer.bias is not None)
     if isinstance(layer, Conv2d):

@@ -1,4 +1,4 @@
-"""Zip files from outside: entries with names of their own, checksums that are compared, and no bombs."""
+"""Zip files of unknown origin: unique names of entries, verified checksums, and no zip bombs."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from numpy.typing import NDArray
 
 from convlane.safetensors_file import shown
 
-_MOST_GROWTH = 20  # times its file that what it describes may take; trained weights hardly shrink by compression
+_MOST_GROWTH = 20  # how many times the file's size its content may take; trained weights hardly compress
 _ALWAYS_ALLOWED = 2**26  # bytes
 _ENCRYPTED = 1  # the bit of the flags
 _DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, OverflowError)
 
 
 def loaded_bytes(count: int, dtype: np.dtype[Any]) -> int:
-    """Return the bytes of so many numbers once they are loaded: half precision (a record of bits) becomes float32."""
+    """Return the bytes that so many numbers take once loaded: half precision (a record of bits) becomes float32."""
     return count * (4 if dtype.kind in "fV" else dtype.itemsize)
 
 
 def check_growth(nbytes: int, size: int) -> None:
-    """Refuse to make so much of a file of this size: it is made to fill the memory."""
+    """Refuse to load so much from a file of this size, which must be made to fill the memory."""
     most = max(_ALWAYS_ALLOWED, _MOST_GROWTH * size)
     if nbytes > most:
         raise ValueError(f"its {size} bytes describe {nbytes} bytes of content; at most {most} are allowed")
@@ -40,7 +40,7 @@ class Archive:
 
     entries: Mapping[str, zipfile.ZipInfo]
     size: int
-    """Bytes of the file."""
+    """The size of the file, in bytes."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self.size = os.fstat(stream.fileno()).st_size
@@ -63,7 +63,7 @@ class Archive:
         check_growth(nbytes, self.size)
 
     def read(self, name: str, most: int) -> bytes:
-        """Return a whole entry of at most so many bytes, whose checksum holds."""
+        """Return a whole entry of at most so many bytes, after verifying its checksum."""
         if self.entries[name].file_size > most:
             raise ValueError(f"the entry {shown(name)} has {self.entries[name].file_size} bytes, more than {most}")
         with self.open(name) as stream:
@@ -71,7 +71,7 @@ class Archive:
 
     @contextmanager
     def open(self, name: str) -> Iterator[Entry]:
-        """Open an entry; what is wrong with it is a ValueError that names it."""
+        """Open an entry; if anything is wrong with it, a ValueError names it."""
         with _damage(f"the entry {shown(name)}: "), self._zip.open(self.entries[name]) as stream:
             yield Entry(stream)
 
@@ -88,32 +88,32 @@ class Entry:
         return data
 
     def read_all(self, count: int) -> bytes:
-        """Return what is left, which must be so many bytes."""
+        """Return the rest, which must have so many bytes."""
         data: bytes = self._stream.read(count)
         self._check_end(len(data), count)
         return data
 
     def read_into(self, array: NDArray[Any]) -> None:
-        """Fill a contiguous array with what is left, which must be as much."""
+        """Fill a contiguous array with the rest, which must have its size."""
         memory, done = array.reshape(-1).view(np.uint8).data, 0
         while done < len(memory) and (count := self._stream.readinto(memory[done : done + 2**20])):
             done += count
         self._check_end(done, len(memory))
 
     def _check_end(self, got: int, expected: int) -> None:
-        if got != expected or self._stream.read(1):  # reading past the end is what compares the checksum
+        if got != expected or self._stream.read(1):  # the checksum is verified by reading past the end
             raise ValueError(f"it does not have the {expected} bytes that it should")
 
 
 @contextmanager
 def _damage(what: str = "") -> Iterator[None]:
-    """Make a ValueError of everything that a damaged zip file leads to."""
+    """Turn everything that a damaged zip file can raise into a ValueError."""
     try:
         yield
     except _DAMAGE as error:
         raise ValueError(f"{what}{error}") from error
     except OSError as error:
-        if error.errno not in (None, errno.EINVAL):  # that is a seek to a nonsensical place
+        if error.errno not in (None, errno.EINVAL):  # it seeks to a nonsensical position
             raise
         raise ValueError(f"{what}{error}") from error
     except ValueError as error:

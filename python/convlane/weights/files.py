@@ -1,4 +1,4 @@
-"""Files of weights that convlane and other libraries write, recognised by what they begin with."""
+"""Files of weights of convlane and other libraries, recognised by their first bytes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from convlane.safetensors_file import Path, open_tensors, shown, write_tensors
 
 _ZIP = (b"PK\3\4", b"PK\5\6")
 CHECKPOINT = "convlane checkpoint"
-"""What the metadata of one of `convlane.training` call it; its network's weights are under ``model.``"""
+"""The format in the metadata of a checkpoint of `convlane.training`; the network's weights are under ``model.``"""
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _HEADER_LENGTH = 8  # bytes of safetensors before its header, which begins with a brace
-# Put before all names by DataParallel and AveragedModel, which also counts, and by torch.compile.
+# Prefixes that DataParallel and AveragedModel (which adds a counter), and torch.compile, put before all names.
 _MODULE = "module."
 _PREFIXES = (_MODULE, "_orig_mod.")
 _AVERAGED = "n_averaged"
-# What is known and not read, with what its owner can do.
+# Formats that are known but not read, and what to do about them.
 _NOT_READ = {
     b"\x93NUMPY": "a single array; numpy.savez writes arrays under names",
     b"\x80": "a Python pickle, which could do anything when it is loaded and is never read",
@@ -34,22 +34,22 @@ _NOT_READ = {
 def load_weights(path: Path) -> dict[str, NDArray[Any]]:
     """Read the weights in a file, for ``load_state_dict``.
 
-    What kind of file it is follows from its content, not from its name:
+    The format is recognised by the content, not by the name:
 
     - safetensors;
     - ``.npz`` of NumPy, with plain numbers only;
-    - ``.pth`` or ``.pt`` of torch, also from before its version 1.6, a dictionary of tensors as
-      ``torch.save(model.state_dict(), path)`` writes it. torch is not needed, and nothing is executed: the pickle is
-      interpreted by a list of what is allowed. Of a checkpoint, the dictionary under ``state_dict``,
-      ``model_state_dict`` or ``model`` is taken. What else stands in it and torch's own safe loader takes, schedulers
-      and optimisers for example, is skipped.
-    - ``.h5`` and ``.weights.h5`` of Keras, where h5py is installed (``pip install 'convlane[keras]'``): the weights of
+    - ``.pth`` or ``.pt`` of torch, even from before its version 1.6: a dictionary of tensors as
+      ``torch.save(model.state_dict(), path)`` writes it, or a checkpoint that holds one as ``state_dict``,
+      ``model_state_dict`` or ``model``. Neither torch nor pickle is used: the pickle is interpreted by a list of what
+      is allowed, and nothing is executed. Anything else in it that torch's own safe loader takes, such as schedulers
+      and optimisers, is skipped.
+    - ``.h5`` and ``.weights.h5`` of Keras, if h5py is installed (``pip install 'convlane[keras]'``): the weights of
       VGG16, ResNet50, InceptionV3, MobileNet, MobileNetV2 and EfficientNetB0, under the names and in the order that
       convlane's networks have. See Notes.
 
-    Where every name begins with ``module.`` (DataParallel), ``_orig_mod.`` (torch.compile) or both, that is dropped,
-    and so is the ``n_averaged`` of an AveragedModel; but names of files that convlane has written are kept as they are.
-    Of a checkpoint of `convlane.training`, the network's weights are taken.
+    If every name begins with ``module.`` (DataParallel), ``_orig_mod.`` (torch.compile) or both, these are dropped, as
+    is the ``n_averaged`` of an AveragedModel; names in files that convlane has written are kept as they are. From a
+    checkpoint of `convlane.training` the network's weights are returned.
 
     A file of unknown origin does no harm, and takes no more memory than 64 MiB or 20 times its size.
 
@@ -61,8 +61,8 @@ def load_weights(path: Path) -> dict[str, NDArray[Any]]:
     Returns
     -------
     dict
-        Names to read-only arrays, which a network that loads them shares. Floating-point numbers of every size,
-        bfloat16 among them, have become float32; integers and booleans are as they were.
+        Names to read-only arrays, which a network that loads them shares. All floating-point types, bfloat16 included,
+        are converted to float32; integers and booleans stay as they are.
 
     Raises
     ------
@@ -71,16 +71,16 @@ def load_weights(path: Path) -> dict[str, NDArray[Any]]:
     ImportError
         It is a file of Keras, and h5py is not installed.
     ValueError
-        It is damaged, of another kind, or holds something else; the message names it and tells what is wrong.
+        It is damaged, of another kind, or holds something else; the message names the file and says what is wrong.
 
     Notes
     -----
-    Keras's networks differ from torchvision's in more than their weights: in paddings of strided convolutions, which
-    TensorFlow puts on one side, in epsilons of batch norm, in the stride of ResNet's blocks and in what Inception's
-    averages count. ``models.create(name, weights="file.h5")`` builds the network accordingly (``keras=True`` does so
-    without a file). It returns scores, to which Keras applies a softmax.
+    Keras's networks differ from torchvision's in more than their weights: in the padding of strided convolutions, which
+    TensorFlow puts on one side, the epsilon of batch norm, the stride of ResNet's blocks and the pixels that
+    Inception's averages count. ``models.create(name, weights="file.h5")`` builds the network accordingly (``keras=True`` does so
+    without a file). It returns logits, to which Keras applies a softmax.
 
-    Keras's images, too, are scaled in another way, each network as ``convlane.data.preprocessing(name, "keras")`` does:
+    Keras's images are scaled differently, too, for each network as ``convlane.data.preprocessing(name, "keras")`` does:
     VGG16 and ResNet50 take BGR from 0 to 255 less (103.939, 116.779, 123.68), InceptionV3, MobileNet and MobileNetV2
     ``x / 127.5 - 1``, and EfficientNetB0, where Keras's own network begins with it, ``(x / 255 - mean) / deviation`` of
     ImageNet.
@@ -115,19 +115,19 @@ def load_weights(path: Path) -> dict[str, NDArray[Any]]:
 def save_weights(path: Path, weights: Mapping[str, Any]) -> None:
     """Write arrays under names, such as a state dict, to a safetensors file.
 
-    The file appears at once: nobody sees it half written, and one that stood there before stays until then.
+    The file is written atomically: an existing one is replaced only when the new one is complete.
 
     Parameters
     ----------
     path
-        Where to; a symbolic link is followed.
+        The file to write; a symbolic link is followed.
     weights
         Names to arrays, of any strides.
 
     Raises
     ------
     OSError
-        It cannot be written. Nothing is left behind then.
+        It cannot be written. Then nothing is left behind.
     TypeError
         An array has a type that safetensors does not have.
 
@@ -147,11 +147,11 @@ def save_weights(path: Path, weights: Mapping[str, Any]) -> None:
 
 
 def as_weight(name: str, array: NDArray[Any]) -> NDArray[Any]:
-    """Return the array as `load_weights` does: float32 if it has a floating point, in memory of its own, read-only."""
+    """Return the array as `load_weights` does: float32 if it is floating-point, read-only and owning its memory."""
     dtype = np.dtype(np.float32) if array.dtype.kind == "f" else array.dtype.newbyteorder("=")
     try:
         with np.errstate(over="raise", under="ignore", invalid="ignore"):
-            array = np.asarray(array.astype(dtype, order="C", copy=False))  # operations make scalars of 0-d arrays
+            array = np.asarray(array.astype(dtype, order="C", copy=False))  # NumPy turns 0-d arrays into scalars
     except FloatingPointError:
         raise ValueError(f"the array {shown(name)} has numbers that float32 cannot hold") from None
     if not array.flags.owndata:
@@ -174,13 +174,13 @@ def _read_safetensors(path: str) -> dict[str, NDArray[Any]]:
 
 
 def is_hdf5(path: Path) -> bool:
-    """Return whether a file is one as Keras writes."""
+    """Return whether a file is HDF5, as Keras writes it."""
     with open_regular(path) as stream:
         return stream.read(len(_HDF5)) == _HDF5
 
 
 def _unwrapped(arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Return the arrays without the prefixes that all have, and without the count of an AveragedModel."""
+    """Return the arrays without the prefixes that all names share, and without the counter of an AveragedModel."""
     while True:
         names = [name for name in arrays if name != _AVERAGED]
         prefix = next((prefix for prefix in _PREFIXES if all(name.startswith(prefix) for name in names)), None)
@@ -198,7 +198,7 @@ def _read_keras(path: str) -> dict[str, NDArray[Any]]:
 
 def _read_zip(stream: BinaryIO, start: bytes) -> dict[str, NDArray[Any]]:
     """Read a zip file, or one of torch from before it wrote these."""
-    # What these import takes time, which a process that reads no such file does not need.
+    # These imports take time, which only such files are worth.
     from convlane.weights.archive import Archive
     from convlane.weights.npz_file import SUFFIX, read_npz
     from convlane.weights.torch_file import OLD_MAGIC, PICKLE, read_old_torch, read_torch
@@ -222,4 +222,4 @@ def _refuse(start: bytes) -> NoReturn:
     for magic, what in _NOT_READ.items():
         if start.startswith(magic):
             raise ValueError(f"it is {what}")
-    raise ValueError(f"it is no file of safetensors, NumPy (.npz) or torch: it begins with {start[:16]!r}")
+    raise ValueError(f"it is not a file of safetensors, NumPy (.npz) or torch: it begins with {start[:16]!r}")
