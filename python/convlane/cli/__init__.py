@@ -24,11 +24,10 @@ _UNREAD = 128 + 13  # and for SIGPIPE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 1 for a failure, 130 for Ctrl-C, 141 if nobody reads on.
+    """Run the command line and return its exit code: 0, 1 for a failure, 130 for Ctrl-C, 141 for a closed pipe.
 
-    Ctrl-C counts even where the shell had it ignored, as one without job control has it for what it starts with ``&``;
-    a handler that the caller installed stays. Wrong usage leaves through ``SystemExit`` with code 2, as usual with
-    argparse.
+    Ctrl-C works even if the process was started with it ignored, as shells without job control do with ``&``; a handler
+    that the caller installed stays. Wrong usage raises ``SystemExit`` with code 2, as usual with argparse.
     """
     command = ""
     try:
@@ -49,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 @contextmanager
 def _interruptible() -> Iterator[None]:
     """Let Ctrl-C raise `KeyboardInterrupt` where it was ignored."""
-    in_main = threading.current_thread() is threading.main_thread()  # others cannot install handlers
+    in_main = threading.current_thread() is threading.main_thread()  # other threads cannot install handlers
     ignored = in_main and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     if ignored:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -62,7 +61,7 @@ def _interruptible() -> Iterator[None]:
 
 @contextmanager
 def _output() -> Iterator[None]:
-    """Let a command print names of files that are no text, escaped, and let what it printed arrive, or fail, here."""
+    """Escape file names that are not text, and flush the output here, so that errors of it are caught."""
     stream = sys.stdout
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="backslashreplace")
@@ -73,7 +72,7 @@ def _output() -> Iterator[None]:
             if stream is not None:
                 stream.flush()
         except OSError:
-            with suppress(OSError), open(os.devnull, "wb") as nowhere:  # Python flushes once more when it ends
+            with suppress(OSError), open(os.devnull, "wb") as nowhere:  # Python flushes once more at exit
                 os.dup2(nowhere.fileno(), stream.fileno())
             raise
 

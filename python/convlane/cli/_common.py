@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 
 class CommandError(Exception):
-    """Ends a command with a message of one line and exit code 1."""
+    """Ends a command with a one-line message and exit code 1."""
 
 
 def require(packages: Mapping[str, str]) -> None:
-    """Refuse to run without these modules, each with the name of its package."""
+    """Refuse to run without these modules, given with the names of their packages."""
     for module, package in packages.items():
         try:
             importlib.import_module(module)
@@ -39,7 +39,7 @@ def require(packages: Mapping[str, str]) -> None:
 
 
 def read_picture(path: Path) -> Image.Image:
-    """Read a picture and turn it upright."""
+    """Read a picture, rotated upright."""
     try:
         return open_picture(path)
     except (OSError, ValueError) as error:
@@ -74,7 +74,7 @@ def model_name(text: str) -> str:
 
 @dataclass(frozen=True)
 class Timing:
-    """How long the calls of a network took, and what that means on this machine."""
+    """The times of the calls of a network, and how they compare with this machine's peak."""
 
     seconds: tuple[float, ...]
     images: int

@@ -1,4 +1,4 @@
-"""What commands do with networks in files of ONNX and Keras: read them, choose the input's size, make a picture fit."""
+"""ONNX and Keras files in commands: reading them, choosing the size of the input, preparing a picture."""
 
 from __future__ import annotations
 
@@ -71,15 +71,15 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 
 def read_input(path: Path, shape: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> Array:
-    """Return an array from a .npy file as it is, or a picture that is resized to a shape."""
+    """Return an array from a .npy file as it is, or a picture resized to a shape."""
     if path.suffix.lower() == ".npy":
         try:
             array = np.load(path, allow_pickle=False)
         except ValueError as error:
-            raise CommandError(f"{path} holds no array: {error}") from None
+            raise CommandError(f"{path} is not an array: {error}") from None
         return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array  # type: ignore[no-any-return]
     if len(shape) != 4:
-        raise CommandError(f"the network takes no picture, but the shape {tuple(shape)}; give a .npy file")
+        raise CommandError(f"the network does not take pictures, but the shape {tuple(shape)}; give a .npy file")
     channels_last = shape[3] in (1, 3, 4) and shape[1] not in (1, 3, 4)
     channels, (height, width) = (shape[3], shape[1:3]) if channels_last else (shape[1], shape[2:])
     modes = {1: "L", 3: "RGB", 4: "RGBA"}

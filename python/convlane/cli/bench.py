@@ -1,4 +1,4 @@
-"""Time a network on random input: eagerly, as it stands after models.create, or compiled, or compiled and tuned."""
+"""Time a network on random input: eager, as models.create makes it, compiled, or compiled and autotuned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compile the network of a file of ONNX or Keras to a plan in a file, which NumPy alone is enough to run."""
+"""Compile the network of an ONNX or Keras file to a plan in a file, which runs with NumPy alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Filter a photograph, tell what photographs show, time well-known networks on one, and train LeNet-5 on digits."""
+"""Filter a photograph, classify photographs, time well-known networks, and train LeNet-5 on digits."""
 
 from __future__ import annotations
 
@@ -134,13 +134,13 @@ def _photograph(path: Path | None) -> Image.Image:
 
 
 def _edges(photograph: Image.Image) -> Image.Image:
-    """Put the photograph and what the two edge detectors answer on its luminance side by side."""
+    """Put the photograph and the responses of two edge detectors to its luminance side by side."""
     from PIL import Image
 
     pixels = np.asarray(photograph)
     # (H, W, 3) pixels are an image (3, H, W) that lies channels last in memory.
     luminance = functional.conv2d(pixels.astype(np.float32).transpose(2, 0, 1), _LUMA.reshape(1, 3, 1, 1))
-    # Without padding: zeros around the picture would make its frame an edge.
+    # Without padding: zeros around the picture would make edges of its borders.
     edges = np.abs(functional.conv2d(luminance, np.stack([_VERTICAL, _HORIZONTAL])[:, None]))
     white = max(float(np.percentile(edges, 99)), 1.0)
     grey = np.minimum(edges * (255 / white), 255).astype(np.uint8)
@@ -167,7 +167,7 @@ def _networks(image: Array) -> None:
         row = (
             f"{name:<20}{plan.median_ms:>12.2f}{plan.gflops:>9.1f}{plan.percent_of_peak:>11.1f}{eager.median_ms:>10.2f}"
         )
-        if compared:  # last, and gone before the next network: its threads go on spinning when it has answered
+        if compared:  # last, and freed before the next network: its threads spin on after each run
             seconds = time_calls(_in_onnxruntime(model, image.shape, threads), image, _REPEAT, _WARMUP, name)
             row += f"{1e3 * float(np.median(seconds)):>16.2f}"
         print(row)
@@ -178,7 +178,7 @@ def _networks(image: Array) -> None:
 
 
 def _in_onnxruntime(model: Any, shape: tuple[int, ...], threads: int) -> Callable[[Array], Any]:
-    """Return a network as ONNX Runtime runs it, on as many threads."""
+    """Return a function that runs a network in ONNX Runtime, on as many threads."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -192,7 +192,7 @@ def _in_onnxruntime(model: Any, shape: tuple[int, ...], threads: int) -> Callabl
 
 
 def _digits() -> Image.Image:
-    """Train LeNet-5, compile it, tell how good it is and draw what it says to some digits."""
+    """Train LeNet-5, compile it, print its accuracy and draw its answers to some digits."""
     train, held_out = digits.training_data()
     distort = augment.Compose(augment.Rotation(10), augment.RandomCrop(32, padding=3))
     loader = Loader(train, batch_size=32, shuffle=True, augment=distort, workers=1)
@@ -210,7 +210,7 @@ def _digits() -> Image.Image:
 
 
 def _digit_sheet(images: Array, answers: Any, classes: Any) -> Image.Image:
-    """Draw digits with the network's answers below them: those that are wrong first, and in red."""
+    """Draw digits with the network's answers below them: the wrong ones first, and in red."""
     from PIL import Image, ImageDraw
 
     wrong_first = np.argsort(answers == classes, kind="stable")[: _COLUMNS * _ROWS]

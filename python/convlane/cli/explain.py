@@ -16,7 +16,7 @@ from convlane.cli.predict import prepared_digit
 from convlane.data import Preprocessing, preprocessing
 from convlane.functional._arguments import Array
 
-_LEARNED = "lenet5"  # comes with weights that have learned digits
+_LEARNED = "lenet5"  # comes with weights trained on digits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
             text = analysis.page(model, image, title=args.model, picture=pixels, note=note, channels=args.channels)
     except ValueError as error:
         raise CommandError(f"{args.model} with an input of shape {image.shape}: {error}") from None
-    args.out.write_text(text, "utf-8", "backslashreplace")  # the names of files need not be text
+    args.out.write_text(text, "utf-8", "backslashreplace")  # names of files need not be text
     print(f"{args.out}: {len(text) / 1e6:.1f} MB")
 
 
@@ -74,7 +74,7 @@ def _explain_file(args: argparse.Namespace) -> None:
 
 
 def _prepared(path: Path, name: str, size: int | None) -> tuple[Array, NDArray[np.uint8]]:
-    """Return the picture as the network takes it, and as it is to be shown."""
+    """Return the picture as the network takes it, and as it is shown."""
     channels, side, _ = models.input_shape(name)
     if models.input_shape(name) == models.input_shape(_LEARNED):
         if size not in (None, side):

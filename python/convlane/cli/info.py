@@ -1,4 +1,4 @@
-"""Show the build, the CPU and what this machine reaches at best."""
+"""Show the build, the CPU, and the peak performance of this machine."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _bandwidth(size: int, threads: int) -> float:
-    """Measure GB/s with a buffer per thread (within reason), so that the same level answers however many they are."""
+    """Measure GB/s with a buffer per thread (within limits), so that all threads measure the same level."""
     return round(machine.read_bandwidth(min(size * threads, 1 << 30), threads) / 1e9, 1)
 
 

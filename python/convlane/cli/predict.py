@@ -1,4 +1,4 @@
-"""Tell which digit a picture shows, by the trained LeNet-5 that comes with the package."""
+"""Recognise the digit in a picture with the trained LeNet-5 that comes with the package."""
 
 from __future__ import annotations
 

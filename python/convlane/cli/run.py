@@ -1,4 +1,4 @@
-"""Run the network of a file of ONNX or Keras on a picture or an array, and tell its outputs."""
+"""Run the network of an ONNX or Keras file on a picture or an array, and describe its outputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from convlane.cli._common import CommandError, require
 from convlane.cli._networks import add_picture_arguments, input_shape, is_of_keras, read_input, read_network
 from convlane.onnx import InferenceSession
 
-_MOST_TOLD = 1000  # numbers of an output in JSON
+_MOST_TOLD = 1000  # elements of an output in JSON
 _BEST = 5
 
 
@@ -38,15 +38,15 @@ def run(args: argparse.Namespace) -> None:
         raise CommandError(f"{args.model} with an input of shape {array.shape}: {error}") from None
     if args.out is not None:
         np.savez(args.out, **named)
-    told = {name: _told(result) for name, result in named.items()}
+    described = {name: _described(result) for name, result in named.items()}
     if args.json:
-        print(json.dumps({"file": str(args.input), "outputs": told}))
+        print(json.dumps({"file": str(args.input), "outputs": described}))
         return
-    for name, facts in told.items():
+    for name, facts in described.items():
         print(f"{name}: {' x '.join(map(str, facts['shape'])) or 'one number'}, {facts['type']}", end="")
         print(f", {facts['least']:.6g} to {facts['most']:.6g}" if "least" in facts else "")
-        for place, score in facts.get("best", []):
-            print(f"{place:>8}: {score:.6g}")
+        for index, score in facts.get("best", []):
+            print(f"{index:>8}: {score:.6g}")
 
 
 def _outputs(path: str, network: Any, array: Any) -> dict[str, Any]:
@@ -61,14 +61,14 @@ def _outputs(path: str, network: Any, array: Any) -> dict[str, Any]:
     return {f"output{i}" if len(several) > 1 else "output": result for i, result in enumerate(several)}
 
 
-def _told(result: Any) -> dict[str, Any]:
-    """Return the facts of an output; of scores of classes the best."""
+def _described(result: Any) -> dict[str, Any]:
+    """Describe an output; of scores of classes, the best ones."""
     facts: dict[str, Any] = {"shape": list(result.shape), "type": str(result.dtype)}
     if result.size:
         facts |= {"least": float(result.min()), "most": float(result.max())}
     if result.ndim == 2 and len(result) == 1 and result.shape[1] > 1:
         best = np.argsort(-result[0], kind="stable")[:_BEST]
-        facts["best"] = [(int(place), float(result[0, place])) for place in best]
+        facts["best"] = [(int(index), float(result[0, index])) for index in best]
     if result.size <= _MOST_TOLD:
         facts["values"] = result.tolist()
     return facts

@@ -1,4 +1,4 @@
-"""Tell the layers of a network: their shapes, activations, parameters, multiply-adds and memory."""
+"""List the layers of a network: shapes, activations, parameters, multiply-adds and memory."""
 
 from __future__ import annotations
 

@@ -116,8 +116,8 @@ def replace_head(model: M, num_classes: int, head: str | None = None) -> M:
     head
         The name of the layer to replace, a `Linear` or `Conv2d`. It may be left out for networks that
         `convlane.models.create` has made, even those without a head (``num_classes=0``); side branches then get new
-        heads, too. In networks of `convlane.load_onnx` it is the name of a node (Gemm, MatMul before Add, Conv), and may
-        be left out where that stands last before the only output.
+        heads, too. In networks of `convlane.load_onnx` it is the name of a node (Gemm, MatMul before Add, Conv), and
+        may be left out if that is the last one before the only output.
 
     Raises
     ------

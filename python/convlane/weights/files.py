@@ -77,8 +77,8 @@ def load_weights(path: Path) -> dict[str, NDArray[Any]]:
     -----
     Keras's networks differ from torchvision's in more than their weights: in the padding of strided convolutions, which
     TensorFlow puts on one side, the epsilon of batch norm, the stride of ResNet's blocks and the pixels that
-    Inception's averages count. ``models.create(name, weights="file.h5")`` builds the network accordingly (``keras=True`` does so
-    without a file). It returns logits, to which Keras applies a softmax.
+    Inception's averages count. ``models.create(name, weights="file.h5")`` builds the network accordingly, as
+    ``keras=True`` does without a file. It returns logits, to which Keras applies a softmax.
 
     Keras's images are scaled differently, too, for each network as ``convlane.data.preprocessing(name, "keras")`` does:
     VGG16 and ResNet50 take BGR from 0 to 255 less (103.939, 116.779, 123.68), InceptionV3, MobileNet and MobileNetV2

@@ -1,11 +1,11 @@
 """Tensors of the files that ``torch.save`` writes, without torch and without `pickle`.
 
 Since 1.6 they are zip files, with a pickle, which is a program for a small stack machine, and the bytes of each storage
-as an entry. Older ones are a sequence of pickles, with the storages behind them.
-Here the program is interpreted with exactly the operations and the globals that dictionaries of tensors need, none of
-which can do anything but build plain values. What else torch's own safe loader takes is noted as skipped, and all other
-is refused by its name. A tensor remains a description until its bytes are asked for, so what is not wanted of a
-checkpoint is never read.
+as an entry. Older ones are a sequence of pickles, followed by the storages.
+Here the program is interpreted with exactly the operations and globals that dictionaries of tensors need, none of which
+can do anything but build plain values. Whatever else torch's own safe loader accepts is skipped, and anything else is
+refused by name. A tensor remains a description until its bytes are needed, so unwanted parts of a checkpoint are never
+read.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _MOST_PICKLE = 2**26  # bytes
 _FEWEST_OPERATIONS, _BYTES_PER_OPERATION, _MOST_OPERATIONS = 250_000, 32, 1_500_000
 _MOST_DIMENSIONS = 32  # NumPy 1's limit
 OLD_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # a pickle of torch.serialization.MAGIC_NUMBER
-_OLD_VERSION = 1001  # torch.serialization.PROTOCOL_VERSION, of all that were written
-_COUNT_BYTES = 8  # in front of a storage's numbers
+_OLD_VERSION = 1001  # torch.serialization.PROTOCOL_VERSION, the only one that was ever written
+_COUNT_BYTES = 8  # before the elements of a storage
 _BFLOAT16 = np.dtype([("bfloat16", "<u2")])
 _OPERATION_NAMES = {operation.code: operation.name for operation in pickletools.opcodes}
 _STORAGES = {
@@ -69,7 +69,7 @@ _SKIPPED_VALUES = re.compile(
 
 
 def read_torch(archive: Archive) -> dict[str, NDArray[Any]]:
-    """Return the state dict of an archive that has a ``data.pkl``; ValueError tells what is wrong."""
+    """Return the state dict of an archive with a ``data.pkl``; a ValueError says what is wrong."""
     names = [name for name in archive.entries if name.rpartition("/")[2] == PICKLE]
     if len(names) != 1 or names[0].count("/") > 1:
         raise ValueError(f"it must have one {PICKLE} in its folder, but has {shown(names)}")
@@ -84,7 +84,7 @@ def read_torch(archive: Archive) -> dict[str, NDArray[Any]]:
         raise ValueError(f"its byte order is {shown(order)}; only little is read")
     pickle = _Interpreter(archive.read(names[0], _MOST_PICKLE), _most_operations(archive.size))
     value = pickle.run()
-    if pickle.place != len(pickle.program):
+    if pickle.position != len(pickle.program):
         raise ValueError("its pickle goes on after its end")
     tensors = _state_dict(value)
     _check_size(tensors, archive.size)
@@ -107,14 +107,14 @@ def read_torch(archive: Archive) -> dict[str, NDArray[Any]]:
 
 
 def read_old_torch(stream: BinaryIO, size: int) -> dict[str, NDArray[Any]]:
-    """Return the state dict of a file from before torch 1.6, of so many bytes; ValueError tells what is wrong."""
+    """Return the state dict of a file of `size` bytes from before torch 1.6; a ValueError says what is wrong."""
     stream.seek(0)
     program = stream.read(min(size, _MOST_PICKLE))
-    place, left, values = 0, _most_operations(size), []
-    for _ in range(5):  # a number that no other file begins with, a version, the machine, what was saved, the keys
-        pickle = _Interpreter(program, left, place, old=True)
+    position, left, values = 0, _most_operations(size), []
+    for _ in range(5):  # a magic number, a version, the machine, what was saved, the keys of the storages
+        pickle = _Interpreter(program, left, position, old=True)
         values.append(pickle.run())
-        place, left = pickle.place, left - pickle.operations
+        position, left = pickle.position, left - pickle.operations
         if len(values) == 4:
             storages = pickle.storages
     _, version, machine, value, keys = values
@@ -128,27 +128,27 @@ def read_old_torch(stream: BinaryIO, size: int) -> dict[str, NDArray[Any]]:
     wanted = _by_storage(tensors)
     for key in keys:
         storage = storages[key]
-        stream.seek(place)
+        stream.seek(position)
         count = int.from_bytes(stream.read(_COUNT_BYTES), "little")
-        place += _COUNT_BYTES + storage.nbytes
-        if count != storage.count or place > size:
+        position += _COUNT_BYTES + storage.nbytes
+        if count != storage.count or position > size:
             raise ValueError(f"the storage {shown(key)} has {count} numbers or is cut off, of {storage.count}")
         if key in wanted:
             data = stream.read(storage.nbytes)
             for name in wanted[key]:
                 arrays[name] = tensors[name].view(data)
-    if place != size:
-        raise ValueError(f"it has {size - place} bytes behind its last storage")
+    if position != size:
+        raise ValueError(f"it has {size - position} bytes after its last storage")
     return arrays
 
 
 def _most_operations(size: int) -> int:
-    """Return how many operations the pickles of a file of so many bytes may have."""
+    """Return how many operations the pickles of a file of this size may have."""
     return min(max(size // _BYTES_PER_OPERATION, _FEWEST_OPERATIONS), _MOST_OPERATIONS)
 
 
 def _check_size(tensors: dict[str, Tensor], size: int) -> None:
-    """Refuse tensors that would take too much memory for a file of so many bytes, while one storage is there, too."""
+    """Refuse tensors that would take too much memory for the file's size, with one storage in memory at a time."""
     total = sum(loaded_bytes(math.prod(tensor.shape), tensor.dtype) for tensor in tensors.values())
     check_growth(total + max((tensor.storage.nbytes for tensor in tensors.values()), default=0), size)
 
@@ -163,7 +163,7 @@ def _by_storage(tensors: dict[str, Tensor]) -> dict[str, list[str]]:
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """Numbers that tensors are views of."""
+    """Elements that tensors are views of."""
 
     key: str
     dtype: np.dtype[Any]
@@ -177,7 +177,7 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A view of a storage that lies within it."""
+    """A view of a storage, which lies within it."""
 
     storage: Storage
     offset: int
@@ -190,7 +190,7 @@ class Tensor:
         return self.storage.dtype
 
     def view(self, data: bytes) -> NDArray[Any]:
-        """Return it as a view of the storage's bytes, or as an array where a type has to be changed."""
+        """Return it as a view of the storage's bytes, or as an array if its type must be converted."""
         if 0 in self.shape:
             return np.empty(self.shape, np.float32 if self.dtype == _BFLOAT16 else self.dtype)
         steps = [stride * self.dtype.itemsize for stride in self.strides]
@@ -218,7 +218,7 @@ class _Skipped:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Key:
-    """A key that is no text. What it was is forgotten: keys that somebody has chosen may collide, or be endless."""
+    """A key that is not a string. Its value is dropped: keys of unknown origin may collide, or be endless."""
 
     kind: str
 
@@ -237,16 +237,16 @@ class _Interpreter:
     lists and dictionaries are ever changed.
     """
 
-    def __init__(self, program: bytes, most_operations: int, place: int = 0, *, old: bool = False) -> None:
-        self.program, self.place, self.operations = program, place, 0
+    def __init__(self, program: bytes, most_operations: int, position: int = 0, *, old: bool = False) -> None:
+        self.program, self.position, self.operations = program, position, 0
         self.storages: dict[str, Storage] = {}
-        """All that it describes, those of tensors that are not wanted among them."""
+        """All storages that it describes, even of tensors that are not wanted."""
         self._most_operations, self._old = most_operations, old
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
 
     def run(self) -> Any:
-        """Return what the pickle describes; `place` is behind it then."""
+        """Return what the pickle describes; `position` is then after it."""
         while self.operations < self._most_operations:
             self.operations += 1
             code = self._take(1)
@@ -265,21 +265,21 @@ class _Interpreter:
     # the program and the stack
 
     def _take(self, count: int) -> bytes:
-        taken = self.program[self.place : self.place + count]
+        taken = self.program[self.position : self.position + count]
         if len(taken) != count:
             raise ValueError("its pickle is cut off")
-        self.place += count
+        self.position += count
         return taken
 
     def _number(self, layout: str) -> Any:
         return struct.unpack(layout, self._take(struct.calcsize(layout)))[0]
 
     def _line(self) -> str:
-        end = self.program.find(b"\n", self.place, self.place + 1000)
+        end = self.program.find(b"\n", self.position, self.position + 1000)
         if end < 0:
             raise ValueError("its pickle has a name without an end")
-        line = self.program[self.place : end].decode()
-        self.place = end + 1
+        line = self.program[self.position : end].decode()
+        self.position = end + 1
         return line
 
     def _pop(self) -> Any:
@@ -288,7 +288,7 @@ class _Interpreter:
         return self._stack.pop()
 
     def _top(self, kind: type) -> Any:
-        """Return the value on top, which stays there."""
+        """Return the value on top of the stack, which stays there."""
         value = self._pop()
         self._stack.append(value)
         if type(value) is not kind:
@@ -296,13 +296,13 @@ class _Interpreter:
         return value
 
     def _pop_to_mark(self) -> list[Any]:
-        place = len(self._stack) - 1
-        while place >= 0 and self._stack[place] is not _MARK:
-            place -= 1
-        if place < 0:
+        position = len(self._stack) - 1
+        while position >= 0 and self._stack[position] is not _MARK:
+            position -= 1
+        if position < 0:
             raise ValueError("its pickle lacks a mark")
-        values = self._stack[place + 1 :]
-        del self._stack[place:]
+        values = self._stack[position + 1 :]
+        del self._stack[position:]
         return values
 
     # operations
@@ -365,14 +365,14 @@ class _Interpreter:
             target[key if type(key) is str else _Key(type(key).__name__)] = value
 
     def _build(self) -> None:
-        """Take and forget the attributes of an OrderedDict, which are versions of layers."""
+        """Take and drop the attributes of an OrderedDict, which are versions of layers."""
         if type(state := self._pop()) is not dict:
             raise ValueError(f"its pickle has the attributes {shown(state)}")
         self._top(dict)
 
     def _push_storage(self) -> None:
         identity = self._pop()
-        if self._old and type(identity) is tuple and identity[5:] == (None,):  # what part of another one it is: none
+        if self._old and type(identity) is tuple and identity[5:] == (None,):  # it is no part of another storage
             identity = identity[:5]
         match identity:
             case ("storage", _Global(name), str(key), str(), int(count)) if name in _STORAGES and _is_size(count):
@@ -383,7 +383,7 @@ class _Interpreter:
             case ("storage", _Global(name), *_) if _SKIPPED_STORAGES.fullmatch(name) and not self._old:
                 self._stack.append(_Skipped(name))
             case other:
-                raise ValueError(f"its pickle has the storage {shown(other)}, which is none that torch.save writes")
+                raise ValueError(f"its pickle has the storage {shown(other)}, which torch.save never writes")
 
     def _reduce(self) -> None:
         arguments, function = self._pop(), self._pop()
@@ -443,7 +443,7 @@ def _rebuild_parameter(arguments: tuple[Any, ...]) -> Tensor | _Skipped:
 
 
 def _rebuild_with_attributes(arguments: tuple[Any, ...]) -> Tensor | _Skipped:
-    """Return a tensor that has attributes of its own, as buffers do, without these."""
+    """Return a tensor with attributes, as buffers have, without these."""
     match arguments:
         case (_Global("torch._utils._rebuild_tensor_v2"), _Global(), tuple(inner), _):
             return _rebuild_tensor(inner)
@@ -498,7 +498,7 @@ def _is_size(value: Any) -> bool:
 
 
 def _state_dict(value: Any) -> dict[str, Tensor]:
-    """Return the tensors of a state dict or of a checkpoint that holds one; what stands among them is skipped."""
+    """Return the tensors of a state dict or of a checkpoint that holds one; everything else is skipped."""
     if not isinstance(value, dict):
         raise ValueError(f"it holds {_told(value)}, not a dictionary of tensors")
     wrapped = [key for key in _WRAPPERS if isinstance(value.get(key), dict)]
@@ -514,7 +514,7 @@ def _state_dict(value: Any) -> dict[str, Tensor]:
         holds = isinstance(other, dict) and any(isinstance(inner, Tensor) for inner in other.values())
         if key not in tensors and (not tensors or lost or holds):
             raise ValueError(
-                f"it is no dictionary of tensors under names, nor has it one as {' or '.join(map(repr, _WRAPPERS))}: "
+                f"it is not a dictionary of tensors by name, nor has it one as {' or '.join(map(repr, _WRAPPERS))}: "
                 f"under {shown(key)} it has {_told(other)}"
             )
     return tensors
