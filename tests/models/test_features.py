@@ -111,7 +111,7 @@ def test_dilation_instead_of_strides():
     assert [conv.dilation for conv in convs] == [(1, 1), (2, 2), (2, 2), (4, 4)]
     assert resnet.state_dict().keys() == plain.state_dict().keys()
     for wrong in ((True, True), (0, 1, 1), None):
-        with pytest.raises(ValueError, match="replace_stride_with_dilation must be three times True or False, got"):
+        with pytest.raises(ValueError, match="replace_stride_with_dilation must be three bools, got"):
             models.create("resnet50", replace_stride_with_dilation=wrong)
 
 

@@ -14,7 +14,7 @@ from convlane.models.blocks import head, layers_of, linear_layers
 from convlane.models.preparation import TORCHVISION
 from convlane.models.registry import register
 
-# Output channels, kernel, stride, padding, groups, bias at the start, whether normalised, whether pooled.
+# Output channels, kernel, stride, padding, groups, initial bias, whether normalised, whether pooled.
 # Sections 3.5 and 5 of the paper of 2012; the groups are its two GPUs.
 CONVOLUTIONS_2012 = (
     (96, 11, 4, 0, 1, 0, True, True),
@@ -56,7 +56,7 @@ class AlexNet(nn.Module):
         )
 
     def feature_layers(self) -> dict[str, nn.Module]:
-        """Return what runs one after the other before the head."""
+        """Return the layers before the head, in order."""
         return layers_of(self, "features.*")
 
     def forward(self, input: Array) -> Array:
@@ -68,7 +68,7 @@ class AlexNet(nn.Module):
 class AlexNet2012(nn.Module):
     """Five convolutions, some of them in two groups, local response normalisation, overlapping max pools, then linear.
 
-    The paper says 224 pixels, but its 55 x 55 first maps need 227, as Caffe has them.
+    The paper says 224 pixels, but its first maps of 55 x 55 need 227, as in Caffe.
     """
 
     def __init__(self, num_classes: int = 1000, dropout: float = 0.5) -> None:
@@ -86,7 +86,7 @@ class AlexNet2012(nn.Module):
             channels = out_channels
         self.features = nn.Sequential(*layers)
         self.avgpool = nn.AdaptiveAvgPool2d((6, 6))
-        with nn.init.skip():  # drawn below
+        with nn.init.skip():  # initialised below
             self.classifier = linear_layers(256 * 6 * 6, num_classes, dropout)
         for module in self.classifier:
             if isinstance(module, nn.Linear):
@@ -94,7 +94,7 @@ class AlexNet2012(nn.Module):
                 module.bias = nn.init.constant((module.out_features,), module is not self.classifier[-1])
 
     def feature_layers(self) -> dict[str, nn.Module]:
-        """Return what runs one after the other before the head."""
+        """Return the layers before the head, in order."""
         return layers_of(self, "features.*")
 
     def forward(self, input: Array) -> Array:

@@ -1,4 +1,4 @@
-"""What the families share."""
+"""Building blocks that the families share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def conv_norm(
     norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
     activation: Callable[[], nn.Module] | None = None,
 ) -> nn.Sequential:
-    """Return a convolution that pads by half its kernel, its normalisation and, where given, its activation."""
+    """Return a convolution that pads by half its kernel, its normalisation and, if given, its activation."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2 * dilation, dilation, groups, bias=False),
         norm(out_channels),
@@ -35,7 +35,7 @@ def named_conv(
 ) -> nn.Sequential:
     """Return a convolution, its normalisation and a ReLU with the names that they have in the Inception networks.
 
-    The padding is half the kernel where it is not given.
+    The padding is half the kernel by default.
     """
     if padding is None:
         padding = kernel // 2 if isinstance(kernel, int) else (kernel[0] // 2, kernel[1] // 2)
@@ -49,7 +49,7 @@ def named_conv(
 
 
 def head(in_features: int, num_classes: int, layer: Callable[[int, int], nn.Module] = nn.Linear) -> nn.Module:
-    """Return the last classifier of a network, or for no classes what leaves the features as they are."""
+    """Return the last classifier of a network, or an identity for no classes."""
     return layer(in_features, num_classes) if num_classes else nn.Identity()
 
 
@@ -64,7 +64,7 @@ def layers_of(network: nn.Module, *names: str) -> dict[str, nn.Module]:
 
 
 def linear_layers(in_features: int, num_classes: int, dropout: float) -> nn.Sequential:
-    """Return two hidden layers of 4096 numbers, with dropout behind them, and the last classifier."""
+    """Return two hidden layers of 4096 units, each followed by dropout, and the last classifier."""
     return nn.Sequential(
         nn.Linear(in_features, 4096),
         nn.ReLU(),
@@ -77,14 +77,14 @@ def linear_layers(in_features: int, num_classes: int, dropout: float) -> nn.Sequ
 
 
 def scale_and_shift(input: Array, weight: Array, bias: Array | None = None) -> Array:
-    """Return every channel times a number of its own, plus another: batch norm without statistics."""
+    """Return every channel times its own factor plus its own offset: batch norm without statistics."""
     channels = weight.shape[0]
     neutral = np.zeros(channels, np.float32), np.ones(channels, np.float32)
     return batch_norm(input, *neutral, weight, bias, eps=0.0)
 
 
 def from_imagenet(input: Array) -> Array:
-    """Undo ``(x - mean) / deviation`` of ImageNet's colours and do ``(x - 0.5) / 0.5`` instead."""
+    """Replace the normalisation ``(x - mean) / deviation`` of ImageNet's colours by ``(x - 0.5) / 0.5``."""
     mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     weight, bias = (deviation / 0.5).astype(np.float32), ((mean - 0.5) / 0.5).astype(np.float32)
     return scale_and_shift(input, weight, bias)

@@ -71,7 +71,7 @@ class CNBlock(nn.Module):
 class ConvNeXt(nn.Module):
     """A 4x4 stem of stride 4, four stages with 2x2 convolutions between them, the mean over each map, one linear layer.
 
-    `stochastic_depth_prob` is the probability to drop the last residual branch; it grows linearly from 0 at the first.
+    `stochastic_depth_prob` is the probability of dropping the last residual branch; it grows linearly from 0.
     """
 
     def __init__(self, variant: str, num_classes: int = 1000, stochastic_depth_prob: float = 0.1) -> None:
@@ -92,12 +92,12 @@ class ConvNeXt(nn.Module):
         self.classifier = nn.Sequential(_norm(before), nn.Flatten(1), head(before, num_classes))
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
-                # torchvision cuts this off at 100 standard deviations, where nothing is left to cut.
+                # torchvision cuts this off at 100 standard deviations, where nothing is left to cut off.
                 module.weight = nn.init.normal(module.weight.shape, std=0.02)
                 module.bias = nn.init.constant(module.weight.shape[:1], 0)
 
     def feature_layers(self) -> dict[str, nn.Module]:
-        """Return what runs one after the other before the head."""
+        """Return the layers before the head, in order."""
         return layers_of(self, "features.*")
 
     def forward(self, input: Array) -> Array:

@@ -21,7 +21,7 @@ VARIANTS = {
 
 
 class DenseLayer(nn.Sequential):
-    """A 1x1 convolution that narrows and a 3x3, each after its normalisation and activation."""
+    """A 1x1 convolution that reduces the channels and a 3x3, each after its normalisation and activation."""
 
     def __init__(self, in_channels: int, growth: int) -> None:
         width = BOTTLENECK * growth
@@ -38,7 +38,7 @@ class DenseLayer(nn.Sequential):
 
 
 class DenseBlock(nn.Sequential):
-    """Layers of which each reads the results of all before it."""
+    """Layers, each of which reads the results of all before it."""
 
     def __init__(self, in_channels: int, growth: int, count: int) -> None:
         super().__init__({f"denselayer{i + 1}": DenseLayer(in_channels + i * growth, growth) for i in range(count)})
@@ -78,7 +78,7 @@ class DenseNet(nn.Module):
                 module.bias = nn.init.constant((module.out_features,), 0)
 
     def feature_layers(self) -> dict[str, nn.Module]:
-        """Return what runs one after the other before the head."""
+        """Return the layers before the head, in order."""
         return {**layers_of(self, "features.*"), "relu": nn.ReLU()}
 
     def forward(self, input: Array) -> Array:

@@ -35,7 +35,7 @@ STAGES = (
     (6, 5, 2, 192, 4),
     (6, 3, 1, 320, 1),
 )
-# What the number of channels and the number of blocks are multiplied by, and the dropout before the classifier.
+# Factors of the number of channels and of the number of blocks, and the dropout before the classifier.
 # The authors' code, https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet.
 VARIANTS = (
     (1.0, 1.0, 0.2),
@@ -105,9 +105,9 @@ class Classifier(nn.Module):
                 module.bias = nn.init.constant((module.out_features,), 0)
 
     def feature_layers(self) -> dict[str, nn.Module]:
-        """Return what runs one after the other before the head."""
+        """Return the layers before the head, in order."""
         layers = layers_of(self, "features.*")
-        layers.popitem()  # the convolution that widens for the classifier
+        layers.popitem()  # the convolution before the classifier
         return layers
 
     def forward(self, input: Array) -> Array:
@@ -120,7 +120,7 @@ class EfficientNet(Classifier):
 
     `width` and `depth` multiply the baseline's channels, which are then rounded to multiples of 8, and its blocks,
     which are rounded up; `resolution` is the height and width of the images it is meant for, and changes nothing else.
-    `stochastic_depth_prob` is the probability to drop the last residual branch; it grows linearly from 0 at the first.
+    `stochastic_depth_prob` is the probability of dropping the last residual branch; it grows linearly from 0.
     """
 
     def __init__(

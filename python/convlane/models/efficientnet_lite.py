@@ -1,7 +1,7 @@
 """EfficientNet-Lite: EfficientNet without squeeze-and-excitation and with ReLU6, for devices that have neither.
 
 The authors' code, https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite, 2020. Unlike the
-networks in `convlane.models.efficientnet` these pad as TensorFlow does, as the weights that are published ask for.
+networks in `convlane.models.efficientnet` these pad as TensorFlow does, as the published weights need.
 Names of layers are those of the common port of these weights to torch
 (https://github.com/RangiLyu/EfficientNet-Lite).
 """
@@ -19,9 +19,9 @@ from convlane.models.preparation import Preparation, Preparations
 from convlane.models.registry import register
 
 HEAD_CHANNELS = 1280
-# What the number of channels and the number of blocks are multiplied by, and the dropout before the classifier.
+# Factors of the number of channels and of the number of blocks, and the dropout before the classifier.
 VARIANTS = ((1.0, 1.0, 0.2), (1.0, 1.1, 0.2), (1.1, 1.2, 0.3), (1.2, 1.4, 0.3), (1.4, 1.8, 0.3))
-_EPSILON, _MOMENTUM = 0.001, 0.01  # TensorFlow's 0.99, the other way round
+_EPSILON, _MOMENTUM = 0.001, 0.01  # 1 minus TensorFlow's 0.99
 
 
 def _norm(channels: int) -> nn.Module:
@@ -64,7 +64,7 @@ class EfficientNetLite(nn.Module):
     """A 3x3 stem, seven stages of inverted residuals, a 1x1 convolution, the mean over each map, one linear layer.
 
     Neither the stem nor the last convolution grows with `width`, nor do the first and the last stage with `depth`.
-    `stochastic_depth_prob` is the probability to drop the last residual branch; it grows linearly from 0 at the first.
+    `stochastic_depth_prob` is the probability of dropping the last residual branch; it grows linearly from 0.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class EfficientNetLite(nn.Module):
                 module.weight = nn.init.kaiming_normal(module.weight.shape, mode="fan_out")
 
     def feature_layers(self) -> dict[str, nn.Module]:
-        """Return what runs one after the other before the head."""
+        """Return the layers before the head, in order."""
         return layers_of(self, "_conv_stem", "_bn0", "_relu", "_blocks.*")
 
     def forward(self, input: Array) -> Array:
@@ -105,7 +105,7 @@ class EfficientNetLite(nn.Module):
 
 
 def _prepared(size: int) -> Preparations:
-    """Return how the authors prepare pictures: of the middle 7/8 and a bit more, cut out before they are resized."""
+    """Return how the authors prepare pictures: a crop of about the middle 7/8, then resized."""
     return {"tensorflow": Preparation(crop=size, resize=size + 32, interpolation="bicubic", **_COLOURS)}
 
 

@@ -90,7 +90,7 @@ class FusedMBConv(nn.Module):
 class EfficientNetV2(Classifier):
     """A 3x3 stem, stages of fused and of plain inverted residuals, a 1x1 convolution, the mean, one linear layer.
 
-    `stochastic_depth_prob` is the probability to drop the last residual branch; it grows linearly from 0 at the first.
+    `stochastic_depth_prob` is the probability of dropping the last residual branch; it grows linearly from 0.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Classifiers that slide over larger pictures: fully connected layers become convolutions."""
+"""Classifiers applied to larger pictures: fully connected layers become convolutions."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _POOLS = {
 
 
 def to_fully_convolutional(model: Module, input_shape: tuple[int, int, int] | None = None) -> FullyConvolutional:
-    """Return a network that gives a map of logits for pictures larger than those that a classifier is made for.
+    """Return a network that returns a map of logits for pictures larger than a classifier's own size.
 
     A fully connected layer that reads a flattened map becomes a convolution whose kernel is as large as the map, those
-    behind it become convolutions of 1x1. A pooling to a fixed size becomes one with the windows that it has at the
-    classifier's own size. So the features of a large picture are computed once for all positions, instead of anew for
-    each crop (Sermanet and others, OverFeat, 2013; Long and others, 2015).
+    after it become 1x1 convolutions. Pooling to a fixed size becomes pooling with the windows that it has at the
+    classifier's own size. So the features of a large picture are computed once for all positions, instead of again for
+    each crop (Sermanet et al., OverFeat, 2013; Long et al., 2015).
 
     Parameters
     ----------
     model
-        A classifier from images to (N, classes); it stays as it is.
+        A classifier from images to (N, classes); it is not changed.
     input_shape
         Channels, height and width of the images that it is made for; may be left out for networks of
         `convlane.models.create`.
@@ -44,14 +44,14 @@ def to_fully_convolutional(model: Module, input_shape: tuple[int, int, int] | No
     -------
     FullyConvolutional
         In eval mode; from images (N, C, H, W) to (N, classes, Y, X), for the classifier's own size (N, classes, 1, 1).
-        Neighbouring positions are as many pixels apart as the product of all strides says.
+        The distance of neighbouring positions, in pixels, is the product of all strides.
 
     Raises
     ------
     ValueError
         The size is not known, or does not fit the network.
     TypeError
-        The network does something that is not the same at every position: squeeze-and-excitation, say.
+        The network has an operation that is not the same at every position, such as squeeze-and-excitation.
 
     Examples
     --------
@@ -90,13 +90,13 @@ def to_fully_convolutional(model: Module, input_shape: tuple[int, int, int] | No
 
 
 class FullyConvolutional(Module):
-    """What `to_fully_convolutional` makes: the operations of a network, with its parameters under names with ``_``."""
+    """The result of `to_fully_convolutional`: a network's operations, and its parameters under names with ``_``."""
 
     def __init__(self, graph: Graph, names: Mapping[int, str]) -> None:
         self._nodes: dict[Value, Node] = {}
         self._owned: dict[Value, Mapping[str, str]] = {}  # arguments that are parameters, by the parameter's name
         self._output = graph.output
-        same: dict[Value, Value] = {}  # results that are those of other nodes now
+        same: dict[Value, Value] = {}  # results that are now those of other nodes
         maps: dict[Value, Shape] = {}  # (C, H, W) of what is flattened in the classifier
         for value, node in graph.nodes.items():
             flat = next((maps[source] for source in node.inputs.values() if source in maps), None)
@@ -131,7 +131,7 @@ class FullyConvolutional(Module):
         return result
 
     def _adopt(self, sliding: Node, node: Node, names: Mapping[int, str]) -> dict[str, str]:
-        """Make those arguments of an operation parameters of this module that the classifier has as such."""
+        """Make the classifier's parameters among an operation's arguments parameters of this module."""
         owned = {}
         for argument, array in node.attributes.items():
             if id(array) in names and argument in sliding.attributes:
@@ -142,7 +142,7 @@ class FullyConvolutional(Module):
 
 
 def _converted(node: Node, shapes: Mapping[str, Shape], flat: Shape | None) -> Node | None:
-    """Return what becomes of an operation on maps of these shapes or on what was flattened; None for nothing."""
+    """Return the replacement of an operation on maps of these shapes or on flattened ones; None for none."""
     attributes = dict(node.attributes)
     shape = next(iter(shapes.values()), ())
     if node.op == "flatten":
@@ -173,7 +173,7 @@ def _converted(node: Node, shapes: Mapping[str, Shape], flat: Shape | None) -> N
 
 
 def _is_same_everywhere(node: Node) -> bool:
-    """Return whether an operation on flattened maps (N, C) does the same to each position of larger ones."""
+    """Return whether an operation on flattened maps (N, C) does the same at each position of larger ones."""
     along_channels = node.attributes.get("dim") in (1, -1) and len(node.shape) == 2
     return along_channels or rules(operations()[node.op]).receptive is pointwise
 

@@ -16,7 +16,7 @@ from convlane.models.registry import register
 
 
 class GoogLeNetOutputs(NamedTuple):
-    """Logits in training mode: of the network and of its auxiliary classifiers, the later one first."""
+    """Logits in training mode: those of the network and of its auxiliary classifiers, the later one first."""
 
     logits: Array
     aux_logits2: Array
@@ -24,7 +24,7 @@ class GoogLeNetOutputs(NamedTuple):
 
 
 class Inception(nn.Concat):
-    """A 1x1 convolution, two 3x3 behind a 1x1 that narrows, and a 1x1 behind a max pool, side by side."""
+    """Four parallel branches: a 1x1 convolution, two of a 1x1 and a 3x3, and a max pool with a 1x1."""
 
     def __init__(
         self, in_channels: int, ch1x1: int, ch3x3red: int, ch3x3: int, ch5x5red: int, ch5x5: int, pool_proj: int
@@ -36,7 +36,7 @@ class Inception(nn.Concat):
 
 
 class InceptionAux(nn.Module):
-    """A classifier on maps from the middle of the network, which brings gradients to its first half."""
+    """A classifier on maps from the middle of the network, which sends gradients into its first half."""
 
     def __init__(self, in_channels: int, num_classes: int, dropout: float = 0.7) -> None:
         self.avgpool = nn.AdaptiveAvgPool2d((4, 4))
@@ -94,11 +94,11 @@ class GoogLeNet(nn.Module):
         self.fc = head(1024, num_classes)
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
-                # torchvision cuts this off at 200 standard deviations, where nothing is left to cut.
+                # torchvision cuts this off at 200 standard deviations, where nothing is left to cut off.
                 module.weight = nn.init.normal(module.weight.shape, std=0.01)
 
     def feature_layers(self) -> dict[str, nn.Module]:
-        """Return what runs one after the other before the head."""
+        """Return the layers before the head, in order."""
         heads = {"aux1", "aux2", "avgpool", "dropout", "fc"}
         return {name: layer for name, layer in self.named_children() if name not in heads}
 

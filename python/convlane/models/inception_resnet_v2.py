@@ -1,6 +1,6 @@
 """Inception-ResNet v2: Szegedy et al., Inception-v4, Inception-ResNet and the Impact of Residual Connections, 2016.
 
-Layers and state dict keys are timm's. Its authors feed it colours between -1 and 1: ``(x - 0.5) / 0.5``.
+Layers and state dict keys are timm's. It takes colours between -1 and 1: ``(x - 0.5) / 0.5``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _POOLS: dict[str, Callable[[], nn.Module]] = {
 
 
 class Mixed(nn.Concat):
-    """Branches of convolutions on one input, with their maps joined."""
+    """Branches of convolutions on one input, with their maps concatenated."""
 
     def __init__(self, in_channels: int, branches: Sequence[Sequence[Any]]) -> None:
         for name, branch in _branches(in_channels, branches).items():
@@ -60,7 +60,7 @@ def _convolution(in_channels: int, out_channels: int, kernel: Any, stride: int =
 
 
 class Residual(nn.Module):
-    """Branches, a 1x1 convolution to as many channels as the input has, and the input plus a part of that."""
+    """Branches, a 1x1 convolution to as many channels as the input has, and the input plus a fraction of that."""
 
     def __init__(self, channels: int, scale: float, branches: Sequence[Sequence[Any]], activation: bool = True) -> None:
         for name, branch in _branches(channels, branches).items():
@@ -101,7 +101,7 @@ class InceptionResNetV2(nn.Module):
         self.classif = head(LAST_CHANNELS, num_classes)
 
     def feature_layers(self) -> dict[str, nn.Module]:
-        """Return what runs one after the other before the head."""
+        """Return the layers before the head, in order."""
         heads = {"global_pool", "head_drop", "classif"}
         return {name: child for name, child in self.named_children() if name not in heads}
 

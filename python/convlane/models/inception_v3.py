@@ -73,7 +73,7 @@ class InceptionOutputs(NamedTuple):
 
 
 class Mixed(nn.Module):
-    """Branches of convolutions on one input, and a pooling, with their maps joined."""
+    """Branches of convolutions on one input, and a pooling, with their maps concatenated."""
 
     def __init__(self, in_channels: int, branches: Mapping[str, Any]) -> None:
         self.branches = []
@@ -106,7 +106,7 @@ class Mixed(nn.Module):
 
 
 class InceptionAux(nn.Module):
-    """A classifier on maps from the middle of the network, which brings gradients to its first part."""
+    """A classifier on maps from the middle of the network, which sends gradients into its first part."""
 
     def __init__(self, in_channels: int, num_classes: int) -> None:
         self.conv0 = named_conv(in_channels, 128, 1)
@@ -151,13 +151,13 @@ class InceptionV3(nn.Module):
         self.fc = head(2048, num_classes)
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
-                # torchvision cuts this off at 20 standard deviations, where nothing is left to cut.
+                # torchvision cuts this off at 20 standard deviations, where nothing is left to cut off.
                 module.weight = nn.init.normal(module.weight.shape, std=0.1)
         if self.AuxLogits is not None:
             self.AuxLogits.fc.weight = nn.init.normal(self.AuxLogits.fc.weight.shape, std=0.001)
 
     def feature_layers(self) -> dict[str, nn.Module]:
-        """Return what runs one after the other before the head."""
+        """Return the layers before the head, in order."""
         heads = {"AuxLogits", "avgpool", "dropout", "fc"}
         return {name: layer for name, layer in self.named_children() if name not in heads}
 

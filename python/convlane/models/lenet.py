@@ -1,7 +1,7 @@
 """LeNet-5: LeCun, Bottou, Bengio and Haffner, Gradient-Based Learning Applied to Document Recognition, 1998.
 
-lenet5 is what is taught today: the same sizes with ReLU, max pooling, all connections and a linear classifier.
-lenet5_1998 is the paper's: sub-sampling layers with a coefficient and a bias per map and the squashing behind them,
+lenet5 is the version taught today: the same sizes with ReLU, max pooling, all connections and a linear classifier.
+lenet5_1998 is the paper's: sub-sampling layers with a coefficient and a bias per map, squashed afterwards,
 partial connections in C3, a scaled hyperbolic tangent, and an output of distances to drawn characters.
 """
 
@@ -19,7 +19,7 @@ from convlane.functional._arguments import Array
 from convlane.models.blocks import head, scale_and_shift
 from convlane.models.registry import register
 
-# Maps of C1 and C3 (5x5 kernels, each followed by 2x2 pooling), numbers in C5 and F6.
+# Maps of C1 and C3 (5x5 kernels, each followed by 2x2 pooling), units in C5 and F6.
 WIDTHS = (6, 16, 120, 84)
 # Which maps of S2 each map of C3 sees. Table I of the paper.
 CONNECTIONS = (
@@ -48,7 +48,7 @@ DIGITS = (
 
 
 class LeNet5(nn.Module):
-    """Two convolutions with max pools behind them, then three linear layers on a 5x5 map."""
+    """Two convolutions, each followed by max pooling, then three linear layers on a 5x5 map."""
 
     def __init__(self, num_classes: int = 10) -> None:
         c1, c3, c5, f6 = WIDTHS
@@ -102,7 +102,7 @@ class ScaledTanh(nn.Module):
     """``1.7159 tanh(2 x / 3)``."""
 
     def forward(self, input: Array) -> Array:
-        """Apply it to every number of images or vectors."""
+        """Apply it to every element of images or vectors."""
         slopes, amplitudes = (np.full(input.shape[1], value, np.float32) for value in (SLOPE, AMPLITUDE))
         return scale_and_shift(tanh(scale_and_shift(input, slopes)), amplitudes)
 
@@ -110,7 +110,7 @@ class ScaledTanh(nn.Module):
 class Distances(nn.Module):
     """Euclidean radial basis functions: squared distances to one vector of -1 and 1 for each class.
 
-    These are drawn digits, and for classes beyond the tenth random, as the paper has it for other codes.
+    These are drawn digits, and random for classes beyond the tenth, as in the paper for other codes.
     """
 
     centers: Array
@@ -134,8 +134,8 @@ def map_criterion(penalties: Array, targets: NDArray[np.integer[Any]], rubbish: 
     """Return the paper's loss (9), maximum a posteriori, for what `LeNet5Of1998` returns.
 
     That is the penalty of the right class plus ``log(exp(-rubbish) + sum(exp(-penalties)))``, averaged: the right one
-    is pulled down, and the others are pushed up as long as they are not far above that of the rubbish class, which
-    stands for pictures of no class.
+    is pulled down, and the others are pushed up unless they are far above that of the rubbish class, which represents
+    pictures of no class.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ def map_criterion(penalties: Array, targets: NDArray[np.integer[Any]], rubbish: 
     targets
         Integers, (N,).
     rubbish
-        The penalty of the rubbish class, ``j`` in the paper, which does not tell it.
+        The penalty of the rubbish class, ``j`` in the paper, which does not give its value.
 
     Examples
     --------
@@ -165,7 +165,7 @@ def sub_sampling(channels: int) -> nn.Sequential:
 
 
 class Selected(nn.Module):
-    """Maps in another order, some of them several times: a convolution with zeros and ones."""
+    """Maps in another order, some of them repeated: a convolution with zeros and ones."""
 
     def __init__(self, maps: tuple[int, ...], channels: int) -> None:
         self.maps, self.channels = maps, channels
@@ -177,7 +177,7 @@ class Selected(nn.Module):
 
 
 def partly_connected(channels: int) -> nn.Concat:
-    """Return the convolutions of C3: those that see equally many maps are the groups of one."""
+    """Return the convolutions of C3; maps that see equally many others form the groups of one convolution."""
     branches = []
     for _, rows in groupby(CONNECTIONS, len):
         seen = list(rows)

@@ -71,9 +71,9 @@ class MNASNet(nn.Module):
                 module.bias = nn.init.constant((module.out_features,), 0)
 
     def feature_layers(self) -> dict[str, nn.Module]:
-        """Return what runs one after the other before the head."""
+        """Return the layers before the head, in order."""
         layers = layers_of(self, "layers.*")
-        for _ in range(3):  # the convolution that widens for the classifier
+        for _ in range(3):  # the convolution before the classifier
             layers.popitem()
         return layers
 

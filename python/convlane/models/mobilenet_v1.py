@@ -67,7 +67,7 @@ class MobileNetV1(nn.Module):
                 module.bias = nn.init.constant((module.out_features,), 0)
 
     def feature_layers(self) -> dict[str, nn.Module]:
-        """Return what runs one after the other before the head."""
+        """Return the layers before the head, in order."""
         return layers_of(self, "features.*")
 
     def forward(self, input: Array) -> Array:

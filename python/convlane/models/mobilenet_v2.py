@@ -78,9 +78,9 @@ class MobileNetV2(nn.Module):
                 module.bias = nn.init.constant((module.out_features,), 0)
 
     def feature_layers(self) -> dict[str, nn.Module]:
-        """Return what runs one after the other before the head."""
+        """Return the layers before the head, in order."""
         layers = layers_of(self, "features.*")
-        layers.popitem()  # the convolution that widens for the classifier
+        layers.popitem()  # the convolution before the classifier
         return layers
 
     def forward(self, input: Array) -> Array:

@@ -12,7 +12,7 @@ from convlane.models.preparation import TORCHVISION, TORCHVISION_V2
 from convlane.models.registry import register
 
 STEM_CHANNELS = 16
-DILATED = 3  # so many of the last blocks can keep the size of their maps
+DILATED = 3  # the number of last blocks that can keep the size of their maps
 # Kernel, channels between, output channels, squeeze-and-excitation, hard swish instead of ReLU, stride; and the size
 # of the hidden linear layer. Tables 1 and 2 of the paper.
 VARIANTS = {
@@ -92,7 +92,7 @@ class InvertedResidual(nn.Module):
 class MobileNetV3(nn.Module):
     """A 3x3 stem, inverted residuals, a 1x1 convolution, the mean over each map, two linear layers.
 
-    With `dilated`, the last three blocks do not halve the maps; their depthwise kernels reach twice as far instead.
+    With `dilated`, the last three blocks do not halve the maps; their depthwise kernels are dilated instead.
     """
 
     def __init__(self, variant: str, num_classes: int = 1000, dropout: float = 0.2, dilated: bool = False) -> None:
@@ -119,7 +119,7 @@ class MobileNetV3(nn.Module):
                 module.bias = nn.init.constant((module.out_features,), 0)
 
     def feature_layers(self) -> dict[str, nn.Module]:
-        """Return what runs one after the other before the head."""
+        """Return the layers before the head, in order."""
         return layers_of(self, "features.*")
 
     def forward(self, input: Array) -> Array:
@@ -129,11 +129,11 @@ class MobileNetV3(nn.Module):
 
 @register(preprocessing=TORCHVISION_V2)
 def mobilenet_v3_large(num_classes: int = 1000, *, dropout: float = 0.2, dilated: bool = False) -> MobileNetV3:
-    """Build the network for devices with more to spend."""
+    """Build the larger network."""
     return MobileNetV3("large", num_classes, dropout, dilated)
 
 
 @register(preprocessing=TORCHVISION)
 def mobilenet_v3_small(num_classes: int = 1000, *, dropout: float = 0.2, dilated: bool = False) -> MobileNetV3:
-    """Build the network for devices with less to spend."""
+    """Build the smaller network."""
     return MobileNetV3("small", num_classes, dropout, dilated)

@@ -11,7 +11,7 @@ from convlane.models.blocks import head, layers_of
 from convlane.models.registry import register
 
 # Output channels, kernel, stride and padding of the spatial convolutions; two 1x1 convolutions follow each of them.
-# The authors' model for Caffe; a 3x3 max pool with stride 2 stands between the blocks.
+# The authors' model for Caffe; between the blocks is a 3x3 max pool with stride 2.
 CONVOLUTIONS = ((96, 11, 4, 0), (256, 5, 1, 2), (384, 3, 1, 1), (1024, 3, 1, 1))
 
 
@@ -39,7 +39,7 @@ class NIN(nn.Module):
                 module.bias = nn.init.constant((module.out_channels,), 0)
 
     def feature_layers(self) -> dict[str, nn.Module]:
-        """Return what runs one after the other before the head."""
+        """Return the layers before the head, in order."""
         return layers_of(self, "features.*")
 
     def forward(self, input: Array) -> Array:

@@ -1,4 +1,4 @@
-"""How pictures are prepared for published weights, in the words that the files of the families say it with."""
+"""How pictures are prepared for published weights: the types with which the families declare it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TypeAlias, TypedDict
 
 
 class Preparation(TypedDict, total=False):
-    """What is to differ from the defaults of `convlane.data.Preprocessing`."""
+    """What differs from the defaults of `convlane.data.Preprocessing`."""
 
     crop: int | None
     resize: int | None
@@ -19,7 +19,7 @@ class Preparation(TypedDict, total=False):
 
 
 Preparations: TypeAlias = Mapping[str, Preparation]
-"""By whose weights they are for, see `convlane.data.preprocessing`."""
+"""Preparations by the source of the weights, see `convlane.data.preprocessing`."""
 
 # From torchvision 0.28, for IMAGENET1K_V1; for IMAGENET1K_V2 too; for IMAGENET1K_SWAG_LINEAR_V1; for
 # COCO_WITH_VOC_LABELS_V1.

@@ -1,4 +1,4 @@
-"""Networks by name."""
+"""The registry of networks by name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ARCHITECTURE = "_architecture"  # the attribute of a network
 
 
 class _Entry(NamedTuple):
-    """What is known of a network before it is built."""
+    """What is known about a network before it is built."""
 
     builder: Callable[..., Module]
     input_shape: tuple[int, int, int]
@@ -56,12 +56,12 @@ def register(
     builder
         The function; without it, `register` returns a decorator.
     input_shape
-        What the network's authors feed it: channels, height, width.
+        Channels, height and width of the images that the network is designed for.
     preprocessing
-        How pictures are prepared for published weights, by whose they are (``"torchvision"``, ``"torchvision_v2"``,
+        How pictures are prepared for published weights, by their source (``"torchvision"``, ``"torchvision_v2"``,
         ``"keras"`` or another name): what differs from the defaults of `convlane.data.Preprocessing`.
     keras
-        What makes the network compute as Keras's does with the same weights; None if Keras has no such network.
+        The changes that make the network compute as Keras's does with the same weights; None if Keras has none.
 
     Raises
     ------
@@ -95,19 +95,19 @@ def create(
     name
         One of `convlane.models.list`.
     num_classes
-        Number of outputs; the network's own where not given: 1000 for ImageNet's, 10 for those of small pictures.
+        Number of outputs; by default the network's own, 1000 for ImageNet's and 10 for those of small pictures.
         0 drops the head: the network then returns the features before its last classifier, (N, C).
     weights
         A file that `convlane.load_weights` reads; None for random weights.
     features_only
-        Return a network that returns its feature maps: a tuple of arrays, for each size the last ones before the next
-        reduction, from the largest to the smallest. Its attributes `channels` and `reductions` tell their sizes. The
-        head is dropped, whatever `num_classes` says; a file of weights may have it.
+        Whether to return a network that returns its feature maps: a tuple of arrays, the last of each size, from the
+        largest to the smallest. Its attributes `channels` and `reductions` describe them. The head is dropped,
+        whatever `num_classes` is; a file of weights may have it.
     keras
         Compute what Keras's network of this name does with the same weights, see the Notes of `convlane.load_weights`.
-        Where not given, so it is if `weights` is a file of Keras.
+        By default only if `weights` is a file of Keras.
     config
-        What the family offers beyond, for example ``dropout``; see its file.
+        Further arguments of the family, for example ``dropout``; see its file.
 
     Raises
     ------
@@ -116,8 +116,8 @@ def create(
     TypeError
         `num_classes` is not an integer, or the family does not know an argument of `config`.
     ValueError
-        There is no such network, `num_classes` is negative, `features_only` is asked of a network whose maps are not
-        made one after the other or `keras` of one that Keras does not have, or the file is damaged or does not fit the
+        There is no such network, `num_classes` is negative, `features_only` is given for a network whose layers do
+        not run in sequence or `keras` for one that Keras does not have, or the file is damaged or does not fit the
         network.
 
     Examples
@@ -148,7 +148,7 @@ def create(
 
 
 class Architecture(NamedTuple):
-    """What `create` was called with, but for weights, and with the number of classes where none was given."""
+    """The arguments of `create` without weights, and with the default number of classes filled in."""
 
     name: str
     num_classes: int
@@ -169,7 +169,7 @@ def build(name: str, num_classes: int | None, config: Mapping[str, Any]) -> Modu
 
 
 def _assembled(name: str, num_classes: int, config: dict[str, Any]) -> Module:
-    """Build a network and change it as the arguments say that all families have."""
+    """Build a network and apply the arguments that all families share."""
     features_only, keras = (config.pop(option, False) for option in ("features_only", "keras"))
     entry, twin = _NETWORKS[name], _twin(name) if keras else Twin()
     model = entry.builder(0 if features_only else num_classes, **{**twin.config, **config})
@@ -187,12 +187,12 @@ def _twin(name: str) -> Twin:
 
 
 def architecture(model: Module) -> Architecture | None:
-    """Return what `create` was called with to make this network, None for any other."""
+    """Return the arguments of `create` that made this network, None for any other."""
     return vars(model).get(_ARCHITECTURE)
 
 
 def set_num_classes(model: Module, num_classes: int) -> None:
-    """Remember that a network made by `create` has got a head for another number of classes."""
+    """Record that a network made by `create` now has a head for another number of classes."""
     vars(model)[_ARCHITECTURE] = vars(model)[_ARCHITECTURE]._replace(num_classes=num_classes)
 
 
@@ -215,7 +215,7 @@ def input_shape(name: str) -> tuple[int, int, int]:
 
 
 def preparations() -> dict[str, dict[str, Preparation]]:
-    """Return how pictures are prepared: by whose weights they are for, then by the network's name."""
+    """Return how pictures are prepared: by the source of the weights, then by the network's name."""
     table: dict[str, dict[str, Preparation]] = {}
     for name, entry in _NETWORKS.items():
         for source, preparation in entry.preprocessing.items():

@@ -16,13 +16,13 @@ from convlane.models.registry import register
 
 
 class Design(NamedTuple):
-    """The parameters that all widths of a network follow from, by section 3.3 of the paper."""
+    """The parameters that determine all widths of a network, see section 3.3 of the paper."""
 
     depth: int
     initial_width: int
     slope: float
     step: float
-    """By which the width of one stage is multiplied for the next."""
+    """The factor of the width from one stage to the next."""
     group_width: int
     squeezed: bool = False
     """Whether blocks have squeeze-and-excitation (the networks Y)."""
@@ -64,7 +64,7 @@ def stages_of(design: Design) -> list[tuple[int, int]]:
 
 
 class Block(nn.Module):
-    """A bottleneck that does not narrow: 1x1, grouped 3x3, perhaps squeeze-and-excitation, 1x1; a shortcut."""
+    """A bottleneck of constant width: 1x1, grouped 3x3, optional squeeze-and-excitation, 1x1; a shortcut."""
 
     def __init__(self, in_channels: int, channels: int, stride: int, group_width: int, squeezed: bool) -> None:
         if in_channels != channels or stride != 1:
@@ -109,7 +109,7 @@ class RegNet(nn.Module):
                 module.bias = nn.init.constant((module.out_features,), 0)
 
     def feature_layers(self) -> dict[str, nn.Module]:
-        """Return what runs one after the other before the head."""
+        """Return the layers before the head, in order."""
         return layers_of(self, "stem", "trunk_output.*")
 
     def forward(self, input: Array) -> Array:
@@ -118,7 +118,7 @@ class RegNet(nn.Module):
 
 
 def _initial(shape: Sequence[int]) -> Array:
-    """Draw a filter bank as torchvision does, which counts all output channels whatever the groups."""
+    """Initialise filters as torchvision does, which counts all output channels regardless of the groups."""
     out_channels, _, *kernel = shape
     return nn.init.normal(shape, std=math.sqrt(2 / (out_channels * math.prod(kernel))))
 

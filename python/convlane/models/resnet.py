@@ -37,7 +37,7 @@ STAGES = {
 
 
 def projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """Return the identity where it fits, otherwise a projection (option B of the paper)."""
+    """Return the identity if it fits, otherwise a projection (option B of the paper)."""
     if stride == 1 and in_channels == out_channels:
         return nn.Identity()
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
@@ -106,8 +106,8 @@ class ResNet(nn.Module):
     """A 7x7 stem, four stages of residual blocks, the mean over each map, one linear layer.
 
     The 3x3 convolutions of bottlenecks have `groups` groups, of `width_per_group` channels in the first stage. Each of
-    the last three stages halves the maps, but for those of which `replace_stride_with_dilation` says that all 3x3
-    kernels behind their first block, those of later stages too, reach twice as far instead.
+    the last three stages halves the maps, unless `replace_stride_with_dilation` is true for it: then the dilation of
+    all 3x3 kernels after its first block, those of later stages included, is doubled instead.
     """
 
     layer1: nn.Sequential
@@ -131,7 +131,7 @@ class ResNet(nn.Module):
             expansion = Bottleneck.expansion
         dilated = (False, *_checked(replace_stride_with_dilation))
         channels, dilation = WIDTHS[0], 1
-        with nn.init.skip():  # drawn below
+        with nn.init.skip():  # initialised below
             self.conv1 = nn.Conv2d(3, channels, 7, 2, 3, bias=False)
             self.bn1 = nn.BatchNorm2d(channels)
             self.relu = nn.ReLU()
@@ -151,7 +151,7 @@ class ResNet(nn.Module):
                 module.weight = nn.init.kaiming_normal(module.weight.shape, mode="fan_out")
 
     def feature_layers(self) -> dict[str, nn.Module]:
-        """Return what runs one after the other before the head."""
+        """Return the layers before the head, in order."""
         return layers_of(self, "conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 
     def forward(self, input: Array) -> Array:
@@ -167,7 +167,7 @@ def _checked(stages: Sequence[bool]) -> Sequence[bool]:
         or len(stages) != 3
         or not all(isinstance(stage, bool) for stage in stages)
     ):
-        raise ValueError(f"ResNet: replace_stride_with_dilation must be three times True or False, got {stages!r}")
+        raise ValueError(f"ResNet: replace_stride_with_dilation must be three bools, got {stages!r}")
     return stages
 
 

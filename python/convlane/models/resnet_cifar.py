@@ -59,7 +59,7 @@ class CifarResNet(nn.Module):
                 module.weight = nn.init.kaiming_normal(module.weight.shape, mode="fan_out")
 
     def feature_layers(self) -> dict[str, nn.Module]:
-        """Return what runs one after the other before the head."""
+        """Return the layers before the head, in order."""
         return layers_of(self, "conv1", "bn1", "relu", "layer1", "layer2", "layer3")
 
     def forward(self, input: Array) -> Array:
@@ -69,7 +69,7 @@ class CifarResNet(nn.Module):
 
 
 class Zeros(nn.Module):
-    """Maps of zeros, as many as the input has."""
+    """Maps of zeros, as many as those of the input."""
 
     def forward(self, input: Array) -> Array:
         """Return zero times the input, so that it is an operation on the input; what is not finite becomes NaN."""
@@ -84,7 +84,7 @@ def zero_padding(in_channels: int, out_channels: int, stride: int) -> nn.Module:
 
 
 def plain_block(in_channels: int, width: int, stride: int) -> nn.Module:
-    """Return two 3x3 convolutions one after the other."""
+    """Return two 3x3 convolutions in sequence."""
     return nn.Sequential(
         {
             "conv1": nn.Conv2d(in_channels, width, 3, stride, 1, bias=False),

@@ -13,14 +13,14 @@ from convlane.safetensors_file import Path, open_tensors, shown, strict_json, wr
 from convlane.weights.files import as_weight
 
 _KIND = "convlane model"
-_FORMAT = 1  # a change that makes older versions misread a file raises it
+_FORMAT = 1  # increased by changes that would make older versions misread a file
 
 
 def load(path: Path) -> Module:
-    """Build the network that `Module.save` has written: the same layers and weights, in eval mode.
+    """Load a network that `Module.save` has written: the same layers and weights, in eval mode.
 
-    The file names one of `convlane.models.list`, so a network of one's own is there after it has been registered with
-    ``convlane.models.register``. Nothing in the file is executed, and one of unknown origin does no harm.
+    The file names one of `convlane.models.list`, so your own networks must be registered with
+    ``convlane.models.register`` first. Nothing in the file is executed, and one of unknown origin does no harm.
 
     Raises
     ------
@@ -28,7 +28,7 @@ def load(path: Path) -> Module:
         The file cannot be opened or read.
     ValueError
         It is damaged, holds no network, one that is not registered, or one of another version's format; the message
-        names it and tells what is wrong.
+        names the file and says what is wrong.
     MemoryError
         The network does not fit into memory.
 
@@ -60,7 +60,7 @@ def load(path: Path) -> Module:
 
 
 def save(model: Module, path: Path) -> None:
-    """Write a network that `convlane.models.create` or `load` has made; `Module.save` tells the rest."""
+    """Write a network that `convlane.models.create` or `load` has made; see `Module.save`."""
     architecture = registry.architecture(model)
     if architecture is None:
         raise ValueError(

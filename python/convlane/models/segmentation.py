@@ -1,4 +1,4 @@
-"""Segmentation: a class for every pixel, by networks that see wide and stay at an eighth of the picture's size.
+"""Segmentation: a class for every pixel, by networks with large receptive fields on maps of an eighth of the size.
 
 FCN: Long, Shelhamer and Darrell, Fully Convolutional Networks for Semantic Segmentation, 2015. DeepLab v3: Chen,
 Papandreou, Schroff and Adam, Rethinking Atrous Convolution for Semantic Image Segmentation, 2017. LR-ASPP: Howard et
@@ -46,14 +46,14 @@ _register = register(input_shape=(3, 520, 520), preprocessing=TORCHVISION_VOC)
 
 
 class Trunk(nn.Module):
-    """The layers of a classifier up to the last whose maps are used, under the names that they have there.
+    """The layers of a classifier up to the last whose maps are used, with their names.
 
     Parameters
     ----------
     layers
-        What runs one after the other, by names without dots.
+        The layers in order, by names without dots.
     taps
-        Under which name the maps behind a layer are returned.
+        The name under which the maps of a layer are returned.
     """
 
     def __init__(self, layers: Mapping[str, nn.Module], taps: Mapping[str, str]) -> None:
@@ -110,7 +110,7 @@ class DeepLabHead(nn.Sequential):
 
 
 class ASPP(nn.Module):
-    """Each pixel, its surroundings by dilated kernels of several sizes, and the whole picture side by side."""
+    """Atrous spatial pyramid pooling: each pixel, its surroundings at several dilations, and the whole picture."""
 
     def __init__(self, in_channels: int) -> None:
         self.convs = nn.Concat(
@@ -138,7 +138,7 @@ class WholePicture(nn.Sequential):
 
 
 class LRASPP(nn.Module):
-    """The last maps of a trunk, weighed by the whole picture, and finer ones of its middle, classified together."""
+    """The last maps of a trunk, weighted by the whole picture, and finer ones of its middle, classified together."""
 
     def __init__(self, backbone: Trunk, low_channels: int, high_channels: int, num_classes: int) -> None:
         self.backbone = backbone
@@ -150,7 +150,7 @@ class LRASPP(nn.Module):
 
 
 class LRASPPHead(nn.Module):
-    """What `LRASPP` puts upon its trunk."""
+    """The layers that `LRASPP` adds to its trunk."""
 
     def __init__(self, low_channels: int, high_channels: int, num_classes: int) -> None:
         self.cbr = _conv_norm(high_channels, LRASPP_CHANNELS, 1)
@@ -161,7 +161,7 @@ class LRASPPHead(nn.Module):
         self.high_classifier = _classifier(LRASPP_CHANNELS, num_classes)
 
     def forward(self, low: Array, high: Array) -> Array:
-        """Return logits of the size of the finer maps; for no classes, what both classifiers would read."""
+        """Return logits of the size of the finer maps; for no classes, the inputs of both classifiers."""
         maps = _resized(scale(self.cbr(high), self.scale(high)), low)
         if isinstance(self.low_classifier, nn.Identity):
             return cat([low, maps], 1)

@@ -21,9 +21,9 @@ WIDTHS = {
 
 
 class InvertedResidual(nn.Module):
-    """One half of the channels stays as it is, the other is filtered; then both are shuffled.
+    """Half of the channels stay as they are, the others are filtered; then both are shuffled.
 
-    Where the stride is 2 both branches filter all channels, and halve height and width.
+    With stride 2 both branches filter all channels, and halve height and width.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -68,7 +68,7 @@ class ShuffleNetV2(nn.Module):
         self.fc = head(last_channels, num_classes)
 
     def feature_layers(self) -> dict[str, nn.Module]:
-        """Return what runs one after the other before the head."""
+        """Return the layers before the head, in order."""
         return layers_of(self, "conv1", "maxpool", "stage2", "stage3", "stage4")
 
     def forward(self, input: Array) -> Array:
@@ -92,7 +92,7 @@ def shufflenet_v2_x1_0(num_classes: int = 1000) -> ShuffleNetV2:
 
 @register(preprocessing={"torchvision": {"resize": 232}})
 def shufflenet_v2_x1_5(num_classes: int = 1000) -> ShuffleNetV2:
-    """Build the network with half as many channels again."""
+    """Build the network with one and a half times the channels."""
     return ShuffleNetV2(1.5, num_classes)
 
 

@@ -50,7 +50,7 @@ VARIANTS = {
 
 
 class Fire(nn.Module):
-    """A 1x1 convolution that narrows, then 1x1 and 3x3 convolutions side by side."""
+    """A 1x1 convolution to fewer channels, then 1x1 and 3x3 convolutions in parallel."""
 
     def __init__(self, in_channels: int, squeeze: int, expand: int) -> None:
         self.squeeze = nn.Conv2d(in_channels, squeeze, 1)
@@ -87,7 +87,7 @@ class SqueezeNet(nn.Module):
                 module.bias = nn.init.constant((module.out_channels,), 0)
 
     def feature_layers(self) -> dict[str, nn.Module]:
-        """Return what runs one after the other before the head."""
+        """Return the layers before the head, in order."""
         return layers_of(self, "features.*")
 
     def forward(self, input: Array) -> Array:
@@ -103,5 +103,5 @@ def squeezenet1_0(num_classes: int = 1000, *, dropout: float = 0.5) -> SqueezeNe
 
 @register(preprocessing=TORCHVISION)
 def squeezenet1_1(num_classes: int = 1000, *, dropout: float = 0.5) -> SqueezeNet:
-    """Build the authors' later version, which takes 2.4 times less work."""
+    """Build the authors' later version, which needs 2.4 times fewer operations."""
     return SqueezeNet("1_1", num_classes, dropout)

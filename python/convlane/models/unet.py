@@ -1,7 +1,7 @@
 """U-Net: Ronneberger, Fischer and Brox, U-Net: Convolutional Networks for Biomedical Image Segmentation, 2015.
 
-The paper's network gives a class to the pixels in the middle of a picture, because its convolutions do not pad: of
-572x572 pixels, 388x388. Today most give one to every pixel, by convolutions that pad, with batch norm.
+The paper's network classifies only the pixels in the middle of a picture, 388x388 of 572x572, because its convolutions
+do not pad. Most of today's classify every pixel, with padded convolutions and batch norm.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ DEPTH = 4  # how often they are halved
 
 
 class UNet(nn.Module):
-    """Pairs of 3x3 convolutions on maps that are halved and then doubled again, beside those of the same size before.
+    """Pairs of 3x3 convolutions on maps that are halved and then doubled again, with shortcuts between equal sizes.
 
-    Where maps have twice the pixels of the next ones along each side, they have half as many channels.
+    From each size to the next smaller one, the number of channels doubles.
 
     Parameters
     ----------
@@ -32,14 +32,14 @@ class UNet(nn.Module):
     depth
         How often the maps are halved.
     padded
-        Whether the convolutions pad, so that the result is as large as the picture. Else each takes a pixel off every
-        side, and maps that are joined with smaller ones are cropped to their middle.
+        Whether the convolutions pad, so that the result is as large as the picture. Otherwise each removes a pixel on
+        every side, and maps that are concatenated with smaller ones are cropped to their middle.
     batch_norm
-        Whether the convolutions are normalised.
+        Whether batch norm follows the convolutions.
     bilinear
         Whether maps are doubled by interpolation, with a 1x1 convolution, instead of a transposed 2x2 convolution.
     dropout
-        The part of the smallest maps that training drops.
+        The probability of dropping elements of the smallest maps in training.
     """
 
     def __init__(
@@ -80,10 +80,10 @@ class UNet(nn.Module):
 
 
 class Up(nn.Module):
-    """Double the maps, join them with those that were as large before, and run convolutions on both."""
+    """Double the maps, concatenate them with the earlier ones of that size, and convolve both."""
 
     def __init__(self, channels: int, convolutions: nn.Module, padded: bool, bilinear: bool) -> None:
-        if bilinear:  # convolved first, with fewer pixels, as it comes to the same
+        if bilinear:  # convolved first, on fewer pixels, with the same result
             conv = nn.Conv2d(2 * channels, channels, 1)
             self.double: nn.Module = nn.Sequential(conv, nn.Upsample(scale_factor=2, mode="bilinear"))
         else:
@@ -97,7 +97,7 @@ class Up(nn.Module):
         rows, columns = (before - now for before, now in zip(across.shape[2:], sizes, strict=True))
         if not self.padded:
             across = narrow(narrow(across, 2, rows // 2, sizes[0]), 3, columns // 2, sizes[1])
-        elif rows or columns:  # an odd one was lost when the maps were halved
+        elif rows or columns:  # an odd row or column was lost when the maps were halved
             doubled = pad(doubled, (0, columns, 0, rows))
         return self.convolutions(cat([across, doubled], 1))  # type: ignore[no-any-return]
 
@@ -122,11 +122,11 @@ def unet(
     bilinear: bool = False,
     dropout: float = 0.0,
 ) -> UNet:
-    """Build the network as it is common today, for pictures of any size from ``2**depth`` on; see `UNet`."""
+    """Build the network common today, for pictures of any size from ``2**depth`` on; see `UNet`."""
     return UNet(num_classes, in_channels, width, depth, padded, batch_norm, bilinear, dropout)
 
 
 @register(input_shape=(1, 572, 572))
 def unet_2015(num_classes: int = 2, *, in_channels: int = 1, dropout: float = 0.5) -> UNet:
-    """Build the network of the paper, for pictures from 188x188 on, of which 4x4 pixels get a class."""
+    """Build the network of the paper, for pictures from 188x188 on, of which 4x4 pixels are classified."""
     return UNet(num_classes, in_channels, padded=False, batch_norm=False, dropout=dropout)

@@ -28,7 +28,7 @@ class VGG(nn.Module):
     """Stages of 3x3 convolutions, then three linear layers on a 7x7 map."""
 
     def __init__(self, depth: int, batch_norm: bool, num_classes: int = 1000, dropout: float = 0.5) -> None:
-        with nn.init.skip():  # drawing 138 million numbers twice would take as long again
+        with nn.init.skip():  # initialising 138 million weights twice would take twice as long
             self.features = _features(STAGES[depth], batch_norm)
             self.avgpool = nn.AdaptiveAvgPool2d((7, 7))
             self.classifier = linear_layers(512 * 7 * 7, num_classes, dropout)
@@ -41,7 +41,7 @@ class VGG(nn.Module):
                 module.bias = nn.init.constant((module.out_features,), 0)
 
     def feature_layers(self) -> dict[str, nn.Module]:
-        """Return what runs one after the other before the head."""
+        """Return the layers before the head, in order."""
         return layers_of(self, "features.*")
 
     def forward(self, input: Array) -> Array:

@@ -34,7 +34,7 @@ class ZFNet(nn.Module):
             channels = out_channels
         self.features = nn.Sequential(*layers)
         self.avgpool = nn.AdaptiveAvgPool2d((6, 6))
-        with nn.init.skip():  # drawn below
+        with nn.init.skip():  # initialised below
             self.classifier = linear_layers(256 * 6 * 6, num_classes, dropout)
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
@@ -42,7 +42,7 @@ class ZFNet(nn.Module):
                 module.bias = nn.init.constant(module.weight.shape[:1], 0)
 
     def feature_layers(self) -> dict[str, nn.Module]:
-        """Return what runs one after the other before the head."""
+        """Return the layers before the head, in order."""
         return layers_of(self, "features.*")
 
     def forward(self, input: Array) -> Array:
