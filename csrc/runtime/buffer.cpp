@@ -91,7 +91,7 @@ bool keep(Header* block) {
 }
 
 // Asks for 2 MiB pages under large buffers, as NumPy does: faulting in 4 KiB pages one by one takes longer than
-// writing them (3.5 against 22 GB/s for a copy; 2026-11-20, Zen 5). Advice only, so failure is of no matter.
+// writing them (3.5 against 22 GB/s for a copy; 2026-11-20, Zen 5). It is only advice, so failure does not matter.
 void advise_huge_pages(void* memory, std::int64_t bytes) {
 #ifdef __linux__
   constexpr std::int64_t kLarge = 1 << 22, kPage = 4096;

@@ -59,8 +59,8 @@ def value_and_grad(
     callable
         With the arguments of `loss_fn`. Returns ``(loss, gradients)``, or ``((loss, aux), gradients)``: a float, and a
         dict from the names of `Module.named_parameters` to float32 arrays of the parameters' shapes. A parameter that
-        the loss does not depend on has the gradient 0. The memory that a call has needed is kept for the next one
-        until the callable is deleted.
+        the loss does not depend on has the gradient 0. The callable keeps the memory of a call and uses it
+        again for the next one.
 
     Raises
     ------

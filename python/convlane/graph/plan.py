@@ -401,8 +401,8 @@ class Plan:
     def save(self, path: str | os.PathLike[str], *, packed: bool = False) -> None:
         """Write the plan to a file, from which `convlane.load_plan` makes it again.
 
-        The file holds the simplified network and its weights in the safetensors layout, and no code. It appears at
-        once: nobody sees it half written, and a file that stood there before stays until then.
+        The file holds the simplified network and its weights in the safetensors layout, and no code. It is written
+        atomically: an existing file is replaced only when the new one is complete.
 
         Parameters
         ----------

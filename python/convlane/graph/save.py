@@ -93,7 +93,7 @@ def read_graph(file: TensorFile, mapped: MappedFile | None = None) -> tuple[Grap
 def read_open(graph: Graph, options: Mapping[str, Any]) -> tuple[Graph, dict[str, OpenShape], bool]:
     """Return the graph with its weights in memory, the shapes of its inputs, and whether they are given by name.
 
-    That is what stands beside the graph of a plan whose sizes are open, which is there as it was traced.
+    These describe a plan whose sizes are open; its graph is stored as it was traced.
     """
     given = options["open"]
     _check_fields(given, {"named": bool, "shapes": dict, "seen": list}, "open")

@@ -151,7 +151,7 @@ class Hdf5File:
         return [name.decode() if isinstance(name, bytes) else str(name) for name in _few(names)]
 
     def _walk(self, group: Any, path: str) -> Any:
-        """Return what stands at a path, which leads along hard links alone."""
+        """Return the object at a path, following hard links only."""
         for part in path.split("/"):
             if not isinstance(group, self._h5py.Group):
                 raise ValueError(f"it has no {shown(path)}")
