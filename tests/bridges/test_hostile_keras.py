@@ -294,3 +294,33 @@ def test_every_class_stands_in_the_documentation():
     text = (Path(__file__).parents[2] / "docs" / "coming-from-keras.md").read_text("utf-8")
     missing = [name for name in (*registry.layer_names(), *registry.operation_names()) if f"`{name}`" not in text]
     assert not missing
+
+
+def test_functions_of_tensorflow(tmp_path):
+    """Keras 2 writes 1 - relu(x * 2 + y) so, with tensors and numbers among the named arguments."""
+
+    def call(function, name, source, **kwargs):
+        made = layer("TFOpLambda", name, function=function)
+        return {**made, "inbound_nodes": [[*source, {**kwargs, "name": None}]]}
+
+    steps = (
+        call("math.multiply", "twice", ["x", 0, 0], y=2.0),
+        call("__operators__.add", "sum", ["twice", 0, 0], y=["x", 0, 0]),
+        call("nn.relu", "relu", ["sum", 0, 0]),
+        call("math.subtract", "rest", ["_CONSTANT_VALUE", -1, 1.0], y=["relu", 0, 0]),
+    )
+    network = convlane.load_keras(write(tmp_path / "a.h5", functional(*steps)))
+    x = np.linspace(-1, 1, 32, dtype=np.float32).reshape(1, 2, 4, 4)
+    np.testing.assert_allclose(network(x), 1 - np.maximum(3 * x, 0), rtol=1e-6)
+    unknown = functional(call("image.adjust_hue", "hue", ["x", 0, 0], delta=0.1))
+    with pytest.raises(LoadError, match=r"'hue' \(TFOpLambda\): this function of TensorFlow has no counterpart"):
+        convlane.load_keras(write(tmp_path / "b.h5", unknown))
+
+
+def test_padding_is_part_of_the_convolution_in_plans(tmp_path):
+    model = sequential(layer("ZeroPadding2D", "pad", padding=[[0, 1], [1, 2]]), CONV, layer("ReLU", "relu"))
+    network = convlane.load_keras(write(tmp_path / "a.h5", model, KERNEL))
+    plan = convlane.compile(network, (1, 2, 4, 4))
+    assert "1 step" in repr(plan)
+    x = np.linspace(-1, 1, 32, dtype=np.float32).reshape(1, 2, 4, 4)
+    np.testing.assert_allclose(plan(x), network(x), rtol=1e-5)

@@ -21,6 +21,19 @@ MODELS = frozenset({"Functional", "Model", "Sequential"})
 
 _OPERATIONS = ("keras.src.ops", "keras.src.activations")
 _PACKAGES = ("keras", "tf_keras", "tensorflow")
+# Functions of TensorFlow that Keras 2 writes into models, as operations of Keras 3.
+_OF_TENSORFLOW = {
+    **dict.fromkeys(("math.add", "__operators__.add"), "Add"),
+    **dict.fromkeys(("math.subtract", "__operators__.sub"), "Subtract"),
+    **dict.fromkeys(("math.multiply", "__operators__.mul"), "Multiply"),
+    **dict.fromkeys(("math.truediv", "math.divide", "__operators__.truediv"), "Divide"),
+    **{f"math.{name}": name.capitalize() for name in ("maximum", "minimum", "abs", "square", "sqrt", "rsqrt", "exp")},
+    **{f"nn.{name}": name.capitalize() for name in ("relu", "relu6", "selu", "elu", "softplus", "softsign", "silu")},
+    **dict.fromkeys(("nn.sigmoid", "math.sigmoid"), "Sigmoid"),
+    **dict.fromkeys(("nn.tanh", "math.tanh"), "Tanh"),
+    "math.negative": "Negative",
+    "nn.swish": "Silu",
+}
 _MOST_LAYERS = 10_000
 _MOST_CALLS = 20_000  # of layers in one run, those in models that are called several times counted each time
 _DEEPEST = 16  # models within models, lists within lists
@@ -246,6 +259,9 @@ def _layer(data: Any, version: int, depth: int) -> LayerSpec:
         return LayerSpec(Config(name, kind, given, version), model=model)
     if not isinstance(values, dict):
         raise LoadError(f"{name!r} ({kind}): its settings must be a dict, got {shown(values)}")
+    function = values.get("function")
+    if kind == "TFOpLambda" and isinstance(function, str) and function in _OF_TENSORFLOW:
+        return LayerSpec(Config(name, _OF_TENSORFLOW[function], {}, version), is_operation=True)
     module = str(data.get("module") or "")
     # HDF5 files leave the module out; layers have at least one of these.
     is_operation = module.startswith(_OPERATIONS) or not (module or values.keys() & {"trainable", "dtype"})
@@ -286,6 +302,8 @@ def _functional(values: Mapping[str, Any], version: int, depth: int) -> ModelSpe
             args, kwargs = _arguments(node)
             if not spec.is_operation:
                 args, kwargs = _of_layer(spec, args, kwargs), {}
+            elif version < 3:
+                kwargs = {"x2" if key == "y" else key: value for key, value in kwargs.items() if key != "name"}
             calls[spec.name, i] = Call(spec.name, i, args, kwargs)
     sources = {spec.name: _input(spec.name, _declared(spec.config)) for spec in specs if spec.kind == "InputLayer"}
     inputs = []

@@ -93,7 +93,8 @@ def find(spec: LayerSpec) -> Entry | str:
 
 
 _WHY_NOT = {
-    **dict.fromkeys(("Lambda", "TFOpLambda", "SlicingOpLambda"), "it is code in the file, which is never run"),
+    "Lambda": "it is code in the file, which is never run",
+    **dict.fromkeys(("TFOpLambda", "SlicingOpLambda"), "this function of TensorFlow has no counterpart"),
     **dict.fromkeys(
         ("LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"),
         "recurrent layers are not computed",

@@ -57,8 +57,9 @@ def _windows(config: Config, axes: int) -> dict[str, Any]:
     if padding == "causal":
         if axes != 1:
             config.fail("causal padding is for one axis")
-        padding = (dilation[0] * (size[0] - 1), 0)
-    return {"stride": stride, "padding": "same_tf" if padding == "same" else padding, "dilation": dilation}
+        return {"stride": stride, "padding": (dilation[0] * (size[0] - 1), 0), "dilation": dilation}
+    padding = {"same": "same_tf", "valid": 0}[padding]
+    return {"stride": stride, "padding": padding, "dilation": dilation}
 
 
 def _told(weight: NDArray[Any], settings: dict[str, Any]) -> str:
