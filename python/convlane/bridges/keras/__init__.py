@@ -113,6 +113,10 @@ def _refuse_unsupported(model: ModelSpec) -> None:
     for spec, _ in model.leaves():
         if isinstance(found := registry.find(spec), str):
             refused.setdefault(found, []).append(f"{spec.name!r} ({spec.kind})")
+    for spec, call in model.told():
+        if spec.model is not None or not isinstance(registry.find(spec), str):
+            why = f"called with {', '.join(call.kwargs)}, which is not computed"
+            refused.setdefault(why, []).append(f"{spec.name!r} ({spec.kind})")
     if refused:
         count = sum(map(len, refused.values()))
         lines = [f"  {', '.join(names[:20])}{' ...' * (len(names) > 20)}: {why}" for why, names in refused.items()]

@@ -145,7 +145,8 @@ class Config:
     @property
     def channel_axis(self) -> int:
         """The axis of the channels by `data_format`."""
-        return -1 if self.word("data_format", ("channels_last", "channels_first"), "channels_last")[9:] == "last" else 1
+        last = self.word("data_format", ("channels_last", "channels_first"), "channels_last") == "channels_last"
+        return -1 if last else 1
 
 
 @dataclass(frozen=True)
@@ -195,6 +196,17 @@ class ModelSpec:
     """Lists and dicts of `Ref`."""
     count: int
     """Calls of layers in one run, those in models within it too."""
+
+    def told(self) -> Iterator[tuple[LayerSpec, Call]]:
+        """Yield the calls that tell a layer something beside its inputs, here and within."""
+        specs = {spec.name: spec for spec in self.layers}
+        for call in self.calls:
+            spec = specs[call.layer]
+            if call.kwargs and not spec.is_operation:
+                yield spec, call
+        for spec in self.layers:
+            if spec.model is not None:
+                yield from spec.model.told()
 
     def leaves(self, trainable: bool = True) -> Iterator[tuple[LayerSpec, bool]]:
         """Yield all layers that are no models, and whether they and all around them are trainable."""
@@ -301,7 +313,7 @@ def _functional(values: Mapping[str, Any], version: int, depth: int) -> ModelSpe
         for i, node in enumerate(_list(entry.get("inbound_nodes", []), f"inbound_nodes of {spec.name!r}")):
             args, kwargs = _arguments(node)
             if not spec.is_operation:
-                args, kwargs = _of_layer(spec, args, kwargs), {}
+                args, kwargs = _of_layer(spec, args, kwargs)
             elif version < 3:
                 kwargs = {"x2" if key == "y" else key: value for key, value in kwargs.items() if key != "name"}
             calls[spec.name, i] = Call(spec.name, i, args, kwargs)
@@ -373,15 +385,14 @@ def _arguments(node: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (found[0] if len(found) == 1 else found,), kwargs
 
 
-def _of_layer(spec: LayerSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-    """Return the arguments of a layer: results of others, in order. What else it can be given has to be left out."""
+def _of_layer(spec: LayerSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of a layer: results of others, in order, and what else it is told by name."""
     if "inputs" in kwargs:
         args = (kwargs.pop("inputs"), *args)
     if spec.config.version >= 3 or spec.kind.startswith("Random"):
         kwargs.pop("training", None)  # Keras 3 notes it, and tells layers what the whole network does
-    if given := [name for name, value in kwargs.items() if value is not None and value is not False]:
-        spec.config.fail(f"it is called with {', '.join(given)}, which is not computed")
-    return tuple(arg for arg in args if arg is not None)
+    told = {name: value for name, value in kwargs.items() if value is not None and value is not False}
+    return tuple(arg for arg in args if arg is not None), told
 
 
 def _argument(value: Any, depth: int = 0) -> Any:
