@@ -13,6 +13,7 @@ from convlane.graph.reassemble import (
     join_channel_factors,
     join_group_norm,
     join_layer_norm,
+    join_linear_bias,
     join_padding,
     join_permutes,
 )
@@ -24,6 +25,7 @@ RNG = np.random.default_rng(7)
 WEIGHT = RNG.standard_normal((4, 4, 3, 3), np.float32)
 CHANNELS = RNG.uniform(0.5, 2, (4, 1, 1)).astype(np.float32)
 ROW = RNG.uniform(0.5, 2, 6).astype(np.float32)
+ROWS = RNG.standard_normal((3, 5), np.float32)
 ROOT = math.sqrt(2)
 
 
@@ -164,6 +166,23 @@ def test_join_padding(padding):
 @pytest.mark.parametrize("pad", [((1, 1), "constant", 1.0), ((1, 1), "reflect", 0), ((-1, 1), "constant", 0)])
 def test_padding_that_is_left_alone(pad):
     assert joined(lambda x: F.conv2d(F.pad(x, *pad), WEIGHT), join_padding) == ["pad", "conv2d"]
+
+
+def test_join_linear_bias():
+    matrix = RNG.standard_normal((5, 6), np.float32)
+    row = RNG.standard_normal(5, np.float32)
+    rows = (1, 3, 6)
+    assert joined(lambda x: F.add(F.linear(x, matrix), row), join_linear_bias, rows) == ["linear"]
+    assert joined(lambda x: F.relu(F.add(row[None], F.linear(x, matrix))), join_linear_bias, rows) == ["linear", "relu"]
+    for other in (
+        lambda x: F.add(F.linear(x, matrix), 2.0),
+        lambda x: F.add(F.linear(x, matrix), ROWS),
+        lambda x: F.add(F.linear(x, matrix, row), row),
+    ):
+        assert joined(other, join_linear_bias, rows)[0] == "linear"
+        assert len(joined(other, join_linear_bias, rows)) == 2
+    twice = lambda x: F.mul(F.add(y := F.linear(x, matrix), row), y)  # noqa: E731
+    assert joined(twice, join_linear_bias, rows) == ["linear", "add", "mul"]
 
 
 def test_join_permutes():

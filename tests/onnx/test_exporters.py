@@ -90,6 +90,7 @@ def test_channels_last(rng):
     shapes = [(1, 32, 32, 3), (2, 32, 32, 3), (1, 33, 47, 3)]
     feeds = [{"x": rng.uniform(0, 255, shape).astype(np.float32)} for shape in shapes]
     session = check_as_onnxruntime(g.model([x, boxes, scores]), *feeds)
+    assert session._runner._turned == {"x"}  # which plans read as it lies there
     told = str(convlane.compile(session.network, shapes[0]).profile(feeds[0]["x"])).splitlines()
     operations = [line.split()[1] for line in told[1:] if line.split()[0].isdigit()]
     assert sum(node.op_type == "Transpose" for node in g.nodes) > 30

@@ -130,6 +130,26 @@ def join_padding(graph: Graph) -> Graph:
     return _each(graph, join)
 
 
+def join_linear_bias(graph: Graph) -> Graph:
+    """Give a linear layer without a bias the constant row that is added to its result."""
+
+    def join(node: Node, nodes: Nodes, single: Single) -> Node:
+        if node.op != "add" or len(node.inputs) != 2 or node.attributes["activation"] != "none":
+            return node
+        for source, other in (tuple(node.inputs.values()), tuple(node.inputs.values())[::-1]):
+            before, constant = nodes[source], nodes[other]
+            if before.op != "linear" or constant.op != "constant" or not single(source) or before.shape != node.shape:
+                continue
+            at, array = before.attributes, constant.attributes["value"]
+            plain = "bias" not in before.inputs and at["bias"] is None and at["activation"] == "none"
+            if plain and array.dtype == np.float32 and array.shape[-1:] == (array.size,) == node.shape[-1:]:
+                given = {**at, "bias": _frozen(array.reshape(-1))}
+                return replace(before, attributes=given, fused=(*before.fused, node.op))
+        return node
+
+    return _each(graph, join)
+
+
 def join_permutes(graph: Graph) -> Graph:
     """Compute before a change of the order of dimensions what can be, and join the changes that meet.
 
@@ -205,6 +225,7 @@ REASSEMBLING = (
     join_layer_norm,
     join_group_norm,
     join_padding,
+    join_linear_bias,
     join_channel_factors,
 )
 """In an order in which each finds what those before it have made."""

@@ -6,6 +6,7 @@ there is something that no plan can do, it computes up to there, and the rest is
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convlane import functional as F
 from convlane.graph.plan import Plan, Shared, plan_of
+from convlane.graph.reassemble import join_permutes
 from convlane.graph.trace import Graph, Symbol, trace
 from convlane.onnx.file import Node
 from convlane.onnx.network import Network, as_value, reads, run_nodes
@@ -42,6 +45,7 @@ class Runner:
         self.network = network
         self._shared = Shared()
         self._ways: dict[Any, _Way] = {}
+        self._turned: frozenset[str] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {"network": self.network}
@@ -63,7 +67,9 @@ class Runner:
             return found if isinstance(found, dict) else {self.network.outputs[0].name: found}
         computed: dict[str, Any] = {}
         if way.plan is not None:
-            computed = way.plan(**{name: value for name, value in values.items() if _is_picture(value)})
+            pictures = {name: value for name, value in values.items() if _is_picture(value)}
+            turned = {name: pictures[name].transpose(_TO_IMAGE) for name in self._turned or () if name in pictures}
+            computed = way.plan(**pictures | turned)
         results = {**way.known, **values, **computed}
         if way.rest:
             run_nodes(way.rest, results)
@@ -132,15 +138,37 @@ class Runner:
         return (False, True) if same else (True,)
 
     def _planned(self, shapes: Mapping[str, Any], settings: dict[str, Any], whole: bool) -> _Way:
-        traced = _Traced(self.network, settings)
         given = shapes if whole else {name: (1, *shape[1:]) for name, shape in shapes.items()}
         if any(0 in shape for shape in given.values()):
             raise ValueError("plans are for arrays that are not empty")
+        if self._turned is None:
+            with contextlib.suppress(_NothingToCompute):
+                self._turned = _channels_last(trace(_Traced(self.network, settings), given))
+        turned = self._turned or frozenset()
+        traced = _Traced(self.network, settings, turned)
+        images = {
+            name: tuple(shape[dim] for dim in _TO_IMAGE) if name in turned else shape for name, shape in given.items()
+        }
         try:
-            plan = plan_of(traced, given, self._shared, whole=whole)
+            plan = plan_of(traced, images, self._shared, whole=whole)
         except _NothingToCompute:
             return _Way(None, traced.known, traced.rest)
         return _Way(plan, traced.known, traced.rest)
+
+
+_TO_IMAGE, _BACK = (0, 3, 1, 2), (0, 2, 3, 1)
+
+
+def _channels_last(graph: Graph) -> frozenset[str]:
+    """Return the inputs that the network takes as images with channels last, which a plan reads as they lie there."""
+    joined = join_permutes(graph)
+    users = joined.users()
+    images = {
+        value
+        for value, node in joined.nodes.items()
+        if node.op == "permute" and tuple(node.attributes["dims"]) == _TO_IMAGE
+    }
+    return frozenset(name for name, value in joined.inputs.items() if users[value] and images >= {*users[value]})
 
 
 _FEW = 16  # numbers in an array that may be a size, such as the batch, as a factor
@@ -163,8 +191,9 @@ class _NothingToCompute(Exception):
 class _Traced:
     """The network as a function of its pictures, which notes what it has found out about the rest."""
 
-    def __init__(self, network: Network, settings: Mapping[str, Any]) -> None:
-        self._network, self._settings = network, settings
+    def __init__(self, network: Network, settings: Mapping[str, Any], turned: frozenset[str] = frozenset()) -> None:
+        """Take a network, its inputs of integers, and which pictures come as images (N, C, H, W) instead."""
+        self._network, self._settings, self._turned = network, settings, turned
         self.known: dict[str, Any] = {}
         self.rest: list[Node] = []
 
@@ -174,7 +203,8 @@ class _Traced:
         return [info.name for info in self._network.outputs if info.name in self.known]
 
     def __call__(self, **pictures: Any) -> dict[str, Any]:
-        values = self._network.bind((), {**self._settings, **pictures})
+        given = {name: F.permute(each, _BACK) if name in self._turned else each for name, each in pictures.items()}
+        values = self._network.bind((), {**self._settings, **given})
         self.rest = self._network.walk(values, defer=True)
         read = {name for node in self.rest for name in reads(node)}
         wanted = read | {info.name for info in self._network.outputs}

@@ -93,7 +93,7 @@ def _transposed(
 def _matmul(call: Call, a: Any, b: Any) -> Any:
     if in_numpy(a, b):
         return np.matmul(a, b)
-    if is_array(b) and b.ndim == 2 and len(a.shape) == 2 and not is_array(a):
+    if is_array(b) and b.ndim == 2 and len(a.shape) in (2, 3) and not is_array(a):
         return F.linear(a, F.transpose(b, 0, 1))
     return F.matmul(a, b)
 
