@@ -21,6 +21,13 @@ def torch_network(name, **config):
     return torchvision_network(name, **config)
 
 
+def torchvision():
+    """Import torchvision, which needs help beside torch's CPU build."""
+    from torchvision_import import import_torchvision
+
+    return import_torchvision()
+
+
 def _lenet5(num_classes=10):
     from torch import nn
 

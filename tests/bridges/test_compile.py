@@ -2,6 +2,8 @@
 
 import logging
 import re
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -53,6 +55,27 @@ def test_entry_point():
     assert getattr(import_module(module), name) is backend()
 
 
+def test_by_name(tmp_path):
+    """An installed package is known by its entry points, and torch reads those when it is asked for a name."""
+    package = tmp_path / "convlane-1.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: convlane\nVersion: 1\n")
+    (package / "entry_points.txt").write_text(
+        "[torch_dynamo_backends]\nconvlane = convlane.bridges.torch.compiled:backend\n"
+    )
+    code = """
+import sys, torch
+sys.path.insert(0, sys.argv[1])
+assert "convlane" in torch._dynamo.list_backends()
+layer, image = torch.nn.Conv2d(3, 4, 3), torch.ones(1, 3, 5, 5)
+with torch.inference_mode():
+    torch.testing.assert_close(torch.compile(layer, backend="convlane")(image), layer(image))
+print("convlane.bridges.torch.compiled" in sys.modules)
+"""
+    found = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "True"
+
+
 def breaking(kind):
     """Return a network that dynamo cannot write down in one."""
     import torch
@@ -101,22 +124,92 @@ def test_weights_are_frozen_until_they_change():
     assert_same(compiled, model, picture)
     model[1].running_mean.add_(1)
     assert_same(compiled, model, picture)
+    model.load_state_dict({key: value + 1 for key, value in model.state_dict().items()})
+    assert_same(compiled, model, picture)
+    model[0].weight.data = model[0].weight.data * 2
+    assert_same(compiled, model, picture)
+
+
+def test_modes_and_what_is_left_to_torch(caplog):
+    import torch
+
+    model, picture = network(torch.nn.Dropout(0.5)), torch.randn(2, 3, 9, 9)
+    compiled = torch.compile(model, backend=backend())
+    with torch.no_grad(), caplog.at_level(logging.WARNING, LOGGER):
+        model.train()
+        before = model[1].running_mean.clone()
+        assert 0.2 < (compiled(picture) == 0).float().mean() < 0.95
+        assert not torch.equal(before, model[1].running_mean)
+        assert "it changes its inputs" in caplog.text
+        model.eval()
+        torch.testing.assert_close(compiled(picture), model(picture), rtol=1e-4, atol=1e-5)
+    with torch.inference_mode():
+        torch.testing.assert_close(compiled(picture), model(picture), rtol=1e-4, atol=1e-5)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        got, expected = compiled(picture), model(picture)
+    torch.testing.assert_close(got, expected)
+    half = network().bfloat16()
+    assert_same(torch.compile(half, backend=backend()), half, picture.bfloat16())
+    assert "of bfloat16" in caplog.text
+
+
+def test_results_that_are_known_and_inputs_that_are_changed(caplog):
+    import torch
+
+    layer, x = torch.nn.Conv2d(3, 4, 3), torch.randn(2, 3, 8, 8)
+
+    def several(x):
+        return layer(x), torch.ones(3) * 2, x.shape[0]
+
+    def changing(x):
+        x.add_(1)
+        return layer(x)
+
+    with torch.no_grad(), caplog.at_level(logging.WARNING, LOGGER):
+        for got, expected in zip(torch.compile(several, backend=backend())(x), several(x), strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+        one, two = x.clone(), x.clone()
+        got, expected = torch.compile(changing, backend=backend())(one), changing(two)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(one, two)
+    assert "it changes its inputs" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["squeeze and excite", "channels and places", "temporal", "shifted", "encoder"])
+def test_blocks(name, caplog):
+    """One part each, of which nothing runs step by step, whatever the batch."""
+    import torch
+
+    from torch_blocks import make
+
+    model, shape = make(name)
+    compiled = torch.compile(model, backend=backend())
+    with caplog.at_level(logging.INFO, LOGGER):
+        for examples in (2, 3):
+            assert_same(compiled, model, torch.randn(examples, *shape))
+    assert "operations run on convlane" in caplog.text
+    assert "stays with torch" not in caplog.text
+    assert "step by step" not in caplog.text
 
 
 def test_sizes_do_not_recompile():
     import torch
 
-    graphs = []
+    def graphs_of(backend):
+        graphs = []
 
-    def counted(graph, inputs):
-        graphs.append(graph)
-        return backend()(graph, inputs)
+        def counted(graph, inputs):
+            graphs.append(graph)
+            return backend(graph, inputs)
+
+        torch._dynamo.reset()
+        compiled = torch.compile(model, backend=counted)
+        for size in ((2, 3, 9, 9), (3, 3, 9, 9), (5, 3, 12, 11), (4, 3, 10, 13)):
+            assert_same(compiled, model, torch.randn(size))
+        return len(graphs)
 
     model = network(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 2))
-    compiled = torch.compile(model, backend=counted)
-    for size in ((2, 3, 9, 9), (3, 3, 9, 9), (5, 3, 12, 11), (4, 3, 10, 13)):
-        assert_same(compiled, model, torch.randn(size))
-    assert len(graphs) <= 3  # as torch: the sizes, the batch open, height and width open
+    assert graphs_of(backend()) == graphs_of(lambda graph, inputs: graph.forward)
 
 
 def test_channels_last_come_without_a_copy(monkeypatch):

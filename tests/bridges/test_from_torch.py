@@ -113,21 +113,51 @@ def test_segmentation(name):
     check(torch_network(name, weights_backbone=None), 33, compiled="mobilenet" in name)
 
 
-def test_backbone_and_heads_of_a_detector():
-    """The rest of a detector depends on what is found, so torch.export cannot write it down."""
+DETECTORS = [
+    *("fasterrcnn_mobilenet_v3_large_fpn", "ssdlite320_mobilenet_v3_large", "retinanet_resnet50_fpn"),
+    *("fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2", "maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2"),
+    *("keypointrcnn_resnet50_fpn", "ssd300_vgg16", "fcos_resnet50_fpn", "retinanet_resnet50_fpn_v2"),
+]
+"""The rest of a detector depends on what is found, so torch.export cannot write it down."""
+
+
+def check_detector(name):
+    """Compare what computes on pictures and on regions, part by part, eager and compiled."""
     import torch
 
-    detector = import_torchvision().models.detection.retinanet_resnet50_fpn(weights=None, weights_backbone=None).eval()
-    picture = torch.randn(1, 3, 64, 64)
+    torch.manual_seed(0)
+    detection = import_torchvision().models.detection
+    detector = getattr(detection, name)(weights=None, weights_backbone=None).eval()
+    size = {"ssd300_vgg16": 300, "ssdlite320_mobilenet_v3_large": 320}.get(name, 64)
     with torch.no_grad():
-        features = detector.backbone(picture)
-        levels = list(features.values())
-        boxes, scores = detector.head.regression_head(levels), detector.head.classification_head(levels)
-    mine = crossed(detector.backbone, picture)
-    assert mine(picture.numpy()).keys() == features.keys()
-    assert_close(convlane.compile(mine, (None, 3, 64, 64))(picture.numpy()), features)
-    assert_close(crossed(detector.head.regression_head, levels)(arrays(levels)), boxes)
-    assert_close(crossed(detector.head.classification_head, levels)(arrays(levels)), scores)
+        levels = list(check_part(detector.backbone, torch.randn(1, 3, size, size)).values())
+        if not hasattr(detector, "rpn"):
+            check_part(detector.head, levels)
+            return
+        check_part(detector.rpn.head, levels)
+        for kind, side in (("box", 7), ("mask", 14), ("keypoint", 14)):
+            if getattr(detector.roi_heads, f"{kind}_head", None) is not None:
+                regions = check_part(getattr(detector.roi_heads, f"{kind}_head"), torch.randn(2, 256, side, side))
+                check_part(getattr(detector.roi_heads, f"{kind}_predictor"), regions)
+
+
+def check_part(part, *inputs):
+    expected = part(*inputs)
+    mine = crossed(part, *inputs)
+    assert_close(mine(*_numpy(inputs)), expected)
+    assert_close(convlane.compile(mine, shapes_of(inputs))(*arrays(inputs)), expected)
+    return expected
+
+
+@pytest.mark.parametrize("name", DETECTORS[:2])
+def test_parts_of_detectors(name):
+    check_detector(name)
+
+
+@pytest.mark.every_network
+@pytest.mark.parametrize("name", DETECTORS[2:])
+def test_parts_of_every_detector(name):
+    check_detector(name)
 
 
 @pytest.mark.every_network
@@ -147,6 +177,10 @@ def test_every_segmentation(name):
 
 # Networks as users write them
 
+BLOCKS = [
+    *("squeeze and excite", "channels and places", "temporal", "boxes", "turned", "involution", "places", "shifted"),
+    *("unpooled", "encoder"),
+]
 USERS = [
     *("large kernels", "means and views", "upward", "branches", "two inputs", "two outputs", "shared", "in place"),
     *("attention", "containers"),
@@ -210,6 +244,32 @@ def total(numbers):
     for each in others:
         first = first + each
     return first
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_blocks(name):
+    import torch
+
+    from torch_blocks import MIXING, OPEN, make  # which imports torch
+
+    network, shape = make(name)
+    mine, picture = crossed(network, torch.randn(2, *shape)), torch.randn(3, *shape)
+    with torch.no_grad():
+        assert_close(mine(picture.numpy()), network(picture))
+        if name in MIXING:
+            with pytest.raises(ValueError, match=r"of the batch.*whole=True"):
+                convlane.compile(mine, (None, *shape))
+            plan = convlane.compile(mine, (3, *shape), whole=True)
+        else:
+            plan = convlane.compile(mine, (None, *shape))
+        assert_close(plan(picture.numpy()), network(picture))
+        if name in OPEN:
+            auto = torch.export.Dim.AUTO
+            sizes = {0: auto, 2: auto, 3: auto}
+            mine = convlane.from_torch(network, torch.randn(2, *shape), dynamic_shapes=(sizes,))
+            plan, picture = convlane.compile(mine, (None, 3, None, None)), torch.randn(3, 3, 14, 18)
+            for run in (mine, plan):
+                assert_close(run(picture.numpy()), network(picture))
 
 
 def test_training_mode():
@@ -297,6 +357,105 @@ def test_the_first_difference_is_named(monkeypatch):
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.ReLU(), torch.nn.Sigmoid())
     with pytest.raises(ValueError, match="the first operation that differs is relu in 1"):
         convlane.from_torch(network, torch.randn(2, 1, 5, 5))
+
+
+def function_of(function):
+    """Return a convolution and what comes behind it as a module."""
+    import torch
+
+    class Module(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 4, 3)
+            self.register_buffer("count", torch.zeros(1))
+
+        def forward(self, x):
+            return function(self.conv(x), self)
+
+    return Module().eval()
+
+
+OF_THE_BATCH = {
+    "number": lambda y, _: y.sum((1, 2, 3)) / y.shape[0],
+    "new first": lambda y, _: y.unsqueeze(0),
+    "first of all": lambda y, _: y[:1],
+    "roll": lambda y, _: y.roll(1, 0),
+    "counted": lambda y, _: y * arange(y.shape[0])[:, None, None, None],
+}
+
+
+@pytest.mark.parametrize("name", OF_THE_BATCH)
+def test_what_a_plan_of_one_example_cannot_know(name):
+    """A plan is made for one example: what depends on how many there are is refused, not computed for one."""
+    import torch
+
+    network, picture = function_of(OF_THE_BATCH[name]), torch.randn(3, 3, 6, 6)
+    mine = convlane.from_torch(network, picture)
+    assert_close(mine(picture.numpy()), network(picture))
+    with pytest.raises(ValueError, match="batch"):
+        convlane.compile(mine, (None, 3, 6, 6))
+    assert_close(convlane.compile(mine, (3, 3, 6, 6), whole=True)(picture.numpy()), network(picture))
+
+
+def arange(count):
+    import torch
+
+    return torch.arange(count).float()
+
+
+def test_sizes_that_the_module_fixes():
+    import torch
+
+    windows = function_of(lambda y, _: y.view(int(y.shape[0] / (16 / 4)), 4, 4, 4, 4))
+    mine = convlane.from_torch(windows, torch.randn(4, 3, 6, 6))
+    with pytest.raises(ValueError, match=r"x must have shape \(4, 3, 6, 6\), where None"):
+        mine(np.zeros((8, 3, 6, 6), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda y, _: y[y > 0], "index.Tensor of a size that depends on its numbers"),
+        (lambda y, _: y if y.sum() > 0 else -y, "torch.export cannot write Module down, because what it does depends"),
+        (lambda y, _: y * y.max().item(), "aten.item.default"),
+        (lambda y, _: y + torch_random(y), "aten.randn_like.default"),
+        (lambda y, module: y * module.count.add_(1), "in eval mode the network changes its buffer count"),
+    ],
+    ids=["mask", "branch", "item", "random", "buffer"],
+)
+def test_what_cannot_cross(function, message):
+    import torch
+
+    with pytest.raises(ValueError, match=message):
+        convlane.from_torch(function_of(function), torch.randn(2, 3, 6, 6))
+
+
+def torch_random(like):
+    import torch
+
+    return torch.randn_like(like)
+
+
+def test_other_types_are_refused():
+    import torch
+
+    layer, signal = torch.nn.Linear(3, 2), torch.randn(2, 3)
+    with pytest.raises(ValueError, match=r"weight is float64, but numbers are float32 here; call .float\(\)"):
+        convlane.from_torch(layer.double(), signal.double())
+    with pytest.raises(ValueError, match="input 0 is float64"):
+        convlane.from_torch(layer.float(), signal.double())
+    with pytest.raises(ValueError, match="weight is on the meta device"):
+        convlane.from_torch(layer.to("meta"), signal)
+
+
+def test_numbers_and_places_as_results():
+    import torch
+
+    network = function_of(lambda y, _: {"places": y.argmax(1), "channels": y.shape[1], "none": None})
+    picture = torch.randn(2, 3, 6, 6)
+    found = convlane.from_torch(network, picture)(picture.numpy())
+    np.testing.assert_array_equal(found["places"], network(picture)["places"].numpy())
+    assert (found["channels"], found["none"]) == (4, None)
 
 
 def test_bad_input():

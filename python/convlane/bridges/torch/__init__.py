@@ -53,10 +53,10 @@ def from_torch(module: Any, *example_inputs: Any, dynamic_shapes: Any = None) ->
     ImportError
         There is no torch.
     ValueError
-        Some operations have no counterpart; all are named, with the module that each comes from. Or the result differs
-        from torch's by more than a thousandth of the largest number; the message names the first operation that does.
-    Exception
-        What torch.export raises where it cannot write the module down.
+        Some operations have no counterpart; all are named, with the module that each comes from. Or torch.export cannot
+        write the module down, most often because what it does depends on its numbers; or those are not float32. Or the
+        result differs from torch's by more than a thousandth of the largest number; the message names the first
+        operation that does.
 
     Notes
     -----
@@ -87,7 +87,8 @@ def from_torch(module: Any, *example_inputs: Any, dynamic_shapes: Any = None) ->
         network.program = exporting.converted(exported, parts, kind)
         network.structure = exporting.without_leaves(example_inputs)
         network.names = _names(module, len(example_inputs))
-        expected = [to_numpy(leaf) for leaf in _tensors(module(*_pytree.tree_map(_copied, example_inputs)))]
+        returned = _tensors(exporting.plain(module(*_pytree.tree_map(_copied, example_inputs))))
+        expected = [to_numpy(leaf) if isinstance(leaf, torch.Tensor) else leaf for leaf in returned]
     tensors = _tensors(example_inputs)
     arrays = [to_numpy(tensor) for tensor in tensors]
     got = _tensors(network.eval()(*arrays))

@@ -1,7 +1,8 @@
 """The backend of ``torch.compile``: what dynamo has written down runs as plans, what convlane cannot do with torch.
 
 Dynamo passes parameters and buffers as inputs of the graph. They are taken as they are when the graph first runs, and
-a plan is made of them; it is made anew where one of them has been changed since.
+a plan is made of them; it is made anew where one of them has been changed since. That is told by torch's counter of
+changes, and by where its numbers lie: writing into ``parameter.data`` shows in neither.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from convlane.graph import compile as compile_plan
 log = logging.getLogger(__name__)
 
 _KEPT_SIZES = 8
+_VERSION = operator.attrgetter("_version")
 
 
 def backend(graph: Any, example_inputs: Sequence[Any]) -> Callable[..., Any]:
@@ -81,6 +83,10 @@ _OF_BOOL = frozenset(
 """What compares and chooses: there truth values follow the same rules."""
 
 
+_DRAW = frozenset({"dropout", "feature_dropout", "rrelu"})
+"""What draws numbers where it is told True, which then are torch's."""
+
+
 class _Support(OperatorSupportBase):  # type: ignore[misc]
     """Which operations there are converters for, on float32: there torch's rules of types are convlane's."""
 
@@ -106,6 +112,8 @@ class _Support(OperatorSupportBase):  # type: ignore[misc]
         inputs = (each for each in node.all_input_nodes if each.name not in self.fixed)
         reasons = (_not_of_float32(each, name in _OF_BOOL) for each in (node, *inputs))
         reason = next(filter(None, reasons), "")
+        if name in _DRAW and True in node.args:
+            reason = "in training mode"
         if not known or reason:
             self.missing[f"{node.target} {reason}".strip()] = module_of(node, "the network")[0]
         return bool(known) and not reason
@@ -160,6 +168,7 @@ class _Runner(torch.nn.Module):  # type: ignore[misc]
         self.versions: list[Any] = []
         self.plans: dict[Any, Callable[..., Any]] = {}
         self.places = [i for i, is_frozen in enumerate(self.frozen) if not is_frozen]
+        self.frozen_places = [i for i, is_frozen in enumerate(self.frozen) if is_frozen]
         self.program: Program | None = None
         self.stays = False
         self.orders = [_order_of(node) for node in _leaves(part.graph.output_node().args[0])]
@@ -175,9 +184,8 @@ class _Runner(torch.nn.Module):  # type: ignore[misc]
         return self.part(*tensors)
 
     def _run(self, tensors: Sequence[Any]) -> Any:
-        versions = [
-            (id(tensor), tensor._version) for tensor, is_frozen in zip(tensors, self.frozen, strict=True) if is_frozen
-        ]
+        frozen = [tensors[i] for i in self.frozen_places]
+        versions = [*map(id, frozen), *map(_VERSION, frozen), *map(torch.Tensor.data_ptr, frozen)]
         if versions != self.versions or self.program is None:
             self._freeze(tensors)
             self.versions = versions

@@ -920,9 +920,14 @@ def _rot90(input: Any, k: int, dims: Any) -> Any:
 
 
 def mixes(function: Callable[..., Any], *args: Any) -> Any:
-    """Do what makes something else of the examples of a batch; a plan, which is made for one of them, is told so."""
+    """Do what makes something else of the examples of a batch; a plan, which is made for one of them, refuses that.
+
+    It is told so by an index along the batch, which changes nothing where a plan is for whole inputs.
+    """
     result = function(*args)
-    return F.narrow(result, 0, 0, result.shape[0]) if isinstance(result, Placeholder) else result
+    if not isinstance(result, Placeholder) or not result.shape:
+        return result
+    return F.index_select(result, 0, np.arange(result.shape[0]))
 
 
 def _is_of_examples(input: Any, dim: int) -> bool:

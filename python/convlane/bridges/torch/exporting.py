@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.utils import _pytree
 
 from convlane.bridges.torch.converters import ASK_MODE, PLAIN, converter_of, mixes, typed
@@ -34,6 +36,9 @@ _SIZES = (torch.SymInt, torch.SymFloat, torch.SymBool, int, float)
 _SIZED = frozenset({"_unsafe_view", "expand", "reshape", "view"})
 """What gives its argument another size."""
 
+_TAKES_SIZES = _SIZED | _FROM_NOTHING | {"zeros", "ones", "full", "empty", "sym_size", "unflatten", "split", "narrow"}
+"""What takes numbers for sizes, and so may be told the number of examples."""
+
 _MAY_BE_ITSELF = frozenset({"dropout", "feature_dropout"})
 """What returns its argument in eval mode, which the schema does not tell."""
 
@@ -44,9 +49,31 @@ def export(module: Any, inputs: tuple[Any, ...], dynamic_shapes: Any) -> Any:
     Without `dynamic_shapes` the first dimension is left open where all inputs have the same there and the module
     allows any.
     """
+    _check_types(module, inputs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torch about itself
-        return _exported(module, inputs, dynamic_shapes)
+        try:
+            return _exported(module, inputs, dynamic_shapes)
+        except Exception as error:  # of many kinds, all of torch
+            kind, why = type(error).__name__, str(error).strip()
+            raise ValueError(
+                f"from_torch: torch.export cannot write {type(module).__name__} down, because what it does depends on "
+                f"its numbers, or for another reason; parts of it may cross one by one. {kind}: {why}"
+            ) from error
+
+
+def _check_types(module: Any, inputs: tuple[Any, ...]) -> None:
+    """Refuse what would be computed in other types than torch does."""
+    leaves = [(f"input {i}", leaf) for i, leaf in enumerate(_pytree.tree_leaves(inputs))]
+    for name, tensor in (*module.named_parameters(), *module.named_buffers(), *leaves):
+        if not isinstance(tensor, torch.Tensor):
+            continue
+        if tensor.device.type == "meta":
+            raise ValueError(f"from_torch: {name} is on the meta device and has no numbers; load weights first")
+        if tensor.is_complex() or (tensor.is_floating_point() and tensor.dtype != torch.float32):
+            kind = str(tensor.dtype).removeprefix("torch.")
+            fix = "" if tensor.is_complex() else "; call .float() on the module and on its inputs"
+            raise ValueError(f"from_torch: {name} is {kind}, but numbers are float32 here{fix}")
 
 
 def _exported(module: Any, inputs: tuple[Any, ...], dynamic_shapes: Any) -> Any:
@@ -93,6 +120,8 @@ def _needs_functional(graph: Any) -> bool:
         for argument, written in _aliased(node):
             root = memory.get(argument, argument)
             if written:
+                if root.op == "placeholder":  # a buffer may be no other afterwards, see `converted`
+                    return True
                 others = [each for each in [root, *views.get(root, [])] if each is not argument]
                 if any(order[user] > order[node] for other in others for user in other.users):
                     return True
@@ -141,6 +170,8 @@ class Converter:
         self.unsupported: list[Unsupported] = []
         self.of_sizes: set[Any] = set()
         """Nodes that depend on sizes of the inputs alone: NumPy computes them, of whatever type."""
+        self.counting: set[Any] = set()
+        """Those of them, arrays, whose numbers depend on how many examples there are."""
 
     def give(self, node: Any) -> None:
         """Take a node for an input."""
@@ -175,9 +206,13 @@ class Converter:
             self.unsupported.append(Unsupported(shown if function is None else f"{shown} {reason}", path, kind))
         else:
             part = self.parts.get(path, self.parts.get("")) if function in ASK_MODE else None
-            if of_sizes and isinstance(value := node.meta.get("val"), torch.Tensor):
+            is_tensor = isinstance(value := node.meta.get("val"), torch.Tensor)
+            counts = is_tensor and self._counts(node, name)
+            if of_sizes and counts:
+                self.counting.add(node)
+            if of_sizes and is_tensor:
                 function = partial(typed, function, str(to_numpy(torch.empty(0, dtype=value.dtype)).dtype))
-            elif self._leaves_the_batch(node):
+            elif counts or self._leaves_the_batch(node):
                 function = partial(mixes, function)
             tells = f"{name} in {path or kind}"
             self.steps.append(Step(node.name, function, tuple(map(self.template, args)), part, tells))
@@ -186,6 +221,18 @@ class Converter:
             if written:
                 self.values[argument] = Result(node.name)
                 self.known.pop(argument, None)
+
+    def _counts(self, node: Any, name: str) -> bool:
+        """Whether the numbers of a result depend on how many examples there are."""
+        sources = node.all_input_nodes
+        if any(source in self.counting for source in sources):
+            return True
+        return name not in _TAKES_SIZES and any(self._is_count(source.meta.get("val")) for source in sources)
+
+    def _is_count(self, value: Any) -> bool:
+        """Whether a number has been made of that of the examples."""
+        open_sizes = isinstance(value, (torch.SymInt, torch.SymFloat)) and getattr(self.batch, "free_symbols", None)
+        return bool(open_sizes and value.node.expr.free_symbols & open_sizes)
 
     def _leaves_the_batch(self, node: Any) -> bool:
         """Whether the first size of a result is another than that of the arguments, which is the number of examples."""
@@ -267,6 +314,8 @@ def refusal(node: Any) -> str:
     for each in values:
         if not isinstance(each, torch.Tensor):
             continue
+        if free_unbacked_symbols(each):
+            return "of a size that depends on its numbers"
         if each.dtype not in (torch.float32, torch.int64, torch.bool, torch.int32):
             return f"of {str(each.dtype).removeprefix('torch.')}"
         if each.device.type not in ("cpu", "meta"):
@@ -382,6 +431,8 @@ def plain(container: Any) -> Any:
         return {key: plain(each) for key, each in container.items()}
     if isinstance(container, list):
         return [plain(each) for each in container]
+    if dataclasses.is_dataclass(container) and not isinstance(container, (type, Result, Held)):
+        return {field.name: plain(getattr(container, field.name)) for field in dataclasses.fields(container)}
     return tuple(plain(each) for each in container) if isinstance(container, tuple) else container
 
 
