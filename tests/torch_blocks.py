@@ -173,10 +173,14 @@ BLOCKS = {
     "unpooled": (Unpooled, (3, 8, 8)),
     "encoder": (Encoder, (3, 12, 12)),
 }
-OPEN = {"squeeze and excite", "channels and places", "boxes", "involution", "places"}
+OPEN = {"squeeze and excite", "channels and places", "boxes", "places"}
 """Those that take pictures of any size."""
 MIXING = {"shifted", "encoder"}
 """Those in which examples are not the first dimension everywhere, so that a plan is for whole inputs."""
+
+
+STEPLESS = {"involution"}
+"""Those that plans have no step for: windows are taken one by one."""
 
 
 def make(name):

@@ -113,9 +113,12 @@ def test_graph_breaks(kind, caplog):
     assert (message in caplog.text) == (kind == "unknown")
 
 
-def test_weights_are_frozen_until_they_change():
+@pytest.mark.parametrize("freezing", [False, True], ids=["inputs", "attributes"])
+def test_weights_are_frozen_until_they_change(freezing, monkeypatch):
+    """Whether dynamo hands parameters over as inputs of its graph or, for inductor's freezing, as attributes."""
     import torch
 
+    monkeypatch.setattr(torch._dynamo.config, "prepare_freezing", freezing)
     model, picture = network(), torch.randn(1, 3, 9, 9)
     compiled = torch.compile(model, backend=backend())
     assert_same(compiled, model, picture)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import operator
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,7 +39,9 @@ def backend(graph: Any, example_inputs: Sequence[Any]) -> Callable[..., Any]:
     `convlane.bridges.torch.as_function` is the way to train. What stays with torch is logged, with the reason.
     """
     placeholders = [node for node in graph.graph.nodes if node.op == "placeholder"]
-    if torch.is_grad_enabled() and any(getattr(each, "requires_grad", False) for each in example_inputs):
+    if torch.is_grad_enabled() and any(
+        getattr(each, "requires_grad", False) for each in (*example_inputs, *graph.parameters())
+    ):
         return _left("gradients are recorded, use torch.no_grad()", graph)
     fakes = [node.meta["example_value"] for node in placeholders]
     try:
@@ -47,12 +50,15 @@ def backend(graph: Any, example_inputs: Sequence[Any]) -> Callable[..., Any]:
         return _left(f"it cannot be written down: {type(error).__name__}: {error}", graph)
     if changed := [*signature.user_inputs_to_mutate.values(), *signature.buffers_to_mutate.values()]:
         return _left(f"it changes its inputs {', '.join(changed)}", graph)
-    frozen = {node.name for node in exported.graph.find_nodes(op="get_attr")} | {
-        new.name
-        for old, new in zip(placeholders, exported.graph.find_nodes(op="placeholder"), strict=True)
-        if _is_of_module(old)
-    }
-    return _partitioned(exported, frozen)
+    # Parameters are inputs of dynamo's graph, or its attributes where torch is told to prepare freezing.
+    attributes = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    own = {**dict(graph.named_parameters(remove_duplicate=False)), **dict(graph.named_buffers(remove_duplicate=False))}
+    inputs = exported.graph.find_nodes(op="placeholder")
+    given = [node for node in inputs if node.name not in attributes]
+    frozen = {node.name for node in exported.graph.find_nodes(op="get_attr")} | attributes.keys()
+    frozen |= {new.name for old, new in zip(placeholders, given, strict=True) if _is_of_module(old)}
+    run = _partitioned(exported, frozen)
+    return partial(run, *(own[attributes[node.name]] for node in inputs if node.name in attributes))
 
 
 def _left(why: str, graph: Any) -> Callable[..., Any]:

@@ -36,7 +36,12 @@ _SIZES = (torch.SymInt, torch.SymFloat, torch.SymBool, int, float)
 _SIZED = frozenset({"_unsafe_view", "expand", "reshape", "view"})
 """What gives its argument another size."""
 
-_TAKES_SIZES = _SIZED | _FROM_NOTHING | {"zeros", "ones", "full", "empty", "sym_size", "unflatten", "split", "narrow"}
+_TAKES_SIZES = (
+    _SIZED
+    | _FROM_NOTHING
+    | {"zeros", "ones", "full", "empty", "sym_size", "unflatten", "split", "narrow", "repeat", "tile"}
+    | {"affine_grid_generator"}
+)
 """What takes numbers for sizes, and so may be told the number of examples."""
 
 _MAY_BE_ITSELF = frozenset({"dropout", "feature_dropout"})
