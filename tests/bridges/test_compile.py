@@ -114,23 +114,23 @@ def test_graph_breaks(kind, caplog):
 
 
 @pytest.mark.parametrize("freezing", [False, True], ids=["inputs", "attributes"])
-def test_weights_are_frozen_until_they_change(freezing, monkeypatch):
+def test_weights_are_frozen_until_they_change(freezing):
     """Whether dynamo hands parameters over as inputs of its graph or, for inductor's freezing, as attributes."""
     import torch
 
-    monkeypatch.setattr(torch._dynamo.config, "prepare_freezing", freezing)
     model, picture = network(), torch.randn(1, 3, 9, 9)
     compiled = torch.compile(model, backend=backend())
-    assert_same(compiled, model, picture)
-    with torch.no_grad():
-        model[0].weight.mul_(2)
-    assert_same(compiled, model, picture)
-    model[1].running_mean.add_(1)
-    assert_same(compiled, model, picture)
-    model.load_state_dict({key: value + 1 for key, value in model.state_dict().items()})
-    assert_same(compiled, model, picture)
-    model[0].weight.data = model[0].weight.data * 2
-    assert_same(compiled, model, picture)
+    with torch._dynamo.config.patch(prepare_freezing=freezing):
+        assert_same(compiled, model, picture)
+        with torch.no_grad():
+            model[0].weight.mul_(2)
+        assert_same(compiled, model, picture)
+        model[1].running_mean.add_(1)
+        assert_same(compiled, model, picture)
+        model.load_state_dict({key: value + 1 for key, value in model.state_dict().items()})
+        assert_same(compiled, model, picture)
+        model[0].weight.data = model[0].weight.data * 2
+        assert_same(compiled, model, picture)
 
 
 def test_modes_and_what_is_left_to_torch(caplog):
