@@ -23,7 +23,6 @@ from convlane.bridges.torch.exporting import SYMBOLIC, Converter, batch_of, modu
 from convlane.bridges.torch.program import Held, Part, Program
 from convlane.bridges.torch.tensors import to_numpy, to_tensor
 from convlane.functional._placeholder import Placeholder
-from convlane.graph import Plan
 from convlane.graph import compile as compile_plan
 
 log = logging.getLogger(__name__)
@@ -274,7 +273,7 @@ class _Runner(torch.nn.Module):  # type: ignore[misc]
         return by_plan
 
 
-def _compiled(network: Callable[..., Any], shapes: Any) -> Plan:
+def _compiled(network: Callable[..., Any], shapes: Any) -> Callable[..., Any]:
     """Return a plan for examples, which may run some of them at once, or for whole inputs where these are mixed."""
     try:
         return compile_plan(network, shapes)

@@ -221,7 +221,7 @@ def _transformer_layer(
         return F.linear(F.gelu(x) if use_gelu else F.relu(x), weight2, bias2)
 
     def normed(x: Any, norm: Any) -> Any:
-        return F.layer_norm(x, (embed_dim,), *norm, eps)
+        return F.layer_norm(x, (embed_dim,), norm[0], norm[1], eps)
 
     if norm_first:
         src = F.add(src, attended(normed(src, norm1)))
@@ -925,9 +925,8 @@ def mixes(function: Callable[..., Any], *args: Any) -> Any:
     It is told so by an index along the batch, which changes nothing where a plan is for whole inputs.
     """
     result = function(*args)
-    if not isinstance(result, Placeholder) or not result.shape:
-        return result
-    return F.index_select(result, 0, np.arange(result.shape[0]))
+    is_planned = isinstance(result, Placeholder) and result.ndim > 0
+    return F.index_select(result, 0, np.arange(result.shape[0])) if is_planned else result
 
 
 def _is_of_examples(input: Any, dim: int) -> bool:

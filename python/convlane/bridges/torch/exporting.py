@@ -354,7 +354,7 @@ def _plain(size: Any) -> Any:
 
 def _keeps_first(args: list[Any]) -> bool:
     """Whether the first number of a size is that of the argument, which may then be another in another run."""
-    value = args[0].meta.get("val") if isinstance(args[0], torch.fx.Node) else None
+    value: Any = args[0].meta.get("val") if isinstance(args[0], torch.fx.Node) else None
     if not getattr(value, "shape", ()) or not args[1]:
         return False
     has, asked = _plain(value.shape[0]), args[1][0]
