@@ -14,6 +14,7 @@ import pytest
 import safetensors.numpy as reference
 from hypothesis import HealthCheck, given, settings
 
+from convlane import safetensors_file
 from convlane.safetensors_file import open_tensors, strict_json, whole_file, write_tensors
 
 TYPES = ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"]
@@ -52,6 +53,16 @@ def packed(header, data=b""):
 
 def info(dtype="F32", shape=(1,), data_offsets=(0, 4)):
     return {"dtype": dtype, "shape": list(shape), "data_offsets": list(data_offsets)}
+
+
+def test_writing_without_locks_as_on_windows(tmp_path, monkeypatch):
+    monkeypatch.setattr(safetensors_file, "fcntl", None)
+    for _ in range(2):
+        write_tensors(tmp_path / "a", example())
+    assert_same(read(tmp_path / "a")[0], example())
+    with pytest.raises(TypeError), whole_file(tmp_path / "a") as stream:
+        stream.write(None)
+    assert os.listdir(tmp_path) == ["a"]
 
 
 def test_what_is_written_is_read(tmp_path):

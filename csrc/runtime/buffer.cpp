@@ -9,12 +9,29 @@
 #ifdef __linux__
 #include <sys/mman.h>
 #endif
-#ifdef __GLIBC__
+#if defined(__GLIBC__) || defined(_WIN32)
 #include <malloc.h>
 #endif
 
 namespace convlane {
 namespace {
+
+// Windows has what C++17 calls aligned_alloc under names of its own.
+void* new_memory(std::int64_t bytes) {
+#ifdef _WIN32
+  return _aligned_malloc(static_cast<std::size_t>(bytes), kAlignment);
+#else
+  return std::aligned_alloc(kAlignment, static_cast<std::size_t>(bytes));
+#endif
+}
+
+void release(void* memory) {
+#ifdef _WIN32
+  _aligned_free(memory);
+#else
+  std::free(memory);
+#endif
+}
 
 // The first cache line of a block holds its size; the caller's memory starts after it.
 struct alignas(kAlignment) Header {
@@ -53,7 +70,7 @@ struct Cache {
 
   void trim() {
     const std::int64_t most = holds > 0 ? std::max(most_used - used, kKeptBytes) : kKeptBytes;
-    while (!blocks.empty() && (bytes > most || (holds == 0 && blocks.size() > kKeptBlocks))) std::free(remove(0));
+    while (!blocks.empty() && (bytes > most || (holds == 0 && blocks.size() > kKeptBlocks))) release(remove(0));
   }
 };
 
@@ -125,7 +142,7 @@ void* allocate_block(std::int64_t bytes) {
   if (bytes >= kSmallest)
     if (Header* block = take(bytes)) return block + 1;
   const std::int64_t whole = checked_add(bytes, kAlignment);
-  void* memory = std::aligned_alloc(kAlignment, static_cast<std::size_t>(whole));
+  void* memory = new_memory(whole);
   if (memory == nullptr) throw std::bad_alloc();
   advise_huge_pages(memory, whole);
   return new (memory) Header{bytes} + 1;
@@ -134,7 +151,7 @@ void* allocate_block(std::int64_t bytes) {
 void free_block(void* memory) {
   if (memory == nullptr) return;
   Header* block = static_cast<Header*>(memory) - 1;
-  if (!keep(block)) std::free(block);
+  if (!keep(block)) release(block);
 }
 
 }  // namespace convlane

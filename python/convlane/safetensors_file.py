@@ -14,7 +14,6 @@ is read without. They are made and compared at 1.3 GB/s: reading 100 MB takes 80
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import math
 import mmap
@@ -33,6 +32,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlane._files import open_regular
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks, and does not replace a file that is open
+    fcntl = None  # type: ignore[assignment]
 
 Path = str | os.PathLike[str]
 
@@ -157,6 +161,9 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
+            if fcntl is not None:
+                os.replace(stream.name, path)
+        if fcntl is None:
             os.replace(stream.name, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -168,6 +175,8 @@ def _locked(path: str) -> BinaryIO:
     """Create a file beside the one that is to be replaced, with a lock for as long as it is open."""
     while True:
         stream = open(f"{path}.{os.urandom(8).hex()}.tmp", "xb")  # noqa: SIM115 - the caller closes it
+        if fcntl is None:
+            return stream
         with contextlib.suppress(OSError):  # some network file systems have no locks
             fcntl.flock(stream, fcntl.LOCK_EX)
         if os.fstat(stream.fileno()).st_nlink:  # else it was taken for an abandoned one before it had its lock
@@ -177,6 +186,8 @@ def _locked(path: str) -> BinaryIO:
 
 def _remove_abandoned(path: str) -> None:
     """Remove what processes that were killed have left of this file: what nobody has a lock on."""
+    if fcntl is None:
+        return
     folder, name = os.path.split(path)
     ours = re.compile(re.escape(name) + r"\.[0-9a-f]{16}\.tmp")
     try:

@@ -309,7 +309,8 @@ class _Reader:
         if offset < 0 or length != dtype.itemsize * count:
             raise LoadError(f"{said} has {length} bytes at {offset}, but its shape needs {dtype.itemsize * count}")
         try:
-            handle = os.open(self.numbers.folder / name, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_NOFOLLOW", 0))
+            flags = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
+            handle = os.open(self.numbers.folder / name, os.O_RDONLY | flags)
         except OSError as error:
             raise LoadError(f"{said} stands in {_shown(name)}, which cannot be read: {error.strerror}") from None
         with os.fdopen(handle, "rb") as file:
