@@ -207,9 +207,11 @@ void run_pass(const Pass& pass, int threads, double* partial, double* sums, cons
 
 struct ReduceMemory {
   double *partial, *sums;
-  ReduceMemory(const Plan& plan, int threads, Scratch& scratch)
+  double* rests;  // of means that were rounded to float32
+  ReduceMemory(const Plan& plan, Reduce op, int threads, Scratch& scratch)
       : partial(scratch.take<double>(plan.chunks == 1 ? 0 : checked_mul(plan.results, plan.chunks))),
-        sums(scratch.take<double>(plan.column < 0 ? 0 : threads * kColumns * kLargestLanes)) {}
+        sums(scratch.take<double>(plan.column < 0 ? 0 : threads * kColumns * kLargestLanes)),
+        rests(scratch.take<double>(op == Reduce::var ? plan.results : 0)) {}
 };
 
 }  // namespace
@@ -222,28 +224,33 @@ Reduce reduce_from_name(const std::string& name) {
 }
 
 void reserve_reduce(const ReduceArgs& args, int threads, Scratch& scratch) {
-  ReduceMemory(plan_of(args.src, args.reduced), threads, scratch);
+  ReduceMemory(plan_of(args.src, args.reduced), args.op, threads, scratch);
 }
 
 void run_reduce(const ReduceArgs& args, int threads, Scratch& scratch) {
   const Plan plan = plan_of(args.src, args.reduced);
   if (plan.count == 0 && (args.op == Reduce::amax || args.op == Reduce::amin))
     throw std::invalid_argument("the largest or smallest of no numbers does not exist");
-  const ReduceMemory memory(plan, threads, scratch);
+  const ReduceMemory memory(plan, args.op, threads, scratch);
   if (plan.results == 0) return;
   const Reduction op = reduction_of(args.op);
   const double count = static_cast<double>(plan.count);
   float* dst = args.dst;
   const Pass pass{plan, args.src.floats(), op, nullptr};
+  double* const rests = args.op == Reduce::var ? memory.rests : nullptr;
   const bool averages = args.op == Reduce::mean || args.op == Reduce::var;
   run_pass(pass, threads, memory.partial, memory.sums, [=](int64_t result, double value) noexcept {
-    dst[result] = static_cast<float>(averages ? value / count : value);
+    const double exact = averages ? value / count : value;
+    dst[result] = static_cast<float>(exact);
+    if (rests != nullptr) rests[result] = exact - static_cast<double>(dst[result]);
   });
   if (args.op != Reduce::var) return;
+  // Squares of deviations from another number than the mean are too large by the square of the difference, each.
   const double divisor = std::max(count - args.correction, 0.0);
   const Pass squares{plan, args.src.floats(), Reduction::squares, dst};
-  run_pass(squares, threads, memory.partial, memory.sums,
-           [=](int64_t result, double value) noexcept { dst[result] = static_cast<float>(value / divisor); });
+  run_pass(squares, threads, memory.partial, memory.sums, [=](int64_t result, double value) noexcept {
+    dst[result] = static_cast<float>(std::max(value - count * rests[result] * rests[result], 0.0) / divisor);
+  });
 }
 
 void run_arg(bool largest, const float* src, const Along& along, int64_t* dst) {

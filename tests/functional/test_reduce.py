@@ -95,6 +95,12 @@ def test_large_means_cost_a_variance_no_digits(rng, isa):
     x = normal(rng, 3, 1000) + np.float32(1000)
     np.testing.assert_allclose(F.var(x, 1), np.var(x.astype(np.float64), 1, ddof=1), rtol=2e-6)
     np.testing.assert_allclose(F.var(x, 0, correction=0), np.var(x.astype(np.float64), 0), rtol=2e-6)
+
+
+def test_a_variance_beside_a_mean_that_float32_cannot_hold(rng, isa):
+    x = np.float32(1e6) + rng.integers(0, 3, (4, 1001)).astype(np.float32)
+    np.testing.assert_allclose(F.var(x, 1), np.var(x.astype(np.float64), 1, ddof=1), rtol=2e-6)
+    np.testing.assert_allclose(F.var(x, 0, correction=0), np.var(x.astype(np.float64), 0), rtol=2e-6)
     assert np.isnan(F.var(x[:1, :1]))
 
 
