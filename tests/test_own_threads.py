@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCES = [ROOT / path for path in ("csrc/runtime/team.cpp", "csrc/runtime/threads.cpp", "tests/csrc/test_team.cpp")]
+RUNTIME = ("cpus", "system_files", "team", "threads")
+SOURCES = [*(ROOT / f"csrc/runtime/{name}.cpp" for name in RUNTIME), ROOT / "tests/csrc/test_team.cpp"]
 FLAGS = ["-std=c++17", "-O1", "-g", "-pthread", "-Wall", "-Wextra", "-Wshadow", "-Werror", f"-I{ROOT / 'csrc'}"]
 
 

@@ -268,6 +268,40 @@ def test_plans_of_open_size(tmp_path, images):
     assert BatchPredictor(tmp_path / "open", mmap=False)(images).shape == (5, 2, 14, 14)
 
 
+def test_no_examples_for_a_plan_of_open_size(tmp_path, images):
+    """Which sizes it takes is not known when every item is broken."""
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 3)).eval()
+    convlane.compile(network, (None, 3, None, None)).save(tmp_path / "open")
+
+    def refuse(item):
+        raise ValueError("broken")
+
+    predictor = BatchPredictor(tmp_path / "open", refuse, lambda y: y.mean((2, 3)), column="pixels", mmap=False)
+    (row,) = predictor([images[0]])
+    assert (row["error"], row["result"].shape) == ("ValueError: broken", (2,))
+    assert predictor([]) == []
+    assert predictor({"pixels": images[:0]})["result"].shape == (0, 2)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_function_may_use_a_predictor_of_the_same_plan(plan, images, threads):
+    inner = BatchPredictor(plan, lambda image: image, threads=threads)
+    outer = BatchPredictor(plan, lambda image: (inner(images[:2]), image)[1], threads=threads)
+    np.testing.assert_array_equal(outer(images), BatchPredictor(plan)(images))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_end_of_an_iterator_is_a_mistake_of_the_program(plan, images, threads):
+    given = iter(images[:2])
+    with pytest.raises((StopIteration, RuntimeError)):
+        BatchPredictor(plan, lambda image: next(given), threads=threads)(images)
+
+
+def test_columns_are_not_overwritten(plan, images):
+    with pytest.raises(ValueError, match="the batch has a column 'error' already"):
+        BatchPredictor(plan, column="pixels")({"pixels": images, "error": ["earlier"] * len(images)})
+
+
 def test_best_class():
     with pytest.raises(ValueError, match="has 5 classes, but there are 2 names"):
         BestClass(("a", "b"))(np.zeros((1, 5), np.float32))

@@ -179,10 +179,6 @@ MIXING = {"shifted", "encoder"}
 """Those in which examples are not the first dimension everywhere, so that a plan is for whole inputs."""
 
 
-STEPLESS = {"involution"}
-"""Those that plans have no step for: windows are taken one by one."""
-
-
 def make(name):
     """Return the network in eval mode and the shape of an example."""
     torch.manual_seed(0)

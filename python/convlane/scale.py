@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,10 +120,11 @@ class BatchPredictor:
         if isinstance(batch, np.ndarray):
             return self._columns(batch)
         if isinstance(batch, Mapping):
-            return {**batch, **self._columns(self._items(batch))}
+            return {**batch, **self._new_columns(batch, self._items(batch))}
         if hasattr(batch, "assign"):
-            columns = self._columns(np.asarray(self._items(batch)))
-            return batch.assign(**{name: _flat(values) for name, values in columns.items()})
+            columns = self._new_columns(batch, np.asarray(self._items(batch)))
+            text = {name: "str" for name, values in columns.items() if values.dtype == object}  # also without rows
+            return batch.assign(**{name: _flat(values) for name, values in columns.items()}).astype(text)
         items = list(batch)
         columns = self._columns(items)
         return [
@@ -150,6 +152,12 @@ class BatchPredictor:
             raise next(iter(errors.values()))
         return result
 
+    def _new_columns(self, table: Any, items: Any) -> dict[str, Any]:
+        columns = self._columns(items)
+        if taken := [name for name in columns if name in table]:
+            raise ValueError(f"BatchPredictor: the batch has a column {taken[0]!r} already; rename it, or drop it")
+        return columns
+
     def _columns(self, items: Any) -> dict[str, Any]:
         """Return the columns of the result, and the errors."""
         result, errors = self._tried(items)
@@ -165,7 +173,7 @@ class BatchPredictor:
         """Return the result for all items that are sound, and the errors of the others by their place."""
         plan = self._plan()
         prepared, errors = plan.prepare(np.asarray if self.preprocess is None else self.preprocess, items)
-        return self._processed(plan.run(_stacked(prepared) if prepared else plan.nothing())), errors
+        return self._processed(plan.run(_stacked(prepared)) if prepared else plan.run_nothing()), errors
 
     def _processed(self, result: Any) -> Any:
         return result if self.postprocess is None else self.postprocess(result)
@@ -247,16 +255,22 @@ class _Loaded:
 
     plan: Plan | OpenPlan
     threads: int
-    pool: ThreadPoolExecutor
     turn: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, images: Array) -> Any:
         with self.turn, num_threads(self.threads):
             return self.plan(images)
 
-    def nothing(self) -> Array:
-        """Return a batch of no examples."""
-        return np.zeros((0, *(1 if size is None else size for size in self.plan.input_shape[1:])), np.float32)
+    def run_nothing(self) -> Any:
+        """Return what the network says about a batch of no examples, of any size that it takes."""
+        *others, last = (224, 32, 64, 128, 512, 1)
+        for size in others:
+            with suppress(ValueError):
+                return self.run(self._nothing(size))
+        return self.run(self._nothing(last))
+
+    def _nothing(self, open_size: int) -> Array:
+        return np.zeros((0, *(open_size if size is None else size for size in self.plan.input_shape[1:])), np.float32)
 
     def prepare(self, function: Callable[[Any], Array], items: Any) -> tuple[list[Array], dict[int, Exception]]:
         """Return the examples of all items that are sound, and the errors of the others by their place."""
@@ -267,7 +281,11 @@ class _Loaded:
             except (OSError, ValueError) as error:
                 return error
 
-        tried = map(attempt, items) if self.threads == 1 else self.pool.map(attempt, items)
+        if self.threads == 1:
+            tried = [attempt(item) for item in items]
+        else:  # threads of this call alone: what a function calls may prepare items of its own
+            with ThreadPoolExecutor(self.threads) as pool:
+                tried = list(pool.map(attempt, items))
         prepared, errors = [], {}
         for row, outcome in enumerate(tried):
             if isinstance(outcome, Exception):
@@ -291,7 +309,7 @@ def _loaded(path: str, threads: int, mmap: bool) -> _Loaded:
             with num_threads(threads):
                 plan = load_plan(path, mmap=mmap)
             _check_batch(plan, path)
-            found = _Loaded(plan, threads, ThreadPoolExecutor(threads))
+            found = _Loaded(plan, threads)
         for old in [old for old in _kept if old[:3] == key[:3]]:  # the file has been replaced
             del _kept[old]
         _kept[key] = found
@@ -317,7 +335,7 @@ def _forget() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)  # threads of pools, and who held a lock, are not in the child
+    os.register_at_fork(after_in_child=_forget)  # who held a lock is not in the child
 
 
 _TEXT = "OSU"

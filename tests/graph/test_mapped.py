@@ -1,5 +1,6 @@
 """Packed weights that processes share: where they lie, what is packed anew, and files that change under them."""
 
+import copy
 import json
 import os
 import pickle
@@ -216,6 +217,15 @@ def test_a_file_that_is_changed_in_place_is_refused(name, path):
     with pytest.raises(ValueError, match=f"no valid plan.*tensor '{name}' is damaged"):
         convlane.load_plan(path, mmap=True)
     np.testing.assert_array_equal(convlane.load_plan(path)(IMAGES), EXPECTED)  # from the weights
+
+
+def test_a_file_that_has_changed_is_not_copied(path, tmp_path):
+    plan = convlane.load_plan(path, mmap=True)
+    os.truncate(path, 5000)
+    for copied in (pickle.dumps, copy.deepcopy, lambda plan: plan.save(tmp_path / "copy")):
+        with pytest.raises(ValueError, match="was changed in place"):
+            copied(plan)
+    assert not (tmp_path / "copy").exists()
 
 
 def test_a_file_that_is_written_again_with_the_same_bytes_is_the_same(path):

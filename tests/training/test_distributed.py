@@ -338,6 +338,31 @@ def test_ranks_must_agree():
 
 
 @pytest.mark.parametrize(
+    ("optimizers", "kind", "message"),
+    [
+        (lambda model, rank: SGD(model, 0.1 + rank), ValueError, "the optimiser must be the same on all ranks"),
+        (lambda model, rank: SGD(model, 0.1, momentum=rank / 2), ValueError, "the optimiser must be the same"),
+        (
+            lambda model, rank: SGD(model, lambda step: 0.1 + step * rank),
+            RuntimeError,
+            "not the same on all ranks after",
+        ),
+    ],
+    ids=["rates", "momentum", "schedules"],
+)
+def test_optimisers_that_differ(optimizers, kind, message):
+    models = [ranks.network() for _ in range(2)]
+
+    def program(communicator):
+        model = models[communicator.rank]
+        optimizer = optimizers(model, communicator.rank)
+        ranks.train(model, optimizer=optimizer, shards=2, communicator=communicator, epochs=2)
+
+    for told in raised(ranks.run(2, program), kind):
+        assert message in told
+
+
+@pytest.mark.parametrize(
     ("shards", "kind", "message"),
     [
         (0, ValueError, "shards must be"),

@@ -289,10 +289,14 @@ class Plan:
             packer=packer,
         )
 
-    def _lowered(self, batch: int) -> Lowered:
-        """Return what runs for so many images at once: it is made when a number is met for the first time."""
+    def _check_file(self) -> None:
+        """Raise if weights lie in a file that is not as it was."""
         if self._mapped is not None:
             self._mapped.tensors.check()
+
+    def _lowered(self, batch: int) -> Lowered:
+        """Return what runs for so many images at once: it is made when a number is met for the first time."""
+        self._check_file()
         built, key = self._built, (batch, get_num_threads())
         if built.isa != _core.active_isa():
             self._build(_core.active_isa())
@@ -417,7 +421,10 @@ class Plan:
         ------
         OSError
             It cannot be written. Nothing is left behind then.
+        ValueError
+            The weights lie in a file that has changed since it was mapped.
         """
+        self._check_file()
         options = {"batch": self._batch, "winograd": self._winograd}
         built = self._built
         kept = (built.packer, built.isa) if packed else ()
@@ -527,6 +534,7 @@ class Plan:
         return f"Plan({self.input_shape} to {self.output_shape}, {steps} step{'s' * (steps != 1)})"
 
     def __getstate__(self) -> dict[str, Any]:
+        self._check_file()
         return {"graph": self._graph, "batch": self._batch, "winograd": self._winograd, "whole": self._whole}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

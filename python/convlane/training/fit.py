@@ -192,6 +192,7 @@ def fit(
                 "shards": parts,
                 "shuffle": bool(shuffle),
                 "the columns of the history": columns,
+                "the optimiser": optimizer.settings(),
                 "the instruction set (CONVLANE_ISA)": _core.active_isa(),
                 "the number of batches": batch_count(data, batch_size),
                 "the number of examples": len(data[0]) if is_arrays(data) else None,  # type: ignore[index]
@@ -209,6 +210,7 @@ def fit(
                     begin = time.perf_counter()
                     training.run_epoch(batch_size, shuffle, interrupts, label if verbose else None)
                     training.check_parameters()
+                    training.check_alike()
                     row = training.means.result()
                     if validation is not None:
                         found = _measured(model, validation, loss, scores, batch_size, parts, ranks)
@@ -454,6 +456,16 @@ class _Training:
         """Raise if the last step's gradients were not finite, as the next loss would reveal."""
         norm, _ = clip_grad_norm(dict(self.model.named_parameters(trainable=True)), math.inf)
         self.check_finite("the norm of the parameters", norm)
+
+    def check_alike(self) -> None:
+        """Raise on all ranks if their parameters differ: then something that cannot be compared is not the same."""
+        if self.ranks.others and len(set(self.ranks.gather(self.optimizer.digest()))) > 1:
+            self.ranks.fail(
+                RuntimeError(
+                    "fit: the parameters are not the same on all ranks after an epoch; are the schedule, the network "
+                    "and what it draws?"
+                )
+            )
 
     def finish_epoch(self, row: Mapping[str, float], monitor: str | None) -> None:
         """Record the results of an epoch, and keep the weights if it was the best by `monitor`."""

@@ -7,9 +7,11 @@ compiled plan), the step writes to a new buffer; otherwise it works in place.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import sys
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
@@ -116,6 +118,13 @@ class Optimizer(ABC):
         self._parameters = target
         self._show()
 
+    def digest(self) -> bytes:
+        """Return a digest of all parameters."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name in self._owners:
+            digest.update(np.ascontiguousarray(self._current(name)).data)
+        return digest.digest()
+
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Return a copy of the optimiser's state: the number of steps, and its buffers by parameter."""
         state: dict[str, NDArray[Any]] = {"steps": np.array(self.steps, np.int64)}
@@ -146,6 +155,12 @@ class Optimizer(ABC):
         for key, part in mine.items():
             part[...] = state_dict[key]
         self.steps = int(state_dict["steps"])
+
+    def settings(self) -> dict[str, Any]:
+        """Return what a step depends on beside gradients, parameters and state; of schedules, where they begin."""
+        numbers = {name: value for name, value in vars(self).items() if isinstance(value, (bool, float, tuple))}
+        options = Counter(str({**each, "lr": self._rate(each["lr"], 0)}) for each in self._options.values())
+        return {**numbers, "parameters with": dict(options)}
 
     @abstractmethod
     def _run(self, source: Array, target: Array, segments: list[Any], gradient_factor: float) -> None:
