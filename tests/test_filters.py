@@ -82,7 +82,7 @@ class TestCorrelate:
     @pytest.mark.parametrize("dtype", TYPES)
     def test_fourier_transforms(self, rng, dtype, mode, monkeypatch, threads):
         monkeypatch.setattr(filters, "_FOURIER_PER_LANE", 0)
-        monkeypatch.setattr(filters, "_FOURIER_FROM_DOUBLE", 0)
+        monkeypatch.setattr(filters, "_FOURIER_PER_LANE_DOUBLE", 0)
         monkeypatch.setattr(filters, "_SMALLEST_TILE", 16)
         for shape, size in [((50, 61), (7, 10)), ((5, 40, 3), (9, 3)), ((1, 1), (2, 2))]:
             image, kernel = picture(rng, shape, dtype), rng.normal(size=size)

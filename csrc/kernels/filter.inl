@@ -42,21 +42,40 @@ void filter_row(const FilterArgs<float>& f) {
   store(f.dst + x, sum, lanes);
 }
 
-// Compilers find the vectors in runs of a known length.
+// As wide as Vec. Only multiplied and added, for which the compiler's own vectors will do.
+constexpr int kDoubles = kLanes / 2;
+typedef double DoubleVec __attribute__((vector_size(kDoubles * sizeof(double))));
+
+CONVLANE_INLINE DoubleVec load_doubles(const double* p) {
+  DoubleVec v;
+  __builtin_memcpy(&v, p, sizeof(v));
+  return v;
+}
+
+template <int Vectors>
+CONVLANE_INLINE void filter_run(const FilterArgs<double>& f, int64_t x) {
+  DoubleVec sums[Vectors];
+  CONVLANE_UNROLL
+  for (int v = 0; v < Vectors; ++v) sums[v] = DoubleVec{};
+  for (int64_t t = 0; t < f.tap_count; ++t) {
+    const FilterTap<double>& tap = f.taps[t];
+    const double* src = f.rows[tap.row] + tap.offset + x;
+    CONVLANE_UNROLL
+    for (int v = 0; v < Vectors; ++v) sums[v] += tap.weight * load_doubles(src + v * kDoubles);
+  }
+  CONVLANE_UNROLL
+  for (int v = 0; v < Vectors; ++v) __builtin_memcpy(f.dst + x + v * kDoubles, &sums[v], sizeof(sums[v]));
+}
+
 void filter_row_double(const FilterArgs<double>& f) {
-  constexpr int64_t kRun = 64;
-  const auto run = [&f](int64_t x, int64_t count) {
-    double sums[kRun] = {};
-    for (int64_t t = 0; t < f.tap_count; ++t) {
-      const FilterTap<double>& tap = f.taps[t];
-      const double* src = f.rows[tap.row] + tap.offset + x;
-      for (int64_t i = 0; i < count; ++i) sums[i] += tap.weight * src[i];
-    }
-    for (int64_t i = 0; i < count; ++i) f.dst[x + i] = sums[i];
-  };
   int64_t x = 0;
-  for (; x + kRun <= f.count; x += kRun) run(x, kRun);
-  if (x < f.count) run(x, f.count - x);
+  for (; x + kFiltered * kDoubles <= f.count; x += kFiltered * kDoubles) filter_run<kFiltered>(f, x);
+  for (; x + kDoubles <= f.count; x += kDoubles) filter_run<1>(f, x);
+  for (; x < f.count; ++x) {
+    double sum = 0;
+    for (int64_t t = 0; t < f.tap_count; ++t) sum += f.taps[t].weight * f.rows[f.taps[t].row][f.taps[t].offset + x];
+    f.dst[x] = sum;
+  }
 }
 
 void widen_bytes(const std::uint8_t* src, int64_t count, float* dst) {

@@ -358,14 +358,14 @@ def _sources(size: int, length: int, mode: str) -> NDArray[np.int64]:
 
 def _fourier_from(dtype: np.dtype[Any]) -> int:
     """Return the least number of coefficients with which a kernel is applied faster by Fourier transforms."""
-    if dtype.itemsize == 8:
-        return _FOURIER_FROM_DOUBLE
-    return _FOURIER_PER_LANE * {"generic": 4, "avx2": 8, "avx512": 16}.get(_core.active_isa(), 4)
+    lanes = {"generic": 4, "avx2": 8, "avx512": 16}.get(_core.active_isa(), 4)
+    return lanes * (_FOURIER_PER_LANE_DOUBLE if dtype.itemsize == 8 else _FOURIER_PER_LANE)
 
 
 # Two threads of a Xeon with AVX-512, 2026-11-26, 2000x3000 pixels. Of float32, 25x25 coefficients take 86 ms directly
-# and 90 by Fourier transforms, 33x33 take 159 and 98; of float64, 9x9 take 109 and 149 ms, 13x13 take 200 and 161.
-_FOURIER_PER_LANE, _FOURIER_FROM_DOUBLE = 44, 128
+# and 90 by Fourier transforms, 33x33 take 159 and 98; of float64 (2026-11-27), 19x19 take 109 and 123 ms, 21x21 take 127
+# and 119.
+_FOURIER_PER_LANE, _FOURIER_PER_LANE_DOUBLE = 44, 25
 _SMALLEST_TILE, _TILE_PER_KERNEL = 256, 4
 
 
