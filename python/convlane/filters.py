@@ -363,8 +363,8 @@ def _fourier_from(dtype: np.dtype[Any]) -> int:
 
 
 # Two threads of a Xeon with AVX-512, 2026-11-26, 2000x3000 pixels. Of float32, 25x25 coefficients take 86 ms directly
-# and 90 by Fourier transforms, 33x33 take 159 and 98; of float64 (2026-11-27), 19x19 take 109 and 123 ms, 21x21 take 127
-# and 119.
+# and 90 by Fourier transforms, 33x33 take 159 and 98; of float64 (2026-11-27), 19x19 take 109 and 123 ms, 21x21 take
+# 127 and 119.
 _FOURIER_PER_LANE, _FOURIER_PER_LANE_DOUBLE = 44, 25
 _SMALLEST_TILE, _TILE_PER_KERNEL = 256, 4
 
