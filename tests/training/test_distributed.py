@@ -337,6 +337,18 @@ def test_ranks_must_agree():
         assert message == "fit: rank 1 has no more batches, but rank 0 has"
 
 
+def test_validation_of_other_lengths():
+    models = [ranks.network() for _ in range(2)]
+    images, classes = ranks.data()
+
+    def program(communicator):
+        validation = [(images[:8], classes[:8])] * (2 + communicator.rank)
+        ranks.train(models[communicator.rank], shards=2, communicator=communicator, epochs=1, validation=validation)
+
+    for message in raised(ranks.run(2, program), ValueError):
+        assert message == "fit: the ranks must have as many batches of validation data, got [2, 3]"
+
+
 @pytest.mark.parametrize(
     ("optimizers", "kind", "message"),
     [

@@ -345,7 +345,11 @@ def _measured(
                 if shards == 1 or len(images):
                     outputs = model(images)
                     told[-1].append(means.measure(float(loss(outputs, targets)), outputs, targets))
-    for batch in zip(*ranks.gather(told), strict=True):
+    everyones = ranks.gather(told)
+    counts = list(map(len, everyones))
+    if len(set(counts)) > 1:
+        ranks.fail(ValueError(f"fit: the ranks must have as many batches of validation data, got {counts}"))
+    for batch in zip(*everyones, strict=True):
         for measured in chain(*batch):
             means.include(*measured)
     if not means.examples:
