@@ -279,18 +279,27 @@ def first_line(error):
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-def main():
+def answering():
+    """Return a function that prints an answer for the parent; what libraries print from now on goes to stderr."""
     warnings.simplefilter("ignore")  # other people's deprecations
     result = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    task = json.loads(sys.argv[1])
-    function = {"prepare": prepare, "measure": measure}[task.pop("task")]
+    return lambda answer: print(json.dumps(answer), file=result, flush=True)
+
+
+def run_task(function):
+    """Answer with what function(**task) returns of the task that the only argument is."""
+    answer = answering()
     try:
-        answer = function(Path(task.pop("folder")), **task)
+        found = function(**json.loads(sys.argv[1]))
     except Exception as error:  # the parent reports it beside the runtimes that work
         sys.exit(first_line(error))
-    print(json.dumps(answer), file=result, flush=True)
+    answer(found)
+
+
+def _run(task, folder, **arguments):
+    return {"prepare": prepare, "measure": measure}[task](Path(folder), **arguments)
 
 
 if __name__ == "__main__":
-    main()
+    run_task(_run)

@@ -19,6 +19,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import partial
 from importlib import metadata
 from itertools import product
 from pathlib import Path
@@ -107,7 +108,7 @@ def parse(argv):
     cpus = sorted({1, len(os.sched_getaffinity(0))})
     help_models = f"default: %(default)s; {ALL} stands for all of its networks"
     parser.add_argument("--models", type=_networks, default=known, help=help_models)
-    parser.add_argument("--runtimes", type=list_of(_runtime), default=list(PACKAGES), help="default: all")
+    parser.add_argument("--runtimes", type=list_of(runtime_of(PACKAGES)), default=list(PACKAGES), help="default: all")
     parser.add_argument("--threads", type=list_of(thread_count), default=cpus, help="default: one and all")
     parser.add_argument("--batch", type=list_of(positive), default=[1, 8], help="images per call, default 1,8")
     parser.add_argument("--size", type=positive, default=224, help="height and width of an image, default 224")
@@ -149,14 +150,20 @@ def compare(args, runtimes):
             for threads, batch in product(args.threads, args.batch):
                 row = Row(model, threads, batch, {name: [] for name in runtimes}, dict(problems))
                 with beside(args.beside):
-                    for number in range(args.rounds):
-                        first = number % len(runtimes)  # who comes first rotates too
-                        for name in runtimes[first:] + runtimes[:first]:
-                            if name not in row.problems:
-                                measure(row, name, {**network, "seconds": args.seconds})
+                    take_turns(row, args.rounds, partial(measure, row, task={**network, "seconds": args.seconds}))
                 rows.append(row)
-                print(*table([row], runtimes)[2:], sep="\n", file=sys.stderr, flush=True)
     return rows
+
+
+def take_turns(row, rounds, measure):
+    """Call measure(name) for all runtimes of a row that have no problem, in every round, and show what came of it."""
+    runtimes = list(row.ms)
+    for number in range(rounds):
+        first = number % len(runtimes)  # who comes first rotates too
+        for name in runtimes[first:] + runtimes[:first]:
+            if name not in row.problems:
+                measure(name)
+    print(*table([row], runtimes)[2:], sep="\n", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
@@ -399,10 +406,15 @@ def _markers(section):
     return BEGIN.replace("peers", section), END.replace("peers", section)
 
 
-def _runtime(text):
-    if text not in PACKAGES:
-        raise argparse.ArgumentTypeError(f"unknown runtime {text!r}; there are {', '.join(PACKAGES)}")
-    return text
+def runtime_of(names):
+    """Argument type: one of these runtimes."""
+
+    def checked(text):
+        if text not in names:
+            raise argparse.ArgumentTypeError(f"unknown runtime {text!r}; there are {', '.join(names)}")
+        return text
+
+    return checked
 
 
 def busy_count(text):

@@ -62,7 +62,7 @@ def parse(argv):
     add = parser.add_argument
     add("--shapes", type=Path, default=SHAPES, help="a JSON list of shapes, default: %(default)s")
     add("--kinds", type=peers.list_of(str), help="only these kinds, as the table names them")
-    add("--runtimes", type=peers.list_of(_runtime), default=list(MODULES), help="default: all")
+    add("--runtimes", type=peers.list_of(peers.runtime_of(MODULES)), default=list(MODULES), help="default: all")
     add("--isa", choices=_core.supported_isas(), help="instruction set of convlane and oneDNN, default: the best")
     add("--threads", type=peers.list_of(thread_count), default=[1], help="default: one")
     add("--rounds", type=positive, default=3, help="turns of each runtime with a shape, default 3")
@@ -266,12 +266,6 @@ def kind_table(kinds):
         share = f"{f['below 1']} ({100 * f['below 1'] / f['shapes']:.0f} %)"
         lines.append(f"| {kind} | {f['shapes']} | {f['geometric mean']:.2f} | {f['worst']:.2f} | {share} |")
     return lines
-
-
-def _runtime(text):
-    if text not in MODULES:
-        raise argparse.ArgumentTypeError(f"unknown runtime {text!r}; there are {', '.join(MODULES)}")
-    return text
 
 
 if __name__ == "__main__":

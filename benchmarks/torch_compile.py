@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import sys
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def parse(argv):
     cpus = sorted({1, len(os.sched_getaffinity(0))})
     add = parser.add_argument
     add("--models", type=peers.list_of(str), default=list(NETWORKS), help="default: %(default)s")
-    add("--runtimes", type=peers.list_of(_runtime), default=list(RUNTIMES), help="default: all")
+    add("--runtimes", type=peers.list_of(peers.runtime_of(RUNTIMES)), default=list(RUNTIMES), help="default: all")
     add("--threads", type=peers.list_of(thread_count), default=cpus, help="default: one and all")
     add("--batch", type=peers.list_of(positive), default=[1, 8], help="images per call, default 1,8")
     add("--size", type=positive, default=224, help="height and width of an image, default 224")
@@ -65,13 +66,8 @@ def compare(args, runtimes):
     rows = []
     for model, threads, batch in product(args.models, args.threads, args.batch):
         row = Row(model, threads, batch, {name: [] for name in runtimes})
-        for number in range(args.rounds):
-            first = number % len(runtimes)  # who comes first rotates too
-            for name in runtimes[first:] + runtimes[:first]:
-                if name not in row.problems:
-                    measure(row, name, args)
+        peers.take_turns(row, args.rounds, partial(measure, row, args=args))
         rows.append(row)
-        print(*peers.table([row], runtimes)[2:], sep="\n", file=sys.stderr, flush=True)
     return rows
 
 
@@ -82,12 +78,6 @@ def measure(row, name, args):
         row.ms[name] += run_worker(_WORKER, **task, size=args.size, seconds=args.seconds)
     except WorkerError as error:
         row.problems[name] = str(error)
-
-
-def _runtime(text):
-    if text not in RUNTIMES:
-        raise argparse.ArgumentTypeError(f"unknown runtime {text!r}; there are {', '.join(RUNTIMES)}")
-    return text
 
 
 if __name__ == "__main__":

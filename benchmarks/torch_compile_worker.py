@@ -6,12 +6,9 @@ libraries print goes to stderr. Weights are random; images are channels last, as
 
 from __future__ import annotations
 
-import json
 import os
-import sys
-import warnings
 
-from peer_worker import first_line, time_calls
+from peer_worker import run_task, time_calls
 from torch_networks import torchvision
 
 import convlane
@@ -51,16 +48,5 @@ def _tensor(output):
     return output["out"] if isinstance(output, dict) else output
 
 
-def main():
-    warnings.simplefilter("ignore")  # other people's deprecations
-    result = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    try:
-        answer = measure(**json.loads(sys.argv[1]))
-    except Exception as error:  # the parent reports it beside the runtimes that work
-        sys.exit(first_line(error))
-    print(json.dumps(answer), file=result, flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    run_task(measure)

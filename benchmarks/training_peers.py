@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -75,13 +76,8 @@ def compare(args, runtimes):
         batch = args.batch or NETWORKS.get(model, 8)
         row = TrainingRow(model, threads, batch, {name: [] for name in runtimes})
         with peers.beside(args.beside):
-            for number in range(args.rounds):
-                first = number % len(runtimes)  # who comes first rotates too
-                for name in runtimes[first:] + runtimes[:first]:
-                    if name not in row.problems:
-                        measure(row, name, args)
+            peers.take_turns(row, args.rounds, partial(measure, row, args=args))
         rows.append(row)
-        print(*peers.table([row], runtimes)[2:], sep="\n", file=sys.stderr, flush=True)
     return rows
 
 

@@ -7,13 +7,8 @@ forward in training mode, cross-entropy, backward, SGD with momentum; it returns
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-import warnings
-
 import numpy as np
-from peer_worker import first_line, time_calls
+from peer_worker import run_task, time_calls
 from torch_networks import torch_network
 
 import convlane
@@ -107,16 +102,5 @@ def _status_mb(field):
         return 0.0
 
 
-def main():
-    warnings.simplefilter("ignore")  # other people's deprecations
-    result = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    try:
-        answer = measure(**json.loads(sys.argv[1]))
-    except Exception as error:  # the parent reports it beside the runtimes that work
-        sys.exit(first_line(error))
-    print(json.dumps(answer), file=result, flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    run_task(measure)
