@@ -11,6 +11,7 @@ from PIL import Image
 import convlane
 from convlane import nn
 from convlane.data import Preprocessing
+from convlane.scale import BatchPredictor, BestClass, worker_threads
 
 NAMES = ("cat", "dog", "fox", "owl", "yak")
 PREPARE = Preprocessing(crop=16, resize=16)
@@ -40,6 +41,11 @@ def files(folder):
     return [str(path) for path in sorted(folder.iterdir())]
 
 
+def rows_of_one_process(plan, folder):
+    """Return what a plan says of all files of a folder, without an engine."""
+    return BatchPredictor(plan, PREPARE, BestClass(NAMES))(files(folder))
+
+
 @dataclass(frozen=True)
 class DiesOnce:
     """Prepares pictures as `PREPARE`; whoever does the first of some name dies of it, without a word."""
@@ -59,6 +65,4 @@ class DiesOnce:
 
 def threads_told(result):
     """A `postprocess` that tells the threads in force where the network ran, and in which process."""
-    from convlane import scale
-
-    return {"threads": np.full(len(result), scale.worker_threads()), "process": np.full(len(result), os.getpid())}
+    return {"threads": np.full(len(result), worker_threads()), "process": np.full(len(result), os.getpid())}

@@ -9,10 +9,10 @@ import pytest
 
 import convlane
 import pictures
-from convlane.scale import BatchPredictor, BestClass
+from convlane.scale import BatchPredictor
 from pictures import NAMES, PREPARE
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "classify_with_ray.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "classify_with_ray.py"
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]  # Ray's own
 
 
@@ -21,27 +21,11 @@ def ray():
     import ray
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]))
         ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield ray
     ray.shutdown()
-
-
-@pytest.fixture
-def plan(tmp_path):
-    pictures.save_plan(tmp_path / "plan")
-    return tmp_path / "plan"
-
-
-@pytest.fixture
-def folder(tmp_path):
-    pictures.write_pictures(tmp_path / "pictures")
-    return tmp_path / "pictures"
-
-
-def rows_of_one_process(plan, folder):
-    return BatchPredictor(plan, PREPARE, BestClass(NAMES))(pictures.files(folder))
 
 
 def by_path(rows):
@@ -56,7 +40,7 @@ def test_pictures_become_parquet_though_a_worker_is_killed(ray, plan, folder, tm
     example["classify"](folder, plan, tmp_path / "out", prepare, names=NAMES, workers=2, threads=1, batch=4)
     rows = pandas.read_parquet(tmp_path / "out").to_dict("records")
     assert (tmp_path / "died").exists()
-    assert by_path(rows) == by_path(rows_of_one_process(plan, folder))
+    assert by_path(rows) == by_path(pictures.rows_of_one_process(plan, folder))
 
 
 def test_tasks(ray, plan, rng):

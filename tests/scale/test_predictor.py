@@ -20,18 +20,6 @@ from pictures import BROKEN, NAMES, PREPARE
 
 
 @pytest.fixture
-def plan(tmp_path):
-    pictures.save_plan(tmp_path / "plan")
-    return tmp_path / "plan"
-
-
-@pytest.fixture
-def folder(tmp_path):
-    pictures.write_pictures(tmp_path / "pictures")
-    return tmp_path / "pictures"
-
-
-@pytest.fixture
 def images(rng):
     return rng.standard_normal((5, 3, 16, 16), np.float32)
 

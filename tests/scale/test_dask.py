@@ -11,7 +11,7 @@ import pictures
 from convlane.scale import BatchPredictor, BestClass
 from pictures import NAMES, PREPARE
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "classify_with_dask.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "classify_with_dask.py"
 pytestmark = [pytest.mark.dask, pytest.mark.filterwarnings("ignore")]  # Dask's own
 
 
@@ -26,22 +26,6 @@ def client():
         yield client
 
 
-@pytest.fixture
-def plan(tmp_path):
-    pictures.save_plan(tmp_path / "plan")
-    return tmp_path / "plan"
-
-
-@pytest.fixture
-def folder(tmp_path):
-    pictures.write_pictures(tmp_path / "pictures")
-    return tmp_path / "pictures"
-
-
-def rows_of_one_process(plan, folder):
-    return BatchPredictor(plan, PREPARE, BestClass(NAMES))(pictures.files(folder))
-
-
 def test_pictures_become_parquet_though_a_worker_is_killed(client, plan, folder, tmp_path):
     import pandas
 
@@ -49,7 +33,7 @@ def test_pictures_become_parquet_though_a_worker_is_killed(client, plan, folder,
     runpy.run_path(str(EXAMPLE))["classify"](folder, plan, tmp_path / "out", prepare, names=NAMES, batch=4)
     table = pandas.read_parquet(tmp_path / "out")
     assert (tmp_path / "died").exists()
-    assert str(table.to_dict("records")) == str(rows_of_one_process(plan, folder))
+    assert str(table.to_dict("records")) == str(pictures.rows_of_one_process(plan, folder))
 
 
 def test_blocks_of_arrays(client, plan, rng):
@@ -68,6 +52,6 @@ def test_partitions_of_bags(client, plan, folder):
 
     files = dask.bag.from_sequence(pictures.files(folder), npartitions=3)
     rows = files.map_partitions(BatchPredictor(plan, PREPARE, BestClass(NAMES))).compute()
-    assert str(rows) == str(rows_of_one_process(plan, folder))
+    assert str(rows) == str(pictures.rows_of_one_process(plan, folder))
     told = files.map_partitions(BatchPredictor(plan, PREPARE, pictures.threads_told)).compute()
     assert {row["threads"] for row in told if not row["error"]} == {1}
