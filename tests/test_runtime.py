@@ -136,7 +136,7 @@ class TestThreads:
             assert environment_threads() == 0
 
     def test_bad_environment_leaves_the_default(self):
-        default = run_python(CONVLANE_NUM_THREADS="").stdout
+        default = run_python(CONVLANE_NUM_THREADS="", OMP_NUM_THREADS="").stdout
         result = run_python(CONVLANE_NUM_THREADS="two", OMP_NUM_THREADS="99999999999999")
         assert (result.returncode, result.stdout) == (0, default)
         assert "RuntimeWarning: CONVLANE_NUM_THREADS=two is ignored" in result.stderr

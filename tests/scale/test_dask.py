@@ -1,7 +1,9 @@
 """Two workers of Dask: their results are those of one process, also if one of them is killed."""
 
+import os
 import runpy
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ def client():
     from dask.distributed import LocalCluster
 
     with (
+        mock.patch.dict(os.environ),  # a cluster leaves its workers' OMP_NUM_THREADS in this process
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
         cluster.get_client() as client,
     ):
