@@ -119,7 +119,7 @@ class TestThreads:
         with pytest.raises(ValueError, match="between 1 and"):
             convlane.set_num_threads(count)
 
-    @pytest.mark.parametrize("count", [1.5, "2", None])
+    @pytest.mark.parametrize("count", [1.5, "2", None, True])
     def test_kinds(self, count):
         with pytest.raises(TypeError), convlane.num_threads(count):
             pass

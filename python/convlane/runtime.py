@@ -126,6 +126,8 @@ def environment_caches() -> tuple[int, int, int] | None:
 
 def checked_threads(count: int) -> int:
     """Return `count` if it is a possible number of threads."""
+    if isinstance(count, bool):
+        raise TypeError(f"the number of threads must be an integer, got {count}")
     count = operator.index(count)
     if not 1 <= count <= _MAX_THREADS:
         raise ValueError(f"the number of threads must be between 1 and {_MAX_THREADS}, got {count}")

@@ -202,6 +202,10 @@ class BestClass:
 
     categories: Sequence[str] | None = None
 
+    def __post_init__(self) -> None:
+        if isinstance(self.categories, str):
+            raise TypeError(f"BestClass: categories must be a sequence of names, got the text {self.categories!r}")
+
     def __call__(self, logits: Array) -> dict[str, Any]:
         """Return the columns ``class_index`` (int64), ``probability`` (float32) and ``category`` (text)."""
         if not isinstance(logits, np.ndarray) or logits.ndim != 2:

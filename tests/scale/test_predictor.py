@@ -293,6 +293,8 @@ def test_columns_are_not_overwritten(plan, images):
 def test_best_class():
     with pytest.raises(ValueError, match="has 5 classes, but there are 2 names"):
         BestClass(("a", "b"))(np.zeros((1, 5), np.float32))
+    with pytest.raises(TypeError, match="must be a sequence of names, got the text 'ab'"):
+        BestClass("ab")
     with pytest.raises(ValueError, match="must return logits"):
         BestClass()(np.zeros((1, 5, 2), np.float32))
 
