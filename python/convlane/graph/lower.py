@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from convlane import _core
 from convlane.functional._arguments import Array
 from convlane.functional._op import Shape, operations, rules, traits_named
+from convlane.graph.computed_weights import is_product
 from convlane.graph.lowering import ANY_ARGUMENT, LOWERINGS, REFUSALS, Choice, Context, OfBatch, Operand, strides_of
 from convlane.graph.lowering.operand import FLOAT
 from convlane.graph.trace import SOURCES, Graph, Node, Value
@@ -41,11 +42,16 @@ def check_supported(graph: Graph, modules: Callable[[], Mapping[Value, str]] = d
             refusal + _within(names[value] for value in values if value in names)
             for refusal, values in refusals.items()
         ]
-        hint = ". With whole=True examples may be mixed" if all(isinstance(each, OfBatch) for each in refusals) else ""
+        may_mix = not whole and all(isinstance(each, (OfBatch, UnlessWhole)) for each in refusals)
+        hint = ". With whole=True examples may be mixed" if may_mix else ""
         raise ValueError(f"compile: the network uses what a plan cannot do: {'; '.join(found)}{hint}")
     for node in graph.nodes.values():
         if math.prod(node.shape) > _MOST_FLOATS:
             raise ValueError(f"compile: shape {node.shape} of {node.op} is too large")
+
+
+class UnlessWhole(str):
+    """A refusal of what `as_products` makes something else of, which it does in plans for whole inputs alone."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +210,10 @@ def _refusal(node: Node, nodes: Mapping[Value, Node]) -> str:
         return f"{op} with a packed weight"
     computed = node.inputs.keys() & traits_named(op).parameters
     if computed and op not in ANY_ARGUMENT:
-        return f"{op} with a computed {min(computed)}"
+        refusal = f"{op} with a computed {min(computed)}"
+        if is_product(node, nodes):
+            return UnlessWhole(refusal)
+        return f"{refusal}, which only a call of the network itself can do"
     if node.results:
         return f"{op} with return_indices"
     refuse = REFUSALS.get(op)

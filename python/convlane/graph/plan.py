@@ -21,6 +21,7 @@ from convlane.functional._arguments import Array, as_array, as_batch, as_positiv
 from convlane.functional._op import Shape
 from convlane.graph.arena import assign_slots, plan_arena
 from convlane.graph.autotune import tune
+from convlane.graph.computed_weights import as_products
 from convlane.graph.lower import Lowered, check_supported, images_at_once, lower, output_types, steps_of
 from convlane.graph.mapped import MappedFile, packings_of
 from convlane.graph.modules import module_names
@@ -72,7 +73,7 @@ def compile(
 
     whole
         Whether the network may mix the examples of a batch. The plan then takes inputs of exactly these shapes, of any
-        rank, and computes them in one.
+        rank, and computes them in one. Weights of convolutions and linear layers may be computed, too.
 
     Returns
     -------
@@ -140,7 +141,8 @@ def plan_of(model: Callable[..., Any], shape: InputShape, shared: Shared, *, who
 
 
 def _traced(model: Callable[..., Any], shape: InputShape, *, whole: bool = False) -> Graph:
-    graph = optimize(trace(model, shape))
+    graph = trace(model, shape)
+    graph = optimize(as_products(graph) if whole else graph)
     check_supported(graph, partial(module_names, model, shape), whole=whole)
     return graph
 
