@@ -13,6 +13,7 @@ onnx = pytest.importorskip("onnx")
 import convlane  # noqa: E402
 from convlane import functional as F  # noqa: E402
 from convlane import nn, training  # noqa: E402
+from convlane.graph.trace import trace  # noqa: E402
 from convlane.onnx import InferenceSession, LoadError  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper, parser  # noqa: E402
 
@@ -225,6 +226,32 @@ class TestHead:
         with pytest.raises(ValueError, match="no node has the name 'other'"):
             training.replace_head(network, 3, "other")
 
+    @pytest.mark.parametrize("version", [3, 8])
+    def test_other_sizes_that_equal_the_number_of_classes_stay(self, version, rng, tmp_path):
+        text = """g (float[5, 5, 5, 5] x) => (float[5, 5, 5] maps, float[5, 5] scores, float[5, 10] pairs)
+            <int64[2] shape = {5, -1}> {
+            p = GlobalAveragePool(x) f = Reshape(p, shape) scores = Gemm(f, w, b)
+            maps = ReduceMean<axes = [3], keepdims = 0>(x)
+            both = Concat<axis = 1>(scores, scores) pairs = Reshape(both, shape) }"""
+        weights = {"w": rng.standard_normal((5, 5), np.float32), "b": rng.standard_normal(5, np.float32)}
+        model = onnx.ModelProto.FromString(model_of(text, **weights))
+        next(node for node in model.graph.node if node.op_type == "Gemm").name = "fc"
+        model.ir_version = version
+        if version == 3:  # initialisers were inputs
+            for tensor in model.graph.initializer:
+                info = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+                model.graph.input.append(info)
+        network = convlane.load_onnx(model.SerializeToString())
+        training.replace_head(network, 3, "fc")
+        x = rng.standard_normal((5, 5, 5, 5), np.float32)
+        told = {info.name: info.shape for info in network.outputs}
+        assert told == {name: each.shape for name, each in network(x).items()}
+        assert told == {"maps": (5, 5, 5), "scores": (5, 3), "pairs": (5, 6)}
+        network.save(tmp_path / "other.onnx")
+        onnx.checker.check_model(tmp_path / "other.onnx", full_check=True)
+        again = convlane.load_onnx(tmp_path / "other.onnx")
+        assert {info.name: info.shape for info in again.outputs} == told
+
     def test_what_has_none(self, rng):
         weight = rng.standard_normal((3, 3), np.float32)
         none = "g (float[N, 3] x) => (float[N, 3] y) { a = MatMul(x, w) y = Exp(a) }"
@@ -239,6 +266,13 @@ class TestHead:
 
 
 class TestFiles:
+    def test_weights_are_there_once(self, small):
+        network = convlane.load_onnx(small[0])
+        graph = trace(network, (1, 3, 6, 6))
+        kept = [each for node in graph.nodes.values() for each in node.attributes.values()]
+        for name, array in network.named_parameters():
+            assert any(each is array for each in kept), name
+
     def test_shapes_are_computed_on_the_way(self, rng):
         text = """g (float[N, C, H, W] x) => (float[M, K] y) <int64[1] minus = {-1}, int64 zero = {0}> {
             shape = Shape(x) n = Gather<axis = 0>(shape, zero) axes = Constant<value_ints = [0]>()

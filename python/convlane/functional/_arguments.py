@@ -216,7 +216,8 @@ def _convert(value: Any, op: str, name: str) -> Array:
     array = _as_numpy(value, op, name)
     if array.dtype.kind != "f" or array.dtype.itemsize > 4:
         raise TypeError(f"{op}: {name} must be float32, got {array.dtype}; convert it with .astype(np.float32)")
-    return np.require(array, np.float32, "A").view(np.ndarray)
+    array = np.require(array, np.float32, "A")
+    return array if type(array) is np.ndarray else array.view(np.ndarray)
 
 
 def _as_numpy(value: Any, op: str, name: str) -> Tensor:

@@ -271,6 +271,7 @@ class _Reader:
             raise LoadError(f"{said} holds text or complex numbers, which are not read")
         raw = proto.raw_data if proto.HasField("raw_data") else b""  # each look at it makes a copy
         plain = dtype.newbyteorder("<") if dtype.kind in "fiub" else dtype
+        plain = dtype if plain == dtype else plain  # the very object that NumPy has for the type: it is told apart fast
         if proto.data_location == self.onnx.TensorProto.EXTERNAL:
             array = self.external(proto, dtype, count, said)
         elif place is not None:

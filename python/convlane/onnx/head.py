@@ -96,16 +96,14 @@ def replace_head(network: Network, num_classes: int, name: str | None = None) ->
     head = find_head(network, name, "replace_head")
     old = network.parameter(head.weight)
     if head.kernel is None:
-        features, classes = old.shape[1 - head.axis], old.shape[head.axis]
-        layer: Module = Linear(features, num_classes, head.bias is not None)
+        layer: Module = Linear(old.shape[1 - head.axis], num_classes, head.bias is not None)
     else:
-        features, classes = old.shape[1], old.shape[0]
-        layer = Conv2d(features, num_classes, head.kernel, bias=head.bias is not None)
+        layer = Conv2d(old.shape[1], num_classes, head.kernel, bias=head.bias is not None)
     drawn: dict[str, Array] = {head.weight: layer.weight.T if head.axis == 1 else layer.weight}  # type: ignore[attr-defined]
     if head.bias is not None:
         drawn[head.bias] = layer.bias.reshape(*network.parameter(head.bias).shape[:-1], -1)  # type: ignore[attr-defined]
     _put(network, drawn)
-    _tell(network, classes, num_classes)
+    _tell(network, head)
 
 
 def _put(network: Network, drawn: dict[str, Array]) -> None:
@@ -128,18 +126,62 @@ def _put(network: Network, drawn: dict[str, Array]) -> None:
     home.frozen, home.training = False, network.training
 
 
-def _tell(network: Network, old: int, new: int) -> None:
-    """Write the number of classes into what is told of the outputs, and forget what was told between."""
-    graph = network.file.graph
-    outputs = tuple(
-        replace(info, shape=info.shape and tuple(new if dim == old else dim for dim in info.shape))
-        for info in graph.outputs
-    )
-    model: Any = require_onnx().ModelProto()
+_MOST_TOLD = 1 << 10  # numbers in a constant that may be a shape
+
+
+def _tell(network: Network, head: Head) -> None:
+    """Change the sizes of the outputs that follow from the head, and forget the shapes of what lies between.
+
+    ONNX infers the shapes twice, from the head as it was and as it is now; where they differ, the head decides the
+    size. A size that cannot be inferred is left open.
+    """
+    onnx = require_onnx()
+    model: Any = onnx.ModelProto()
     model.ParseFromString(network.file.skeleton)
     del model.graph.value_info[:]
+    before = _inferred(network, model)
+    for name in filter(None, (head.weight, head.bias)):
+        shape = network.parameter(name).shape
+        for tensor in model.graph.initializer:
+            if tensor.name == name:
+                tensor.dims[:] = shape
+        for info in model.graph.input:  # files of old versions tell of initialisers there, too
+            if info.name == name:
+                for dim, size in zip(info.type.tensor_type.shape.dim, shape, strict=False):
+                    dim.dim_value = size
+    after = _inferred(network, model)
+    outputs = []
+    for told, info in zip(network.file.graph.outputs, model.graph.output, strict=True):
+        sizes = list(told.shape or ())
+        for i, size in enumerate(sizes):
+            was, now = (shapes[told.name][i] if shapes.get(told.name) else None for shapes in (before, after))
+            if not isinstance(size, int) or (was == now and was is not None):
+                continue
+            sizes[i] = now
+            dim = info.type.tensor_type.shape.dim[i]
+            dim.Clear() if now is None else setattr(dim, "dim_value", now)
+        outputs.append(replace(told, shape=told.shape and tuple(sizes)))
+    graph = replace(network.file.graph, outputs=tuple(outputs))
+    network.file = replace(network.file, graph=graph, skeleton=model.SerializeToString())
+
+
+def _inferred(network: Network, skeleton: Any) -> dict[str, tuple[int | str | None, ...]]:
+    """Return the shapes of the outputs that ONNX infers for a file without the numbers of its weights."""
+    onnx = require_onnx()
+    model: Any = onnx.ModelProto()
+    model.CopyFrom(skeleton)
+    ranks = {}
     for info in model.graph.output:
-        for dim in info.type.tensor_type.shape.dim:
-            if dim.dim_value == old:
-                dim.dim_value = new
-    network.file = replace(network.file, graph=replace(graph, outputs=outputs), skeleton=model.SerializeToString())
+        ranks[info.name] = len(info.type.tensor_type.shape.dim)
+        info.type.tensor_type.ClearField("shape")
+    for tensor in model.graph.initializer:  # shapes and axes count
+        known = network._constants.get(tensor.name)
+        if known is not None and known.dtype.kind == "i" and known.size <= _MOST_TOLD:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(known, tensor.name))
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    shapes = {}
+    for info in inferred.graph.output:
+        dims = info.type.tensor_type.shape.dim
+        if len(dims) == ranks[info.name]:
+            shapes[info.name] = tuple(getattr(dim, dim.WhichOneof("value") or "", None) for dim in dims)
+    return shapes
