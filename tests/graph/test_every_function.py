@@ -161,7 +161,15 @@ def test_it_says_why_it_does_not(name):
 
 
 @pytest.mark.parametrize("function", [F.argmax, F.argmin])
-@pytest.mark.parametrize("whole", [False, True])
-def test_a_place_among_all_numbers_is_refused(function, whole):
-    with pytest.raises(ValueError, match="along the batch and all other dimensions at once"):
-        convlane.compile(function, IMAGE, whole=whole)
+@pytest.mark.parametrize("keepdim", [False, True])
+@pytest.mark.parametrize("shape", [IMAGE, ROWS, (7,), ()])
+def test_an_index_among_all_numbers(function, keepdim, shape, rng):
+    """Of images, too, which lie in another order than their indices count."""
+    x = rng.integers(0, 9, shape).astype(np.float32)
+
+    def network(x):
+        return function(F.affine(x, 2, 1), keepdim=keepdim)
+
+    found = convlane.compile(network, {"x": shape}, whole=True)(x)
+    assert found.dtype == np.int64
+    np.testing.assert_array_equal(found, getattr(np, function.__name__)(x, keepdims=keepdim))

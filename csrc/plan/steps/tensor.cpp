@@ -151,42 +151,47 @@ Step prepare_reduce(std::shared_ptr<const StepArguments> at) {
   });
 }
 
-// Attributes: axis, and those of the operation. A step along one axis.
+// A step along one axis, or along all at once where the sizes say so.
 template <class Work>
-Step along_axis(const StepArguments& at, const Work& work) {
+Step along_axis(const StepArguments& at, const Along& sizes, const Work& work) {
   const StepOperand *dst = &at.output(1, 2), *src = &at.inputs[0];
-  const int axis = axis_of(at, src->tensor);
   return step_of([=](const PlanRun* run, Scratch& scratch) {
     const Dense from(*src, scratch), to(*dst, scratch);
     if (run == nullptr) return;
-    work(*run, from.load(*run), along(src->tensor, axis), to.open(*run));
+    work(from.load(*run), sizes, to.open(*run));
     to.store(*run);
   });
+}
+
+Along along_axis_of(const StepArguments& at) {
+  const Tensor& src = at.inputs[0].tensor;
+  return along(src, axis_of(at, src));
 }
 
 Step prepare_softmax_along(std::shared_ptr<const StepArguments> at) {
   check_alike(*at);
   const bool log = at->get<bool>("log");
-  return along_axis(*at, [log](const PlanRun&, const Tensor& src, const Along& sizes, const Tensor& dst) {
+  return along_axis(*at, along_axis_of(*at), [log](const Tensor& src, const Along& sizes, const Tensor& dst) {
     run_softmax(src.floats(), sizes, log, dst.floats());
   });
 }
 
 Step prepare_cumsum(std::shared_ptr<const StepArguments> at) {
   check_alike(*at);
-  return along_axis(*at, [](const PlanRun&, const Tensor& src, const Along& sizes, const Tensor& dst) {
+  return along_axis(*at, along_axis_of(*at), [](const Tensor& src, const Along& sizes, const Tensor& dst) {
     run_cumsum(src.floats(), sizes, false, dst.floats());
   });
 }
 
+// Attributes: largest and axis; without an axis all numbers, in C order.
 Step prepare_arg(std::shared_ptr<const StepArguments> at) {
   const Tensor &src = at->inputs[0].tensor, &dst = at->output(1, 1).tensor;
-  const Along sizes = along(src, axis_of(*at, src));
+  const Along sizes = at->has("axis") ? along_axis_of(*at) : Along{1, src.count(), 1};
   at->check(src.dtype == DType::f32 && dst.dtype == DType::i64 && dst.count() == sizes.outer * sizes.inner &&
                 sizes.count > 0 && sizes.count <= INT32_MAX,
             "input and output do not fit");
   const bool largest = at->get<bool>("largest");
-  return along_axis(*at, [largest](const PlanRun&, const Tensor& from, const Along& each, const Tensor& to) {
+  return along_axis(*at, sizes, [largest](const Tensor& from, const Along& each, const Tensor& to) {
     run_arg(largest, from.floats(), each, static_cast<int64_t*>(to.data));
   });
 }

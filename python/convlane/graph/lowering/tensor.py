@@ -170,15 +170,9 @@ def _reduce(at: Context) -> None:
     at.append("reduce", name=at.node.op, axes=axes, correction=None if correction is None else float(correction))
 
 
-def _refuse_arg(node: Node, nodes: Nodes) -> str:
-    if node.attributes["dim"] is None:
-        return f"{node.op} along the batch and all other dimensions at once"
-    return _refuse_batch("input", _dims)(node, nodes)
-
-
-@_general("argmax", "argmin", refuse=_refuse_arg)
+@_general("argmax", "argmin", refuse=_refuse_batch("input", _dims))
 def _arg(at: Context) -> None:
-    at.append("arg", axis=_axis(at), largest=at.node.op == "argmax")
+    at.append("arg", axis=None if at["dim"] is None else _axis(at), largest=at.node.op == "argmax")
 
 
 @_general("cumsum", refuse=_refuse_batch("input", _dims))
