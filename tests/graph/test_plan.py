@@ -751,6 +751,23 @@ def test_a_signal_stays_an_image():
     assert ops == ["reshape", "conv2d + relu", "conv2d + add + relu", "reshape"]
 
 
+SIGNAL_WEIGHT = np.random.default_rng(6).standard_normal((8, 6, 3), np.float32)
+SIGNALS = {  # of (N, 6, L), which do the same for every length
+    "convolutions": nn.Sequential(
+        *(nn.Conv1d(6, 8, 3, padding=1), nn.BatchNorm1d(8), nn.ReLU(), nn.MaxPool1d(2)),
+        *(nn.Conv1d(8, 8, 3, padding="same", dilation=2), nn.InstanceNorm1d(8), nn.ConvTranspose1d(8, 4, 4, 2, 1)),
+    ).eval(),
+    "adaptive pooling": nn.Sequential(
+        nn.Conv1d(6, 8, 3, padding=1), nn.AdaptiveAvgPool1d(4), nn.Flatten(), nn.Linear(32, 4)
+    ).eval(),
+    "mean": lambda x: F.conv1d(x, SIGNAL_WEIGHT).mean(-1),
+    "flatten": lambda x: F.flatten(F.conv1d(x, SIGNAL_WEIGHT, padding="same_tf", stride=2)),
+    "last": lambda x: F.relu(x)[:, :, -1],
+    "first": lambda x: F.relu(x)[..., 0] - x[:, 1, 2:3],
+    "slices": lambda x: F.conv1d(x, SIGNAL_WEIGHT, padding=2)[:, :, 1:-2][:, ::2, ::3],
+}
+
+
 class TestOpenSizes:
     def test_any_size(self, rng):
         model = lively(models.create("mobilenet_v2", 10), rng)
@@ -819,6 +836,43 @@ class TestOpenSizes:
             assert len(calls) == (size == (9, 12))
             assert plan.at((3, *size)).multiply_adds == expected.multiply_adds
             assert str(plan.at((3, *size)).describe()) == str(expected.describe())
+
+    @pytest.mark.parametrize("name", SIGNALS)
+    def test_a_network_of_signals_is_traced_once_and_saved(self, name, rng, tmp_path):
+        network, calls = SIGNALS[name], []
+
+        def counted(x):
+            calls.append(x)
+            return network(x)
+
+        plan = convlane.compile(counted, (None, 6, None))
+        for length in (16, 9, 24, 31, 16):
+            x = rng.standard_normal((2, 6, length), np.float32)
+            np.testing.assert_allclose(plan(x), network(x), rtol=1e-4, atol=1e-5)
+        assert len(calls) == 1
+        plan.save(tmp_path / "plan")
+        np.testing.assert_array_equal(convlane.load_plan(tmp_path / "plan")(x), plan(x))
+
+    def test_a_network_of_signals_that_tries_what_fits(self, rng):
+        def network(x):
+            try:
+                return F.conv1d(x, SIGNAL_WEIGHT)
+            except ValueError:
+                return F.relu(x)
+
+        plan = convlane.compile(network, (None, 6, None))
+        for length in (4, 2, 1, 5):
+            x = rng.standard_normal((1, 6, length), np.float32)
+            np.testing.assert_allclose(plan(x), network(x), atol=1e-5)
+
+    def test_padding_that_depends_on_the_length(self, rng):
+        def network(x):
+            return F.conv1d(x, SIGNAL_WEIGHT, stride=2, padding="same_tf")
+
+        plan = convlane.compile(network, (None, 6, None))
+        for length in (8, 9, 6):
+            x = rng.standard_normal((1, 6, length), np.float32)
+            np.testing.assert_allclose(plan(x), network(x), rtol=1e-4, atol=1e-5)
 
     @pytest.mark.parametrize(
         "network",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -37,6 +38,15 @@ def as_array(value: Any, op: str, name: str) -> Array:
 def shape_of(value: Any, op: str, name: str = "input") -> tuple[int, ...]:
     """Return the shape of an array or of what stands for one in an operation."""
     return tuple(value.shape if stands_for_array(value) else as_array(value, op, name).shape)
+
+
+def checking(value: Any) -> AbstractContextManager[None]:
+    """Return a context for checks of a shape that the operations behind them repeat.
+
+    While a network is traced, it does not depend on the sizes that are looked at within, unless that raises.
+    """
+    context = getattr(type(value), "__convlane_checks__", None)
+    return nullcontext() if context is None else context(value)
 
 
 def stands_for_array(value: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from convlane import _core
-from convlane.functional._arguments import Array, Pair, as_array, as_positive, shape_of, stands_for_array
+from convlane.functional._arguments import Array, Pair, as_array, as_positive, checking, shape_of, stands_for_array
 from convlane.functional._axes import Padding1d, as_numbers, as_sides_of_axes
 from convlane.functional._op import check_vector
 from convlane.functional.conv import conv2d, pack_conv2d
@@ -72,9 +72,10 @@ def conv1d(
         filters, groups = _without_height(weight.shape), weight.groups if groups == 1 else groups
     else:
         filters = shape_of(weight, "conv1d", "weight")
-    size = shape_of(input, "conv1d")
     (stride,), (dilation,) = as_numbers(stride, "conv1d", "stride", 1), as_numbers(dilation, "conv1d", "dilation", 1)
-    ends, shape = conv1d_geometry(size, filters, stride, padding, dilation, as_positive(groups, "conv1d", "groups"))
+    with checking(input):
+        size, of = shape_of(input, "conv1d"), as_positive(groups, "conv1d", "groups")
+        ends, shape = conv1d_geometry(size, filters, stride, padding, dilation, of)
     check_vector("conv1d", "bias", None if bias is None else _checked(bias, "bias"), filters[0])
     if residual is not None and shape_of(residual, "conv1d", "residual") != shape:
         raise ValueError(
@@ -85,7 +86,7 @@ def conv1d(
         weight if isinstance(weight, _core.PackedWeight) else _with_height(weight, "weight"),
         bias,
         (1, stride),
-        (0, 0, *ends),
+        padding if isinstance(padding, str) else (0, 0, *ends),
         (1, dilation),
         groups,
         algorithm=algorithm,

@@ -19,6 +19,7 @@ from convlane.functional._arguments import (
     as_pair,
     as_positive,
     as_sides,
+    checking,
     shape_of,
 )
 from convlane.functional._axes import as_numbers
@@ -353,14 +354,15 @@ def conv_transpose1d(
         filters: Shape = (*channels, width)
     else:
         filters = shape_of(weight, op, "weight")
-    a = _arguments_of(
-        op,
-        shape_of(input, op),
-        filters,
-        None if bias is None else shape_of(bias, op, "bias"),
-        (stride, padding, output_padding, dilation),
-        _groups_of(weight, groups),
-    )
+    with checking(input):
+        a = _arguments_of(
+            op,
+            shape_of(input, op),
+            filters,
+            None if bias is None else shape_of(bias, op, "bias"),
+            (stride, padding, output_padding, dilation),
+            _groups_of(weight, groups),
+        )
     y = conv_transpose2d(
         unsqueeze(input, -2),
         weight if isinstance(weight, _core.TransposedWeight) else unsqueeze(weight, -2),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from convlane.functional._arguments import Array, Indices, shape_of
+from convlane.functional._arguments import Array, Indices, checking, shape_of
 from convlane.functional._axes import Padding1d, as_numbers, as_sides_of_axes
 from convlane.functional.pool import (
     adaptive_avg_pool2d,
@@ -15,7 +15,7 @@ from convlane.functional.pool import (
     max_pool2d,
     pool_geometry,
 )
-from convlane.functional.rearrange import reshape
+from convlane.functional.rearrange import squeeze, unsqueeze
 
 Single: TypeAlias = "int | tuple[int]"
 
@@ -211,15 +211,16 @@ def adaptive_max_pool1d(
 
 def _pooled(name: str, operation: Callable[..., Any], input: Any, windows: dict[str, Any], **options: Any) -> Any:
     """Pool a signal as an image by an operation with these arguments; errors name the function `name`."""
-    shape = _signal_shape(name, input)
     arguments = windows | options
-    pool_geometry(operation.__name__, name, ((1, *shape)[-3], shape[-2], 1, shape[-1]), arguments)
-    result = operation(reshape(input, (*shape[:-1], 1, shape[-1])), **arguments)
+    with checking(input):
+        shape = _signal_shape(name, input)
+        pool_geometry(operation.__name__, name, ((1, *shape)[-3], shape[-2], 1, shape[-1]), arguments)
+    result = operation(unsqueeze(input, -2), **arguments)
     return tuple(map(_as_signal, result)) if isinstance(result, tuple) else _as_signal(result)
 
 
 def _as_signal(image: Any) -> Any:
-    return reshape(image, (*image.shape[:-2], image.shape[-1]))
+    return squeeze(image, -2)
 
 
 def _signal_shape(name: str, input: Any) -> tuple[int, ...]:
@@ -234,11 +235,13 @@ def _windows(
 ) -> dict[str, Any]:
     kernel, dilation = as_numbers(kernel_size, name, "kernel_size", 1), as_numbers(dilation, name, "dilation", 1)
     stride = kernel if stride is None else as_numbers(stride, name, "stride", 1)
-    (sides,) = as_sides_of_axes(padding, name, kernel, stride, dilation, _signal_shape(name, input)[-1:])
+    with checking(input):
+        length = _signal_shape(name, input)[-1:]
+        (sides,) = as_sides_of_axes(padding, name, kernel, stride, dilation, length)
     return {
         "kernel_size": (1, *kernel),
         "stride": (1, *stride),
-        "padding": (0, 0, *sides),
+        "padding": padding if isinstance(padding, str) else (0, 0, *sides),
         "dilation": (1, *dilation),
         "ceil_mode": bool(ceil_mode),
     }

@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 
 from convlane import _core
-from convlane.functional._arguments import Array, Tensor, as_dim, as_int, as_positive, as_tensor, operand_shape
+from convlane.functional._arguments import (
+    Array,
+    Tensor,
+    as_dim,
+    as_int,
+    as_positive,
+    as_tensor,
+    checking,
+    operand_shape,
+)
 from convlane.functional._broadcast import sum_to
 from convlane.functional._op import Pullback, Shape, Traits, op, same_dtype, same_shape
 from convlane.functional._receptive import Axis
@@ -219,9 +228,9 @@ def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     >>> squeeze(np.zeros((1, 3, 1), np.float32), -1).shape
     (1, 3)
     """
-    shape = operand_shape(input, "squeeze", "input")
-    named = axes_of("squeeze", len(shape), dim)
-    return reshape(input, [size for axis, size in enumerate(shape) if size != 1 or axis not in named])
+    shape = _looked_at(input, "squeeze")
+    dropped = {axis for axis in axes_of("squeeze", len(shape), dim) if shape[axis] == 1}
+    return reshape(input, _of_dims(shape, [axis for axis in range(len(shape)) if axis not in dropped]))
 
 
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
@@ -234,9 +243,26 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
     >>> unsqueeze(np.zeros((2, 3), np.float32), -1).shape
     (2, 3, 1)
     """
-    shape = operand_shape(input, "unsqueeze", "input")
+    shape = _looked_at(input, "unsqueeze")
     at = as_dim(dim, "unsqueeze", len(shape) + 1)
-    return reshape(input, (*shape[:at], 1, *shape[at:]))
+    return reshape(input, _of_dims(shape, [*range(at), None, *range(at, len(shape))]))
+
+
+def _looked_at(input: Any, op: str) -> tuple[int, ...]:
+    """Return the shape; while a network is traced it notes which of its sizes are looked at."""
+    return input.shape if hasattr(type(input), "__convlane_op__") else operand_shape(input, op, "input")
+
+
+def _of_dims(shape: tuple[int, ...], dims: Sequence[int | None]) -> list[int]:
+    """Return the sizes of these dimensions, which are all but those of size 1, with 1 for None.
+
+    The last is -1 where that tells it, so that a network which is traced does not depend on it.
+    """
+    last = max((dim for dim in dims if dim is not None), default=None)
+    sizes = [1 if dim is None else -1 if dim == last else shape[dim] for dim in dims]
+    if last is not None and 0 in sizes:
+        sizes[dims.index(last)] = shape[last]
+    return sizes
 
 
 def _expand_shape(input: Any, size: Any) -> Shape:
@@ -575,34 +601,54 @@ def tile(input: Tensor, dims: Sequence[int]) -> Tensor:
 def getitem(input: Tensor, key: Any) -> Tensor:
     """Index with integers, slices, None and an ellipsis, as in NumPy."""
     keys = key if isinstance(key, tuple) else (key,)
-    shape = operand_shape(input, "indexing", "input")
+    shape = _looked_at(input, "indexing")
     taken = sum(each is not None and each is not Ellipsis for each in keys)
     if sum(each is Ellipsis for each in keys) > 1 or taken > len(shape):
-        raise IndexError(f"indexing: too many indices or ellipses for shape {shape}")
+        raise IndexError(f"indexing: too many indices or ellipses for shape {tuple(shape)}")
     if not any(each is Ellipsis for each in keys):
         keys = (*keys, Ellipsis)
-    out, axis = [], 0
+    dims: list[int | None] = []
+    axis = 0
     for each in keys:
         if each is None:
-            out.append(1)
+            dims.append(None)
         elif each is Ellipsis:
-            out += shape[axis : axis + len(shape) - taken]
+            dims += range(axis, axis + len(shape) - taken)
             axis += len(shape) - taken
         elif isinstance(each, slice):
-            pace, bounds = each.step or 1, range(*each.indices(shape[axis]))
-            if len(bounds) != shape[axis] or pace != 1:
-                whole = pace == 1 and len(bounds) > 0
-                input = (
-                    narrow(input, axis, bounds.start, len(bounds))
-                    if whole
-                    else strided_slice(input, axis, each.start, each.stop, pace)
-                )
-            out.append(len(bounds))
+            input = _indexed_by_slice(input, axis, each)
+            dims.append(axis)
             axis += 1
         else:
-            at = as_int(each, "indexing", "index")
-            if not -shape[axis] <= at < shape[axis]:
-                raise IndexError(f"indexing: index {at} is out of range for dim {axis} of shape {shape}")
-            input = narrow(input, axis, at % shape[axis], 1)
+            input = _indexed_by_integer(input, axis, as_int(each, "indexing", "index"))
             axis += 1
-    return input if tuple(out) == operand_shape(input, "indexing", "input") else reshape(input, out)
+    if dims == list(range(len(shape))):
+        return input
+    return reshape(input, _of_dims(_looked_at(input, "indexing"), dims))
+
+
+def _indexed_by_slice(input: Tensor, axis: int, each: slice) -> Tensor:
+    """Leave it to `strided_slice` what there is at these bounds, but for channels, which plans read where they lie."""
+    pace = 1 if each.step is None else each.step
+    if each.start in (None, 0) and each.stop is None and pace == 1:
+        return input
+    shape = _looked_at(input, "indexing")
+    if pace == 1 and len(shape) == 4 and axis < 2:
+        bounds = range(*each.indices(shape[axis]))
+        if len(bounds) == shape[axis]:
+            return input
+        if len(bounds) > 0:
+            return narrow(input, axis, bounds.start, len(bounds))
+    return strided_slice(input, axis, each.start, each.stop, pace)
+
+
+def _indexed_by_integer(input: Tensor, axis: int, at: int) -> Tensor:
+    with checking(input):
+        shape = operand_shape(input, "indexing", "input")
+        if not -shape[axis] <= at < shape[axis]:
+            raise IndexError(f"indexing: index {at} is out of range for dim {axis} of shape {shape}")
+    if at >= 0:
+        return narrow(input, axis, at, 1)
+    if len(shape) == 4 and axis < 2:
+        return narrow(input, axis, at + shape[axis], 1)
+    return strided_slice(input, axis, at, at + 1 or None)

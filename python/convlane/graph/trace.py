@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
@@ -218,14 +219,20 @@ class Nodes(dict[Value, Node]):
     def inferred(self, operation: Callable[..., Any], arguments: Mapping[str, Any]) -> tuple[Any, Any, int]:
         """Return shape, type and multiply-adds of a result by the rules of its operation."""
         known = rules(operation)
-        self._ruling = True
-        try:
+        with self.ruling(arguments.values()):
             return known.shape(**arguments), known.dtype(**arguments), known.multiply_adds(**arguments)
+
+    @contextlib.contextmanager
+    def ruling(self, arguments: Iterable[Any]) -> Iterator[None]:
+        """Note no sizes of these arguments within, unless that raises."""
+        before, self._ruling = self._ruling, True
+        try:
+            yield
         except Exception:  # which tells the network something, should it catch it
-            self.seen.update((each.value, dim) for each in _symbols(arguments.values()) for dim in range(each.ndim))
+            self.seen.update((each.value, dim) for each in _symbols(arguments) for dim in range(each.ndim))
             raise
         finally:
-            self._ruling = False
+            self._ruling = before
 
 
 def record(model: Callable[..., Any], input_shape: InputShape) -> tuple[Nodes, Any]:
@@ -305,6 +312,9 @@ class Symbol(Placeholder):
     def dtype(self) -> DType:
         """Return what the array holds."""
         return self._nodes[self.value].dtype
+
+    def __convlane_checks__(self) -> contextlib.AbstractContextManager[None]:
+        return self._nodes.ruling([self])
 
     @staticmethod
     def __convlane_op__(operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

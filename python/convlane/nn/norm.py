@@ -17,7 +17,7 @@ from convlane.functional import (
     squeeze,
     unsqueeze,
 )
-from convlane.functional._arguments import Array, as_positive, shape_of
+from convlane.functional._arguments import Array, as_positive, checking, shape_of
 from convlane.nn import init
 from convlane.nn.module import Module
 
@@ -291,7 +291,8 @@ class _InstanceNorm(Module):
 
     def forward(self, input: Array) -> Array:
         """Normalise a batch, or a single signal, image or volume."""
-        shape = shape_of(input, type(self).__name__)
+        with checking(input):
+            shape = shape_of(input, type(self).__name__)
         if len(shape) == self._ndim - 1:
             return squeeze(self.forward(unsqueeze(input, 0)), 0)
         if len(shape) != self._ndim:
