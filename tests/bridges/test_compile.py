@@ -243,6 +243,18 @@ def test_gradients_stay_with_torch(caplog):
     assert re.search("stays with torch: gradients are recorded", caplog.text)
 
 
+@pytest.mark.parametrize("draw", ["randn", "randn_like"])
+def test_random_numbers_are_drawn_in_each_run(draw):
+    """Also where they depend on nothing, as what is computed once does."""
+    import torch
+
+    def noisy(x):
+        return x.relu() + (torch.randn(2, 3) if draw == "randn" else torch.randn_like(x))
+
+    compiled, x = torch.compile(noisy, backend=backend()), torch.zeros(2, 3)
+    assert not torch.equal(compiled(x), compiled(x))
+
+
 OTHER_TYPES = {
     "to integers": lambda x: (x * 10).long() * 2,
     "to int32": lambda x: (x * 10).int() + 1,

@@ -403,6 +403,128 @@ def arange(count):
     return torch.arange(count).float()
 
 
+def test_inputs_by_name_and_what_is_no_tensor():
+    import torch
+
+    class Module(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 4, 3)
+
+        def forward(self, x, other=None, factor=1.0, *, mask=None, bias=None):
+            y = self.conv(x) * factor if other is None else self.conv(x) + other
+            y = y if mask is None else y.masked_fill(mask, 0.0)
+            return y if bias is None else y + bias
+
+    network, x, mask = Module().eval(), torch.randn(2, 3, 6, 6), torch.rand(2, 4, 4, 4) > 0.5
+    with torch.no_grad():
+        for args, named in (
+            ((x,), {"mask": mask, "factor": 2.5}),
+            ((x, None, 0.5), {"bias": torch.ones(2, 4, 1, 1)}),
+            ((x,), {"other": torch.ones(2, 4, 4, 4), "bias": None}),
+        ):
+            expected, mine = network(*args, **named), convlane.from_torch(network, *args, **named)
+            assert_close(mine(*map(as_array, args), **{name: as_array(each) for name, each in named.items()}), expected)
+            flat = [each.numpy() for each in (*args, *named.values()) if isinstance(each, torch.Tensor)]
+            assert_close(mine(*flat), expected)
+            given = [each.astype(np.float32) for each in flat]  # so plans take truth values
+            assert_close(convlane.compile(mine, tuple((None, *each.shape[1:]) for each in given))(*given), expected)
+        mine = convlane.from_torch(network, x, None, 0.5)
+    with pytest.raises(TypeError, match="each as the example"):
+        mine(x.numpy(), None, 0.6)
+
+
+def as_array(value):
+    return value.numpy() if hasattr(value, "numpy") else value
+
+
+OF_INTEGERS = {
+    "timesteps": lambda x, t: x * t[:, None, None, None].float().sin(),
+    "promoted": lambda x, t: x * t[:, None, None, None] + (x > 0) * x,
+}
+
+
+@pytest.mark.parametrize("name", OF_INTEGERS)
+def test_integers_become_numbers(name):
+    """Plans take them as float32."""
+    import torch
+
+    class Module(torch.nn.Module):
+        def forward(self, x, t):
+            return OF_INTEGERS[name](x, t)
+
+    x, t = torch.randn(2, 3, 4, 4), torch.tensor([3, 17])
+    mine = convlane.from_torch(Module().eval(), x, t)
+    for times in (t, t + 2):
+        assert_close(mine(x.numpy(), times.numpy()), Module()(x, times))
+        plan = convlane.compile(mine, (x.shape, t.shape), whole=True)
+        assert_close(plan(x.numpy(), times.numpy().astype(np.float32)), Module()(x, times))
+
+
+def test_pictures_of_bytes():
+    import torch
+
+    class Module(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            return self.conv((x.permute(0, 3, 1, 2).to(torch.float32) - 127.5) / 127.5)
+
+    network, picture = Module().eval(), torch.arange(2 * 8 * 9 * 3).reshape(2, 8, 9, 3).to(torch.uint8)
+    mine = convlane.from_torch(network, picture)
+    assert_close(mine(picture.numpy()), network(picture))
+    plan = convlane.compile(mine, (None, 8, 9, 3))
+    assert_close(plan(picture.numpy().astype(np.float32)), network(picture))
+
+
+EINSUMS = [
+    *("bchw,cd->bdhw", "nctv,vw->nctw", "oihw,bi->bo", "bihd,bjhd->bhij", "...ij,...jk->...ik", "b...->b"),
+    *("bc,bd", "ab,bc,cd->ad", "bchw->bc", "i,j->ij"),
+]
+
+
+@pytest.mark.parametrize("equation", EINSUMS)
+def test_einsum(equation):
+    import torch
+
+    from convlane.bridges.torch.converters import CONVERTERS
+
+    sizes = {letter: 2 + i % 4 for i, letter in enumerate("abcdhijknotvw")}
+    torch.manual_seed(0)
+    shapes = [[2, 3, *shape] for shape in ([3, 4], [4, 5])] if equation.startswith("...") else None
+    terms = equation.partition("->")[0].replace("...", "hw").split(",")
+    tensors = [torch.randn(shape) for shape in shapes or [[sizes[letter] for letter in term] for term in terms]]
+    found = CONVERTERS["einsum"](equation, [tensor.numpy() for tensor in tensors], None)
+    assert_close(found, torch.einsum(equation, *tensors))
+
+
+def test_einsum_of_a_diagonal_is_refused():
+    from convlane.bridges.torch.converters import CONVERTERS
+
+    with pytest.raises(TypeError, match="a letter is repeated"):
+        CONVERTERS["einsum"]("ii->i", [np.eye(3, dtype=np.float32)], None)
+
+
+@pytest.mark.parametrize("name", ["written", "differences", "distances"])
+def test_other_operations(name):
+    import torch
+
+    def written(y, _):
+        y = y.clone()
+        y[:, :, 1::2] += 1
+        y[..., ::3] = 0
+        return y
+
+    functions = {
+        "written": written,
+        "differences": lambda y, _: y.diff(dim=2).diff(n=2, dim=3),
+        "distances": lambda y, _: torch.cdist(y, y[:, :, :2]),
+    }
+    check(function_of(functions[name]), 9, compiled=True)
+
+
 def test_sizes_that_the_module_fixes():
     import torch
 

@@ -25,7 +25,7 @@ def _need_torch() -> None:
         raise ImportError("this needs torch 2.6 or newer; install it with: pip install 'convlane[torch]'") from None
 
 
-def from_torch(module: Any, *example_inputs: Any, dynamic_shapes: Any = None) -> Imported:
+def from_torch(module: Any, *example_inputs: Any, dynamic_shapes: Any = None, **named_inputs: Any) -> Imported:
     """Make a network of a torch module.
 
     torch.export runs the module once in eval mode and writes down its operations; the result does them on convlane's
@@ -35,9 +35,9 @@ def from_torch(module: Any, *example_inputs: Any, dynamic_shapes: Any = None) ->
     ----------
     module
         A ``torch.nn.Module``. It is left as it is.
-    example_inputs
+    example_inputs, named_inputs
         What it is called with: tensors, or tuples, lists and dicts of them. The network takes these shapes, with any
-        number of examples where the module allows it.
+        number of examples where the module allows it. What is no tensor stays as it is here.
     dynamic_shapes
         Which sizes are open, as torch.export takes it: ``({0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO},)`` for
         pictures of any size. By default the first of all inputs.
@@ -79,24 +79,30 @@ def from_torch(module: Any, *example_inputs: Any, dynamic_shapes: Any = None) ->
 
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"from_torch: module must be a torch.nn.Module, got {type(module).__name__}")
+    inputs, named = _bound(module, example_inputs, named_inputs)
     with exporting.eval_mode(module), torch.no_grad():
-        exported = exporting.export(module, example_inputs, dynamic_shapes)
+        exported = exporting.export(module, inputs, dynamic_shapes, named)
         kind = type(module).__name__
         network = Imported(kind)
         parts = exporting.imported_parts(module, network)
         network.program = exporting.converted(exported, parts, kind)
-        network.structure = exporting.without_leaves(example_inputs)
-        network.names = _names(module, len(example_inputs))
-        returned = _tensors(exporting.plain(module(*_pytree.tree_map(_copied, example_inputs))))
+        leaves = _pytree.tree_leaves((inputs, named))
+        network.masks = tuple(isinstance(leaf, torch.Tensor) and leaf.dtype == torch.bool for leaf in leaves)
+        network.structure = exporting.without_tensors((*inputs, *named.values()))
+        network.names = (*_names(module, len(inputs)), *named)
+        args, kwargs = _pytree.tree_map(_copied, (inputs, named))
+        returned = _tensors(exporting.plain(module(*args, **kwargs)))
         expected = [to_numpy(leaf) if isinstance(leaf, torch.Tensor) else leaf for leaf in returned]
-    tensors = _tensors(example_inputs)
-    arrays = [to_numpy(tensor) for tensor in tensors]
-    got = _tensors(network.eval()(*arrays))
+
+    def as_array(leaf: Any) -> Any:
+        return to_numpy(leaf) if isinstance(leaf, torch.Tensor) else leaf
+
+    got = _tensors(network.eval()(*exporting.plain(_pytree.tree_map(as_array, (*inputs, *named.values())))))
     for path, each in module.named_modules():
         parts[path].training = each.training
     worst = max(map(exporting.difference, got, expected), default=0.0)
     if len(got) != len(expected) or not worst <= _LIMIT:
-        first = exporting.first_difference(exported, network.program, tensors, arrays, _LIMIT)
+        first = exporting.first_difference(exported, network.program, leaves, [*map(as_array, leaves)], _LIMIT)
         raise ValueError(
             f"from_torch: on the example the result differs from torch's by {worst:.1e} of the largest number; the "
             f"first operation that differs is {first}"
@@ -151,6 +157,14 @@ def _tensors(container: Any) -> list[Any]:
     if isinstance(container, dict):
         return [leaf for each in container.values() for leaf in _tensors(each)]
     return [] if container is None else [container]
+
+
+def _bound(module: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the inputs in the order of the module's `forward`, by name only those that it takes in no other way."""
+    if not named:
+        return inputs, {}
+    found = inspect.signature(module.forward).bind(*inputs, **named)
+    return found.args, found.kwargs
 
 
 def _copied(leaf: Any) -> Any:

@@ -19,7 +19,7 @@ from torch.fx.passes.infra.partitioner import CapabilityBasedPartitioner
 from torch.fx.passes.operator_support import OperatorSupportBase
 
 from convlane.bridges.torch.converters import PLAIN, converter_of
-from convlane.bridges.torch.exporting import SYMBOLIC, Converter, batch_of, module_of, refusal
+from convlane.bridges.torch.exporting import SYMBOLIC, Converter, batch_of, draws, module_of, refusal
 from convlane.bridges.torch.program import Held, Part, Program
 from convlane.bridges.torch.tensors import to_numpy, to_tensor
 from convlane.functional._placeholder import Placeholder
@@ -46,7 +46,7 @@ def backend(graph: Any, example_inputs: Sequence[Any]) -> Callable[..., Any]:
     try:
         exported, signature = aot_export_module(graph, fakes, trace_joint=False, pre_dispatch=True)
     except Exception as error:  # of whatever kind: torch runs what it cannot write down
-        return _left(f"it cannot be written down: {type(error).__name__}: {error}", graph)
+        return _left(f"it cannot be written down: {_shown(error)}", graph)
     if changed := [*signature.user_inputs_to_mutate.values(), *signature.buffers_to_mutate.values()]:
         return _left(f"it changes its inputs {', '.join(changed)}", graph)
     # Parameters are inputs of dynamo's graph, or its attributes where torch is told to prepare freezing.
@@ -65,6 +65,11 @@ def _left(why: str, graph: Any) -> Callable[..., Any]:
     log.warning("torch.compile: a graph of %d operations stays with torch: %s", _size(graph), why)
     forward: Callable[..., Any] = graph.forward
     return forward
+
+
+def _shown(error: Exception) -> str:
+    """Return the first line of an error: torch adds listings of its graph."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
 def _size(graph: Any) -> int:
@@ -99,7 +104,8 @@ class _Support(OperatorSupportBase):  # type: ignore[misc]
         self.fixed = set(frozen)
         """Names of what depends on no input: it is computed once."""
         for node in graph.nodes:
-            if node.op == "call_function" and all(each.name in self.fixed for each in node.all_input_nodes):
+            of_fixed = all(each.name in self.fixed for each in node.all_input_nodes)
+            if node.op == "call_function" and of_fixed and not draws(node):
                 self.fixed.add(node.name)
         self.missing: dict[str, str] = {}
 
@@ -184,7 +190,7 @@ class _Runner(torch.nn.Module):  # type: ignore[misc]
             try:
                 return self._run(tensors)
             except Exception as error:  # of whatever kind: what torch makes of it is what counts
-                log.warning("torch.compile: a part stays with torch: %s: %s", type(error).__name__, error)
+                log.warning("torch.compile: a part stays with torch: %s", _shown(error))
                 self.stays = True
         return self.part(*tensors)
 

@@ -232,28 +232,68 @@ def _transformer_layer(
 
 @converts("einsum")
 def _einsum(equation: str, tensors: Sequence[Any], path: Any) -> Any:
-    """Bring two operands to stacks of matrices: letters of both, of one, and those that are summed."""
-    left, _, result = equation.replace(" ", "").partition("->")
+    """Multiply from the left to the right, each time two operands, as stacks of matrices."""
+    terms, result = _einsum_terms(equation, [len(tensor.shape) for tensor in tensors])
+    first, term = tensors[0], terms[0]
+    for i, other in enumerate(tensors[1:], 1):
+        later = {letter for each in (result, *terms[i + 1 :]) for letter in each}
+        first, term = _einsum_of_two(first, term, other, terms[i], later)
+    first, term = _summed_away(first, term, set(result))
+    return _permute(first, [term.index(letter) for letter in result])
+
+
+def _einsum_terms(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
+    """Return the letters of each operand and of the result, with letters for what dots stand for."""
+    left, arrow, result = equation.replace(" ", "").partition("->")
     terms = left.split(",")
-    if len(terms) != 2 or not result or any(len(set(term)) < len(term) for term in (*terms, result)) or "." in left:
-        raise TypeError(f"einsum of {equation!r} is not supported: only of two operands, without repeated letters")
-    a, b = terms
-    sizes = dict(zip(a + b, (*tensors[0].shape, *tensors[1].shape), strict=True))
-    both = [letter for letter in result if letter in a and letter in b]
-    first = [letter for letter in result if letter in a and letter not in b]
-    second = [letter for letter in result if letter in b and letter not in a]
-    summed = [letter for letter in a if letter in b and letter not in result]
-    if len(a) != len(both + first + summed) or len(b) != len(both + second + summed):
-        raise TypeError(f"einsum of {equation!r} is not supported: it sums letters of one operand alone")
+    if not arrow:
+        letters = left.replace(",", "").replace(".", "")
+        result = ("..." if "." in left else "") + "".join(sorted(a for a in letters if letters.count(a) == 1))
+    spare = [chr(code) for code in range(ord("\u0101"), ord("\u0101") + 8)]  # which no equation has
+    dots = [rank - len(term.replace("...", "")) for term, rank in zip(terms, ranks, strict=True)]
+    most = max((count for term, count in zip(terms, dots, strict=True) if "..." in term), default=0)
+    named = [term.replace("...", "".join(spare[most - count : most])) for term, count in zip(terms, dots, strict=True)]
+    result = result.replace("...", "".join(spare[:most]))
+    if any(len(set(term)) < len(term) for term in (*named, result)):
+        raise TypeError(f"einsum of {equation!r} is not supported: a letter is repeated in one operand")
+    return named, result
+
+
+def _summed_away(tensor: Any, term: str, kept: set[str]) -> tuple[Any, str]:
+    """Sum over letters that nobody else has."""
+    dims = tuple(i for i, letter in enumerate(term) if letter not in kept)
+    return (F.sum(tensor, dims), "".join(each for each in term if each in kept)) if dims else (tensor, term)
+
+
+def _einsum_of_two(one: Any, a: str, two: Any, b: str, later: set[str]) -> tuple[Any, str]:
+    """Bring two operands to stacks of matrices: letters of both, of one, and those that are summed."""
+    (one, a), (two, b) = _summed_away(one, a, later | set(b)), _summed_away(two, b, later | set(a))
+    sizes = dict(zip(a + b, (*one.shape, *two.shape), strict=True))
+    if sizes != dict(zip(b + a, (*two.shape, *one.shape), strict=True)):
+        raise TypeError("einsum of sizes that broadcast is not supported")
+    both = [letter for letter in a if letter in b and letter in later]
+    first, second = [letter for letter in a if letter not in b], [letter for letter in b if letter not in a]
+    summed = [letter for letter in a if letter in b and letter not in later]
 
     def matrices(term: str, tensor: Any, rows: list[str], columns: list[str]) -> Any:
         moved = _permute(tensor, [term.index(letter) for letter in both + rows + columns])
         shape = [sizes[letter] for letter in both]
         return F.reshape(moved, [*shape, *(math.prod(sizes[letter] for letter in each) for each in (rows, columns))])
 
-    product = F.matmul(matrices(a, tensors[0], first, summed), matrices(b, tensors[1], summed, second))
+    product = F.matmul(matrices(a, one, first, summed), matrices(b, two, summed, second))
     order = both + first + second
-    return _permute(F.reshape(product, [sizes[letter] for letter in order]), [order.index(letter) for letter in result])
+    return F.reshape(product, [sizes[letter] for letter in order]), "".join(order)
+
+
+@converts("bilinear")
+def _bilinear(input1: Any, input2: Any, weight: Any, bias: Any) -> Any:
+    found = _einsum("...i,oij,...j->...o", (input1, weight, input2), None)
+    return found if bias is None else F.add(found, bias)
+
+
+@converts("cdist")
+def _cdist(x1: Any, x2: Any, p: float, compute_mode: Any) -> Any:
+    return _vector_norm(F.sub(F.unsqueeze(x1, -2), F.unsqueeze(x2, -3)), p, [-1], False)
 
 
 # Norms
@@ -1003,12 +1043,24 @@ def _unfold(input: Any, dimension: int, size: int, step: int) -> Any:
     return _movedim(windows, at + 1, -1)
 
 
+@converts("diff")
+def _diff(input: Any, n: int, dim: int, prepend: Any, append: Any) -> Any:
+    pieces = [each for each in (prepend, input, append) if each is not None]
+    input = _cat(pieces, dim)
+    for _ in range(n):
+        size = input.shape[dim] - 1
+        input = F.sub(F.narrow(input, dim, 1, size), F.narrow(input, dim, 0, size))
+    return input
+
+
 @converts("slice_scatter")
 def _slice_scatter(input: Any, src: Any, dim: int, start: int | None, end: int | None, step: int) -> Any:
     size = input.shape[dim]
     part = range(*slice(start, end, step).indices(size))
     if step != 1:
-        raise TypeError("writing to every other place is not supported")
+        places = np.arange(size)
+        places[part.start : part.stop : part.step] = size + np.arange(len(part))
+        return F.index_select(F.cat([input, src], dim % len(input.shape)), dim, places)
     if not start and end in (None, _TO_THE_END):
         return src
     if len(part) == size and not _is_of_examples(input, dim):
@@ -1075,15 +1127,25 @@ def _index(input: Any, indices: Any) -> Any:
 
 
 @converts("contiguous", "clone", "detach", "alias", "lift_fresh_copy", "lift_fresh", "detach_copy", "view_as_real_copy")
-@converts("positive", "_assert_tensor_metadata")
+@converts("positive", "_assert_tensor_metadata", "to", "_to_copy", "type_as", "_autocast_to_full_precision")
 def _itself(input: Any, *others: Any) -> Any:
     return input
 
 
-@converts("to", "_to_copy", "type_as", "_autocast_to_full_precision")
-def _to(input: Any, *others: Any) -> Any:
-    """Change nothing: there is one type of numbers, and the exporter has looked at what is asked for."""
-    return F.where(input, 1.0, 0.0) if input.dtype == np.bool_ else input
+def as_float32(input: Any, *others: Any) -> Any:
+    """Make float32 of truth values and of integers."""
+    if not hasattr(input, "dtype") or input.dtype == np.float32:
+        return input
+    if input.dtype == np.bool_:
+        return F.where(input, 1.0, 0.0)
+    if isinstance(input, Placeholder):
+        raise TypeError("integers that a plan computes cannot become float32 there")
+    return input.astype(np.float32)
+
+
+def promoted(function: Callable[..., Any], *args: Any) -> Any:
+    """Do arithmetic whose result is float32 on operands some of which are not."""
+    return function(*map(as_float32, args))
 
 
 # Sizes, and arrays of them

@@ -15,9 +15,9 @@ import torch
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.utils import _pytree
 
-from convlane.bridges.torch.converters import ASK_MODE, PLAIN, converter_of, mixes, typed
-from convlane.bridges.torch.program import Held, Part, Program, Result, Step, tie
-from convlane.bridges.torch.tensors import to_numpy
+from convlane.bridges.torch.converters import ASK_MODE, PLAIN, as_float32, converter_of, mixes, promoted, typed
+from convlane.bridges.torch.program import ARRAY, Held, Part, Program, Result, Step, tie
+from convlane.bridges.torch.tensors import INTEGERS, to_numpy
 
 SYMBOLIC: dict[Any, Callable[..., Any]] = {
     torch.sym_max: max,
@@ -44,21 +44,37 @@ _TAKES_SIZES = (
 )
 """What takes numbers for sizes, and so may be told the number of examples."""
 
+_MOVES = frozenset(
+    ("alias", "cat", "clone", "contiguous", "detach", "expand", "flatten", "flip", "movedim", "permute", "reshape")
+    + ("select", "slice", "squeeze", "stack", "t", "transpose", "unsqueeze", "view")
+)
+"""What only moves numbers, and so may have integers of any size."""
+
+_CASTS = frozenset({"to", "_to_copy", "type_as"})
+
+_PROMOTES = frozenset({"add", "sub", "rsub", "mul", "div", "pow", "maximum", "minimum"})
+"""Arithmetic of which torch has operands of several types."""
+
+_DRAW_IF_TOLD = frozenset(
+    ("dropout", "feature_dropout", "native_dropout", "rrelu", "scaled_dot_product_attention")
+    + ("_scaled_dot_product_flash_attention_for_cpu",)
+)
+
 _MAY_BE_ITSELF = frozenset({"dropout", "feature_dropout"})
 """What returns its argument in eval mode, which the schema does not tell."""
 
 
-def export(module: Any, inputs: tuple[Any, ...], dynamic_shapes: Any) -> Any:
+def export(module: Any, inputs: tuple[Any, ...], dynamic_shapes: Any, named: Mapping[str, Any] = {}) -> Any:
     """Return what torch.export makes of a module in eval mode, without operations in place that matter.
 
     Without `dynamic_shapes` the first dimension is left open where all inputs have the same there and the module
     allows any.
     """
-    _check_types(module, inputs)
+    _check_types(module, inputs, named)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of torch about itself
         try:
-            return _exported(module, inputs, dynamic_shapes)
+            return _exported(module, inputs, dynamic_shapes, dict(named))
         except Exception as error:  # of many kinds, all of torch
             kind, why = type(error).__name__, str(error).strip()
             raise ValueError(
@@ -67,9 +83,10 @@ def export(module: Any, inputs: tuple[Any, ...], dynamic_shapes: Any) -> Any:
             ) from error
 
 
-def _check_types(module: Any, inputs: tuple[Any, ...]) -> None:
+def _check_types(module: Any, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> None:
     """Refuse what would be computed in other types than torch does."""
     leaves = [(f"input {i}", leaf) for i, leaf in enumerate(_pytree.tree_leaves(inputs))]
+    leaves += [(f"input {name!r}", leaf) for name, each in named.items() for leaf in _pytree.tree_leaves(each)]
     for name, tensor in (*module.named_parameters(), *module.named_buffers(), *leaves):
         if not isinstance(tensor, torch.Tensor):
             continue
@@ -81,29 +98,33 @@ def _check_types(module: Any, inputs: tuple[Any, ...]) -> None:
             raise ValueError(f"from_torch: {name} is {kind}, but numbers are float32 here{fix}")
 
 
-def _exported(module: Any, inputs: tuple[Any, ...], dynamic_shapes: Any) -> Any:
+def _exported(module: Any, inputs: tuple[Any, ...], dynamic_shapes: Any, named: dict[str, Any]) -> Any:
     if dynamic_shapes is not None:
-        return _functional(torch.export.export(module, inputs, dynamic_shapes=dynamic_shapes, strict=False))
-    leaves, spec = _pytree.tree_flatten(inputs)
-    batches = {leaf.shape[0] for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.ndim}
-    shared = len(batches) == 1 and all(isinstance(leaf, torch.Tensor) and leaf.ndim for leaf in leaves)
-    if shared and batches != {0}:
-        more = (
-            leaves if batches != {1} else [torch.cat([leaf, leaf]) for leaf in leaves]
-        )  # torch.export keeps sizes of 1
-        open_first = _pytree.tree_unflatten([{0: torch.export.Dim.AUTO} for _ in leaves], spec)
+        return _functional(torch.export.export(module, inputs, named, dynamic_shapes=dynamic_shapes, strict=False))
+    leaves, spec = _pytree.tree_flatten((inputs, named))
+    has_batch = [isinstance(leaf, torch.Tensor) and leaf.ndim > 0 for leaf in leaves]
+    batches = {leaf.shape[0] for leaf, has in zip(leaves, has_batch, strict=True) if has}
+    if len(batches) == 1 and batches != {0}:
+        more = leaves
+        if batches == {1}:  # torch.export keeps sizes of 1
+            more = [torch.cat([leaf, leaf]) if has else leaf for leaf, has in zip(leaves, has_batch, strict=True)]
+        first = _pytree.tree_unflatten([{0: torch.export.Dim.AUTO} if has else None for has in has_batch], spec)
         with contextlib.suppress(Exception):  # of many kinds: it is exported again as it is, which tells what is wrong
             found = torch.export.export(
-                module, _pytree.tree_unflatten(more, spec), dynamic_shapes=open_first, strict=False
+                module,
+                *_pytree.tree_unflatten(more, spec),
+                dynamic_shapes=(*first[0], *first[1].values()),
+                strict=False,
             )
-            if batches != {1} or not any(isinstance(shape[0], int) for shape in input_shapes(found)):
+            if batches != {1} or not any(shape and isinstance(shape[0], int) for shape in input_shapes(found)):
                 return _functional(found)
-    return _functional(torch.export.export(module, inputs, strict=False))
+    return _functional(torch.export.export(module, inputs, named, strict=False))
 
 
 def input_shapes(exported: Any) -> list[tuple[Any, ...]]:
     """Return the shapes of the inputs, in which what is open is no int; of what is no tensor, nothing."""
-    names = set(exported.graph_signature.user_inputs)
+    kinds, specs = torch.export.graph_signature.InputKind, exported.graph_signature.input_specs
+    names = {spec.arg.name for spec in specs if spec.kind == kinds.USER_INPUT}
     values = [node.meta.get("val") for node in exported.graph.find_nodes(op="placeholder") if node.name in names]
     return [tuple(map(_plain, getattr(value, "shape", ()))) for value in values]
 
@@ -215,6 +236,11 @@ class Converter:
             counts = is_tensor and self._counts(node, name)
             if of_sizes and counts:
                 self.counting.add(node)
+            if not of_sizes and is_tensor and value.dtype == torch.float32:
+                if name in _CASTS:
+                    function = as_float32
+                elif name.removesuffix("_") in _PROMOTES and any(map(_is_whole, node.all_input_nodes)):
+                    function = partial(promoted, function)
             if of_sizes and is_tensor:
                 function = partial(typed, function, str(to_numpy(torch.empty(0, dtype=value.dtype)).dtype))
             elif counts or self._leaves_the_batch(node):
@@ -266,6 +292,8 @@ class Converter:
 
     def _is_known(self, node: Any, name: str) -> bool:
         sources = node.all_input_nodes
+        if draws(node):
+            return False
         if name in _FROM_NOTHING and isinstance(node.args[0], torch.fx.Node):
             sources = [source for source in sources if source is not node.args[0]]
             value = node.meta.get("val")
@@ -311,13 +339,16 @@ class Converter:
 def refusal(node: Any) -> str:
     """Tell which types an operation asks for that are not there."""
     value = node.meta.get("val")
-    if _name(node) in ("to", "_to_copy", "type_as") and isinstance(value, torch.Tensor):
+    if _name(node) in _CASTS and isinstance(value, torch.Tensor):
         before, after = node.args[0].meta["val"].dtype, value.dtype
-        if before != after and (before, after) != (torch.bool, torch.float32):
+        if before != after and not (_is_whole(node.args[0]) and after == torch.float32):
             return f"from {str(before).removeprefix('torch.')} to {str(after).removeprefix('torch.')}"
     values = value if isinstance(value, (list, tuple)) else [value]
+    moves = _name(node) in _MOVES
     for each in values:
         if not isinstance(each, torch.Tensor):
+            continue
+        if moves and each.dtype in INTEGERS:
             continue
         if free_unbacked_symbols(each):
             return "of a size that depends on its numbers"
@@ -326,6 +357,17 @@ def refusal(node: Any) -> str:
         if each.device.type not in ("cpu", "meta"):
             return f"on {each.device.type}"
     return ""
+
+
+def _is_whole(node: Any) -> bool:
+    """Whether a result holds integers or truth values."""
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and (value.dtype == torch.bool or value.dtype in INTEGERS)
+
+
+def draws(node: Any) -> bool:
+    """Whether an operation draws random numbers, which it does in each run anew; dropout does only in training mode."""
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) and _name(node) not in _DRAW_IF_TOLD
 
 
 def _name(node: Any) -> str:
@@ -441,9 +483,9 @@ def plain(container: Any) -> Any:
     return tuple(plain(each) for each in container) if isinstance(container, tuple) else container
 
 
-def without_leaves(container: Any) -> Any:
-    """Return containers as `plain` does, with None in place of what they hold, so that no tensor is kept."""
-    return _pytree.tree_map(lambda _: None, plain(container))
+def without_tensors(container: Any) -> Any:
+    """Return containers as `plain` does, with `ARRAY` in the place of tensors, so that none is kept."""
+    return _pytree.tree_map(lambda leaf: ARRAY if isinstance(leaf, torch.Tensor) else leaf, plain(container))
 
 
 def imported_parts(module: Any, root: Part) -> dict[str, Part]:

@@ -10,6 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
+from convlane.functional import ne
+from convlane.functional._placeholder import Placeholder
 from convlane.nn.module import IncompatibleKeys, Module
 
 
@@ -174,6 +178,8 @@ class Imported(Part):
     program: Program
     structure: Any
     names: tuple[str, ...]
+    masks: tuple[bool, ...]
+    """Which of its inputs are truth values: in a plan, whose inputs are float32, what is not 0 is true."""
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """Run the network.
@@ -187,8 +193,8 @@ class Imported(Part):
         if named:
             raise TypeError(f"{self.kind}: unexpected inputs {', '.join(named)}; it takes {', '.join(self.names)}")
         leaves = flattened(self.structure, given)
-        if leaves is None and len(given) == len(self.program.inputs):
-            leaves = list(given)
+        if leaves is None:
+            leaves = _filled_in(self.structure, given)
         if leaves is None:
             raise TypeError(
                 f"{self.kind}: expected inputs {', '.join(self.names)}, each as the example, got {len(given)}"
@@ -201,6 +207,11 @@ class Imported(Part):
                     f"{self.kind}: {name} must have shape {sizes}, where None is any size, got {tuple(shape)}; more is "
                     "open where from_torch is told so by dynamic_shapes and the module allows it"
                 )
+        for i, leaf in enumerate(leaves):
+            if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "iu":
+                leaves[i] = leaf.astype(np.int64, copy=False)
+            if self.masks[i] and isinstance(leaf, Placeholder) and leaf.dtype == np.float32:
+                leaves[i] = ne(leaf, 0.0)
         return self.program.run(leaves)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
@@ -212,8 +223,21 @@ class Imported(Part):
         return found
 
 
+ARRAY = "<array>"
+"""Stands in containers for an array."""
+
+
+def _filled_in(structure: Any, given: tuple[Any, ...]) -> list[Any] | None:
+    """Return arrays that were given one after the other, among what is no array; None where their number is another."""
+    leaves = flattened(structure, structure) or []
+    arrays = iter(given)
+    if len(given) != sum(leaf == ARRAY for leaf in leaves):
+        return None
+    return [next(arrays) if leaf == ARRAY else leaf for leaf in leaves]
+
+
 def flattened(structure: Any, given: Any) -> list[Any] | None:
-    """Return the arrays in some containers in their order; None where the containers are others."""
+    """Return what is in some containers in its order; None where the containers, or what is no array, are others."""
     if isinstance(structure, (list, tuple)):
         if not isinstance(given, (list, tuple)) or len(given) != len(structure):
             return None
@@ -223,5 +247,6 @@ def flattened(structure: Any, given: Any) -> list[Any] | None:
             return None
         parts = [flattened(inner, given[key]) for key, inner in structure.items()]
     else:
-        return None if isinstance(given, (list, tuple, dict)) else [given]
+        is_same = structure == ARRAY or (not hasattr(given, "shape") and structure == given)
+        return [given] if is_same and not isinstance(given, (list, tuple, dict)) else None
     return None if any(part is None for part in parts) else [leaf for part in parts if part for leaf in part]

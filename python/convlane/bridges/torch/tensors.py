@@ -9,6 +9,8 @@ import torch
 
 _AS_INT64 = (torch.int32, torch.int16, torch.int8, torch.uint8)
 
+INTEGERS = (torch.int64, *_AS_INT64)
+
 
 def to_numpy(tensor: Any) -> Any:
     """Return a tensor as an array of float32, int64 or bool: in the same memory where it is of one of these."""
