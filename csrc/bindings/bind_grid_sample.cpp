@@ -1,4 +1,4 @@
-// Images and volumes read at the places of a grid.
+// Images and volumes sampled at the points of a grid.
 #include "bindings/arrays.h"
 #include "ops/grid_sample.h"
 #include "runtime/threads.h"

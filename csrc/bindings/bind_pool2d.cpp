@@ -36,7 +36,7 @@ py::object max_pool(const Pool2dDesc& desc, const ImageView& src, bool return_in
   return py::make_tuple(dst, indices);
 }
 
-// The maxima and their places in 32 bits, which the gradient reads.
+// The maxima and their indices in 32 bits, which the gradient reads.
 py::tuple placed_max_pool(const Pool2dDesc& desc, const ImageView& src) {
   py::array dst = new_image(desc.shape()), places = new_place_image(desc.shape());
   float* to = data_of(dst);
@@ -83,7 +83,7 @@ const int64_t* places_of(const py::array& places, Shape4& shape) {
   return static_cast<const int64_t*>(view.data);
 }
 
-// From places in planes (N * D, C, h, w), and in images (N, C, OD, h * w) whose columns are pooled planes.
+// From indices in planes (N * D, C, h, w), and in images (N, C, OD, h * w) whose columns are pooled planes.
 py::array places_in_volumes(const py::array& within, const py::array& rows, int64_t plane) {
   Shape4 planes, shape;
   const int64_t *in_planes = places_of(within, planes), *in_rows = places_of(rows, shape);

@@ -157,7 +157,7 @@ CONVLANE_INLINE Vec power(Vec x, float exponent) {
   return load(lanes);
 }
 
-// Over the places from `back` before to `ahead` after each lane's own.
+// Over the positions from `back` before to `ahead` after each lane's own.
 CONVLANE_INLINE Vec window_sum(const float* at, int64_t back, int64_t ahead) {
   Vec sum = load(at - back);
   for (int64_t t = 1 - back; t <= ahead; ++t) sum = add(sum, load(at + t));

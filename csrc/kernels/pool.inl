@@ -156,7 +156,7 @@ void max_unrolled(const PoolArgs& p) {
   for (; pixel < p.pixels; ++pixel) max_channels<Kernel, Stride, 1>(p, pixel);
 }
 
-// Maxima with their places: the first of equal values, and the last NaN, as torch has it.
+// Maxima with their indices: the first of equal values, and the last NaN, as torch has it.
 template <bool Whole>
 CONVLANE_INLINE void argmax_window(const PoolArgs& p, int64_t pixel, int64_t c, int lanes) {
   const float* src = p.src + pixel * p.pixel_step + c;

@@ -203,7 +203,7 @@ void reduce_columns(Reduction op, const float* const* rows, int64_t count, int64
   });
 }
 
-// The place of the first NaN, else of the first of the largest (smallest) numbers, down columns that lie side by side.
+// The index of the first NaN, else of the first of the largest (smallest) numbers, down columns that lie side by side.
 void arg_columns(bool largest, const float* src, int64_t stride, int64_t count, int64_t columns, int64_t* dst) {
   const Vec sign = broadcast(largest ? 1.0f : -1.0f);
   for (int64_t c = 0; c < columns; c += kLanes) {

@@ -86,7 +86,7 @@ class PackedWeight {
  private:
   // Checks what was given and finds how much memory it takes.
   PackedWeight(const Shape4& shape, int64_t groups, WeightLayout layout, int64_t slices);
-  // Calls each(index of the number in [o][i][kh][kw], its place in data) for the simple layouts.
+  // Calls each(index of the number in [o][i][kh][kw], its offset in data) for the simple layouts.
   template <class Each>
   void for_places(const Each& each) const;
   void pack_places(const ImageView& weight, const double* factor);

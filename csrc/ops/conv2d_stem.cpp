@@ -72,7 +72,7 @@ StemMemory::StemMemory(const Conv2dDesc& d, int64_t rows, int threads, Scratch& 
       floats(scratch.take<float>(checked_mul(threads, own_floats))),
       pointers(scratch.take<const float*>(checked_mul(threads, own_pointers))) {}
 
-// Every band has its input at the same place, so the pointers hold for all of them.
+// Every band has its input at the same address, so the pointers hold for all of them.
 StemBands::StemBands(const Conv2dDesc& d, const Conv2dArgs& args, int64_t rows, const StemMemory& memory, int thread)
     : d_(d),
       args_(args),

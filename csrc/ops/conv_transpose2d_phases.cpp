@@ -57,7 +57,7 @@ struct PhaseTiles {
   int64_t across;         // tiles side by side
   int64_t units;          // panels, or groups
   bool by_units;          // threads share those, not the positions
-  bool moved;             // rows are so short that a tile is one product, which is moved to its place
+  bool moved;             // rows are so short that a tile is one product, which is then copied to the output
   int64_t moved_columns;
   BlankPixel blank;
   float* zeros;

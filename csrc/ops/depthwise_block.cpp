@@ -100,7 +100,7 @@ class Layout {
   int64_t end_ = 0, first_, own_;
 };
 
-// Some columns of a pointwise convolution of `pixels` pixels; dst is the place of the first.
+// Some columns of a pointwise convolution of `pixels` pixels; dst points to the first.
 void pointwise(const PackedWeight& weight, const float* panels, const Epilogue& epilogue, Range columns,
                const float* src, int64_t src_stride, int64_t pixels, const float** rows, float* dst,
                int64_t dst_stride) {

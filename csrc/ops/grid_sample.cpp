@@ -1,4 +1,5 @@
-// A place becomes a few pixels and their weights; the kernels that blend pixels, and their adjoints, do the rest.
+// A sampling point becomes a few pixels and their weights; the kernels that blend pixels and their adjoints do the
+// rest.
 #include "ops/grid_sample.h"
 
 #include <algorithm>
@@ -13,7 +14,7 @@ namespace {
 
 constexpr int kMostTaps = 4;           // along one axis
 constexpr int64_t kChannelBlock = 16;  // a cache line
-constexpr float kFar = 1 << 24;        // places beyond lie there, and what is no number at the other end
+constexpr float kFar = 1 << 24;        // points beyond are moved there, and NaN to the other end
 
 int taps_along(const GridSampleDesc& desc) {
   return desc.mode == Sampling::nearest ? 1 : desc.mode == Sampling::bilinear ? 2 : 4;
@@ -25,14 +26,14 @@ int64_t taps_of(const GridSampleDesc& desc) {
   return taps;
 }
 
-// The pixels along one axis that a place is made of, -1 where there is none, with their weights and what these change
+// The pixels along one axis that a point is blended of, -1 where there is none, their weights and what these change
 // by when the grid's number does.
 struct Taps {
   int64_t index[kMostTaps];
   float weight[kMostTaps], slope[kMostTaps];
 };
 
-// A place, and what it changes by.
+// A coordinate along one axis, and its derivative by the grid's number.
 struct Place {
   float at, slope;
 };
@@ -102,7 +103,7 @@ Taps taps_at(float number, int64_t size, const GridSampleDesc& desc) {
   return taps;
 }
 
-// The taps of a place along D, H and W.
+// The taps of a sampling point along D, H and W.
 std::array<Taps, 3> taps_of_place(const GridSampleDesc& desc, const float* place) {
   std::array<Taps, 3> taps{Taps{{0}, {1}, {0}}};
   for (int axis = 0; axis < desc.axes; ++axis)
@@ -120,7 +121,7 @@ void for_taps(const GridSampleDesc& desc, const Body& body) {
       for (int w = 0; w < count; ++w) body(d, h, w);
 }
 
-// The pixels, in the order of memory, of which places are made, and their weights: (count, taps) of each.
+// The pixels, in the order of memory, that the points are blended of, and their weights: (count, taps) of each.
 void make_tables(const GridSampleDesc& desc, const float* grid, int64_t count, int64_t* index, float* weight) {
   const int64_t height = desc.input[2], width = desc.input[3];
   for (int64_t p = 0; p < count; ++p, grid += desc.axes) {
@@ -216,7 +217,7 @@ void reserve_grid_sample_gradient(const GridSampleDesc& desc, int threads, Scrat
   scratch.take<float>(checked_mul(threads, desc.output[2] * taps));
 }
 
-// Image by image. Each thread adds to channels of its own, in the order of the places, so that sums do not depend on
+// Image by image. Each thread adds to channels of its own, in the order of the points, so that sums do not depend on
 // their number.
 void run_grid_sample_gradient(const GridSampleDesc& desc, const float* src, const float* grid, const float* gradient,
                               float* src_gradient, float* grid_gradient, int threads, Scratch& scratch) {

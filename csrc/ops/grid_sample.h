@@ -1,4 +1,4 @@
-// Images and volumes read at any places of them, which a grid tells: one for each pixel of the result.
+// Images and volumes sampled at the points of a grid: one for each pixel of the result.
 #pragma once
 
 #include <string>
@@ -15,8 +15,8 @@ enum class Outside { zeros, border, reflection };
 Sampling sampling_from_name(const std::string& name);
 Outside outside_from_name(const std::string& name);
 
-// A place has as many numbers as there are axes, that along W first: -1 and 1 are the ends of an axis, its first and
-// last pixels where `align_corners`, else the edges of these.
+// A point has as many coordinates as there are axes, that along W first: -1 and 1 are the ends of an axis, its first
+// and last pixels where `align_corners`, else the edges of these.
 struct GridSampleDesc {
   std::array<int64_t, 5> input;   // N, D, H, W, C; D is 1 where there are two axes
   std::array<int64_t, 3> output;  // D, H, W
@@ -31,7 +31,7 @@ struct GridSampleDesc {
 // Refuses empty images, cubics of volumes, and sizes that are too large.
 void check_grid_sample(const GridSampleDesc& desc);
 
-// Dense buffers: src (N, D, H, W, C), grid (N, places, axes), dst (N, places, C).
+// Dense buffers: src (N, D, H, W, C), grid (N, points, axes), dst (N, points, C).
 void reserve_grid_sample(const GridSampleDesc& desc, int threads, Scratch& scratch);
 void run_grid_sample(const GridSampleDesc& desc, const float* src, const float* grid, float* dst, int threads,
                      Scratch& scratch);

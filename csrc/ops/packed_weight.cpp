@@ -196,7 +196,7 @@ void PackedWeight::pack_winograd(const ImageView& weight, const double* factor, 
   const int64_t o = weight.shape[0], i = weight.shape[1], nr = kernels_->gemm.nr, points = (m + 2) * (m + 2);
   parallel_for(ceil_div(o, nr), threads_for(o * i * points), [&](int64_t begin, int64_t end, int) noexcept {
     // Filters of 16 channels are gathered at once, because that makes whole blocks of transposes; 4 channels' points
-    // are written at once, because the places of one channel's all fall into the same set of a cache.
+    // are written at once, because the addresses of one channel's all fall into the same set of a cache.
     constexpr int64_t kGathered = 16, kWritten = 4;
     float rows[9 * kGathered * kMostPanelColumns], transformed[36 * kWritten * kMostPanelColumns];
     for (int64_t p = begin; p < end; ++p) {

@@ -26,7 +26,7 @@ struct Pool2dDesc {
 Pool2dDesc describe_pool2d(const char* op, Pooling kind, const Shape4& input, const Window& window, bool ceil_mode);
 Pool2dDesc describe_adaptive_pool2d(const char* op, Pooling kind, const Shape4& input, const Pair& output);
 
-// dst and indices (null, or for maxima their places h * W + w in the input's plane) are channels last, their pixels
+// dst and indices (null, or for maxima their indices h * W + w in the input's plane) are channels last, their pixels
 // `dst_stride` apart: C, or more where dst is a slice of the channels of an image. `places` is what the gradient reads:
 // the same in 32 bits, -1 where a window lies in the padding; at most one of the two is given.
 void run_pool2d(const Pool2dDesc& desc, const ImageView& src, float* dst, int64_t dst_stride, int64_t* indices,
@@ -34,12 +34,12 @@ void run_pool2d(const Pool2dDesc& desc, const ImageView& src, float* dst, int64_
 
 // Maxima of volumes are found in two passes: in every plane, at `within` (N * D, h, w, C), and then along the depth of
 // what was pooled, at `rows` (N, OD, h * w, C), whose shape (N, C, OD, h * w) is given. dst, laid out as rows: their
-// places (d * H + h) * W + w in volumes of planes of `plane` = H * W pixels.
+// indices (d * H + h) * W + w in volumes of planes of `plane` = H * W pixels.
 void run_places_in_volumes(const int64_t* within, int64_t depth, int64_t plane, const int64_t* rows,
                            const Shape4& shape, int64_t* dst);
 
-// The gradient of the input from that of the output; dst is dense channels last. Maxima need their places, which are so
-// too, averages have none. Every pixel sums its windows in their order.
+// The gradient of the input from that of the output; dst is dense channels last. Maxima need their indices, which are
+// so too, averages have none. Every pixel sums its windows in their order.
 void run_pool2d_gradient(const Pool2dDesc& desc, const ImageView& gradient, const std::int32_t* places, float* dst);
 
 // Rows of the input from the first to the last that output row y folds; none where a dilated window lies in the

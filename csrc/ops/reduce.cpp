@@ -17,7 +17,7 @@ constexpr int64_t kColumns = 128;    // results side by side: their lanes' sums 
 constexpr int kLargestLanes = 16;
 constexpr int64_t kBlockRows = 8 * kLargestLanes;
 
-// What is reduced and what is kept, each merged and outermost first, with the places in src.
+// What is reduced and what is kept, each merged and outermost first, with the strides in src.
 struct Plan {
   Loop<1> kept, reduced;
   int64_t results, count, chunk, chunks;
@@ -325,7 +325,7 @@ namespace {
 
 constexpr int kPlaceBits = 32;
 
-// A number and its place as one integer, by which numbers are sorted: the bits of a float, all but its sign inverted
+// A number and its index as one integer, by which numbers are sorted: the bits of a float, all but its sign inverted
 // where it is negative, rise as it does. The two zeros count as one number, and so do all NaN, which are the largest.
 std::uint64_t key_of(float value, std::uint64_t place, std::uint32_t inverted) noexcept {
   constexpr std::uint32_t kSign = 0x80000000u, kInfinity = 0x7f800000u;

@@ -34,14 +34,14 @@ struct Along {
   int64_t outer, count, inner;
 };
 
-// outer x inner places of the first NaN, else of the first of the largest (smallest) numbers; count is not 0.
+// outer x inner indices of the first NaN, else of the first of the largest (smallest) numbers; count is not 0.
 void run_arg(bool largest, const float* src, const Along& along, int64_t* dst);
 
 // dst[i] = src[0] + ... + src[i], added in double; with `reverse`, from the end on.
 void run_cumsum(const float* src, const Along& along, bool reverse, float* dst);
 
-// The k largest (smallest) of the numbers in falling (rising) order and their places, NaN above all others; equal ones
-// in the order of their places. The results are outer x k x inner.
+// The k largest (smallest) of the numbers in falling (rising) order and their indices, NaN above all others; equal
+// ones in the order of their indices. The results are outer x k x inner.
 // memory: `count` numbers for each thread.
 void run_topk(const float* src, const Along& along, int64_t k, bool largest, float* values, int64_t* places,
               int64_t* memory, int threads);

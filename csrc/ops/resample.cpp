@@ -1,4 +1,4 @@
-// Bilinear resampling. The four pixels around a place are found once and serve all channels.
+// Bilinear resampling. The four pixels around a point are found once and serve all channels.
 #include "ops/resample.h"
 
 #include <algorithm>
@@ -8,13 +8,13 @@
 namespace convlane {
 namespace {
 
-// The two pixels next to a place along one axis. A pixel that is not in the picture has weight 0 and index 0.
+// The two pixels next to a point along one axis. A pixel that is not in the picture has weight 0 and index 0.
 struct Taps {
   int64_t index[2];
   float weight[2];
 };
 
-// Brings a place into [0, last]. NaN becomes 0.
+// Brings a coordinate into [0, last]. NaN becomes 0.
 double folded(double place, double last, Border border) {
   if (border == Border::reflect && last > 0) {
     place = std::fabs(std::fmod(place, 2 * last));
@@ -38,7 +38,7 @@ Taps taps_at(double place, int64_t size, Border border) {
   return taps;
 }
 
-// Adds `share` of what the picture has at a place to all channels of a pixel.
+// Adds `share` of what the picture has at a point to all channels of a pixel.
 void add_place(const ImageView& src, const Taps& rows, const Taps& columns, float fill, float share, float* dst) {
   const int64_t channels = src.shape[1], step = src.strides[1];
   const float* upper = src.data + rows.index[0] * src.strides[2];

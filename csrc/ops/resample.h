@@ -1,4 +1,4 @@
-// Pictures read at places between their pixels: rotations, shears, crops of another size, local warping.
+// Pictures sampled at points between their pixels: rotations, shears, crops of another size, local warping.
 #pragma once
 
 #include <string>
@@ -14,7 +14,7 @@ Border border_of(const std::string& name);  // ValueError for any other
 
 // Output pixel (y, x) is read at matrix * (x, y, 1), both counted from the middle of their picture, plus its
 // displacement where there is a field: (2, height, width), of x first. Where samples > 1 it is the mean of
-// samples * samples such places spread evenly over its area, all with the displacement of its middle.
+// samples * samples such points spread evenly over its area, all with the displacement of its middle.
 struct ResampleDesc {
   std::array<double, 6> matrix;
   Pair size;  // of the output

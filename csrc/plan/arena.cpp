@@ -8,8 +8,9 @@ namespace {
 
 using std::int64_t;
 
-// The results that have a place. Those that may meet another in time are found by length: level l has lives of at most
-// 2^l steps, in buckets by their first step, so what is there at some step began in its bucket or in the one before.
+// The results that have an offset. Those that may meet another in time are found by length: level l has lives of at
+// most 2^l steps, in buckets by their first step, so what is there at some step began in its bucket or in the one
+// before.
 class Placed {
  public:
   explicit Placed(int64_t steps) {

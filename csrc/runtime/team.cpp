@@ -87,7 +87,7 @@ struct Stretch {
   }
 };
 
-// A place in a team.
+// One member of a team.
 class alignas(64) Member {
  public:
   std::atomic<std::uint64_t> stretch{0};

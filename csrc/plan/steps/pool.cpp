@@ -65,7 +65,7 @@ void check_places_image(const StepArguments& at, const StepOperand& places, cons
              std::string(name) + " must be int64, dense and channels last");
 }
 
-// The places of maxima. The maxima themselves are another step's, and computed here for scratch.
+// The indices of maxima. The maxima themselves are another step's, and computed here into scratch memory.
 Step prepare_pool2d_places(std::shared_ptr<const StepArguments> at) {
   const StepOperand *dst = &at->output(1, 1), *src = &at->inputs[0];
   const auto desc = at->get<Pool2dDesc>("geometry");
@@ -87,10 +87,10 @@ Step prepare_pool2d_places(std::shared_ptr<const StepArguments> at) {
 // Of the two passes over volumes.
 struct Maxima {
   float *of_planes, *of_rows;
-  int64_t *within, *along;  // their places
+  int64_t *within, *along;  // their indices
 };
 
-// The places of maxima in volumes.
+// The indices of maxima in volumes.
 Step prepare_pool3d_places(std::shared_ptr<const StepArguments> at) {
   const StepOperand *dst = &at->output(1, 1), *src = &at->inputs[0];
   const auto planes = at->get<Pool2dDesc>("planes"), depth = at->get<Pool2dDesc>("depth");

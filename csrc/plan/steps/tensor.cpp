@@ -196,7 +196,7 @@ Step prepare_arg(std::shared_ptr<const StepArguments> at) {
   });
 }
 
-// The places of the largest or smallest numbers.
+// The indices of the largest or smallest numbers.
 Step prepare_topk(std::shared_ptr<const StepArguments> at) {
   const StepOperand *dst = &at->output(1, 1), *src = &at->inputs[0];
   const int axis = axis_of(*at, src->tensor);
@@ -217,14 +217,14 @@ Step prepare_topk(std::shared_ptr<const StepArguments> at) {
   });
 }
 
-// Inputs: what is taken from, and the places, which a run checks where they are computed: std::invalid_argument.
+// Inputs: what is gathered from, and the indices, which a run checks where they are computed: std::invalid_argument.
 Step prepare_take(std::shared_ptr<const StepArguments> at) {
   const StepOperand *dst = &at->output(2, 2), *src = &at->inputs[0], *index = &at->inputs[1];
   const int axis = axis_of(*at, src->tensor);
   at->check(index->tensor.dtype == DType::i64 && dst->tensor.dtype == src->tensor.dtype &&
                 same_but(src->tensor, dst->tensor, axis),
             "inputs and output do not fit");
-  const bool each = at->get<bool>("each");  // a place for every number of the output
+  const bool each = at->get<bool>("each");  // an index for each element of the output
   at->check(each ? same_shape(index->tensor, dst->tensor)
                  : index->tensor.rank == 1 && index->tensor.shape[0] == dst->tensor.shape[axis],
             "there must be as many places as the output has");
