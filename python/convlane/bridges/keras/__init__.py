@@ -29,7 +29,7 @@ _MOST_NUMBERS = 2**33  # in one array that a network makes of one example
 
 
 def load_keras(path: Path) -> Network:
-    """Make a network of a file in which Keras has saved a whole one.
+    """Load a network from a file in which Keras has saved a whole model.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ def _layer(spec: LayerSpec, arrays: list[NDArray[Any]]) -> Layer:
 
 
 def _try(network: Network) -> None:
-    """Run the network on shapes, where the file tells them all, so that what does not fit is found at once."""
+    """Run the network on shapes, where the file has all of them, so that mismatches are found at once."""
     shapes: dict[str, tuple[int, ...]] = {}
     for name, told in network.inputs:
         sizes = [size for size in (told or (None, None))[1:] if size is not None]

@@ -1,4 +1,4 @@
-"""What the configuration of a network of Keras says: layers, their settings, and who is called on whose results.
+"""What the configuration of a Keras network says: layers, their settings, and which is called on whose results.
 
 It comes from a file and is nothing but data: numbers, words, lists and dicts, each of which is checked when it is read.
 Nothing of it names code that would be run.
@@ -62,7 +62,7 @@ class Call:
 
 
 class Config:
-    """The settings of one layer. What is not as it has to be is an error that names the layer and the setting."""
+    """The settings of one layer. An invalid one is an error that names the layer and the setting."""
 
     def __init__(self, name: str, kind: str, values: Mapping[str, Any], version: int = 3) -> None:
         self.name, self.kind, self.version = name, kind, version
@@ -90,7 +90,7 @@ class Config:
         return value
 
     def integers(self, key: str, count: int | None, default: Any = None, least: int = 1) -> tuple[int, ...]:
-        """Return so many integers; one stands for all."""
+        """Return `count` integers; a single one stands for all."""
         value = self.get(key, default)
         if isinstance(value, int) and not isinstance(value, bool) and count is not None:
             value = [value] * count
@@ -115,7 +115,7 @@ class Config:
         return float(value)
 
     def flag(self, key: str, default: bool) -> bool:
-        """Return whether something is so."""
+        """Return a setting that is true or false."""
         value = self.get(key, default)
         if not isinstance(value, bool):
             self._wrong(key, "true or false")
@@ -170,7 +170,7 @@ class LayerSpec:
 
     @property
     def trainable(self) -> bool:
-        """Whether its weights were learned further when it was saved."""
+        """Whether its weights were trainable when it was saved."""
         return self.config.get("trainable", True) is not False
 
 
@@ -180,7 +180,7 @@ class InputSpec:
 
     name: str
     shape: Shape | None
-    """With the batch, as Keras has it; None for a size that is open, or where nothing is told."""
+    """With the batch, as Keras has it; None for an open size, or for the shape where the file has none."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ class ModelSpec:
     """Calls of layers in one run, those in models within it too."""
 
     def told(self) -> Iterator[tuple[LayerSpec, Call]]:
-        """Yield the calls that tell a layer something beside its inputs, here and within."""
+        """Yield the calls that pass a layer more arguments than its inputs, those in nested models too."""
         specs = {spec.name: spec for spec in self.layers}
         for call in self.calls:
             spec = specs[call.layer]
@@ -209,7 +209,7 @@ class ModelSpec:
                 yield from spec.model.told()
 
     def leaves(self, trainable: bool = True) -> Iterator[tuple[LayerSpec, bool]]:
-        """Yield all layers that are no models, and whether they and all around them are trainable."""
+        """Yield all layers but models, and whether they and all models around them are trainable."""
         for layer in self.layers:
             if layer.model is not None:
                 yield from layer.model.leaves(trainable and layer.trainable)
@@ -217,7 +217,7 @@ class ModelSpec:
                 yield layer, trainable and layer.trainable
 
     def formats(self) -> set[str]:
-        """Return all that layers say of `data_format`."""
+        """Return all values that layers have for `data_format`."""
         return {str(layer.config.get("data_format")) for layer, _ in self.leaves() if "data_format" in layer.config}
 
 
@@ -362,7 +362,7 @@ def _input(name: str, shape: Any) -> InputSpec:
     return InputSpec(name, tuple(shape))
 
 
-# Who is called on what
+# Calls and their arguments
 
 
 def _arguments(node: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -386,11 +386,11 @@ def _arguments(node: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def _of_layer(spec: LayerSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the arguments of a layer: results of others, in order, and what else it is told by name."""
+    """Return the arguments of a layer: results of other layers, in order, and its keyword arguments."""
     if "inputs" in kwargs:
         args = (kwargs.pop("inputs"), *args)
     if spec.config.version >= 3 or spec.kind.startswith("Random"):
-        kwargs.pop("training", None)  # Keras 3 notes it, and tells layers what the whole network does
+        kwargs.pop("training", None)  # Keras 3 writes it down, but passes on the mode of the whole network
     told = {name: value for name, value in kwargs.items() if value is not None and value is not False}
     return tuple(arg for arg in args if arg is not None), told
 

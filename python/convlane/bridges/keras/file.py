@@ -134,7 +134,7 @@ def as_weights(arrays: list[NDArray[Any]]) -> list[NDArray[Any]]:
 
 
 def _places(model: ModelSpec, names: tuple[str, ...] = (), where: str = "") -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield where the arrays of each layer stand: Keras 3 counts layers of a class, in their order, for each model."""
+    """Yield the path of each layer's arrays: Keras 3 numbers the layers of a class, in order, within each model."""
     counts: Counter[str] = Counter()
     for spec in model.layers:
         if spec.is_operation:
@@ -161,7 +161,7 @@ def _share_out(
     variables: Callable[[LayerSpec], Variables],
     arrays: dict[tuple[str, ...], list[NDArray[Any]]],
 ) -> None:
-    """Give the layers of a model theirs of the arrays of all: first what is learned, of each, then the others."""
+    """Share out the arrays of a model to its layers: the trainable ones of all layers come first, then the others."""
     if spec.model is None:
         arrays[spec.name,] = given
         return
@@ -195,7 +195,7 @@ def _leaves(
 
 @contextmanager
 def telling(path: str) -> Iterator[None]:
-    """Make one kind of error of all that can be wrong with a file, which names it."""
+    """Turn all errors that a file can cause into one kind, which names the file."""
     try:
         yield
     except (ArithmeticError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as error:

@@ -16,7 +16,7 @@ from convlane.nn.packing import PackingModule
 
 
 class Layer(PackingModule):
-    """A layer of Keras: its arrays, and what is done with them.
+    """A layer of Keras: its arrays, and how it computes with them.
 
     It is called by the network that it belongs to, which knows in which order arrays have their axes.
     """
@@ -53,7 +53,7 @@ class Layer(PackingModule):
         return weight if self.packing is None else self.packing(weight)
 
     def extra_repr(self) -> str:
-        """Return what stands between the brackets of the layer's text."""
+        """Return what `repr` shows of the layer in brackets."""
         return self.told
 
     def __repr__(self) -> str:
@@ -61,7 +61,7 @@ class Layer(PackingModule):
 
 
 class Input(NamedTuple):
-    """What a network takes."""
+    """An input of a network."""
 
     name: str
     shape: tuple[int | None, ...] | None
@@ -73,9 +73,9 @@ class Step(NamedTuple):
 
     call: Call
     attribute: str
-    """Under which the network has the layer."""
+    """Attribute of the network that holds the layer."""
     done: tuple[tuple[str, int], ...]
-    """Calls whose results nobody reads after it."""
+    """Calls whose results are not read after it."""
 
 
 class Network(Module):

@@ -28,7 +28,7 @@ class Variables(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A converter in the register."""
+    """A converter in the registry."""
 
     convert: Converter
     variables: Callable[[Config], Variables]
@@ -44,7 +44,7 @@ def _none(config: Config) -> Variables:
 
 
 def converts(*kinds: str, variables: Callable[[Config], Variables] = _none) -> Callable[[Converter], Converter]:
-    """Make a function the converter of some classes of layers."""
+    """Register a function as the converter of some classes of layers."""
 
     def register(convert: Converter) -> Converter:
         _LAYERS.update(dict.fromkeys(kinds, Entry(convert, variables)))
@@ -54,7 +54,7 @@ def converts(*kinds: str, variables: Callable[[Config], Variables] = _none) -> C
 
 
 def converts_operations(*kinds: str) -> Callable[[Converter], Converter]:
-    """Make a function the converter of some classes of `keras.ops`."""
+    """Register a function as the converter of some classes of `keras.ops`."""
 
     def register(convert: Converter) -> Converter:
         _OPERATIONS.update(dict.fromkeys(kinds, Entry(convert, _none)))

@@ -151,7 +151,7 @@ def as_function(module: Any, example: Any) -> Callable[..., Any]:
 
 
 def _tensors(container: Any) -> list[Any]:
-    """Return what is no container and not None in an output or in inputs."""
+    """Return the leaves of an output or of inputs, but for None."""
     if isinstance(container, (list, tuple)):
         return [leaf for each in container for leaf in _tensors(each)]
     if isinstance(container, dict):
@@ -172,6 +172,6 @@ def _copied(leaf: Any) -> Any:
 
 
 def _names(module: Any, count: int) -> tuple[str, ...]:
-    """Return under which names the module takes its inputs."""
+    """Return the names under which the module takes its inputs."""
     names = [name for name, each in inspect.signature(module.forward).parameters.items() if each.kind <= 1]
     return tuple(names[:count]) if len(names) >= count else tuple(f"input{i}" for i in range(count))

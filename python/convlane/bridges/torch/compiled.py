@@ -1,8 +1,8 @@
-"""The backend of ``torch.compile``: what dynamo has written down runs as plans, what convlane cannot do with torch.
+"""The backend of ``torch.compile``: graphs of dynamo run as plans, and what convlane cannot do runs with torch.
 
 Dynamo passes parameters and buffers as inputs of the graph. They are taken as they are when the graph first runs, and
-a plan is made of them; it is made anew where one of them has been changed since. That is told by torch's counter of
-changes, and by where its numbers lie: writing into ``parameter.data`` shows in neither.
+a plan is made of them; it is made again when one of them has changed since. Changes are detected by torch's version
+counter and by the address of the data: writing into ``parameter.data`` changes neither.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def backend(graph: Any, example_inputs: Sequence[Any]) -> Callable[..., Any]:
     fakes = [node.meta["example_value"] for node in placeholders]
     try:
         exported, signature = aot_export_module(graph, fakes, trace_joint=False, pre_dispatch=True)
-    except Exception as error:  # of whatever kind: torch runs what it cannot write down
+    except Exception as error:  # of whatever kind: torch runs what cannot be exported
         return _left(f"it cannot be written down: {_shown(error)}", graph)
     if changed := [*signature.user_inputs_to_mutate.values(), *signature.buffers_to_mutate.values()]:
         return _left(f"it changes its inputs {', '.join(changed)}", graph)
@@ -61,7 +61,7 @@ def backend(graph: Any, example_inputs: Sequence[Any]) -> Callable[..., Any]:
 
 
 def _left(why: str, graph: Any) -> Callable[..., Any]:
-    """Leave a graph with torch and say why."""
+    """Leave a graph to torch and say why."""
     log.warning("torch.compile: a graph of %d operations stays with torch: %s", _size(graph), why)
     forward: Callable[..., Any] = graph.forward
     return forward
@@ -90,11 +90,11 @@ _OF_BOOL = frozenset(
     ("eq", "ne", "lt", "le", "gt", "ge", "greater", "less", "logical_and", "logical_or", "logical_not")
     + ("bitwise_and", "bitwise_or", "bitwise_not", "where", "masked_fill", "_to_copy")
 )
-"""What compares and chooses: there truth values follow the same rules."""
+"""Comparisons and selections, for which booleans follow the same rules."""
 
 
 _DRAW = frozenset({"dropout", "feature_dropout", "rrelu"})
-"""What draws numbers where it is told True, which then are torch's."""
+"""Operations that draw random numbers where an argument is True; those are torch's."""
 
 
 class _Support(OperatorSupportBase):  # type: ignore[misc]
@@ -143,7 +143,7 @@ def _not_of_float32(node: Any, with_bool: bool) -> str:
 
 
 def _partitioned(exported: Any, frozen: set[str]) -> Callable[..., Any]:
-    """Let plans run the parts of a graph that they can, and torch the rest."""
+    """Run the parts of a graph that plans can run as plans, and the rest with torch."""
     support = _Support(exported.graph, frozen)
     count = _size(exported)
     for node in exported.graph.find_nodes(op="call_function", target=torch.ops.aten._assert_tensor_metadata.default):
@@ -189,7 +189,7 @@ class _Runner(torch.nn.Module):  # type: ignore[misc]
         if not self.stays:
             try:
                 return self._run(tensors)
-            except Exception as error:  # of whatever kind: what torch makes of it is what counts
+            except Exception as error:  # of whatever kind: what torch raises or returns counts
                 log.warning("torch.compile: a part stays with torch: %s", _shown(error))
                 self.stays = True
         return self.part(*tensors)
@@ -292,7 +292,7 @@ def _leaves(outputs: Any) -> list[Any]:
 
 
 def _order_of(node: Any) -> tuple[int, ...] | None:
-    """Return the dimensions of a tensor as torch would have it in memory, outermost first."""
+    """Return the dimensions of a tensor in the order in which torch would store them, outermost first."""
     value = node.meta.get("val") if isinstance(node, torch.fx.Node) else None
     if not isinstance(value, torch.Tensor):
         return None
@@ -302,7 +302,7 @@ def _order_of(node: Any) -> tuple[int, ...] | None:
 
 
 def _as_output(value: Any, order: tuple[int, ...] | None) -> Any:
-    """Return a result as a tensor that lies in memory as what torch does next counts on."""
+    """Return a result as a tensor with the strides that the operations of torch behind it expect."""
     if order is None or isinstance(value, (int, float)):
         return value if isinstance(value, (int, float)) else to_tensor(value)
     tensor = to_tensor(value).permute(order)

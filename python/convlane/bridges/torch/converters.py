@@ -23,7 +23,7 @@ from convlane.functional._placeholder import Placeholder
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _TO_THE_END = 2**63 - 1
-"""Where slices end that are told no end."""
+"""The end of slices that have none."""
 
 CONVERTERS: dict[str, Callable[..., Any]] = {}
 """By the operation's name, with its overload where that matters: ``conv2d``, ``add.Tensor``."""
@@ -38,11 +38,11 @@ PLAIN: frozenset[Any] = frozenset(
         *("ge", "and_", "or_", "not_"),
     )
 ) | {math.floor, math.ceil, math.trunc, math.sqrt, builtins.round, builtins.min, builtins.max}
-"""Functions of sizes and of tuples, which stay as they are."""
+"""Functions of sizes and of tuples, which are called unchanged."""
 
 
 def converts(*names: str, mode: bool = False) -> Callable[[Function], Function]:
-    """Register a function as what becomes of some operations."""
+    """Register a function as the converter of some operations."""
 
     def register(function: Function) -> Function:
         CONVERTERS.update(dict.fromkeys(names, function))
@@ -960,9 +960,9 @@ def _rot90(input: Any, k: int, dims: Any) -> Any:
 
 
 def mixes(function: Callable[..., Any], *args: Any) -> Any:
-    """Do what makes something else of the examples of a batch; a plan, which is made for one of them, refuses that.
+    """Call a function that mixes the examples of a batch; plans for batches, made for one example, refuse that.
 
-    It is told so by an index along the batch, which changes nothing where a plan is for whole inputs.
+    They do so because of an index along the batch, which changes nothing where a plan is for whole inputs.
     """
     result = function(*args)
     is_planned = isinstance(result, Placeholder) and result.ndim > 0

@@ -49,7 +49,7 @@ def function_of(module: Any, inputs: tuple[Any, ...]) -> Callable[..., Any]:
 
 
 def _share_buffers(part: Part, module: Any) -> None:
-    """Let a part have the very buffers of a module, so that batch norm moves the statistics of both."""
+    """Share a module's buffers with a part, so that batch norm updates the statistics of both."""
     for name in part._buffer_names:
         buffer = module._buffers[name]
         if buffer is not None and buffer.dtype in (torch.float32, torch.int64):
@@ -65,7 +65,7 @@ class _Bridge:
         self.program = program.returning([each for each in outputs if each is not None])
         self.held = [each for each in self.program.held() if each in parameters]
         self.parameters = [parameters[each] for each in self.held]
-        self.memory = _core.MemoryHold()  # every run allocates what the one before has freed
+        self.memory = _core.MemoryHold()  # every run reuses the memory that the one before has freed
 
     def run(self, arrays: list[Any], wanted: list[int]) -> tuple[list[Any], Any]:
         """Return the outputs and, where gradients are wanted of some of the arrays, the pullback."""

@@ -63,7 +63,7 @@ def _windows(config: Config, axes: int) -> dict[str, Any]:
 
 
 def _told(weight: NDArray[Any], settings: dict[str, Any]) -> str:
-    """Return what stands between the brackets of a convolution's text."""
+    """Return what `repr` shows of a convolution in brackets."""
     size = "x".join(map(str, weight.shape[2:]))
     return f"{size} to {weight.shape[0]}, " + ", ".join(f"{name}={value!r}" for name, value in settings.items())
 
@@ -182,7 +182,7 @@ def _transposed(config: Config, arrays: Arrays) -> Layer:
 
 
 def _cropped(size: int, stride: int, dilation: int, more: int | None, padding: str) -> tuple[int, int]:
-    """Return what is cut off before and behind all that windows reach; a negative number adds.
+    """Return what is cropped before and after all that the windows cover; a negative number pads.
 
     TensorFlow's transposed convolution is the gradient of one that has its padding "same": of an input as large as the
     stride times the output, whose larger half of the padding lies behind.

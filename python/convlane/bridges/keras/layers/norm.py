@@ -123,7 +123,7 @@ def _measured(config: Config) -> Variables:
 
 @converts("Normalization", variables=_measured)
 def _normalization(config: Config, arrays: Arrays) -> Layer:
-    """Take the data's mean and variance at each place along some axes."""
+    """Normalise by the mean and variance of the data, for each index along some axes."""
     if "mean" in arrays:
         mean, variance = arrays["mean"], arrays["variance"]
     else:
@@ -143,7 +143,7 @@ def _run_normalization(layer: Layer, value: Value, *, axes: tuple[int, ...], inv
 
 
 def _spread(array: NDArray[Any], value: Value, axes: tuple[int, ...]) -> Any:
-    """Return an array with one number, or one for each place along some axes, as it broadcasts with a value."""
+    """Return an array of one number, or of one for each index along some axes, so that it broadcasts with a value."""
     if array.size == 1:
         return array.reshape(())
     shape = [1] * value.rank

@@ -1,4 +1,4 @@
-"""What changes the size of pictures: padding, cropping, enlarging, resizing."""
+"""Layers that change the size of pictures: padding, cropping, upsampling, resizing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What moves numbers around, scales them, or does nothing when a network is used."""
+"""Layers that rearrange or rescale numbers, and those that do nothing at inference."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _run_rescaling(layer: Layer, value: Value, *, scale: NDArray[Any], offset: N
     return last_second(F.add(F.mul(x, factor), added))
 
 
-# What drops or adds noise while a network learns
+# Dropout and noise, which only training has
 
 
 @converts("Dropout")
