@@ -78,7 +78,7 @@ class PackedWeight {
   // whole vectors allow.
   int64_t panel_width(int64_t columns) const { return kernels_->gemm.panel_width(columns); }
 
-  // Whether the weights can be had back bit by bit; Winograd's are transformed and rounded.
+  // Whether the weights can be recovered bit by bit; Winograd's are transformed and rounded.
   bool reversible() const { return layout_ != WeightLayout::winograd2 && layout_ != WeightLayout::winograd4; }
   // Writes the weights, after their multiplication, in the order of shape().
   void unpack(float* dst) const;
@@ -116,7 +116,7 @@ struct Conv2dArgs {
   const Pool2dDesc* pool = nullptr;
 };
 
-// What of a convolution's result there is before it is pooled.
+// How much of a convolution's result exists before it is pooled.
 enum class PooledFrom { image, bands, tiles };
 
 struct Conv2dAlgorithm {
@@ -132,7 +132,7 @@ struct Conv2dAlgorithm {
 // Best first; "auto" takes the first that does not refuse.
 const std::vector<Conv2dAlgorithm>& conv2d_algorithms();
 
-// By name; std::invalid_argument names what there is.
+// By name; std::invalid_argument lists the names.
 const Conv2dAlgorithm& find_conv2d_algorithm(const std::string& name);
 
 // The layout in which weights serve `algorithm`, or, for "auto", any input.

@@ -7,7 +7,7 @@
 
 namespace convlane {
 
-// What of the convolution's result there is before it is pooled.
+// How much of the convolution's result exists before it is pooled.
 PooledFrom pooled_from(const Conv2dAlgorithm& algorithm, const Conv2dDesc& desc, const Pool2dDesc& pool);
 
 // Whether an algorithm that can do the convolution need not compute the image as a whole.

@@ -1,4 +1,4 @@
-// The first layer of a network in bands of output rows, for those who take them one after the other. Of volumes, each
+// The first layer of a network in bands of output rows, for callers that take them one after the other. Of volumes, each
 // output slice is an image, which is made of as many input slices as the kernel has; of images, there is one slice.
 #pragma once
 

@@ -38,7 +38,7 @@ Conv3dDesc describe_conv3d(const Shape5& input, const Shape5& weight, const Trip
 // images, one of a single row and column sees the pixels of a slice as a row. Nothing where there is no such.
 std::optional<Conv2dDesc> as_images(const Conv3dDesc& desc);
 
-// The ways of convolving volumes that is no convolution of images, best first.
+// The ways of convolving volumes where that is no convolution of images, best first.
 enum class Conv3dWay { depthwise, stem, winograd4, winograd2, direct };
 
 // How a convolution of volumes is done: as one of images where it is one, else in a way of its own.

@@ -1,12 +1,12 @@
-// Cross-entropy of rows of logits with classes or probabilities as what is wished. Rows do not depend on each other, so
-// neither does their result on the number of threads.
+// Cross-entropy of rows of logits against classes or probabilities. Rows do not depend on each other, so results do not
+// depend on the number of threads.
 #pragma once
 
 #include "kernels/table.h"
 
 namespace convlane {
 
-// std::invalid_argument where a target is no class; negative ones are rows that count nothing.
+// std::invalid_argument where a target is no class; rows with negative ones do not count.
 void check_targets(const CrossEntropyArgs& args);
 
 // dst: a number per row.

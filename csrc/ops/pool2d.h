@@ -38,8 +38,8 @@ void run_pool2d(const Pool2dDesc& desc, const ImageView& src, float* dst, int64_
 void run_places_in_volumes(const int64_t* within, int64_t depth, int64_t plane, const int64_t* rows,
                            const Shape4& shape, int64_t* dst);
 
-// The gradient of the input from that of the output; dst is dense channels last. Maxima need their indices, which are
-// so too, averages have none. Every pixel sums its windows in their order.
+// The gradient of the input from that of the output; dst is dense channels last. Maxima need their indices,
+// channels last too; averages have none. Every pixel sums its windows in their order.
 void run_pool2d_gradient(const Pool2dDesc& desc, const ImageView& gradient, const std::int32_t* places, float* dst);
 
 // Rows of the input from the first to the last that output row y folds; none where a dilated window lies in the

@@ -16,7 +16,7 @@ Reduce reduce_from_name(const std::string& name);
 
 // dst, float32 and dense in C order, has the dimensions of src for which `reduced` is false, or all, those with size 1.
 // Numbers are joined in an order that neither the other results nor threads change: that of memory. `correction` is
-// what a variance's divisor lacks to the count.
+// subtracted from the count in a variance's divisor.
 struct ReduceArgs {
   Reduce op;
   Tensor src;

@@ -31,11 +31,11 @@ struct RowsGemm {
   const float* zeros;  // what taps in the padding point at, or null: then none is left out
   bool padded;         // whether there are such
 
-  // Whether it pays to look for taps that can be left out. An estimate: to look costs a few cycles for each pointer.
+  // Whether it pays to look for taps that can be left out. An estimate: looking costs a few cycles for each pointer.
   bool leaves_out() const { return padded && taps > 1 && taps <= PaddingTiles::kMostTaps && depth * n >= 1024; }
 };
 
-// The product that a convolution is: a row per output pixel, C / groups deep at each tap.
+// A convolution as a matrix product: a row per output pixel, C / groups deep at each tap.
 inline RowsGemm conv2d_gemm(const Conv2dDesc& d, const Conv2dArgs& args) {
   RowsGemm p{};
   p.kernels = &args.weight->kernels();

@@ -10,7 +10,7 @@
 
 namespace convlane {
 
-// Places in several arrays, in elements.
+// Positions in several arrays, in elements.
 template <int Arrays>
 using Places = std::array<int64_t, Arrays>;
 
@@ -31,7 +31,7 @@ struct Loop {
     strides[rank++] = steps;
   }
 
-  // Joins neighbouring dimensions through which one stride leads in all arrays.
+  // Merges neighbouring dimensions that a single stride goes through in every array.
   void merge() {
     int last = 0;
     for (int d = 1; d < rank; ++d) {
