@@ -1,5 +1,6 @@
-// The first layer of a network in bands of output rows, for callers that take them one after the other. Of volumes, each
-// output slice is an image, which is made of as many input slices as the kernel has; of images, there is one slice.
+// The first layer of a network in bands of output rows, for callers that take them one after the other. Of volumes,
+// each output slice is an image, which is made of as many input slices as the kernel has; of images, there is one
+// slice.
 #pragma once
 
 #include "ops/conv2d.h"
