@@ -57,15 +57,21 @@ struct Tile {
 void add_window(const Conv2dDesc& d, const KernelTable& kernels, const float* window, int64_t oh, int64_t ow,
                 const Tile& tile) {
   const Window& w = d.window;
+  constexpr int64_t kFew = 8;  // floats, for which a call of a kernel takes longer than the sums
   const int64_t left = ow * w.stride[1] - w.left - tile.columns.begin;
-  const Range inside = valid_outputs(left, w.dilation[1], tile.width(), d.kw());
+  const bool whole = left >= 0 && left + (d.kw() - 1) * w.dilation[1] < tile.width();
+  const Range inside = whole ? Range{0, d.kw()} : valid_outputs(left, w.dilation[1], tile.width(), d.kw());
   const int64_t step = w.dilation[1] == 1 ? std::max<int64_t>(inside.end - inside.begin, 1) : 1;  // taps side by side
   for (int64_t r = 0; r < d.kh(); ++r, window += d.kw() * d.c) {
     const int64_t y = oh * w.stride[0] - w.top + r * w.dilation[0] - tile.rows.begin;
     if (y < 0 || y >= tile.height()) continue;
     for (int64_t s = inside.begin; s < inside.end; s += step) {
       float* to = tile.sums + (y * tile.width() + left + s * w.dilation[1]) * d.c;
-      kernels.add(to, window + s * d.c, to, step * d.c, Activation::none, 0);
+      const float* more = window + s * d.c;
+      if (step * d.c < kFew)
+        for (int64_t i = 0; i < step * d.c; ++i) to[i] += more[i];
+      else
+        kernels.add(to, more, to, step * d.c, Activation::none, 0);
     }
   }
 }
@@ -76,7 +82,9 @@ void begin_sums(const Conv2dDesc& d, const float* bias, const Tile& tile) {
     std::memset(tile.sums, 0, sizeof(float) * pixels * d.c);
     return;
   }
-  for (int64_t i = 0; i < pixels; ++i) std::copy_n(bias, d.c, tile.sums + i * d.c);
+  std::copy_n(bias, d.c, tile.sums);
+  for (int64_t done = 1; done < pixels; done *= 2)  // pixels, of which there are ever more to be copied
+    std::memcpy(tile.sums + done * d.c, tile.sums, sizeof(float) * std::min(done, pixels - done) * d.c);
 }
 
 void store_sums(const Conv2dDesc& d, const ConvTranspose2dArgs& args, int64_t image, const Tile& tile) {
