@@ -188,8 +188,8 @@ void run_pool2d(const Pool2dDesc& d, const ImageView& image, float* dst, int64_t
 
   const int threads = threads_for(std::max(image.count(), n * c * oh * ow));
   // Few rows (global pooling has one per image) are split by channels, which never meet.
-  constexpr int64_t kBlock = 64;
-  const int64_t block = n * oh >= threads ? c : kBlock, blocks = ceil_div(c, block);
+  constexpr int64_t kLine = 16;  // floats of a cache line, which two threads do not share
+  const int64_t block = n * oh >= threads ? c : round_up(ceil_div(c, threads), kLine), blocks = ceil_div(c, block);
   parallel_for(n * oh * blocks, threads,
                [&, c = c, h = h, w = w, oh = oh, ow = ow](int64_t begin, int64_t end, int) noexcept {
                  for (int64_t task = begin; task < end; ++task) {
