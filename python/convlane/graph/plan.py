@@ -67,10 +67,8 @@ def compile(
     autotune
         Whether to time the algorithms that a layer has to choose from, with the number of threads now in force and
         the batch of `input_shape` (1 where that is None; what runs at once of a larger one), instead of trusting a cost
-        model. True keeps the times
-        for the life of the process; the path of a file keeps them in it too, and layers that it has times of are not
-        timed again. See Notes.
-
+        model. True keeps the times for the life of the process; the path of a file keeps them in it too, and layers
+        that it has times of are not timed again. See Notes.
     whole
         Whether the network may mix the examples of a batch. The plan then takes inputs of exactly these shapes, of any
         rank, and computes them in one. Weights of convolutions and linear layers may be computed, too.
