@@ -72,12 +72,12 @@ CONVLANE_INLINE NormalTail normal_tail(Vec t) {
 }
 
 // x times the share of the normal distribution below x: what is lacking to x or, where x is negative, to 0 is |x| times
-// the tail. -0.0 stays, and minus infinity becomes it.
+// the tail. -0.0 stays. What is negative is multiplied by 0, as in silu: it becomes -0.0, and minus infinity NaN.
 CONVLANE_INLINE Vec gelu(Vec x) {
   const Vec t = min(broadcast(kTail), abs(x));
   const NormalTail tail = normal_tail(t);
   const Vec lacking = times_power_of_2(mul(mul(tail.ratio, t), tail.power), tail.n);
-  return sub(select(greater(zero(), x), broadcast(-0.0f), x), lacking);
+  return sub(select(greater(zero(), x), mul(x, zero()), x), lacking);
 }
 
 // log(1 + e^x), where e^x neither overflows nor vanishes beside 1.
@@ -90,25 +90,20 @@ constexpr float kSeluScale = 1.0507009873554805f, kSeluScaleAlpha = 1.7580993408
 
 CONVLANE_INLINE Vec above_zero(Vec x, Vec above, Vec below) { return select(greater(x, zero()), above, below); }
 
-// Beyond the bounds the result is -1 or 1, where infinity would give NaN.
-CONVLANE_INLINE Vec softsign(Vec x) {
-  const Vec near = max(broadcast(-0x1p30f), min(broadcast(0x1p30f), x));
-  return div(near, add(abs(near), broadcast(1.0f)));
-}
+CONVLANE_INLINE Vec softsign(Vec x) { return div(x, add(abs(x), broadcast(1.0f))); }
 
-// x tanh(softplus(x)): with p = e^x, x n / (n + 2), where n = p^2 + 2 p. From 20 on the quotient is 1; it is 0 long
-// before -105, beyond which x stands still, as infinity times 0 is not the limit.
+// x tanh(softplus(x)): with p = e^x, x n / (n + 2), where n = p^2 + 2 p. From 20 on the quotient is 1.
 CONVLANE_INLINE Vec mish(Vec x) {
   const Vec power = exp(min(broadcast(20.0f), x)), two = broadcast(2.0f);
   const Vec n = mul(power, add(power, two));
-  return mul(max(broadcast(-105.0f), x), div(n, add(n, two)));
+  return mul(x, div(n, add(n, two)));
 }
 
 // gelu with a tanh for the normal distribution, x (1 + tanh t) / 2 = x sigmoid(2 t), where 2 t is twice_t(x) =
-// 2 sqrt(2 / pi) (x + 0.044715 x^3). Below -12 the sigmoid is 0.
+// 2 sqrt(2 / pi) (x + 0.044715 x^3).
 constexpr float kTanhLinear = 1.5957691216057308f, kTanhCubic = 0.07135481627260025f;
 CONVLANE_INLINE Vec twice_t(Vec x) { return mul(x, fma(mul(x, x), broadcast(kTanhCubic), broadcast(kTanhLinear))); }
-CONVLANE_INLINE Vec gelu_tanh(Vec x) { return mul(max(broadcast(-12.0f), x), sigmoid(twice_t(x))); }
+CONVLANE_INLINE Vec gelu_tanh(Vec x) { return mul(x, sigmoid(twice_t(x))); }
 
 // none, relu and relu6 are one clamp, cheap enough to apply to every register of a tile without a branch.
 struct Clamp {

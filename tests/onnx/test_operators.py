@@ -26,14 +26,24 @@ SPECIAL = np.array([[0, -0.0, 1, -1, 0.5, -2.5, np.nan, np.inf, -np.inf, 3e38, -
             (op, {})
             for op in ("Sinh", "Cosh", "Erf", "Round", "Sign", "Reciprocal", "Sqrt", "Log", "Exp", "IsInf", "IsNaN")
         ),
-        *((op, {}) for op in ("LeakyRelu", "Tanh", "Sigmoid", "Relu")),
+        *((op, {}) for op in ("LeakyRelu", "Tanh", "Sigmoid", "Relu", "Softsign", "Mish", "Gelu")),
+        ("Gelu", {"approximate": "tanh"}),
         ("ThresholdedRelu", {"alpha": -1.0}),
         ("IsInf", {"detect_negative": 0}),
         ("Shrink", {"lambd": 1.5, "bias": 1.5}),
     ],
 )
 def test_special_numbers(op, attributes):
-    check_as_onnxruntime(node_model(op, {"x": SPECIAL}, **attributes), {"x": SPECIAL})
+    check_as_onnxruntime(node_model(op, {"x": SPECIAL}, opset=20, **attributes), {"x": SPECIAL})
+
+
+@pytest.mark.parametrize("opset", [10, 19])
+def test_sizes_that_scales_give(rng, opset):
+    """0.7 times 10 is 7 in float32, but less in float64 if only the factor was rounded to float32."""
+    x = rng.standard_normal((2, 3, 10, 20), np.float32)
+    scales = np.array([1, 1, 0.7, 0.35], np.float32)
+    constants = {"scales": scales} if opset == 10 else {"roi": np.zeros(0, np.float32), "scales": scales}
+    check_as_onnxruntime(node_model("Resize", {"x": x}, constants, opset=opset, mode="linear"), {"x": x})
 
 
 @pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Div", "Max", "Min", "Less", "GreaterOrEqual", "Equal"])

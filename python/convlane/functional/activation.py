@@ -216,7 +216,7 @@ def gelu(input: Array, *, approximate: str = "none") -> Array:
     """Multiply by the normal distribution function: ``x * (1 + erf(x / sqrt(2))) / 2``; shapes as in `relu`.
 
     The exact function is within 6 units in the last place for results down to the smallest normal number;
-    below that, within 6 denormal numbers. Minus infinity becomes -0.0.
+    below that, within 6 denormal numbers. Minus infinity becomes NaN, as in torch and ONNX Runtime.
 
     Parameters
     ----------
@@ -360,13 +360,13 @@ def selu(input: Array) -> Array:
 
 @_activation("mish")
 def mish(input: Array) -> Array:
-    """Compute ``x * tanh(log(1 + exp(x)))``; shapes as in `relu`. Minus infinity becomes -0.0.
+    """Compute ``x * tanh(log(1 + exp(x)))``; shapes as in `relu`. Minus infinity becomes NaN, as in torch.
 
     Examples
     --------
     >>> import numpy as np
     >>> from convlane.functional import mish
-    >>> mish(np.array([-np.inf, 0, 20], np.float32))
+    >>> mish(np.array([-200, 0, 20], np.float32))
     array([-0.,  0., 20.], dtype=float32)
 
     References
@@ -378,14 +378,14 @@ def mish(input: Array) -> Array:
 
 @_activation("softsign")
 def softsign(input: Array) -> Array:
-    """Compute ``x / (1 + abs(x))``; infinities become its limits, 1 and -1; shapes as in `relu`.
+    """Compute ``x / (1 + abs(x))``; shapes as in `relu`. Infinities become NaN, as in torch.
 
     Examples
     --------
     >>> import numpy as np
     >>> from convlane.functional import softsign
-    >>> softsign(np.array([-1, 0, np.inf], np.float32))
-    array([-0.5,  0. ,  1. ], dtype=float32)
+    >>> softsign(np.array([-1, 0, 3], np.float32))
+    array([-0.5 ,  0.  ,  0.75], dtype=float32)
     """
     return activate(input, "softsign")
 

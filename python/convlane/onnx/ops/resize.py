@@ -132,7 +132,8 @@ def _matrix(mode: str, at: Any, size: int, rounding: str, a: float, exclude: boo
 
 
 def _by_factors(x: Any, scales: Any) -> list[int]:
-    return [math.floor(size * scale) for size, scale in zip(x.shape, scales, strict=True)]
+    """Return the sizes that scales give; the product is float32, in which 0.7 times 10 is 7 and not less."""
+    return [math.floor(np.float32(size) * np.float32(scale)) for size, scale in zip(x.shape, scales, strict=True)]
 
 
 def _float32(scales: Any) -> list[float]:
