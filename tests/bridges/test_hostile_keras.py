@@ -150,12 +150,12 @@ HOSTILE = {
 def test_hostile_files(name, tmp_path):
     model, arrays, message = HOSTILE[name]
     path = write(tmp_path / "a.h5", model, arrays)
-    began = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(LoadError, match=message) as error:
         convlane.load_keras(path)
     assert str(error.value).startswith(str(path))
     assert len(str(error.value)) < 2000
-    assert time.perf_counter() - began < 20
+    assert time.process_time() - start < 20
 
 
 def zipped(path, **entries):

@@ -197,7 +197,10 @@ def test_pictures_of_two_sizes_are_no_batch(folder):
 
 
 def test_closing_early_leaves_no_thread():
+    made = []
+
     def slow(image, rng):
+        made.append(0)
         time.sleep(0.01)
         return image
 
@@ -211,9 +214,10 @@ def test_closing_early_leaves_no_thread():
         assert not threads_of_loaders()
     batches = iter(loader)
     next(batches)
-    started = time.perf_counter()
+    made.clear()
     batches.close()
-    assert time.perf_counter() - started < 1  # of the four seconds that the rest would take
+    assert not threads_of_loaders()
+    assert len(made) < 100  # it has not waited for the rest, of nearly 400
 
 
 def test_an_epoch_that_nobody_begins_starts_no_thread():
@@ -232,7 +236,7 @@ def test_not_all_batches_are_made_at_once():
 
     batches = iter(Loader(arrays(200), 2, augment=counted, workers=2))
     next(batches)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while len(made) < 8 and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.05)

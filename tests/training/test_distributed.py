@@ -415,7 +415,7 @@ def assert_gone(folder, size):
     """Assert that so many processes have been there and have ended."""
     numbers = [int(path.stem) for path in Path(folder).glob("*.process")]
     assert len(numbers) == size
-    until = time.monotonic() + 10  # whoever inherits them may take a moment
+    until = time.monotonic() + 60  # whoever inherits them may take a moment
     while any(Path(f"/proc/{number}").exists() for number in numbers):
         assert time.monotonic() < until
         time.sleep(0.05)
