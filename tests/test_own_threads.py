@@ -1,5 +1,6 @@
-"""The team compiled by itself: without OpenMP, where it has threads of its own, and with it."""
+"""The team compiled by itself: with OpenMP, and without, where it has threads of its own; how its threads move."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -7,9 +8,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-RUNTIME = ("cpus", "system_files", "team", "threads")
-SOURCES = [*(ROOT / f"csrc/runtime/{name}.cpp" for name in RUNTIME), ROOT / "tests/csrc/test_team.cpp"]
+RUNTIME = ("cpus", "place", "system_files", "team", "threads")
+SOURCES = [ROOT / f"csrc/runtime/{name}.cpp" for name in RUNTIME]
 FLAGS = ["-std=c++17", "-O1", "-g", "-pthread", "-Wall", "-Wextra", "-Wshadow", "-Werror", f"-I{ROOT / 'csrc'}"]
+
+needs_gcc = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+
+
+def run_program(source, folder, flags=(), arguments=()):
+    """Compile a program of tests/csrc with the runtime, and run it."""
+    program = folder / "program"
+    command = ["g++", *FLAGS, *flags, *SOURCES, ROOT / "tests/csrc" / source, "-o", program]
+    subprocess.run(command, check=True)
+    result = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=300)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 # The sanitizer knows neither a fork of several threads nor what GCC's OpenMP waits on.
@@ -18,9 +30,13 @@ FLAGS = ["-std=c++17", "-O1", "-g", "-pthread", "-Wall", "-Wextra", "-Wshadow", 
     [([], ["fork"]), (["-fopenmp"], ["fork"]), (["-fsanitize=thread"], [])],
     ids=["own threads", "OpenMP", "own threads sanitized"],
 )
-@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+@needs_gcc
 def test_every_place_is_met_once(flags, arguments, tmp_path):
-    program = tmp_path / "program"
-    subprocess.run(["g++", *FLAGS, *flags, *SOURCES, "-o", program], check=True)
-    result = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=300)
-    assert (result.returncode, result.stderr) == (0, "")
+    run_program("test_team.cpp", tmp_path, flags, arguments)
+
+
+@needs_gcc
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs Linux")
+@pytest.mark.skipif(len(getattr(os, "sched_getaffinity", lambda _: ())(0)) < 2, reason="needs two CPUs")
+def test_a_thread_moves_and_has_its_cpus_back(tmp_path):
+    run_program("test_place.cpp", tmp_path)

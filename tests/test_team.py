@@ -1,8 +1,14 @@
 """The team that shares out steps: the same bits however it is put together, and what it leaves to others."""
 
+import contextlib
 import json
+import os
 import signal
+import subprocess
+import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,6 +16,7 @@ import pytest
 import convlane
 import teams
 from convlane import _core, models, nn
+from convlane import functional as F
 from convlane.runtime import environment_spin
 from test_runtime import run_python
 
@@ -81,6 +88,100 @@ print(json.dumps([teams.of_network(name) for name in {teams.NETWORKS}]))
 """
     result = run_python(script)
     assert json.loads(result.stdout) == [teams.of_network(name) for name in teams.NETWORKS], result.stderr
+
+
+def at_once(first, *others):
+    """Call the first function once, and each of the others again and again meanwhile, all in threads of their own."""
+    ended = threading.Event()
+
+    def repeat(call):
+        while not ended.is_set():
+            call()
+
+    with ThreadPoolExecutor(1 + len(others)) as pool:
+        rest = [pool.submit(repeat, call) for call in others]
+        try:
+            pool.submit(first).result()
+        finally:
+            ended.set()
+        for each in rest:
+            each.result()
+
+
+def test_plans_training_and_settings_at_once(spinning, shuffled):
+    """By eight threads, each of which has the bits that it has alone."""
+    nn.init.seed(0)
+    network = models.create("mobilenet_v3_small", 10).eval()
+    shared = convlane.compile(network, (None, 3, 32, 32))
+    images = np.random.default_rng(5).standard_normal((3, 3, 32, 32)).astype(np.float32)
+    weight = images[:1, :, :5, :5].copy()
+    learner = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3)).eval()
+    step = convlane.value_and_grad(lambda: F.mean(F.square(learner(images))), learner)
+
+    def infer(count):
+        return teams.digest(shared(images[:count]))
+
+    def compiled():
+        return teams.digest(convlane.compile(network, (1, 3, 32, 32))(images[:1]))
+
+    def convolve():
+        return teams.digest(F.conv2d(images, weight, padding=2), F.max_pool2d(images, 3, 2))
+
+    def train():
+        value, gradients = step()
+        return teams.digest(value, *(gradients[name] for name in sorted(gradients)))
+
+    counts = iter(range(10**9))
+
+    def settings():
+        count = next(counts)
+        convlane.set_num_threads(1 + count % 4)
+        spinning(count % 3 * 20)
+        shuffled(count % 5)
+
+    calls = [*(lambda count=count: infer(count) for count in (1, 2, 3)), compiled, convolve, train]
+    expected = [call() for call in calls]
+
+    def same(call, digest):
+        assert call() == digest
+
+    def several():
+        for _ in range(15):
+            same(calls[0], expected[0])
+
+    try:
+        checked = [lambda c=c, d=d: same(c, d) for c, d in zip(calls, expected, strict=True)]
+        at_once(several, *checked, settings)
+    finally:
+        _core.set_num_threads(0)
+
+
+def cpus_of_threads():
+    """Return the CPUs that each thread of this process may use."""
+    found = []
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # it has ended
+            found.append(os.sched_getaffinity(int(thread)))
+    return found
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs Linux")
+def test_beside_busy_processes_results_and_cpus_stay():
+    """Threads that leave their leader's CPU have all CPUs back after the run."""
+    nn.init.seed(0)
+    plan = convlane.compile(models.create("resnet18").eval(), (1, 3, 64, 64))
+    x = np.random.default_rng(5).standard_normal((1, 3, 64, 64)).astype(np.float32)
+    with convlane.num_threads(1):
+        expected = plan(x)
+    loop = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    pass"
+    with contextlib.ExitStack() as running, convlane.num_threads(2):
+        for _ in os.sched_getaffinity(0):
+            busy = running.enter_context(subprocess.Popen([sys.executable, "-c", loop]))
+            running.callback(busy.kill)
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            np.testing.assert_array_equal(plan(x), expected)
+            assert all(cpus == os.sched_getaffinity(0) for cpus in cpus_of_threads())
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -11,6 +11,7 @@
 #include <new>
 
 #include "runtime/float_state.h"
+#include "runtime/place.h"
 #include "runtime/threads.h"
 
 #ifdef _OPENMP
@@ -91,6 +92,7 @@ struct Stretch {
 class alignas(64) Member {
  public:
   std::atomic<std::uint64_t> stretch{0};
+  Place place;
 
   // Until ready() holds; whoever brings that about calls wake() after it.
   template <class Ready>
@@ -108,7 +110,6 @@ class alignas(64) Member {
     awake_.notify_one();
   }
 
- private:
   template <class Ready>
   static bool spin(int microseconds, const Ready& ready) {
     using Clock = std::chrono::steady_clock;
@@ -123,6 +124,7 @@ class alignas(64) Member {
     return ready();
   }
 
+ private:
   alignas(64) std::atomic<bool> asleep_{false};
   std::mutex mutex_;
   std::condition_variable awake_;
@@ -139,6 +141,7 @@ class Team {
 
  private:
   static constexpr std::uint32_t kDismissed = 0;  // the number of no range
+  static constexpr int kCrowdedRuns = 4;          // an estimate
 
   bool seat(int threads) noexcept;
   void publish(const SharedRange& range, int members) noexcept;
@@ -150,7 +153,10 @@ class Team {
   void share_by_servers(const SharedRange& range) noexcept;
   bool share_by_team(const SharedRange& range) noexcept;  // false where there is none
   // How long a thread waits awake. Who waits for one that has no CPU keeps it from it.
-  int patience() const noexcept { return seats_ > usual_cpus() ? 0 : spin_time.load(std::memory_order_relaxed); }
+  int patience() const noexcept { return has_cpus() ? spin_time.load(std::memory_order_relaxed) : 0; }
+  bool has_cpus() const noexcept { return seats_ <= usual_cpus(); }
+  bool crowded() const noexcept { return crowded_.load(std::memory_order_relaxed) > 0; }
+  void keep_apart(int member) noexcept;
 
   std::unique_ptr<Member[]> members_;
   int seats_ = 0;
@@ -158,6 +164,8 @@ class Team {
   bool working_ = false;  // on a piece: what that shares out is done by itself
   bool wanted_ = false;   // something was shared out
 #ifdef _OPENMP
+  void await_servers() noexcept;
+
   bool leading_ = false;  // a team is there for all that is shared out
 #else
   bool hire(int threads) noexcept;
@@ -169,11 +177,16 @@ class Team {
 #endif
   std::uint32_t number_ = 1, first_number_ = 1;  // of the range at work, and of the last one before this team
 
+  std::atomic<int> leader_cpu_{-1};  // when it published the range at work
+  // Runs that are taken to be among other programs, as one was of late: a thread was found on the leader's CPU. Those
+  // that wait awake would use up the time that the system gives them for work.
+  std::atomic<int> crowded_{0};
+
   // Of the range at work; to be read by who has taken a piece of it, but for most_.
   SharedRange range_{};
   std::int64_t pieces_ = 0;
   std::atomic<int> most_{1};                       // pieces taken at once
-  alignas(64) std::atomic<std::int64_t> left_{0};  // pieces that are not done
+  alignas(64) std::atomic<std::int64_t> left_{0};  // pieces that are not done; in the end, threads that are not gone
 };
 
 Team& team_of_this_thread();
@@ -200,6 +213,7 @@ void Team::publish(const SharedRange& range, int members) noexcept {
   pieces_ = std::int64_t{pieces} * range.parts;
   most_.store(pieces, std::memory_order_relaxed);
   left_.store(pieces_, std::memory_order_relaxed);
+  leader_cpu_.store(current_cpu(), std::memory_order_relaxed);
   if (++number_ == kDismissed) ++number_;
   for (std::int64_t i = 0; i < members; ++i)
     members_[i].stretch.store(Stretch{number_, static_cast<std::uint16_t>(pieces_ * i / members),
@@ -257,20 +271,46 @@ void Team::serve(int member) noexcept {
 #endif
   std::atomic<std::uint64_t>& stretch = members_[member].stretch;
   const auto number = [&] { return Stretch::of(stretch.load()).range; };
+  if (crowded() && has_cpus()) members_[member].place.enter(seats_);
   for (std::uint32_t last = first_number_;;) {
-    members_[member].wait(patience(), [&] { return number() != last; });
+    members_[member].wait(crowded() ? 0 : patience(), [&] { return number() != last; });
     last = number();
-    if (last == kDismissed) return;
+    if (last == kDismissed) break;
+    if (has_cpus()) keep_apart(member);
     work(member, last);
   }
+  members_[member].place.leave();
+  if (left_.fetch_sub(1) == 1) members_[0].wake();
+}
+
+void Team::keep_apart(int member) noexcept {
+  const int cpu = current_cpu();
+  Place& place = members_[member].place;
+  if (cpu < 0 || cpu != leader_cpu_.load(std::memory_order_relaxed) || !place.enter(seats_)) return;
+  place.avoid(cpu);
+#ifndef _OPENMP
+  place.leave();  // this thread may never be dismissed
+#endif
+  crowded_.store(kCrowdedRuns, std::memory_order_relaxed);
 }
 
 void Team::dismiss() noexcept {
+  left_.store(size_ - 1);
   for (int i = 1; i < size_; ++i) {
     members_[i].stretch.store(Stretch{kDismissed, 0, 0}.word());
     members_[i].wake();
   }
 }
+
+#ifdef _OPENMP
+// OpenMP's region ends with all of its threads, and one that the system has put aside may get no CPU for long but this.
+void Team::await_servers() noexcept {
+  const auto gone = [&] { return left_.load() == 0; };
+  if (Member::spin(patience(), gone)) return;
+  for (int i = 1; i < size_; ++i) members_[i].place.bring(current_cpu());
+  members_[0].wait(0, gone);
+}
+#endif
 
 // Part by part, in each of which a body may count on being alone.
 void Team::run_alone(const SharedRange& range) const noexcept {
@@ -314,6 +354,7 @@ bool Team::share_by_team(const SharedRange& range) noexcept {
 
 bool Team::lead(int threads, void (*run)(const void*), const void* object) {
   wanted_ = false;
+  if (crowded()) crowded_.fetch_sub(1, std::memory_order_relaxed);
   std::exception_ptr thrown;  // none may leave a parallel region
   const auto serve_or_run = [&](int member, int members) noexcept {
     if (member != 0) return serve(member);
@@ -326,6 +367,7 @@ bool Team::lead(int threads, void (*run)(const void*), const void* object) {
     }
     leading_ = false;
     dismiss();
+    if (crowded()) await_servers();
   };
   if (threads < 2 || leading_ || working_ || !seat(threads) || !together(threads, serve_or_run)) run(object);
   if (thrown) std::rethrow_exception(thrown);
@@ -366,6 +408,7 @@ bool Team::share_by_team(const SharedRange& range) noexcept {
 
 bool Team::lead(int, void (*run)(const void*), const void* object) {
   wanted_ = false;
+  if (crowded()) crowded_.fetch_sub(1, std::memory_order_relaxed);
   run(object);
   return wanted_;
 }

@@ -1,0 +1,50 @@
+#include "runtime/place.h"
+
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+namespace convlane {
+
+#ifdef __linux__
+
+int current_cpu() noexcept { return sched_getcpu(); }
+
+bool Place::enter(int threads) noexcept {
+  if (thread_.load(std::memory_order_relaxed) != 0) return true;
+  if (sched_getaffinity(0, sizeof(usual_), &usual_) != 0 || CPU_COUNT(&usual_) < threads) return false;
+  thread_.store(static_cast<pid_t>(syscall(SYS_gettid)), std::memory_order_release);
+  return true;
+}
+
+void Place::avoid(int cpu) noexcept {
+  cpu_set_t others = usual_;
+  CPU_CLR(cpu, &others);
+  sched_setaffinity(0, sizeof(others), &others);
+}
+
+void Place::bring(int cpu) const noexcept {
+  const pid_t thread = thread_.load(std::memory_order_acquire);
+  if (thread == 0 || cpu < 0 || !CPU_ISSET(cpu, &usual_)) return;
+  cpu_set_t only;
+  CPU_ZERO(&only);
+  CPU_SET(cpu, &only);
+  sched_setaffinity(thread, sizeof(only), &only);
+}
+
+void Place::leave() noexcept {
+  if (thread_.exchange(0, std::memory_order_relaxed) != 0) sched_setaffinity(0, sizeof(usual_), &usual_);
+}
+
+#else
+
+int current_cpu() noexcept { return -1; }
+bool Place::enter(int) noexcept { return false; }
+void Place::avoid(int) noexcept {}
+void Place::bring(int) const noexcept {}
+void Place::leave() noexcept {}
+
+#endif
+
+}  // namespace convlane
