@@ -160,11 +160,30 @@ def test_parts_of_every_detector(name):
     check_detector(name)
 
 
-@pytest.mark.every_network
-def test_every_classifier():
+BEGINNINGS = [
+    *("alexnet", "convnext", "densenet", "efficientnet_b", "efficientnet_v2", "googlenet", "inception", "maxvit"),
+    *("mnasnet", "mobilenet", "regnet_x", "regnet_y_1", "regnet_y_3", "regnet_y_4", "regnet_y_8", "resnet", "resnext"),
+    *("shufflenet", "squeezenet", "swin_b", "swin_s", "swin_t", "swin_v2", "vgg", "vit_b", "vit_h", "vit_l"),
+    "wide_resnet",
+]
+"""Of the names of all classifiers, which take too long to be one test."""
+
+
+def classifiers():
     models = import_torchvision().models
-    for name in models.list_models(module=models):
-        if name not in FAMILIES and name not in UNSUPPORTED:
+    return models.list_models(module=models)
+
+
+def test_every_classifier_has_one_beginning():
+    for name in classifiers():
+        assert len([each for each in BEGINNINGS if name.startswith(each)]) == 1, name
+
+
+@pytest.mark.every_network
+@pytest.mark.parametrize("beginning", BEGINNINGS)
+def test_every_classifier(beginning):
+    for name in classifiers():
+        if name.startswith(beginning) and name not in FAMILIES and name not in UNSUPPORTED:
             size = 224 if name.startswith(("vit", "maxvit")) else 96 if name == "inception_v3" else 64
             check(torch_network(name), size, compiled=not name.startswith(("swin", "vit")))
 
