@@ -601,6 +601,15 @@ def test_parts_of_a_batch_are_what_its_images_are(rng):
     assert len(plan.profile(images, repeat=1).steps) == len(plan.describe().steps)
 
 
+def test_bytes_are_those_of_the_type():
+    plan = convlane.compile(lambda x: F.where(F.gt(x, 0), F.argmax(x, 1, True), F.argmin(x, 1, True)), (1, 4, 6))
+    compared, largest, smallest, chosen = plan.describe().steps[-4:]
+    assert compared.bytes == 4 * 24 + 24
+    assert largest.bytes == smallest.bytes == 4 * 24 + 8 * 6
+    assert chosen.bytes == 24 + 2 * 8 * 6 + 8 * 24
+    assert plan.activation_bytes >= 24 + 2 * 8 * 6
+
+
 def test_profile_refuses(rng):
     plan = convlane.compile(F.relu, (None, 3, 4, 4))
     for images, repeat in ((0, 1), (1, 0)):

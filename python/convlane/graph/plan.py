@@ -364,7 +364,7 @@ class Plan:
     @property
     def activation_bytes(self) -> int:
         """Bytes that they would take if each had its own memory."""
-        return 4 * sum(math.prod(self._graph.nodes[value].shape) for value in self._offsets)
+        return sum(_bytes_of(self._graph.nodes[value]) for value in self._offsets)
 
     @property
     def multiply_adds(self) -> int:
@@ -841,10 +841,15 @@ def _parts(node: Node) -> list[str]:
 
 
 def _bytes(node: Node, graph: Graph, images: int) -> int:
-    results = [node.shape, *(graph.nodes[source].shape for source in node.inputs.values())]
+    results = [node, *(graph.nodes[source] for source in node.inputs.values())]
     holders = node.attributes.get("parts", (node,))
     arrays = [v for holder in holders for v in holder.attributes.values() if isinstance(v, (np.ndarray, Weight))]
-    return 4 * images * sum(math.prod(shape) for shape in results) + sum(array.nbytes for array in arrays)
+    return images * sum(map(_bytes_of, results)) + sum(array.nbytes for array in arrays)
+
+
+def _bytes_of(node: Node) -> int:
+    """Return the size of a node's result."""
+    return math.prod(node.shape) * node.dtype.itemsize
 
 
 def _rounded(number: float | None) -> str:
