@@ -55,11 +55,20 @@ def _unet(num_classes=2, width=64, depth=4):
     class Up(nn.Module):
         def __init__(self, channels):
             super().__init__()
-            self._modules["double"] = nn.ConvTranspose2d(2 * channels, channels, 2, 2)  # torch has a method so named
+            # Its key is `double`, which an attribute cannot be called, as modules have a method of that name.
+            self.doubled = nn.ConvTranspose2d(2 * channels, channels, 2, 2)
             self.convolutions = pair(2 * channels, channels)
+            self.register_state_dict_post_hook(lambda _, state, prefix, __: rename(state, prefix, "doubled", "double"))
+            self.register_load_state_dict_pre_hook(
+                lambda _, state, prefix, *__: rename(state, prefix, "double", "doubled")
+            )
 
         def forward(self, maps, across):
-            return self.convolutions(torch.cat([across, self._modules["double"](maps)], 1))
+            return self.convolutions(torch.cat([across, self.doubled(maps)], 1))
+
+    def rename(state, prefix, old, new):
+        for key in [key for key in state if key.startswith(f"{prefix}{old}.")]:
+            state[f"{prefix}{new}{key.removeprefix(prefix + old)}"] = state.pop(key)
 
     class UNet(nn.Module):
         def __init__(self):
