@@ -160,6 +160,15 @@ def test_it_says_why_it_does_not(name):
         convlane.compile(function, shape, whole=True)
 
 
+@pytest.mark.parametrize(("axes", "shape"), [(1, SIGNAL), (2, IMAGE), (3, VOLUME)])
+@pytest.mark.parametrize("ceil_mode", [False, True])
+def test_an_infinite_norm_is_the_maximum(axes, shape, ceil_mode, rng):
+    x = rng.standard_normal(shape, np.float32)
+    pool = of(f"lp_pool{axes}d", np.inf, 3, 2, ceil_mode)
+    np.testing.assert_array_equal(convlane.compile(pool, shape, whole=True)(x), pool(x))
+    np.testing.assert_array_equal(pool(x), of(f"max_pool{axes}d", 3, 2, 0, 1, ceil_mode)(np.abs(x)))
+
+
 @pytest.mark.parametrize("function", [F.argmax, F.argmin])
 @pytest.mark.parametrize("keepdim", [False, True])
 @pytest.mark.parametrize("shape", [IMAGE, ROWS, (7,), ()])

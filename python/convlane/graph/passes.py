@@ -77,6 +77,21 @@ def split_indices(graph: Graph) -> Graph:
     return _rewrite(graph, split)
 
 
+def spell_out_infinite_norms(graph: Graph) -> Graph:
+    """Make pooling by the p-norm of an infinite p what that is: the maximum of absolute values."""
+    free = itertools.count(max(graph.nodes) + 1)
+    nodes: dict[Value, Node] = {}
+    for value, node in graph.nodes.items():
+        if node.op in ("lp_pool2d", "lp_pool3d") and math.isinf(node.attributes["norm_type"]):
+            first = next(free)
+            nodes[first] = Node("abs", node.inputs, {}, nodes[node.inputs["input"]].shape)
+            window = {name: node.attributes[name] for name in ("kernel_size", "stride", "ceil_mode")}
+            whole = {"padding": 0, "dilation": 1, "return_indices": False}
+            node = Node(node.op.replace("lp", "max"), {"input": first}, {**window, **whole}, node.shape)
+        nodes[value] = node
+    return replace(graph, nodes=nodes)
+
+
 def drop_identities(graph: Graph) -> Graph:
     """Remove what changes neither numbers nor shape: dropout, layouts, pooling of single pixels and the like."""
     same: dict[Value, Value] = {}
@@ -294,6 +309,7 @@ def fuse_pool(graph: Graph) -> Graph:
 PASSES = (
     remove_dead_code,
     split_indices,
+    spell_out_infinite_norms,
     drop_identities,
     sink_reshapes,
     read_joined_parts,
