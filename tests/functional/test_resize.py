@@ -187,6 +187,17 @@ def test_compiled_signals_and_volumes(rule, rng):
         assert_compiled(lambda x, shape=shape, size=size: F.resize(F.reshape(x, shape), size, **rule), x)
 
 
+@pytest.mark.parametrize(("shape", "size"), [((2, 6, 15), (37,)), ((2, 6, 5, 7), (9, 4)), ((2, 6, 4, 5, 3), (3, 9, 7))])
+def test_a_plan_reads_its_input_where_it_lies(shape, size, rng):
+    x = rng.standard_normal(shape, np.float32)
+    wide = np.repeat(x, 2, -1)
+    plan, expected = convlane.compile(lambda x: F.resize(x, size), shape), F.resize(x, size)
+    for given in (x, np.moveaxis(np.moveaxis(x, 1, -1).copy(), -1, 1), wide[..., ::2], x[::-1].copy()[::-1]):
+        before = given.copy()
+        np.testing.assert_array_equal(plan(given), expected)
+        np.testing.assert_array_equal(given, before)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

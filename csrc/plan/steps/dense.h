@@ -32,8 +32,8 @@ inline bool is_dense(const Tensor& t, Order order = Order::c) {
   return true;
 }
 
-// An operand in one order: itself, or a copy in scratch. An input's strides are known in a run only, so it has a copy
-// in any case.
+// An operand in one order: itself, or a copy in scratch. An input's strides are known in a run only, so there is room
+// for its copy in any case.
 class Dense {
  public:
   Dense(const StepOperand& operand, Scratch& scratch, Order order = Order::c) : operand_(&operand), order_(order) {
@@ -43,7 +43,7 @@ class Dense {
   // To be read.
   Tensor load(const PlanRun& run) const {
     const Tensor tensor = run.tensor(*operand_);
-    if (!copied_) return tensor;
+    if (!copied_ || is_dense(tensor, order_)) return tensor;
     const Tensor dense = dense_tensor(tensor, copy_, order_);
     run_copy(tensor, dense);
     return dense;

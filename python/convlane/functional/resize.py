@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from convlane import _core
 from convlane.functional._arguments import Array, as_array, as_float, as_positive, shape_of
-from convlane.functional._op import Pullback, Shape, op
+from convlane.functional._op import Pullback, Shape, Traits, op
 from convlane.functional._receptive import Axis
 from convlane.functional.shape import channels_last
 
@@ -73,6 +73,7 @@ def _resize_receptive(axis: Axis, name: str, input: Any, **options: Any) -> Axis
     shape=_resize_shape,
     multiply_adds=_resize_adds,
     vjp=_resize_vjp,
+    traits=Traits(reads_any_layout=True),
     receptive=_resize_receptive,
 )
 def resize(
