@@ -109,6 +109,33 @@ def test_few_channels(rng, isa, kernel, padding, channels):
         assert_close(y, expected, terms=math.prod(kernel), factor=2, scale=np.abs(sums).max())
 
 
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "size"),
+    [
+        ((5, 5), (1, 1), (2, 2, 2, 2), (9, 21)),
+        ((5, 5), (2, 2), (1, 0, 0, 1), (60, 55)),
+        ((11, 11), (2, 2), (12, 0, 0, 13), (13, 15)),
+        ((7, 4), (3, 1), (0, 3, 3, 0), (16, 12)),
+    ],
+)
+def test_channels_copied_out_of_one_set_of_the_cache(rng, isa, threads, kernel, stride, padding, size):
+    """Pixels of 512 channels are convolved block by block, with the bits of those of fewer, which are not copied."""
+    x, weight, bias = normal(rng, 2, 512, *size), normal(rng, 512, 1, *kernel), normal(rng, 512)
+    x = channels_last(x)
+    residual = channels_last(np.zeros_like(F.conv2d(x, weight, None, stride, padding, groups=512)))
+    residual[...] = normal(rng, *residual.shape)
+
+    def convolve(channels):
+        part = {"residual": residual[:, channels], "activation": "silu", "groups": len(bias[channels])}
+        return F.conv2d(x[:, channels], weight[channels], bias[channels], stride, padding, **part)
+
+    whole = convolve(slice(None))
+    parts = [convolve(slice(0, 208)), convolve(slice(208, 512))]
+    np.testing.assert_array_equal(whole, np.concatenate(parts, 1))
+    sums = oracle.conv2d(x, weight, bias, stride, padding, (1, 1), 512) + residual
+    assert_close(whole, sums / (1 + np.exp(-sums)), math.prod(kernel), scale=np.abs(sums).max())
+
+
 @pytest.mark.parametrize("multiplier", [1, 2])
 @pytest.mark.parametrize("name", ["7x7 stride 2", "31x31", "3x3 dilation 2", "1x15 of a row", "11x1 of a column"])
 def test_same_bits_for_any_number_of_threads_and_batch(rng, isa, name, multiplier):
