@@ -82,6 +82,46 @@ CONVLANE_INLINE void store_sums(Vec (&sum)[Rows][Vectors], float* dst, int64_t d
   }
 }
 
+// Sums begin with the bias of `n` columns from `column` on.
+template <int Rows, int Vectors>
+CONVLANE_INLINE void begin_sums(Vec (&sum)[Rows][Vectors], const float* bias, int64_t column, int64_t n) {
+  CONVLANE_UNROLL
+  for (int v = 0; v < Vectors; ++v) {
+    const Vec start = bias == nullptr         ? zero()
+                      : n >= Vectors * kLanes ? load(bias + column + v * kLanes)
+                                              : load(bias + column + v * kLanes, lanes_of(n, v));
+    CONVLANE_UNROLL
+    for (int i = 0; i < Rows; ++i) sum[i][v] = start;
+  }
+}
+
+// Stores the `n` columns of finished sums from (row, column) on, which is dst.
+template <int Rows, int Vectors>
+CONVLANE_INLINE void finish_tile(const Vec (&sum)[Rows][Vectors], const Epilogue& e, int64_t row, int64_t column,
+                                 float* dst, int64_t dst_stride, int64_t n) {
+  const bool full = n >= Vectors * kLanes;
+  const Clamp clamp(e.activation);
+  const float* residual = e.residual == nullptr ? nullptr : e.residual + row * e.residual_stride + column;
+  CONVLANE_UNROLL
+  for (int i = 0; i < Rows; ++i) {
+    CONVLANE_UNROLL
+    for (int v = 0; v < Vectors; ++v) {
+      float* to = dst + i * dst_stride + v * kLanes;
+      const float* from = residual + i * e.residual_stride + v * kLanes;
+      if (full) {
+        const Vec y = residual == nullptr ? sum[i][v] : add(sum[i][v], load(from));
+        store(to, clamp(y));
+      } else if (const int lanes = lanes_of(n, v)) {
+        const Vec y = residual == nullptr ? sum[i][v] : add(sum[i][v], load(from, lanes));
+        store(to, clamp(y), lanes);
+      }
+    }
+  }
+  // The longer activations run over the tile while it is in the first-level cache: unrolled into every register of
+  // every tile shape they would be most of the library.
+  if (!is_clamp(e.activation)) activate_rows(dst, Rows, dst_stride, full ? Vectors * kLanes : n, e);
+}
+
 // Which of the products of a sum a tile adds up: so many, from one of a tap on.
 struct SumPart {
   int64_t tap, k, steps;
@@ -102,14 +142,7 @@ void gemm_tile(const GemmArgs& g, int64_t row, int64_t column, const SumPart& pa
   const bool full = n >= Vectors * kLanes;
   float* dst = g.dst + row * g.dst_stride + column;
   Vec sum[Rows][Vectors];
-  CONVLANE_UNROLL
-  for (int v = 0; v < Vectors; ++v) {
-    const Vec start = g.epilogue.bias == nullptr ? zero()
-                      : full                     ? load(g.epilogue.bias + column + v * kLanes)
-                                                 : load(g.epilogue.bias + column + v * kLanes, lanes_of(n, v));
-    CONVLANE_UNROLL
-    for (int i = 0; i < Rows; ++i) sum[i][v] = start;
-  }
+  begin_sums<Rows, Vectors>(sum, g.epilogue.bias, column, n);
   if (g.accumulate) {
     CONVLANE_UNROLL
     for (int i = 0; i < Rows; ++i) {
@@ -173,27 +206,7 @@ void gemm_tile(const GemmArgs& g, int64_t row, int64_t column, const SumPart& pa
   if (stored) add_stored<Rows, Vectors>(sum, dst, g.dst_stride, n);
   if (!part.last) return store_sums<Rows, Vectors>(sum, dst, g.dst_stride, n);
 
-  const Clamp clamp(g.epilogue.activation);
-  const float* residual =
-      g.epilogue.residual == nullptr ? nullptr : g.epilogue.residual + row * g.epilogue.residual_stride + column;
-  CONVLANE_UNROLL
-  for (int i = 0; i < Rows; ++i) {
-    CONVLANE_UNROLL
-    for (int v = 0; v < Vectors; ++v) {
-      float* to = dst + i * g.dst_stride + v * kLanes;
-      const float* from = residual + i * g.epilogue.residual_stride + v * kLanes;
-      if (full) {
-        const Vec y = residual == nullptr ? sum[i][v] : add(sum[i][v], load(from));
-        store(to, clamp(y));
-      } else if (const int lanes = lanes_of(n, v)) {
-        const Vec y = residual == nullptr ? sum[i][v] : add(sum[i][v], load(from, lanes));
-        store(to, clamp(y), lanes);
-      }
-    }
-  }
-  // The longer activations run over the tile while it is in the first-level cache: unrolled into every register of
-  // every tile shape they would be most of the library.
-  if (!is_clamp(g.epilogue.activation)) activate_rows(dst, Rows, g.dst_stride, full ? Vectors * kLanes : n, g.epilogue);
+  finish_tile<Rows, Vectors>(sum, g.epilogue, row, column, dst, g.dst_stride, n);
 }
 
 // Calls the tile compiled for exactly `rows`.

@@ -21,6 +21,7 @@
 #include "kernels/reduce.inl"
 #include "kernels/resize.inl"
 #include "kernels/softmax.inl"
+#include "kernels/stem.inl"
 #include "kernels/table.h"
 #include "kernels/vec.h"
 #include "kernels/weight_gradient.inl"

@@ -64,6 +64,19 @@ struct GemmArgs {
   int64_t tile_count;
 };
 
+// The matrix product where the taps of a row lie at the same places behind it: dst[i, j] = epilogue(sum over tap,
+// k < depth of rows[i][taps[tap] + k] * weight[tap, k, j]), of weights packed as for GemmArgs.
+struct StemArgs {
+  const float* const* rows;
+  int64_t m, n;
+  const int64_t* taps;
+  int64_t tap_count, depth;
+  const float* weight;
+  float* dst;
+  int64_t dst_stride;
+  Epilogue epilogue;
+};
+
 // Groups of channels side by side in a vector: dst[i, j] = epilogue(sum over tap, k < depth of
 // rows[tap][i][row_offset + index[k, j]] * weight[tap, k, j]) for j < outputs. Rows of index and weight are whole
 // vectors; of the left matrix, `inputs` channels are read.

@@ -13,9 +13,10 @@ int64_t stem_band_rows(const Conv2dDesc& desc, int64_t slices = 1);
 // Scratch of threads that take bands of at most `rows` output rows.
 struct StemMemory {
   int64_t slices, slice_floats;
-  int64_t own_floats, own_pointers;  // of each thread
+  int64_t own_floats, own_pointers, own_taps;  // of each thread
   float* floats;
   const float** pointers;
+  int64_t* taps;
 
   StemMemory(const Conv2dDesc& desc, int64_t rows, int threads, Scratch& scratch, int64_t slices = 1);
 };
@@ -39,7 +40,8 @@ class StemBands {
   int64_t rows_;
   int64_t slices_, slice_floats_;
   float* padded_;
-  const float** pointers_;
+  const float** pointers_;  // to the first tap of each pixel
+  int64_t* taps_;           // floats from there to each
 };
 
 }  // namespace convlane

@@ -123,6 +123,52 @@ def test_stem(rng, isa, threads, channels, kernel, stride):
     check_all(rng, (2, channels, 29, 31), (33, channels, kernel, kernel), (stride, stride), (p, p - 1, p - 1, p))
 
 
+class TestStem:
+    """Bands of rows of few channels, with the columns of a dilated kernel sorted by residue."""
+
+    @pytest.mark.parametrize("kernel", [(3, 3), (1, 2), (4, 5)])
+    @pytest.mark.parametrize("stride", [(1, 1), (2, 3)])
+    @pytest.mark.parametrize("dilation", [(1, 2), (2, 3), (3, 4), (1, 7)])
+    def test_dilation(self, rng, isa, threads, kernel, stride, dilation):
+        reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        for channels, padding in [(1, (0, 0, 0, 0)), (3, (reach[0] + 1, 0, 2, reach[1] + 2))]:
+            size = max(11, reach[0] + 1), max(19, reach[1] + 1)
+            check_all(rng, (2, channels, *size), (10, channels, *kernel), stride, padding, dilation)
+
+    def test_tiles(self, rng, isa):
+        tile = _core.tile_sizes()
+        block = 8 * tile["mr"]
+        for filters in edges(tile["lanes"]) + edges(tile["nr"]):
+            check_all(rng, (1, 2, 3, 13), (filters, 2, 2, 2))
+        for pixels in [*range(1, tile["mr"] + 2), block - 1, block, block + 1, 2 * block + 1]:
+            check_all(rng, (1, 1, 1, pixels + 1), (tile["lanes"] + 5, 1, 1, 2))
+            check_all(rng, (1, 1, 1, pixels + 1), (5, 1, 1, 2))
+
+    @pytest.mark.parametrize("dilation", [1, 3])
+    @pytest.mark.parametrize("layout", LAYOUTS)
+    def test_layouts(self, rng, layout, dilation):
+        x, weight = images(rng, 2, 3, 12, 17), images(rng, 6, 3, 3, 3)
+        geometry = {"padding": (2, 1, 0, 3), "dilation": (dilation, dilation)}
+        y = F.conv2d(LAYOUTS[layout](x), LAYOUTS[layout](weight), algorithm="stem", **geometry)
+        assert_close(y, oracle.conv2d(x, weight, **geometry), terms=27)
+
+    @pytest.mark.parametrize("name", ["none", "relu6", "silu"])
+    def test_epilogue(self, rng, isa, threads, name):
+        x, weight, bias, residual = (images(rng, *s) for s in ((2, 3, 9, 23), (21, 3, 3, 3), (21,), (2, 21, 9, 23)))
+        y = F.conv2d(x, weight, bias, padding=1, activation=name, residual=residual, algorithm="stem")
+        sums = oracle.conv2d(x, weight, bias, padding=(1, 1, 1, 1)) + residual
+        assert_close(y, activation_oracle.BY_NAME.get(name, np.array)(sums), 27, scale=np.abs(sums).max())
+
+    def test_long_sums_are_those_of_direct_convolution(self, rng, isa):
+        """Of more than 4608 products, in blocks that end amid a tap."""
+        x, weight, bias = images(rng, 1, 4, 38, 40), images(rng, 9, 4, 35, 37), images(rng, 9)
+        stem, direct = (F.conv2d(x, weight, bias, algorithm=name) for name in ("stem", "direct"))
+        np.testing.assert_array_equal(stem, direct)
+
+    def test_it_is_taken_where_the_kernel_is_dilated(self):
+        assert convlane.explain((1, 1, 56, 56), (64, 1, 3, 3), dilation=2, padding=2).chosen == "stem"
+
+
 class TestFewChannels:
     """What is computed along pixels or input channels, or several groups at once, around whole vectors and tiles."""
 
@@ -434,9 +480,10 @@ class TestSameBits:
 
     def test_direct_stem_and_im2col_sum_in_the_same_order(self, rng, isa):
         x, weight = images(rng, 1, 3, 20, 20), images(rng, 17, 3, 5, 5)
-        direct = F.conv2d(x, weight, padding=2, algorithm="direct")
-        for name in ("stem", "im2col"):
-            np.testing.assert_array_equal(F.conv2d(x, weight, padding=2, algorithm=name), direct)
+        for geometry in ({"padding": 2}, {"padding": 3, "dilation": (2, 3), "stride": (1, 2)}):
+            direct = F.conv2d(x, weight, algorithm="direct", **geometry)
+            for name in ("stem", "im2col"):
+                np.testing.assert_array_equal(F.conv2d(x, weight, algorithm=name, **geometry), direct)
 
 
 class TestArrays:
