@@ -40,8 +40,8 @@ Conv2dDesc describe_conv2d(const Shape4& input, const Shape4& weight, Window win
 enum class WeightLayout {
   plain,      // [o][i][kh][kw], as given
   depthwise,  // [kh][kw][o]
-  winograd2,  // F(2x2, 3x3): [panel][xi < 16][i][column], transformed
-  winograd4,  // F(4x4, 3x3): [panel][xi < 36][i][column]
+  winograd2,  // F(2x2, 3x3): [group or vector of groups][panel][xi < 16][i][column], transformed
+  winograd4,  // F(4x4, 3x3): [group or vector of groups][panel][xi < 36][i][column]
   filters,    // [o][kh][kw][i]
   grouped,    // [vector of groups][kh][kw][i][lane]: a lane for each output of as many groups as fit
   panels      // [group][panel of nr columns][kh][kw][i][column], the last panel whole vectors wide
@@ -69,7 +69,9 @@ class PackedWeight {
   int64_t slices() const { return slices_; }
   WeightLayout layout() const { return layout_; }
   const float* data() const { return data_; }
-  int64_t group_stride() const { return group_stride_; }  // floats between the panels, or vectors, of two groups
+  // Groups side by side in a vector where the layout packs them so, else 1; floats between such, or between groups.
+  int64_t together() const { return together_; }
+  int64_t group_stride() const { return group_stride_; }
   int64_t bytes() const { return bytes_; }
   int64_t count() const { return bytes_ / static_cast<int64_t>(sizeof(float)); }
   const float* end() const { return data() + count(); }
@@ -98,6 +100,7 @@ class PackedWeight {
   int64_t groups_;
   WeightLayout layout_;
   int64_t slices_;
+  int64_t together_ = 1;
   int64_t group_stride_ = 0;
   int64_t bytes_ = 0;
   AlignedArray<float> memory_;         // none if it is another's
@@ -143,6 +146,9 @@ const Conv2dAlgorithm& choose_conv2d(const Conv2dDesc& desc, const std::string& 
 
 // How many groups of a weight (O, C / groups, KH, KW) lie side by side in a vector.
 int64_t groups_in_vector(const Shape4& weight, int64_t groups, int64_t lanes);
+
+// GroupedArgs::index of groups that lie side by side: C / groups vectors.
+void fill_group_index(const Conv2dDesc& desc, const PackedWeight& weight, std::int32_t* index);
 
 // Every algorithm up to the chosen one with its refusal (empty for the chosen one).
 std::vector<std::pair<std::string, std::string>> explain_conv2d(const Conv2dDesc& desc, const std::string& algorithm);

@@ -112,6 +112,13 @@ int64_t groups_in_vector(const Shape4& weight, int64_t groups, int64_t lanes) {
   return lanes / std::max(weight[0] / groups, weight[1]);
 }
 
+void fill_group_index(const Conv2dDesc& d, const PackedWeight& weight, std::int32_t* index) {
+  const int64_t lanes = weight.kernels().lanes, inputs = d.c_per_group(), outputs = d.o_per_group();
+  for (int64_t k = 0; k < inputs; ++k)
+    for (int64_t lane = 0; lane < lanes; ++lane)
+      index[k * lanes + lane] = static_cast<std::int32_t>(std::min(lane / outputs, weight.together() - 1) * inputs + k);
+}
+
 std::string refuse_grouped(const Conv2dDesc& d) {
   if (d.groups == 1) return "there is one group only";
   const int64_t most = std::max(d.c_per_group(), d.o_per_group());
@@ -144,12 +151,9 @@ void run_grouped(const Conv2dDesc& d, const Conv2dArgs& args, Scratch& scratch) 
   const PackedWeight& weight = *args.weight;
   if (weight.layout() != WeightLayout::grouped) return run_direct(d, args, scratch);
   const PixelBlocks blocks(d, args, scratch);
-  const int64_t lanes = weight.kernels().lanes, inputs = d.c_per_group(), outputs = d.o_per_group();
-  const int64_t together = groups_in_vector(weight.shape(), d.groups, lanes);
-  std::int32_t* index = scratch.take<std::int32_t>(inputs * lanes);
-  for (int64_t k = 0; k < inputs; ++k)
-    for (int64_t lane = 0; lane < lanes; ++lane)
-      index[k * lanes + lane] = static_cast<std::int32_t>(std::min(lane / outputs, together - 1) * inputs + k);
+  const int64_t inputs = d.c_per_group(), outputs = d.o_per_group(), together = weight.together();
+  std::int32_t* index = scratch.take<std::int32_t>(inputs * weight.kernels().lanes);
+  fill_group_index(d, weight, index);
   blocks.run(d, args, [&](int64_t first, int64_t count, const float** rows) noexcept {
     for (int64_t group = 0; group < d.groups; group += together) {
       const int64_t here = std::min(together, d.groups - group);

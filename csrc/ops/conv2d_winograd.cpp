@@ -7,6 +7,8 @@
 //   - V in the second-level cache: many blocks, each thread its own, the transformed weights U come from L2 or L3;
 //   - U streamed once: one block of all tiles, the threads share V and split the panels. For layers whose U exceeds
 //     the caches, and where there are too few tiles to give every thread a block unless U is small.
+// Groups are convolutions of their own: a block has those of a few channels and many tiles, so that U stays in the
+// cache, too. The small ones lie side by side in a vector.
 #include <cstring>
 #include <vector>
 
@@ -29,60 +31,90 @@ int64_t own_weight_bytes() { return caches().second / 4; }
 // Tiles of one block when U is streamed: bounds V, and the sums of a panel.
 constexpr int64_t kStreamedTiles = 256;
 
-// Floats between the rows of V: a cache line more than the channels, since rows a power of two apart would share a few
-// sets of the first-level cache.
-int64_t v_row(const Conv2dDesc& d) { return round_up(d.c, 16) + 16; }
+// The channels of a block of groups, if they have no more of them: reads of a few lines. Not tuned.
+constexpr int64_t kGroupedChannels = 64;
 
-// V[xi][tile - first] for one tile; the next one's lies `next` floats behind.
-void transform_input(const Conv2dDesc& d, const Conv2dArgs& args, const Tiling& t, const float* zeros, int64_t tile,
-                     float* dst, int64_t dst_stride, int64_t next) {
-  const auto [image, y, x] = position(t, tile);
-  const float* pixels[36];
-  tile_pixels(args.src.data + image * d.h * d.w * d.c, d.h, d.w, d.c, y - d.window.top, x - d.window.left, t.step,
-              t.m + 2, zeros, pixels);
-  args.weight->kernels().winograd_input({t.m, pixels, d.c, dst, dst_stride, next});
-}
+// What falls into panels of output channels: all groups that lie side by side, or each by itself.
+struct Bundles {
+  int64_t count, inputs, outputs;  // channels of each; the last one may have fewer
+  int64_t panels;                  // of each
+  Bundles(const Conv2dDesc& d, const PackedWeight& weight)
+      : count(ceil_div(d.groups, weight.together())),
+        inputs(weight.together() * d.c_per_group()),
+        outputs(weight.together() * d.o_per_group()),
+        panels(ceil_div(outputs, weight.kernels().gemm.nr)) {}
+};
 
 // The blocks of tiles, and the scratch of a run.
 struct Schedule {
   Tiling tiles;
   int threads;
+  Bundles bundles;
+  int64_t parts, part;  // of the bundles that are in a block together: how many, and the largest
+  int64_t v_row;        // floats between the rows of V
   bool streamed;
-  int64_t blocks, block;              // how many, and tiles of the largest
+  int64_t blocks, block;              // how many of each part, and tiles of the largest
   int64_t block_v, block_sums;        // floats
   int64_t own_sums;                   // floats of each thread
   float *zeros, *transformed, *sums;  // transformed: of each thread, or of all when U is streamed
   const float** rows;                 // `block` pointers of each thread
+  std::int32_t* index;                // of groups side by side
 
   Schedule(const Conv2dDesc& d, const Conv2dArgs& args, Scratch& scratch)
       : tiles(tiling(d, args.weight->layout() == WeightLayout::winograd2 ? 2 : 4)),
-        threads(threads_for(d.multiply_adds(), args.threads)) {
+        threads(threads_for(d.multiply_adds(), args.threads)),
+        bundles(d, *args.weight) {
     const KernelTable& kernels = args.weight->kernels();
-    const int64_t fit = std::max(block_floats() / (tiles.points * d.c) / kernels.gemm.mr, int64_t{1}) * kernels.gemm.mr;
+    parts = ceil_div(bundles.count, ceil_div(kGroupedChannels, bundles.inputs));
+    part = ceil_div(bundles.count, parts);
+    const int64_t channels = std::min(part * bundles.inputs, d.c);
+    // A cache line more than the channels, since rows a power of two apart would share a few sets of the first-level
+    // cache.
+    v_row = round_up(channels, 16) + 16;
+    const int64_t fit =
+        std::max(block_floats() / (tiles.points * channels) / kernels.gemm.mr, int64_t{1}) * kernels.gemm.mr;
     const int64_t fitting =
         std::max((tiles.count + fit / 2) / fit, int64_t{1});  // 16 tiles are one block of 14, not two of 8
     const int64_t weights = args.weight->bytes();
-    streamed = weights > cached_weight_bytes() || (fitting < threads && weights > own_weight_bytes());
-    blocks =
-        streamed ? ceil_div(tiles.count, kStreamedTiles) : std::max(fitting, std::min<int64_t>(threads, tiles.count));
+    streamed =
+        d.groups == 1 && (weights > cached_weight_bytes() || (fitting < threads && weights > own_weight_bytes()));
+    blocks = streamed ? ceil_div(tiles.count, kStreamedTiles)
+                      : std::max(fitting, std::min(ceil_div(threads, parts), tiles.count));
     block = ceil_div(tiles.count, blocks);
-    block_v = tiles.points * block * v_row(d);
+    block_v = tiles.points * block * v_row;
     block_sums = tiles.points * (block * kernels.gemm.nr + 16);
     own_sums = block_sums + tiles.m * tiles.m * kernels.gemm.nr;
     zeros = scratch.take<float>(d.c);
     transformed = scratch.take<float>(checked_mul(streamed ? 1 : threads, block_v));
     sums = scratch.take<float>(checked_mul(threads, own_sums));
     rows = scratch.take<const float*>(checked_mul(threads, block));
+    index = nullptr;
+    if (args.weight->together() == 1) return;
+    index = scratch.take<std::int32_t>(d.c_per_group() * kernels.lanes);
   }
 };
 
 struct Block {
+  int64_t bundle, bundles;   // from which on, and how many
   int64_t first, count;      // tiles
   const float* transformed;  // V
   const float** rows;        // scratch, `count` pointers
   float* sums;               // scratch, points * count * nr floats
   float* pixels;             // scratch, m * m * nr floats: a tile of the output that is to be pooled
 };
+
+// V[xi][index] of the block's channels for one of its tiles.
+void transform_input(const Conv2dDesc& d, const Conv2dArgs& args, const Schedule& s, const Block& b, float* v,
+                     int64_t index) {
+  const Tiling& t = s.tiles;
+  const auto [image, y, x] = position(t, b.first + index);
+  const int64_t channel = b.bundle * s.bundles.inputs, channels = std::min(b.bundles * s.bundles.inputs, d.c - channel);
+  const float* pixels[36];
+  tile_pixels(args.src.data + image * d.h * d.w * d.c + channel, d.h, d.w, d.c, y - d.window.top, x - d.window.left,
+              t.step, t.m + 2, s.zeros, pixels);
+  const int64_t next = index + 1 < b.count ? s.v_row : 0;
+  args.weight->kernels().winograd_input({t.m, pixels, channels, v + index * s.v_row, b.count * s.v_row, next});
+}
 
 // Maxima of the 2x2 windows of a tile of the output, which are in `tile.dst` and nowhere else.
 void pool_tile(const WinogradOutputArgs& tile, const KernelTable& kernels, const TilePosition& at,
@@ -109,27 +141,51 @@ void pool_tile(const WinogradOutputArgs& tile, const KernelTable& kernels, const
   }
 }
 
-// All products and outputs of one panel of output channels over a block.
-void run_panel(const Conv2dDesc& d, const Conv2dArgs& args, const Tiling& t, const Block& b, int64_t panel) {
+// sums[xi][tile][column] of the `width` columns of a panel, from the channels of V from `offset` on.
+void run_products(const Conv2dDesc& d, const Conv2dArgs& args, const Schedule& s, const Block& b, int64_t offset,
+                  const float* weight, int64_t width) {
   const KernelTable& kernels = args.weight->kernels();
-  const int64_t nr = kernels.gemm.nr, first_channel = panel * nr, columns = std::min(nr, d.o - first_channel);
-  const int64_t width = columns <= kernels.lanes ? kernels.lanes : nr;
-  const float* weight = args.weight->data() + first_channel * t.points * d.c;
+  const int64_t depth = d.c_per_group(), nr = kernels.gemm.nr;
+  const bool side_by_side = args.weight->together() > 1;
   GemmArgs g{};
   g.rows = b.rows;
   g.rows_stride = g.m = b.count;
   g.n = width;
   g.taps = 1;
-  g.depth = d.c;
+  g.depth = depth;
   g.weight_end = args.weight->end();
   g.dst_stride = nr;
-  for (int64_t i = 0; i < b.count; ++i) b.rows[i] = b.transformed + i * v_row(d);
-  for (int64_t xi = 0; xi < t.points; ++xi) {
-    g.row_offset = xi * b.count * v_row(d);
-    g.weight = weight + xi * d.c * width;
-    g.dst = b.sums + xi * (b.count * nr + 16);
-    kernels.gemm.run(g);
+  GroupedArgs of_groups{};
+  of_groups.rows = b.rows;
+  of_groups.rows_stride = of_groups.m = b.count;
+  of_groups.taps = 1;
+  of_groups.depth = depth;
+  of_groups.inputs = of_groups.outputs = width;  // behind the channels V has room for them
+  of_groups.index = s.index;
+  of_groups.dst_stride = nr;
+  for (int64_t i = 0; i < b.count; ++i) b.rows[i] = b.transformed + i * s.v_row;
+  for (int64_t xi = 0; xi < s.tiles.points; ++xi) {
+    g.row_offset = of_groups.row_offset = offset + xi * b.count * s.v_row;
+    g.weight = of_groups.weight = weight + xi * depth * width;
+    g.dst = of_groups.dst = b.sums + xi * (b.count * nr + 16);
+    if (side_by_side)
+      kernels.grouped(of_groups);
+    else
+      kernels.gemm.run(g);
   }
+}
+
+// All products and outputs of one panel of output channels over a block.
+void run_panel(const Conv2dDesc& d, const Conv2dArgs& args, const Schedule& s, const Block& b, int64_t panel) {
+  const KernelTable& kernels = args.weight->kernels();
+  const Tiling& t = s.tiles;
+  const int64_t nr = kernels.gemm.nr, bundle = b.bundle + panel / s.bundles.panels;
+  const int64_t skipped = panel % s.bundles.panels * nr, first_channel = bundle * s.bundles.outputs + skipped;
+  const int64_t columns = std::min({nr, s.bundles.outputs - skipped, d.o - first_channel});
+  const int64_t width = columns <= kernels.lanes ? kernels.lanes : nr;
+  run_products(d, args, s, b, (bundle - b.bundle) * s.bundles.inputs,
+               args.weight->data() + bundle * args.weight->group_stride() + skipped * t.points * d.c_per_group(),
+               width);
   for (int64_t i = 0; i < b.count; ++i) {
     const TilePosition at = position(t, b.first + i);
     const auto [image, y, x] = at;
@@ -161,7 +217,6 @@ std::string refuse_winograd(const Conv2dDesc& d) {
   if (d.window.stride != Pair{1, 1}) return "the stride is " + to_string(d.window.stride) + ", not 1";
   const Pair& dilation = d.window.dilation;
   if (dilation[0] != dilation[1]) return "the dilation is " + to_string(dilation) + ", not the same both ways";
-  if (d.groups != 1) return "there is more than one group";
   return "";
 }
 
@@ -177,25 +232,25 @@ void reserve_winograd(const Conv2dDesc& d, const Conv2dArgs& args, Scratch& scra
 void run_winograd(const Conv2dDesc& d, const Conv2dArgs& args, Scratch& scratch) {
   const Schedule s(d, args, scratch);
   const Tiling& t = s.tiles;
-  const int64_t panels = ceil_div(d.o, args.weight->kernels().gemm.nr);
   std::memset(s.zeros, 0, sizeof(float) * d.c);
+  if (s.index != nullptr) fill_group_index(d, *args.weight, s.index);
   const auto part = [&](int64_t index, float* v, int thread) {
-    const int64_t first = t.count * index / s.blocks, count = t.count * (index + 1) / s.blocks - first;
+    const int64_t bundles = s.bundles.count, in = index / s.blocks, at = index % s.blocks;
+    const int64_t bundle = bundles * in / s.parts, first = t.count * at / s.blocks;
     float* own = s.sums + thread * s.own_sums;
-    return Block{first, count, v, s.rows + thread * s.block, own, own + s.block_sums};
-  };
-  const auto transform = [&](const Block& b, float* v, int64_t i) {
-    transform_input(d, args, t, s.zeros, b.first + i, v + i * v_row(d), b.count * v_row(d),
-                    i + 1 < b.count ? v_row(d) : 0);
+    return Block{bundle, bundles * (in + 1) / s.parts - bundle,
+                 first,  t.count * (at + 1) / s.blocks - first,
+                 v,      s.rows + thread * s.block,
+                 own,    own + s.block_sums};
   };
 
   if (!s.streamed) {
-    parallel_for(s.blocks, s.threads, [&](int64_t begin, int64_t end, int thread) noexcept {
+    parallel_for(s.parts * s.blocks, s.threads, [&](int64_t begin, int64_t end, int thread) noexcept {
       for (int64_t index = begin; index < end; ++index) {
         float* v = s.transformed + thread * s.block_v;
         const Block b = part(index, v, thread);
-        for (int64_t i = 0; i < b.count; ++i) transform(b, v, i);
-        for (int64_t panel = 0; panel < panels; ++panel) run_panel(d, args, t, b, panel);
+        for (int64_t i = 0; i < b.count; ++i) transform_input(d, args, s, b, v, i);
+        for (int64_t panel = 0; panel < b.bundles * s.bundles.panels; ++panel) run_panel(d, args, s, b, panel);
       }
     });
     return;
@@ -203,10 +258,10 @@ void run_winograd(const Conv2dDesc& d, const Conv2dArgs& args, Scratch& scratch)
   for (int64_t index = 0; index < s.blocks; ++index) {
     float* v = s.transformed;
     parallel_for(part(index, v, 0).count, s.threads, [&](int64_t begin, int64_t end, int thread) noexcept {
-      for (int64_t i = begin; i < end; ++i) transform(part(index, v, thread), v, i);
+      for (int64_t i = begin; i < end; ++i) transform_input(d, args, s, part(index, v, thread), v, i);
     });
-    parallel_for(panels, s.threads, [&](int64_t begin, int64_t end, int thread) noexcept {
-      for (int64_t panel = begin; panel < end; ++panel) run_panel(d, args, t, part(index, v, thread), panel);
+    parallel_for(s.bundles.panels, s.threads, [&](int64_t begin, int64_t end, int thread) noexcept {
+      for (int64_t panel = begin; panel < end; ++panel) run_panel(d, args, s, part(index, v, thread), panel);
     });
   }
 }

@@ -41,7 +41,7 @@ int64_t tiles_of_block(const Tiling& t, int64_t tile_floats, int64_t sums) {
 
 bool winograd_gradient_pays(const Conv2dDesc& d) {
   constexpr int64_t kFewChannels = 16;  // with fewer, the transforms cost more than they save: an estimate
-  if (!refuse_winograd(d).empty() || std::min(d.c, d.o) < kFewChannels) return false;
+  if (d.groups != 1 || !refuse_winograd(d).empty() || std::min(d.c, d.o) < kFewChannels) return false;
   const Tiling t = tiling(d, kSide);
   return t.points * t.count < d.n * met_taps(d);
 }

@@ -206,6 +206,7 @@ std::string refusal_of(Conv3dWay way, const Conv3dDesc& d) {
     case Conv3dWay::winograd4:
     case Conv3dWay::winograd2:
       if (const std::string refusal = refuse_winograd(d.slice); !refusal.empty()) return refusal;
+      if (d.slice.groups != 1) return "there is more than one group";
       if (d.stride != 1) return "the stride along the depth is " + std::to_string(d.stride) + ", not 1";
       return sums_slices(d) ? "" : "there are output slices that meet padding alone";
     default:
@@ -279,7 +280,7 @@ std::optional<Conv2dDesc> as_images(const Conv3dDesc& d) {
 }
 
 bool sums_slices(const Conv3dDesc& d) {
-  if (d.stride != 1 || !refuse_winograd(d.slice).empty()) return false;
+  if (d.stride != 1 || d.slice.groups != 1 || !refuse_winograd(d.slice).empty()) return false;
   bool met = true;  // each output slice by some slice of the kernel
   for_slices(d, [&met](int64_t, int64_t, int64_t tap, int64_t end) { met = met && tap < end; });
   return met;

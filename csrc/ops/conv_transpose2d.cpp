@@ -267,7 +267,7 @@ std::string cheapest_conv_transpose2d(const Conv2dDesc& d, bool winograd) {
       break;
   }
   const Conv2dDesc p = only_phase(d);
-  const std::string name = cheapest_conv2d(p, winograd);
+  const std::string name = cheapest_conv2d(p, winograd && p.groups == 1);
   return is_cropped(p.window) && name == "stem" ? "direct" : name;
 }
 

@@ -73,25 +73,23 @@ PackedWeight::PackedWeight(const Shape4& shape, int64_t groups, WeightLayout lay
            " cannot be divided into groups=" + std::to_string(groups));
   if (std::any_of(shape.begin(), shape.end(), [](int64_t size) { return size < 1; }))
     refuse("weight " + to_string(shape) + " is empty");
-  if (points != 0 && (groups != 1 || kh != 3 || kw != 3))
-    refuse("Winograd's algorithm takes 3x3 filters in one group, got weight " + to_string(shape));
+  if (points != 0 && (kh != 3 || kw != 3))
+    refuse("Winograd's algorithm takes 3x3 filters, got weight " + to_string(shape));
   if (layout == WeightLayout::depthwise && i != 1) refuse("depthwise weights have one input channel per group");
   if (slices < 0 || (slices != 0 && kh % slices != 0))
     refuse("the " + std::to_string(kh) + " rows of weight " + to_string(shape) + " are not those of " +
            std::to_string(slices) + " slices");
 
-  const int64_t columns = round_up(o / groups, kernels_->lanes), taps = checked_mul(kh, kw);
+  if (groups > 1 && (layout == WeightLayout::grouped || points != 0))
+    together_ = groups_in_vector(shape_, groups, kernels_->lanes);
+  if (layout == WeightLayout::grouped && together_ < 1)
+    refuse("groups of weight " + to_string(shape) + " do not fit a vector");
+  together_ = std::max<int64_t>(together_, 1);
+  const int64_t columns = round_up(together_ * (o / groups), kernels_->lanes), taps = checked_mul(kh, kw);
   int64_t count = checked_mul(checked_mul(o, i), taps);
-  if (layout == WeightLayout::panels) {
-    group_stride_ = checked_mul(checked_mul(taps, i), columns);
-    count = checked_mul(groups, group_stride_);
-  }
-  if (points != 0) count = checked_mul(checked_mul(points, i), columns);
-  if (layout == WeightLayout::grouped) {
-    const int64_t together = groups_in_vector(shape_, groups, kernels_->lanes);
-    if (together < 1) refuse("groups of weight " + to_string(shape) + " do not fit a vector");
-    group_stride_ = checked_mul(checked_mul(taps, i), kernels_->lanes);
-    count = checked_mul(ceil_div(groups, together), group_stride_);
+  if (layout == WeightLayout::panels || layout == WeightLayout::grouped || points != 0) {
+    group_stride_ = checked_mul(checked_mul(points != 0 ? points : taps, i), columns);
+    count = checked_mul(ceil_div(groups, together_), group_stride_);
   }
   bytes_ = checked_mul(count, sizeof(float));
 }
@@ -146,15 +144,14 @@ template <class Each>
 void PackedWeight::for_places(const Each& each) const {
   const auto [o, i, kh, kw] = shape_;
   const int64_t taps = kh * kw, per_group = o / groups_, lanes = kernels_->lanes;
-  const int64_t together = layout_ == WeightLayout::grouped ? groups_in_vector(shape_, groups_, lanes) : 1;
   for (int64_t filter = 0; filter < o; ++filter) {
     const int64_t group = filter / per_group;
-    const int64_t lane = group % together * per_group + filter % per_group;
+    const int64_t lane = group % together_ * per_group + filter % per_group;
     for (int64_t k = 0; k < i; ++k) {
       for (int64_t tap = 0; tap < taps; ++tap) {
         const int64_t place = layout_ == WeightLayout::filters
                                   ? (filter * taps + tap) * i + k
-                                  : group / together * group_stride_ + (tap * i + k) * lanes + lane;
+                                  : group / together_ * group_stride_ + (tap * i + k) * lanes + lane;
         each((filter * i + k) * taps + tap, place);
       }
     }
@@ -194,19 +191,22 @@ void PackedWeight::pack_panels(const ImageView& weight, const double* factor) {
 
 void PackedWeight::pack_winograd(const ImageView& weight, const double* factor, int m) {
   const int64_t o = weight.shape[0], i = weight.shape[1], nr = kernels_->gemm.nr, points = (m + 2) * (m + 2);
-  parallel_for(ceil_div(o, nr), threads_for(o * i * points), [&](int64_t begin, int64_t end, int) noexcept {
+  // The filters of groups side by side are those of one, because they lie in the order of the lanes.
+  const int64_t filters = together_ * (o / groups_), panels = ceil_div(filters, nr);
+  const int64_t tasks = ceil_div(groups_, together_) * panels;
+  parallel_for(tasks, threads_for(o * i * points), [&](int64_t begin, int64_t end, int) noexcept {
     // Filters of 16 channels are gathered at once, because that makes whole blocks of transposes; 4 channels' points
     // are written at once, because the addresses of one channel's all fall into the same set of a cache.
     constexpr int64_t kGathered = 16, kWritten = 4;
     float rows[9 * kGathered * kMostPanelColumns], transformed[36 * kWritten * kMostPanelColumns];
-    for (int64_t p = begin; p < end; ++p) {
-      const int64_t columns = std::min(nr, o - p * nr), width = panel_width(columns);
-      float* panel = memory_.get() + p * nr * points * i;
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t group = task / panels, skipped = task % panels * nr, first = group * filters + skipped;
+      const int64_t columns = std::min({nr, filters - skipped, o - first}), width = panel_width(columns);
+      float* panel = memory_.get() + group * group_stride_ + skipped * points * i;
       for (int64_t c = 0; c < i; c += kWritten) {
         const int64_t gathered = c % kGathered, count = std::min(kWritten, i - c);
         if (gathered == 0)
-          gather_columns(*kernels_, weight, factor, p * nr, columns, 9 * c, 9 * std::min(kGathered, i - c), rows,
-                         width);
+          gather_columns(*kernels_, weight, factor, first, columns, 9 * c, 9 * std::min(kGathered, i - c), rows, width);
         for (int64_t k = 0; k < count; ++k)
           kernels_->winograd_filters(m, rows + 9 * (gathered + k) * width, width, transformed + k * width,
                                      kWritten * width);

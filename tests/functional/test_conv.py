@@ -219,7 +219,7 @@ class TestFewChannels:
         assert_close(network(x), expected, weight[0].size, scale=np.abs(sums + residual).max())
         layer = nn.Conv2d(channels, 3, 3, padding=1, groups=groups)
         layer.weight, layer.bias = weight, bias
-        plan = convlane.compile(lambda x: F.cat([layer.eval()(x), x, F.relu(layer(x))]), x.shape)
+        plan = convlane.compile(lambda x: F.cat([layer.eval()(x), x, F.relu(layer(x))]), x.shape, winograd=False)
         y = F.conv2d(x, weight, bias, padding=1, groups=groups)
         np.testing.assert_array_equal(plan(x), np.concatenate([y, x, np.maximum(y, 0)], 1))
         assert [choice.algorithm for choice in plan._choices if choice.algorithm] == [algorithm] * 2
@@ -315,6 +315,57 @@ class TestWinograd:
         np.testing.assert_array_equal(
             F.conv2d(x[1:], weight, bias, residual=residual[1:], activation="silu", **arguments), y[1:]
         )
+
+    @pytest.mark.parametrize("name", ["winograd2", "winograd4"])
+    @pytest.mark.parametrize(
+        ("groups", "inputs", "outputs"),
+        [
+            (3, 1, 2),
+            (5, 3, 1),
+            (33, 4, 4),
+            (9, 7, 5),
+            (2, 2, 9),
+            (13, 8, 8),
+            (7, 12, 20),
+            (3, 16, 16),
+            (4, 24, 24),
+            (2, 40, 70),
+        ],
+    )
+    def test_groups(self, rng, isa, threads, name, groups, inputs, outputs):
+        """Side by side in a vector, the last one partly filled, and in panels of their own; in parts and blocks."""
+        o, c = groups * outputs, groups * inputs
+        x, weight, bias = images(rng, 2, c, 26, 37), images(rng, o, inputs, 3, 3), images(rng, o)
+        expected = oracle.conv2d(x, weight, bias, padding=(1, 0, 2, 1), groups=groups)
+        residual = images(rng, *expected.shape)
+        arguments = {"padding": (1, 0, 2, 1), "groups": groups, "algorithm": name}
+        for array in LAYOUTS.values() if groups == 9 else [np.asarray]:
+            y = F.conv2d(array(x), weight, bias, residual=residual, activation="relu", **arguments)
+            sums = expected + residual
+            assert_close(y, np.maximum(sums, 0), 9 * inputs, ROUNDING.get(name, 1), scale=np.abs(sums).max())
+        alone = F.conv2d(x[1:], weight, bias, residual=residual[1:], activation="relu", **arguments)
+        np.testing.assert_array_equal(alone, y[1:])
+
+    @pytest.mark.parametrize("name", ["winograd2", "winograd4"])
+    def test_groups_do_not_depend_on_threads(self, rng, isa, name):
+        x, weight = images(rng, 1, 160, 9, 9), images(rng, 160, 8, 3, 3)
+        with convlane.num_threads(1):
+            one = F.conv2d(x, weight, padding=1, groups=20, algorithm=name)
+        with convlane.num_threads(3):
+            np.testing.assert_array_equal(F.conv2d(x, weight, padding=1, groups=20, algorithm=name), one)
+
+    @pytest.mark.parametrize(
+        ("inputs", "groups", "size", "name"),
+        [(24, 3, 56, "winograd4"), (8, 32, 56, "winograd4"), (40, 6, 28, "winograd4"), (2, 16, 56, "grouped")],
+    )
+    def test_groups_take_it_where_it_pays(self, isa, inputs, groups, size, name):
+        channels = inputs * groups
+        geometry = _core.Conv2dGeometry(
+            (1, channels, size, size), (channels, inputs, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), groups
+        )
+        assert geometry.cheapest(True) == name
+        assert geometry.cheapest(False) == ("direct" if inputs > 8 else "grouped")
+        assert set(geometry.candidates(True)) == {"winograd4", "winograd2", geometry.cheapest(False)}
 
     def test_dilations_that_differ_are_refused(self):
         with pytest.raises(ValueError, match=r"the dilation is \(2, 3\), not the same both ways"):

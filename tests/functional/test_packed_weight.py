@@ -88,15 +88,15 @@ def test_factors_multiply_in_float64(rng, isa, threads, shape, groups, algorithm
 
 
 @pytest.mark.parametrize("algorithm", ["winograd2", "winograd4"])
-@pytest.mark.parametrize("size", [(5, 3), (65, 37), (64, 16)])
-def test_factors_for_winograd(rng, isa, threads, algorithm, size):
+@pytest.mark.parametrize(("size", "groups"), [((5, 3), 1), ((65, 37), 1), ((64, 16), 1), ((63, 4), 9), ((120, 40), 3)])
+def test_factors_for_winograd(rng, isa, threads, algorithm, size, groups):
     weight, factor = normal(rng, *size, 3, 3), rng.standard_normal(size[0])
     folded = (weight * factor[:, None, None, None]).astype(np.float32)
-    x = normal(rng, 1, size[1], 9, 7)
-    expected = F.conv2d(x, folded, algorithm=algorithm)
+    x = normal(rng, 1, groups * size[1], 9, 7)
+    expected = F.conv2d(x, folded, groups=groups, algorithm=algorithm)
     for array in layouts(weight).values():
-        packed = _core.PackedWeight(array, 1, algorithm, factor)
-        np.testing.assert_array_equal(F.conv2d(x, packed, algorithm=algorithm), expected)
+        packed = _core.PackedWeight(array, groups, algorithm, factor)
+        np.testing.assert_array_equal(F.conv2d(x, packed, groups=groups, algorithm=algorithm), expected)
 
 
 @pytest.mark.parametrize("factor", [np.ones(3), np.ones((4, 1)), np.ones(5)])
