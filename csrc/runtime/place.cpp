@@ -24,17 +24,25 @@ void Place::avoid(int cpu) noexcept {
   sched_setaffinity(0, sizeof(others), &others);
 }
 
-void Place::bring(int cpu) const noexcept {
-  const pid_t thread = thread_.load(std::memory_order_acquire);
-  if (thread == 0 || cpu < 0 || !CPU_ISSET(cpu, &usual_)) return;
+void Place::bring(int cpu) noexcept {
+  pid_t thread = thread_.load(std::memory_order_acquire);
+  if (thread <= 0 || cpu < 0 || !CPU_ISSET(cpu, &usual_)) return;
+  if (!thread_.compare_exchange_strong(thread, kBeingBrought, std::memory_order_acquire)) return;
   cpu_set_t only;
   CPU_ZERO(&only);
   CPU_SET(cpu, &only);
   sched_setaffinity(thread, sizeof(only), &only);
+  thread_.store(thread, std::memory_order_release);
 }
 
 void Place::leave() noexcept {
-  if (thread_.exchange(0, std::memory_order_relaxed) != 0) sched_setaffinity(0, sizeof(usual_), &usual_);
+  pid_t thread = thread_.load(std::memory_order_acquire);
+  if (thread == 0) return;
+  while (thread == kBeingBrought || !thread_.compare_exchange_weak(thread, 0, std::memory_order_acquire)) {
+    sched_yield();
+    thread = thread_.load(std::memory_order_acquire);
+  }
+  sched_setaffinity(0, sizeof(usual_), &usual_);
 }
 
 #else
@@ -42,7 +50,7 @@ void Place::leave() noexcept {
 int current_cpu() noexcept { return -1; }
 bool Place::enter(int) noexcept { return false; }
 void Place::avoid(int) noexcept {}
-void Place::bring(int) const noexcept {}
+void Place::bring(int) noexcept {}
 void Place::leave() noexcept {}
 
 #endif

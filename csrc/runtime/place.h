@@ -24,12 +24,14 @@ class Place {
   // By the thread, after enter(): goes on on another CPU, and does not come back to this one.
   void avoid(int cpu) noexcept;
   // By any thread, while it is sure that this one does not end: it goes on on this CPU. Nothing happens before enter().
-  void bring(int cpu) const noexcept;
-  // By the thread: all its CPUs are open to it again.
+  void bring(int cpu) noexcept;
+  // By the thread: all its CPUs are open to it again, and nobody moves it any more.
   void leave() noexcept;
 
  private:
 #ifdef __linux__
+  static constexpr pid_t kBeingBrought = -1;  // leave() waits for the end of it, or would be undone by it
+
   std::atomic<pid_t> thread_{0};  // 0: has not entered
   cpu_set_t usual_;
 #endif

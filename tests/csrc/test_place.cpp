@@ -43,10 +43,28 @@ void move(const cpu_set_t& usual) {
   require(CPU_EQUAL(&after, &usual), "does not have its CPUs back");
 }
 
+// Who is brought while it leaves has its CPUs back all the same.
+void leave_while_brought(const cpu_set_t& usual) {
+  convlane::Place place;
+  std::atomic<bool> ended{false};
+  std::thread other([&] {
+    while (!ended.load()) place.bring(0);
+  });
+  for (int run = 0; run < 20000; ++run) {
+    require(place.enter(2), "did not enter");
+    place.leave();
+    const cpu_set_t after = own_cpus();
+    require(CPU_EQUAL(&after, &usual), "was brought after it had left");
+  }
+  ended.store(true);
+  other.join();
+}
+
 }  // namespace
 
 int main() {
   const cpu_set_t usual = own_cpus();
   std::thread(move, usual).join();
+  std::thread(leave_while_brought, usual).join();
   return 0;
 }
