@@ -1,4 +1,4 @@
-// The matrix product under pointwise, direct, im2col and stem convolution and under the linear layer.
+// The matrix product under pointwise, direct and im2col convolution and under the linear layer.
 //
 // A register tile of up to kGemmRows x (kGemmVectors * lanes) sums stays in registers over the whole depth: per step
 // one broadcast per row and kGemmVectors loads of packed weights feed kGemmRows * kGemmVectors multiply-adds.
