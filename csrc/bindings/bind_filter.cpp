@@ -9,7 +9,7 @@ namespace convlane {
 namespace {
 
 using Kernel = py::array_t<double, py::array::c_style | py::array::forcecast>;
-using Indices = py::array_t<int64_t, py::array::c_style | py::array::forcecast>;
+using Integers = py::array_t<int64_t, py::array::c_style | py::array::forcecast>;
 
 template <class T>
 std::vector<T> values_of(const py::array_t<T, py::array::c_style | py::array::forcecast>& array) {
@@ -31,8 +31,8 @@ py::array filtered(const FilterDesc& desc, const py::array& picture) {
 void bind_filter(py::module_& m) {
   m.def(
       "filter_picture",
-      [](const py::array& picture, const Kernel& first, const Kernel& second, const Indices& rows,
-         const Indices& before, const Indices& after, double fill) {
+      [](const py::array& picture, const Kernel& first, const Kernel& second, const Integers& rows,
+         const Integers& before, const Integers& after, double fill) {
         if (picture.ndim() != 3 || (picture.flags() & py::array::c_style) == 0 || first.ndim() != 2)
           throw std::invalid_argument("filter: the picture must be dense (H, W, C), the kernel (rows, columns)");
         const FilterDesc desc{picture.shape(0),
