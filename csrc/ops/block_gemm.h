@@ -24,6 +24,14 @@ struct BlockGemm {
   int64_t depth_of_block() const { return is_long() ? kernels->gemm.sum_block : block_depth; }
   int64_t rows_of_block() const { return 16 * kernels->gemm.mr; }
   int threads() const { return threads_for(products * m * n * depth, most_threads); }
+  int64_t column_parts() const { return ceil_div(n, block_columns); }
+  // Rows of a task. Each packs its columns of the right matrix: there are as few as keep the threads busy.
+  int64_t rows_of_task() const {
+    constexpr int64_t kTasksPerThread = 4;
+    const int64_t blocks = ceil_div(m, rows_of_block());
+    const int64_t wanted = threads() == 1 ? 1 : ceil_div(kTasksPerThread * threads(), products * column_parts());
+    return ceil_div(blocks, std::min(blocks, wanted)) * rows_of_block();
+  }
 };
 
 struct BlockGemmMemory {
@@ -57,30 +65,28 @@ template <class Rows, class Pack, class Dst>
 void block_gemm(const BlockGemm& p, Scratch& scratch, const Rows& fill_rows, const Pack& pack, const Dst& dst) {
   const BlockGemmMemory memory(p, scratch);
   const KernelTable& kernels = *p.kernels;
-  const int64_t block_rows = p.rows_of_block(), row_parts = ceil_div(p.m, block_rows);
-  const int64_t column_parts = ceil_div(p.n, p.block_columns), block_depth = p.depth_of_block();
+  const int64_t block_rows = p.rows_of_block(), task_rows = p.rows_of_task(), row_parts = ceil_div(p.m, task_rows);
+  const int64_t column_parts = p.column_parts(), block_depth = p.depth_of_block();
   const int64_t floats = block_depth * p.block_columns;
   const bool is_long = p.is_long();
   parallel_for(p.products * row_parts * column_parts, p.threads(),
                [&](int64_t begin, int64_t end, int thread) noexcept {
+                 const float** rows = memory.pointers + thread * block_rows;
+                 float* packed = memory.packed + thread * floats;
                  for (int64_t task = begin; task < end; ++task) {
-                   const int64_t row = task % row_parts * block_rows;
+                   const int64_t first_row = task % row_parts * task_rows;
+                   const int64_t end_row = std::min(p.m, first_row + task_rows);
                    const int64_t column = task / row_parts % column_parts * p.block_columns;
                    const int64_t product = task / row_parts / column_parts;
                    GemmArgs g{};
-                   const float** rows = memory.pointers + thread * block_rows;
                    g.rows = rows;
-                   g.rows_stride = g.m = std::min(block_rows, p.m - row);
-                   fill_rows(product, row, g.m, rows);
                    g.n = std::min(p.block_columns, p.n - column);
                    g.taps = 1;
-                   g.dst = dst(product) + row * p.dst_stride + column;
                    g.dst_stride = p.dst_stride;
-                   if (p.epilogue.bias != nullptr) g.epilogue.bias = p.epilogue.bias + column;
-                   g.weight = memory.packed + thread * floats;
+                   g.weight = packed;
                    for (int64_t k = 0; k < p.depth; k += block_depth) {
                      g.depth = std::min(block_depth, p.depth - k);
-                     float* to = memory.packed + thread * floats;
+                     float* to = packed;
                      for (int64_t j = 0; j < g.n; j += kernels.gemm.nr) {
                        const int64_t columns = std::min<int64_t>(kernels.gemm.nr, g.n - j);
                        const int64_t width = kernels.gemm.panel_width(columns);
@@ -90,16 +96,22 @@ void block_gemm(const BlockGemm& p, Scratch& scratch, const Rows& fill_rows, con
                      g.weight_end = to;
                      g.row_offset = k;
                      g.accumulate = k != 0 && !is_long;
-                     if (k != 0 && is_long) {
-                       g.epilogue.bias = nullptr;
-                       g.epilogue.residual = g.dst;
-                       g.epilogue.residual_stride = g.dst_stride;
-                     }
+                     if (k == 0 && p.epilogue.bias != nullptr) g.epilogue.bias = p.epilogue.bias + column;
+                     if (k != 0 && is_long) g.epilogue.bias = nullptr;
                      if (k + g.depth == p.depth) {
                        g.epilogue.activation = p.epilogue.activation;
                        g.epilogue.slope = p.epilogue.slope;
                      }
-                     kernels.gemm.run(g);
+                     for (int64_t row = first_row; row < end_row; row += block_rows) {
+                       g.rows_stride = g.m = std::min(block_rows, end_row - row);
+                       fill_rows(product, row, g.m, rows);
+                       g.dst = dst(product) + row * p.dst_stride + column;
+                       if (k != 0 && is_long) {
+                         g.epilogue.residual = g.dst;
+                         g.epilogue.residual_stride = g.dst_stride;
+                       }
+                       kernels.gemm.run(g);
+                     }
                    }
                  }
                });
