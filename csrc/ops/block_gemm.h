@@ -28,8 +28,9 @@ struct BlockGemm {
   // Rows of a task. Each packs its columns of the right matrix: there are as few as keep the threads busy.
   int64_t rows_of_task() const {
     constexpr int64_t kTasksPerThread = 4;
-    const int64_t blocks = ceil_div(m, rows_of_block());
-    const int64_t wanted = threads() == 1 ? 1 : ceil_div(kTasksPerThread * threads(), products * column_parts());
+    const int64_t blocks = std::max<int64_t>(1, ceil_div(m, rows_of_block()));
+    const int64_t others = std::max<int64_t>(1, products * column_parts());
+    const int64_t wanted = threads() == 1 ? 1 : ceil_div(kTasksPerThread * threads(), others);
     return ceil_div(blocks, std::min(blocks, wanted)) * rows_of_block();
   }
 };
