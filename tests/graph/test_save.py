@@ -121,12 +121,15 @@ def test_what_cannot_be_read_is_not_written(tmp_path):
 def test_checks_agree_with_tracing(name):
     with nn.init.skip():
         graph = trace(models.create(name, 7).eval(), (1, *models.input_shape(name)))
+    seen = None
     for optimization in (*passes.PASSES, assign_slots):
-        assert str(verify(graph)) == str(graph)
-        assert [node.multiply_adds for node in verify(graph).nodes.values()] == [
-            node.multiply_adds for node in graph.nodes.values()
-        ]
-        graph = optimization(graph)
+        if graph is not seen:  # many passes have nothing to do
+            checked = verify(graph)
+            assert str(checked) == str(graph)
+            assert [node.multiply_adds for node in checked.nodes.values()] == [
+                node.multiply_adds for node in graph.nodes.values()
+            ]
+        seen, graph = graph, optimization(graph)
 
 
 def set_in(op, *keys):
