@@ -258,6 +258,7 @@ class Plan:
         self._mapped = mapped
         self._offsets, self._arena = plan_arena(graph)
         self._at_once = 1 if whole else images_at_once(graph, self._arena)
+        self._output_types: tuple[int, list[tuple[str, Shape, Shape]]] | None = None
         self._shared = shared
         self._memory = _core.PlanMemory() if shared is None else shared.memory
         self._build(_core.active_isa())
@@ -319,7 +320,10 @@ class Plan:
             yield self._lowered(part.stop - part.start), [array[part] for array in inputs], part
 
     def _new_outputs(self, batch: int) -> list[Array]:
-        return [_core.new_array(kind) for kind in output_types(self._graph, batch)]
+        kept = self._output_types  # those of the last batch: finding them takes longer than a small layer
+        if kept is None or kept[0] != batch:
+            kept = self._output_types = batch, output_types(self._graph, batch)
+        return [_core.new_array(kind) for kind in kept[1]]
 
     @property
     def input_shape(self) -> Any:
