@@ -41,18 +41,58 @@ void fill_pixel_rows(const Conv2dDesc& d, const float* src, const float* zeros, 
   }
 }
 
+namespace {
+
+// How the image lies that the taps point at.
+struct DirectSource {
+  Conv2dDesc seen;  // as the pointers see it: pixels may be further apart, a row of taps may be one
+  RowsGemm gemm;
+  bool is_spread;  // the image is copied, its pixels an odd number of cache lines apart
+  int64_t pixels;  // of the copy
+  float* zeros;
+  float* copy;
+
+  DirectSource(const Conv2dDesc& d, const Conv2dArgs& args, Scratch& scratch)
+      : seen(d), gemm(conv2d_gemm(d, args)), pixels(checked_mul(d.n, checked_mul(d.h, d.w))) {
+    const Window& w = d.window;
+    const int64_t floats = checked_mul(pixels, d.c + kSpreadFloats);
+    // A copy that leaves the caches costs more than it saves.
+    is_spread = d.taps() > 1 && d.groups == 1 && is_aliased(*gemm.kernels, d.c * w.stride[1]) &&
+                floats <= third_level_floats(2) && gemm.m >= gemm.kernels->gemm.mr && d.o > gemm.kernels->gemm.nr;
+    // Where no column of a window lies in the padding, a row of its taps is one run of numbers.
+    const bool merges = !is_spread && d.groups == 1 && d.kw() > 1 && w.left == 0 && w.right == 0 && w.dilation[1] == 1;
+    if (is_spread) seen.c += kSpreadFloats;
+    if (merges) {
+      seen.window.kernel[1] = 1;
+      gemm.taps = d.kh();
+      gemm.depth = checked_mul(d.kw(), d.c);
+    }
+    zeros = scratch.take<float>(std::max(d.c, gemm.depth));
+    copy = scratch.take<float>(is_spread ? floats : 0);
+    gemm.zeros = zeros;
+  }
+};
+
+}  // namespace
+
 void reserve_direct(const Conv2dDesc& d, const Conv2dArgs& args, Scratch& scratch) {
-  scratch.take<float>(d.c);
-  RowsGemmParts(conv2d_gemm(d, args), scratch);
+  RowsGemmParts(DirectSource(d, args, scratch).gemm, scratch);
 }
 
 void run_direct(const Conv2dDesc& d, const Conv2dArgs& args, Scratch& scratch) {
-  float* zeros = scratch.take<float>(d.c);
-  std::memset(zeros, 0, sizeof(float) * d.c);
-  RowsGemm p = conv2d_gemm(d, args);
-  p.zeros = zeros;
-  rows_gemm(p, scratch, [&](int64_t first, int64_t count, const float** rows) noexcept {
-    fill_pixel_rows(d, args.src.data, zeros, first, count, rows);
+  const DirectSource source(d, args, scratch);
+  std::memset(source.zeros, 0, sizeof(float) * std::max(d.c, source.gemm.depth));
+  const float* src = args.src.data;
+  if (source.is_spread) {
+    const int threads = threads_for(source.gemm.m * d.o * d.taps() * d.c_per_group(), args.threads);
+    parallel_for(source.pixels, threads, [&](int64_t begin, int64_t end, int) noexcept {
+      for (int64_t pixel = begin; pixel < end; ++pixel)
+        std::memcpy(source.copy + pixel * source.seen.c, src + pixel * d.c, sizeof(float) * d.c);
+    });
+    src = source.copy;
+  }
+  rows_gemm(source.gemm, scratch, [&](int64_t first, int64_t count, const float** rows) noexcept {
+    fill_pixel_rows(source.seen, src, source.zeros, first, count, rows);
   });
 }
 

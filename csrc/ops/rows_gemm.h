@@ -5,6 +5,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstring>
 #include <optional>
 
 #include "kernels/table.h"
@@ -15,6 +16,17 @@
 #include "runtime/machine.h"
 
 namespace convlane {
+
+// Rows that lie a multiple of 4 KB apart fall into one set of the first-level cache (64 sets of lines of 64 bytes, on
+// every x86 CPU with 32 or 48 KB), which has 8 ways: more rows than that in a register tile drive each other out
+// between two steps of the depth. Copies of them lie an odd number of lines apart: 56 rows by 256 columns, 512 deep,
+// reach 127 to 135 GFLOP/s instead of 61 to 92 (AVX-512, Xeon of the second generation, 2026-11-27). Six rows, those of
+// AVX2, fit a set: there copies gained nothing.
+constexpr int64_t kSpreadFloats = 16;
+inline bool is_aliased(const KernelTable& kernels, int64_t step) {
+  constexpr int64_t kFloats = 1024, kWays = 8;
+  return kernels.gemm.mr > kWays && step != 0 && step % kFloats == 0;
+}
 
 struct RowsGemm {
   const KernelTable* kernels;
@@ -28,11 +40,21 @@ struct RowsGemm {
   int64_t dst_stride;
   Epilogue epilogue;
   int threads;         // at most
+  int64_t row_step;    // floats between neighbouring rows of the left matrix where one tap has them all, or 0
   const float* zeros;  // what taps in the padding point at, or null: then none is left out
   bool padded;         // whether there are such
 
   // Whether it pays to look for taps that can be left out. An estimate: looking costs a few cycles for each pointer.
   bool leaves_out() const { return padded && taps > 1 && taps <= PaddingTiles::kMostTaps && depth * n >= 1024; }
+
+  // Whether blocks of rows are copied. Those that few panels read are not worth it: copies of rows 4 KB apart gained
+  // for 11 panels and more (1.1 to 1.2 times as fast), others lost for 2 to 5. Between these it is an estimate.
+  bool copies_rows() const {
+    constexpr int64_t kPanels = 8;
+    return taps == 1 && groups == 1 && is_aliased(*kernels, row_step) && m >= kernels->gemm.mr &&
+           n >= kPanels * kernels->gemm.nr;
+  }
+  int64_t copied_floats() const { return depth + kSpreadFloats; }
 };
 
 // A convolution as a matrix product: a row per output pixel, C / groups deep at each tap.
@@ -53,6 +75,7 @@ inline RowsGemm conv2d_gemm(const Conv2dDesc& d, const Conv2dArgs& args) {
   p.threads = args.threads;
   const Window& w = d.window;
   p.padded = w.top > 0 || w.bottom > 0 || w.left > 0 || w.right > 0;
+  if (p.taps == 1) p.row_step = d.c * w.stride[1];
   return p;
 }
 
@@ -84,6 +107,7 @@ struct RowsGemmParts {
   int64_t column_parts, row_parts;
   int64_t block;                 // rows of a part, at most
   const float** pointers;        // taps * block for each thread
+  float* copies;                 // of `block` rows for each thread, if they are copied
   PaddingTiles::Memory tiles{};  // `block` and `block + 1` for each thread, if taps may be left out
 
   RowsGemmParts(const RowsGemm& p, Scratch& scratch) {
@@ -98,11 +122,20 @@ struct RowsGemmParts {
     row_parts = by_columns ? blocks_of_rows : round_up(blocks_of_rows, threads);
     block = ceil_div(p.m, row_parts);
     pointers = scratch.take<const float*>(checked_mul(checked_mul(threads, p.taps), block));
+    copies = scratch.take<float>(p.copies_rows() ? checked_mul(checked_mul(threads, block), p.copied_floats()) : 0);
     if (!p.leaves_out()) return;
     tiles.seen = scratch.take<PaddingTiles::Taps>(checked_mul(threads, block));
     tiles.tiles = scratch.take<int64_t>(checked_mul(threads, block + 1));
   }
 };
+
+// Rows of one tap to where they do not drive each other out of the cache; the pointers follow them.
+inline void copy_rows(const RowsGemm& p, int64_t count, const float** rows, float* to) noexcept {
+  for (int64_t i = 0; i < count; ++i, to += p.copied_floats()) {
+    std::memcpy(to, rows[i], sizeof(float) * p.depth);
+    rows[i] = to;
+  }
+}
 
 // fill(first, count, rows) writes rows[tap * count + i] for the `count` rows from `first`; noexcept.
 template <class FillRows>
@@ -122,6 +155,7 @@ void rows_gemm(const RowsGemm& p, Scratch& scratch, const FillRows& fill) {
       if (count == 0) continue;
       if (filled != row_part) {
         fill(first, count, rows);
+        if (p.copies_rows()) copy_rows(p, count, rows, parts.copies + thread * block * p.copied_floats());
         if (p.leaves_out())
           tiles.emplace(
               rows, p.taps, count, p.zeros, p.kernels->gemm.mr,

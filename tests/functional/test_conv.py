@@ -419,6 +419,45 @@ class TestTapsInThePadding:
         assert_close(y, oracle.conv2d(x, weight, bias, padding=(9, 9, 9, 9)), 40)
 
 
+class TestRowsThatShareCacheSets:
+    """Pixels 4 KB apart are copied where a register tile has more rows than a set of the cache: no bit differs."""
+
+    @pytest.mark.parametrize(
+        ("channels", "kernel", "stride", "padding", "size"),
+        [
+            (1024, 1, 1, 0, (5, 7)),
+            (1024, 1, 1, 1, (3, 4)),  # pixels of the padding among the rows
+            (512, 1, 2, 0, (11, 9)),
+            (512, 3, 2, 1, (9, 11)),
+            (1024, 3, 1, 0, (6, 7)),
+            (5120, 1, 1, 0, (4, 5)),  # sums of blocks
+        ],
+    )
+    def test_sizes(self, rng, isa, threads, channels, kernel, stride, padding, size):
+        o = 8 * _core.tile_sizes()["nr"] + 1
+        x, weight, bias = images(rng, 2, channels, *size), images(rng, o, channels, kernel, kernel), images(rng, o)
+        geometry = {"stride": (stride, stride), "padding": padding, "algorithm": "direct"}
+        y = F.conv2d(x, weight, bias, **geometry)
+        expected = oracle.conv2d(x, weight, bias, stride=(stride, stride), padding=(padding,) * 4)
+        assert_close(y, expected, weight[0].size)
+        np.testing.assert_array_equal(F.conv2d(x[1:], weight, bias, **geometry), y[1:])
+        # Of so few outputs no rows are copied.
+        np.testing.assert_array_equal(F.conv2d(x, weight[:8], bias[:8], **geometry), y[:, :8])
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation"), [((5, 10), (2, 2), 1), ((3, 3), (1, 1), 2), ((1, 7), (1, 3), 1)]
+)
+def test_rows_of_taps_without_padding(rng, isa, threads, kernel, stride, dilation):
+    """Where no column of a window lies in the padding, a row of taps is one run; the sums keep their order."""
+    o = _core.tile_sizes()["nr"] + 3
+    x, weight = images(rng, 2, 6, 13, 31), images(rng, o, 6, *kernel)
+    geometry = {"stride": stride, "dilation": (dilation, 1)}
+    y = F.conv2d(x, weight, padding=(2, 1, 0, 0), algorithm="direct", **geometry)
+    assert_close(y, oracle.conv2d(x, weight, padding=(2, 1, 0, 0), **geometry), weight[0].size)
+    np.testing.assert_array_equal(F.conv2d(x, weight, padding=(2, 1, 0, 0), algorithm="im2col", **geometry), y)
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_random_shapes(data):
