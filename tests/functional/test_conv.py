@@ -798,3 +798,14 @@ def test_groups_are_at_least_one(groups):
     ):
         with pytest.raises(ValueError, match=f"conv2d: groups must be at least 1, got {groups}"):
             call()
+
+
+@pytest.mark.parametrize("stride", [9, 2**40, 2**61])
+@pytest.mark.parametrize("algorithm", ["auto", "planes", "direct", "im2col", "stem", "narrow", "reference"])
+def test_strides_beyond_the_input(stride, algorithm, rng):
+    """There is one window; buffers as long as the stride would be too large, and arithmetic with it overflow."""
+    x, weight = rng.standard_normal((2, 1, 5, 6), np.float32), rng.standard_normal((3, 1, 3, 3), np.float32)
+    y = F.conv2d(x, weight, stride=stride, padding=1, algorithm=algorithm)
+    np.testing.assert_allclose(
+        y, F.conv2d(x[:, :, :2, :2], weight, stride=3, padding=(1, 0, 1, 0)), rtol=1e-5, atol=1e-6
+    )
