@@ -266,6 +266,11 @@ READ_ONLY.flags.writeable = False
             r"batch_norm: running_mean must have shape \(3,\), got \(2",
         ),
         (lambda: F.batch_norm(IMAGE, THREE, THREE[None]), ValueError, "running_var must have shape"),
+        (
+            lambda: F.batch_norm(np.ones((3, 8, 5), np.float32), THREE, THREE),
+            ValueError,
+            r"\(8,\), got \(3,\), for the 8 channels of input .* needs a batch in front: \(1, 3, 8, 5\)",
+        ),
         (lambda: F.batch_norm(IMAGE, THREE, THREE, THREE[:1]), ValueError, "weight must have shape"),
         (lambda: F.batch_norm(IMAGE, THREE, THREE, THREE, THREE[:1]), ValueError, "bias must have shape"),
         (lambda: F.batch_norm(IMAGE, THREE, THREE, THREE.astype(int)), TypeError, "batch_norm: weight must be float32"),

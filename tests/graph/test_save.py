@@ -286,7 +286,7 @@ CHANGES = {
     "number for a tensor": (set_in("conv2d", "attributes", "weight", 1), "conv2d: weight is of the wrong type"),
     "nothing for a tensor": (set_in("conv2d", "attributes", "weight", None), "conv2d: weight is of the wrong type"),
     "tensor of another type": (cast_tensor, r"weight must be float32 \(F32\), got F64"),
-    "tensors exchanged": (swap_tensors, "shapes must have 4 sizes"),
+    "tensors exchanged": (swap_tensors, "must have 4 dimensions"),
     "small tensor": (shrink_bias, r"linear: bias must have shape \(4,\)"),
     "tensor of nobody": (add_tensor, "no node has the tensor 'more'"),
     "tensor of two": (share_tensor, "which served already"),

@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from convlane.functional._size import Size
+
 Array: TypeAlias = NDArray[np.float32]
 Tensor: TypeAlias = NDArray[Any]  # of float32, int64 or bool
 Bools: TypeAlias = NDArray[np.bool_]
@@ -106,6 +108,18 @@ def as_batch(value: Any, op: str, rank: int, name: str = "input") -> tuple[Array
     raise ValueError(f"{op}: {name} must be {expected}, got {array.ndim} dimensions, shape {array.shape}")
 
 
+def check_ranks(op: str, rank: int, input_shape: Any, weight_shape: Any) -> None:
+    """Refuse a batch and a weight of other numbers of dimensions."""
+    if len(input_shape) == rank == len(weight_shape):
+        return
+    single = len(input_shape) == rank - 1 and len(weight_shape) == rank
+    hint = f"; a single example needs a batch in front: {(1, *input_shape)}" if single else ""
+    raise ValueError(
+        f"{op}: input and weight must have {rank} dimensions, got shapes {tuple(input_shape)} and "
+        f"{tuple(weight_shape)}{hint}"
+    )
+
+
 def as_pixels(array: Array) -> Array:
     """View an array (N, C, ...) of up to five dimensions as an image (N, C, H, W).
 
@@ -123,7 +137,12 @@ def is_channels_last(array: Array) -> bool:
 
 
 def as_int(value: Any, op: str, name: str) -> int:
-    """Return an integer, refusing floats and integers too large for the kernels' 64-bit arithmetic."""
+    """Return an integer, refusing floats and integers too large for the kernels' 64-bit arithmetic.
+
+    One that a traced network has computed from sizes stays as it is: the operation's rules see its number.
+    """
+    if isinstance(value, Size) and isinstance(value.number, int):
+        return value  # type: ignore[return-value]
     try:
         number = operator.index(value)
     except TypeError:
@@ -134,7 +153,9 @@ def as_int(value: Any, op: str, name: str) -> int:
 
 
 def as_float(value: Any, op: str, name: str) -> float:
-    """Return a Python float, refusing what only looks like a number (strings, arrays)."""
+    """Return a Python float, refusing what only looks like a number (strings, arrays); what `as_int` says of sizes."""
+    if isinstance(value, Size):
+        return value  # type: ignore[return-value]
     if not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{op}: {name} must be a number, got {value!r}")
     return float(value)

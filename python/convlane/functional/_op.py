@@ -196,10 +196,15 @@ def split_name(name: str) -> tuple[str, int | None]:
     return argument, int(i[:-1]) if bracket else None
 
 
-def check_vector(op: str, name: str, vector: Any, size: int) -> None:
-    """Refuse an argument of one number per channel that has another shape; None passes."""
-    if vector is not None and tuple(vector.shape) != (size,):
-        raise ValueError(f"{op}: {name} must have shape ({size},), got {tuple(vector.shape)}")
+def check_vector(op: str, name: str, vector: Any, size: int, input_shape: Shape = ()) -> None:
+    """Refuse an argument of one number per channel, of an input of this shape, that has another shape; None passes."""
+    if vector is None or tuple(vector.shape) == (size,):
+        return
+    shape = tuple(vector.shape)
+    of = f", for the {size} channels of input (N, C, ...) of shape {input_shape}" if input_shape else ""
+    single = len(input_shape) > 2 and shape == input_shape[:1]
+    hint = f"; a single example needs a batch in front: {(1, *input_shape)}" if single else ""
+    raise ValueError(f"{op}: {name} must have shape ({size},), got {shape}{of}{hint}")
 
 
 def none(*args: Any, **kwargs: Any) -> int:

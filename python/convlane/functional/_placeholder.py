@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from convlane.functional._op import Shape
+from convlane.functional._size import Size
 from convlane.functional.compare import eq, ge, gt, le, lt, ne
 from convlane.functional.elementwise import add, affine, div, mul
 from convlane.functional.elementwise import pow as power
@@ -181,7 +182,10 @@ class Placeholder(ABC):
 _ARRAYS: tuple[type[Any], ...] = (Placeholder, np.ndarray)
 
 
-def _number(value: Any) -> float | None:
+def _number(value: Any) -> Any:
+    """Return a number as a float, or as it was computed from sizes; None for anything else."""
+    if isinstance(value, Size):
+        return value
     return float(value) if isinstance(value, (int, float, np.integer, np.floating)) else None
 
 

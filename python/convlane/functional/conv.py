@@ -20,6 +20,7 @@ from convlane.functional._arguments import (
     as_positive,
     as_sides,
     as_window,
+    check_ranks,
 )
 from convlane.functional._gradient import activated
 from convlane.functional._op import Geometry, Pullback, Shape, Traits, check_vector, op
@@ -301,8 +302,7 @@ def conv2d_geometry(
     input_shape: Any, weight_shape: Any, stride: Any, padding: Padding, dilation: Any, groups: Any
 ) -> tuple[Any, Any, Pair, Sides, Pair, int]:
     """Return the arguments of the shape rule in `_core` from those of users."""
-    if len(input_shape) != 4 or len(weight_shape) != 4:
-        raise ValueError(f"conv2d: shapes must have 4 sizes, got input {input_shape} and weight {weight_shape}")
+    check_ranks("conv2d", 4, input_shape, weight_shape)
     stride, dilation = as_pair(stride, "conv2d", "stride"), as_pair(dilation, "conv2d", "dilation")
     sides = as_sides(padding, "conv2d", weight_shape[2:], stride, dilation, input_shape[2:])
     return input_shape, weight_shape, stride, sides, dilation, as_positive(groups, "conv2d", "groups")

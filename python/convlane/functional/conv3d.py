@@ -10,7 +10,7 @@ import numpy as np
 
 from convlane import _core
 from convlane._floats import quiet
-from convlane.functional._arguments import Array, Faces, Triple, as_array, as_float, as_pixels, as_positive
+from convlane.functional._arguments import Array, Faces, Triple, as_array, as_float, as_pixels, as_positive, check_ranks
 from convlane.functional._axes import Padding3d, as_numbers, as_sides_of_axes
 from convlane.functional._gradient import activated
 from convlane.functional._op import Geometry, Pullback, Shape, Traits, check_vector, op
@@ -278,8 +278,7 @@ def conv3d_geometry(
     input_shape: Any, weight_shape: Any, stride: Any, padding: Padding3d, dilation: Any, groups: Any
 ) -> tuple[Any, Any, Triple, Faces, Triple, int]:
     """Return the arguments of `_core.Conv3dGeometry` from those of users."""
-    if len(input_shape) != 5 or len(weight_shape) != 5:
-        raise ValueError(f"conv3d: shapes must have 5 sizes, got input {input_shape} and weight {weight_shape}")
+    check_ranks("conv3d", 5, input_shape, weight_shape)
     stride, padding, dilation = _windows(input_shape[2:], weight_shape[2:], stride, padding, dilation)
     return input_shape, weight_shape, stride, padding, dilation, as_positive(groups, "conv3d", "groups")
 

@@ -19,6 +19,7 @@ from convlane.functional._arguments import (
     as_pair,
     as_positive,
     as_sides,
+    check_ranks,
     checking,
     shape_of,
 )
@@ -545,10 +546,7 @@ def conv_transpose2d_geometry(
     input_shape: Any, weight_shape: Any, stride: Any, padding: Any, output_padding: Any, groups: Any, dilation: Any
 ) -> _core.Conv2dGeometry:
     """Return the geometry of the convolution whose input gradient this is; its input is the result."""
-    if len(input_shape) != 4 or len(weight_shape) != 4:
-        raise ValueError(
-            f"conv_transpose2d: shapes must have 4 sizes, got input {input_shape} and weight {weight_shape}"
-        )
+    check_ranks("conv_transpose2d", 4, input_shape, weight_shape)
     return _core.conv_transpose2d_geometry(
         input_shape,
         weight_shape,

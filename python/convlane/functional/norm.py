@@ -45,7 +45,7 @@ def _batch_norm_shape(
         raise ValueError(f"batch_norm: input must be (N, C, H, W), (N, C), (N, C, L) or (N, C, D, H, W), got {shape}")
     vectors = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     for name, vector in vectors.items():
-        check_vector("batch_norm", name, vector, shape[1])
+        check_vector("batch_norm", name, vector, shape[1], shape)
     if not training:
         _check_present("batch_norm", running_mean, running_var)
     return shape
@@ -106,7 +106,7 @@ def _signal_shape(op: str, input: Any, **vectors: Any) -> Shape:
     if len(shape) < 2:
         raise ValueError(f"{op}: input must be (N, C, ...), got shape {shape}")
     for name, vector in vectors.items():
-        check_vector(op, name, vector, shape[1])
+        check_vector(op, name, vector, shape[1], shape)
     return shape
 
 
@@ -114,8 +114,8 @@ def _channel_norm_shape(input: Any, weight: Any = None, bias: Any = None, *_: An
     shape = tuple(input.shape)
     if len(shape) not in (2, 4):
         raise ValueError(f"channel_norm: input must be (N, C, H, W) or (N, C), got shape {shape}")
-    check_vector("channel_norm", "weight", weight, shape[1])
-    check_vector("channel_norm", "bias", bias, shape[1])
+    check_vector("channel_norm", "weight", weight, shape[1], shape)
+    check_vector("channel_norm", "bias", bias, shape[1], shape)
     return shape
 
 
@@ -318,6 +318,7 @@ def batch_norm(
     else:
         _check_present("batch_norm", running_mean, running_var)
         mean = as_array(running_mean, "batch_norm", "running_mean")
+        check_vector("batch_norm", "running_mean", mean, x.shape[1], x.shape)
         y = _core.batch_norm(image, mean, as_array(running_var, "batch_norm", "running_var"), weight, bias, eps)
     return y.reshape(x.shape)
 

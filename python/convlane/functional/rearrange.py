@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
+from contextlib import nullcontext
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from convlane.functional._arguments import (
 from convlane.functional._broadcast import sum_to
 from convlane.functional._op import Pullback, Shape, Traits, op, same_dtype, same_shape
 from convlane.functional._receptive import Axis
+from convlane.functional._size import Size
 from convlane.functional.reduce import axes_of, dense
 from convlane.functional.shape import cat, narrow
 
@@ -471,7 +473,7 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     if not isinstance(tensors, (list, tuple)):
         raise TypeError(f"stack: tensors must be a list or a tuple of arrays, got {type(tensors).__name__}")
     shapes = [operand_shape(tensor, "stack", f"tensors[{i}]") for i, tensor in enumerate(tensors)]
-    if len(set(shapes)) > 1:
+    if any(shape != shapes[0] for shape in shapes):
         raise ValueError(f"stack: the arrays must have one shape, got {' and '.join(map(str, shapes))}")
     return cat([unsqueeze(tensor, dim) for tensor in tensors], dim)
 
@@ -499,9 +501,10 @@ def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int =
             raise ValueError(f"split: {parts} do not add up to dim {dim} of shape {shape}")
     else:
         step = as_positive(split_size_or_sections, "split", "split_size_or_sections")
-        parts = [min(step, size - start) for start in range(0, size, step)]
-    ends = [sum(parts[:i]) for i in range(len(parts) + 1)]
-    return tuple(narrow(input, dim, start, end - start) for start, end in pairwise(ends))
+        count = max(-(-size // step), 0)
+        parts = [step] * (count - 1) + [size - step * (count - 1)] * (count > 0)
+    starts = accumulate(parts, initial=0)
+    return tuple(narrow(input, dim, start, part) for start, part in zip(starts, parts, strict=False))
 
 
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
@@ -643,7 +646,7 @@ def _indexed_by_slice(input: Tensor, axis: int, each: slice) -> Tensor:
 
 
 def _indexed_by_integer(input: Tensor, axis: int, at: int) -> Tensor:
-    with checking(input):
+    with nullcontext() if isinstance(at, Size) else checking(input):
         shape = operand_shape(input, "indexing", "input")
         if not -shape[axis] <= at < shape[axis]:
             raise IndexError(f"indexing: index {at} is out of range for dim {axis} of shape {shape}")

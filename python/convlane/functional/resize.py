@@ -227,7 +227,7 @@ def interpolate(
     else:
         factors = _as_factors(scale_factor, axes)
         sizes = tuple(math.floor(length * factor) for length, factor in zip(axes, factors, strict=True))
-        if min(sizes) < 1:
+        if any(length < 1 for length in sizes):
             raise ValueError(f"interpolate: scale_factor={scale_factor!r} makes {tuple(axes)} empty")
         scales = None if recompute_scale_factor or mode == "area" else factors
     if mode == "nearest":

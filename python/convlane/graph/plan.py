@@ -26,7 +26,7 @@ from convlane.graph.lower import Lowered, check_supported, images_at_once, lower
 from convlane.graph.mapped import MappedFile, packings_of
 from convlane.graph.modules import module_names
 from convlane.graph.passes import optimize
-from convlane.graph.save import read_graph, read_open, write_graph
+from convlane.graph.save import open_options, read_graph, read_open, write_graph
 from convlane.graph.sizes import Network, OpenShape
 from convlane.graph.trace import Graph, InputShape, Measured, Node, Value, shapes_by_name, trace
 from convlane.graph.weights import Packer, Weight
@@ -230,7 +230,7 @@ def load_plan(path: str | os.PathLike[str], *, mmap: bool = False) -> Plan | Ope
                 graph, shapes, named = read_open(read_graph(file)[0] if mmap else graph, options)
                 plan = OpenPlan(Network(None, named, graph), shapes, winograd=winograd)
                 told = "its sizes are open, so each process packs its own weights" if mmap else ""
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
             raise ValueError(f"{file.path}: no valid plan: {error}") from error
     if told:
         warnings.warn(f"{file.path}: {told}", RuntimeWarning, stacklevel=2)
@@ -550,8 +550,10 @@ class Plan:
 class OpenPlan:
     """A network compiled for pictures of any size, made by `compile`.
 
-    Call it as a `Plan`. A size that is met for the first time is planned; the network is traced again only if it has
-    looked at a size that is another now. The weights are packed once for all sizes, and all share one memory. The eight
+    Call it as a `Plan`. A size that is met for the first time is planned. What the network computes from sizes (bounds
+    of slices, shapes, factors) is computed again. It is traced again only if it was told something of sizes that is not
+    so now: by a comparison, or as a number for others than operations of `convlane.functional`. The weights are packed
+    once for all sizes, and all share one memory. The eight
     sizes met last are kept, each with the batches that came.
 
     Examples
@@ -594,12 +596,12 @@ class OpenPlan:
         OSError
             It cannot be written. Nothing is left behind then.
         ValueError
-            The network looks at sizes that are open, so that what it does for others is not known: save the plan of one
-            size, which `at` returns.
+            The network was told something of sizes that is not so for others, so that what it does there is not known;
+            the message says what. Save the plan of one size, which `at` returns.
         """
         graph = self._network.for_all(self._shapes)
-        sizes = {"named": self._network.named, "shapes": self._shapes, "seen": sorted(graph.seen)}
-        write_graph(path, graph, {"batch": self._batch, "winograd": self._winograd, "open": sizes})
+        opened = open_options(graph, self._shapes, self._network.named)
+        write_graph(path, graph, {"batch": self._batch, "winograd": self._winograd, "open": opened})
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         """Run the network, see `Plan.__call__`.

@@ -20,6 +20,8 @@ import numpy as np
 from convlane._version import __version__
 from convlane.functional._arguments import Array, as_int, as_positive
 from convlane.functional._op import DType, Shape
+from convlane.functional._size import OPERATIONS, Number, Term
+from convlane.functional._size import computed as compute
 from convlane.graph.autotune import are_times
 from convlane.graph.lower import check_supported
 from convlane.graph.mapped import SMALL, MappedFile, packed_parts, packings_of
@@ -95,8 +97,8 @@ def read_open(graph: Graph, options: Mapping[str, Any]) -> tuple[Graph, dict[str
 
     These describe a plan whose sizes are open; its graph is stored as it was traced.
     """
-    given = options["open"]
-    _check_fields(given, {"named": bool, "shapes": dict, "seen": list}, "open")
+    given = _of_today(options["open"], graph)
+    _check_fields(given, {"named": bool, "shapes": dict, "known": list, "computed": list}, "open")
     inputs = {name: graph.nodes[value].shape for name, value in graph.inputs.items()}
     shapes = {name: _open_shape(shape) for name, shape in given["shapes"].items()}
     fit = shapes.keys() == inputs.keys() and all(
@@ -107,24 +109,93 @@ def read_open(graph: Graph, options: Mapping[str, Any]) -> tuple[Graph, dict[str
     )
     if not fit:
         raise ValueError(f"open: the shapes are {shown(given['shapes'])}, but those of the inputs {shown(inputs)}")
-    seen = frozenset(map(_seen, given["seen"]))
-    for value, dim in seen:
-        if value not in graph.nodes or not 0 <= dim < len(graph.nodes[value].shape):
-            raise ValueError(f"open: no value has the size {shown([value, dim])}")
     nodes = {value: replace(node, attributes=_in_memory(node.attributes)) for value, node in graph.nodes.items()}
-    return replace(graph, nodes=nodes, seen=seen), shapes, given["named"]
+    known = {_term(term, nodes): _number(number) for term, number in _rows(given["known"], 2)}
+    computed = {
+        _argument(value, name, nodes): _template(each, nodes, value)
+        for value, name, each in _rows(given["computed"], 3)
+    }
+    stored = [*known.items(), *((each, nodes[value].attributes[name]) for (value, name), each in computed.items())]
+    for template, number in stored:
+        if compute(template, lambda value, dim: nodes[value].shape[dim]) != number:
+            raise ValueError(f"open: {shown(_encoded(template))} is not {shown(number)} for the sizes that are stored")
+    return replace(graph, nodes=nodes, known=known, computed=computed), shapes, given["named"]
+
+
+def open_options(graph: Graph, shapes: Mapping[str, OpenShape], named: bool) -> dict[str, Any]:
+    """Return what `read_open` needs beside a graph as it was traced for all sizes."""
+    known = [[_encoded(term), number] for term, number in graph.known.items()]
+    computed = [[*argument, _encoded(template)] for argument, template in graph.computed.items()]
+    return {"named": named, "shapes": dict(shapes), "known": known, "computed": computed}
+
+
+def _encoded(template: Any) -> Any:
+    if isinstance(template, Term):
+        return {template.op: [_encoded(each) for each in template.operands]}
+    return [_encoded(each) for each in template] if isinstance(template, (list, tuple)) else template
+
+
+def _template(stored: Any, nodes: Mapping[Value, Node], reader: Value) -> Any:
+    """Return an argument with terms of sizes that are known before the node `reader`."""
+    if isinstance(stored, list):
+        return tuple(_template(each, nodes, reader) for each in stored)
+    if not isinstance(stored, dict):
+        return _scalar(stored, "open: computed")
+    term = _term(stored, nodes)
+    if term.last() >= reader:
+        raise ValueError(f"open: node {reader} has a size that comes after it")
+    return term
+
+
+def _term(stored: Any, nodes: Mapping[Value, Node]) -> Term:
+    op, operands = next(iter(stored.items())) if isinstance(stored, dict) and len(stored) == 1 else ("", None)
+    if not isinstance(operands, list) or len(operands) != _OPERANDS.get(op):
+        raise ValueError(f"open: a number must be computed by an operation from others, got {shown(stored)}")
+    if op != "size":
+        return Term(op, tuple(_term(each, nodes) if isinstance(each, dict) else _number(each) for each in operands))
+    value, dim = operands
+    known = type(value) is int and value in nodes and type(dim) is int
+    if not known or not 0 <= dim < len(nodes[value].shape):
+        raise ValueError(f"open: no value has the size {shown(operands)}")
+    return Term(op, (value, dim))
+
+
+_OPERANDS = {"size": 2, **{name: 1 if name in ("neg", "abs", "ceil", "floor", "trunc") else 2 for name in OPERATIONS}}
+"""Of how many a term is made."""
+
+
+def _number(value: Any) -> Number:
+    if isinstance(value, (int, float)):
+        return value
+    raise ValueError(f"open: there must be a number, got {shown(value)}")
+
+
+def _argument(value: Any, name: Any, nodes: Mapping[Value, Node]) -> tuple[Value, str]:
+    if type(value) is not int or value not in nodes or name not in nodes[value].attributes:
+        raise ValueError(f"open: no node has the argument {shown([value, name])}")
+    return value, name
+
+
+def _rows(rows: Sequence[Any], length: int) -> Sequence[Any]:
+    for row in rows:
+        if not isinstance(row, list) or len(row) != length:
+            raise ValueError(f"open: there must be lists of {length}, got {shown(row)}")
+    return rows
+
+
+def _of_today(given: Any, graph: Graph) -> Any:
+    """Return what stands beside an open graph, also of files in which no more than single sizes are known."""
+    if not isinstance(given, dict) or not isinstance(given.get("seen"), list):
+        return given
+    pairs = [(_term({"size": pair}, graph.nodes), pair) for pair in given["seen"]]
+    known = [[{"size": pair}, graph.nodes[term.operands[0]].shape[term.operands[1]]] for term, pair in pairs]
+    return {name: each for name, each in given.items() if name != "seen"} | {"known": known, "computed": []}
 
 
 def _open_shape(shape: Any) -> OpenShape:
     if not isinstance(shape, list):
         raise ValueError(f"open: a shape must be a list of sizes, got {shown(shape)}")
     return tuple(None if size is None else as_positive(size, "open", "shapes") for size in shape)
-
-
-def _seen(pair: Any) -> tuple[Value, int]:
-    if not (isinstance(pair, list) and len(pair) == 2 and all(type(each) is int for each in pair)):
-        raise ValueError(f"open: seen must be pairs of a value and a dimension, got {shown(pair)}")
-    return pair[0], pair[1]
 
 
 def _in_memory(attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,18 +1,19 @@
 """The same network for inputs of other sizes: its operations stay, their shapes are inferred anew.
 
-What a network does may depend on the sizes that it looks at (`Graph.seen`), and what passes make of it on which shapes
-are equal and which sizes are 1. Where all that is as it was, nothing is traced or simplified again.
+What a network computes from sizes (`Graph.computed`) is computed anew. What it does may depend on what it was told of
+them (`Graph.known`: the outcome of a comparison, a size as a number), and what passes make of it on which shapes are
+equal, which sizes are 1 and what was computed. Where all that is as it was, nothing is traced or simplified again.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeAlias
 
 from convlane.functional._op import DType, Shape, none, operations, rules
+from convlane.functional._size import Number, Term, computed
 from convlane.graph.interpret import arguments
 from convlane.graph.lower import check_supported
 from convlane.graph.modules import module_names
@@ -23,7 +24,7 @@ OpenShape: TypeAlias = tuple[int | None, ...]
 """A shape in which sizes may be open."""
 
 _KEPT_PATTERNS = 8
-_SOME_SIZE, _MORE = 224, 32  # which most networks take
+_SOME_SIZE, _OFTEN_MORE = 224, 32  # which most networks take
 
 
 class Network:
@@ -33,6 +34,7 @@ class Network:
         """Take a model, or what was traced of one that is not there; `named` tells that its inputs have names."""
         self._model, self.named = model, named
         self._traced = None if traced is None else _Traced(traced)
+        self._differed = ""
 
     def at(self, shapes: Mapping[str, Shape]) -> Graph:
         """Return the graph for inputs of these shapes, as all passes leave it.
@@ -40,18 +42,22 @@ class Network:
         Raises
         ------
         TypeError, ValueError
-            As of `trace`; or there is no model, and the network looks at sizes that are others here.
+            As of `trace`; or there is no model, and what the network was told of sizes is not so here.
         """
         traced = self._traced
-        with contextlib.suppress(*([] if self._model is None else [TypeError, ValueError])):  # tracing tells more
-            if traced is not None and (known := infer(traced.graph, shapes)) is not None:
-                return traced.at(known)
-        if self._model is None:
-            sizes = ", ".join(map(str, shapes.values()))
-            raise ValueError(f"plan: the network looks at sizes, and may do something else than was saved for {sizes}")
+        if traced is not None:
+            try:
+                return traced.at(infer(traced.graph, shapes))
+            except (TypeError, ValueError) as error:
+                if self._model is None:
+                    raise
+                if isinstance(error, OtherwiseError):
+                    self._differed = str(error)  # all other errors tracing tells better
+        assert self._model is not None
         given = self._given(shapes)
-        self._traced = traced = _Traced(trace(self._model, given), partial(module_names, self._model, given))
-        return traced.at(infer(traced.graph, shapes) or {})
+        graph = trace(self._model, given, for_all=True)
+        self._traced = traced = _Traced(graph, partial(module_names, self._model, given))
+        return traced.at(infer(graph, shapes))
 
     def for_all(self, shapes: Mapping[str, OpenShape]) -> Graph:
         """Return what was traced, or is for some sizes: what the network does for all where these shapes are open.
@@ -59,27 +65,52 @@ class Network:
         Raises
         ------
         ValueError
-            It looks at a size that is open.
+            What it does may depend on a size that is open.
         """
         if self._traced is None:
             self.at({name: (1, *(size or _SOME_SIZE for size in shape[1:])) for name, shape in shapes.items()})
         graph = self._traced.graph  # type: ignore[union-attr]
-        others = {}
-        for name, value in graph.inputs.items():
-            have = graph.nodes[value].shape[1:]
-            others[name] = (1, *(size or got + _MORE for size, got in zip(shapes[name][1:], have, strict=True)))
-        try:
-            same = infer(graph, others) is not None
-        except (TypeError, ValueError):  # these sizes are refused, which says nothing about all
-            same = True
-        if not same:
-            raise ValueError("plan: the network looks at sizes that are open, and may do something else for others")
+        if self._differed:
+            raise ValueError(self._differed)
+        for others in _others(shapes, {name: graph.nodes[value].shape for name, value in graph.inputs.items()}):
+            try:
+                infer(graph, others)
+            except OtherwiseError:
+                raise
+            except (TypeError, ValueError):  # these sizes are refused, which says nothing about all
+                continue
         return graph
 
     def _given(self, shapes: Mapping[str, Shape]) -> InputShape:
         if self.named:
             return shapes
         return tuple(shapes.values()) if len(shapes) > 1 else next(iter(shapes.values()))
+
+
+class OtherwiseError(ValueError):
+    """What the network was told of sizes while it was traced is not so for others."""
+
+    def __init__(self, graph: Graph, term: Term, number: Number, shapes: Mapping[str, Shape]) -> None:
+        def name_of(value: Value) -> str:
+            node = graph.nodes[value]
+            return str(node.attributes["name"]) if node.op == "input" else f"{node.op} (%{value})"
+
+        told = f"{term.told(name_of)} is {number}"
+        sizes = ", ".join(map(str, shapes.values()))
+        super().__init__(
+            f"plan: the network looks at sizes that are open, and may do something else for {sizes}: it was traced "
+            f"where {told}"
+        )
+
+
+def _others(shapes: Mapping[str, OpenShape], traced: Mapping[str, Shape]) -> Iterator[dict[str, Shape]]:
+    """Yield shapes beside those that a network was traced for: what is open larger, in all dimensions or in one."""
+    opened = [(name, dim) for name, shape in shapes.items() for dim in range(1, len(shape)) if shape[dim] is None]
+    for more, wider in [(1, opened), (_OFTEN_MORE, opened), *((_OFTEN_MORE, [each]) for each in opened)]:
+        yield {
+            name: tuple(size + more * ((name, dim) in wider) for dim, size in enumerate(shape))
+            for name, shape in traced.items()
+        }
 
 
 class _Traced:
@@ -95,7 +126,7 @@ class _Traced:
         pattern = pattern_of(known)
         simplified = self._simplified.get(pattern)
         if simplified is None:
-            graph = simplified = simplify(sized(self.graph, known))
+            graph = simplified = simplify(sized(_with_computed(self.graph, known), known))
             # Of values that passes have made the shapes are not known, and rows that one has found are of these sizes.
             made = graph.nodes.keys() - known.keys()
             if not made and not _layer_norms(graph) - _layer_norms(self.graph):
@@ -120,35 +151,64 @@ class Computed:
     dtype: DType
     results: tuple[tuple[Shape, DType], ...] = ()
     """Of each, where there are several."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Of its operation, those that were computed from sizes."""
 
 
 Known: TypeAlias = Mapping[Value, Computed]
 
 
-def infer(graph: Graph, shapes: Mapping[str, Shape]) -> Known | None:
-    """Return what is known of all results for inputs of other shapes; None if the network looks at what has changed.
+def infer(graph: Graph, shapes: Mapping[str, Shape]) -> Known:
+    """Return what is known of all results for inputs of other shapes.
 
     Raises
     ------
+    OtherwiseError
+        The network may do something else there.
     TypeError, ValueError
-        An operation refuses the shape that reaches it.
+        An operation refuses the shape that reaches it, or a number cannot be computed from sizes.
     """
-    seen: dict[Value, list[int]] = {}
-    for value, dim in graph.seen:
-        seen.setdefault(value, []).append(dim)
+    told: dict[Value, list[tuple[Term, Number]]] = {}  # by the last result that it depends on
+    for term, number in graph.known.items():
+        told.setdefault(term.last(), []).append((term, number))
+    templates: dict[Value, dict[str, Any]] = {}
+    for (value, name), template in graph.computed.items():
+        templates.setdefault(value, {})[name] = template
     known: dict[Value, Computed] = {}
+
+    def now(template: Any) -> Any:
+        try:
+            return computed(template, lambda value, dim: known[value].shape[dim])
+        except ArithmeticError as error:
+            raise ValueError(f"plan: the network computes what cannot be: {error}") from None
+
     for value, node in graph.nodes.items():
-        found = known[value] = _inferred(node, known, shapes)
-        if value in seen and any(found.shape[dim] != node.shape[dim] for dim in seen[value]):
-            return None
+        given = {name: now(template) for name, template in templates.get(value, {}).items()}
+        known[value] = _inferred(_given(node, given), known, shapes)
+        if given:
+            known[value].arguments = given
+        for term, number in told.get(value, ()):
+            if now(term) != number:
+                raise OtherwiseError(graph, term, number, shapes)
     return known
 
 
 def pattern_of(known: Known) -> Hashable:
-    """Return what passes go by: which shapes are the same, their rank and channels, and which sizes are 1."""
+    """Return what passes go by: which shapes are the same, their rank and channels, which sizes are 1, arguments."""
     numbers: dict[Shape, int] = {}
     same = [numbers.setdefault(each.shape, len(numbers)) for each in known.values()]
-    return tuple(same), tuple((shape[:2], *[size == 1 for size in shape]) for shape in numbers)
+    given = [tuple(each.arguments.items()) for each in known.values() if each.arguments]
+    return tuple(same), tuple((shape[:2], *[size == 1 for size in shape]) for shape in numbers), repr(given)
+
+
+def _with_computed(graph: Graph, known: Known) -> Graph:
+    """Return a traced graph with the arguments that were computed for what is known."""
+    changed = {value: _given(graph.nodes[value], known[value].arguments) for value, _ in graph.computed}
+    return replace(graph, nodes={**graph.nodes, **changed}) if changed else graph
+
+
+def _given(node: Node, arguments: Mapping[str, Any]) -> Node:
+    return replace(node, attributes={**node.attributes, **arguments}) if arguments else node
 
 
 def sized(graph: Graph, known: Known) -> Graph:

@@ -12,6 +12,7 @@ import numpy as np
 from convlane.functional._arguments import Array, as_array
 from convlane.functional._op import DType, Shape, bound, item_name, operands_of, rules
 from convlane.functional._placeholder import Placeholder
+from convlane.functional._size import Number, Size, Term, has_sizes, number_of, template_of
 
 Value: TypeAlias = int
 """The result of a node, by its key in `Graph.nodes`."""
@@ -105,9 +106,10 @@ class Graph:
     names, of None and of such containers."""
     slots: Mapping[Value, Slot] = field(default_factory=dict)
     """Results that have no memory of their own, as `convlane.graph.arena` tells."""
-    seen: frozenset[tuple[Value, int]] = frozenset()
-    """Which sizes the network has looked at while it was traced, by value and dimension: it may do something else
-    where these are others."""
+    known: Mapping[Term, Number] = field(default_factory=dict)
+    """What the network was told of sizes while it was traced for all: it may do something else where this is not so."""
+    computed: Mapping[tuple[Value, str], Any] = field(default_factory=dict)
+    """Arguments, by node and name, that it has computed from sizes: `Term`s, or containers of them."""
 
     @property
     def inputs(self) -> dict[str, Value]:
@@ -155,7 +157,7 @@ class Graph:
         return "\n".join(f"%{value} = {node}" for value, node in self.nodes.items())
 
 
-def trace(model: Callable[..., Any], input_shape: InputShape) -> Graph:
+def trace(model: Callable[..., Any], input_shape: InputShape, *, for_all: bool = False) -> Graph:
     """Write down the operations of one call of a network, without running them.
 
     Parameters
@@ -165,6 +167,8 @@ def trace(model: Callable[..., Any], input_shape: InputShape) -> Graph:
     input_shape
         Shape of the array that it would be called with; of several arrays a tuple of shapes, or a dict of shapes if it
         takes them by name.
+    for_all
+        Whether to write down, too, what depends on sizes and how: `Graph.known` and `Graph.computed`.
 
     Raises
     ------
@@ -186,8 +190,9 @@ def trace(model: Callable[..., Any], input_shape: InputShape) -> Graph:
         if module.training:
             kind, name = type(model).__name__, f"its module {path!r}" if path else "it"
             raise ValueError(f"trace: {kind} must be in eval mode, but {name} is training; call .eval()")
-    nodes, result = record(model, input_shape)
-    return Graph(dict(nodes), *_returned(result), seen=frozenset(nodes.seen))
+    nodes = Nodes(for_all)
+    result = call(model, input_shape, make_inputs(nodes, input_shape))
+    return Graph(dict(nodes), *_returned(result), known=dict(nodes.known), computed=dict(nodes.computed))
 
 
 InputShape: TypeAlias = "Sequence[int] | Sequence[Sequence[int]] | Mapping[str, Sequence[int]]"
@@ -205,16 +210,20 @@ def shapes_by_name(input_shape: Any) -> dict[str, tuple[Any, ...]]:
 
 
 class Nodes(dict[Value, Node]):
-    """Operations while they are written down, and which sizes the network itself has looked at meanwhile."""
+    """Operations while they are written down, for these sizes or for all; then with what depends on sizes."""
 
-    def __init__(self) -> None:
+    def __init__(self, for_all: bool = False) -> None:
         super().__init__()
-        self.seen: set[tuple[Value, int]] = set()
-        self._ruling = False
+        self.known: dict[Term, Number] = {}
+        self.computed: dict[tuple[Value, str], Any] = {}
+        self._for_all, self._told = for_all, not for_all
 
     def shown(self, shape: Shape, value: Value) -> Shape:
-        """Return the shape of a value for whoever asks; all but an operation's rules are noted."""
-        return shape if self._ruling else _Sizes(shape, value, self.seen)
+        """Return the shape of a value for whoever asks; all but an operation's rules get sizes that take notes."""
+        return shape if self._told else tuple(self._sizes(shape, value))  # type: ignore[arg-type]
+
+    def _sizes(self, shape: Shape, value: Value) -> Iterator[Size]:
+        return (Size(size, Term("size", (value, dim)), self.known) for dim, size in enumerate(shape))
 
     def inferred(self, operation: Callable[..., Any], arguments: Mapping[str, Any]) -> tuple[Any, Any, int]:
         """Return shape, type and multiply-adds of a result by the rules of its operation."""
@@ -225,14 +234,17 @@ class Nodes(dict[Value, Node]):
     @contextlib.contextmanager
     def ruling(self, arguments: Iterable[Any]) -> Iterator[None]:
         """Note no sizes of these arguments within, unless that raises."""
-        before, self._ruling = self._ruling, True
+        before, self._told = self._told, True
         try:
             yield
         except Exception:  # which tells the network something, should it catch it
-            self.seen.update((each.value, dim) for each in _symbols(arguments) for dim in range(each.ndim))
+            if self._for_all:
+                for each in _symbols(arguments):
+                    for size in self._sizes(each.shape, each.value):
+                        size.known()
             raise
         finally:
-            self._ruling = before
+            self._told = before
 
 
 def record(model: Callable[..., Any], input_shape: InputShape) -> tuple[Nodes, Any]:
@@ -296,7 +308,7 @@ class Symbol(Placeholder):
 
     @property
     def shape(self) -> Shape:
-        """Return the sizes, which whoever looks at them depends on."""
+        """Return the sizes, of which a network for all takes note when it is told them."""
         return self._nodes.shown(self._sizes, self.value)
 
     @shape.setter
@@ -321,6 +333,8 @@ class Symbol(Placeholder):
         arguments = bound(operation, args, kwargs)
         name = operation.__name__
         nodes = _nodes_of(name, arguments.values())
+        computed = {each: template_of(given) for each, given in arguments.items() if has_sizes(given)}
+        arguments = {each: number_of(given) if each in computed else given for each, given in arguments.items()}
         shape, dtype, adds = nodes.inferred(operation, arguments)
         inputs: dict[str, Value] = {}
         attributes = {}
@@ -340,9 +354,11 @@ class Symbol(Placeholder):
                     attributes[each] = _kept(item, name, each) if _is_array(item) else item
         if not isinstance(dtype, tuple):
             value = _append(nodes, Node(name, inputs, attributes, shape, dtype, multiply_adds=adds))
+            nodes.computed.update({(value, each): template for each, template in computed.items()})
             return Symbol(shape, value, nodes)
         results = tuple(zip(shape, dtype, strict=True))
         whole = _append(nodes, Node(name, inputs, attributes, results=results, multiply_adds=adds))
+        nodes.computed.update({(whole, each): template for each, template in computed.items()})
         parts = (Node("item", {"input": whole}, {"index": i}, *result) for i, result in enumerate(results))
         return tuple(Symbol(part.shape, _append(nodes, part), nodes) for part in parts)
 
@@ -352,43 +368,6 @@ class Symbol(Placeholder):
 
 _PLAIN = {bool, float, int, str, type(None)}
 """The types of most arguments that are no arrays."""
-
-
-class _Sizes(tuple[int, ...]):
-    """A shape that notes which of its sizes are looked at."""
-
-    _value: Value
-    _seen: set[tuple[Value, int]]
-
-    def __new__(cls, shape: Shape, value: Value, seen: set[tuple[Value, int]]) -> _Sizes:
-        sizes = super().__new__(cls, shape)
-        sizes._value, sizes._seen = value, seen
-        return sizes
-
-    def __getitem__(self, key: Any) -> Any:
-        dims = range(len(self))[key]
-        self._seen.update((self._value, dim) for dim in (dims if isinstance(dims, range) else [dims]))
-        return super().__getitem__(key)
-
-    def __radd__(self, other: tuple[int, ...]) -> tuple[int, ...]:
-        return other + tuple(self)
-
-
-def _noting_all(name: str) -> Callable[..., Any]:
-    method = getattr(tuple, name)
-
-    def noting(self: _Sizes, *args: Any) -> Any:
-        self._seen.update((self._value, dim) for dim in range(len(self)))
-        return method(self, *args)
-
-    return noting
-
-
-for _name in (
-    *("__iter__", "__contains__", "__add__", "__mul__", "__rmul__", "__hash__", "__repr__", "count", "index"),
-    *(f"__{comparison}__" for comparison in ("eq", "ne", "lt", "le", "gt", "ge")),
-):
-    setattr(_Sizes, _name, _noting_all(_name))
 
 
 def _symbols(arguments: Iterable[Any]) -> Iterator[Symbol]:
