@@ -141,6 +141,111 @@ class Containers(nn.Module):
         return [torch.where(image > 0, image, image * 0.1), (signal * weights, F.softplus(signal))]
 
 
+class Masks(nn.Module):
+    """Truth values joined with ``|``, ``&`` and ``^``; results that are no floating-point numbers, and statistics."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3)
+
+    def forward(self, x):
+        y = self.conv(x)
+        chosen = ((y > 0.3) | (y < -0.3)) & torch.isfinite(y) ^ torch.isinf(y)
+        z = torch.where(chosen, y, -1.0).masked_fill(y.abs() > 1.5, 2.0)
+        return {"z": z, "count": chosen.float().sum((1, 2, 3)), "spread": torch.var_mean(y, dim=(2, 3), unbiased=False)}
+
+
+class Quantised(nn.Module):
+    """VQ-VAE: the nearest of some vectors, whose gradient goes past them; a target that is computed without one."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.out = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 3, 1)
+        self.register_buffer("codes", torch.randn(10, 4))
+
+    def forward(self, x):
+        z = self.conv(x).permute(0, 2, 3, 1)
+        with torch.no_grad():
+            target = self.conv(x.flip(-1)).sigmoid()
+        q = self.codes[(z.unsqueeze(-2) - self.codes).square().sum(-1).argmin(-1)]
+        return self.out((z + (q - z).detach()).permute(0, 3, 1, 2)) * target.mean(1, keepdim=True)
+
+
+class Recurrent(nn.Module):
+    """CRNN: columns of an image, one after the other, through an LSTM and a GRU."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.out = nn.Conv2d(3, 4, 3), nn.Linear(10, 3)
+        self.lstm = nn.LSTM(8, 5, batch_first=True, bidirectional=True)
+        self.gru = nn.GRU(10, 10, batch_first=True)
+
+    def forward(self, x):
+        y = self.conv(x).flatten(1, 2).transpose(1, 2)
+        return self.out(self.gru(self.lstm(y)[0])[0])
+
+
+class Cell(nn.Module):
+    """A step of a ConvLSTM: state in and out."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(7, 16, 3, padding=1)
+
+    def forward(self, x, h, c):
+        i, f, g, o = torch.split(self.conv(torch.cat([x, h], 1)), 4, dim=1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(c)
+        return h, (h, c)
+
+
+class ResponseNorm(nn.Module):
+    """ConvNeXt V2: a norm over places, channels last, a residual that is scaled."""
+
+    def __init__(self):
+        super().__init__()
+        self.depthwise, self.norm = nn.Conv2d(8, 8, 7, padding=3, groups=8), nn.LayerNorm(8)
+        self.up, self.down = nn.Linear(8, 32), nn.Linear(32, 8)
+        self.gamma, self.scale = nn.Parameter(torch.randn(1, 1, 1, 32)), nn.Parameter(0.1 * torch.ones(8))
+
+    def forward(self, x):
+        y = F.gelu(self.up(self.norm(self.depthwise(x).permute(0, 2, 3, 1))))
+        g = torch.norm(y, p=2, dim=(1, 2), keepdim=True)
+        y = self.gamma * (y * (g / (g.mean(dim=-1, keepdim=True) + 1e-6))) + y
+        return x + (self.scale * self.down(y)).permute(0, 3, 1, 2)
+
+
+class Dynamic(nn.Module):
+    """Weights that are computed: standardised, and of each example's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.route = nn.Conv2d(3, 3, 3, padding=1), nn.Linear(3, 2)
+        self.weights = nn.Parameter(0.2 * torch.randn(2, 8, 3, 3, 3))
+
+    def forward(self, x):
+        w = self.conv.weight
+        w = (w - w.mean((1, 2, 3), keepdim=True)) / (w.std((1, 2, 3), keepdim=True) + 1e-5)
+        x = F.conv2d(x, w, self.conv.bias, padding=1)
+        n, _, height, width = x.shape
+        mixed = (self.route(x.mean((2, 3))).sigmoid() @ self.weights.view(2, -1)).view(n * 8, 3, 3, 3)
+        return F.conv2d(x.reshape(1, n * 3, height, width), mixed, padding=1, groups=n).view(n, 8, height, width)
+
+
+class Volume(nn.Module):
+    """A U-Net of three dimensions."""
+
+    def __init__(self):
+        super().__init__()
+        self.down = nn.Sequential(nn.Conv3d(2, 4, 3, padding=1, bias=False), nn.InstanceNorm3d(4), nn.LeakyReLU(0.1))
+        self.bottom = nn.Sequential(nn.Conv3d(4, 8, 3, padding=1), nn.BatchNorm3d(8), nn.ReLU())
+        self.up, self.out = nn.ConvTranspose3d(8, 4, 2, 2), nn.Conv3d(8, 3, 1)
+
+    def forward(self, x):
+        x = self.down(x)
+        return self.out(torch.cat((x, self.up(self.bottom(F.max_pool3d(x, 2)))), 1))
+
+
 NETWORKS = {
     "large kernels": (LargeKernels, lambda n: (torch.randn(n, 3, 18, 18),)),
     "means and views": (MeansAndViews, lambda n: (torch.randn(n, 3, 12, 12),)),
@@ -155,6 +260,13 @@ NETWORKS = {
         Containers,
         lambda n: ({"image": torch.randn(n, 3, 8, 8)}, (torch.randn(n, 2, 9), torch.randn(n, 4))),
     ),
+    "masks": (Masks, lambda n: (torch.randn(n, 3, 9, 9),)),
+    "quantised": (Quantised, lambda n: (torch.randn(n, 3, 6, 6),)),
+    "recurrent": (Recurrent, lambda n: (torch.randn(n, 3, 4, 9),)),
+    "cell": (Cell, lambda n: (torch.randn(n, 3, 8, 8), torch.randn(n, 4, 8, 8), torch.randn(n, 4, 8, 8))),
+    "response norm": (ResponseNorm, lambda n: (torch.randn(n, 8, 9, 9),)),
+    "dynamic": (Dynamic, lambda n: (torch.randn(n, 3, 8, 8),)),
+    "volume": (Volume, lambda n: (torch.randn(n, 2, 8, 8, 8),)),
 }
 """By what they are about: how to make one, and its inputs for so many examples."""
 

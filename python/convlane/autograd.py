@@ -22,7 +22,7 @@ from convlane.functional._op import Pending, Pullback, bound, recorder, rules
 from convlane.functional._placeholder import Placeholder
 from convlane.nn.module import Module
 
-__all__ = ["value_and_grad", "vjp"]
+__all__ = ["stop_gradient", "value_and_grad", "vjp"]
 
 Slot: TypeAlias = int
 """Where the gradient of one array is gathered."""
@@ -169,6 +169,33 @@ def vjp(fn: Callable[..., Any], *arrays: Array) -> tuple[Any, Callable[[Any], tu
         return tuple(found[slot] if slot in found else np.zeros(shape, np.float32) for slot, shape in shapes)
 
     return value, pullback
+
+
+def stop_gradient(array: Any) -> Any:
+    """Return an array that counts as a constant for whatever is computed of it, inside of `value_and_grad` and `vjp`.
+
+    Parameters
+    ----------
+    array
+        float32, of any shape; a parameter too.
+
+    Returns
+    -------
+    numpy.ndarray
+        The same numbers. While a plan is compiled it is what stands for the array.
+
+    Examples
+    --------
+    >>> import convlane, numpy as np
+    >>> from convlane.autograd import stop_gradient
+    >>> from convlane.functional import mul
+    >>> value, pullback = convlane.vjp(lambda x: mul(x, stop_gradient(x)), np.array([3], np.float32))
+    >>> pullback(np.ones(1, np.float32))
+    (array([3.], dtype=float32),)
+    """
+    if isinstance(array, np.ndarray):
+        return array.view()  # another object, so none that gradients are wanted for
+    return _arrays(array) if isinstance(array, _Variable) else array
 
 
 def _items(value: Any) -> list[Any]:

@@ -24,7 +24,23 @@ def assert_same_gradients(mine, other):
             torch.testing.assert_close(one.grad, two.grad, rtol=1e-3, atol=1e-4 * largest)
 
 
-@pytest.mark.parametrize("name", ["large kernels", "upward", "branches", "two inputs", "shared", "attention"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "large kernels",
+            "upward",
+            "branches",
+            "two inputs",
+            "shared",
+            "attention",
+            "masks",
+            "quantised",
+            "recurrent",
+        ),
+        *("cell", "dynamic", "volume"),
+    ],
+)
 def test_gradients(name):
     import torch
 
@@ -35,12 +51,12 @@ def test_gradients(name):
     twin, others = copy.deepcopy(network), tuple(each.detach().clone().requires_grad_() for each in inputs)
     torch.manual_seed(1)
     for run, given in ((as_function(network, inputs), inputs), (twin, others)):
-        outputs = run(*given)
-        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        outputs = torch.utils._pytree.tree_leaves(run(*given))
         torch.manual_seed(2)
         total = 0
         for output in outputs:
-            total = total + (output * torch.randn(output.shape)).sum()
+            if output.requires_grad:
+                total = total + (output * torch.randn(output.shape)).sum()
         total.backward()
     assert_same_gradients(network, twin)
     for one, two in zip(inputs, others, strict=True):
@@ -86,3 +102,47 @@ def test_frozen_parameters_and_no_gradients():
     assert network[0].bias.grad is not None
     with pytest.raises(RuntimeError, match="have been computed"):
         output.sum().backward()
+
+
+def test_results_without_a_gradient():
+    import torch
+
+    class Places(torch.nn.Module):
+        def forward(self, x):
+            return x.argmax(1), x.detach() * 2, x.shape[1], x * 3
+
+    x = torch.randn(2, 5, requires_grad=True)
+    places, twice, size, thrice = as_function(Places(), x)(x)
+    assert torch.equal(places, x.argmax(1))
+    assert size == 5
+    assert not twice.requires_grad
+    thrice.sum().backward()
+    assert torch.equal(x.grad, torch.full((2, 5), 3.0))
+    constant = as_function(torch.nn.Identity(), x.detach())
+    assert not constant(x.detach()).requires_grad
+
+
+def test_buffers_that_only_torch_would_change_are_refused():
+    import torch
+
+    network = torch.nn.Sequential(torch.nn.BatchNorm2d(3), torch.nn.utils.spectral_norm(torch.nn.Conv2d(3, 4, 3)))
+    picture = torch.randn(2, 3, 6, 6)
+    run = as_function(network, picture)
+    before = copy.deepcopy(network.state_dict())
+    with pytest.raises(ValueError, match=r"changes its buffer 1.weight_u, 1.weight_v, but only batch norms do so here"):
+        run(picture)
+    for name, numbers in network.state_dict().items():
+        assert torch.equal(numbers, before[name])
+    network[1].eval()
+    run(picture).sum().backward()
+    assert not torch.equal(network[0].running_mean, before["0.running_mean"])
+
+
+def test_what_differs_is_refused(monkeypatch):
+    import torch
+
+    from convlane.bridges.torch import converters
+
+    monkeypatch.setitem(converters.CONVERTERS, "relu", lambda input: input)
+    with pytest.raises(ValueError, match=r"as_function: on the example .* the first operation that differs is relu"):
+        as_function(torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.ReLU()), torch.randn(2, 1, 5, 5))

@@ -380,6 +380,7 @@ def test_optimisers_that_differ(optimizers, kind, message):
         (0, ValueError, "shards must be"),
         (1.5, TypeError, "shards must be"),
         (1, ValueError, "number of ranks, 2, got 1"),
+        (10**9, ValueError, "shards must be at most 4096, got 1000000000"),
     ],
 )
 def test_bad_shards(shards, kind, message):

@@ -39,6 +39,7 @@ Loss: TypeAlias = Callable[[Any, Any], Any]
 _SIZES, _OBJECTS, _WORDS, _BUCKETS = range(4)  # tags; each bucket has two from the last on
 _WORD = 1024  # bytes of the message that tells how a rank has ended
 _BUCKET = 1 << 20  # floats. ResNet-18 on two ranks, 2026-11-26: 1/4 and 4 times as many make no difference
+_MOST_SHARDS = 4096  # each takes the time of a sum over all gradients, examples or not
 _PAUSE = 50e-6  # seconds; a rank that waits leaves its core to the others
 _FAREWELL = 5.0  # seconds for telling that this rank has failed
 
@@ -250,6 +251,10 @@ def cut(shards: Sequence[int], count: int) -> Cut | None:
 def as_shards(shards: Any, ranks: Ranks) -> int:
     """Return the number of shards, by default one for each rank."""
     count = ranks.size if shards is None else as_positive(shards, "fit", "shards")
+    if count > _MOST_SHARDS:
+        raise ValueError(
+            f"fit: shards must be at most {_MOST_SHARDS}, got {count}; more than a batch has examples are of no use"
+        )
     if count < ranks.size:
         raise ValueError(f"fit: shards must be at least the number of ranks, {ranks.size}, got {count}")
     return count

@@ -110,8 +110,9 @@ def fit(
     shards
         Into how many parts every batch is cut, of sizes that differ by one at most; they are computed one by one, and
         by several processes with `communicator`, so it is then at least their number, which is the default; else it is
-        1. The gradients, weighted by the examples that count, are summed in a tree that depends on this number alone.
-        Batch norm normalises each shard by itself, and its running statistics move by the mean of the shards'.
+        1. At most 4096. The gradients, weighted by the examples that count, are summed in a tree that depends on this
+        number alone. Batch norm normalises each shard by itself, and its running statistics move by the mean of the
+        shards'.
     communicator
         Several processes that train the same network together: ``mpi4py.MPI.COMM_WORLD``, or what else has the members
         of `convlane.training.distributed.Communicator`. All call `fit` with the same arguments, each reads and computes

@@ -88,12 +88,13 @@ def _is_of_module(node: Any) -> bool:
 
 _OF_BOOL = frozenset(
     ("eq", "ne", "lt", "le", "gt", "ge", "greater", "less", "logical_and", "logical_or", "logical_not")
-    + ("bitwise_and", "bitwise_or", "bitwise_not", "where", "masked_fill", "_to_copy")
+    + ("bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not", "logical_xor", "__and__", "__or__", "__xor__")
+    + ("isnan", "isinf", "isfinite", "where", "masked_fill", "_to_copy")
 )
 """Comparisons and selections, for which booleans follow the same rules."""
 
 
-_DRAW = frozenset({"dropout", "feature_dropout", "rrelu"})
+_DRAW = frozenset({"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "rrelu"})
 """Operations that draw random numbers where an argument is True; those are torch's."""
 
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from convlane import functional as F
+from convlane.autograd import stop_gradient
 from convlane.bridges.torch.program import Part
 from convlane.functional._arguments import is_number
 from convlane.functional._placeholder import Placeholder
@@ -436,6 +437,13 @@ def _dropout(input: Any, p: float, train: bool, part: Part) -> Any:
     return F.dropout(input, p) if train or part.training else input
 
 
+@converts("alpha_dropout", "feature_alpha_dropout", mode=True)
+def _alpha_dropout(input: Any, p: float, train: bool, part: Part) -> Any:
+    if p and (train or part.training):
+        raise TypeError("alpha_dropout in training mode is not supported")
+    return input
+
+
 # Pooling
 
 
@@ -657,6 +665,11 @@ _same(
     bitwise_and=F.logical_and,
     bitwise_or=F.logical_or,
     bitwise_not=F.logical_not,
+    __and__=F.logical_and,
+    __or__=F.logical_or,
+    logical_xor=F.ne,
+    bitwise_xor=F.ne,
+    __xor__=F.ne,
 )
 
 
@@ -708,6 +721,16 @@ def _smaller(input: Any, other: Any) -> Any:
 @converts("isnan")
 def _isnan(input: Any) -> Any:
     return F.ne(input, input)
+
+
+@converts("isinf")
+def _isinf(input: Any) -> Any:
+    return F.eq(F.abs(input), math.inf)
+
+
+@converts("isfinite")
+def _isfinite(input: Any) -> Any:
+    return F.lt(F.abs(input), math.inf)
 
 
 @converts("clamp", "clip")
@@ -839,6 +862,16 @@ def _unbiased_std(input: Any, dim: Any, unbiased: bool, keepdim: bool) -> Any:
 @converts("var_mean.correction")
 def _var_mean(input: Any, dim: Any, correction: float | None, keepdim: bool) -> Any:
     return _var(input, dim, correction, keepdim), F.mean(input, _dims(dim), keepdim)
+
+
+@converts("var_mean.dim")
+def _unbiased_var_mean(input: Any, dim: Any, unbiased: bool, keepdim: bool) -> Any:
+    return _var_mean(input, dim, int(unbiased), keepdim)
+
+
+@converts("std_mean.dim")
+def _unbiased_std_mean(input: Any, dim: Any, unbiased: bool, keepdim: bool) -> Any:
+    return _std_mean(input, dim, int(unbiased), keepdim)
 
 
 @converts("std_mean.correction")
@@ -1126,10 +1159,15 @@ def _index(input: Any, indices: Any) -> Any:
 # What changes nothing here
 
 
-@converts("contiguous", "clone", "detach", "alias", "lift_fresh_copy", "lift_fresh", "detach_copy", "view_as_real_copy")
+@converts("contiguous", "clone", "alias", "lift_fresh_copy", "lift_fresh", "view_as_real_copy")
 @converts("positive", "_assert_tensor_metadata", "to", "_to_copy", "type_as", "_autocast_to_full_precision")
 def _itself(input: Any, *others: Any) -> Any:
     return input
+
+
+@converts("detach", "detach_copy")
+def _detach(input: Any) -> Any:
+    return stop_gradient(input)
 
 
 def as_float32(input: Any, *others: Any) -> Any:

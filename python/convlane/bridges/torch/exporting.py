@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch._decomp import decomposition_table
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.utils import _pytree
 
@@ -56,11 +57,14 @@ _PROMOTES = frozenset({"add", "sub", "rsub", "mul", "div", "pow", "maximum", "mi
 """Arithmetic of which torch has operands of several types."""
 
 _DRAW_IF_TOLD = frozenset(
-    ("dropout", "feature_dropout", "native_dropout", "rrelu", "scaled_dot_product_attention")
+    ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout", "rrelu")
+    + ("scaled_dot_product_attention",)
     + ("_scaled_dot_product_flash_attention_for_cpu",)
 )
 
-_MAY_BE_ITSELF = frozenset({"dropout", "feature_dropout"})
+_RECURRENT = {getattr(torch.ops.aten, name).input for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")}
+
+_MAY_BE_ITSELF = frozenset({"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"})
 """What returns its argument in eval mode, which the schema does not tell."""
 
 
@@ -71,8 +75,10 @@ def export(module: Any, inputs: tuple[Any, ...], dynamic_shapes: Any, named: Map
     allows any.
     """
     _check_types(module, inputs, named)
-    with warnings.catch_warnings():
+    # Gradients are recorded, so that what the module does without them can be told.
+    with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore", FutureWarning)  # of torch about itself
+        warnings.filterwarnings("ignore", "The tensor attribute", UserWarning)  # that layers compute in each call
         try:
             return _exported(module, inputs, dynamic_shapes, dict(named))
         except Exception as error:  # of many kinds, all of torch
@@ -130,8 +136,27 @@ def input_shapes(exported: Any) -> list[tuple[Any, ...]]:
 
 
 def _functional(exported: Any) -> Any:
-    """Return the program without operations in place where one changes what is read under another name later."""
-    return exported.run_decompositions({}) if _needs_functional(exported.graph) else exported
+    """Return the program without operations in place where one changes what is read under another name later.
+
+    Recurrent layers become what they do in each step of time.
+    """
+    _detach(exported.graph_module)
+    targets = {node.target for node in exported.graph.nodes if node.op == "call_function"}
+    recurrent = {target: decomposition_table[target] for target in targets & _RECURRENT}
+    return exported.run_decompositions(recurrent) if recurrent or _needs_functional(exported.graph) else exported
+
+
+def _detach(module: Any) -> None:
+    """Detach what comes from parts of a graph that record no gradients: these parts dissolve later."""
+    for node in module.graph.find_nodes(op="call_function", target=torch.ops.higher_order.wrap_with_set_grad_enabled):
+        for result in list(node.users) if node.args[0] is False else ():
+            value = result.meta.get("val")
+            if isinstance(value, torch.Tensor) and value.is_floating_point():
+                with module.graph.inserting_after(result):
+                    detached = module.graph.call_function(torch.ops.aten.detach.default, (result,))
+                detached.meta = {**result.meta, "val": value.detach()}
+                result.replace_all_uses_with(detached, delete_user_cb=lambda user, new=detached: user is not new)
+    module.recompile()
 
 
 def _needs_functional(graph: Any) -> bool:
@@ -431,7 +456,10 @@ def converted(exported: Any, parts: Mapping[str, Part], kind: str) -> Program:
         Some operations have no converter; all are named.
     """
     signature = exported.graph_signature
-    buffers = {**signature.inputs_to_buffers}
+    # What torch writes anew for each who asks.
+    buffers, lifted = {**signature.inputs_to_buffers}, {**signature.inputs_to_lifted_tensor_constants}
+    targets = {**buffers, **signature.inputs_to_parameters}
+    state, constants = exported.state_dict, exported.constants
     if changed := [*getattr(signature, "buffers_to_mutate", {}).values()]:
         raise ValueError(f"from_torch: in eval mode the network changes its buffer {', '.join(changed)}")
     given = set(signature.user_inputs)
@@ -442,15 +470,15 @@ def converted(exported: Any, parts: Mapping[str, Part], kind: str) -> Program:
     for node in exported.graph.nodes:
         if node.op == "placeholder":
             name = node.name
-            target = signature.inputs_to_parameters.get(name) or buffers.get(name)
+            target = targets.get(name)
             held = _held(parts, target) if target else None
             if held is not None:
                 converter.hold(node, held)
             elif target:
-                constant = exported.state_dict.get(target)
-                converter.know(node, exported.constants[target] if constant is None else constant)
-            elif (lifted := signature.inputs_to_lifted_tensor_constants.get(name)) is not None:
-                converter.know(node, exported.constants[lifted].clone())  # operations in place may change it
+                constant = state.get(target)
+                converter.know(node, constants[target] if constant is None else constant)
+            elif name in lifted:
+                converter.know(node, constants[lifted[name]].clone())  # operations in place may change it
             else:
                 converter.give(node)
                 inputs.append(name)
@@ -520,6 +548,47 @@ def _fill(part: Part, module: Any) -> None:
             part.register_buffer(name, to_numpy(buffer), optional=name == "num_batches_tracked")
     if getattr(module, "momentum", 0.0) is None:
         part.averages = True
+
+
+_LIMIT = 1e-3
+"""By how much of the largest number a result may differ from torch's."""
+
+
+def check(
+    who: str,
+    module: Any,
+    exported: Any,
+    program: Program,
+    inputs: tuple[Any, ...],
+    named: Mapping[str, Any],
+    got: Any,
+) -> None:
+    """Raise ValueError if what a program returns for some inputs is not what the module does, in eval mode."""
+    args, kwargs = _pytree.tree_map(lambda leaf: leaf.clone() if hasattr(leaf, "clone") else leaf, (inputs, named))
+    expected = [_as_array(leaf) for leaf in _tensors(plain(module(*args, **kwargs)))]
+    got = _tensors(got)
+    worst = max(map(difference, got, expected), default=0.0)
+    if len(got) == len(expected) and worst <= _LIMIT:
+        return
+    leaves = _pytree.tree_leaves((inputs, named))
+    first = first_difference(exported, program, leaves, [*map(_as_array, leaves)], _LIMIT)
+    raise ValueError(
+        f"{who}: on the example the result differs from torch's by {worst:.1e} of the largest number; the first "
+        f"operation that differs is {first}"
+    )
+
+
+def _as_array(leaf: Any) -> Any:
+    return to_numpy(leaf) if isinstance(leaf, torch.Tensor) else leaf
+
+
+def _tensors(container: Any) -> list[Any]:
+    """Return the leaves of an output, but for None."""
+    if isinstance(container, (list, tuple)):
+        return [leaf for each in container for leaf in _tensors(each)]
+    if isinstance(container, dict):
+        return [leaf for each in container.values() for leaf in _tensors(each)]
+    return [] if container is None else [container]
 
 
 def first_difference(exported: Any, program: Program, tensors: list[Any], arrays: list[Any], limit: float) -> str:

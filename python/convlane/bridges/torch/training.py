@@ -14,6 +14,7 @@ from convlane.autograd import vjp
 from convlane.bridges.torch import exporting
 from convlane.bridges.torch.program import Held, Imported, Part, Program
 from convlane.bridges.torch.tensors import to_numpy, to_tensor
+from convlane.functional._placeholder import Placeholder
 
 
 def function_of(module: Any, inputs: tuple[Any, ...]) -> Callable[..., Any]:
@@ -21,8 +22,12 @@ def function_of(module: Any, inputs: tuple[Any, ...]) -> Callable[..., Any]:
     with exporting.eval_mode(module), torch.no_grad():
         exported = exporting.export(module, inputs, None)
         kind = type(module).__name__
-        parts = exporting.imported_parts(module, Imported(kind))
+        root = Imported(kind)
+        parts = exporting.imported_parts(module, root)
         program = exporting.converted(exported, parts, kind)
+        arrays = [to_numpy(leaf) for leaf in _pytree.tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]
+        root.eval()
+        exporting.check("as_function", module, exported, program, inputs, {}, program.run(arrays))
     modules = dict(module.named_modules())
     for path, each in modules.items():
         _share_buffers(parts[path], each)
@@ -36,8 +41,13 @@ def function_of(module: Any, inputs: tuple[Any, ...]) -> Callable[..., Any]:
     )
     modes = [(parts[path], each) for path, each in modules.items()]
     structure = exported.call_spec.out_spec
+    checked = False
 
     def call(*given: Any) -> Any:
+        nonlocal checked
+        if not checked and any(each.training for _, each in modes):
+            _check_buffers(module, given)
+            checked = True
         for part, each in modes:
             part.training = each.training
         leaves, _ = _pytree.tree_flatten(given)
@@ -46,6 +56,26 @@ def function_of(module: Any, inputs: tuple[Any, ...]) -> Callable[..., Any]:
         return _pytree.tree_unflatten([next(rest) if used else None for used in bridge.returned], structure)
 
     return call
+
+
+def _check_buffers(module: Any, given: tuple[Any, ...]) -> None:
+    """Refuse a module that changes other buffers than batch norms' in its mode: nothing of that is in the program."""
+    before = {name: (buffer, buffer.clone()) for name, buffer in module.named_buffers()}
+    with torch.no_grad(), torch.random.fork_rng(devices=()):
+        module(*_pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, given))
+    changed = [name for name, buffer in module.named_buffers() if not torch.equal(buffer, before[name][1])]
+    for name, (buffer, numbers) in before.items():
+        path, _, own = name.rpartition(".")
+        setattr(module.get_submodule(path), own, buffer)
+        buffer.copy_(numbers)
+    owners = {name: module.get_submodule(name.rpartition(".")[0]) for name in changed}
+    if others := [
+        name for name, owner in owners.items() if not isinstance(owner, torch.nn.modules.batchnorm._BatchNorm)
+    ]:
+        raise ValueError(
+            f"as_function: in training mode {type(module).__name__} changes its buffer {', '.join(others)}, but only "
+            "batch norms do so here; call .eval() on the parts with these buffers, or leave them to torch"
+        )
 
 
 def _share_buffers(part: Part, module: Any) -> None:
@@ -67,17 +97,27 @@ class _Bridge:
         self.parameters = [parameters[each] for each in self.held]
         self.memory = _core.MemoryHold()  # every run reuses the memory that the one before has freed
 
-    def run(self, arrays: list[Any], wanted: list[int]) -> tuple[list[Any], Any]:
-        """Return the outputs and, where gradients are wanted of some of the arrays, the pullback."""
+    def run(self, arrays: list[Any], wanted: list[int]) -> tuple[list[Any], list[int], Any]:
+        """Return the outputs, the places of those that depend on some of the arrays, and these outputs' pullback."""
         count = len(self.program.inputs)
+        outputs: list[Any] = []
+        places: list[int] = []
 
         def program(*variables: Any) -> Any:
             given = list(arrays)
             for place, variable in zip(wanted, variables, strict=True):
                 given[place] = variable
-            return self.program.run(given[:count], dict(zip(self.held, given[count:], strict=True)))
+            outputs[:] = self.program.run(given[:count], dict(zip(self.held, given[count:], strict=True)))
+            places[:] = (i for i, each in enumerate(outputs) if isinstance(each, Placeholder))
+            return [outputs[i] for i in places] or list(variables[:1])
 
-        return vjp(program, *(arrays[place] for place in wanted)) if wanted else (program(), None)
+        if not wanted:
+            program()
+            return outputs, [], None
+        values, pullback = vjp(program, *(arrays[place] for place in wanted))
+        for place, value in zip(places, values, strict=False):
+            outputs[place] = value
+        return outputs, places, pullback
 
 
 class _Function(torch.autograd.Function):  # type: ignore[misc]
@@ -85,9 +125,13 @@ class _Function(torch.autograd.Function):  # type: ignore[misc]
     def forward(ctx: Any, bridge: _Bridge, *tensors: Any) -> Any:
         needed = ctx.needs_input_grad[1:]
         wanted = [place for place, need in enumerate(needed) if need]
-        outputs, ctx.pullback = bridge.run([to_numpy(tensor) for tensor in tensors], wanted)
-        ctx.wanted, ctx.count, ctx.shapes = wanted, len(tensors), [output.shape for output in outputs]
-        return tuple(map(to_tensor, outputs))
+        arrays = [to_numpy(each) if isinstance(each, torch.Tensor) else each for each in tensors]
+        outputs, ctx.places, ctx.pullback = bridge.run(arrays, wanted)
+        ctx.wanted, ctx.count, ctx.shapes = wanted, len(tensors), [outputs[i].shape for i in ctx.places]
+        results = [each if isinstance(each, (int, float)) else to_tensor(each) for each in outputs]
+        constants = (each for i, each in enumerate(results) if i not in ctx.places and isinstance(each, torch.Tensor))
+        ctx.mark_non_differentiable(*constants)
+        return tuple(results)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
@@ -96,8 +140,8 @@ class _Function(torch.autograd.Function):  # type: ignore[misc]
                 "as_function: the gradients of this call have been computed, which released what it kept"
             )
         given = [
-            np.zeros(shape, np.float32) if gradient is None else to_numpy(gradient)
-            for gradient, shape in zip(gradients, ctx.shapes, strict=True)
+            np.zeros(shape, np.float32) if gradients[place] is None else to_numpy(gradients[place])
+            for place, shape in zip(ctx.places, ctx.shapes, strict=True)
         ]
         pullback, ctx.pullback = ctx.pullback, None
         found: list[Any] = [None] * ctx.count
