@@ -63,7 +63,7 @@ ANY = np.ones((2, 3), np.float32)
         (lambda: F.normalize(ANY, 0), ValueError, "normalize: p must be above 0, got 0"),
         (lambda: F.normalize(ANY, "2"), TypeError, "normalize: p must be a number"),
         (lambda: F.normalize(ANY, eps=-1), ValueError, "normalize: eps must not be negative, got -1"),
-        (lambda: F.normalize(ANY, dim=2), ValueError, "dim=2 is out of range for 2 dimensions"),
+        (lambda: F.normalize(ANY, dim=2), ValueError, "normalize: dim=2 is out of range for 2 dimensions"),
         (lambda: F.normalize(ANY.astype(float)), TypeError, "normalize: input must be float32, got float64"),
     ],
 )

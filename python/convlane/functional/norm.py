@@ -14,6 +14,7 @@ from convlane._floats import quiet
 from convlane.functional._arguments import (
     Array,
     as_array,
+    as_dim,
     as_float,
     as_int,
     as_pixels,
@@ -786,7 +787,9 @@ def normalize(input: Array, p: float = 2.0, dim: int | tuple[int, ...] = 1, eps:
     array([[0.6, 0.8],
            [0. , 0. ]], dtype=float32)
     """
-    shape_of(input, "normalize")
+    dimensions = len(shape_of(input, "normalize"))
+    for one in dim if isinstance(dim, (tuple, list)) else () if dim is None else (dim,):
+        as_dim(one, "normalize", dimensions)
     order, least = as_float(p, "normalize", "p"), as_float(eps, "normalize", "eps")
     if not order > 0:
         raise ValueError(f"normalize: p must be above 0, got {order}")
