@@ -45,6 +45,7 @@ class Worker {
       Pool2dRow row{};
       row.y = y;
       row.src = buffer_;
+      row.src_stride = d_.o;
       row.first_row = first_;
       row.channels = d_.o;
       row.dst = args_.dst + (image * p_.output[0] + y) * p_.output[1] * args_.dst_stride;

@@ -136,9 +136,9 @@ void run_pool2d_row(const Pool2dDesc& d, const KernelTable& kernels, const Pool2
   k.index_row = std::min(window.dilation[0], h) * w;
   k.index_tap = std::min(window.dilation[1], w);
   k.index_pixel = std::min(window.stride[1], w);
-  k.row_step = k.index_row * c;
-  k.tap_step = k.index_tap * c;
-  k.pixel_step = k.index_pixel * c;
+  k.row_step = k.index_row * row.src_stride;
+  k.tap_step = k.index_tap * row.src_stride;
+  k.pixel_step = k.index_pixel * row.src_stride;
   k.dst_step = row.dst_stride;
   const auto run = [&](int64_t x, int64_t pixels) {
     const Taps columns = taps_of(horizontal, x);
@@ -148,7 +148,7 @@ void run_pool2d_row(const Pool2dDesc& d, const KernelTable& kernels, const Pool2
     part.channels = row.channels;
     set_divisors(d, rows, columns, part);
     const bool empty = rows.count == 0 || columns.count == 0;  // every tap of a dilated window in the padding
-    part.src = row.src + (empty ? 0 : (rows.first - row.first_row) * w + columns.first) * c + row.channel;
+    part.src = row.src + (empty ? 0 : (rows.first - row.first_row) * w + columns.first) * row.src_stride + row.channel;
     part.index = !empty ? rows.first * w + columns.first : row.places != nullptr ? -1 : 0;
     if (empty) part.index_pixel = 0;
     part.dst = row.dst + x * row.dst_stride + row.channel;
@@ -172,6 +172,12 @@ void run_pool2d_row(const Pool2dDesc& d, const KernelTable& kernels, const Pool2
 
 void run_pool2d(const Pool2dDesc& d, const ImageView& image, float* dst, int64_t dst_stride, int64_t* indices,
                 std::int32_t* places) {
+  const ChannelsLast converted(image);
+  run_pool2d(d, converted.view().data, d.input[1], dst, dst_stride, indices, places);
+}
+
+void run_pool2d(const Pool2dDesc& d, const float* src, int64_t src_stride, float* dst, int64_t dst_stride,
+                int64_t* indices, std::int32_t* places) {
   const auto [n, c, h, w] = d.input;
   const auto [oh, ow] = d.output;
   if (places != nullptr) check_places(d);
@@ -182,11 +188,9 @@ void run_pool2d(const Pool2dDesc& d, const ImageView& image, float* dst, int64_t
     if (checked_mul(d.adaptive ? h : std::min(h, reach), w) > std::numeric_limits<std::int32_t>::max())
       throw std::invalid_argument("max pooling: windows of more than 2^31 pixels have no indices");
   }
-  const ChannelsLast converted(image);
-  const float* src = converted.view().data;
   const KernelTable& kernels = active_table();
 
-  const int threads = threads_for(std::max(image.count(), n * c * oh * ow));
+  const int threads = threads_for(std::max(n * c * h * w, n * c * oh * ow));
   // Few rows (global pooling has one per image) are split by channels, which never meet.
   constexpr int64_t kLine = 16;  // floats of a cache line, which two threads do not share
   const int64_t block = n * oh >= threads ? c : round_up(ceil_div(c, threads), kLine), blocks = ceil_div(c, block);
@@ -196,7 +200,8 @@ void run_pool2d(const Pool2dDesc& d, const ImageView& image, float* dst, int64_t
                    const int64_t row = task / blocks, channel = task % blocks * block, to = row * ow * dst_stride;
                    Pool2dRow part{};
                    part.y = row % oh;
-                   part.src = src + row / oh * h * w * c;
+                   part.src = src + row / oh * h * w * src_stride;
+                   part.src_stride = src_stride;
                    part.channel = channel;
                    part.channels = std::min(block, c - channel);
                    part.dst = dst + to;

@@ -32,6 +32,11 @@ Pool2dDesc describe_adaptive_pool2d(const char* op, Pooling kind, const Shape4& 
 void run_pool2d(const Pool2dDesc& desc, const ImageView& src, float* dst, int64_t dst_stride, int64_t* indices,
                 std::int32_t* places = nullptr);
 
+// The same of images that are channels last, their pixels `src_stride` apart: C, or more where they are a slice of the
+// channels of larger ones.
+void run_pool2d(const Pool2dDesc& desc, const float* src, int64_t src_stride, float* dst, int64_t dst_stride,
+                int64_t* indices, std::int32_t* places = nullptr);
+
 // Maxima of volumes are found in two passes: in every plane, at `within` (N * D, h, w, C), and then along the depth of
 // what was pooled, at `rows` (N, OD, h * w, C), whose shape (N, C, OD, h * w) is given. dst, laid out as rows: their
 // indices (d * H + h) * W + w in volumes of planes of `plane` = H * W pixels.
@@ -48,8 +53,9 @@ Range pool2d_inputs(const Pool2dDesc& desc, int64_t y);
 
 // One row of run_pool2d's output, for those who have a part of the input at a time. The numbers are the same.
 struct Pool2dRow {
-  int64_t y;         // in the output of one image
-  const float* src;  // dense channels last, from row `first_row` of the image; pool2d_inputs(y) are there
+  int64_t y;           // in the output of one image
+  const float* src;    // channels last, from row `first_row` of the image; pool2d_inputs(y) are there
+  int64_t src_stride;  // floats between its pixels
   int64_t first_row;
   int64_t channel, channels;  // the first one to be pooled, and how many
   float* dst;                 // pixels `dst_stride` apart

@@ -49,6 +49,12 @@ def unit_without_expansion(x):
     return F.cat([half(x, 0), F.conv2d(y, filters(3, 4, 4))])
 
 
+def pooled_and_joined(x, y):
+    """As U-Net has them."""
+    down = F.max_pool2d(x, 2), F.avg_pool2d(y, 2)
+    return F.cat([x, F.interpolate(F.cat(down, 1), SHAPE[1:]), y])
+
+
 NETWORKS = {
     "units": lambda x: unit(unit(F.relu(x))),
     "unit at the input": unit,
@@ -59,6 +65,17 @@ NETWORKS = {
     "slices that must be copied": lambda x: F.add(half(F.relu(x), 0), half(F.tanh(x), 1)),
     "slice read in place and copied": lambda x: F.cat([half(F.relu(x), 1), F.sigmoid(half(F.relu(x), 1))]),
     "slice as the result": lambda x: half(F.relu(x), 1),
+    "slices that are pooled": lambda x: F.add(
+        F.max_pool2d(half(F.relu(x), 0), 3, 2, 1), F.avg_pool2d(half(F.tanh(x), 1), 3, 2, 1)
+    ),
+    "a plane's slices": lambda x: F.cat([F.global_avg_pool2d(half(F.relu(x), 1)), F.max_pool2d(half(x, 0), (6, 5))]),
+    "parts that are pooled": lambda x: pooled_and_joined(F.conv2d(x, filters(1, 5, 8)), F.conv2d(x, filters(2, 3, 8))),
+    "a part and its pool side by side": lambda x: F.cat(
+        [y := F.conv2d(x, filters(1, 5, 8)), F.max_pool2d(y, 3, 1, 1), F.avg_pool2d(y, 3, 1, 1)]
+    ),
+    "parts that are sliced, read twice or returned": lambda x: (
+        lambda a, b, c: F.cat([half(F.cat([a, b]), 1), half(a, 0), F.cat([b, c]), F.max_pool2d(c, 3, 1, 1), c])
+    )(F.conv2d(x, filters(1, 8, 8)), F.conv2d(x, filters(2, 3, 8)), F.conv2d(x, filters(3, 2, 8))),
     "slice of the input as the result": lambda x: half(x, 1),
     "slice as a residual": lambda x: F.add(half(F.relu(x), 0), depthwise_branch(half(F.tanh(x), 1))),
     "three in turn": lambda x: F.interleave([F.relu(x), F.tanh(x), F.sigmoid(x)]),
@@ -97,6 +114,21 @@ def test_what_is_copied():
     assert steps(NETWORKS["shuffle"]) == ["relu", "interleave"]
     assert steps(NETWORKS["shuffle of a concatenation"]) == ["relu", "tanh", "interleave"]
     assert steps(NETWORKS["gelu"]) == ["conv2d"]
+    assert steps(NETWORKS["slices that are pooled"]) == ["relu", "max_pool2d", "tanh", "avg_pool2d", "add"]
+
+
+def copied(function):
+    """Return how many parts of concatenations are copied."""
+    graph = assign_slots(optimize(trace(function, (1, *SHAPE))))
+    cats = [node for node in graph.nodes.values() if node.op == "cat"]
+    return sum(source not in graph.slots for node in cats for source in node.inputs.values())
+
+
+def test_parts_that_are_pooled_are_written_where_they_are_joined():
+    assert copied(NETWORKS["a part and its pool side by side"]) == 0
+    assert copied(NETWORKS["parts that are pooled"]) == 1  # the enlarged one
+    assert copied(lambda x: F.cat([y := F.conv2d(x, filters(1, 5, 8)), F.relu(y)])) == 2
+    assert copied(lambda x: ((y := F.conv2d(x, filters(1, 5, 8))), F.cat([y, y]))) == 2
 
 
 def test_an_image_lives_as_long_as_its_slices():

@@ -10,18 +10,18 @@ Step prepare_pool2d(std::shared_ptr<const StepArguments> at) {
   const auto desc = at->get<Pool2dDesc>("geometry");
   at->check_shape(*src, "input", desc.input);
   at->check_shape(*dst, "output", desc.shape());
-  at->check_dense_image(*src, "input");
-  const int64_t stride = at->pixel_stride(*dst, "output");
+  const int64_t src_stride = at->pixel_stride(*src, "input"), dst_stride = at->pixel_stride(*dst, "output");
   Scratch counted;
   if (src->any_layout()) counted.take<float>(src->tensor.count());
   return {[=](const PlanRun& run) {
-            ImageView image = run.image(*src);
-            if (!image.is_channels_last()) {
+            const ImageView image = run.image(*src);
+            const float* pixels = image.data;
+            if (src->any_layout() && !image.is_channels_last()) {
               float* copy = Scratch(run.scratch).take<float>(image.count());
               copy_to_channels_last(image, copy);
-              image = channels_last_view(copy, image.shape);
+              pixels = copy;
             }
-            run_pool2d(desc, image, run.floats(*dst), stride, nullptr);
+            run_pool2d(desc, pixels, src_stride, run.floats(*dst), dst_stride, nullptr);
           },
           counted.bytes()};
 }

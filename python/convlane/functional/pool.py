@@ -28,7 +28,7 @@ from convlane.functional._receptive import ROWS_AND_COLUMNS, Axis, Receptive, fi
 OutputSize: TypeAlias = "int | tuple[int | None, int | None] | None"
 
 
-_TRAITS = Traits(reads_any_layout=True, writes_slices=True)
+_TRAITS = Traits(reads_any_layout=True, reads_slices=True, writes_slices=True)
 """Of every pooling."""
 
 _ADAPTIVE = replace(_TRAITS, identity=unless_shape_changes)  # if the size stays, windows are single pixels

@@ -35,7 +35,7 @@ def assign_slots(graph: Graph) -> Graph:
         elif node.op == "cat" and _joins_channels(node):
             channel = 0
             for source in node.inputs.values():
-                if len(users[source]) == 1 and source not in slots and traits_of(graph.nodes[source]).writes_slices:
+                if source not in slots and _stands_in(graph, source, value, users[source]):
                     slots[source] = Slot(value, channel, False)
                 channel += graph.nodes[source].shape[1]
         elif traits_of(node).keeps_order and _is_view(node, graph):
@@ -106,6 +106,19 @@ def plan_arena(graph: Graph) -> tuple[dict[Value, int], int]:
 
 def _joins_channels(node: Node) -> bool:
     return len(node.shape) == 4 and node.attributes["dim"] % 4 == 1
+
+
+def _stands_in(graph: Graph, part: Value, whole: Value, users: list[Value]) -> bool:
+    """Return whether a part of a concatenation can be written there at once: all others read it where it lies.
+
+    U-Net's maps on the way down are pooled, too.
+    """
+    others = [user for user in users if user != whole]
+    return (
+        traits_of(graph.nodes[part]).writes_slices
+        and len(others) == len(users) - 1
+        and all(_reads_slice(graph, user, part) and not traits_of(graph.nodes[user]).in_place for user in others)
+    )
 
 
 def _floats(node: Node) -> int:
