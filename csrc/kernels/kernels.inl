@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/activation.inl"
+#include "kernels/by_doubles.inl"
 #include "kernels/columns.inl"
 #include "kernels/cross_entropy.inl"
 #include "kernels/depthwise.inl"

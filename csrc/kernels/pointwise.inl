@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/activation.inl"
+#include "kernels/by_doubles.inl"
 #include "kernels/exp_log.inl"
 #include "kernels/table.h"
 #include "kernels/vec.h"
@@ -50,16 +51,6 @@ CONVLANE_INLINE void for_lanes(int64_t count, const Whole& whole, const Part& pa
   if (i < count) part(i, static_cast<int>(count - i));
 }
 
-template <class F>
-CONVLANE_INLINE Vec lane_by_lane(Vec a, F f) {
-  float lanes[kLanes];
-  store(lanes, a);
-  for (int i = 0; i < kLanes; ++i) lanes[i] = f(lanes[i]);
-  return load(lanes);
-}
-
-CONVLANE_INLINE Vec sign_of(Vec a) { return as_float(shift_left<31>(shift_right<31>(as_int(a)))); }  // 0.0 or -0.0
-
 // Whole numbers are those from 2^23 on; below, adding it rounds to even. The sign of zero stays.
 CONVLANE_INLINE Vec round_to_even(Vec x) {
   const Vec size = abs(x), limit = broadcast(0x1p23f);
@@ -101,11 +92,11 @@ CONVLANE_INLINE void with_unary(const UnaryArgs& args, const Use& use) {
     case Unary::log1p:
       return use([](Vec x) { return log1p(x); });
     case Unary::sin:
-      return use([](Vec x) { return lane_by_lane(x, [](float a) { return __builtin_sinf(a); }); });
+      return use([](Vec x) { return sin(x); });
     case Unary::cos:
-      return use([](Vec x) { return lane_by_lane(x, [](float a) { return __builtin_cosf(a); }); });
+      return use([](Vec x) { return cos(x); });
     case Unary::erf:
-      return use([](Vec x) { return lane_by_lane(x, [](float a) { return __builtin_erff(a); }); });
+      return use([](Vec x) { return erf(x); });
     case Unary::floor:
       return use([](Vec x) { return floor(x); });
     case Unary::ceil:
@@ -158,12 +149,13 @@ CONVLANE_INLINE void binary_with(const BinaryArgs& args, F f) {
   });
 }
 
-CONVLANE_INLINE Vec power(Vec x, Vec y) {
-  float bases[kLanes], exponents[kLanes];
-  store(bases, x);
-  store(exponents, y);
-  for (int i = 0; i < kLanes; ++i) bases[i] = __builtin_powf(bases[i], exponents[i]);
-  return load(bases);
+// One exponent for all is the usual case, and these are the usual ones.
+CONVLANE_INLINE void powers(const BinaryArgs& args) {
+  const float exponent = args.b.step == 0 && args.b.row == 0 ? *args.b.data : 0;
+  if (exponent == 2) return binary_with(args, [](Vec x, Vec) { return mul(x, x); });
+  if (exponent == 3) return binary_with(args, [](Vec x, Vec) { return cube(x); });
+  if (exponent == -1) return binary_with(args, [](Vec x, Vec) { return div(broadcast(1.0f), x); });
+  binary_with(args, [](Vec x, Vec y) { return power(x, y); });
 }
 
 void binary(const BinaryArgs& args) {
@@ -183,10 +175,7 @@ void binary(const BinaryArgs& args) {
     case Binary::prelu:
       return binary_with(args, [](Vec x, Vec y) { return select(greater(x, zero()), x, mul(x, y)); });
     case Binary::pow:
-      // One exponent for all is the usual case, and 2 the usual exponent.
-      if (args.b.step == 0 && args.b.row == 0 && *args.b.data == 2.0f)
-        return unary({Unary::square, 0, 0, args.a, args.rows, args.columns, args.dst, args.dst_row});
-      return binary_with(args, [](Vec x, Vec y) { return power(x, y); });
+      return powers(args);
   }
 }
 

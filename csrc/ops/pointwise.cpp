@@ -51,7 +51,7 @@ int64_t cost(Unary op) {
     case Unary::sin:
     case Unary::cos:
     case Unary::erf:
-      return 32;
+      return 16;
     default:
       return 1;
   }
@@ -160,7 +160,7 @@ void run_unary(Unary op, const Tensor& src, float first, float second, const Ten
 }
 
 void run_binary(Binary op, const Tensor& a, const Tensor& b, const Tensor& dst) {
-  constexpr int64_t kPower = 32;
+  constexpr int64_t kPower = 16;
   const Loop<3> loop = loop_over<3>({&dst, &a, &b});
   const Steps to = steps(loop, 0), x = steps(loop, 1), y = steps(loop, 2);
   const auto kernel = active_table().binary;

@@ -15,7 +15,7 @@ namespace {
 constexpr int64_t kChunk = 1 << 16;  // numbers of one result that are joined by one task, and then once more
 constexpr int64_t kColumns = 128;    // results side by side: their lanes' sums stay in the first-level cache
 constexpr int kLargestLanes = 16;
-constexpr int64_t kBlockRows = 8 * kLargestLanes;
+constexpr int64_t kBlockRows = 8 * kLargestLanes;  // of whole trees, whatever the lanes
 
 // What is reduced and what is kept, each merged and outermost first, with the strides in src.
 struct Plan {
@@ -87,12 +87,27 @@ double joined(Reduction op, double a, double b) {
   }
 }
 
-// Joins the first `used` of the lanes' numbers, which lie `stride` apart, by halves.
-double join_lanes(Reduction op, double* lanes, int64_t stride, int lanes_of_a_vector, int64_t used) {
-  for (int width = lanes_of_a_vector / 2; width > 0; width /= 2)
-    for (int64_t i = 0; i < width && i + width < used; ++i)
-      lanes[i * stride] = joined(op, lanes[i * stride], lanes[(i + width) * stride]);
-  return lanes[0];
+template <class Join>
+void join_halves(double* lanes, int64_t columns, int lanes_of_a_vector, int64_t used, Join join) {
+  for (int64_t width = lanes_of_a_vector / 2; width > 0; width /= 2) {
+    const double* other = lanes + width * columns;
+    const int64_t count = (std::min(2 * width, used) - width) * columns;
+    for (int64_t i = 0; i < count; ++i) lanes[i] = join(lanes[i], other[i]);
+  }
+}
+
+// Joins the first `used` of the lanes' numbers, each lane's side by side for all columns, by halves.
+void join_lanes(Reduction op, double* lanes, int64_t columns, int lanes_of_a_vector, int64_t used) {
+  switch (op) {
+    case Reduction::sum:
+    case Reduction::squares:
+      return join_halves(lanes, columns, lanes_of_a_vector, used, [](double a, double b) { return a + b; });
+    case Reduction::product:
+      return join_halves(lanes, columns, lanes_of_a_vector, used, [](double a, double b) { return a * b; });
+    case Reduction::maximum:
+    case Reduction::minimum:
+      return;  // the kernels have joined them
+  }
 }
 
 // One pass over src, whose results finish(result, value) takes.
@@ -110,8 +125,17 @@ double join_row(const KernelTable& kernels, const Pass& pass, const float* src, 
   const int last = loop.rank - 1;
   double lanes[kLargestLanes];
   std::fill_n(lanes, kLargestLanes, neutral_of(pass.op));
-  if (loop.rank == 0 || (loop.rank == 1 && loop.strides[0][0] == 1)) {
+  const bool dense = loop.rank > 0 && loop.strides[last][0] == 1;
+  if (loop.rank == 0 || (loop.rank == 1 && dense)) {
     kernels.reduce_row(pass.op, src + begin, end - begin, shift, lanes);
+  } else if (dense && loop.shape[last] % kBlockRows == 0) {  // runs that cut no tree
+    const int64_t run = loop.shape[last];
+    int64_t done = begin;
+    loop.walk(0, last, begin / run, ceil_div(end, run), [&](const Places<1>& place) {
+      const int64_t first = done % run, count = std::min(run - first, end - done);
+      kernels.reduce_row(pass.op, src + place[0] + first, count, shift, lanes);
+      done += count;
+    });
   } else {
     constexpr int64_t kGathered = 1024;
     static_assert(kGathered % kBlockRows == 0, "trees are not cut");
@@ -133,13 +157,15 @@ double join_row(const KernelTable& kernels, const Pass& pass, const float* src, 
       kernels.reduce_row(pass.op, gathered, stop - at, shift, lanes);
     }
   }
-  return join_lanes(pass.op, lanes, 1, kernels.lanes, std::min<int64_t>(kernels.lanes, end - begin));
+  join_lanes(pass.op, lanes, 1, kernels.lanes, std::min<int64_t>(kernels.lanes, end - begin));
+  return lanes[0];
 }
 
 // The numbers [begin, end) of results side by side. sums: kColumns * lanes numbers.
 void join_columns(const KernelTable& kernels, const Pass& pass, const float* src, const float* shift, int64_t columns,
                   int64_t begin, int64_t end, double* sums) noexcept {
-  const int64_t used = std::clamp<int64_t>(end - begin, 1, kernels.lanes), block = 8 * kernels.lanes;
+  const bool one_lane = pass.op == Reduction::maximum || pass.op == Reduction::minimum;
+  const int64_t used = one_lane ? 1 : std::clamp<int64_t>(end - begin, 1, kernels.lanes), block = 8 * kernels.lanes;
   std::fill_n(sums, used * columns, neutral_of(pass.op));
   const float* rows[kBlockRows];
   int64_t filled = 0, left = end - begin;
@@ -151,7 +177,7 @@ void join_columns(const KernelTable& kernels, const Pass& pass, const float* src
       filled = 0;
     }
   });
-  for (int64_t c = 0; c < columns; ++c) join_lanes(pass.op, sums + c, columns, kernels.lanes, used);
+  join_lanes(pass.op, sums, columns, kernels.lanes, used);
 }
 
 // partial: one number per chunk of every result, where there are several.

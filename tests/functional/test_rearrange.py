@@ -235,6 +235,31 @@ class TestMatmul:
                 a, b = normal(rng, m, 7), normal(rng, 7, n)
                 np.testing.assert_allclose(F.matmul(a, b), a.astype(np.float64) @ b, rtol=1e-4, atol=1e-5)
 
+    @pytest.mark.parametrize("depth", [300, 512, 4700, 5120])
+    def test_rows_that_are_copied_and_rows_that_are_not(self, rng, isa, depth):
+        """Rows that lie multiples of half a page apart are copied, to the same result."""
+        mr = _core.tile_sizes()["mr"]
+        for m, n in ((mr + 1, 33), (33 * mr, 5)):
+            a, b = normal(rng, m, depth), normal(rng, depth, n)
+            wide = np.zeros((m, depth + -depth % 512 + (depth % 512 == 0)), np.float32)
+            wide[:, :depth] = a
+            y = F.matmul(a, b)
+            np.testing.assert_allclose(y, a.astype(np.float64) @ b, rtol=1e-4, atol=1e-3)
+            np.testing.assert_array_equal(F.matmul(wide[:, :depth], b), y)
+            with convlane.num_threads(3):
+                np.testing.assert_array_equal(F.matmul(a, b), y)
+
+    @pytest.mark.parametrize("depth", [1, 7, 64, 4608, 4609, 9000])
+    def test_vectors(self, rng, isa, depth):
+        for m in (1, 5, 16 * _core.tile_sizes()["mr"] + 1):
+            a, b = normal(rng, 2, m, depth), normal(rng, 2, depth, 3)
+            y = F.matmul(a, b[..., 1:2])
+            np.testing.assert_allclose(y, a.astype(np.float64) @ b[..., 1:2], rtol=1e-4, atol=1e-3)
+            np.testing.assert_array_equal(F.matmul(a, b[..., 1:2].copy()), y)
+            np.testing.assert_array_equal(F.matmul(a[1], b[1, :, 1]), y[1, :, 0])
+            with convlane.num_threads(3):
+                np.testing.assert_array_equal(F.matmul(a, b[..., 1:2]), y)
+
     def test_same_bits_in_any_stack_and_for_any_thread_count(self, rng, isa):
         a, b = normal(rng, 5, 40, 70), normal(rng, 70, 90)
         with convlane.num_threads(1):

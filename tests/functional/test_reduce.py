@@ -91,6 +91,20 @@ def test_a_nan_is_the_extreme(rng, isa, name, dim):
     np.testing.assert_array_equal(OPERATIONS[name][0](x, dim), OPERATIONS[name][1](x, dim, False))
 
 
+@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("shape", [(3, 2, 128), (5, 3, 8, 64), (70, 2, 1024)])
+def test_runs_of_whole_trees(rng, isa, name, shape):
+    """Rows that are made of runs: read in place, and gathered where they lie backwards."""
+    ours, theirs = OPERATIONS[name]
+    x = normal(rng, *shape) * np.float32(0.01) + np.float32(1)
+    dim = (0, *range(2, x.ndim))
+    y = ours(x, dim)
+    np.testing.assert_allclose(y, theirs(x.astype(np.float64), dim, False), rtol=1e-6)
+    np.testing.assert_array_equal(ours(np.ascontiguousarray(x[..., ::-1])[..., ::-1], dim), y)
+    with convlane.num_threads(3):
+        np.testing.assert_array_equal(ours(x, dim), y)
+
+
 def test_large_means_cost_a_variance_no_digits(rng, isa):
     x = normal(rng, 3, 1000) + np.float32(1000)
     np.testing.assert_allclose(F.var(x, 1), np.var(x.astype(np.float64), 1, ddof=1), rtol=2e-6)

@@ -23,6 +23,7 @@ Triple: TypeAlias = tuple[int, int, int]  # depth, height, width
 Faces: TypeAlias = tuple[int, int, int, int, int, int]  # front, back, top, bottom, left, right
 
 _FLOAT32 = np.dtype(np.float32)
+_COMPUTED = frozenset(map(np.dtype, (np.float32, np.int64, np.bool_)))
 _LARGEST = 2**62  # adding to anything larger could overflow 64 bits
 
 
@@ -39,6 +40,8 @@ def as_array(value: Any, op: str, name: str) -> Array:
 
 def shape_of(value: Any, op: str, name: str = "input") -> tuple[int, ...]:
     """Return the shape of an array or of what stands for one in an operation."""
+    if type(value) is np.ndarray and value.dtype is _FLOAT32:
+        return tuple(value.shape)
     return tuple(value.shape if stands_for_array(value) else as_array(value, op, name).shape)
 
 
@@ -58,6 +61,8 @@ def stands_for_array(value: Any) -> bool:
 
 def as_tensor(value: Any, op: str, name: str) -> Tensor:
     """Return `value` as an aligned array of float32, int64 or bool in native byte order, otherwise as `as_array`."""
+    if type(value) is np.ndarray and value.dtype in _COMPUTED and value.flags.aligned:
+        return value
     array = _as_numpy(value, op, name)
     if array.dtype.kind == "f":
         return as_array(array, op, name)
@@ -70,7 +75,7 @@ def as_tensor(value: Any, op: str, name: str) -> Tensor:
 
 def as_operand(value: Any, op: str, name: str) -> Array:
     """Return `value` as `as_array` does, or a number as an array without dimensions."""
-    if is_number(value):
+    if type(value) is not np.ndarray and is_number(value):
         with np.errstate(over="ignore"):
             return np.asarray(value, np.float32)
     return as_array(value, op, name)
@@ -83,6 +88,8 @@ def is_number(value: Any) -> bool:
 
 def operand_shape(value: Any, op: str, name: str) -> tuple[int, ...]:
     """Return the shape of an array, of what stands for one, or of a number: ()."""
+    if type(value) is np.ndarray and value.dtype is _FLOAT32:
+        return tuple(value.shape)
     if stands_for_array(value):
         return tuple(value.shape)
     return () if is_number(value) or isinstance(value, (bool, np.bool_)) else tuple(as_tensor(value, op, name).shape)

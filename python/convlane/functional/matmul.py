@@ -29,7 +29,7 @@ def _matmul_shape(input: Any, other: Any) -> Shape:
     first, second = shape_of(input, "matmul", "input"), shape_of(other, "matmul", "other")
     a, b = _as_matrices(first, second)
     try:
-        stack = np.broadcast_shapes(a[:-2], b[:-2])
+        stack = a[:-2] if a[:-2] == b[:-2] else np.broadcast_shapes(a[:-2], b[:-2])
     except ValueError:
         raise ValueError(f"matmul: the stacks of shapes {first} and {second} do not broadcast") from None
     return (*stack, *(a[-2:-1] if len(first) > 1 else ()), *(b[-1:] if len(second) > 1 else ()))
@@ -103,5 +103,7 @@ def matmul(input: Array, other: Array) -> Array:
     """
     x, y = as_array(input, "matmul", "input"), as_array(other, "matmul", "other")
     shape = _matmul_shape(x, y)
+    if x.ndim > 1 and y.ndim > 1:
+        return _core.matmul(x, y)
     a, b = _as_matrices(x.shape, y.shape)
     return _core.matmul(x.reshape(a), y.reshape(b)).reshape(shape)

@@ -374,7 +374,11 @@ def flip(input: Tensor, dims: int | Sequence[int]) -> Tensor:
     array([3., 2., 1.], dtype=float32)
     """
     x = as_tensor(input, "flip", "input")
-    return np.flip(x, _flip_dims(x, dims))
+    axes = _flip_dims(x, dims)
+    return x[tuple(_BACKWARDS if axis in axes else slice(None) for axis in range(x.ndim))]
+
+
+_BACKWARDS = slice(None, None, -1)
 
 
 def sliced(input: Any, dim: Any, start: Any, end: Any, step: Any) -> tuple[int, slice]:

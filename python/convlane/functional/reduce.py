@@ -21,6 +21,8 @@ def axes_of(name: str, ndim: int, dim: Any) -> tuple[int, ...]:
     """Return the dimensions to reduce, counted from the front."""
     if dim is None:
         return tuple(range(ndim))
+    if type(dim) is int:
+        return (as_dim(dim, name, ndim),)
     axes = tuple(as_dim(d, name, ndim) for d in (dim if isinstance(dim, (tuple, list)) else (dim,)))
     if len(set(axes)) < len(axes):
         raise ValueError(f"{name}: dim={dim!r} names a dimension twice")
@@ -94,8 +96,10 @@ def _rule(name: str, spread: Spread) -> Callable[..., tuple[Array, Pullback]]:
 
 
 def _reduce(name: str, x: Array, dim: Any, keepdim: Any, correction: float = 0.0) -> Array:
-    _shape_rule(name)(x, dim)
-    return _core.reduce(name, x, axes_of(name, x.ndim, dim), bool(keepdim), correction)
+    axes = axes_of(name, x.ndim, dim)
+    if x.size == 0:
+        _shape_rule(name)(x, dim)  # which refuses extremes of nothing
+    return _core.reduce(name, x, axes, bool(keepdim), correction)
 
 
 def _count(x: Array, axes: tuple[int, ...]) -> int:
