@@ -46,6 +46,35 @@ def test_sizes_that_scales_give(rng, opset):
     check_as_onnxruntime(node_model("Resize", {"x": x}, constants, opset=opset, mode="linear"), {"x": x})
 
 
+COORDINATES = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric", "half_pixel_symmetric")
+ROUNDINGS = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
+
+
+@pytest.mark.parametrize("rounding", ROUNDINGS)
+@pytest.mark.parametrize("coordinates", [*COORDINATES, "tf_half_pixel_for_nn"])
+def test_nearest_inputs(coordinates, rounding, rng):
+    """The very ones that onnxruntime takes, where two are equally near but for rounding, too."""
+    opset = 12 if coordinates.startswith("tf") else 19
+    attributes = {"coordinate_transformation_mode": coordinates, "nearest_mode": rounding}
+    pairs = [(14, 1), (14, 76), (26, 61), (30, 64), (30, 72), (7, 85), (36, 61), (16, 87), (1, 3), (20, 6)]
+    for before, after in [*pairs, *rng.integers(1, 60, (10, 2)).tolist()]:
+        x = np.arange(before, dtype=np.float32).reshape(1, 1, 1, before)
+        none = np.zeros(0, np.float32)
+        sizes = {"roi": none, "scales": none, "sizes": np.array([1, 1, 1, after])}
+        check_as_onnxruntime(node_model("Resize", {"x": x}, sizes, opset=opset, **attributes), {"x": x}, rtol=0)
+        scale = np.float32(rng.choice([after / before, 0.6, 1 / 3, 2.4, rng.uniform(0.2, 4)]))
+        if before not in (1, int(scale * np.float32(before))) and scale * before >= 1:
+            scales = {"roi": none, "scales": np.array([1, 1, 1, scale], np.float32)}
+            check_as_onnxruntime(node_model("Resize", {"x": x}, scales, opset=opset, **attributes), {"x": x}, rtol=0)
+
+
+@pytest.mark.parametrize("scales", [(0.6, 0.6), (2, 1.5), (0.5, 2.6)])
+def test_nearest_inputs_of_the_first_version(scales, rng):
+    x = rng.standard_normal((1, 2, 9, 13), np.float32)
+    factors = {"scales": np.array([1, 1, *scales], np.float32)}
+    check_as_onnxruntime(node_model("Resize", {"x": x}, factors, opset=10), {"x": x}, rtol=0)
+
+
 @pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Div", "Max", "Min", "Less", "GreaterOrEqual", "Equal"])
 def test_pairs_of_special_numbers(op):
     feeds = {"x": SPECIAL, "z": SPECIAL.reshape(-1, 1)}

@@ -23,7 +23,14 @@ from convlane.functional.shape import channels_last
 Table: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32]]
 """The table of one axis, two arrays (outputs, taps): the inputs of each output and their weights, 0 for unused taps."""
 
-COORDINATES = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric")
+COORDINATES = (
+    "half_pixel",
+    "pytorch_half_pixel",
+    "align_corners",
+    "asymmetric",
+    "half_pixel_symmetric",
+    "tf_half_pixel_for_nn",
+)
 ROUNDINGS = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 MODES = ("nearest", "linear", "cubic", "area")
 
@@ -103,7 +110,9 @@ def resize(
     coordinates
         Where output i lies among the inputs: ``"half_pixel"`` at (i + 1/2) / scale - 1/2; ``"pytorch_half_pixel"`` the
         same, but at 0 if there is only one output; ``"align_corners"`` at i (inputs - 1) / (outputs - 1);
-        ``"asymmetric"`` at i / scale.
+        ``"asymmetric"`` at i / scale; ``"half_pixel_symmetric"`` as the first, but with the middles of input and output
+        upon each other where the size is not the scale times the input's; ``"tf_half_pixel_for_nn"`` at
+        (i + 1/2) / scale.
     scales
         One for each axis; by default outputs over inputs.
     rounding
@@ -116,8 +125,9 @@ def resize(
     antialias
         Whether linear and cubic filters widen with the step when there are fewer outputs than inputs.
     divide
-        Whether the nearest input is found by dividing by the scale, as ONNX Runtime does, and not by multiplying with
-        its reciprocal, as torch does: the last bit decides between two that are equally near.
+        Whether the nearest input is found as ONNX Runtime finds it, which divides by the scale and rounds in float32,
+        and not as torch does, which multiplies with its reciprocal: the last bit decides between two that are equally
+        near.
 
     Returns
     -------
@@ -323,7 +333,10 @@ def _table(before: int, after: int, scale: float | None, rule: _Rule) -> Table:
         step = (before - 1) / (after - 1) if after > 1 else 0.0
     if rule.antialias and rule.mode != "nearest":
         return _packed(*_stretched(before, after, step, rule))
-    at = _coordinates(after, step, rule) if scale is None or not rule.divide else _divided(after, step, scale, rule)
+    if rule.mode == "nearest" and rule.divide:
+        nearest = nearest_inputs(before, after, scale, rule.coordinates, rule.rounding)
+        return nearest[:, None], np.ones((after, 1), np.float32)
+    at = _coordinates(before, after, step, rule)
     if rule.mode == "nearest":
         index = np.clip(_ROUND[rule.rounding](at), 0, before - 1).astype(np.int64)
         return index[:, None], np.ones((after, 1), np.float32)
@@ -336,28 +349,51 @@ def _table(before: int, after: int, scale: float | None, rule: _Rule) -> Table:
     return np.clip(index, 0, before - 1), weight.astype(np.float32)
 
 
-def _coordinates(after: int, step: float, rule: _Rule) -> NDArray[Any]:
+def _coordinates(before: int, after: int, step: float, rule: _Rule) -> NDArray[Any]:
     """Return the coordinate of each output among the inputs.
 
     The last bit decides between two inputs that are equally near: to float32 torch rounds the step, the coordinate
     (once: it multiplies and subtracts in one instruction) and the sum that it truncates.
     """
-    offset = 0.0 if rule.coordinates in ("align_corners", "asymmetric") else 0.5
     if rule.coordinates == "pytorch_half_pixel" and after == 1:
         return np.zeros(1)
+    first = 0.0 if rule.coordinates in ("align_corners", "asymmetric") else 0.5
+    behind = 0.0 if rule.coordinates == "tf_half_pixel_for_nn" else first
+    if rule.coordinates == "half_pixel_symmetric":
+        behind -= (before - after * step) / 2
     nearest = rule.mode == "nearest"
-    at = (np.arange(after) + offset) * (float(np.float32(step)) if nearest else step) - offset
+    at = (np.arange(after) + first) * (float(np.float32(step)) if nearest else step) - behind
     return at.astype(np.float32) if nearest else at
 
 
-def _divided(after: int, step: float, scale: float, rule: _Rule) -> NDArray[Any]:
-    """Return them as ONNX Runtime computes them, by division in float32."""
-    if rule.mode != "nearest" or rule.coordinates == "align_corners":
-        return _coordinates(after, step, rule)
-    offset = np.float32(0 if rule.coordinates == "asymmetric" else 0.5)
-    if rule.coordinates == "pytorch_half_pixel" and after == 1:
-        return np.zeros(1)
-    return (np.arange(after, dtype=np.float32) + offset) / np.float32(scale) - offset
+def nearest_inputs(before: int, after: int, scale: float | None, coordinates: str, rounding: str) -> NDArray[np.int64]:
+    """Return the input that is nearest to each output, to the bit as ONNX Runtime finds it.
+
+    Coordinates are float32 and computed in the order of ``GetOriginalCoordinateFromResizedCoordinate`` in its
+    upsamplebase.h, and two inputs are equally near if they are so to a millionth (since its version 1.27: see issue
+    28291 there). ONNX's reference computes in float64 and knows exact ties alone.
+    """
+    i, one, half = np.arange(after, dtype=np.float32), np.float32(1), np.float32(0.5)
+    inputs, outputs = np.float32(before), np.float32(after)
+    factor = outputs / inputs if scale is None else np.float32(scale)
+    if coordinates == "align_corners":
+        at = i * (inputs - one) / (outputs - one) if after > 1 else np.zeros(1, np.float32)
+    elif coordinates == "asymmetric":
+        at = i / factor
+    elif coordinates == "tf_half_pixel_for_nn":
+        at = (i + half) / factor
+    elif coordinates == "half_pixel_symmetric":
+        offset = inputs / 2 * (one - outputs / (factor * inputs))
+        at = (float(offset) + (i.astype(np.float64) + 0.5) / float(factor) - 0.5).astype(np.float32)
+    elif coordinates == "pytorch_half_pixel" and after == 1:
+        at = np.zeros(1, np.float32)
+    else:
+        at = (i + half) / factor - half
+    at = at.astype(np.float64)
+    below = np.floor(at)
+    at = np.where(np.abs(at - below - 0.5) <= 1e-6, below + 0.5, at)
+    rounded = _ROUND[rounding](at)
+    return np.asarray(np.clip(rounded, 0, before - 1)).astype(np.int64)
 
 
 _ROUND: dict[str, Callable[[Any], Any]] = {

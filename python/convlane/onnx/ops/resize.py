@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from convlane import functional as F
+from convlane.functional.resize import COORDINATES, nearest_inputs
 from convlane.onnx.registry import Call, converts
 from convlane.onnx.values import Untraceable, axis_of, bounded, floats, ints, is_array, is_float
 
 _MODES = {"nearest": "nearest", "linear": "linear", "bilinear": "linear", "cubic": "cubic"}
-_COORDINATES = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric")
 
 
 def _resampled(
@@ -38,10 +38,10 @@ def _resampled(
     changed = [axis for axis in range(ndim) if sizes[axis] != x.shape[axis] or scales[axis] != 1]
     if not changed and coordinates != "tf_crop_and_resize":
         return x
-    plain = coordinates in _COORDINATES and 3 <= ndim <= 5 and not {0, 1} & {*changed} and is_float(x)
+    plain = coordinates in COORDINATES and 3 <= ndim <= 5 and not {0, 1} & {*changed} and is_float(x)
     if plain:
         return F.resize(x, sizes[2:], mode, coordinates, scales=scales[2:], rounding=rounding, **options)
-    if is_float(x) and coordinates in _COORDINATES and ndim >= 2:
+    if is_float(x) and coordinates in COORDINATES and ndim >= 2:
         return _by_view(x, sizes, scales, changed, mode, coordinates, rounding, options)
     if not is_array(x):
         raise Untraceable(f"resizing with {coordinates}, whose input")
@@ -74,6 +74,9 @@ def _in_numpy(call: Call, x: Any, sizes: Any, scales: Any, mode: str, coordinate
             at = first + np.arange(after) * step
             beyond = (at < 0) | (at > size - 1)
             outside |= beyond.reshape(-1, *(1,) * (x.ndim - 1 - axis))
+        elif mode == "nearest":
+            y = np.take(y, nearest_inputs(size, after, scale, coordinates, rounding), axis) if scale != 1 else y
+            continue
         else:
             at = _places(coordinates, np.arange(after), size, after, scale)
         if size == after and np.array_equal(at, np.arange(size)):
@@ -164,7 +167,13 @@ def _upsampled(call: Call, x: Any, scales: Any) -> Any:
 @converts("Resize", since=10)
 def _resize_10(call: Call, x: Any, scales: Any) -> Any:
     factors = _float32(floats(scales, "its scales"))
-    return _resampled(call, x, _by_factors(x, factors), factors, "asymmetric", "floor")
+    if call.get("mode", "nearest") != "nearest":
+        return _resampled(call, x, _by_factors(x, factors), factors, "asymmetric", "floor")
+    # This version does not say which input is the nearest; its tests, and ONNX Runtime, round up where axes shrink.
+    shrinking, growing = [min(each, 1.0) for each in factors], [max(each, 1.0) for each in factors]
+    for part, rounding in ((shrinking, "ceil"), (growing, "floor")):
+        x = _resampled(call, x, _by_factors(x, part), part, "asymmetric", rounding)
+    return x
 
 
 @converts("Resize", since=11)
@@ -189,8 +198,6 @@ def _resize(call: Call, x: Any, roi: Any = None, scales: Any = None, sizes: Any 
         for i, axis in enumerate(axes):
             region[axis], region[ndim + axis] = bounds[i], bounds[len(axes) + i]
     rounding = call.get("nearest_mode", "round_prefer_floor")
-    if coordinates == "tf_half_pixel_for_nn" and is_float(x):
-        rounding, coordinates = "floor", "tf_half_pixel_for_nn"
     return _resampled(call, x, wanted, whole, coordinates, rounding, tuple(region))
 
 
