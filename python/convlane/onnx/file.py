@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 from convlane._files import open_regular
 from convlane.onnx._package import LoadError, require_onnx
+from convlane.onnx.local_functions import inlined
+from convlane.onnx.schema import misfit
 from convlane.onnx.wire import Place, without_numbers
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes"
@@ -57,7 +59,7 @@ class Node:
     def __str__(self) -> str:
         domain = f"{self.domain}." if self.domain else ""
         name = self.name or next(filter(None, self.outputs), "")
-        return f"{name!r} ({domain}{self.op}, opset {self.opset})"
+        return f"{_shown(name)} ({_shown(domain + self.op)[1:-1]}, opset {self.opset})"
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def _read_model(onnx: Any, model: Any, numbers: _Numbers) -> OnnxFile:
     if not model.HasField("graph"):
         raise LoadError("there is no graph in it")
     if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
+        model = inlined(model)
     opsets = {("" if each.domain in _DEFAULT_DOMAINS else each.domain): each.version for each in model.opset_import}
     opsets.setdefault("", 1)
     reader = _Reader(onnx, numbers, opsets)
@@ -190,6 +192,8 @@ class _Reader:
         known = {*names, *initializers}
         nodes = tuple(self.nodes(proto.node, known, outer, depth))
         outputs = tuple(self.info(each) for each in proto.output)
+        if not outputs:
+            raise LoadError("the graph has no outputs")
         if missing := [info.name for info in outputs if info.name not in known | outer]:
             raise LoadError(f"no node computes the output {_shown(missing[0])}")
         given = tuple(info for info in infos if info.name not in initializers)
@@ -207,6 +211,9 @@ class _Reader:
             for name in proto.input:
                 if name and name not in known and name not in outer:
                     raise LoadError(f"{said} reads {_shown(name)}, which no node before it computes")
+            version = self.opsets.get(domain, 1)
+            if not domain and (why := misfit(self.onnx, proto, version)):
+                raise LoadError(f"{said} {why}")
             attributes: dict[str, Any] = {}
             for attribute in proto.attribute:
                 if attribute.name in attributes:
@@ -216,7 +223,6 @@ class _Reader:
                 if name and name in known:
                     raise LoadError(f"{said} computes {_shown(name)}, which is there already")
                 known.add(name)
-            version = self.opsets.get(domain, 1)
             yield Node(proto.name, proto.op_type, domain, version, tuple(proto.input), tuple(proto.output), attributes)
 
     def attribute(self, proto: Any, said: str, known: frozenset[str], depth: int) -> Any:
@@ -314,8 +320,11 @@ class _Reader:
             handle = os.open(self.numbers.folder / name, os.O_RDONLY | flags)
         except OSError as error:
             raise LoadError(f"{said} stands in {_shown(name)}, which cannot be read: {error.strerror}") from None
+        status = os.fstat(handle)
+        if stat.S_ISDIR(status.st_mode):
+            os.close(handle)
+            raise LoadError(f"{said} stands in {_shown(name)}, which is a folder")
         with os.fdopen(handle, "rb") as file:
-            status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode) or offset + length > status.st_size:
                 raise LoadError(f"{said} has {length} bytes at {offset} of {_shown(name)}, which has {status.st_size}")
             file.seek(offset)

@@ -298,8 +298,15 @@ def refuse_unsupported(nodes: Iterable[Node]) -> None:
             refused.setdefault(found, []).append(str(node))
     if refused:
         count = sum(map(len, refused.values()))
-        lines = [f"  {', '.join(names)}: {why}" for why, names in refused.items()]
+        lines = [f"  {', '.join(names[:_MOST_NAMED])}{_more(names)}: {why}" for why, names in refused.items()]
         raise LoadError(f"{count} node{'s' * (count > 1)} cannot be computed:\n" + "\n".join(lines))
+
+
+_MOST_NAMED = 100
+
+
+def _more(names: Sequence[str]) -> str:
+    return f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
 
 
 # The walk
@@ -372,10 +379,16 @@ def _walk(
                 raise ValueError(f"{node}: {error}") from None
             left.append(node)
             results = (Deferred(),) * len(node.outputs)
-        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        except (TypeError, ValueError) as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError
             raise kind(f"{node}: {error}") from error
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError) as error:
+            shapes = ", ".join("left out" if each is None else str(tuple(each.shape)) for each in arguments)
+            told = f"inputs of the shapes {shapes or 'none'} do not fit it or its attributes"
+            raise ValueError(f"{node}: {told} ({type(error).__name__}: {error})") from error
         several = results if isinstance(results, tuple) else (results,)
+        if len(several) < len(node.outputs) and any(node.outputs[len(several) :]):
+            raise ValueError(f"{node}: {len(several)} of its {len(node.outputs)} outputs are computed")
         for name, result in zip(node.outputs, several, strict=False):
             if name:
                 values[name] = np.asarray(result) if isinstance(result, np.generic) else result

@@ -77,6 +77,13 @@ def scalar_or(value: Any, partner: Any) -> Any:
     return value
 
 
+def as_many(what: str, numbers: Any, count: int) -> Any:
+    """Return a sequence; ValueError if it has not so many numbers."""
+    if len(numbers) != count:
+        raise ValueError(f"{what} must be {count} number{'s' * (count != 1)}, got {len(numbers)}")
+    return numbers
+
+
 def bounded(shape: Any) -> tuple[int, ...]:
     """Return a shape that NumPy is to make an array of; ValueError where no sane file asks for it."""
     sizes = tuple(int(size) for size in shape)

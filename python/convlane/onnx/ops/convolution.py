@@ -11,14 +11,14 @@ import numpy as np
 from convlane import functional as F
 from convlane.onnx.ops.window import sides_of
 from convlane.onnx.registry import Call, converts
-from convlane.onnx.values import in_numpy, is_array
+from convlane.onnx.values import as_many, in_numpy, is_array
 
 _CONV: dict[int, Callable[..., Any]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _TRANSPOSED: dict[int, Callable[..., Any]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
 def _numbers(call: Call, name: str, axes: int) -> tuple[int, ...]:
-    return tuple(call.get(name) or (1,) * axes)
+    return tuple(as_many(name, call.get(name) or (1,) * axes, axes))
 
 
 def _axes(call: Call, x: Any, kinds: Any) -> int:
@@ -55,19 +55,21 @@ def _fused_conv(call: Call, x: Any, weight: Any, bias: Any = None, residual: Any
 def _conv_transpose(call: Call, x: Any, weight: Any, bias: Any = None) -> Any:
     axes = _axes(call, x, _TRANSPOSED)
     stride, dilation = _numbers(call, "strides", axes), _numbers(call, "dilations", axes)
-    extra = tuple(call.get("output_padding") or (0,) * axes)
+    extra = tuple(as_many("output_padding", call.get("output_padding") or (0,) * axes, axes))
+    as_many("the axes of its weight behind the channels", weight.shape[2:], axes)
     reach = [dilation[i] * (weight.shape[2 + i] - 1) + 1 for i in range(axes)]
     whole = [(x.shape[2 + i] - 1) * stride[i] + reach[i] for i in range(axes)]
     wanted, auto = call.get("output_shape"), call.get("auto_pad", "NOTSET")
     if wanted is not None or auto in ("SAME_UPPER", "SAME_LOWER"):
         sizes = [x.shape[2 + i] * stride[i] for i in range(axes)] if wanted is None else wanted[-axes:]
+        as_many("output_shape", sizes, axes)
         totals = [whole[i] + extra[i] - sizes[i] for i in range(axes)]
         halves = [(total // 2, total - total // 2) for total in totals]
         pads = halves if auto != "SAME_LOWER" else [(b, a) for a, b in halves]
         if wanted is not None and auto == "NOTSET":
             pads = [(b, a) for a, b in halves]
     else:
-        given = call.get("pads") or (0,) * 2 * axes
+        given = as_many("pads", call.get("pads") or (0,) * 2 * axes, 2 * axes)
         pads = list(zip(given[:axes], given[axes:], strict=True))
     return _transposed(x, weight, bias, stride, pads, extra, call.get("group", 1), dilation, whole)
 

@@ -10,7 +10,7 @@ import numpy as np
 from convlane import functional as F
 from convlane.functional.resize import COORDINATES, nearest_inputs
 from convlane.onnx.registry import Call, converts
-from convlane.onnx.values import Untraceable, axis_of, bounded, floats, ints, is_array, is_float
+from convlane.onnx.values import Untraceable, as_many, axis_of, bounded, floats, ints, is_array, is_float
 
 _MODES = {"nearest": "nearest", "linear": "linear", "bilinear": "linear", "cubic": "cubic"}
 
@@ -136,6 +136,9 @@ def _matrix(mode: str, at: Any, size: int, rounding: str, a: float, exclude: boo
 
 def _by_factors(x: Any, scales: Any) -> list[int]:
     """Return the sizes that scales give; the product is float32, in which 0.7 times 10 is 7 and not less."""
+    as_many("scales", scales, len(x.shape))
+    if not all(0 < scale < math.inf for scale in scales):
+        raise ValueError(f"scales must be positive numbers, got {tuple(scales)}")
     return [math.floor(np.float32(size) * np.float32(scale)) for size, scale in zip(x.shape, scales, strict=True)]
 
 
@@ -183,11 +186,11 @@ def _resize(call: Call, x: Any, roi: Any = None, scales: Any = None, sizes: Any 
     whole: list[float] = [1.0] * ndim
     wanted = list(x.shape)
     if scales is not None and math.prod(scales.shape):
-        for axis, factor in zip(axes, _float32(floats(scales, "its scales")), strict=True):
+        for axis, factor in zip(axes, _float32(as_many("scales", floats(scales, "scales"), len(axes))), strict=True):
             whole[axis] = factor
         wanted = _by_factors(x, whole)
     elif sizes is not None and math.prod(sizes.shape):
-        given = dict(zip(axes, ints(sizes, "its sizes"), strict=True))
+        given = dict(zip(axes, as_many("sizes", ints(sizes, "sizes"), len(axes)), strict=True))
         whole, wanted = _by_sizes(x, given, call.get("keep_aspect_ratio_policy", "stretch"))
     else:
         raise ValueError("it has neither scales nor sizes")
@@ -203,7 +206,9 @@ def _resize(call: Call, x: Any, roi: Any = None, scales: Any = None, sizes: Any 
 
 def _by_sizes(x: Any, given: dict[int, int], policy: str) -> tuple[list[float], list[int]]:
     """Return scales and sizes, where the sizes may be bounds of a picture that keeps its proportions."""
-    factors = {axis: size / x.shape[axis] for axis, size in given.items()}
+    if any(x.shape[axis] == 0 != size for axis, size in given.items()):
+        raise ValueError(f"shape {tuple(x.shape)} is empty where it is to have the sizes {tuple(given.values())}")
+    factors = {axis: size / x.shape[axis] if size else 1.0 for axis, size in given.items()}
     if policy != "stretch":
         one = (min if policy == "not_larger" else max)(factors.values())
         factors = dict.fromkeys(given, one)

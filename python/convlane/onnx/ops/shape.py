@@ -11,6 +11,7 @@ from convlane import functional as F
 from convlane.onnx.registry import Call, converts
 from convlane.onnx.values import (
     Untraceable,
+    as_many,
     axis_of,
     bounded,
     in_numpy,
@@ -301,6 +302,8 @@ def _sliced(x: Any, starts: Any, ends: Any, axes: Any, steps: Any) -> Any:
     ndim = len(x.shape)
     axes = range(len(starts)) if axes is None else axes
     steps = (1,) * len(starts) if steps is None else steps
+    for what, each in (("ends", ends), ("axes", axes), ("steps", steps)):
+        as_many(what, each, len(starts))
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         at = axis_of(axis, ndim)
         start, end, step = slice(start, end, step).indices(x.shape[at])
@@ -506,6 +509,7 @@ def _tile(call: Call, x: Any, repeats: Any) -> Any:
 
 
 def _tiled(x: Any, dims: Any) -> Any:
+    as_many("repeats", dims, len(x.shape))
     bounded([size * repeat for size, repeat in zip(x.shape, dims, strict=True)])
     return np.tile(x, dims) if in_numpy(x) else F.tile(x, dims)
 

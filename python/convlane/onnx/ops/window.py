@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from convlane.onnx.registry import Call
+from convlane.onnx.values import as_many
 
 
 def sides_of(
@@ -14,9 +15,7 @@ def sides_of(
     """Return the padding before and behind each axis."""
     axes, auto = len(sizes), call.get("auto_pad", "NOTSET")
     if auto in ("NOTSET", ""):
-        given = call.get("pads") or (0,) * 2 * axes
-        if len(given) != 2 * axes:
-            raise ValueError(f"pads must be {2 * axes} numbers, got {tuple(given)}")
+        given = as_many("pads", call.get("pads") or (0,) * 2 * axes, 2 * axes)
         return list(zip(given[:axes], given[axes:], strict=True))
     if auto == "VALID":
         return [(0, 0)] * axes
