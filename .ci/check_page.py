@@ -1,6 +1,6 @@
-"""Open a page of `convlane explain` in headless Chromium: it must say nothing to the console and do what it promises.
+"""Open a page of `convlane explain` in headless Chromium: it must log nothing to the console and work as documented.
 
-Its column of times must be seen in a window of 1300 pixels, too, even of a large network.
+Its column of times must be visible in a window of 1300 pixels, even for a large network.
 
 Usage: check_page.py FOLDER, an existing one, where the page and screenshots in light and dark are left.
 """
@@ -17,7 +17,7 @@ from PIL import Image
 from convlane import analysis, models
 from convlane.cli import main
 
-# What a user does with the first layer, by pointer and by keys; the outcome is left in the document.
+# What a user does with the first layer, by pointer and keyboard; the outcome is stored in the document.
 DRIVER = """<script>
 (async () => {
   const seen = {}, where = document.getElementById("where"), box = document.getElementById("box");
@@ -60,7 +60,7 @@ document.body.dataset.ends = JSON.stringify([...ends, document.documentElement.c
 
 
 def chromium(*arguments):
-    """Run Chromium and return what it prints; anything that the page says to the console is an error."""
+    """Run Chromium and return what it prints; any output of the page to the console is an error."""
     usual = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr", "--v=0"]
     result = subprocess.run(["chromium", *usual, *arguments], capture_output=True, text=True, timeout=120, check=True)
     said = [line for line in result.stderr.splitlines() if "CONSOLE" in line]
@@ -69,7 +69,7 @@ def chromium(*arguments):
 
 
 def check(folder):
-    """Make a page, use it and look at what happened."""
+    """Make a page, use it and check what happened."""
     picture, page, driven = (folder / name for name in ("picture.png", "page.html", "driven.html"))
     Image.linear_gradient("L").save(picture)
     assert main(["explain", "resnet20", str(picture), "--out", str(page)]) == 0

@@ -31,7 +31,7 @@ def pytest_addoption(parser):
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the summary. A `family` is a set of layers that is also judged as a whole."""
+    """One line of the summary. A `family` is a set of layers that is also summarised as a whole."""
 
     group: str
     label: str
@@ -43,7 +43,7 @@ class Row:
     family: str | None
 
     def figures(self):
-        """What is reported; bytes count once each, however often a cache delivers them."""
+        """What is reported; each array's bytes count once, however often a cache delivers them."""
         flops = 2 * self.multiply_adds
         figures = {}
         if flops:
@@ -95,7 +95,7 @@ def report(request, benchmark):
 
 @pytest.fixture
 def random():
-    """Random float32 arrays; those of image shape lie channels last in memory, as between two layers."""
+    """Random float32 arrays; those with the shape of images are channels last in memory, as between two layers."""
     generator = np.random.default_rng(0)
 
     def draw(*shape):

@@ -1,7 +1,7 @@
 """Compare convlane.filters with OpenCV and SciPy on one picture: ``python benchmarks/filters.py --help``.
 
-It prints the table of docs/filters.md. The libraries alternate, call by call, and pause before each call, so that
-none is slowed by threads of another that still spin; the best of their calls counts.
+It prints the table of docs/filters.md. The libraries alternate, call by call, and pause before each call, so that none
+is slowed by threads of another that still spin; the best call of each counts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PICTURES = {
     "float64": (np.float64, 1),
 }
 _SIGMA = 2
-_ROUNDS, _SECONDS = 9, 1.0  # at most so many calls, and none once a library has taken so long
+_ROUNDS, _SECONDS = 9, 1.0  # the maximum number of calls, and the time after which a library gets no more
 _REST = 0.01  # seconds; longer than the libraries' threads spin
 
 
@@ -72,7 +72,7 @@ def compare(libraries, kernel, dtype, channels, size, rounds):
 
 
 def ours(image, weights):
-    """Return what filters a picture, by a Gaussian where there are no weights."""
+    """Return convlane's filter: a Gaussian if there are no weights."""
     return partial(filters.gaussian, image, _SIGMA) if weights is None else partial(filters.correlate, image, weights)
 
 

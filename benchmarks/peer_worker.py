@@ -26,7 +26,7 @@ _LEAST_CALLS = 3
 
 
 def prepare(folder, model, batches, size, seed, runtimes):
-    """Write what the runtimes need; return why it failed for those for which it did.
+    """Write what the runtimes need; return the errors of those for which it failed.
 
     The expected output is torch's, or convlane's own where convlane runs alone.
     """
@@ -57,7 +57,7 @@ def prepare(folder, model, batches, size, seed, runtimes):
 
 
 def measure(folder, model, runtime, threads, batch, seconds):
-    """Load the network, compare its output with the expected one, and time calls for so many seconds if it is right.
+    """Load the network, compare its output with the expected one, and time calls for some seconds if it is right.
 
     Every call starts from a C-contiguous NumPy array (N, C, H, W) and ends with the finished output.
     """
@@ -96,7 +96,7 @@ def _random_network(model, size, seed):
 
 
 def time_calls(run, image, seconds, least=_LEAST_CALLS):
-    """Return the milliseconds of each call; there are a few even if they take longer than they may."""
+    """Return the milliseconds of each call; there are a few even if they take longer than the given time."""
     calls = []
     end = time.perf_counter() + seconds
     while len(calls) < least or time.perf_counter() < end:
@@ -107,7 +107,7 @@ def time_calls(run, image, seconds, least=_LEAST_CALLS):
 
 
 def main_output(outputs):
-    """Return the maps of a network that returns several by name, of which the first are the network's own."""
+    """Return the outputs of a network that returns several by name; the first is the network's own."""
     return next(iter(outputs.values())) if isinstance(outputs, dict) else outputs
 
 
@@ -281,14 +281,14 @@ def first_line(error):
 
 def answering():
     """Return a function that prints an answer for the parent; what libraries print from now on goes to stderr."""
-    warnings.simplefilter("ignore")  # other people's deprecations
+    warnings.simplefilter("ignore")  # deprecations in other people's code
     result = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return lambda answer: print(json.dumps(answer), file=result, flush=True)
 
 
 def run_task(function):
-    """Answer with what function(**task) returns of the task that the only argument is."""
+    """Print, as JSON, what function(**task) returns for the task given as the only argument."""
     answer = answering()
     try:
         found = function(**json.loads(sys.argv[1]))

@@ -44,7 +44,7 @@ NETWORKS = ("alexnet", "vgg16", "resnet18", "resnet50", "googlenet", "mobilenet_
 ALL = "torchvision"
 """Stands for all classification networks of torchvision that convlane has."""
 BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
-BESIDE = "processes that keep a core busy meanwhile, as on a machine that is shared; default 0"
+BESIDE = "processes that each keep a core busy meanwhile, as on a shared machine; default 0"
 WORKER = Path(__file__).with_name("peer_worker.py")
 _TIMEOUT = 900  # seconds; a worker takes a few
 _WIDTH = 20  # of a column
@@ -156,7 +156,7 @@ def compare(args, runtimes):
 
 
 def take_turns(row, rounds, measure):
-    """Call measure(name) for all runtimes of a row that have no problem, in every round, and show what came of it."""
+    """Call measure(name) in every round for all runtimes of a row that have no problem, and show the result."""
     runtimes = list(row.ms)
     for number in range(rounds):
         first = number % len(runtimes)  # who comes first rotates too
@@ -168,7 +168,7 @@ def take_turns(row, rounds, measure):
 
 @contextlib.contextmanager
 def beside(count):
-    """Keep so many other processes busy, which end with this one, whatever becomes of it; yield their numbers."""
+    """Keep some other processes busy, which end with this one in any case; yield their PIDs."""
     loop = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    pass"
     with contextlib.ExitStack() as running:
         found = []
@@ -217,7 +217,7 @@ def run_worker(worker, **task):
 
 @contextlib.contextmanager
 def started(command, **options):
-    """Start a process in a group that is gone when this is left, whatever the reason."""
+    """Start a process in a group that is killed when this context is left, for whatever reason."""
     # Signals wait while it starts: one that came in between would leave a process that nobody knows. To block them
     # would not do: that is a matter of one thread, and another, of a numerical library, takes them for the process.
     waiting = []
@@ -355,7 +355,7 @@ def chart(rows, runtimes, path):
 
 
 def with_section(document, text, begin=BEGIN, end=END):
-    """Return the document with what stands between its two markers replaced."""
+    """Return the document with the text between its two markers replaced."""
     before, found, rest = document.partition(begin)
     _, closed, after = rest.partition(end)
     if not found or not closed:

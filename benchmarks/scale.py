@@ -1,13 +1,13 @@
-"""Workers on one machine: the memory of plans that they share, and what they get done in a second.
+"""Workers on one machine: the memory of plans that they share, and their throughput.
 
     python benchmarks/scale.py memory --model vgg16 --workers 8
     python benchmarks/scale.py batches --model mobilenet_v2
     python benchmarks/scale.py engines --model mobilenet_v2 --engine ray --pictures 500
 
 `memory` starts processes that load a plan, run an image and wait; it prints their proportional set size (Pss), in which
-a page that n processes share counts 1/n for each. `batches` tells how many pictures a second one process gets done by
-the pictures of a call. `engines` compares two workers of one thread with one process of two threads, both after they
-have started and loaded the network.
+a page that n processes share counts 1/n for each. `batches` prints a process's pictures per second by the number of
+pictures in a call. `engines` compares two workers of one thread with one process of two threads, both after they have
+started and loaded the network.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def write_pictures(folder: Path, count: int) -> list[str]:
 
 
 def batches(plan: Path, model: str, pictures: list[str], rounds: int) -> None:
-    """Print pictures per second by the pictures of a call, with one thread and with two; best of some rounds."""
+    """Print pictures per second by the size of a call, with one thread and with two; best of some rounds."""
     sizes = (1, 2, 4, 8, 16, 32, 64)
     best: dict[tuple[int, int], float] = {}
     for _ in range(rounds):
@@ -116,7 +116,7 @@ def batches(plan: Path, model: str, pictures: list[str], rounds: int) -> None:
 
 
 def engines(plan: Path, args: argparse.Namespace, pictures: list[str]) -> None:
-    """Print the pictures per second of both, in alternation."""
+    """Print the pictures per second of both, measured in alternation."""
     one = BatchPredictor(plan, preprocessing(args.model), BestClass(), threads=2)
     run, stop = {"ray": ray_workers, "dask": dask_workers}[args.engine](plan, args)
     ratios = []

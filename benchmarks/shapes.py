@@ -92,7 +92,7 @@ def parse(argv):
 
 
 def read_shapes(path):
-    """Return the shapes in a file; ValueError says which is none."""
+    """Return the shapes in a file; ValueError says which one is invalid."""
     shapes = json.loads(path.read_text())
     if not isinstance(shapes, list) or not shapes:
         raise ValueError(f"{path} is not a list of shapes")
@@ -123,13 +123,13 @@ def output_size(shape):
 
 
 def multiply_adds(shape):
-    """Return the products of a direct convolution, those with padding included."""
+    """Return the multiply-adds of a direct convolution, including those with padding."""
     pixels, taps = math.prod(output_size(shape)), math.prod(shape["kernel"])
     return shape["batch"] * pixels * taps * shape["filters"] * shape["channels"] // shape["groups"]
 
 
 def kind_of(shape):
-    """Return the kind under which a shape is counted."""
+    """Return the kind to which a shape belongs."""
     channels, filters, groups = shape["channels"], shape["filters"], shape["groups"]
     kernel, stride = tuple(shape["kernel"]), max(shape["stride"])
     if groups > 1:
@@ -150,7 +150,7 @@ def kind_of(shape):
 
 
 def label_of(shape):
-    """Return a shape in a few words, leaving out what is usual."""
+    """Return a shape in a few words, without usual settings."""
     n, c, h, w = (shape[name] for name in ("batch", "channels", "height", "width"))
     text = f"{n}x" * (n > 1) + f"{c}x{h}x{w} to {shape['filters']} by {shape['kernel'][0]}x{shape['kernel'][1]}"
     for name, usual in {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1]}.items():
@@ -190,7 +190,7 @@ def compare(args, runtimes):
 
 @contextlib.contextmanager
 def worker(name, threads, isa):
-    """Start a runtime's process; yield the function that has a task done by it."""
+    """Start a runtime's process; yield a function that makes it do a task."""
     environment = dict(os.environ)
     if isa:
         environment |= {"CONVLANE_ISA": isa}
@@ -230,7 +230,7 @@ def check(row, folder):
     for name in measured - {"convlane"}:
         error = relative_error(np.load(Path(folder) / f"{name}.npy"), ours)
         if not error <= TOLERANCE:
-            row.problems[name] = f"another result than convlane's, off by {error:.1e} of the largest"
+            row.problems[name] = f"the result differs from convlane's by {error:.1e} of the largest"
 
 
 # report
@@ -245,7 +245,7 @@ def line_of(row):
 
 
 def by_kind(rows):
-    """Return for each kind, and for all, what the ratios of the best times are."""
+    """Return statistics of the ratios of the best times, for each kind and for all."""
     figures = {}
     for kind in [*sorted({row.kind for row in rows}), "all"]:
         ratios = [ratio for row in rows if kind in (row.kind, "all") and (ratio := row.ratio(min)) is not None]

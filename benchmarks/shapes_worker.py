@@ -1,8 +1,9 @@
-"""The part of benchmarks/shapes.py that is a process for each runtime: check and time single convolutions.
+"""The process that benchmarks/shapes.py starts for each runtime: check and time single convolutions.
 
 The only argument is a JSON object, the setting. Each line on stdin is a task, a JSON object, and each line on stdout
 the answer to one; what libraries print goes to stderr. Images and weights follow from the shape and the seed; images
-lie channels last. A task names the file in which the result is left, so that those of all runtimes can be compared.
+are channels last. A task names the file in which the result is stored, so that the results of all runtimes can be
+compared.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _ARGUMENTS = ("channels", "filters", "kernel", "stride", "padding", "dilation", 
 
 
 def prepare(run_of, shape, seed, file):
-    """Return the image and what convolves it, whose result is left in the file; None where the runtime cannot."""
+    """Return the image and a function that convolves it, and store its result in the file; None if unsupported."""
     random = np.random.default_rng(seed)
     n, c, h, w = (shape[name] for name in ("batch", "channels", "height", "width"))
     image = random.standard_normal((n, h, w, c), np.float32).transpose(0, 3, 1, 2)

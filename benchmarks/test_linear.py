@@ -1,4 +1,4 @@
-"""Fully connected layers with bias, one image: the weights are read once, so memory decides."""
+"""Fully connected layers with bias, one image: the weights are read once, so they are bound by memory."""
 
 import pytest
 

@@ -10,7 +10,7 @@ IMAGES = (8, 64, 56, 56)
 
 
 def _dense(view):
-    """Make a view an array of its own, which is the work."""
+    """Copy a view to an array of its own, which is the work."""
     return F.reshape(view, (-1,))
 
 

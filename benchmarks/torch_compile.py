@@ -1,9 +1,8 @@
 """Compare torch.compile's backends and torch itself on torchvision's networks.
 
-``python benchmarks/torch_compile.py --help`` tells the options. Each measurement is one process of
-benchmarks/torch_compile_worker.py; what runs a network alternates over several rounds. torch.compile's own backend
-(inductor) may freeze the weights, as convlane does; what it has compiled it keeps in files, so a second run starts
-sooner.
+``python benchmarks/torch_compile.py --help`` lists the options. Each measurement is one process of
+benchmarks/torch_compile_worker.py; the backends alternate over several rounds. torch.compile's own backend (inductor)
+may freeze the weights, as convlane does; it caches what it has compiled in files, so a second run starts sooner.
 """
 
 from __future__ import annotations

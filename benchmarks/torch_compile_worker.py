@@ -1,7 +1,7 @@
 """One task of benchmarks/torch_compile.py in a process of its own: time calls of one network of torchvision.
 
 The only argument is a JSON object, the only line on stdout is the JSON result, the milliseconds of all calls; what
-libraries print goes to stderr. Weights are random; images are channels last, as torch is quickest with.
+libraries print goes to stderr. Weights are random; images are channels last, which is fastest for torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""torch's twins of convlane's networks, by name: torchvision's, and those that it does not have.
+"""torch's versions of convlane's networks, by name: torchvision's, and those that it does not have.
 
 The keys of their ``state_dict`` are convlane's.
 """
@@ -55,7 +55,7 @@ def _unet(num_classes=2, width=64, depth=4):
     class Up(nn.Module):
         def __init__(self, channels):
             super().__init__()
-            # Its key is `double`, which an attribute cannot be called, as modules have a method of that name.
+            # Its key is `double`, which an attribute cannot be called, because modules have a method of that name.
             self.doubled = nn.ConvTranspose2d(2 * channels, channels, 2, 2)
             self.convolutions = pair(2 * channels, channels)
             self.register_state_dict_post_hook(lambda _, state, prefix, __: rename(state, prefix, "doubled", "double"))

@@ -95,7 +95,7 @@ def measure(row, name, args):
     if all(abs(a - b) <= TOLERANCE * abs(b) for a, b in zip(answer["losses"], expected, strict=True)):
         row.ms[name] += answer["ms"]
     else:
-        row.problems[name] = f"other losses than convlane's: {answer['losses']}, {expected}"
+        row.problems[name] = f"the losses differ from convlane's: {answer['losses']}, {expected}"
 
 
 def memory_table(rows, runtimes):

@@ -1,6 +1,6 @@
 """Every augmentation on one picture: ``python examples/augmentation_gallery.py`` writes a gallery as a PNG file.
 
-A row for each augmentation, six draws in it. The picture is one that comes with scikit-learn; --image takes another.
+One row for each augmentation, with six draws. The picture is one that comes with scikit-learn; --image takes another.
 Needs Pillow and scikit-learn: ``pip install 'convlane[demo]'``.
 """
 

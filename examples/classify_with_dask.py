@@ -1,15 +1,15 @@
 """Classify a folder of pictures in several workers of Dask; the classes go into Parquet files.
 
-Each worker holds the network once and gets the paths of a few pictures at a time. What is no picture, or a damaged one,
-is a row that tells why. The work of a worker that dies is done by another.
+Each worker holds the network once and gets the paths of a few pictures at a time. A file that is not a picture, or a
+damaged one, becomes a row with the reason. If a worker dies, its work is done by another.
 
     pip install 'convlane[dask]'
     python -c 'import convlane; from convlane import models
     convlane.compile(models.create("mobilenet_v2").eval(), (None, 3, 224, 224)).save("network.plan", packed=True)'
     python examples/classify_with_dask.py pictures --plan network.plan --model mobilenet_v2 --out classes
 
-With ``--scheduler tcp://...`` it uses a cluster that is there; pictures and plan must then be found under the same
-paths on all machines.
+With ``--scheduler tcp://...`` it uses an existing cluster; pictures and plan must then be found under the same paths on
+all machines.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pictures", type=Path)
     parser.add_argument("--plan", type=Path, required=True, help="a file of Plan.save, for any batch")
-    parser.add_argument("--model", required=True, help="the network's name, which tells how pictures are prepared")
+    parser.add_argument("--model", required=True, help="the network's name, which determines how pictures are prepared")
     parser.add_argument("--out", type=Path, default=Path("classes"), help="a new folder for Parquet files")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1, help="of each worker")

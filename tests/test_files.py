@@ -30,7 +30,7 @@ def test_pipes_are_refused(read, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     writer = os.open(tmp_path / "pipe", os.O_RDWR | os.O_NONBLOCK)  # so that opening it would not wait
     try:
-        with pytest.raises(ValueError, match="pipe: it is no regular file"):
+        with pytest.raises(ValueError, match="pipe: it is not a regular file"):
             read(tmp_path / "pipe")
     finally:
         os.close(writer)

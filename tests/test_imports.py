@@ -1,4 +1,4 @@
-"""Who imports whom within the package: floors know only those below, no files import each other in a circle."""
+"""Who imports whom within the package: layers depend only on those below, without circular imports."""
 
 import ast
 import subprocess
@@ -9,9 +9,9 @@ from pathlib import Path
 import convlane
 
 PACKAGE = Path(convlane.__file__).parent
-FLOORS = [  # from the ground; what shares a floor does not import each other
+LAYERS = [  # lowest first; packages of one layer do not import each other
     {"_core"},
-    {"_files", "_floats", "_handed_down", "_openmp", "_progress", "_table", "_version"},
+    {"_files", "_floats", "_hooks", "_openmp", "_progress", "_table", "_version"},
     {"runtime"},
     {"machine", "safetensors_file"},
     {"functional"},
@@ -50,7 +50,7 @@ def file_of(parts):
 
 
 def test_floors_know_only_those_below_them():
-    level = {name: number for number, names in enumerate(FLOORS) for name in names}
+    level = {name: number for number, names in enumerate(LAYERS) for name in names}
     upward = [
         f"{path.relative_to(PACKAGE)} imports convlane.{'.'.join(other)}"
         for file, path in FILES.items()
@@ -70,7 +70,7 @@ def test_importing_the_package_imports_little():
     code = "import sys, numpy; before = set(sys.modules); import convlane; print(*set(sys.modules) - before)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     names = {name.removeprefix("convlane.").split(".")[0] for name in result.stdout.split() if "convlane." in name}
-    assert names == {"_core", "_floats", "_handed_down", "_openmp", "_version", "functional", "runtime"}
+    assert names == {"_core", "_floats", "_hooks", "_openmp", "_version", "functional", "runtime"}
     others = {name.split(".")[0] for name in result.stdout.split()} & sys.stdlib_module_names
     assert not others & {"argparse", "asyncio", "fcntl", "json", "pathlib", "subprocess", "tempfile", "urllib", "zlib"}
 

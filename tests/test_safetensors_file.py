@@ -114,15 +114,15 @@ def test_any_byte_is_a_bool(tmp_path):
         (b"\0" * 7, "it has 7 bytes"),
         (packed({})[:-1], "its header would take 2 bytes of a file of 9"),
         ((2**64 - 1).to_bytes(8, "little") + b"{}", "its header would take 18446744073709551615 bytes"),
-        (b"\0" * 8, "its header is no JSON"),
-        (packed(b"\xff{}"), "its header is no JSON: 'utf-8' codec"),
-        (packed(b"{"), "its header is no JSON"),
+        (b"\0" * 8, "its header is not JSON"),
+        (packed(b"\xff{}"), "its header is not JSON: 'utf-8' codec"),
+        (packed(b"{"), "its header is not JSON"),
         (packed(b"[]"), "no JSON object"),
-        (packed(b"[" * 100_000), "its header is no JSON: too many nested brackets"),
-        (packed(b'{"a":' * 100_000), "its header is no JSON: too many nested brackets"),
-        (packed(b'{"a":NaN}'), "its header is no JSON: NaN is no number"),
-        (packed(b'{"a":1,"a":1}'), "its header is no JSON: the key 'a' comes twice"),
-        (packed(b'{"a":' + b"1" * 5000 + b"}"), "its header is no JSON"),
+        (packed(b"[" * 100_000), "its header is not JSON: too many nested brackets"),
+        (packed(b'{"a":' * 100_000), "its header is not JSON: too many nested brackets"),
+        (packed(b'{"a":NaN}'), "its header is not JSON: NaN is not a number"),
+        (packed(b'{"a":1,"a":1}'), "its header is not JSON: the key 'a' occurs twice"),
+        (packed(b'{"a":' + b"1" * 5000 + b"}"), "its header is not JSON"),
         (packed({"__metadata__": {"a": 1}}), "its __metadata__ must be text under names"),
         (packed({"__metadata__": []}), "its __metadata__ must be text under names"),
         (packed({"a": 1}), "tensor 'a' must have dtype, shape and data_offsets"),
@@ -163,7 +163,7 @@ def test_damaged_files_are_refused(tmp_path, content, message):
         assert tracemalloc.get_traced_memory()[1] < 50 * len(content) + 2**20
     finally:
         tracemalloc.stop()
-    assert str(error.value).startswith(f"{path}: no valid safetensors file: ")
+    assert str(error.value).startswith(f"{path}: not a valid safetensors file: ")
 
 
 def test_large_headers_are_refused(tmp_path):
@@ -180,10 +180,10 @@ def test_every_truncation_is_refused(tmp_path):
     content = (tmp_path / "whole").read_bytes()
     for length in range(len(content)):
         (tmp_path / "cut").write_bytes(content[:length])
-        with pytest.raises(ValueError, match="no valid safetensors file"):
+        with pytest.raises(ValueError, match="not a valid safetensors file"):
             open_tensors(tmp_path / "cut")
     (tmp_path / "cut").write_bytes(content + b"\0")
-    with pytest.raises(ValueError, match="no valid safetensors file"):
+    with pytest.raises(ValueError, match="not a valid safetensors file"):
         open_tensors(tmp_path / "cut")
 
 
@@ -267,10 +267,10 @@ def test_what_cannot_be_written(tmp_path, tensors, error, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("Infinity", "Infinity is no number"),
-        ("-Infinity", "-Infinity is no number"),
+        ("Infinity", "Infinity is not a number"),
+        ("-Infinity", "-Infinity is not a number"),
         ("1e999", "1e999 is too large"),
-        ('[{"a": {"b": 1, "b": 2}}]', "the key 'b' comes twice"),
+        ('[{"a": {"b": 1, "b": 2}}]', "the key 'b' occurs twice"),
         ("[1,]", "line 1 column"),
     ],
 )
@@ -288,7 +288,7 @@ def test_every_changed_bit_is_noticed(tmp_path):
         changed = bytearray(content)
         changed[place] ^= 1 << place % 8
         (tmp_path / "changed").write_bytes(changed)
-        with pytest.raises(ValueError, match="no valid safetensors file"):
+        with pytest.raises(ValueError, match="not a valid safetensors file"):
             read_all(tmp_path / "changed")
 
 

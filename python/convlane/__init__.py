@@ -20,7 +20,7 @@ from convlane._openmp import _core as _core  # before all that needs it
 
 # isort: split
 from convlane import functional
-from convlane._handed_down import handed_down as _handed_down
+from convlane._hooks import hooks as _hooks
 from convlane._version import __version__
 from convlane.functional import explain, pack_conv2d, pack_linear
 from convlane.runtime import environment_caches as _environment_caches
@@ -135,4 +135,4 @@ def _summary(model: _Any, input_shape: _Any) -> _Any:
     return summary(model, input_shape)
 
 
-_handed_down.update(save=_save, summary=_summary, import_families=lambda: _importlib.import_module("convlane.models"))
+_hooks.update(save=_save, summary=_summary, import_families=lambda: _importlib.import_module("convlane.models"))

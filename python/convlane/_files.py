@@ -20,7 +20,7 @@ def open_regular(path: str | bytes | os.PathLike[str]) -> BinaryIO:
     stream = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 - the caller closes it
     if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
         stream.close()
-        raise ValueError(f"{os.fsdecode(path)}: it is no regular file")
+        raise ValueError(f"{os.fsdecode(path)}: it is not a regular file")
     return stream
 
 

@@ -49,7 +49,7 @@ def training_data() -> tuple[tuple[Array, NDArray[np.int64]], tuple[Array, NDArr
         from sklearn.datasets import load_digits
     except ImportError:
         raise ImportError(
-            "digits.training_data needs scikit-learn, which is not installed; pip install 'convlane[demo]' brings it"
+            "digits.training_data needs scikit-learn, which is not installed; pip install 'convlane[demo]' installs it"
         ) from None
     digits = load_digits()
     images, classes = from_8x8(digits.images), digits.target.astype(np.int64)

@@ -236,9 +236,9 @@ class TensorFile:
             text = self._bytes(length).decode()
             header = strict_json(text)
         except ValueError as error:
-            self._refuse(f"its header is no JSON: {error}")
+            self._refuse(f"its header is not JSON: {error}")
         if not isinstance(header, dict):
-            self._refuse("its header is no JSON object")
+            self._refuse("its header is not a JSON object")
         self.metadata = self._checked_metadata(header.pop(_METADATA, None))
         begin = _LENGTH + length
         self.tensors = {name: self._checked_info(name, info, begin) for name, info in header.items()}
@@ -360,7 +360,7 @@ class TensorFile:
         return order
 
     def _refuse(self, what: str) -> NoReturn:
-        raise ValueError(f"{self.path}: no valid safetensors file: {what}")
+        raise ValueError(f"{self.path}: not a valid safetensors file: {what}")
 
 
 class TensorMap:
@@ -439,7 +439,7 @@ def from_bfloat16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
 
 
 def strict_json(text: str) -> Any:
-    """Parse JSON from outside: ValueError for a key that comes twice, NaN, infinities, and too many parts."""
+    """Parse JSON from outside: ValueError for a key that occurs twice, NaN, infinities, and too many parts."""
     if sum(map(text.count, "{[,:")) > _MOST_PARTS:
         raise ValueError(f"it has more than {_MOST_PARTS} brackets, commas and colons")
     try:
@@ -457,13 +457,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in pairs:
         if key in result:
-            raise ValueError(f"the key {shown(key)} comes twice")
+            raise ValueError(f"the key {shown(key)} occurs twice")
         result[key] = value
     return result
 
 
 def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number")
+    raise ValueError(f"{text} is not a number")
 
 
 def _finite(text: str) -> float:

@@ -166,8 +166,8 @@ class BatchPredictor:
         columns = {name: _spread(np.asarray(values), sound, name) for name, values in given.items()}
         if "error" in columns or self.column in columns:
             raise ValueError("BatchPredictor: postprocess must not return columns of the items' name or called error")
-        told = [_told(errors[row]) if row in errors else "" for row in range(len(items))]
-        return {**columns, "error": np.array(told, object)}
+        messages = [_message(errors[row]) if row in errors else "" for row in range(len(items))]
+        return {**columns, "error": np.array(messages, object)}
 
     def _tried(self, items: Any) -> tuple[Any, dict[int, Exception]]:
         """Return the result for all items that are sound, and the errors of the others by their place."""
@@ -382,5 +382,5 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _told(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"

@@ -109,7 +109,7 @@ def test_graph_breaks(kind, caplog):
     compiled = torch.compile(model, backend=backend())
     with caplog.at_level(logging.WARNING, LOGGER):
         assert_same(compiled, model, torch.randn(2, 3, 8, 8))
-    message = "2 parts run on convlane, torch runs what that cannot: aten.cumprod.default"
+    message = "2 parts run on convlane, torch runs what convlane cannot: aten.cumprod.default"
     assert (message in caplog.text) == (kind == "unknown")
 
 

@@ -118,7 +118,7 @@ DETECTORS = [
     *("fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2", "maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2"),
     *("keypointrcnn_resnet50_fpn", "ssd300_vgg16", "fcos_resnet50_fpn", "retinanet_resnet50_fpn_v2"),
 ]
-"""The rest of a detector depends on what is found, so torch.export cannot write it down."""
+"""The rest of a detector depends on what is found, so torch.export cannot record it."""
 
 
 def check_detector(name):
@@ -559,7 +559,7 @@ def test_sizes_that_the_module_fixes():
     ("function", "message"),
     [
         (lambda y, _: y[y > 0], "index.Tensor of a size that depends on its numbers"),
-        (lambda y, _: y if y.sum() > 0 else -y, "torch.export cannot write Module down, because what it does depends"),
+        (lambda y, _: y if y.sum() > 0 else -y, "torch.export cannot export Module, because its behaviour depends"),
         (lambda y, _: y * y.max().item(), "aten.item.default"),
         (lambda y, _: y + torch_random(y), "aten.randn_like.default"),
         (lambda y, module: y * module.count.add_(1), "in eval mode the network changes its buffer count"),

@@ -56,11 +56,11 @@ HOSTILE = {
     "no layers": ({"class_name": "Functional", "config": {}}, {}, "layers must be a list"),
     "layers of numbers": ({"class_name": "Functional", "config": {"layers": [1, 2]}}, {}, "must be a dict"),
     "many layers": ({"class_name": "Sequential", "config": {"layers": [RELU] * 10_001}}, {}, "at most 10000"),
-    "a layer twice": (functional(RELU, RELU), {}, "'relu' comes twice"),
+    "a layer twice": (functional(RELU, RELU), {}, "'relu' occurs twice"),
     "a layer without a name": (functional({"class_name": "ReLU", "config": {}}, outputs=[["x", 0, 0]]), {}, "no name"),
     "a cycle": (functional(layer("ReLU", "a", ["b"]), layer("ReLU", "b", ["a"])), {}, "wait for each other"),
     "itself": (functional(layer("ReLU", "a", ["a"])), {}, "wait for each other"),
-    "nobody's result": (functional(layer("ReLU", "a", ["who"])), {}, "'who' is read, which is not there"),
+    "nobody's result": (functional(layer("ReLU", "a", ["who"])), {}, "'who' is read, but does not exist"),
     "no such output": (functional(RELU, outputs=[["relu", 0, 5]]), {}, "number 5"),
     "a call that is not there": (functional(RELU, outputs=[["relu", 7, 0]]), {}, "call 7"),
     "outputs of text": (functional(RELU, outputs=["relu"]), {}, "does not name the result"),
@@ -245,7 +245,7 @@ def test_weights_alone_name_the_networks_that_they_fit(tmp_path):
     with pytest.raises(ValueError, match=r"convlane\.load_keras makes a network of it"):
         convlane.load_weights(whole)
     (tmp_path / "text").write_text("nothing")
-    with pytest.raises(LoadError, match="no file of Keras"):
+    with pytest.raises(LoadError, match="not a Keras file"):
         convlane.load_keras(tmp_path / "text")
     with pytest.raises(OSError):
         convlane.load_keras(tmp_path / "missing")

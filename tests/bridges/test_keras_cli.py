@@ -50,4 +50,4 @@ def test_other_commands(files, capsys):
 def test_errors(files, capsys):
     (files / "bad.keras").write_bytes(b"nothing")
     assert main(["summary", str(files / "bad.keras")]) == 1
-    assert "no file of Keras" in capsys.readouterr().err
+    assert "not a Keras file" in capsys.readouterr().err

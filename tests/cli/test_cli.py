@@ -186,7 +186,7 @@ def test_explain_of_bad_files(capsys, monkeypatch, tmp_path):
         assert not page.exists()
     monkeypatch.setitem(sys.modules, "PIL", None)  # importing it fails now
     assert main(usual) == 1
-    assert "pip install 'convlane[demo]' brings it" in capsys.readouterr().err
+    assert "pip install 'convlane[demo]' installs it" in capsys.readouterr().err
 
 
 def test_demo(capsys, monkeypatch, tmp_path):
@@ -315,7 +315,7 @@ def test_demo_without_its_extra(module, package, capsys, monkeypatch, tmp_path):
     assert main(["demo", "--out", str(tmp_path)]) == 1
     assert (
         capsys.readouterr().err
-        == f"convlane demo: {package} is not installed; pip install 'convlane[demo]' brings it\n"
+        == f"convlane demo: {package} is not installed; pip install 'convlane[demo]' installs it\n"
     )
 
 
@@ -385,7 +385,7 @@ def test_predict_refuses(capsys, monkeypatch, tmp_path):
         "missing.png": "missing.png",
         "blank.png": "blank.png: the picture is blank",
         "deep.tif": "deep.tif: no readable picture: its pixels are floating-point numbers",
-        "pipe.png": "pipe.png: it is no regular file",
+        "pipe.png": "pipe.png: it is not a regular file",
     }
     for name, message in messages.items():
         assert main(["predict", str(tmp_path / name)]) == 1

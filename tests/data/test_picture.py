@@ -162,9 +162,9 @@ def test_names_need_not_be_text(tmp_path):
 def test_what_is_no_file_is_refused_rather_than_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     for read in (read_image, as_colours, open_picture):
-        with pytest.raises(ValueError, match=r"pipe\.png: it is no regular file"):
+        with pytest.raises(ValueError, match=r"pipe\.png: it is not a regular file"):
             read(tmp_path / "pipe.png")
-    with pytest.raises(ValueError, match="/dev/zero: it is no regular file"):
+    with pytest.raises(ValueError, match="/dev/zero: it is not a regular file"):
         read_image("/dev/zero")
     with pytest.raises(IsADirectoryError):
         read_image(tmp_path)

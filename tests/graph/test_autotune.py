@@ -307,7 +307,7 @@ def with_time(seconds):
 def test_damaged_files_are_refused(clock, tmp_path, content):
     path = tmp_path / "choices.json"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="is no file of choices that convlane has written") as error:
+    with pytest.raises(ValueError, match="is not a file of choices written by convlane") as error:
         tuned(keep=path)
     assert str(path) in str(error.value)
     assert len(str(error.value)) < 1000

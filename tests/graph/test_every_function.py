@@ -156,7 +156,7 @@ def test_it_compiles(name, rng):
 @pytest.mark.parametrize("name", REFUSED)
 def test_it_says_why_it_does_not(name):
     function, shape, reason = REFUSED[name]
-    with pytest.raises(ValueError, match=rf"a plan cannot do: \w+ \({reason}\)"):
+    with pytest.raises(ValueError, match=rf"a plan cannot compute: \w+ \({reason}\)"):
         convlane.compile(function, shape, whole=True)
 
 

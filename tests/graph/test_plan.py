@@ -373,7 +373,7 @@ def test_unsupported_operations_are_named_at_once(rng):
         maps = F.batch_norm(maps, None, None, training=True)
         return F.linear(F.flatten(maps, 2), F.pack_linear(np.ones((2, 16), np.float32)))
 
-    with pytest.raises(ValueError, match="a plan cannot do") as error:
+    with pytest.raises(ValueError, match="a plan cannot compute") as error:
         convlane.compile(model, (1, 3, 8, 8))
     refusals = [
         "softmax along the batch",
@@ -381,7 +381,7 @@ def test_unsupported_operations_are_named_at_once(rng):
         "batch_norm with the statistics of the batch",
         "linear with a packed weight",
     ]
-    assert str(error.value) == f"compile: the network uses what a plan cannot do: {'; '.join(refusals)}"
+    assert str(error.value) == f"compile: the network uses operations that a plan cannot compute: {'; '.join(refusals)}"
 
 
 class Compared(nn.Module):
@@ -401,10 +401,10 @@ class Statistics(nn.Module):
 def test_unsupported_operations_are_named_with_their_modules():
     network = nn.Sequential(Compared(), Statistics(), *[nn.Sequential(nn.ReLU(), Compared()) for _ in range(4)]).eval()
     within = "in '0', '2.1', '3.1', '4.1' and 1 more"
-    with pytest.raises(ValueError, match="a plan cannot do") as error:
+    with pytest.raises(ValueError, match="a plan cannot compute") as error:
         convlane.compile(network, (None, 3, 8, 8))
     assert str(error.value).split(": ", 1)[1].split("; ") == [
-        f"the network uses what a plan cannot do: mse_loss (losses are not part of a plan) {within}",
+        f"the network uses operations that a plan cannot compute: mse_loss (losses are not part of a plan) {within}",
         f"binary_cross_entropy_with_logits (losses are not part of a plan) {within}",
         "batch_norm with the statistics of the batch in '1'",
     ]
@@ -418,7 +418,7 @@ def test_computed_weights_are_named():
         (lambda x: F.max_pool2d(F.conv2d(x, F.tanh(x), padding=1), 2), "conv2d"),
         (lambda x: F.linear(F.flatten(x), F.tanh(F.flatten(x))), "linear"),
     ):
-        with pytest.raises(ValueError, match=f"a plan cannot do: {op} with a computed weight"):
+        with pytest.raises(ValueError, match=f"a plan cannot compute: {op} with a computed weight"):
             convlane.compile(model, (1, 3, 3, 3))
 
 

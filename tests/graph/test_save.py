@@ -222,7 +222,7 @@ CHANGES = {
     "huge input": (set_in("input", "shape", [1, 3, 2**61, 2**61]), "product overflows"),
     "shape of text": (
         set_in("cat", "shape", [1, "8", 5, 4]),
-        "no valid plan: node 13: shape must be an integer, got '8'",
+        "not a valid plan: node 13: shape must be an integer, got '8'",
     ),
     "shape that does not follow": (
         set_in("cat", "shape", [1, 9, 5, 4]),
@@ -239,12 +239,12 @@ CHANGES = {
     "outputs of another type": (set_in(None, "outputs", [1]), "outputs is of the wrong type"),
     "no output": (set_in(None, "outputs", {}), "it must return"),
     "returns something else": (set_in(None, "returns", "list"), "an array, a tuple or a dict, not 'list'"),
-    "returns several as one": (set_in(None, "outputs", {"a": 1, "b": 2}), "2 outputs are no array"),
+    "returns several as one": (set_in(None, "outputs", {"a": 1, "b": 2}), "2 outputs are not an array"),
     "unknown operation": (set_in("cat", "op", "eval"), "there is no operation 'eval'"),
     "function that is none": (set_in("cat", "op", "explain"), "there is no operation 'explain'"),
-    "another operation": (set_in("cat", "op", "pad"), "pad: 'dim' is no argument of it"),
+    "another operation": (set_in("cat", "op", "pad"), "pad: 'dim' is not an argument of it"),
     "operation of another type": (set_in("cat", "op", 5), "op is of the wrong type"),
-    "second input": (set_in("cat", "op", "input"), "they must be values under names"),
+    "second input": (set_in("cat", "op", "input"), "they must map names to values"),
     "no inputs": (set_in("cat", "inputs", {}), "node 13 has the inputs {}"),
     "input of text": (set_in("cat", "inputs", "tensors[0]", "7"), "node 13 has the inputs"),
     "itself as input": (
@@ -253,7 +253,7 @@ CHANGES = {
     ),
     "later input": (set_in("cat", "inputs", "tensors[0]", 14), "cat: it reads the value 14 before that is computed"),
     "negative input": (set_in("cat", "inputs", "tensors[0]", -1), "cat: it reads the value -1 before that is computed"),
-    "unknown input": (set_in("cat", "inputs", "more", 2), "cat: 'more' is no argument of it"),
+    "unknown input": (set_in("cat", "inputs", "more", 2), "cat: 'more' is not an argument of it"),
     "inputs out of order": (
         set_in("cat", "inputs", {"tensors[1]": 1, "tensors[0]": 2}),
         r"'tensors\[1\]' is out of order",
@@ -265,7 +265,7 @@ CHANGES = {
     "one where a list is read": (set_in("cat", "inputs", {"tensors": 1}), "cat: tensors is of the wrong type"),
     "computed number": (set_in("max_pool2d", "inputs", "stride", 1), "max_pool2d: stride is of the wrong type"),
     "missing argument": (remove("conv2d", "attributes", "stride"), "conv2d: 'stride' is missing"),
-    "unknown argument": (set_in("conv2d", "attributes", "strides", 1), "conv2d: 'strides' is no argument of it"),
+    "unknown argument": (set_in("conv2d", "attributes", "strides", 1), "conv2d: 'strides' is not an argument of it"),
     "stride of text": (set_in("conv2d", "attributes", "stride", "2"), "conv2d: stride is of the wrong type"),
     "stride of floats": (set_in("conv2d", "attributes", "stride", [2.0, 2.0]), "conv2d: stride is of the wrong type"),
     "stride of three": (set_in("conv2d", "attributes", "stride", [2, 2, 2]), "conv2d: stride is of the wrong type"),
@@ -289,7 +289,7 @@ CHANGES = {
     "tensors exchanged": (swap_tensors, "must have 4 dimensions"),
     "small tensor": (shrink_bias, r"linear: bias must have shape \(4,\)"),
     "tensor of nobody": (add_tensor, "no node has the tensor 'more'"),
-    "tensor of two": (share_tensor, "which served already"),
+    "tensor of two": (share_tensor, "which is used twice"),
     "unused tensor": (remove("conv2d", "attributes", "bias"), "no node has the tensor|'bias' is missing"),
     "no part": (set_in("depthwise_block", "attributes", "parts", []), "it must have parts|no node has the tensor"),
     "parts that are text": (set_in("conv2d_pool", "attributes", "parts", "relu"), "conv2d_pool: it must have parts"),
@@ -325,7 +325,7 @@ def test_changed_plans_are_refused(name, path):
     change(path, edit)
     with pytest.raises(ValueError, match=message) as error:
         convlane.load_plan(path)
-    assert str(error.value).startswith(f"{path}: no valid plan: ")
+    assert str(error.value).startswith(f"{path}: not a valid plan: ")
 
 
 @pytest.mark.parametrize(
@@ -345,9 +345,9 @@ def test_changed_plans_are_refused(name, path):
         ({"format_version": "1.0"}, r"the format '1\.0'"),
         ({"plan": "[]"}, "the plan must be an object"),
         ({"plan": "{"}, "line 1 column 2"),
-        ({"plan": '{"nodes": NaN}'}, "NaN is no number"),
+        ({"plan": '{"nodes": NaN}'}, "NaN is not a number"),
         ({"plan": "[" * 10**5}, "too many nested brackets"),
-        ({"plan": '{"nodes": 1, "nodes": 2}'}, "the key 'nodes' comes twice"),
+        ({"plan": '{"nodes": 1, "nodes": 2}'}, "the key 'nodes' occurs twice"),
     ],
 )
 def test_other_metadata_are_refused(metadata, message, path):
@@ -367,7 +367,7 @@ def test_operations_that_plans_cannot_do_are_named(tmp_path, path):
         plan["outputs"]["output"] = len(plan["nodes"]) - 1
 
     change(path, add_nodes)
-    with pytest.raises(ValueError, match="cannot do: softmax along the batch; dropout in training"):
+    with pytest.raises(ValueError, match="cannot compute: softmax along the batch; dropout in training"):
         convlane.load_plan(path)
 
 
@@ -375,7 +375,7 @@ def test_every_truncation_is_refused(path):
     content = path.read_bytes()
     for length in range(0, len(content), 7):
         path.write_bytes(content[:length])
-        with pytest.raises(ValueError, match="no valid safetensors file"):
+        with pytest.raises(ValueError, match="not a valid safetensors file"):
             convlane.load_plan(path)
 
 
@@ -408,7 +408,7 @@ def test_a_plan_of_open_size_looks_at_sizes_when_one_comes(tmp_path):
     convlane.compile(nn.Conv2d(3, 2, 3).eval(), (None, 3, None, None)).save(path)
     change(path, lambda plan, tensors: plan["options"]["open"].update(seen=[[1, 3]]))
     plan = convlane.load_plan(path)
-    with pytest.raises(ValueError, match=r"may do something else than was saved for \(1, 3, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"may behave differently than was saved for \(1, 3, 8, 8\)"):
         plan(np.zeros((3, 8, 8), np.float32))
     change(
         path,

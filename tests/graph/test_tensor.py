@@ -188,9 +188,12 @@ def test_plans_keep_constants_in_files(tmp_path):
         (lambda x: F.index_select(x, 0, np.array([0])), "index_select along the batch"),
         (lambda x: F.softmax(x, 0), "softmax along the batch"),
         (lambda x: F.cumsum(x, 0), "cumsum along the batch"),
-        (lambda x: F.add(x, F.mean(x, 1)), "add of shapes whose batches do not meet"),
-        (lambda x: F.mul(x, np.ones((2, 3, 4, 5), np.float32)), "mul of shapes whose batches do not meet"),
-        (lambda x: F.matmul(F.mean(x, 1), F.permute(x, (0, 1, 3, 2))), "matmul of stacks whose batches do not meet"),
+        (lambda x: F.add(x, F.mean(x, 1)), "add of shapes whose batches do not broadcast"),
+        (lambda x: F.mul(x, np.ones((2, 3, 4, 5), np.float32)), "mul of shapes whose batches do not broadcast"),
+        (
+            lambda x: F.matmul(F.mean(x, 1), F.permute(x, (0, 1, 3, 2))),
+            "matmul of stacks whose batches do not broadcast",
+        ),
     ],
 )
 def test_what_mixes_the_batch_is_refused(network, reason):

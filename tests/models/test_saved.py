@@ -87,7 +87,7 @@ def test_hostile_files_are_refused(tmp_path, small, changes, message):
     written(tmp_path / "a", small, **changes)
     with pytest.raises(ValueError, match=message) as error:
         convlane.load(tmp_path / "a")
-    assert str(error.value).startswith(f"{tmp_path / 'a'}: no valid saved network: ")
+    assert str(error.value).startswith(f"{tmp_path / 'a'}: not a valid saved network: ")
 
 
 def test_create_with_weights(tmp_path, small):

@@ -42,8 +42,8 @@ CONVERTED = [
 LIGHT = sorted(path.stem for path in (DATA / "light").glob("*.onnx"))
 
 NO_PLAN = (
-    "there is no input of float32",
-    "plans take float32, but there is a large input of integers",
+    "there is no float32 input",
+    "plans take float32, but there is a large integer input",
     "plans are for arrays that are not empty",
     "batch_norm with a computed running_mean",  # which its training mode has measured
     "nodes after a plan",  # the rest: dropped numbers, places in a whole batch, sizes that depend on numbers

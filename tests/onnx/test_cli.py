@@ -83,7 +83,7 @@ def test_summary_where_a_module_only_holds_others(tmp_path, capsys):
 def test_errors(files, capsys):
     (files / "damaged.onnx").write_bytes(b"no network")
     assert main(["run", str(files / "damaged.onnx"), str(files / "picture.png")]) == 1
-    assert "no ONNX file" in capsys.readouterr().err
+    assert "not an ONNX file" in capsys.readouterr().err
     np.save(files / "other.npy", np.ones((1, 2, 5, 5), np.float32))
     assert main(["run", str(files / "small.onnx"), str(files / "other.npy")]) == 1
     assert "shape (1, 2, 5, 5)" in capsys.readouterr().err

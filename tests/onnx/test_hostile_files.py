@@ -49,12 +49,12 @@ def nested(depth):
 RELU = helper.make_node("Relu", ["x"], ["y"])
 DAMAGED = {
     "nothing": (b"", "there is no graph"),
-    "text": (b"no file of any kind", "no ONNX file"),
-    "truncated": (model().SerializeToString()[:-9], "no ONNX file|no valid"),
+    "text": (b"no file of any kind", "not an ONNX file"),
+    "truncated": (model().SerializeToString()[:-9], "not an ONNX file|not a valid"),
     "huge shape": (model(initializers=[tensor(dims=[2**40, 2**40])]), "values are there|has the shape"),
     "negative shape": (model(initializers=[tensor(dims=[-1])]), "has the shape"),
     "short data": (model(initializers=[tensor(dims=[1000], raw_data=b"1234")]), "4 values are there"),
-    "long data": (model(initializers=[tensor(dims=[1], raw_data=b"1234" * 9)]), "no valid ONNX file"),
+    "long data": (model(initializers=[tensor(dims=[1], raw_data=b"1234" * 9)]), "not a valid ONNX file"),
     "unknown type": (model(initializers=[tensor(dims=[1], raw_data=b"1234", data_type=99)]), "unknown type 99"),
     "text as numbers": (model(initializers=[tensor(dims=[1], data_type=8, string_data=[b"a"])]), "holds text"),
     "a cycle": (
@@ -62,13 +62,13 @@ DAMAGED = {
         "reads 'b', which no node before it computes",
     ),
     "itself": (model([helper.make_node("Add", ["x", "y"], ["y"])]), "reads 'y'"),
-    "twice": (model([RELU, RELU]), "computes 'y', which is there already"),
+    "twice": (model([RELU, RELU]), "computes 'y', which already exists"),
     "two initialisers": (
         model(initializers=[numpy_helper.from_array(np.ones(2, np.float32), "w")] * 2),
         "there are two",
     ),
     "no output": (model(outputs=["z"]), "no node computes the output 'z'"),
-    "graphs within graphs": (nested(18), "more than 16 deep|no ONNX file"),
+    "graphs within graphs": (nested(18), "more than 16 deep|not an ONNX file"),
     "a tensor that is computed without end": (
         model(
             [
@@ -113,7 +113,7 @@ def test_files_elsewhere(tmp_path, location):
     (tmp_path / "folder" / "link").symlink_to(tmp_path / "w.bin")
     path = tmp_path / "folder" / "m.onnx"
     path.write_bytes(external(location).SerializeToString())
-    with pytest.raises(LoadError, match=r"which is no plain name|cannot be read|bytes at"):
+    with pytest.raises(LoadError, match=r"which is not the plain name|cannot be read|bytes at"):
         convlane.load_onnx(path)
 
 

@@ -256,7 +256,7 @@ class TestHead:
         weight = rng.standard_normal((3, 3), np.float32)
         none = "g (float[N, 3] x) => (float[N, 3] y) { a = MatMul(x, w) y = Exp(a) }"
         shared = "g (float[N, 3] x) => (float[N, 3] y) { a = MatMul(x, w) y = MatMul(a, w) }"
-        for text, why in ((none, r"'y' \(Exp, opset 17\) is no Gemm"), (shared, "shares 'w' with other nodes")):
+        for text, why in ((none, r"'y' \(Exp, opset 17\) is not a Gemm"), (shared, "shares 'w' with other nodes")):
             network = convlane.load_onnx(model_of(text, w=weight))
             with pytest.raises(ValueError, match=why):
                 training.replace_head(network, 2)

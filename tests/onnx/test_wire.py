@@ -80,7 +80,7 @@ def test_graphs_in_pieces_are_one(weights, rng):
 def test_what_is_odd_is_left_to_protobuf(end, weights):
     data = model_of(TEXT, **weights) + end
     assert split(data) == (data, {})
-    with pytest.raises(LoadError, match="no ONNX file, or a truncated one"):
+    with pytest.raises(LoadError, match="not an ONNX file, or a truncated one"):
         convlane.load_onnx(data)
 
 

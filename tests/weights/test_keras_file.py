@@ -197,7 +197,7 @@ def huge(file):
 
 KERNEL = "conv1/conv1/0:0"
 HOSTILE = {
-    "nothing": (lambda file: None, "it is no file of weights of Keras"),
+    "nothing": (lambda file: None, "it is not a Keras weights file"),
     "a layer that is missing": (lambda file: mobilenet(file, conv_dw_7=None), "no layer 'conv_dw_7'"),
     "a layer too many": (lambda file: mobilenet(file, other=[np.ones(1, "f4")]), "'other' is one too many"),
     "too many arrays": (lambda file: mobilenet(file, conv1=[np.ones(1, "f4")] * 3), "'conv1' has 3 arrays"),
@@ -221,9 +221,9 @@ HOSTILE = {
         replaced(KERNEL, lambda f: f.create_dataset(KERNEL, (2,), h5py.vlen_dtype(np.float32))),
         "not numbers",
     ),
-    "a group as an array": (replaced(KERNEL, lambda f: f.create_group(KERNEL)), "is no array"),
-    "no array at all": (replaced(KERNEL, lambda f: f.__setitem__(KERNEL, h5py.Empty("f4"))), "is no array"),
-    "an array as a group": (replaced("conv1", lambda f: f.__setitem__("conv1", 1.0)), "is no group"),
+    "a group as an array": (replaced(KERNEL, lambda f: f.create_group(KERNEL)), "is not an array"),
+    "no array at all": (replaced(KERNEL, lambda f: f.__setitem__(KERNEL, h5py.Empty("f4"))), "is not an array"),
+    "an array as a group": (replaced("conv1", lambda f: f.__setitem__("conv1", 1.0)), "is not a group"),
     "a loop": (replaced("conv1/conv1", lambda f: f.__setitem__("conv1/conv1", f)), "it has no"),
 }
 

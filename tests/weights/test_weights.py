@@ -124,7 +124,7 @@ def test_handmade_file_of_old_torch(tmp_path):
         (b"garbage", "it is not a file of safetensors"),
         (pickle.dumps({}, 4), "a Python pickle"),
         (npy(npy_header(), bytes(8)), "a single array"),
-        (bytes(8) + b"{", "no valid safetensors file"),
+        (bytes(8) + b"{", "not a valid safetensors file"),
         (b"PK\3\4 and no more", "not a zip file"),
         (zipped([("config.json", b"")]), "neither of torch"),
         (zipped([("a/data.pkl", b""), ("b/data.pkl", b"")]), r"must have one data\.pkl"),
@@ -223,7 +223,7 @@ def test_twice_the_same_entry(tmp_path):
     with pytest.warns(UserWarning, match="Duplicate"):
         content = archive(pickled(), ("a/data/0", b""))
     (tmp_path / "a").write_bytes(content)
-    with pytest.raises(ValueError, match="the entry 'a/data/0' comes twice"):
+    with pytest.raises(ValueError, match="the entry 'a/data/0' occurs twice"):
         load_weights(tmp_path / "a")
 
 

@@ -155,7 +155,7 @@ def _figure(size: tuple[float, float]) -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise ImportError("matplotlib is not installed; pip install 'convlane[plot]' brings it") from None
+        raise ImportError("matplotlib is not installed; pip install 'convlane[plot]' installs it") from None
     return Figure(size, layout="constrained")
 
 

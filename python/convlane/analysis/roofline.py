@@ -75,13 +75,13 @@ def _plot(points: Sequence[Step], peak: float, bandwidths: dict[str, float]) -> 
     longest = max((step.seconds or 0 for step in points), default=1.0)
     for step, intensity in zip(points, intensities, strict=True):
         speed, radius = step.gflops or peak, 3 + 9 * math.sqrt((step.seconds or 0) / longest)
-        told = (
+        title = (
             f"step {step.number}: {step.op}, {step.algorithm}\n{1e3 * (step.seconds or 0):.3f} ms, {speed:.0f} GFLOP/s"
         )
         kind = ' class="winograd"' if step.algorithm.startswith("winograd") else ""
         parts.append(
             f'<circle{kind} data-step="{step.number}" cx="{x(intensity):.1f}" cy="{y(speed):.1f}" r="{radius:.1f}">'
-            f"<title>{html.escape(told)}</title></circle>"
+            f"<title>{html.escape(title)}</title></circle>"
         )
     return "".join([*parts, "</svg>"])
 

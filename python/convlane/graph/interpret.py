@@ -1,4 +1,4 @@
-"""Runs the operations of a graph again, one by one: on arrays, or on whatever operations hand themselves over to."""
+"""Replays the operations of a graph one by one: on arrays, symbols or variables."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(node: Node, results: Mapping[Value, Any]) -> Any:
 
 
 def interpret(nodes: Mapping[Value, Node], wanted: Iterable[Value], *inputs: Any) -> Iterator[tuple[Value, Any]]:
-    """Run a network again and yield the wanted results as they come; all are forgotten after their last reader."""
+    """Run a network again and yield the wanted results as they are computed; each is dropped after its last reader."""
     asked = set(wanted)
     last = {value: value for value in asked}  # who reads it last
     for value in reversed(list(nodes)):

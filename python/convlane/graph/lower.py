@@ -1,4 +1,4 @@
-"""From a graph to the steps of a `_core.Plan` for one batch: who lies where, and in which order they run."""
+"""From a graph to the steps of a `_core.Plan` for one batch: where results lie, and in which order the steps run."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from convlane.graph.lowering.operand import FLOAT
 from convlane.graph.trace import SOURCES, Graph, Node, Value
 from convlane.graph.weights import Packer
 
-_MOST_FLOATS = 2**48  # more than any machine has, and the sum over a network still fits into 64 bits
+_MOST_FLOATS = 2**48  # more than any machine has, yet the sum over a network still fits into 64 bits
 _MOST_NAMES = 4
 _CACHE_BYTES = 9 << 20
 
 
 def check_supported(graph: Graph, modules: Callable[[], Mapping[Value, str]] = dict, *, whole: bool = False) -> None:
-    """Raise one ValueError that names every operation of the graph that no step can do, and the modules of these.
+    """Raise one ValueError that names every operation of the graph that no step can compute, with their modules.
 
-    `modules` is called where there are such operations; it returns the names of those that it knows. With `whole`
-    operations may mix the batch.
+    `modules` is called only where there are such operations, and returns the names of those that it knows. With
+    `whole`, operations may mix the batch.
     """
     refusals: dict[str, list[Value]] = {}
     for value, node in graph.nodes.items():
@@ -44,24 +44,24 @@ def check_supported(graph: Graph, modules: Callable[[], Mapping[Value, str]] = d
         ]
         may_mix = not whole and all(isinstance(each, (OfBatch, UnlessWhole)) for each in refusals)
         hint = ". With whole=True examples may be mixed" if may_mix else ""
-        raise ValueError(f"compile: the network uses what a plan cannot do: {'; '.join(found)}{hint}")
+        raise ValueError(f"compile: the network uses operations that a plan cannot compute: {'; '.join(found)}{hint}")
     for node in graph.nodes.values():
         if math.prod(node.shape) > _MOST_FLOATS:
             raise ValueError(f"compile: shape {node.shape} of {node.op} is too large")
 
 
 class UnlessWhole(str):
-    """A refusal of what `as_products` makes something else of, which it does in plans for whole inputs alone."""
+    """A refusal of an operation that `as_products` replaces, which it does only in plans for whole inputs."""
 
 
 @dataclass(frozen=True)
 class Lowered:
-    """The plan of a graph, and how each node of `steps_of` is done."""
+    """The plan of a graph, and the choice made for each node of `steps_of`."""
 
     core: _core.Plan
     choices: tuple[Choice, ...]
     ends: tuple[int, ...]
-    """For each node one past its last step: it may become several."""
+    """For each node the index after its last step: it may become several."""
 
     def seconds(self, inputs: list[Array], outputs: list[Array], memory: _core.PlanMemory) -> Array:
         """Run the plan and return the seconds that each node took."""
@@ -86,7 +86,7 @@ def lower(
     graph
         Of one image, with slots.
     offsets, arena
-        Of its results in the memory of one image, in floats; a batch has them all so many times.
+        Of its results in the memory of one image, in floats; a batch takes that many times as much.
     """
     operands = _operands(graph, offsets, batch)
     known: dict[Value, Any] = {**operands, **_constants(graph)}
@@ -102,7 +102,7 @@ def lower(
 
 
 def batched(shape: Shape, batch: int) -> Shape:
-    """Return the shape for a batch of what has this shape for one image, or for a batch of 1 whatever it has."""
+    """Return a shape for a batch, given that for one image; values of a batch of 1 stay as they are."""
     return (batch * shape[0], *shape[1:]) if shape else shape
 
 
@@ -114,7 +114,7 @@ def output_types(graph: Graph, batch: int) -> list[tuple[str, Shape, Shape]]:
 
 
 def steps_of(graph: Graph) -> dict[Value, Node]:
-    """Return the nodes that become steps: all but what is given and what is a view of another result."""
+    """Return the nodes that become steps: all but inputs, constants and views of other results."""
     return {
         value: node
         for value, node in graph.nodes.items()
@@ -123,11 +123,11 @@ def steps_of(graph: Graph) -> dict[Value, Node]:
 
 
 def images_at_once(graph: Graph, arena: int) -> int:
-    """Tell how many images are run at once at most, so that their activations stay in the caches.
+    """Return how many images are run at once at most, so that their activations stay in the caches.
 
     ResNet-50 on 8 images takes 237 ms image by image, 273 at once and 259 in parts of 16 MiB (EPYC Zen 5, one thread,
-    2026-11-21). But fully connected layers that are large themselves would read their weights from memory for every
-    part: then the batch stays whole.
+    2026-11-21). But large fully connected layers would read their weights from memory for every part, so there the
+    batch stays whole.
     """
     linear = (node.attributes["weight"].nbytes for node in graph.nodes.values() if node.op == "linear")
     return _MOST_FLOATS if sum(linear) > _CACHE_BYTES else max(_CACHE_BYTES // (FLOAT * max(arena, 1)), 1)
@@ -141,7 +141,7 @@ def append_step(context: Context) -> Choice:
 
 
 def _operands(graph: Graph, offsets: Mapping[Value, int], batch: int) -> dict[Value, Operand]:
-    """Return where all arrays lie: inputs, outputs, what has memory of its own, and what lies in other results."""
+    """Return where all arrays lie: inputs, outputs, results with memory of their own, and views of other results."""
     inputs = {value: i for i, value in enumerate(graph.inputs.values())}
     outputs = {graph.memory_of(value): i for i, value in enumerate(dict.fromkeys(graph.outputs.values()))}
     operands: dict[Value, Operand] = {}
@@ -174,7 +174,7 @@ def _constants(graph: Graph) -> dict[Value, NDArray[Any]]:
 
 
 def _is_part(graph: Graph, source: Value, whole: Value) -> bool:
-    """Whether a result is written where it belongs in a concatenation."""
+    """Whether a result is written directly to its place in a concatenation."""
     slot = graph.slots.get(source)
     return slot is not None and not slot.is_view and slot.buffer == whole
 
@@ -184,7 +184,7 @@ def _type(operand: Operand) -> tuple[str, Shape, Shape]:
 
 
 def _within(names: Iterable[str]) -> str:
-    """Say in which modules something is, the first ones if they are many."""
+    """Say in which modules an operation occurs, the first ones if they are many."""
     first, more = list(dict.fromkeys(names)), ""
     if len(first) > _MOST_NAMES:
         first, more = first[:_MOST_NAMES], f" and {len(first) - _MOST_NAMES} more"
@@ -192,12 +192,12 @@ def _within(names: Iterable[str]) -> str:
 
 
 def _refusal(node: Node, nodes: Mapping[Value, Node]) -> str:
-    """Tell why this node cannot become a step; nothing when it can."""
+    """Return why this node cannot become a step; empty if it can."""
     op, attributes = node.op, node.attributes
     if op == "dropout":
         return "dropout in training mode"
     if op == "item":
-        return ""  # what it is one of is refused
+        return ""  # refused through the operation that it is a result of
     if op not in LOWERINGS:
         operation = operations().get(op)
         return op if operation is None else f"{op} ({rules(operation).compiles})"
@@ -213,7 +213,7 @@ def _refusal(node: Node, nodes: Mapping[Value, Node]) -> str:
         refusal = f"{op} with a computed {min(computed)}"
         if is_product(node, nodes):
             return UnlessWhole(refusal)
-        return f"{refusal}, which only a call of the network itself can do"
+        return f"{refusal}, which only calling the network itself can compute"
     if node.results:
         return f"{op} with return_indices"
     refuse = REFUSALS.get(op)

@@ -1,7 +1,7 @@
-"""Packed weights in the file of a plan, to be used where they lie: all processes of a machine share that memory.
+"""Packed weights in a plan's file, used in place through a mapping, so that a machine's processes share the memory.
 
-Beside the weights, such a file has them as they were packed on the machine that saved it, each from a page of memory
-on, and in its metadata for which instruction set and version that is. Elsewhere they are packed anew, from the weights.
+Beside the weights, such a file holds them as packed on the machine that saved it, each at the start of a memory page,
+and its metadata says for which instruction set and version. Elsewhere the weights are packed again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from convlane.functional._op import Shape
 from convlane.safetensors_file import TensorFile, TensorMap, page_size, shown, strict_json
 
 SMALL = 1 << 16
-"""Bytes of a weight that is copied: less than what a mapping of its own would cost."""
+"""Bytes below which a weight is copied: less than a mapping of its own would cost."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Packing:
     algorithm: str
     layout: str
     count: int
-    """Of its numbers; zeros follow them, up to the page's end."""
+    """The count of its numbers; zeros follow them, up to the end of the page."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ class Packings:
 
     @property
     def usable(self) -> bool:
-        """Whether this version packs like that for the instruction set in force."""
+        """Whether this version packs the same way for the active instruction set."""
         return (self.isa, self.version) == (_core.active_isa(), __version__)
 
 
 def packings_of(file: TensorFile) -> Packings:
-    """Return what the metadata of a file tell of packed weights, none if nothing; ValueError if that cannot be."""
+    """Return what a file's metadata say about packed weights, none if nothing; ValueError if that is invalid."""
     text = file.metadata.get("packed")
     if text is None:
         return Packings()
@@ -73,9 +73,9 @@ def packings_of(file: TensorFile) -> Packings:
 def packed_parts(
     tensors: Mapping[str, Any], packed: Mapping[str, Sequence[tuple[int, str, _core.PackedWeight]]], isa: str
 ) -> tuple[dict[str, Any], str]:
-    """Return tensors of packed weights, for whole pages, and what stands of them in the metadata.
+    """Return tensors of packed weights, padded to whole pages, and their entry in the metadata.
 
-    `packed` has groups, algorithm and packed weight for the names of tensors.
+    `packed` maps names of tensors to groups, algorithm and packed weight.
     """
     pages: dict[str, Any] = {}
     rows = []
@@ -90,7 +90,7 @@ def packed_parts(
 
 @dataclass(frozen=True, eq=False)
 class _Pages:
-    """A packed weight, as long as whole pages."""
+    """A packed weight, padded to whole pages."""
 
     packed: _core.PackedWeight
     dtype = np.dtype(np.float32)
@@ -107,12 +107,12 @@ class _Pages:
 
 @dataclass
 class MappedFile:
-    """The weights of a plan in a file that is mapped."""
+    """The weights of a plan in a mapped file."""
 
     tensors: TensorMap
     packings: Packings
     anew: set[str] = field(default_factory=set)
-    """Names of weights that were packed anew."""
+    """Names of weights that were packed again."""
 
     def weight(self, name: str, shape: Shape) -> MappedWeight:
         """Return a weight of the plan."""
@@ -121,8 +121,8 @@ class MappedFile:
     def _packings(self, name: str) -> Iterator[Packing]:
         return (packing for packing in self.packings.weights if packing.weight == name)
 
-    def told(self) -> str:
-        """Return why weights were packed anew, nothing if none was."""
+    def repacked(self) -> str:
+        """Return why weights were packed again, empty if none was."""
         if not self.anew:
             return ""
         packings = self.packings
@@ -134,12 +134,12 @@ class MappedFile:
                 f"process has packed its own, for {_core.active_isa()} and version {__version__}; "
                 "save(path, packed=True) here writes such"
             )
-        return f"{len(self.anew)} of its weights are packed for other algorithms than this machine takes: packed anew"
+        return f"{len(self.anew)} of its weights are packed for other algorithms than this machine takes: packed again"
 
 
 @dataclass(frozen=True, eq=False)
 class MappedWeight:
-    """A weight that lies in a file, and as what it is packed there, by groups and algorithm."""
+    """A weight in a file, and how it is packed there, by groups and algorithm."""
 
     file: MappedFile
     name: str
@@ -150,7 +150,7 @@ class MappedWeight:
         return self.file.tensors.read(self.name)
 
     def packed(self, groups: int, algorithm: str) -> _core.PackedWeight | None:
-        """Return the weight packed, as it lies in the file, if it does."""
+        """Return the packed weight in the file, if it is packed there in this way."""
         packing = self.packings.get((groups, algorithm))
         if packing is None or not self.file.packings.usable:
             self.file.anew.add(self.name)
@@ -161,5 +161,5 @@ class MappedWeight:
         numbers = self.file.tensors.read(packing.tensor).reshape(-1)[: packing.count]
         packed = _core.PackedWeight.over(numbers, shape, groups, algorithm if kernel else "pointwise", slices)
         if packed.layout != packing.layout:
-            raise ValueError(f"packed: {self.name} is {shown(packing.layout)}, but {packed.layout} is meant")
+            raise ValueError(f"packed: {self.name} is {shown(packing.layout)}, expected {packed.layout}")
         return packed

@@ -1,8 +1,8 @@
-"""Whose operation is whose: a network is traced with a note of which of its modules is called when.
+"""Which module each operation belongs to: a network is traced with a record of when each of its modules is called.
 
-It is traced through copies of its modules that share their arrays, are in eval mode and tell when they are called; the
-network itself is left as it is. A module whose forward pass has parts with names, as one from a file has nodes,
-computes each by its method `_part`, and the copies tell of these, too.
+It is traced through copies of its modules that share their arrays, are in eval mode and report when they are called;
+the network itself is not changed. A module whose forward pass has named parts, as one from a file has nodes, computes
+each by its method `_part`, and the copies report these, too.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ class Call:
 
     name: str
     kind: str
-    """The module's class, or what the part is."""
+    """The module's class, or the kind of the part."""
     is_layer: bool
-    """Whether there are no modules below it, and no parts."""
+    """Whether it contains no modules and no parts."""
     arrays: tuple[Any, ...]
-    """The parameters of its own, in which there may be others' where it is a part."""
+    """Its own parameters; those of a part may be shared."""
     first: Value
     end: Value
-    """One past its last operation."""
+    """The index after its last operation."""
     result: Value | None
-    """None where it did not return one array."""
+    """None where it did not return a single array."""
 
 
 def record_calls(model: Callable[..., Any], shape: InputShape) -> tuple[dict[Value, Node], Any, tuple[Call, ...]]:
@@ -46,21 +46,21 @@ def record_calls(model: Callable[..., Any], shape: InputShape) -> tuple[dict[Val
 
 
 def innermost_calls(calls: Sequence[Call]) -> dict[Value, int]:
-    """Return for each operation within a module the place of the innermost call around it."""
+    """Return for each operation within a module the index of the innermost call around it."""
     innermost: dict[Value, int] = {}
-    for i, each in enumerate(calls):  # a call within another comes later
+    for i, each in enumerate(calls):  # a nested call comes later
         innermost.update(dict.fromkeys(range(each.first, each.end), i))
     return innermost
 
 
 def module_names(model: Callable[..., Any], shape: InputShape) -> dict[Value, str]:
-    """Return for each operation of a network the path of the module in whose code it is; none for the network's own."""
+    """Return for each operation of a network the path of the module that called it; none for the network's own."""
     _, _, calls = record_calls(model, shape)
     return {value: calls[i].name for value, i in innermost_calls(calls).items() if calls[i].name}
 
 
 class _Log:
-    """Who was called while the nodes were written."""
+    """Which modules were called while the nodes were recorded."""
 
     def __init__(self, nodes: Mapping[Value, Node]) -> None:
         self.calls: list[Call] = []  # in the order in which they began
@@ -110,6 +110,6 @@ class _Log:
 
 
 def unique(name: str, seen: Counter[str]) -> str:
-    """Return a name, with its number where it is not the first of these."""
+    """Return a name, numbered where it is not the first of its kind."""
     seen[name] += 1
     return name if seen[name] == 1 else f"{name}#{seen[name]}"

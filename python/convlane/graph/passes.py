@@ -1,7 +1,7 @@
-"""Passes: each takes a graph and returns one that computes the same with less.
+"""Passes: each takes a graph and returns an equivalent one with fewer or cheaper operations.
 
-A node that takes over another keeps its own place and value, so whoever reads it need not change; the node that it
-took over has no readers left then and is removed.
+A node that absorbs another keeps its own position and value, so its readers need not change; the absorbed node has no
+readers left and is removed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Joined(NamedTuple):
     """The pass that makes it."""
     traits: Traits
     rival: str = ""
-    """What autotuning calls the step where it also times the operations apart; else it times the first's algorithms."""
+    """What autotuning calls the step if it also times its operations apart; else it times the first's algorithms."""
 
 
 def optimize(graph: Graph) -> Graph:
@@ -41,14 +41,14 @@ def optimize(graph: Graph) -> Graph:
 
 
 def simplify(graph: Graph) -> Graph:
-    """Run the passes for which it is the same how large images are, but for what `sizes.pattern_of` tells."""
+    """Run the passes that do not depend on how large images are, except through `sizes.pattern_of`."""
     for optimization in PASSES[:-_OF_SIZES]:
         graph = optimization(graph)
     return graph
 
 
 def finish(graph: Graph) -> Graph:
-    """Run those that are left."""
+    """Run the passes that do."""
     for optimization in PASSES[-_OF_SIZES:]:
         graph = optimization(graph)
     return graph
@@ -60,7 +60,7 @@ def remove_dead_code(graph: Graph) -> Graph:
 
 
 def split_indices(graph: Graph) -> Graph:
-    """Make two operations of a maximum that returns indices, where there is one that finds the indices alone."""
+    """Split a maximum that returns indices into two operations, if there is one that computes the indices alone."""
 
     def split(node: Node, nodes: dict[Value, Node], single: Callable[[Value], bool]) -> Node:
         if node.op != "item":
@@ -78,7 +78,7 @@ def split_indices(graph: Graph) -> Graph:
 
 
 def spell_out_infinite_norms(graph: Graph) -> Graph:
-    """Make pooling by the p-norm of an infinite p what that is: the maximum of absolute values."""
+    """Replace pooling by the p-norm with infinite p by what it is: the maximum of absolute values."""
     free = itertools.count(max(graph.nodes) + 1)
     nodes: dict[Value, Node] = {}
     for value, node in graph.nodes.items():
@@ -93,7 +93,7 @@ def spell_out_infinite_norms(graph: Graph) -> Graph:
 
 
 def drop_identities(graph: Graph) -> Graph:
-    """Remove what changes neither numbers nor shape: dropout, layouts, pooling of single pixels and the like."""
+    """Remove operations that change neither numbers nor shape: dropout, layouts, pooling of single pixels and so on."""
     same: dict[Value, Value] = {}
     nodes = {}
     for value, node in graph.nodes.items():
@@ -106,10 +106,10 @@ def drop_identities(graph: Graph) -> Graph:
 
 
 def sink_reshapes(graph: Graph) -> Graph:
-    """Compute what is elementwise before a reshape instead of behind it, and join the reshapes that meet.
+    """Compute elementwise operations before a reshape instead of after it, and merge the reshapes that become adjacent.
 
-    So a signal, which its operations see as an image of one row, stays an image from one to the next. Batch norm is
-    computed before a reshape that keeps the channels.
+    So a signal, which its operations see as an image of one row, stays an image from one operation to the next. Batch
+    norm is computed before a reshape that keeps the channels.
     """
     if all(node.op != "reshape" for node in graph.nodes.values()):
         return graph
@@ -118,7 +118,7 @@ def sink_reshapes(graph: Graph) -> Graph:
     nodes: dict[Value, Node] = {}
 
     def reshaped_by(node: Node) -> dict[str, Value]:
-        """Return what stands before the reshapes that a node reads."""
+        """Return the value before the reshapes that a node reads."""
         reshapes = {name: nodes[source] for name, source in node.inputs.items() if nodes[source].op == "reshape"}
         return {name: reshape.inputs["input"] for name, reshape in reshapes.items()}
 
@@ -146,7 +146,7 @@ def sink_reshapes(graph: Graph) -> Graph:
 
 
 def read_joined_parts(graph: Graph) -> Graph:
-    """Read the images that were concatenated where their channels are taken out again, as a channel shuffle does."""
+    """Read concatenated images directly where exactly their channels are taken out again, as a channel shuffle does."""
 
     def shortcut(node: Node, nodes: Mapping[Value, Node]) -> Mapping[str, Value]:
         return {name: _joined_part(source, nodes) for name, source in node.inputs.items()}
@@ -159,7 +159,7 @@ def read_joined_parts(graph: Graph) -> Graph:
 
 
 def fold_batch_norm(graph: Graph) -> Graph:
-    """Work the factors of batch norm into the weight and bias of the convolution before it, in float64.
+    """Fold batch norm into the weight and bias of the convolution before it, in float64.
 
     The convolution may be a transposed one.
     """
@@ -187,7 +187,7 @@ def fuse_activation(graph: Graph) -> Graph:
         source = node.inputs["input"]
         before = nodes[source]
         if before.attributes.get("activation") != "none" or not single(source):
-            return node  # it takes none, or has one
+            return node  # it takes no activation, or has one
         name, slope = ACTIVATIONS[node.op](node.attributes)
         return _absorb(before, node, activation=name, negative_slope=slope)
 
@@ -195,14 +195,14 @@ def fuse_activation(graph: Graph) -> Graph:
 
 
 def fuse_residual_add(graph: Graph) -> Graph:
-    """Add where a convolution stores its result: the later one, where both operands are convolutions."""
+    """Add a residual where a convolution stores its result: the later one, if both operands are convolutions."""
 
     def fuse(node: Node, nodes: dict[Value, Node], single: Callable[[Value], bool]) -> Node:
         if node.op != "add" or set(node.inputs) != {"input", "other"}:
             return node
         last, first = sorted(node.inputs.values(), reverse=True)
         if "constant" in (nodes[last].op, nodes[first].op):
-            return node  # it does not lie in the arena, where a residual is read
+            return node  # residuals are read from the arena only
         for source, residual in ((last, first), (first, last)):
             conv = nodes[source]
             if not (traits_of(conv).adds_residual and _is_plain_convolution(conv)):
@@ -221,7 +221,7 @@ def fuse_residual_add(graph: Graph) -> Graph:
 
 
 def fold_flatten(graph: Graph) -> Graph:
-    """Sort the columns of a linear layer's weight, so that it reads channels-last images as they stand in memory."""
+    """Sort the columns of a linear layer's weight, so that it reads channels-last images in their memory order."""
 
     def fold(node: Node, nodes: dict[Value, Node], single: Callable[[Value], bool]) -> Node:
         if node.op != "linear" or not _has_open_weight(node):
@@ -241,7 +241,7 @@ def fold_flatten(graph: Graph) -> Graph:
 
 
 def _with_rows(graph: Graph) -> tuple[Graph, dict[Value, Value]]:
-    """Put beside each flattening of images one in the order of memory; return also the values of those."""
+    """Add to each flattening of images one in memory order; return also the values of the added ones."""
     free = itertools.count(max(graph.nodes) + 1)
     nodes: dict[Value, Node] = {}
     rows: dict[Value, Value] = {}
@@ -254,9 +254,9 @@ def _with_rows(graph: Graph) -> tuple[Graph, dict[Value, Value]]:
 
 
 def fuse_depthwise_block(graph: Graph) -> Graph:
-    """Join a depthwise convolution with the pointwise ones around it, so that the wide image between stays in cache.
+    """Join a depthwise convolution with the pointwise ones around it, so that the wide image stays in the cache.
 
-    Squeeze-and-excitation between depthwise and last convolution is joined with them.
+    Squeeze-and-excitation between the depthwise and the last convolution is joined with them.
     """
     users = graph.users()
 
@@ -287,7 +287,7 @@ def fuse_depthwise_block(graph: Graph) -> Graph:
 
 
 def fuse_pool(graph: Graph) -> Graph:
-    """Join a convolution with the pooling after it, so that the image between stays in cache or is never whole."""
+    """Join a convolution with the pooling after it, so that the image between stays in the cache or is never whole."""
 
     def fuse(node: Node, nodes: dict[Value, Node], single: Callable[[Value], bool]) -> Node:
         if node.op not in ("avg_pool2d", "max_pool2d") or node.results:
@@ -323,14 +323,14 @@ PASSES = (
 )
 
 _OF_SIZES = 1
-"""The last passes, so many, go by sizes."""
+"""The number of last passes that depend on sizes."""
 
 
 JOINED = {
     "conv2d_pool": Joined(fuse_pool, Traits(reads_any_layout=True, writes_slices=True)),
     "depthwise_block": Joined(fuse_depthwise_block, Traits(reads_slices=True), "row bands"),
 }
-"""What passes make of several operations, which stand in the attribute `parts`."""
+"""The operations that passes join several others into; the attribute `parts` holds those."""
 
 
 def traits_of(node: Node) -> Traits:
@@ -340,7 +340,7 @@ def traits_of(node: Node) -> Traits:
 
 
 def unjoin(joined: Node, value: Value, between: Sequence[Value]) -> list[tuple[Value, Node]]:
-    """Return the operations that a node has joined, each as a node of its own; the last one has the node's value.
+    """Return the operations that a node joins, each as a node of its own; the last one has the node's value.
 
     Parameters
     ----------
@@ -371,7 +371,7 @@ def results_between(joined: Node) -> list[Value]:
 
 
 def conv2d_geometry_of(node: Node, nodes: Mapping[Value, Node]) -> tuple[Any, Any, Pair, Sides, Pair, int]:
-    """Input shape, weight shape, stride, padding, dilation and groups of a convolution, written out."""
+    """Input shape, weight shape, stride, padding, dilation and groups of a convolution, with defaults filled in."""
     at = node.attributes
     image = nodes[node.inputs["input"]].shape
     return conv2d_geometry(image, at["weight"].shape, at["stride"], at["padding"], at["dilation"], at["groups"])
@@ -389,7 +389,7 @@ def flattens_image(node: Node, nodes: Mapping[Value, Node]) -> bool:
 
 
 def _rewrite(graph: Graph, rule: Callable[[Node, dict[Value, Node], Callable[[Value], bool]], Node]) -> Graph:
-    """Ask `rule` what becomes of each node, given the nodes so far and who has one reader only; remove dead code."""
+    """Ask `rule` what becomes of each node, given the nodes so far and which have one reader; remove dead code."""
     users = graph.users()
     nodes = dict(graph.nodes)
     for value, node in graph.nodes.items():
@@ -398,17 +398,17 @@ def _rewrite(graph: Graph, rule: Callable[[Node, dict[Value, Node], Callable[[Va
 
 
 def _absorb(first: Node, second: Node, **attributes: Any) -> Node:
-    """Return the first node with what the second did to its result."""
+    """Return the first node with the second fused into it."""
     return replace(first, attributes={**first.attributes, **attributes}, fused=(*first.fused, second.op, *second.fused))
 
 
 def _is_elementwise(node: Node) -> bool:
-    """Whether nothing but the numbers of its inputs counts, wherever they stand."""
+    """Whether its result depends only on its inputs' numbers, wherever they are."""
     return traits_of(node).elementwise and not any(isinstance(each, np.ndarray) for each in node.attributes.values())
 
 
 def _is_batch_norm_of(node: Node, shape: Shape) -> bool:
-    """Whether it normalises the channels that numbers of this shape have as well."""
+    """Whether it normalises what are channels in this shape as well."""
     return node.op == "batch_norm" and not node.attributes["training"] and shape[:2] == node.shape[:2]
 
 
@@ -432,7 +432,7 @@ def _is_depthwise(node: Node, nodes: Mapping[Value, Node]) -> bool:
 
 
 def _excitation(scaled: Value, nodes: Mapping[Value, Node], users: Mapping[Value, Sequence[Value]]) -> tuple[Node, ...]:
-    """Return the nodes of squeeze-and-excitation from pooling to scaling, if nobody else reads anything on the way."""
+    """Return the nodes of squeeze-and-excitation from pooling to scaling, if nothing else reads a value in between."""
     scale = nodes[scaled]
     factors = traits_of(scale).factors
     if not factors or scale.inputs.keys() != {"input", factors}:
@@ -452,7 +452,7 @@ def _excitation(scaled: Value, nodes: Mapping[Value, Node], users: Mapping[Value
 
 
 def _is_free_conv2d(node: Node) -> bool:
-    """Whether it is a convolution of which nothing is fixed that a block would change."""
+    """Whether it is a convolution without settings that a block could not keep."""
     at = node.attributes
     return node.op == "conv2d" and _has_open_weight(node) and at["algorithm"] == "auto" and at.get("residual") is None
 
@@ -467,7 +467,7 @@ def _has_no_residual(node: Node) -> bool:
 
 
 def _joined_part(value: Value, nodes: Mapping[Value, Node]) -> Value:
-    """Return the concatenated image that these channels of a concatenation are, else the value itself."""
+    """Return the concatenated image that these channels of a concatenation form, else the value itself."""
     node = nodes[value]
     if node.op != "narrow" or not narrows_channels(node):
         return value
@@ -481,7 +481,7 @@ def _joined_part(value: Value, nodes: Mapping[Value, Node]) -> Value:
 
 
 def narrows_channels(node: Node) -> bool:
-    """Whether a narrow takes channels of images."""
+    """Whether a narrow takes a slice of images' channels."""
     return len(node.shape) == 4 and node.attributes["dim"] % 4 == 1
 
 
@@ -493,7 +493,7 @@ def _is_identity(node: Node, nodes: Mapping[Value, Node]) -> bool:
 
 
 def _folded(weight: Array | Weight, bias: Array | None, norm: Any, transposed: int | None) -> tuple[Weight, Array]:
-    """Weight and bias of a convolution that normalises its own result; `transposed` are the groups of one that is."""
+    """Weight and bias of a convolution with its batch norm folded in; `transposed`: the groups of a transposed one."""
     channels = weight.shape[0] if transposed is None else weight.shape[1] * transposed
 
     def wide(array: Array | None, default: float) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Compiled networks as users see them."""
+"""Compiled networks: the public interface."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def compile(
     autotune: bool | str | os.PathLike[str] = False,
     whole: bool = False,
 ) -> Plan | OpenPlan:
-    """Turn a network into a plan that runs faster and computes the same.
+    """Compile a network into a plan that runs faster and computes the same.
 
-    The network is called once to write down its operations. Batch norm is folded into the convolutions (in float64),
+    The network is called once to record its operations. Batch norm is folded into the convolutions (in float64),
     activations and residual sums are computed where the convolutions store their results, weights are packed once for
-    the algorithm that each layer takes, and all intermediate results share one piece of memory. Later changes of the
-    network do not reach the plan.
+    the algorithm that each layer takes, and all intermediate results share one block of memory. Later changes to the
+    network do not affect the plan.
 
     Parameters
     ----------
@@ -55,23 +55,23 @@ def compile(
         A network in eval mode, or any function of one array that is made of operations of `convlane.functional`. It
         returns an array, or a list, tuple or dict of arrays.
     input_shape
-        (N, C, H, W) of images, (N, C, L) of signals, (N, C, D, H, W) of volumes, or whatever else begins with N. N may
-        be None: the plan then takes any batch. The batch never changes an example's result. Sizes behind N, but the
-        channels of images and volumes, may be None: then the plan is an `OpenPlan`, which takes any size there. Of
-        several arrays a tuple of shapes, or a dict of shapes if the network takes them by name.
+        (N, C, H, W) of images, (N, C, L) of signals, (N, C, D, H, W) of volumes, or any other shape that begins with N.
+        N may be None: the plan then takes any batch. The batch never changes an example's result. Sizes after N, except
+        the channels of images and volumes, may be None: then the plan is an `OpenPlan`, which takes any size there. For
+        several arrays, a tuple of shapes, or a dict of shapes if the network takes them by name.
     winograd
-        Whether 3x3 convolutions may be computed by Winograd's algorithm where that is faster. It rounds up to 2.5
-        times as much as a direct sum (root mean square) and spreads a NaN or infinity over a tile of outputs. Outputs
-        of one tile (4x4, or 2x2) round relative to the largest of its inputs: beside a pixel of 1e8 an output of 1 may
-        become 0 or -1, which a direct sum keeps.
+        Whether 3x3 convolutions may be computed by Winograd's algorithm where that is faster. Its rounding error is up
+        to 2.5 times that of a direct sum (root mean square), and it spreads a NaN or infinity over a tile of outputs.
+        Outputs of one tile (4x4, or 2x2) are rounded relative to the largest of its inputs: beside a pixel of 1e8 an
+        output of 1 may become 0 or -1, which a direct sum keeps.
     autotune
-        Whether to time the algorithms that a layer has to choose from, with the number of threads now in force and
-        the batch of `input_shape` (1 where that is None; what runs at once of a larger one), instead of trusting a cost
-        model. True keeps the times for the life of the process; the path of a file keeps them in it too, and layers
-        that it has times of are not timed again. See Notes.
+        Whether to time the algorithms that a layer has to choose from, with the number of threads now in force and the
+        batch of `input_shape` (1 where that is None; for a large batch, the part that runs at once), instead of
+        trusting a cost model. True keeps the times for the life of the process; the path of a file keeps them there
+        too, and layers that it has times for are not timed again. See Notes.
     whole
         Whether the network may mix the examples of a batch. The plan then takes inputs of exactly these shapes, of any
-        rank, and computes them in one. Weights of convolutions and linear layers may be computed, too.
+        rank, and computes them as a whole. Weights of convolutions and linear layers may be computed, too.
 
     Returns
     -------
@@ -81,28 +81,28 @@ def compile(
     Raises
     ------
     TypeError
-        The network does something to an array that is no operation of `convlane.functional`.
+        The network does something to an array that is not an operation of `convlane.functional`.
     ValueError
         A module is in training mode, an operation refuses the shape that reaches it, or the network uses operations
-        that a plan cannot do; all of them are named at once. Or the file of `autotune` exists and is not one that
-        this function has written; it is left as it is.
+        that a plan cannot compute; all of them are named at once. Or the file of `autotune` exists and was not written
+        by this function; it is left as it is.
     OSError
         The file of `autotune` cannot be read or written.
 
     Notes
     -----
     Autotuning takes about a tenth of a second for each different layer that has a choice: one second for a ResNet-50,
-    four for a VGG-16, and about 30 runs of the network where the batch is large. Let nothing else run meanwhile.
+    four for a VGG-16, and about 30 runs of the network where the batch is large. Keep the machine idle meanwhile.
     Weights are not in the caches while a layer is timed, as in a network that has other layers too. An algorithm
-    replaces the one that the cost model expects to be fastest if it is at least 3 % faster. `Plan.describe` tells all
+    replaces the one that the cost model expects to be fastest if it is at least 3 % faster. `Plan.describe` shows all
     times.
 
-    Algorithms round differently, so a tuned plan's last bits may differ from those of an untuned one and of one that
-    was tuned elsewhere, or again. A plan keeps its choices, also when it is saved or pickled, and gives the same bits
+    Algorithms round differently, so a tuned plan's last bits may differ from those of an untuned one and of one tuned
+    elsewhere or at another time. A plan keeps its choices, also when it is saved or pickled, and gives the same bits
     for any batch and number of threads.
 
-    The file is JSON. It may hold the times of several machines, settings and networks: a time counts only for the same
-    CPU model, instruction set, number of threads, batch, layer and version of convlane. It is replaced as a whole, so
+    The file is JSON. It may hold the times of several machines, settings and networks: a time is used only for the same
+    CPU model, instruction set, number of threads, batch, layer and version of convlane. It is replaced atomically, so
     an interrupt leaves the old one; processes may share it.
 
     Examples
@@ -146,7 +146,7 @@ def _traced(model: Callable[..., Any], shape: InputShape, *, whole: bool = False
 
 
 def _given(input_shape: Any) -> Any:
-    """Return shapes of which nothing is open."""
+    """Return shapes without open sizes."""
     for name, shape in shapes_by_name(input_shape).items():
         if None in shape:
             raise ValueError(f"compile: whole inputs have no open sizes, but {name} has the shape {shape}")
@@ -156,25 +156,25 @@ def _given(input_shape: Any) -> Any:
 
 
 def load_plan(path: str | os.PathLike[str], *, mmap: bool = False) -> Plan | OpenPlan:
-    """Read a plan that `Plan.save` or `OpenPlan.save` has written.
+    """Read a plan that `Plan.save` or `OpenPlan.save` wrote.
 
-    Nothing is executed that stands in the file, and everything is checked that `compile` would check, so a file of
-    unknown origin does no harm. Weights are packed for the CPU of the machine that reads it; the algorithms are those
-    that `compile` would choose there, or those that autotuning chose for the plan that was saved.
+    Nothing in the file is executed, and everything is checked that `compile` would check, so a file of unknown origin
+    does no harm. Weights are packed for the CPU of the machine that reads it; the algorithms are those that `compile`
+    would choose there, or those that autotuning chose for the plan that was saved.
 
     Parameters
     ----------
     path
         The file.
     mmap
-        Whether to use the packed weights where they lie in the file, which must have them: ``save(path, packed=True)``.
-        All processes of a machine then share that memory, which is read-only. See Notes.
+        Whether to use the packed weights in place in the file, which must have them: ``save(path, packed=True)``. All
+        processes of a machine then share that memory, which is read-only. See Notes.
 
     Warns
     -----
     RuntimeWarning
         With `mmap`: the file has no packed weights, or they were packed for another instruction set, another version or
-        other algorithms. What is missing has been packed by this process, in memory of its own. So it always is for
+        other algorithms. What is missing has been packed by this process, in memory of its own. This is always so for
         plans of open size.
 
     Raises
@@ -182,17 +182,17 @@ def load_plan(path: str | os.PathLike[str], *, mmap: bool = False) -> Plan | Ope
     OSError
         The file cannot be opened or read.
     ValueError
-        It is damaged, no plan, or one of another version's format; the message names it and tells what is wrong.
+        It is damaged, not a plan, or of another version's format; the message names it and says what is wrong.
 
     Notes
     -----
-    Weights of less than 64 KB, and those of transposed convolutions, are copied or packed by each process. Others must
-    stay as they are on the disk while they are mapped. A file may be replaced or removed: `Plan.save`, ``mv`` and
-    ``rsync`` do that, and the old one stays as long as somebody uses it. It must not be written over or truncated, as
-    ``cp`` to the same name does. Each call of the plan looks at the file's size and time; if they differ, it compares
-    the checksums again, and raises a ValueError where they differ, too. Only what happens between this look and the end
-    of the call is not noticed: changed weights are used then, and if the file is truncated within that time, the system
-    ends the process with SIGBUS.
+    Weights of less than 64 KB, and those of transposed convolutions, are copied or packed by each process. The others
+    must not change on disk while they are mapped. A file may be replaced or removed: `Plan.save`, ``mv`` and ``rsync``
+    do that, and the old one remains as long as it is in use. It must not be overwritten or truncated in place, as
+    ``cp`` to the same name does. Each call of the plan checks the file's size and time; if they differ, it compares the
+    checksums again, and raises a ValueError if those differ, too. Only a change between this check and the end of the
+    call goes unnoticed: changed weights are used then, and if the file is truncated within that time, the system ends
+    the process with SIGBUS.
 
     Examples
     --------
@@ -225,7 +225,7 @@ def load_plan(path: str | os.PathLike[str], *, mmap: bool = False) -> Plan | Ope
             plan: Plan | OpenPlan
             if "open" not in options:
                 plan = Plan(assign_slots(graph), batch, winograd=winograd, whole=whole, mapped=mapped)
-                told = mapped.told() if mapped is not None else ""
+                warning = mapped.repacked() if mapped is not None else ""
             else:
                 graph, shapes, named = read_open(read_graph(file)[0] if mmap else graph, options)
                 plan = OpenPlan(Network(None, named, graph), shapes, winograd=winograd)
@@ -238,9 +238,9 @@ def load_plan(path: str | os.PathLike[str], *, mmap: bool = False) -> Plan | Ope
 
 
 class Plan:
-    """A compiled network, made by `compile`. Call it with images (N, C, H, W), one image (C, H, W), or what it takes.
+    """A compiled network, made by `compile`. Call it with images (N, C, H, W), one image (C, H, W), or other inputs.
 
-    Several threads may run one plan at once. A plan can be pickled and copied; it packs its weights again for the
+    Several threads may run one plan at once. A plan can be pickled and copied; the copy packs its weights for the
     instruction set that is active then.
     """
 
@@ -264,7 +264,7 @@ class Plan:
         self._build(_core.active_isa())
 
     def _build(self, isa: str) -> None:
-        """Pack the weights for an instruction set, by lowering the graph for the batch that is most likely to come."""
+        """Pack the weights for an instruction set, by lowering the graph for the most likely batch."""
         packer = Packer() if self._shared is None else self._shared.packer(isa)
         batch, threads = min(self._batch or 1, self._at_once), get_num_threads()
         lowered = self._lower(batch, threads, packer)
@@ -275,7 +275,7 @@ class Plan:
         self._limit_memory()
 
     def _limit_memory(self) -> None:
-        """Keep as much memory for the next run as the largest batch met lately takes."""
+        """Keep as much memory for the next run as the largest recent batch takes."""
         if self._shared is None:
             self._memory.limit(self._built.memory_bytes)
 
@@ -291,12 +291,12 @@ class Plan:
         )
 
     def _check_file(self) -> None:
-        """Raise if weights lie in a file that is not as it was."""
+        """Raise if weights lie in a file that has changed."""
         if self._mapped is not None:
             self._mapped.tensors.check()
 
     def _lowered(self, batch: int) -> Lowered:
-        """Return what runs for so many images at once: it is made when a number is met for the first time."""
+        """Return the plan for this many images at once: it is made when a number occurs for the first time."""
         self._check_file()
         built, key = self._built, (batch, get_num_threads())
         if built.isa != _core.active_isa():
@@ -310,7 +310,7 @@ class Plan:
         return lowered
 
     def _parts(self, inputs: Sequence[Array]) -> Iterator[tuple[Lowered, list[Array], Any]]:
-        """Cut a batch into what runs at once."""
+        """Split a batch into parts that run at once."""
         if self._whole:
             yield self._lowered(1), list(inputs), ...
             return
@@ -327,7 +327,7 @@ class Plan:
 
     @property
     def input_shape(self) -> Any:
-        """Shape that the plan was compiled for, None for a batch of any size; a dict of shapes of several inputs."""
+        """The shape that the plan was compiled for, with None for any batch; a dict of shapes for several inputs."""
         shapes = {name: self._told(self._graph.nodes[value].shape) for name, value in self._graph.inputs.items()}
         return shapes if len(shapes) > 1 else shapes.popitem()[1]
 
@@ -342,7 +342,7 @@ class Plan:
         return shape if self._whole else (self._batch, *shape[1:])
 
     def _as_returned(self, named: Mapping[str, Any]) -> Any:
-        """Return what there is for each output as the network returns its arrays."""
+        """Return values, one for each output, in the structure that the network returns."""
         returns = self._graph.returns
         if returns == "dict":
             return dict(named)
@@ -357,12 +357,12 @@ class Plan:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes that the plan keeps for the intermediate results of its next runs."""
+        """Bytes that the plan keeps for the intermediate results of future runs."""
         return self._memory.nbytes
 
     @property
     def largest_run_bytes(self) -> int:
-        """Bytes that the largest batch met lately needs for the intermediate results of a run."""
+        """Bytes that the largest recent batch needs for the intermediate results of a run."""
         return self._built.memory_bytes
 
     @property
@@ -382,20 +382,20 @@ class Plan:
         ----------
         inputs, named
             float32 or float16, (N, C, H, W) or one image (C, H, W), any strides: what the network takes, in its order
-            or by the names that the plan was compiled with. What is no image likewise: with N or without.
+            or by the names that the plan was compiled with. Other inputs likewise: with N or without.
 
         Returns
         -------
         numpy.ndarray
-            float32, what the network returns. Images are channels last in memory. A tuple or a dict of arrays where
-            the network returns several, of which two are one where it returns the same twice.
+            float32, what the network returns. Images are channels last in memory. A tuple or dict of arrays where the
+            network returns several; where it returns the same one twice, both are the same array.
 
         Raises
         ------
         TypeError
             If there are more or fewer inputs, or one is not such an array.
         ValueError
-            If a shape is not the one that the plan was compiled for.
+            If a shape is not one that the plan was compiled for.
         """
         images, single = self._images(inputs, named)
         results = self._new_outputs(1 if self._whole else len(images[0]))
@@ -407,7 +407,7 @@ class Plan:
         return self._as_returned({name: array[0] for name, array in returned.items()} if single else returned)
 
     def save(self, path: str | os.PathLike[str], *, packed: bool = False) -> None:
-        """Write the plan to a file, from which `convlane.load_plan` makes it again.
+        """Write the plan to a file, from which `convlane.load_plan` restores it.
 
         The file holds the simplified network and its weights in the safetensors layout, and no code. It is written
         atomically: an existing file is replaced only when the new one is complete.
@@ -417,13 +417,13 @@ class Plan:
         path
             The file.
         packed
-            Whether to write the weights also as they are packed for this machine, so that processes can share them:
-            ``load_plan(path, mmap=True)``. The file is then more than twice as large (up to five times, of a network
-            of 3x3 convolutions).
+            Whether to write the weights also as packed for this machine, so that processes can share them:
+            ``load_plan(path, mmap=True)``. The file is then more than twice as large (up to five times for a network of
+            3x3 convolutions).
 
         Raises
         ------
-        OSError
+        It cannot be written. Nothing is left behind then.
             It cannot be written. Nothing is left behind then.
         ValueError
             The weights lie in a file that has changed since it was mapped.
@@ -435,13 +435,13 @@ class Plan:
         write_graph(path, self._graph, {**options, "whole": True} if self._whole else options, *kept)
 
     def describe(self) -> Report:
-        """Tell what the plan does, step by step; print the result to see it as a table."""
+        """Describe what the plan does, step by step; print the result to see it as a table."""
         return Report(tuple(self._steps()), self.arena_bytes, self.activation_bytes)
 
     def profile(
         self, *inputs: Any, trace: str | os.PathLike[str] | None = None, repeat: int = 5, **named: Any
     ) -> Report:
-        """Run the network and tell how long each step took.
+        """Run the network and measure how long each step takes.
 
         Parameters
         ----------
@@ -450,7 +450,7 @@ class Plan:
         trace
             Where to write the times as a Chrome trace (JSON), to be opened with ``chrome://tracing`` or Perfetto.
         repeat
-            Number of runs, after one that is not counted; the best time of each step is told.
+            Number of runs, after a warm-up run; the best time of each step is reported.
 
         Raises
         ------
@@ -574,7 +574,7 @@ class OpenPlan:
 
     @property
     def input_shape(self) -> Any:
-        """Shape that the plan was compiled for, None where it is open; a dict of shapes of several inputs."""
+        """The shape that the plan was compiled for, None where it is open; a dict of shapes for several inputs."""
         return dict(self._shapes) if len(self._shapes) > 1 else next(iter(self._shapes.values()))
 
     @property
@@ -583,13 +583,13 @@ class OpenPlan:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes that are kept for the intermediate results of the next runs, of any size."""
+        """Bytes that are kept for the intermediate results of future runs, of any size."""
         return self._shared.memory.nbytes
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the plan to a file, from which `convlane.load_plan` makes it again: see `Plan.save`.
+        """Write the plan to a file, from which `convlane.load_plan` restores it: see `Plan.save`.
 
-        A plan that has met no size yet traces the network for one of its own choice.
+        A plan that has not yet run traces the network for a size of its own choice.
 
         Raises
         ------
@@ -615,7 +615,7 @@ class OpenPlan:
         return plan(*images)
 
     def profile(self, *inputs: Any, **options: Any) -> Report:
-        """Run the network and tell how long each step took, see `Plan.profile`."""
+        """Run the network and measure how long each step takes, see `Plan.profile`."""
         named = {name: options.pop(name) for name in self._shapes if name in options}
         plan, images = self._plan_for(inputs, named)
         return plan.profile(*images, **options)
@@ -657,14 +657,14 @@ class OpenPlan:
 
 
 class Shared:
-    """What the plans of one network for several sizes have in common."""
+    """What the plans of one network for several sizes share."""
 
     def __init__(self) -> None:
         self.memory = _core.PlanMemory()
         self._packers: dict[str, Packer] = {}
 
     def packer(self, isa: str) -> Packer:
-        """Return who packs the weights for an instruction set."""
+        """Return the packer of the weights for an instruction set."""
         return self._packers.setdefault(isa, Packer())
 
 
@@ -673,7 +673,7 @@ _KEPT_SIZES = 8
 
 @dataclass
 class _Built:
-    """What runs on one instruction set: packed weights, and a plan for each number of images and threads met lately."""
+    """What runs on one instruction set: packed weights, and a plan for each recent number of images and threads."""
 
     isa: str
     packer: Packer
@@ -685,7 +685,7 @@ class _Built:
         return max(lowered.core.memory_bytes for lowered in self.batches.values())
 
     def remember(self, key: tuple[int, int], lowered: Lowered) -> None:
-        """Keep a plan; the one that was made first is forgotten where there are too many."""
+        """Keep a plan; if there are too many, the oldest is dropped."""
         batches = {**self.batches, key: lowered}
         while len(batches) > _KEPT_SIZES:
             del batches[next(iter(batches))]
@@ -698,7 +698,7 @@ class Step:
 
     number: int
     value: Value
-    """Which result of the traced network it gives."""
+    """The result of the traced network that it computes."""
     op: str
     input_shape: Shape
     output_shape: Shape
@@ -712,7 +712,7 @@ class Step:
     seconds: float | None = None
     peak: float = 0.0
     measured: Measured | None = None
-    """The times of the algorithms that autotuning had to choose from; for all convolutions of a block at the last."""
+    """The times of the algorithms that autotuning chose from; in a block the last convolution has those of all."""
 
     @property
     def gflops(self) -> float | None:
@@ -726,13 +726,13 @@ class Step:
 
     @property
     def gigabytes_per_second(self) -> float | None:
-        """`bytes` over the time; what bounds a linear layer on one image is `convlane.machine.read_bandwidth`."""
+        """`bytes` over the time; for a linear layer on one image the bound is `convlane.machine.read_bandwidth`."""
         return 1e-9 * self.bytes / self.seconds if self.seconds else None
 
 
 @dataclass(frozen=True)
 class Report:
-    """The steps of a plan; its text is a table."""
+    """The steps of a plan; as text, a table."""
 
     steps: tuple[Step, ...]
     arena_bytes: int
@@ -800,7 +800,7 @@ _RIGHT = frozenset({"step", "multiply-adds", "bytes", "offset", "ms", "GFLOP/s",
 
 
 def _filled(container: Any, named: Mapping[str, Any]) -> Any:
-    """Return containers with what has these names in the place of the names."""
+    """Return containers in which names are replaced by what has these names."""
     if isinstance(container, dict):
         return {key: _filled(each, named) for key, each in container.items()}
     if isinstance(container, list):
@@ -814,7 +814,7 @@ def _is_open(input_shape: Any) -> bool:
 
 
 def _checked(input_shape: Any) -> dict[str, OpenShape]:
-    """Return the shapes of the inputs by name, in which what is open is None."""
+    """Return the shapes of the inputs by name, with None where they are open."""
     shapes = shapes_by_name(input_shape)
     for name, shape in shapes.items():
         if len(shape) < 2 or (len(shape) > 3 and shape[1] is None):
@@ -828,7 +828,7 @@ def _checked(input_shape: Any) -> dict[str, OpenShape]:
 
 
 def _for_one(input_shape: Any) -> tuple[int | None, InputShape]:
-    """Return the batch, and the shape or shapes of one example as they were given, one or several."""
+    """Return the batch, and the shape or shapes of one example in the structure given."""
     shapes = _checked(input_shape)
     batches = {shape[0] for shape in shapes.values()}
     if len(batches) != 1:
@@ -839,7 +839,7 @@ def _for_one(input_shape: Any) -> tuple[int | None, InputShape]:
 
 
 def _parts(node: Node) -> list[str]:
-    """Name the operations in a node, the activation that it always had among them."""
+    """Name the operations in a node, including the activation that it always had."""
     if "parts" in node.attributes and not node.fused:  # as blocks, which name theirs
         return [name for part in node.attributes["parts"] for name in _parts(part)]
     activation = node.attributes.get("activation", "none")

@@ -1,6 +1,6 @@
-"""Passes that put together again what exporters of other libraries take apart: activations, norms, padding, layouts.
+"""Passes that reassemble what other libraries' exporters take apart: activations, norms, padding, layouts.
 
-Each takes a graph and returns one that computes the same, as those of `convlane.graph.passes`, which run them.
+Each takes a graph and returns an equivalent one, as do the passes of `convlane.graph.passes`, which run them.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from convlane.graph.trace import INPUT, Graph, Node, Value
 
 Nodes: TypeAlias = Mapping[Value, Node]
 Single: TypeAlias = Callable[[Value], bool]
-"""Whether a value has one reader only."""
+"""Whether a value has only one reader."""
 
-_NEAR = 1e-4  # relative: exporters round numbers, to three digits of 1/6 and seven of the root of 2
+_NEAR = 1e-4  # relative: exporters round constants, to three digits of 1/6 and seven of the root of 2
 
 
 def join_activations(graph: Graph) -> Graph:
-    """Find ReLU6, hard-sigmoid, hard-swish, SiLU and the GELU of erf in what they are made of."""
+    """Recognise ReLU6, hard-sigmoid, hard-swish, SiLU and the erf form of GELU in the operations they are made of."""
 
     def join(node: Node, nodes: Nodes, single: Single) -> Node:
         if node.op == "clamp":
@@ -41,9 +41,9 @@ def join_activations(graph: Graph) -> Graph:
 
 
 def join_channel_factors(graph: Graph) -> Graph:
-    """Make a batch norm of what multiplies and shifts the channels of a convolution's result by constants.
+    """Make a batch norm of operations that scale and shift the channels of a convolution's result by constants.
 
-    Only a sum becomes the convolution's bias at once.
+    A mere addition becomes the convolution's bias at once.
     """
 
     def join(node: Node, nodes: Nodes, single: Single) -> Node:
@@ -75,7 +75,7 @@ def join_channel_factors(graph: Graph) -> Graph:
 
 
 def join_layer_norm(graph: Graph) -> Graph:
-    """Find layer norm in a difference from the mean, divided by the root of the mean of its square."""
+    """Recognise layer norm: a difference from the mean, divided by the root of the mean of its square."""
 
     def join(node: Node, nodes: Nodes, single: Single) -> Node:
         found = _standardised(node, nodes)
@@ -89,7 +89,7 @@ def join_layer_norm(graph: Graph) -> Graph:
 
 
 def join_group_norm(graph: Graph) -> Graph:
-    """Find group norm in an instance norm of channels that a reshape has put into groups."""
+    """Recognise group norm: an instance norm of channels that a reshape has put into groups."""
 
     def join(node: Node, nodes: Nodes, single: Single) -> Node:
         if node.op == "reshape" and single(node.inputs["input"]):
@@ -108,7 +108,7 @@ def join_group_norm(graph: Graph) -> Graph:
 
 
 def join_padding(graph: Graph) -> Graph:
-    """Let a convolution put the zeros around images that a step of their own had put there."""
+    """Let a convolution pad its images with zeros instead of a step before it."""
 
     def join(node: Node, nodes: Nodes, single: Single) -> Node:
         if node.op != "conv2d":
@@ -131,7 +131,7 @@ def join_padding(graph: Graph) -> Graph:
 
 
 def join_linear_bias(graph: Graph) -> Graph:
-    """Give a linear layer without a bias the constant row that is added to its result."""
+    """Make a constant row that is added to the result of a linear layer without a bias its bias."""
 
     def join(node: Node, nodes: Nodes, single: Single) -> Node:
         if node.op != "add" or len(node.inputs) != 2 or node.attributes["activation"] != "none":
@@ -151,10 +151,10 @@ def join_linear_bias(graph: Graph) -> Graph:
 
 
 def join_permutes(graph: Graph) -> Graph:
-    """Compute before a change of the order of dimensions what can be, and join the changes that meet.
+    """Move operations before a permutation of dimensions where possible, and merge permutations that become adjacent.
 
-    So the transposes cancel out that stand around each layer of a network whose library has channels last. Those of an
-    input come first, before what is done to its single numbers.
+    So the transposes around each layer of a network from a channels-last library cancel out. Those of an input move
+    first, before its elementwise operations.
     """
     if all(node.op != "permute" for node in graph.nodes.values()):
         return graph
@@ -195,7 +195,7 @@ def join_permutes(graph: Graph) -> Graph:
 
 
 def _permute_inputs(graph: Graph, free: Iterator[Value]) -> Graph:
-    """Change the order of an input's dimensions at once, not behind operations on its single numbers."""
+    """Permute an input's dimensions at once, not after elementwise operations on it."""
     users = graph.users()
     nodes: dict[Value, Node] = {}
     for value, node in graph.nodes.items():
@@ -232,7 +232,7 @@ REASSEMBLING = (
 
 
 def _each(graph: Graph, rule: Callable[[Node, Nodes, Single], Node]) -> Graph:
-    """Ask what becomes of each node, given the nodes so far; remove what nobody reads any more."""
+    """Ask what becomes of each node, given the nodes so far; remove unused ones."""
     users = graph.users()
     nodes = dict(graph.nodes)
     for value, node in graph.nodes.items():
@@ -244,7 +244,7 @@ def _each(graph: Graph, rule: Callable[[Node, Nodes, Single], Node]) -> Graph:
 
 
 def _number(node: Node, name: str, nodes: Nodes) -> float | None:
-    """Return an argument that is one number."""
+    """Return an argument that is a single number."""
     if name in node.inputs:
         source = nodes[node.inputs[name]]
         value: Any = source.attributes["value"] if source.op == "constant" else None
@@ -255,7 +255,7 @@ def _number(node: Node, name: str, nodes: Nodes) -> float | None:
 
 
 def _linear(node: Node, nodes: Nodes) -> tuple[Value, float, float] | None:
-    """Return what a node multiplies by a number and shifts by one: source, factor and offset."""
+    """Return what a node scales and shifts by single numbers: source, factor and offset."""
     if node.op == "affine":
         return node.inputs["input"], float(node.attributes["factor"]), float(node.attributes["offset"])
     if node.op not in ("add", "sub", "mul", "div") or node.attributes.get("activation", "none") != "none":
@@ -272,7 +272,7 @@ def _linear(node: Node, nodes: Nodes) -> tuple[Value, float, float] | None:
 
 
 def _product(node: Node, nodes: Nodes, single: Single) -> tuple[float, list[Value]]:
-    """Return a product as a number and at most a few values, through products that nobody else reads."""
+    """Return a product as a number and at most a few values, looking through products that have no other readers."""
     step = _linear(node, nodes)
     if step is not None:
         source, factor, offset = step
@@ -308,7 +308,7 @@ def _bounds(node: Node) -> tuple[float, float]:
 
 
 def _clamped(node: Node, nodes: Nodes) -> Node:
-    """Return a clamp as the activation that it is, if it is one."""
+    """Return the activation that a clamp is, if it is one."""
     bounds = _bounds(node)
     if bounds == (0, 1):
         step = _linear(nodes[node.inputs["input"]], nodes)
@@ -334,7 +334,7 @@ def _bounded(node: Node, nodes: Nodes) -> Node:
 
 
 def _activation(factor: float, values: list[Value], nodes: Nodes) -> tuple[str, Value, Mapping[str, Any]] | None:
-    """Return the activation that a product of two is: its name, its input and its arguments."""
+    """Return the activation that a product of two values is: its name, its input and its arguments."""
     for source, gate in (values, values[::-1]):
         node = nodes[gate]
         reads = node.inputs.get("input")
@@ -364,7 +364,7 @@ def _frozen(array: Any) -> Any:
 
 
 def _batch_norm(node: Node, source: Value, factor: Any, shift: Any) -> Node:
-    """Return a batch norm that does nothing but multiply and shift."""
+    """Return a batch norm that only scales and shifts."""
     with np.errstate(all="ignore"):
         given = {"weight": _frozen(factor), "bias": _frozen(shift)}
     plain = {"running_mean": _frozen(np.zeros(len(factor))), "running_var": _frozen(np.ones(len(factor)))}
@@ -395,7 +395,7 @@ def _channel_step(node: Node, nodes: Nodes) -> tuple[Value, Any, Any] | None:
 
 
 def _channel_vector(node: Node, name: str, nodes: Nodes, channels: int) -> Any:
-    """Return an argument that is a constant for each channel, or one number, in float64."""
+    """Return an argument that is one constant per channel, or one number, in float64."""
     one = _number(node, name, nodes)
     if one is not None:
         return np.full(channels, one)
@@ -409,7 +409,7 @@ def _channel_vector(node: Node, name: str, nodes: Nodes, channels: int) -> Any:
 
 
 def _standardised(node: Node, nodes: Nodes) -> tuple[Value, Shape, float] | None:
-    """Return source, shape of a row, and what is added to the variance, of rows that are standardised."""
+    """Return source, shape of a row, and the term added to the variance, of rows that are standardised."""
     if node.op != "div" or node.inputs.keys() != {"input", "other"}:
         return None
     centred, root = node.inputs["input"], nodes[node.inputs["other"]]
@@ -432,7 +432,7 @@ def _standardised(node: Node, nodes: Nodes) -> tuple[Value, Shape, float] | None
 
 
 def _last_dims(node: Node, nodes: Nodes) -> int | None:
-    """Return over how many of the last dimensions a mean is taken that keeps them."""
+    """Return over how many of the last dimensions a mean is taken, if it keeps them."""
     if node.op != "mean" or not node.attributes["keepdim"] or node.attributes["dim"] is None:
         return None
     ndim, given = len(node.shape), node.attributes["dim"]
@@ -449,7 +449,7 @@ def _with_weight(
     *,
     channels: bool = False,
 ) -> Node:
-    """Give a norm the weight or the bias by which a node multiplies or shifts its result."""
+    """Give a norm the weight or the bias by which a node scales or shifts its result."""
     if node.op not in ("add", "mul") or len(node.inputs) != 2 or node.attributes.get("activation", "none") != "none":
         return node
     for source, other in (tuple(node.inputs.values()), tuple(node.inputs.values())[::-1]):
@@ -490,7 +490,7 @@ def _inverse(order: Sequence[int]) -> tuple[int, ...]:
 
 
 def _transposed(constant: Node, order: Sequence[int]) -> Node:
-    """Return a constant as it broadcasts where the dimensions have another order."""
+    """Return a constant as it broadcasts after the dimensions are permuted."""
     array = constant.attributes["value"]
     if array.size == 1:
         return constant
@@ -502,14 +502,14 @@ def _transposed(constant: Node, order: Sequence[int]) -> Node:
 
 
 def _common_order(node: Node, nodes: Nodes) -> tuple[int, ...] | None:
-    """Return the order of dimensions that all arguments have been brought to, but for constants."""
+    """Return the order to which all arguments have been permuted, except for constants."""
     before = [nodes[source] for source in node.inputs.values() if nodes[source].op != "constant"]
     orders = {_positive(each) if each.op == "permute" else None for each in before}
     return orders.pop() if len(orders) == 1 else None
 
 
 def _from_input(permute: Node, nodes: Nodes, users: Mapping[Value, list[Value]]) -> list[Value]:
-    """Return an input and the operations on its single numbers that a permute reads, if it reads these."""
+    """Return an input and the elementwise operations on it that a permute reads, if it reads these."""
     chain = [permute.inputs["input"]]
     while nodes[chain[0]].op != "input":
         step = nodes[chain[0]]
@@ -522,7 +522,7 @@ def _from_input(permute: Node, nodes: Nodes, users: Mapping[Value, list[Value]])
 
 
 def _is_plain(node: Node) -> bool:
-    """Whether a node computes with single numbers, wherever they stand."""
+    """Whether a node is elementwise, whatever the order of dimensions."""
     arrays = any(isinstance(each, np.ndarray) for each in node.attributes.values())
     return (traits_named(node.op).elementwise or node.op in _OF_NUMBERS) and not arrays and not node.results
 
@@ -535,7 +535,7 @@ _REDUCE = frozenset({"mean", "sum", "amax", "amin", "prod", "var"})
 
 
 def _moved(node: Node, order: tuple[int, ...], nodes: Nodes) -> tuple[dict[str, Any], tuple[int, ...]] | None:
-    """Return what changes in a node before a permute of its arguments, and the order that its result then needs."""
+    """Return a node as it runs before a permute of its arguments, and the order that its result then needs."""
     rank, at = len(order), node.attributes
     constants = [nodes[source].shape for source in node.inputs.values() if nodes[source].op == "constant"]
     if _is_plain(node):

@@ -1,8 +1,8 @@
 """Compiled networks in files: the optimised graph as JSON in the metadata of a safetensors file, its arrays as tensors.
 
-A saved graph holds nothing of the machine that it was saved on, but for what autotuning chose there; whoever reads it
-lowers it again. What is read is held against the rules that compiling goes by, so a file can only describe what could
-have been compiled.
+A saved graph contains nothing specific to the machine that saved it, except for what autotuning chose there; the reader
+lowers it again. What is read is checked against the rules that compiling follows, so a file can only describe what
+could have been compiled.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from convlane.graph.weights import Packer, Weight
 from convlane.safetensors_file import Path, TensorFile, shown, strict_json, write_tensors
 
 FORMAT = 2
-"""Number of the format; a change that makes older versions misread a file raises it."""
+"""Version of the format, raised by any change that makes older versions of convlane misread a file."""
 
 
 def write_graph(
     path: Path, graph: Graph, options: Mapping[str, Any], packer: Packer | None = None, isa: str = ""
 ) -> None:
-    """Write a graph, and options that stand beside it, to a file for `read_graph`; and what was packed for `isa`."""
+    """Write a graph and its options to a file for `read_graph`, and optionally what was packed for `isa`."""
     tensors: dict[str, Any] = {}
     number = {value: i for i, value in enumerate(graph.nodes)}
     nodes = [
@@ -52,7 +52,7 @@ def write_graph(
         "returns": graph.returns,
     }
     text = json.dumps(plan, allow_nan=False, separators=(",", ":"))
-    _decode(text, dict.fromkeys(tensors, "F32"), tensors.__getitem__)  # what cannot be read is not written
+    _decode(text, dict.fromkeys(tensors, "F32"), tensors.__getitem__)  # never write what could not be read back
     metadata = {
         "format": "convlane plan",
         "format_version": str(FORMAT),
@@ -66,10 +66,10 @@ def write_graph(
 
 
 def read_graph(file: TensorFile, mapped: MappedFile | None = None) -> tuple[Graph, dict[str, Any]]:
-    """Return graph and options of a file; TypeError or ValueError tells why it holds none that could be compiled.
+    """Return graph and options of a file; TypeError or ValueError says why it holds none that could be compiled.
 
-    Weights are not read yet: the file must stay open until they are packed. If it is mapped, the large ones stay where
-    they are.
+    Weights are not read yet: the file must stay open until they are packed. If it is mapped, the large ones stay in the
+    mapping.
     """
 
     def read(name: str) -> Array | Weight:
@@ -93,7 +93,7 @@ def read_graph(file: TensorFile, mapped: MappedFile | None = None) -> tuple[Grap
 
 
 def read_open(graph: Graph, options: Mapping[str, Any]) -> tuple[Graph, dict[str, OpenShape], bool]:
-    """Return the graph with its weights in memory, the shapes of its inputs, and whether they are given by name.
+    """Return the graph with its weights in memory, the shapes of its inputs, and whether the inputs are passed by name.
 
     These describe a plan whose sizes are open; its graph is stored as it was traced.
     """
@@ -203,7 +203,7 @@ def _in_memory(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _encode(node: Node, name: str, tensors: dict[str, Any]) -> dict[str, Any]:
-    """Return a node as JSON holds it, but for its inputs; arrays go to `tensors` under names that begin so."""
+    """Return a node as JSON, without its inputs; arrays go to `tensors` under names with this prefix."""
 
     def plain(value: Any, name: str) -> Any:
         if isinstance(value, Weight) or (isinstance(value, np.ndarray) and (value.ndim > 0 or node.op == "constant")):
@@ -232,7 +232,7 @@ def _encode(node: Node, name: str, tensors: dict[str, Any]) -> dict[str, Any]:
 
 
 def _decode(text: str, types: Mapping[str, str], read: Callable[[str], Array | Weight]) -> tuple[Graph, dict[str, Any]]:
-    """Return graph and options of the plan's JSON, given the types of all tensors and who reads them."""
+    """Return graph and options of the plan's JSON, given the types of all tensors and a way to read them."""
     plan = strict_json(text)
     _check_fields(plan, {"options": dict, "nodes": list, "outputs": dict, "returns": (str, list, dict)}, "the plan")
     reader = _Reader(types, read)
@@ -242,7 +242,7 @@ def _decode(text: str, types: Mapping[str, str], read: Callable[[str], Array | W
         if node.op == "input" and not whole and (len(node.shape) < 2 or node.shape[0] != 1):
             raise ValueError(f"node {value} is an input and must have the shape of a batch of one")
     graph = verify(Graph(nodes, plan["outputs"], plan["returns"]))
-    if "open" not in plan["options"]:  # else that is known when a size is
+    if "open" not in plan["options"]:  # otherwise known once a size is
         check_supported(graph, whole=whole)
     reader.check_all_read()
     return graph, plan["options"]
@@ -250,7 +250,7 @@ def _decode(text: str, types: Mapping[str, str], read: Callable[[str], Array | W
 
 @dataclass(frozen=True, eq=False)
 class _Stored:
-    """A weight that stands in an open file."""
+    """A weight in an open file."""
 
     file: TensorFile
     name: str
@@ -261,16 +261,16 @@ class _Stored:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         info = self.file.tensors[self.name]
-        # Memory that goes back to the system at once. From malloc it would come to lie between packed weights, which
-        # stay: 21 MiB of holes for ResNet-50.
+        # Memory that returns to the system at once. From malloc it would end up between packed weights, which stay: 21
+        # MiB of holes for ResNet-50.
         memory = mmap.mmap(-1, max(info.nbytes, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        with contextlib.suppress(OSError):  # a kernel may know no huge pages
+        with contextlib.suppress(OSError):  # the kernel may not support huge pages
             memory.madvise(mmap.MADV_HUGEPAGE)
         return self.file.read(self.name, memory)
 
 
 class _Reader:
-    """Makes nodes of JSON and tensors; each tensor serves once, so nodes take no more memory than their file."""
+    """Builds nodes from JSON and tensors; each tensor is used once, so nodes take no more memory than their file."""
 
     def __init__(self, types: Mapping[str, str], read: Callable[[str], Array | Weight]) -> None:
         self._types, self._read, self._unread = types, read, set(types)
@@ -283,7 +283,7 @@ class _Reader:
         if value == INPUT and node.op != "input":
             raise ValueError("node 0 must be an input")
         if bool(inputs) == (node.op in SOURCES) or not all(type(source) is int for source in inputs.values()):
-            raise ValueError(f"{what} has the inputs {shown(inputs)}; they must be values under names")
+            raise ValueError(f"{what} has the inputs {shown(inputs)}; they must map names to values")
         return replace(node, inputs=inputs)
 
     def check_all_read(self) -> None:
@@ -299,7 +299,7 @@ class _Reader:
             key: self._attribute(value, f"{what}: {key}", kinds) for key, value in record["attributes"].items()
         }
         if record["op"] == "constant" and isinstance(attributes.get("value"), Weight):
-            attributes["value"] = np.asarray(attributes["value"])  # it is never packed
+            attributes["value"] = np.asarray(attributes["value"])  # never packed
             attributes["value"].flags.writeable = False
         measured = _measured(record["measured"], what)
         shape, dtype = _shape(record["shape"], what), _dtype(record["dtype"], what)
@@ -322,7 +322,7 @@ class _Reader:
     def _tensor(self, name: Any, what: str, kinds: Sequence[str]) -> Any:
         if not isinstance(name, str) or name not in self._unread:
             known = isinstance(name, str) and name in self._types
-            raise ValueError(f"{what} is the tensor {shown(name)}, which {'served already' if known else 'is missing'}")
+            raise ValueError(f"{what} is the tensor {shown(name)}, which {'is used twice' if known else 'is missing'}")
         if self._types[name] not in kinds:
             raise ValueError(f"{what} must be float32 (F32), got {self._types[name]}")
         self._unread.remove(name)

@@ -1,4 +1,4 @@
-"""The same network for inputs of other sizes: its operations stay, their shapes are inferred anew.
+"""The same network for inputs of other sizes: its operations stay, their shapes are inferred again.
 
 What a network computes from sizes (`Graph.computed`) is computed anew. What it does may depend on what it was told of
 them (`Graph.known`: the outcome of a comparison, a size as a number), and what passes make of it on which shapes are
@@ -28,10 +28,10 @@ _SOME_SIZE, _OFTEN_MORE = 224, 32  # which most networks take
 
 
 class Network:
-    """A network for inputs of any size: traced and simplified once, as far as that is the same for all."""
+    """A network for inputs of any size: traced and simplified once, as far as that is the same for all sizes."""
 
     def __init__(self, model: Callable[..., Any] | None, named: bool, traced: Graph | None = None) -> None:
-        """Take a model, or what was traced of one that is not there; `named` tells that its inputs have names."""
+        """Take a model, or a trace without its model; `named` says whether its inputs are passed by name."""
         self._model, self.named = model, named
         self._traced = None if traced is None else _Traced(traced)
         self._differed = ""
@@ -60,7 +60,7 @@ class Network:
         return traced.at(infer(graph, shapes))
 
     def for_all(self, shapes: Mapping[str, OpenShape]) -> Graph:
-        """Return what was traced, or is for some sizes: what the network does for all where these shapes are open.
+        """Return the trace, possibly made for some sizes: what the network does wherever these shapes are open.
 
         Raises
         ------
@@ -114,7 +114,7 @@ def _others(shapes: Mapping[str, OpenShape], traced: Mapping[str, Shape]) -> Ite
 
 
 class _Traced:
-    """What was traced, and simplified for the patterns of shapes met lately."""
+    """The trace, and its simplified forms for the latest patterns of shapes."""
 
     def __init__(self, graph: Graph, modules: Callable[[], Mapping[Value, str]] = dict) -> None:
         self.graph = graph

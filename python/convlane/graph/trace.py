@@ -1,4 +1,4 @@
-"""A network as a list of operations: the model is called once on a symbol, which writes down what is done to it."""
+"""A network as a list of operations: the model is called once on symbols, which record what is done to them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ INPUT: Value = 0
 """The first input."""
 
 RETURNED: Value = -1
-"""Stands among a value's users for whoever calls the network."""
+"""Stands for the network's caller among the readers of a value."""
 
 _FLOAT32 = np.dtype(np.float32)
 
 SOURCES = frozenset({"constant", "input"})
-"""What nodes are called that stand for an array that is given, not computed."""
+"""The names of nodes that stand for arrays that are given, not computed."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class Measured:
 
     chosen: str
     expected: str
-    """What the cost model would have chosen."""
+    """The cost model's choice."""
     seconds: Mapping[str, float]
-    """Of every candidate, by name."""
+    """Seconds of every candidate, by name."""
 
     @property
     def gain(self) -> float:
-        """Seconds that the choice saves against the expected one."""
+        """Seconds that the choice saves compared with the expected one."""
         return self.seconds[self.expected] - self.seconds[self.chosen]
 
     def __str__(self) -> str:
@@ -52,10 +52,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class Node:
-    """One operation of `convlane.functional`: all arguments by name, those that are computed apart from the others.
+    """One operation of `convlane.functional`: all arguments by name, with computed ones separate from the others.
 
-    Beside operations there are arrays that are given, ``input`` (with a name) and ``constant`` (with a value), and
-    ``item``, which is one of the results of an operation that has several.
+    Besides operations there are arrays that are given, ``input`` (with a name) and ``constant`` (with a value), and
+    ``item``, one of the results of an operation that has several.
     """
 
     op: str
@@ -64,15 +64,15 @@ class Node:
     shape: Shape = ()
     dtype: DType = _FLOAT32
     results: tuple[tuple[Shape, DType], ...] = ()
-    """Shapes and types where there are several; then `shape` and `dtype` mean nothing, and only items read it."""
+    """Shapes and types if there are several; then `shape` and `dtype` mean nothing, and only items read it."""
     multiply_adds: int = 0
     fused: tuple[str, ...] = ()
-    """Operations that a pass has drawn into this one, in their order."""
+    """Operations that a pass has fused into this one, in order."""
     measured: Measured | None = None
-    """Set by autotuning, in the last node of those that it judged together."""
+    """Set by autotuning, in the last node of those that it timed together."""
 
     def reading(self, inputs: Mapping[str, Value]) -> Node:
-        """Return the node with these inputs: itself where it has them."""
+        """Return the node with these inputs: itself if it already has them."""
         return self if inputs == self.inputs else replace(self, inputs=inputs)
 
     def __str__(self) -> str:
@@ -82,28 +82,28 @@ class Node:
 
 
 class Slot(NamedTuple):
-    """Where a result lies that is part of another's memory, or a view of it."""
+    """The memory of a result that is part of another's, or a view of it."""
 
     buffer: Value
     channel: int | None
-    """The first one where it is some of the channels; None where it is all of the other, in another shape."""
+    """The first channel if it is a slice of channels; None if it is all of the other, in another shape."""
     is_view: bool
-    """It is there already, so that nothing needs to be computed."""
+    """It is already there, so that nothing needs to be computed."""
 
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes in the order in which they run, and which of their results the network returns, under names.
+    """Nodes in the order in which they run, and by name which of their results the network returns.
 
-    A graph is well typed, before and after every pass: each node's shape and type are those that its operation's rules
-    give. A change of shape is a node, also where it changes nothing in memory.
+    A graph is well typed before and after every pass: each node's shape and type are those that its operation's rules
+    give. A change of shape is a node, even if it changes nothing in memory.
     """
 
     nodes: Mapping[Value, Node]
     outputs: Mapping[str, Value]
     returns: Any = "array"
-    """What the network returns: an ``array``, a ``tuple`` or a ``dict`` of arrays; else lists (for tuples) and dicts of
-    names, of None and of such containers."""
+    """What the network returns: an ``array``, a ``tuple`` or a ``dict`` of arrays; else nested lists (for tuples) and
+    dicts of names and None."""
     slots: Mapping[Value, Slot] = field(default_factory=dict)
     """Results that have no memory of their own, as `convlane.graph.arena` tells."""
     known: Mapping[Term, Number] = field(default_factory=dict)
@@ -127,7 +127,7 @@ class Graph:
         return self.nodes[self.output].shape
 
     def users(self) -> dict[Value, list[Value]]:
-        """Return for every value who reads it, once per argument; an output is read by `RETURNED` too."""
+        """Return the readers of every value, once per argument; outputs are also read by `RETURNED`."""
         users: dict[Value, list[Value]] = {value: [] for value in self.nodes}
         for value, node in self.nodes.items():
             for source in node.inputs.values():
@@ -137,7 +137,7 @@ class Graph:
         return users
 
     def memory_of(self, value: Value) -> Value:
-        """Return the result in whose memory another lies, all of it; most have memory of their own."""
+        """Return the result in whose memory another lies; most have memory of their own."""
         slot = self.slots.get(value)
         return slot.buffer if slot is not None and slot.channel is None else value
 
@@ -150,7 +150,7 @@ class Graph:
         return replace(self, nodes={value: node for value, node in self.nodes.items() if value in alive})
 
     def renamed(self, same: Mapping[Value, Value]) -> dict[str, Value]:
-        """Return the outputs where some values are taken over by others."""
+        """Return the outputs after some values are replaced by others."""
         return {name: same.get(value, value) for name, value in self.outputs.items()}
 
     def __str__(self) -> str:
@@ -165,7 +165,7 @@ def trace(model: Callable[..., Any], input_shape: InputShape, *, for_all: bool =
     model
         A network in eval mode, or any function of arrays that is made of operations of `convlane.functional`.
     input_shape
-        Shape of the array that it would be called with; of several arrays a tuple of shapes, or a dict of shapes if it
+        Shape of the array that it would be called with; for several arrays a tuple of shapes, or a dict of shapes if it
         takes them by name.
     for_all
         Whether to write down, too, what depends on sizes and how: `Graph.known` and `Graph.computed`.
@@ -173,7 +173,7 @@ def trace(model: Callable[..., Any], input_shape: InputShape, *, for_all: bool =
     Raises
     ------
     TypeError
-        The network does something to an array that is no operation of `convlane.functional`, or returns no array.
+        The network does something to an array that is not an operation of `convlane.functional`, or returns no array.
     ValueError
         A module is in training mode, or an operation refuses the shape that reaches it.
 
@@ -254,7 +254,7 @@ def record(model: Callable[..., Any], input_shape: InputShape) -> tuple[Nodes, A
 
 
 def call(model: Callable[..., Any], input_shape: InputShape, symbols: Mapping[str, Symbol]) -> Any:
-    """Call a network with its inputs as their shapes were given: by name, or one after the other."""
+    """Call a network with its inputs in the form of their shapes: by name, or positionally."""
     return model(**symbols) if isinstance(input_shape, Mapping) else model(*symbols.values())
 
 
@@ -270,7 +270,7 @@ _NO_ARRAYS = "trace: the network must return one array or a list, tuple or dict 
 
 
 def _returned(result: Any) -> tuple[dict[str, Value], Any]:
-    """Return the outputs by name and their containers, of what a network has returned."""
+    """Return by name the outputs that a network has returned, and their containers."""
     if isinstance(result, Symbol):
         return {"output": result.value}, "array"
     outputs: dict[str, Value] = {}
@@ -322,7 +322,7 @@ class Symbol(Placeholder):
 
     @property
     def dtype(self) -> DType:
-        """Return what the array holds."""
+        """Return the type of the array's numbers."""
         return self._nodes[self.value].dtype
 
     def __convlane_checks__(self) -> contextlib.AbstractContextManager[None]:
@@ -367,7 +367,7 @@ class Symbol(Placeholder):
 
 
 _PLAIN = {bool, float, int, str, type(None)}
-"""The types of most arguments that are no arrays."""
+"""The types of most arguments that are not arrays."""
 
 
 def _symbols(arguments: Iterable[Any]) -> Iterator[Symbol]:
@@ -400,7 +400,7 @@ def _is_array(value: Any) -> bool:
 
 
 def _kept(value: Any, op: str, argument: str) -> Array:
-    """Return an array as it stays, whatever becomes of the network: read-only, numbers as float32 or int64."""
+    """Return a copy that is safe from later changes: read-only, with numbers as float32 or int64."""
     kind = np.asarray(value).dtype.kind if isinstance(value, np.ndarray) else "f"
     array: Any = as_array(value, op, argument) if kind not in "biu" else value.astype(bool if kind == "b" else np.int64)
     owner = array if array.base is None else array.base

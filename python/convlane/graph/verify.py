@@ -1,4 +1,4 @@
-"""Whether a graph keeps the rules of its operations: what tracing guarantees, for graphs that come from elsewhere."""
+"""Checks that a graph follows the rules of its operations, as traced ones do: for graphs that come from elsewhere."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def verify(graph: Graph) -> Graph:
     if not (named or graph.returns in ("array", "tuple", "dict")) or not graph.outputs:
         raise ValueError(f"it must return an array, a tuple or a dict, not {shown(graph.returns)}")
     if graph.returns == "array" and len(graph.outputs) > 1:
-        raise ValueError(f"{len(graph.outputs)} outputs are no array")
+        raise ValueError(f"{len(graph.outputs)} outputs are not an array")
     for name, value in graph.outputs.items():
         if type(value) is not int:
             raise TypeError(f"an output must be a value, got {shown(value)}")
@@ -66,14 +66,14 @@ def _names_in(container: Any) -> list[str]:
 
 @dataclass(frozen=True)
 class _Computed:
-    """Stands for an argument that is computed, of which only shape and type are known."""
+    """Stands for a computed argument of which only shape and type are known."""
 
     shape: Shape
     dtype: DType
 
 
 def _verified(node: Node, nodes: Mapping[Value, Node]) -> Node:
-    """Return the node with its multiply-adds; its arguments must stand in `nodes`."""
+    """Return the node with its multiply-adds; its arguments must be in `nodes`."""
     if unknown := [source for source in node.inputs.values() if source not in nodes]:
         raise ValueError(f"{node.op}: it reads the value {unknown[0]} before that is computed")
     if node.op in SOURCES:
@@ -95,7 +95,7 @@ def _verified(node: Node, nodes: Mapping[Value, Node]) -> Node:
 
 
 def _verified_source(node: Node) -> Node:
-    """Check what is given: an input has a name, a constant its value."""
+    """Check a node that is given: an input has a name, a constant its value."""
     if node.inputs or node.results:
         raise TypeError(f"{node.op}: it is given and reads nothing")
     if node.op == "input":
@@ -146,7 +146,7 @@ def _infer_operation(node: Node, given: Mapping[str, _Computed]) -> tuple[_Resul
 
 
 def _infer_joined(node: Node, given: Mapping[str, _Computed]) -> tuple[_Results, int]:
-    """Do so for operations one after the other, if the pass that joins them would."""
+    """Check operations one after the other, and that the pass that joins them would do so."""
     parts: Any = node.attributes.get("parts")
     has_parts = isinstance(parts, (list, tuple)) and bool(parts) and all(isinstance(part, Node) for part in parts)
     if not has_parts or len(node.attributes) > 1 or not {"input"} <= given.keys() <= {"input", "residual"}:
@@ -164,11 +164,11 @@ def _infer_joined(node: Node, given: Mapping[str, _Computed]) -> tuple[_Results,
 
 
 def _check_arguments(op: str, operation: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
-    """Hold the arguments against the operation's signature, which is also what users are told."""
+    """Check the arguments against the operation's signature, which is also the users' documentation."""
     names = signature_of(operation).parameters
     wrong = sorted(names.keys() ^ arguments.keys())
     if wrong:
-        raise TypeError(f"{op}: {shown(wrong[0])} is {'missing' if wrong[0] in names else 'no argument of it'}")
+        raise TypeError(f"{op}: {shown(wrong[0])} is {'missing' if wrong[0] in names else 'not an argument of it'}")
     for name, hint in hints_of(operation).items():
         if name != "return" and not _fits(arguments[name], hint):
             raise TypeError(f"{op}: {name} is of the wrong type")

@@ -1,8 +1,7 @@
-"""Weights of a graph: arrays that stand elsewhere, and what is still to be done to them when they are packed.
+"""Weights of a graph: references to arrays, and what is still to be applied to them when they are packed.
 
-A network's parameters are read-only and replaced, never changed, so a graph may refer to them. Nothing that passes find
-out about a weight makes a copy of it; and once a weight is packed, the plan keeps the packed one only, where the weight
-can be had back from it bit by bit.
+A network's parameters are read-only and replaced, never changed, so a graph may refer to them. No pass copies a weight;
+and once a weight is packed, the plan keeps only the packed one if the original can be recovered from it bit for bit.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from convlane.graph.trace import Graph, Node
 
 
 class Source(Protocol):
-    """Where a weight stands: an array, or what `numpy.asarray` makes one of."""
+    """The source of a weight: an array, or something that `numpy.asarray` converts to one."""
 
     @property
     def shape(self) -> Shape:
@@ -33,13 +32,13 @@ class Source(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Weight:
-    """A weight (O, ...) that is computed from its source when it is needed: sorted, multiplied and rounded once."""
+    """A weight (O, ...) that is computed from its source when needed: sorted, multiplied and rounded once."""
 
     source: Source
     factor: NDArray[np.float64] | None = None
-    """One for each output channel."""
+    """One factor for each output channel."""
     image: Shape | None = None
-    """The weight reads images (C, H, W) that were flattened; its columns are to be sorted for channels last."""
+    """The weight reads flattened images (C, H, W); its columns are to be sorted for channels last."""
     transposed: int | None = None
     """The groups of a transposed convolution: the weight is (C, O / groups, KH, KW)."""
 
@@ -60,7 +59,7 @@ class Weight:
         return replace(self, factor=factor if self.factor is None else self.factor * factor)
 
     def loaded(self) -> Weight:
-        """Return the weight with its source in memory, or in a file that is mapped."""
+        """Return the weight with its source in memory, or in a mapped file."""
         stays = isinstance(self.source, (np.ndarray, MappedWeight, _Packed))
         return self if stays else replace(self, source=np.asarray(self.source))
 
@@ -87,7 +86,7 @@ class Weight:
         if self.factor is not None:
             scaled = np.empty(array.shape, np.float32)
             factor = self.factor.reshape(-1, *[1] * (array.ndim - 1))
-            if self.transposed is not None:  # all inputs of a group have its outputs' factors
+            if self.transposed is not None:  # all inputs of a group share the factors of its outputs
                 each = self.factor.reshape(self.transposed, 1, -1)
                 inputs = len(array) // self.transposed
                 factor = np.broadcast_to(each, (self.transposed, inputs, each.shape[2])).reshape(*array.shape[:2], 1, 1)
@@ -96,12 +95,12 @@ class Weight:
         return array
 
     def __reduce__(self) -> Any:
-        return Weight, (np.asarray(self),)  # packed weights belong to a machine
+        return Weight, (np.asarray(self),)  # packed weights are specific to a machine
 
 
 @dataclass(frozen=True, eq=False)
 class _Packed:
-    """A weight that stands nowhere but in its packed form."""
+    """A weight that exists only in packed form."""
 
     packed: _core.PackedWeight | _core.TransposedWeight
     shape: Shape
@@ -111,10 +110,10 @@ class _Packed:
 
 
 class Packer:
-    """Packs the weights of graphs, each once, and remembers where they can be had from then on.
+    """Packs the weights of graphs, each once, and remembers where they can be recovered from afterwards.
 
-    Two weights are the same if they are computed in the same way from one array; the arrays are kept alive, as they are
-    known by identity.
+    Two weights are the same if they are computed in the same way from one array; the arrays are kept alive, because
+    they are compared by identity.
     """
 
     def __init__(self) -> None:
@@ -155,7 +154,7 @@ class Packer:
     def _keep(
         self, weight: Array | Weight, loaded: Weight, packed: _core.PackedWeight | _core.TransposedWeight
     ) -> Weight:
-        """Remember where a weight can be had that has been packed; return what it is from then on."""
+        """Remember where a packed weight can be recovered from; return what it is from then on."""
         here = Weight(_Packed(packed, loaded.shape)) if packed.reversible else loaded
         moved = self._moved.setdefault(_identity(weight), here)
         self._moved[_identity(moved)] = moved
@@ -163,7 +162,7 @@ class Packer:
         return moved
 
     def relieve(self, graph: Graph) -> Graph:
-        """Return the graph with its weights taken from where they are packed; those that it had may go."""
+        """Return the graph with its weights taken from their packed forms; the originals may be freed."""
         relieved = replace(graph, nodes={value: self._relieve(node) for value, node in graph.nodes.items()})
         kept = {_identity(moved): moved for moved in self._moved.values()}
         self._packed = {key: packed for key, packed in self._packed.items() if key[0] in kept}
@@ -184,9 +183,9 @@ class Packer:
 
 
 def _identity(weight: Array | Weight) -> Any:
-    """Return what two weights have in common if and only if they are the same, while their sources live.
+    """Return a key that two weights share if and only if they are the same, while their sources are alive.
 
-    Arrays are known by the memory that they show: each call of a network may see a parameter in a view of its own.
+    Arrays are identified by the memory that they view: each call of a network may see a parameter in a different view.
     """
     if not isinstance(weight, Weight):
         return _place(weight), None, None, None

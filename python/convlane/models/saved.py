@@ -55,7 +55,7 @@ def load(path: Path) -> Module:
         except MemoryError as error:
             raise MemoryError(f"{file.path}: the network does not fit into memory: {error}") from error
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{file.path}: no valid saved network: {error}") from error
+            raise ValueError(f"{file.path}: not a valid saved network: {error}") from error
     return model
 
 

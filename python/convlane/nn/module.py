@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlane._floats import quiet
-from convlane._handed_down import handed_down
+from convlane._hooks import hooks
 from convlane.functional._arguments import Array
 from convlane.safetensors_file import Path
 
@@ -200,7 +200,7 @@ class Module:
 
     def summary(self, input_shape: Sequence[int] | None = None) -> Any:
         """Return the table of the network's layers, see `convlane.analysis.summary`."""
-        return handed_down["summary"](self, input_shape)
+        return hooks["summary"](self, input_shape)
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
         """Return all parameters (the read-only arrays themselves) and copies of all buffers, under torch's keys.
@@ -286,7 +286,7 @@ class Module:
             The network was not made by `create` or its layers have changed since, so that only its weights could be
             written, as ``convlane.save_weights`` does.
         """
-        handed_down["save"](self, path)
+        hooks["save"](self, path)
 
     def _walk(self, path: str) -> Iterator[tuple[str, Module]]:
         """Yield this module and all below it with their paths; a module reached twice comes under both names."""

@@ -1,8 +1,8 @@
-"""ONNX: networks from files and to files, and a session that takes the place of ONNX Runtime's.
+"""ONNX: networks from files and to files, and a session that can replace ONNX Runtime's.
 
-The files are read and written by the package `onnx`, an extra. Each operator has a converter in `ops` that calls
-`convlane.functional`, each operation of that a writer in `writers`; there are no shape rules, kernels or graphs here.
-`convlane.onnx.backend` is what the tests of that package run; it is imported by its own name.
+Files are read and written with the package `onnx`, an optional extra. Each operator has a converter in `ops` that calls
+`convlane.functional`, and each operation a writer in `writers`; there are no shape rules, kernels or graphs here.
+`convlane.onnx.backend` is the interface that that package's tests run; import it by its own name.
 """
 
 from convlane.onnx._package import LoadError

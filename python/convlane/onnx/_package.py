@@ -1,4 +1,4 @@
-"""The package `onnx`, which reads the files: an extra that is imported where a file is read, and errors of loading."""
+"""The package `onnx`, an optional extra that is imported when a file is read, and errors of loading."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class LoadError(ValueError):
-    """A file that is damaged, dangerous, or asks for what there is no way to compute."""
+    """A file that is damaged or dangerous, or contains something that convlane cannot compute."""
 
 
 def require_onnx() -> Any:
@@ -15,4 +15,4 @@ def require_onnx() -> Any:
     try:
         return importlib.import_module("onnx")
     except ImportError:
-        raise ImportError("ONNX files need the package onnx: pip install 'convlane[onnx]' brings it") from None
+        raise ImportError("ONNX files need the package onnx: pip install 'convlane[onnx]' installs it") from None

@@ -1,4 +1,4 @@
-"""convlane as a backend of the package `onnx`, which has tests for these: ``convlane.onnx.backend.prepare(model)``."""
+"""convlane as a backend of the package `onnx`, which tests backends: ``convlane.onnx.backend.prepare(model)``."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from convlane.onnx.session import as_declared
 try:
     from onnx.backend import base
 except ImportError:
-    raise ImportError("convlane.onnx.backend needs the package onnx: pip install 'convlane[onnx]' brings it") from None
+    raise ImportError("convlane.onnx.backend needs the package onnx: pip install 'convlane[onnx]'") from None
 
 
 class ConvlaneRep(base.BackendRep):  # type: ignore[misc, unused-ignore]
-    """A network that is ready to run; compiled where `compiled` is asked for, else eagerly."""
+    """A network that is ready to run: compiled if `compiled` is true, else eager."""
 
     def __init__(self, model: Any, compiled: bool) -> None:
         self.network = load_onnx(model.SerializeToString())
@@ -43,7 +43,7 @@ class ConvlaneBackend(base.Backend):  # type: ignore[misc, unused-ignore]
 
     @classmethod
     def is_compatible(cls, model: Any, device: str = "CPU", **kwargs: Any) -> bool:
-        """Tell whether all nodes of a model can be computed."""
+        """Return whether all nodes of a model can be computed."""
         try:
             load_onnx(model.SerializeToString())
         except LoadError:
@@ -64,7 +64,7 @@ class ConvlaneBackend(base.Backend):  # type: ignore[misc, unused-ignore]
 
     @classmethod
     def supports_device(cls, device: str) -> bool:
-        """Tell whether networks run there."""
+        """Return whether networks run on a device."""
         return device.partition(":")[0] == "CPU"
 
 

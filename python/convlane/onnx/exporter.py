@@ -1,6 +1,6 @@
 """Networks as ONNX files, for other runtimes: a network is traced, and each of its operations writes its nodes.
 
-What an operation becomes stands in `writers`, one function for each, found by name.
+How each operation is written is defined in `writers`, one function for each, found by name.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from convlane.onnx.writers._register import Call, find
 from convlane.safetensors_file import whole_file
 
 OPSET = 18
-"""The oldest in which reductions take their axes, resizing has antialias, and Mish exists: most runtimes have it."""
+"""The oldest whose reductions take axes as an input, Resize has antialias, and Mish exists; most runtimes know it."""
 
 _IR_VERSION = 8  # that of opset 18
-_LARGEST = 2**31 - 2**20  # protobuf's limit, and room for all but the weights
+_LARGEST = 2**31 - 2**20  # protobuf's limit, minus room for everything but the weights
 # An open size is tried as each of these; networks that halve their pictures may refuse the last, odd ones.
 _BATCHES, _SIZES = (2, 3, 2, 3), (256, 320, 257, 323)
 _NEEDED = 2  # of them
 
-_GIVEN = SOURCES | {"item"}  # what is no operation
+_GIVEN = SOURCES | {"item"}  # not an operation
 
 OpenShape: TypeAlias = "Sequence[int | None] | Sequence[Sequence[int | None]] | Mapping[str, Sequence[int | None]]"
 """As `InputShape`; None is a size that stays open."""
 
 
 def export(model: Callable[..., Any], path: str | os.PathLike[str], input_shape: OpenShape) -> None:
-    """Write a network to an ONNX file, which other runtimes read.
+    """Write a network to an ONNX file that other runtimes read.
 
     Parameters
     ----------
     model
         A network in eval mode, or any function of arrays that is made of operations of `convlane.functional`.
     path
-        The file. Weights of 2 GiB or more, which no ONNX file can hold, go into another one beside it, with the same
-        name and ``.data`` behind it.
+        The file. Weights of 2 GiB or more, which no ONNX file can hold, go into a second file beside it, named like it
+        with ``.data`` appended.
     input_shape
         As for `convlane.compile`; None leaves a size open: ``(None, 3, 224, 224)`` takes batches of any size.
 
@@ -52,8 +52,8 @@ def export(model: Callable[..., Any], path: str | os.PathLike[str], input_shape:
     ImportError
         The package `onnx` is not installed.
     TypeError, ValueError
-        The network cannot be traced, an operation has no counterpart in ONNX (all of them are named), or a size that
-        is left open is part of what would be written.
+        The network cannot be traced, operations have no counterpart in ONNX (all of them are named), or a size that is
+        left open is part of what would be written.
 
     Notes
     -----
@@ -85,7 +85,7 @@ def export(model: Callable[..., Any], path: str | os.PathLike[str], input_shape:
 
 
 def _written(onnx: Any, model: Callable[..., Any], input_shape: InputShape) -> Any:
-    """Return the network as ONNX has it."""
+    """Return the network as an ONNX model."""
     graph = trace(model, input_shape)
     missing = sorted({node.op for node in graph.nodes.values() if node.op not in _GIVEN and find(node.op) is None})
     if missing:
@@ -111,7 +111,7 @@ class Writer:
     def __init__(self, onnx: Any, state: _State, inputs: Mapping[str, Any]) -> None:
         self._onnx, self._state = onnx, state
         self.written: dict[Any, Any] = {}
-        """The names of the values of the graph; of operations with several results, tuples."""
+        """The names of the graph's values; tuples for operations with several results."""
         self._nodes: list[Any] = []
         self._initialisers: dict[str, Any] = {}
         self._constants: dict[tuple[Any, ...], str] = {}
@@ -136,7 +136,7 @@ class Writer:
         return name
 
     def model(self, graph: Graph) -> Any:
-        """Return the whole; outputs have the names that they have in the graph."""
+        """Return the whole model; outputs have the names that they have in the graph."""
         helper = self._onnx.helper
         kinds = {np.dtype(np.float32): "FLOAT", np.dtype(np.int64): "INT64", np.dtype(np.bool_): "BOOL"}
 
@@ -173,7 +173,7 @@ class Writer:
 
 
 class _State:
-    """The names of a network's parameters and buffers: a graph refers to parameters, and has copies of buffers."""
+    """The names of a network's parameters and buffers: a graph refers to parameters, but has copies of buffers."""
 
     def __init__(self, model: Any) -> None:
         state = model.state_dict() if hasattr(model, "state_dict") else {}
@@ -183,7 +183,7 @@ class _State:
         self._buffers = {name: np.asarray(array) for name, array in state.items() if name not in parameters}
 
     def name_of(self, array: Any) -> str | None:
-        """Return what an array is called; of equal ones, each gets its name once, in their order."""
+        """Return an array's name; equal arrays get each name once, in order."""
         name = self._by_place.get(_place(array))
         if name is None:
             name = next((name for name, known in self._buffers.items() if _equal(known, array)), None)
@@ -208,7 +208,7 @@ def _is_open(shape: Any) -> bool:
 
 
 def _filled(shape: Any, which: int) -> Any:
-    """Return the shapes with numbers for sizes that are open: those tried at first, or later."""
+    """Return the shapes with numbers for open sizes: those of the first attempt, or of a later one."""
     if isinstance(shape, Mapping):
         return {name: _filled(sizes, which) for name, sizes in shape.items()}
     if shape and all(isinstance(each, (list, tuple)) for each in shape):
@@ -217,7 +217,7 @@ def _filled(shape: Any, which: int) -> Any:
 
 
 def _leave_open(proto: Any, other: Any) -> None:
-    """Give names to the sizes that differ between two versions of a network, all else of which must be equal."""
+    """Name the sizes that differ between two versions of a network; everything else must be equal."""
     for kind in ("node", "initializer"):
         for one, two in zip_longest(getattr(proto.graph, kind), getattr(other.graph, kind)):
             if one != two:
@@ -236,7 +236,7 @@ def _leave_open(proto: Any, other: Any) -> None:
 
 
 def _save(onnx: Any, proto: Any, path: Path) -> None:
-    """Check and write a network, whole or not at all."""
+    """Check and write a network, atomically."""
     large = sum(len(each.raw_data) for each in proto.graph.initializer) >= _LARGEST
     if large:
         onnx.save_model(proto, path, save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024)

@@ -1,7 +1,7 @@
-"""From a file to a graph of plain Python and NumPy, checked: nothing of protobuf is left, and nothing was executed.
+"""From a file to a checked graph of plain Python and NumPy: without protobuf objects, and without executing anything.
 
-A file may come from anywhere. What it says about sizes is believed only where as many bytes are there; data beside it
-is read from its own folder alone, by a plain name and never through a link.
+A file may come from anywhere. The sizes it states are believed only if that many bytes are there; external data is read
+only from the file's own folder, by a plain name and never through a link.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _DEFAULT_DOMAINS = ("", "ai.onnx")
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What the file tells of an input or an output."""
+    """What the file says about an input or an output."""
 
     name: str
     type: str
     """``float``, ``int64``, ``bool``, ...: ONNX's names in small letters."""
     shape: tuple[Dim, ...] | None
-    """A number, a name or None for each dimension; None where not even their number is told."""
+    """A number, a name or None for each dimension; None if not even the number of dimensions is given."""
 
 
 @dataclass(frozen=True)
@@ -83,16 +83,16 @@ class OnnxFile:
     opsets: Mapping[str, int]
     metadata: Mapping[str, Any]
     skeleton: bytes = field(repr=False, default=b"")
-    """The file without the numbers of its initialisers, from which it can be written again."""
+    """The file without the data of its initialisers, from which it can be written again."""
 
 
 def read_file(source: Source) -> OnnxFile:
-    """Read a file, or bytes that were read from one.
+    """Read a file, or the bytes of one.
 
     Raises
     ------
     LoadError
-        It is damaged or hostile; the message tells where.
+        It is damaged or hostile; the message says where.
     OSError
         It cannot be read.
     ImportError
@@ -118,22 +118,22 @@ def _read(onnx: Any, stream: BinaryIO, size: int, folder: Path | None, said: str
     except LoadError as error:
         raise LoadError(f"{said}: {error}") from None
     except (onnx.onnx_cpp2py_export.checker.ValidationError, ValueError, TypeError, RecursionError) as error:
-        raise LoadError(f"{said}: no valid ONNX file: {error}") from None
+        raise LoadError(f"{said}: not a valid ONNX file: {error}") from None
     except Exception as error:
         if type(error).__name__ != "DecodeError":
             raise
-        raise LoadError(f"{said}: no ONNX file, or a truncated one: {error}") from None
+        raise LoadError(f"{said}: not an ONNX file, or a truncated one: {error}") from None
 
 
 @dataclass(frozen=True)
 class _Numbers:
-    """Where the numbers of initialisers stand that are not in the message."""
+    """The data of initialisers that are not in the message."""
 
     stream: BinaryIO
     places: Mapping[str, Place]
     """In the file itself, by the initialiser's name."""
     folder: Path | None
-    """Where there may be files beside it."""
+    """The folder of external data, if there may be any."""
 
 
 def _read_model(onnx: Any, model: Any, numbers: _Numbers) -> OnnxFile:
@@ -168,15 +168,15 @@ _TYPED_DATA = ("float_data", "int32_data", "int64_data", "double_data", "uint64_
 
 
 class _Reader:
-    """Makes graphs of messages; holds what they share."""
+    """Builds graphs from messages; holds what they share."""
 
     def __init__(self, onnx: Any, numbers: _Numbers, opsets: Mapping[str, int]) -> None:
         self.onnx, self.numbers, self.opsets, self.count = onnx, numbers, opsets, 0
 
     def graph(self, proto: Any, outer: frozenset[str], depth: int) -> FileGraph:
-        """Read a graph that may use names of those around it, and check that each is given before it is used."""
+        """Read a graph that may use names of those around it, and check that each is defined before it is used."""
         if depth > _DEEPEST:
-            raise LoadError(f"graphs stand within graphs more than {_DEEPEST} deep")
+            raise LoadError(f"graphs are nested more than {_DEEPEST} deep")
         if proto.sparse_initializer:
             raise LoadError("sparse initialisers are not read")
         initializers: dict[str, NDArray[Any]] = {}
@@ -221,7 +221,7 @@ class _Reader:
                 attributes[attribute.name] = self.attribute(attribute, said, outer | known, depth)
             for name in proto.output:
                 if name and name in known:
-                    raise LoadError(f"{said} computes {_shown(name)}, which is there already")
+                    raise LoadError(f"{said} computes {_shown(name)}, which already exists")
                 known.add(name)
             yield Node(proto.name, proto.op_type, domain, version, tuple(proto.input), tuple(proto.output), attributes)
 
@@ -246,10 +246,10 @@ class _Reader:
             found = [name for name in ("f", "i", "s") if proto.HasField(name)]
             value = getattr(proto, found[0]) if found else ()
             return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-        raise LoadError(f"{said}: the attribute {_shown(proto.name)} is of a kind that is not read")
+        raise LoadError(f"{said}: the attribute {_shown(proto.name)} is of an unsupported kind")
 
     def info(self, proto: Any) -> TensorInfo:
-        """Return what is told of an input or output."""
+        """Return what the file says about an input or output."""
         if not proto.type.HasField("tensor_type"):
             return TensorInfo(proto.name, "unknown", None)
         tensor = proto.type.tensor_type
@@ -262,9 +262,9 @@ class _Reader:
         return TensorInfo(proto.name, kind, shape)
 
     def tensor(self, proto: Any, said: str, place: Place | None = None) -> NDArray[Any]:
-        """Return a read-only array, of which nobody else has the memory; floats of every size are float32.
+        """Return a read-only array that owns its memory; floats of every size become float32.
 
-        Its numbers stand in the message, or at a place in the file.
+        Its data is in the message, or at an offset in the file.
         """
         if any(size < 0 for size in proto.dims) or len(proto.dims) > 64:
             raise LoadError(f"{said} has the shape {tuple(proto.dims)[:8]}")
@@ -274,7 +274,7 @@ class _Reader:
         except (KeyError, TypeError, ValueError):
             raise LoadError(f"{said} is of the unknown type {proto.data_type}") from None
         if dtype.kind in "OSUc":
-            raise LoadError(f"{said} holds text or complex numbers, which are not read")
+            raise LoadError(f"{said} holds text or complex numbers, which are not supported")
         raw = proto.raw_data if proto.HasField("raw_data") else b""  # each look at it makes a copy
         plain = dtype.newbyteorder("<") if dtype.kind in "fiub" else dtype
         plain = dtype if plain == dtype else plain  # the very object that NumPy has for the type: it is told apart fast
@@ -291,7 +291,7 @@ class _Reader:
             array = np.ndarray(shape, plain, raw)  # is read-only, as bytes are
         else:
             size = len(raw) or max(len(getattr(proto, name)) for name in _TYPED_DATA)
-            if count > 2 * max(size, 0):  # types of four bits stand two in a byte
+            if count > 2 * max(size, 0):  # two values of four-bit types share a byte
                 raise LoadError(f"{said} has the shape {tuple(proto.dims)}, but {size} values are there")
             array = self.onnx.numpy_helper.to_array(proto)
         wide = np.dtype(np.float32) if _is_float(dtype) else _BYTES.get(dtype.name) or dtype.newbyteorder("=")
@@ -306,13 +306,13 @@ class _Reader:
         entries = {each.key: each.value for each in proto.external_data}
         name = entries.get("location", "")
         if self.numbers.folder is None:
-            raise LoadError(f"{said} stands in the file {_shown(name)}; give the path of the model, not its bytes")
+            raise LoadError(f"{said} is in the file {_shown(name)}; give the path of the model, not its bytes")
         if not name or name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
-            raise LoadError(f"{said} stands in {_shown(name)}, which is no plain name of a file beside the model")
+            raise LoadError(f"{said} is in {_shown(name)}, which is not the plain name of a file beside the model")
         try:
             offset, length = int(entries.get("offset", 0)), int(entries.get("length", dtype.itemsize * count))
         except ValueError:
-            raise LoadError(f"{said} has an offset or length that is no number") from None
+            raise LoadError(f"{said} has an offset or length that is not a number") from None
         if offset < 0 or length != dtype.itemsize * count:
             raise LoadError(f"{said} has {length} bytes at {offset}, but its shape needs {dtype.itemsize * count}")
         try:
@@ -332,11 +332,11 @@ class _Reader:
 
 
 _BYTES = {f"{kind}{bits}": np.dtype(f"{kind}8") for kind in ("int", "uint") for bits in (2, 4)}
-"""What holds integers of a few bits, by the names of these in `ml_dtypes`."""
+"""The storage type for integers of a few bits, by their names in `ml_dtypes`."""
 
 
 def _is_float(dtype: np.dtype[Any]) -> bool:
-    """Whether it holds floating-point numbers, those of `ml_dtypes` among them."""
+    """Whether it holds floating-point numbers, including those of `ml_dtypes`."""
     return dtype.kind == "f" or "float" in dtype.name
 
 

@@ -1,4 +1,4 @@
-"""The head of a network from a file: the last convolution or matrix product, which makes scores of features."""
+"""The head of a network from a file: the last convolution or matrix product, which turns features into scores."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from convlane.onnx.network import Network, reads
 
 @dataclass(frozen=True)
 class Head:
-    """Which initialisers the number of classes decides."""
+    """The initialisers whose shape depends on the number of classes."""
 
     node: Node
     weight: str
     axis: int
-    """Along which dimension of the weight the classes lie."""
+    """The dimension of the weight that is the classes."""
     bias: str | None
     kernel: tuple[int, ...] | None
-    """Of a convolution; None of a matrix product."""
+    """For a convolution; None for a matrix product."""
 
 
 _LEAVE_CLASSES = frozenset(
@@ -33,16 +33,16 @@ _LEAVE_CLASSES = frozenset(
         *("Flatten", "Squeeze", "GlobalAveragePool", "AveragePool", "ReduceMean"),
     }
 )
-"""Operators that may stand behind the head, and know nothing of the number of classes."""
+"""Operators that may follow the head and do not depend on the number of classes."""
 
 
 def find_head(network: Network, name: str | None, caller: str) -> Head:
-    """Return the head of a network: the node of this name, or what stands last before its only output.
+    """Return the head of a network: the node of this name, or the last one before its only output.
 
     Raises
     ------
     ValueError
-        There is none whose number of outputs could be another one.
+        There is none whose number of outputs could be changed.
     """
     graph = network.file.graph
     producers = {output: node for node in graph.nodes for output in node.outputs}
@@ -79,7 +79,7 @@ def _head_at(network: Network, node: Node, producers: dict[str, Node], caller: s
         if node.op == "Conv" and node.attributes.get("group", 1) == 1 and len(kernel) == 2:
             return _single(network, Head(node, node.inputs[1], 0, bias, kernel), caller)
     raise ValueError(
-        f"{caller}: {node} is no Gemm, MatMul with Add or Conv with weights of the file, so it cannot be made for "
+        f"{caller}: {node} is not a Gemm, MatMul with Add or Conv with weights in the file, so it cannot be made for "
         "another number of classes; name the node that is the head"
     )
 
@@ -92,7 +92,7 @@ def _single(network: Network, head: Head, caller: str) -> Head:
 
 
 def replace_head(network: Network, num_classes: int, name: str | None = None) -> None:
-    """Draw a new head for another number of classes; it learns, whatever is frozen."""
+    """Draw a new head for another number of classes; it is trainable, whatever is frozen."""
     head = find_head(network, name, "replace_head")
     old = network.parameter(head.weight)
     if head.kernel is None:
@@ -130,10 +130,10 @@ _MOST_TOLD = 1 << 10  # numbers in a constant that may be a shape
 
 
 def _tell(network: Network, head: Head) -> None:
-    """Change the sizes of the outputs that follow from the head, and forget the shapes of what lies between.
+    """Change the sizes of the outputs that depend on the head, and drop the shapes of what lies between.
 
-    ONNX infers the shapes twice, from the head as it was and as it is now; where they differ, the head decides the
-    size. A size that cannot be inferred is left open.
+    ONNX infers the shapes twice, with the old head and with the new one; where they differ, the size depends on the
+    head. A size that cannot be inferred is left open.
     """
     onnx = require_onnx()
     model: Any = onnx.ModelProto()
@@ -166,7 +166,7 @@ def _tell(network: Network, head: Head) -> None:
 
 
 def _inferred(network: Network, skeleton: Any) -> dict[str, tuple[int | str | None, ...]]:
-    """Return the shapes of the outputs that ONNX infers for a file without the numbers of its weights."""
+    """Return the shapes of the outputs that ONNX infers for a file without the data of its weights."""
     onnx = require_onnx()
     model: Any = onnx.ModelProto()
     model.CopyFrom(skeleton)
@@ -174,7 +174,7 @@ def _inferred(network: Network, skeleton: Any) -> dict[str, tuple[int | str | No
     for info in model.graph.output:
         ranks[info.name] = len(info.type.tensor_type.shape.dim)
         info.type.tensor_type.ClearField("shape")
-    for tensor in model.graph.initializer:  # shapes and axes count
+    for tensor in model.graph.initializer:  # shapes and axes matter
         known = network._constants.get(tensor.name)
         if known is not None and known.dtype.kind == "i" and known.size <= _MOST_TOLD:
             tensor.CopyFrom(onnx.numpy_helper.from_array(known, tensor.name))

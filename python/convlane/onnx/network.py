@@ -1,7 +1,7 @@
-"""A network that was read from an ONNX file: a module whose forward pass walks over the nodes of the file.
+"""A network read from an ONNX file: a module whose forward pass walks over the nodes of the file.
 
-The walk is a partial evaluation. Shapes are known while it runs, so whatever depends on constants and shapes alone is
-computed by NumPy on the way, and only what depends on the pictures reaches `convlane.functional`.
+The walk is a partial evaluation. Shapes are known while it runs, so whatever depends only on constants and shapes is
+computed with NumPy, and only what depends on the pictures reaches `convlane.functional`.
 """
 
 from __future__ import annotations
@@ -38,11 +38,12 @@ def load_onnx(source: Source) -> Network:
     Raises
     ------
     LoadError
-        The file is damaged, or has nodes that cannot be computed; all of them are named, and why. It is a ValueError.
+        The file is damaged, or has nodes that cannot be computed; all of them are named, with the reasons. It is a
+        ValueError.
     OSError
         The file cannot be read.
     ImportError
-        The package `onnx` is not installed; the extra of that name brings it.
+        The package `onnx` is not installed; the extra of that name installs it.
 
     Examples
     --------
@@ -63,8 +64,8 @@ class Network(Module):
     """A network from an ONNX file, made by `load_onnx`.
 
     Its parameters are the initialisers that are weights, under their names in the file; dots in these make modules, so
-    that files which torch has written have torch's keys. It takes its inputs in order or by name, and returns an array,
-    or a dict of them by the names in the file where there are several.
+    that files written by torch have torch's keys. It takes its inputs in order or by name, and returns an array, or a
+    dict of arrays by their names in the file if there are several.
 
     Floating-point numbers of every size are float32 inside.
     """
@@ -75,7 +76,7 @@ class Network(Module):
         self.file = replace(file, graph=replace(file.graph, initializers={}))
         refuse_unsupported(file.graph.nodes)
         self.places: dict[str, tuple[Module, str]] = {}
-        """Where each weight stands, by its name in the file: a module, and the name there."""
+        """The module and attribute of each weight, by the weight's name in the file."""
         self._constants: dict[str, NDArray[Any]] = {}
         learned, measured = _weights(file.graph)
         for name, array in file.graph.initializers.items():
@@ -91,7 +92,7 @@ class Network(Module):
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
-        """What it takes: name, type and shape as the file tells them."""
+        """What it takes: name, type and shape as the file states them."""
         return self.file.graph.inputs
 
     @property
@@ -112,7 +113,7 @@ class Network(Module):
         return vars(module)[attribute]  # type: ignore[no-any-return]
 
     def bind(self, inputs: Iterable[Any], named: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the values at the beginning of a walk, by name."""
+        """Return the values at the start of a walk, by name."""
         names = [info.name for info in self.inputs]
         given = list(inputs)
         values = dict(zip(names, given, strict=False))
@@ -130,28 +131,28 @@ class Network(Module):
         return {**self._constants, **weights, **{name: as_value(value) for name, value in values.items()}}
 
     def walk(self, values: dict[str, Any], defer: bool = False) -> list[Node]:
-        """Compute all nodes, and put their results beside what they are made of.
+        """Compute all nodes, and add their results to `values`.
 
         Parameters
         ----------
         values
-            By name; what nobody reads any more is taken out.
+            By name; values without further readers are removed.
         defer
             Leave out what cannot be computed from symbols, and what depends on it, and keep all values.
 
         Returns
         -------
         list of Node
-            Those that were left out.
+            The nodes that were left out.
         """
         return _walk(self._plan_of_steps(), values, self.training, defer, self._part)
 
     def _part(self, name: str, kind: str, arrays: Sequence[Any], compute: Callable[[], Any]) -> Any:
-        """Compute one node; `convlane.graph.modules` listens, and so does a summary tell of nodes."""
+        """Compute one node; `convlane.graph.modules` and summaries hook in here."""
         return compute()
 
     def save(self, path: Any) -> None:
-        """Write the network to an ONNX file: the one that it was read from, with the parameters as they are now.
+        """Write the network to an ONNX file: the one it was read from, with the parameters as they are now.
 
         Raises
         ------
@@ -178,7 +179,7 @@ class Network(Module):
         return steps
 
     def _put(self, name: str, array: NDArray[Any], learned: bool) -> tuple[Module, str]:
-        """Register a parameter or a buffer under a name with dots, or a flat one where that cannot be."""
+        """Register a parameter or a buffer under a dotted name, or a flat one if that is impossible."""
         *path, last = name.split(".")
         module: Module = self
         for part in path:
@@ -206,7 +207,7 @@ def _dims(shape: Any) -> str:
 
 
 def as_value(value: Any) -> Any:
-    """Return an input as converters know it: small floats as float32, symbols and variables as they are."""
+    """Return an input as converters expect it: small floats as float32, symbols and variables as they are."""
     if hasattr(type(value), "__convlane_op__"):
         return value
     array = np.asarray(value)
@@ -237,11 +238,11 @@ _SETTINGS = {
     "QuantizeLinear": (1, 2),
     "DequantizeLinear": (0, 1, 2),
 }
-"""Inputs of operators that are no weights, by their places."""
+"""Inputs of operators that are not weights, by position."""
 
 
 def _weights(graph: FileGraph) -> tuple[set[str], set[str]]:
-    """Return the names of initialisers that are learned, and of those that batch norm has measured."""
+    """Return the names of initialisers that are trained, and of those that are batch norm's statistics."""
     uses: dict[str, set[tuple[str, int]]] = {}
     for node in graph.nodes:
         for i, name in enumerate(node.inputs):
@@ -259,7 +260,7 @@ def _weights(graph: FileGraph) -> tuple[set[str], set[str]]:
 
 
 def _folded(graph: FileGraph, constants: Mapping[str, Any], weights: Collection[str]) -> dict[str, NDArray[Any]]:
-    """Compute what depends on constants alone, once."""
+    """Compute what depends only on constants, once."""
     known: dict[str, Any] = dict(constants)
     found: dict[str, Any] = {}
     for node in graph.nodes:
@@ -291,7 +292,7 @@ def _is_graph(value: Any) -> bool:
 
 
 def refuse_unsupported(nodes: Iterable[Node]) -> None:
-    """Raise one error that names every node that cannot be computed, and why."""
+    """Raise one error that names every node that cannot be computed, with the reasons."""
     refused: dict[str, list[str]] = {}
     for node in nodes:
         if isinstance(found := find(node), str):
@@ -313,7 +314,7 @@ def _more(names: Sequence[str]) -> str:
 
 
 class _Step(NamedTuple):
-    """A node, its converter, and what nobody reads after it."""
+    """A node, its converter, and the values that have no readers after it."""
 
     node: Node
     convert: Converter
@@ -327,7 +328,7 @@ class Deferred:
 
 
 def reads(node: Node) -> Iterator[str]:
-    """Yield the names that a node reads, and those that graphs in it read."""
+    """Yield the names that a node reads, including those that nested graphs read."""
     yield from (name for name in node.inputs if name)
     for value in node.attributes.values():
         if isinstance(value, FileGraph):
@@ -399,7 +400,7 @@ def _walk(
 
 
 def run_nodes(nodes: Iterable[Node], values: dict[str, Any]) -> None:
-    """Compute nodes that a walk has left out, from arrays."""
+    """Compute nodes that a walk has left out, on arrays."""
     _walk([step._replace(done=()) for step in _steps(nodes, ())], values, False, False)
 
 

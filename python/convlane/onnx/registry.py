@@ -1,4 +1,4 @@
-"""The converters, found by domain, operator and the version since which they hold, and what each is given.
+"""The converters, found by domain, operator and the version they apply from, and the context that each is given.
 
 A converter is called with a `Call` and the node's inputs, None for those left out, and returns the output, or a tuple
 of several. An input is a NumPy array or something on which `convlane.functional` works: a symbol while a network is
@@ -17,7 +17,7 @@ from convlane.onnx.file import FileGraph, Node
 
 Converter: TypeAlias = Callable[..., Any]
 Refusal: TypeAlias = Callable[[Node], str]
-"""Why a node cannot be computed, as far as its attributes tell; nothing where it can."""
+"""Return why a node cannot be computed, judging by its attributes; empty if it can."""
 
 _FAMILIES = (
     "activation",
@@ -35,13 +35,13 @@ _FAMILIES = (
 
 @dataclass(frozen=True)
 class Call:
-    """One node at work."""
+    """One node during a walk."""
 
     node: Node
     training: bool
-    """Whether dropout drops and batch norm measures its batch."""
+    """Whether dropout is active and batch norm uses the batch's statistics."""
     run: Callable[[FileGraph], tuple[Any, ...]]
-    """Runs a graph that is an attribute, among the values around it."""
+    """Runs a graph that is an attribute, with access to the values around it."""
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return an attribute."""
@@ -49,12 +49,12 @@ class Call:
 
     @property
     def outputs(self) -> int:
-        """How many outputs are asked for."""
+        """How many outputs are requested."""
         return len(self.node.outputs)
 
 
 class Entry(NamedTuple):
-    """A converter in the register."""
+    """A registered converter."""
 
     since: int
     convert: Converter
@@ -69,7 +69,7 @@ _ENTRIES: dict[tuple[str, str], list[Entry]] = {}
 def converts(
     *ops: str, since: int = 1, domain: str = "", refuse: Refusal | None = None, wide: bool = False
 ) -> Callable[[Converter], Converter]:
-    """Make a function the converter of operators from a version on, until another one takes over."""
+    """Register a function as the converter of operators from a version on, until another one replaces it."""
 
     def register(convert: Converter) -> Converter:
         for op in ops:
@@ -107,7 +107,7 @@ def find(node: Node) -> Entry | str:
 
 
 _WHY_NOT = {
-    **dict.fromkeys(("LSTM", "GRU", "RNN"), "recurrent layers are not computed; run what stands before them"),
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), "recurrent layers are not computed; run the part before them"),
     **dict.fromkeys(
         ("Loop", "Scan", "SequenceMap"), "loops are not computed; export with a fixed size, or unroll it first"
     ),

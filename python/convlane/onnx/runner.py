@@ -1,7 +1,7 @@
-"""Runs a network on inputs of any shapes: by a plan wherever there can be one.
+"""Runs a network on inputs of any shapes: with a plan wherever one is possible.
 
-A plan computes the examples of a batch apart. Where the network mixes them, the plan is for the whole batch; where
-there is something that no plan can do, it computes up to there, and the rest is computed from arrays.
+A plan computes the examples of a batch independently. Where the network mixes them, the plan is for the whole batch;
+where there is something that no plan can compute, the plan ends there, and the rest is computed on arrays.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from convlane.onnx.file import Node
 from convlane.onnx.network import Network, as_value, reads, run_nodes
 
 _KEPT = 8  # combinations of shapes
-_MOST_SETTINGS = 256  # numbers in an input of integers that is taken for a setting, such as a size
+_MOST_SETTINGS = 256  # maximum size of an integer input that is treated as a setting, such as a size
 
 
 @dataclass
@@ -39,7 +39,7 @@ class _Way:
 
 
 class Runner:
-    """A network that is compiled for the shapes that come, the eight met last."""
+    """A network compiled for the shapes that occur; the eight most recent are kept."""
 
     def __init__(self, network: Network) -> None:
         self.network = network
@@ -55,7 +55,7 @@ class Runner:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes that are kept for the intermediate results of the next runs."""
+        """Bytes that are kept for the intermediate results of future runs."""
         return self._shared.memory.nbytes
 
     def __call__(self, feeds: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
@@ -76,7 +76,7 @@ class Runner:
         return {info.name: results[info.name] for info in self.network.outputs}
 
     def way(self, feeds: Mapping[str, Any]) -> str:
-        """Tell how such inputs are computed: ``"plan"``, or why there is none, or none for all of it."""
+        """Say how such inputs are computed: ``"plan"``, or why there is none, or none for all of it."""
         way = self._way({name: _as_value(value) for name, value in feeds.items()})
         left = f"{len(way.rest)} nodes after a plan: {', '.join(map(str, way.rest))}" if way.rest else "plan"
         return way.why or left
@@ -97,12 +97,12 @@ class Runner:
         return way
 
     def _found(self, values: dict[str, Any], settings: dict[str, Any]) -> _Way:
-        """Find the best way for these shapes."""
+        """Find the best way to compute these shapes."""
         shapes = {name: value.shape for name, value in values.items() if name not in settings}
         if any(value.size > _MOST_SETTINGS for value in settings.values()):
-            return _Way(why="plans take float32, but there is a large input of integers")
+            return _Way(why="plans take float32, but there is a large integer input")
         if not shapes:
-            return _Way(why="there is no input of float32")
+            return _Way(why="there is no float32 input")
         whys = []
         for whole in self._orders(shapes, settings):
             try:
@@ -160,7 +160,7 @@ _TO_IMAGE, _BACK = (0, 3, 1, 2), (0, 2, 3, 1)
 
 
 def _channels_last(graph: Graph) -> frozenset[str]:
-    """Return the inputs that the network takes as images with channels last, which a plan reads as they lie there."""
+    """Return the inputs that the network takes as channels-last images, which a plan reads in place."""
     joined = join_permutes(graph)
     users = joined.users()
     images = {
@@ -185,14 +185,14 @@ def _operations(graph: Graph) -> list[Any]:
 
 
 class _NothingToCompute(Exception):
-    """No output depends on the inputs, but for their shapes."""
+    """No output depends on the inputs, except through their shapes."""
 
 
 class _Traced:
-    """The network as a function of its pictures, which notes what it has found out about the rest."""
+    """The network as a function of its pictures, which records what it has found out about the rest."""
 
     def __init__(self, network: Network, settings: Mapping[str, Any], turned: frozenset[str] = frozenset()) -> None:
-        """Take a network, its inputs of integers, and which pictures come as images (N, C, H, W) instead."""
+        """Take a network, its integer inputs, and which pictures come as images (N, C, H, W) instead."""
         self._network, self._settings, self._turned = network, settings, turned
         self.known: dict[str, Any] = {}
         self.rest: list[Node] = []

@@ -1,4 +1,4 @@
-"""A session with the interface of ONNX Runtime's, so that a program runs with another import."""
+"""A session with the interface of ONNX Runtime's, so that a program only has to change its import."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PROVIDER = "CPUExecutionProvider"
 
 
 class GraphOptimizationLevel(IntEnum):
-    """Accepted for the sake of programs that set it; a network is always compiled."""
+    """Accepted for programs that set it; a network is always compiled."""
 
     ORT_DISABLE_ALL = 0
     ORT_ENABLE_BASIC = 1
@@ -29,14 +29,14 @@ class GraphOptimizationLevel(IntEnum):
 
 
 class ExecutionMode(IntEnum):
-    """Accepted for the sake of programs that set it."""
+    """Accepted for programs that set it."""
 
     ORT_SEQUENTIAL = 0
     ORT_PARALLEL = 1
 
 
 class SessionOptions:
-    """Options of a session; ``intra_op_num_threads`` counts, and all others are accepted."""
+    """Options of a session; only ``intra_op_num_threads`` has an effect, all others are accepted."""
 
     intra_op_num_threads: int = 0
 
@@ -68,7 +68,7 @@ class NodeArg:
 
 @dataclass(frozen=True)
 class ModelMetadata:
-    """What the file tells of itself."""
+    """What the file says about itself."""
 
     producer_name: str
     graph_name: str
@@ -85,7 +85,7 @@ class InferenceSession:
     Parameters
     ----------
     path_or_bytes
-        A file, or what was read from one.
+        A file, or the bytes of one.
     sess_options
         `SessionOptions`, or ONNX Runtime's own: the number of threads is taken from it.
     providers, provider_options
@@ -98,8 +98,8 @@ class InferenceSession:
 
     Notes
     -----
-    A network is compiled for each combination of input shapes when that is met for the first time; eight are kept.
-    What no plan can do is computed from arrays; `why_not_compiled` tells.
+    A network is compiled for each combination of input shapes when it first occurs; eight are kept. What no plan can
+    compute is computed on arrays; `why_not_compiled` gives the reason.
 
     Examples
     --------
@@ -127,7 +127,7 @@ class InferenceSession:
         self._threads = int(getattr(sess_options, "intra_op_num_threads", 0) or 0)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Tell all but the plans, which a copy makes anew, and but options that are ONNX Runtime's own."""
+        """Return everything except the plans, which a copy makes again, and options of ONNX Runtime's own class."""
         options = self._options
         if options is not None and not isinstance(options, SessionOptions):
             options = SessionOptions()
@@ -195,7 +195,7 @@ class InferenceSession:
         return self._options or SessionOptions()
 
     def why_not_compiled(self, input_feed: Mapping[str, Any]) -> str:
-        """Tell what of the network runs without a plan on such inputs; nothing where all of it has one."""
+        """Say what part of the network runs without a plan on such inputs; empty if none does."""
         told = self._runner.way(self._checked(input_feed))
         return "" if told == "plan" else told
 

@@ -1,4 +1,4 @@
-"""What converters ask of values: whether NumPy is to compute with them, and numbers that must be known."""
+"""What converters need to know of values: whether NumPy should compute with them, and numbers that must be known."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LARGEST = 2**31  # numbers in an array that NumPy is to make
 
 
 class Untraceable(ValueError):
-    """What depends on the input cannot be part of a plan, but computed from arrays."""
+    """Something that depends on the input and so cannot be part of a plan, but can be computed on arrays."""
 
 
 def is_array(value: Any) -> bool:
@@ -21,7 +21,7 @@ def is_array(value: Any) -> bool:
 
 
 def in_numpy(*values: Any) -> bool:
-    """Whether NumPy computes with these: arrays all of them, and not all of them float32."""
+    """Whether NumPy computes with these: all of them are arrays, and not all are float32."""
     given = [value for value in values if value is not None]
     return all(map(is_array, given)) and any(value.dtype != np.float32 for value in given)
 
@@ -39,14 +39,14 @@ def known(value: Any, what: str) -> NDArray[Any]:
 
 
 def ints(value: Any, what: str) -> tuple[int, ...]:
-    """Return integers that an argument holds, or an attribute."""
+    """Return the integers in an argument or an attribute."""
     if isinstance(value, (tuple, list)):
         return tuple(int(each) for each in value)
     return tuple(int(each) for each in known(value, what).reshape(-1))
 
 
 def integer(value: Any, what: str) -> int:
-    """Return the one integer that an argument holds."""
+    """Return the single integer in an argument."""
     numbers = ints(value, what)
     if len(numbers) != 1:
         raise ValueError(f"{what} must be one number, got {len(numbers)}")
@@ -54,14 +54,14 @@ def integer(value: Any, what: str) -> int:
 
 
 def floats(value: Any, what: str) -> tuple[float, ...]:
-    """Return the numbers that an argument holds, or an attribute."""
+    """Return the numbers in an argument or an attribute."""
     if isinstance(value, (tuple, list)):
         return tuple(float(each) for each in value)
     return tuple(float(each) for each in known(value, what).reshape(-1))
 
 
 def number(value: Any, what: str, default: float | None = None) -> float | None:
-    """Return the one number that an argument holds, the default where it was left out."""
+    """Return the single number in an argument, or the default if it was left out."""
     if value is None:
         return default
     array = known(value, what)
@@ -85,7 +85,7 @@ def as_many(what: str, numbers: Any, count: int) -> Any:
 
 
 def bounded(shape: Any) -> tuple[int, ...]:
-    """Return a shape that NumPy is to make an array of; ValueError where no sane file asks for it."""
+    """Return a shape for NumPy to allocate; ValueError if no sane file would ask for it."""
     sizes = tuple(int(size) for size in shape)
     if any(size < 0 for size in sizes) or math.prod(sizes) > LARGEST:
         raise ValueError(f"an array of the shape {sizes} is too large")

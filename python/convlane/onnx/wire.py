@@ -1,8 +1,8 @@
-"""The numbers of a file's initialisers, found where they stand, so that protobuf need not hold them a second time.
+"""Locates the data of a file's initialisers, so that protobuf need not hold it a second time.
 
-The format is protobuf's: a message is a row of fields, each a key (its number and kind), and for those that have one a
-length, in integers of seven bits a byte (https://protobuf.dev/programming-guides/encoding). Nothing is checked here but
-that lengths fit into each other; what is odd is left to protobuf, which refuses it or knows what it means.
+The format is protobuf's: a message is a sequence of fields, each a key (field number and wire type) and, for some
+types, a length, as varints of seven bits a byte (https://protobuf.dev/programming-guides/encoding). Only the nesting of
+lengths is checked here; anything unusual is left to protobuf, which refuses or understands it.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9  # of ModelProto, GraphProto and TensorProto, in onnx.proto
-_LARGE = 1 << 12  # bytes; smaller ones are read as all else is
+_LARGE = 1 << 12  # bytes; smaller ones are left in the message
 _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5
 
 
 class Place(NamedTuple):
-    """Where bytes stand in a file."""
+    """A range of bytes in a file."""
 
     start: int
     size: int
@@ -26,25 +26,25 @@ class _Field(NamedTuple):
     number: int
     kind: int
     at: int
-    """Where its key begins."""
+    """Offset of its key."""
     start: int
-    """Where its contents begin."""
+    """Offset of its contents."""
     end: int
 
 
 class _Odd(Exception):
-    """What is not written as usual."""
+    """Something encoded in an unusual way."""
 
 
 def without_numbers(stream: BinaryIO, size: int) -> tuple[bytes, dict[int, Place]]:
-    """Read a file but for the bytes of large initialisers; return it without them, and where they are.
+    """Read a file without the bytes of large initialisers; return it without them, and where they are.
 
     Returns
     -------
     message : bytes
         A file in which these initialisers have no `raw_data`.
     places : dict
-        Where that is, by the initialiser's place among all of them.
+        The range of each, by the initialiser's index.
     """
     try:
         return _without_numbers(stream, size)
@@ -101,7 +101,7 @@ def _fields(stream: BinaryIO, at: int, end: int) -> Iterator[_Field]:
 
 
 def _integer(data: bytes, at: int) -> tuple[int, int]:
-    """Return an integer, and where it ends."""
+    """Return an integer and the offset after it."""
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(data):

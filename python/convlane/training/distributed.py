@@ -300,7 +300,7 @@ class ShardedGradients:
         self._run = value_and_grad(run, model, has_aux=True, ready=None if self._sum is None else self._sum.put)
 
     def __call__(self, parts: Sequence[Batch], seed: tuple[int, int], interrupted: Callable[[], bool]) -> Found:
-        """Return what a batch brings of which this rank has these parts; `interrupted` is asked after its shards."""
+        """Return what this rank's parts contribute to a batch; `interrupted` is asked after its shards."""
         if self._sum is None:
             ((images, targets),) = parts
             with seeded(*seed):
@@ -309,13 +309,13 @@ class ShardedGradients:
             return Found(loss, examples, gradients, 1.0, interrupted())
 
         before = self._buffers()
-        told = [
+        computed = [
             self._shard(self._sum, before, images, targets, shard, seed)
             for shard, (images, targets) in zip(self._mine, parts, strict=True)
         ]
-        everyones = self._ranks.gather((told, interrupted()))
+        everyones = self._ranks.gather((computed, interrupted()))
         self._check_together([each is None for each in everyones])
-        shards = [shard for told, _ in everyones for shard in told if shard is not None]
+        shards = [shard for computed, _ in everyones for shard in computed if shard is not None]
         totals = self._sum.totals()
         self._model.load_state_dict(self._moved(before, totals, shards), strict=False)
         for shard in shards:
@@ -327,7 +327,7 @@ class ShardedGradients:
 
     def check_end(self) -> None:
         """Raise if an epoch ends here, but not on all ranks."""
-        self._check_together([told is None for told in self._ranks.gather(None)])
+        self._check_together([each is None for each in self._ranks.gather(None)])
 
     def _check_together(self, ended: Sequence[bool]) -> None:
         if any(ended) and not all(ended):
@@ -340,7 +340,7 @@ class ShardedGradients:
     ) -> _Shard | None:
         """Compute a shard, if it has examples."""
         tree.begin(shard)
-        told = None
+        computed = None
         if not len(images):
             tree.put_zeros()
         else:
@@ -355,10 +355,10 @@ class ShardedGradients:
                     tree.put(name, moved * np.float32(len(images)))
                 else:
                     counters[name] = array
-            told = _Shard(len(images), examples, sums, counters)
+            computed = _Shard(len(images), examples, sums, counters)
         if shard != self._mine[-1]:
             tree.end()
-        return told
+        return computed
 
     def _moved(
         self, before: Mapping[str, NDArray[Any]], totals: Mapping[str, Array], shards: Sequence[_Shard]
@@ -379,7 +379,7 @@ class ShardedGradients:
 
 
 class _Shard(NamedTuple):
-    """What a shard tells: how large it is, how many of its examples count, their sums, and the buffers that count."""
+    """A shard's report: how large it is, how many of its examples count, their sums, and the buffers that count."""
 
     size: int
     examples: int

@@ -217,15 +217,15 @@ def fit(
                         found = _measured(model, validation, loss, scores, batch_size, parts, ranks)
                         row |= {f"validation_{name}": value for name, value in found.items()}
                         training.check_finite("the validation loss", found["loss"])
-                    told = ranks.gather((time.perf_counter() - begin, interrupts.waiting))
-                    row |= {"learning_rate": training.learning_rate(), "seconds": told[0][0]}
+                    reports = ranks.gather((time.perf_counter() - begin, interrupts.waiting))
+                    row |= {"learning_rate": training.learning_rate(), "seconds": reports[0][0]}
                     training.finish_epoch(row, monitor if patience is not None else None)
                     if verbose:
                         values = ", ".join(f"{name} {value:.4g}" for name, value in row.items())
                         print(f"{label}: {values}", flush=True)
                     if checkpoint is not None:
                         training.save(checkpoint)
-                    training.stop_if(any(waiting for _, waiting in told))
+                    training.stop_if(any(waiting for _, waiting in reports))
             except KeyboardInterrupt:
                 if checkpoint is not None and not interrupts.urgent:
                     training.save(checkpoint)
@@ -336,17 +336,17 @@ def _measured(
 ) -> dict[str, float]:
     """Return the loss and the metrics, for which every rank measures its shards."""
     means = Means(scores)
-    told: list[list[tuple[int, dict[str, Any]]]] = []
+    results: list[list[tuple[int, dict[str, Any]]]] = []
     with _modes_kept(model):
         if isinstance(model, Module):
             model.eval()
         for parts in batches(data, batch_size, "evaluate", cut(ranks.shards(shards), shards)):
-            told.append([])
+            results.append([])
             for images, targets in parts:
                 if shards == 1 or len(images):
                     outputs = model(images)
-                    told[-1].append(means.measure(float(loss(outputs, targets)), outputs, targets))
-    everyones = ranks.gather(told)
+                    results[-1].append(means.measure(float(loss(outputs, targets)), outputs, targets))
+    everyones = ranks.gather(results)
     counts = list(map(len, everyones))
     if len(set(counts)) > 1:
         ranks.fail(ValueError(f"fit: the ranks must have as many batches of validation data, got {counts}"))

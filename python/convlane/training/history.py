@@ -83,7 +83,7 @@ class History(Mapping[str, list[float]]):
             from matplotlib.ticker import MaxNLocator
         except ImportError:
             raise ImportError(
-                "History.plot needs matplotlib, which is not installed; pip install 'convlane[plot]' brings it"
+                "History.plot needs matplotlib, which is not installed; pip install 'convlane[plot]' installs it"
             ) from None
         figure = Figure(figsize=(9, 3.5), layout="constrained")
         drawn = [name for name in self._columns if name not in ("learning_rate", "seconds")]

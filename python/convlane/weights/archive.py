@@ -29,7 +29,7 @@ def loaded_bytes(count: int, dtype: np.dtype[Any]) -> int:
 
 
 def check_growth(nbytes: int, size: int) -> None:
-    """Refuse to load so much from a file of this size, which must be made to fill the memory."""
+    """Refuse to load too many bytes for a file of this size, which must have been made to exhaust the memory."""
     most = max(_ALWAYS_ALLOWED, _MOST_GROWTH * size)
     if nbytes > most:
         raise ValueError(f"its {size} bytes describe {nbytes} bytes of content; at most {most} are allowed")
@@ -50,7 +50,7 @@ class Archive:
         if len(self.entries) != len(self._zip.infolist()):
             names = sorted(self._zip.namelist())
             twice = next(name for name, following in pairwise(names) if name == following)
-            raise ValueError(f"the entry {shown(twice)} comes twice")
+            raise ValueError(f"the entry {shown(twice)} occurs twice")
         for name, entry in self.entries.items():
             if entry.flag_bits & _ENCRYPTED:
                 raise ValueError(f"the entry {shown(name)} is encrypted")
@@ -59,7 +59,7 @@ class Archive:
         self.check_total(sum(entry.file_size for entry in self.entries.values()))
 
     def check_total(self, nbytes: int) -> None:
-        """Refuse to unpack so much from a file of this size."""
+        """Refuse to unpack too many bytes for a file of this size."""
         check_growth(nbytes, self.size)
 
     def read(self, name: str, most: int) -> bytes:

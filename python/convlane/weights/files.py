@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convlane._files import open_regular
-from convlane._handed_down import handed_down
+from convlane._hooks import hooks
 from convlane.safetensors_file import Path, open_tensors, shown, write_tensors
 
 _ZIP = (b"PK\3\4", b"PK\5\6")
@@ -127,7 +127,7 @@ def save_weights(path: Path, weights: Mapping[str, Any]) -> None:
     Raises
     ------
     OSError
-        It cannot be written. Then nothing is left behind.
+        It cannot be written. Nothing is left behind then.
     TypeError
         An array has a type that safetensors does not have.
 
@@ -192,13 +192,13 @@ def _unwrapped(arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
 def _read_keras(path: str) -> dict[str, NDArray[Any]]:
     from convlane.weights.keras_file import read_keras  # as below
 
-    handed_down["import_families"]()
+    hooks["import_families"]()
     return read_keras(path)
 
 
 def _read_zip(stream: BinaryIO, start: bytes) -> dict[str, NDArray[Any]]:
-    """Read a zip file, or one of torch from before it wrote these."""
-    # These imports take time, which only such files are worth.
+    """Read a zip file, or a torch file from before torch wrote zip files."""
+    # Importing these takes time, which only such files justify.
     from convlane.weights.archive import Archive
     from convlane.weights.npz_file import SUFFIX, read_npz
     from convlane.weights.torch_file import OLD_MAGIC, PICKLE, read_old_torch, read_torch

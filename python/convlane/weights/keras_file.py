@@ -22,9 +22,9 @@ Layers: TypeAlias = dict[str, list[NDArray[Any]]]
 """The arrays of every layer that has some, in Keras's order, by the layer's name."""
 
 Names: TypeAlias = Callable[[Layers], dict[str, NDArray[Any]]]
-"""From the layers of a network of Keras to the state dict of convlane's."""
+"""From the layers of a Keras network to convlane's state dict."""
 
-_NETWORKS: dict[str, tuple[str, Names]] = {}  # what tells them, and their names; the families in models fill it
+_NETWORKS: dict[str, tuple[str, Names]] = {}  # a layer unique to each, and a renaming; filled by the families in models
 
 _CONFIGURATION = "model_config"  # Keras's name for the attribute
 _MOST_GROWTH = 20  # times its file that what it describes may take, as in archives
@@ -34,7 +34,7 @@ _COMPRESSIONS = (None, "gzip", "lzf")  # others need programs that HDF5 looks fo
 
 
 def read_keras(path: str) -> dict[str, NDArray[Any]]:
-    """Return the weights in a file, mapped; ValueError tells what is wrong.
+    """Return the weights in a file, mapped; ValueError says what is wrong.
 
     Raises
     ------
@@ -47,13 +47,13 @@ def read_keras(path: str) -> dict[str, NDArray[Any]]:
         return map_layers(layers)
     except ValueError as error:
         if described:
-            raise ValueError(f"{error}; convlane.load_keras makes a network of it, as it says what it is") from error
+            raise ValueError(f"{error}; convlane.load_keras makes a network of it") from error
         raise
 
 
 @contextmanager
 def open_hdf5(source: str | BinaryIO, size: int, path: str) -> Iterator[Hdf5File]:
-    """Open an HDF5 file, or a stream of one, of so many bytes; what is wrong with it is a ValueError.
+    """Open an HDF5 file, or a stream of one, of a given size in bytes; errors in it become ValueErrors.
 
     Raises
     ------
@@ -69,14 +69,14 @@ def open_hdf5(source: str | BinaryIO, size: int, path: str) -> Iterator[Hdf5File
 
 
 class Hdf5File:
-    """An open HDF5 file, of which nothing is trusted."""
+    """An open HDF5 file, which is not trusted."""
 
     def __init__(self, file: Any, size: int, h5py: Any) -> None:
         self._file, self._size, self._h5py, self._left = file, size, h5py, max(_ALWAYS_ALLOWED, _MOST_GROWTH * size)
 
     @property
     def has_configuration(self) -> bool:
-        """Whether it says what network it is of."""
+        """Whether it describes its network."""
         return _CONFIGURATION in self._file.attrs
 
     def text(self, attribute: str) -> str | None:
@@ -88,7 +88,7 @@ class Hdf5File:
         value = self._file.attrs[attribute]
         value = value.decode() if isinstance(value, bytes) else value
         if not isinstance(value, str):
-            raise ValueError(f"its attribute {attribute} is no text")
+            raise ValueError(f"its attribute {attribute} is not text")
         return value
 
     def configuration(self) -> str | None:
@@ -111,7 +111,7 @@ class Hdf5File:
                 return []
             group = self._walk(group, part)
         if not isinstance(group, self._h5py.Group):
-            raise ValueError(f"{shown(path)} is no group")
+            raise ValueError(f"{shown(path)} is not a group")
         return [self._array(group, str(i)) for i in range(len(list(_few(group))))]
 
     def layers(self) -> Layers:
@@ -146,7 +146,7 @@ class Hdf5File:
                 break
             parts.append(f"{attribute}{len(parts)}")
         if not parts:
-            raise ValueError(f"it is no file of weights of Keras: {shown(group.name)} has no {attribute}")
+            raise ValueError(f"it is not a Keras weights file: {shown(group.name)} has no {attribute}")
         names = [name for part in parts for name in np.atleast_1d(group.attrs[part]).ravel().tolist()]
         return [name.decode() if isinstance(name, bytes) else str(name) for name in _few(names)]
 
@@ -166,14 +166,14 @@ class Hdf5File:
     def _group(self, parent: Any, path: str) -> Any:
         group = self._walk(parent, path)
         if not isinstance(group, self._h5py.Group):
-            raise ValueError(f"{shown(path)} is no group")
+            raise ValueError(f"{shown(path)} is not a group")
         return group
 
     def _array(self, parent: Any, path: str) -> NDArray[Any]:
         dataset = self._walk(parent, path)
         name = shown(path)
         if not isinstance(dataset, self._h5py.Dataset) or dataset.shape is None:
-            raise ValueError(f"{name} is no array")
+            raise ValueError(f"{name} is not an array")
         if dataset.is_virtual or dataset.external:
             raise ValueError(f"{name} has its numbers in another file")
         if dataset.compression not in _COMPRESSIONS:
@@ -188,45 +188,45 @@ class Hdf5File:
         return np.asarray(array)
 
 
-def names_for(network: str, tells: str) -> Callable[[Names], Names]:
-    """Make a function from layers to a state dict the one for a network of Keras.
+def names_for(network: str, pattern: str) -> Callable[[Names], Names]:
+    """Register a function from layers to a state dict for one of Keras's networks.
 
-    `tells` matches the name of a layer that this network has and no other.
+    `pattern` matches the name of a layer that only this network has.
     """
 
     def add(names: Names) -> Names:
-        _NETWORKS[network] = tells, names
+        _NETWORKS[network] = pattern, names
         return names
 
     return add
 
 
 def map_layers(layers: Layers) -> dict[str, NDArray[Any]]:
-    """Return the arrays of one of the networks that are known, under the names of convlane's.
+    """Return the arrays of one of the known networks, under convlane's names.
 
-    They are a network's where all of its layers are there, and no others. What could be several networks is none:
-    nothing is guessed.
+    They are a network's if all of its layers are there, and no others. If several networks fit, none is chosen: nothing
+    is guessed.
     """
     found, near = _fitting(layers)
     if len(found) == 1:
         return next(iter(found.values()))
     if found:
         raise ValueError(f"its layers could be those of {' or of '.join(found)}, and it does not say which it is")
-    told = "".join(f"; not those of {network}: {why}" for network, why in near.items())
+    rest = "".join(f"; not those of {network}: {why}" for network, why in near.items())
     known = ", ".join(_NETWORKS)
-    raise ValueError(f"its layers are those of no network that convlane knows ({known}): {shown(sorted(layers))}{told}")
+    raise ValueError(f"its layers fit no network that convlane knows ({known}): {shown(sorted(layers))}{rest}")
 
 
 def candidates(layers: Layers) -> list[str]:
-    """Return Keras's names of the networks that these could be the layers of."""
+    """Return Keras's names of the networks that these layers could belong to."""
     return list(_fitting(layers)[0])
 
 
 def _fitting(layers: Layers) -> tuple[dict[str, dict[str, NDArray[Any]]], dict[str, str]]:
     """Return the arrays by the networks that they fit, and why they do not fit those that they resemble."""
     found, near = {}, {}
-    for network, (tells, names) in _NETWORKS.items():
-        if any(re.fullmatch(tells, name) for name in layers):
+    for network, (pattern, names) in _NETWORKS.items():
+        if any(re.fullmatch(pattern, name) for name in layers):
             try:
                 found[network] = names(layers)
             except (KeyError, IndexError, ValueError) as error:
@@ -236,7 +236,7 @@ def _fitting(layers: Layers) -> tuple[dict[str, dict[str, NDArray[Any]]], dict[s
 
 def _add(layers: Layers, name: str, arrays: list[NDArray[Any]]) -> None:
     if name in layers:
-        raise ValueError(f"the layer {shown(name)} comes twice")
+        raise ValueError(f"the layer {shown(name)} occurs twice")
     layers[name] = arrays
 
 
@@ -248,7 +248,7 @@ def _few(names: Sequence[Any]) -> Iterator[Any]:
 
 @contextmanager
 def _damage() -> Iterator[None]:
-    """Turn what HDF5 finds wrong with a file into a ValueError."""
+    """Turn HDF5's errors about a file into a ValueError."""
     try:
         yield
     except (OSError, KeyError, RuntimeError, TypeError, UnicodeError, OverflowError, SystemError) as error:

@@ -25,17 +25,17 @@ from convlane.safetensors_file import Path
 
 __all__ = ["Layer", "Network", "load_keras"]
 
-_MOST_NUMBERS = 2**33  # in one array that a network makes of one example
+_MOST_NUMBERS = 2**33  # numbers in one array that a network computes for one example
 
 
 def load_keras(path: Path) -> Network:
-    """Load a network from a file in which Keras has saved a whole model.
+    """Load a network from a file in which Keras saved a whole model.
 
     Parameters
     ----------
     path
-        A ``.keras`` file, or an HDF5 file that has an architecture, as ``model.save("model.h5")`` of any version of
-        Keras writes it.
+        A ``.keras`` file, or an HDF5 file that includes the architecture, as ``model.save("model.h5")`` writes it in
+        any version of Keras.
 
     Returns
     -------
@@ -45,30 +45,31 @@ def load_keras(path: Path) -> Network:
     Raises
     ------
     LoadError
-        The file is damaged, or has layers that cannot be computed; all of them are named, and why. Or it holds weights
-        alone; the message then names the networks of `convlane.models` that they could be of. It is a ValueError.
+        The file is damaged, or has layers that cannot be computed; all of them are named, with the reasons. Or it holds
+        weights alone; the message then names the networks of `convlane.models` that they could belong to. It is a
+        ValueError.
     OSError
         The file cannot be read.
     ImportError
-        h5py is not installed; the extra ``keras`` brings it.
+        h5py is not installed; the extra ``keras`` installs it.
 
     Notes
     -----
-    Arrays are convlane's: what Keras takes or returns as (N, H, W, C) is (N, C, H, W), and likewise (N, C, L) for
-    sequences and (N, C, D, H, W) for volumes: Keras's last axis stands second wherever there are three or more. Within
-    the network axes mean what they mean in Keras, so that `Flatten`, `Reshape` and softmax give the same numbers. Of a
-    network whose layers all say ``channels_first``, arrays are as Keras has them.
+    Arrays are in convlane's layout: what Keras takes or returns as (N, H, W, C) is (N, C, H, W), and likewise (N, C, L)
+    for sequences and (N, C, D, H, W) for volumes: Keras's last axis comes second wherever there are three or more.
+    Within the network, axes have Keras's meaning, so that `Flatten`, `Reshape` and softmax give the same numbers. If
+    all layers of a network say ``channels_first``, arrays are as in Keras.
 
     A network of several inputs takes them in order, or by the names of its input layers; several outputs are returned
-    as Keras has them, in a list or a dict. A list of one output is that output.
+    as Keras returns them, in a list or a dict. A list of one output is returned as that output.
 
     The state dict has the names of Keras's layers (dots become underscores) and of torch's arrays: ``weight`` and
-    ``bias`` with the axes of torch, ``running_mean`` and ``running_var``; of a separable convolution
-    ``depthwise_weight`` and ``pointwise_weight``. A module that is assigned to the name of a layer takes its place, and
-    then is called on (N, C, ...).
+    ``bias`` with torch's axes, ``running_mean`` and ``running_var``; for a separable convolution ``depthwise_weight``
+    and ``pointwise_weight``. A module that is assigned to the name of a layer replaces it, and is then called on (N, C,
+    ...).
 
-    While it is trained, dropout drops and batch norm measures, with Keras's momentum; layers that add noise or change
-    pictures at random do nothing.
+    During training, dropout is active and batch norm updates its statistics, with Keras's momentum; layers that add
+    noise or change pictures at random do nothing.
 
     Examples
     --------
@@ -108,12 +109,12 @@ def _variables(spec: LayerSpec) -> registry.Variables:
 
 
 def _refuse_unsupported(model: ModelSpec) -> None:
-    """Raise one error that names every layer that cannot be computed, and why."""
+    """Raise one error that names every layer that cannot be computed, with the reasons."""
     refused: dict[str, list[str]] = {}
     for spec, _ in model.leaves():
         if isinstance(found := registry.find(spec), str):
             refused.setdefault(found, []).append(f"{spec.name!r} ({spec.kind})")
-    for spec, call in model.told():
+    for spec, call in model.extra_calls():
         if spec.model is not None or not isinstance(registry.find(spec), str):
             why = f"called with {', '.join(call.kwargs)}, which is not computed"
             refused.setdefault(why, []).append(f"{spec.name!r} ({spec.kind})")
@@ -162,11 +163,11 @@ def _layer(spec: LayerSpec, arrays: list[NDArray[Any]]) -> Layer:
 
 
 def _try(network: Network) -> None:
-    """Run the network on shapes, where the file has all of them, so that mismatches are found at once."""
+    """Run the network on shapes, if the file has all of them, so that mismatches are found at once."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for name, told in network.inputs:
-        sizes = [size for size in (told or (None, None))[1:] if size is not None]
-        if told is None or len(sizes) < len(told) - 1:
+    for name, declared in network.inputs:
+        sizes = [size for size in (declared or (None, None))[1:] if size is not None]
+        if declared is None or len(sizes) < len(declared) - 1:
             return
         shapes[name] = (1, *sizes)
     nodes, _ = record(network, shapes)

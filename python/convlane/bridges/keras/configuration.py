@@ -1,7 +1,7 @@
-"""What the configuration of a Keras network says: layers, their settings, and which is called on whose results.
+"""What the configuration of a Keras network says: its layers, their settings, and which is called on whose results.
 
-It comes from a file and is nothing but data: numbers, words, lists and dicts, each of which is checked when it is read.
-Nothing of it names code that would be run.
+It comes from a file and is nothing but data: numbers, strings, lists and dicts, each of which is checked when it is
+read. Nothing in it names code that would be run.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _MOST_LAYERS = 10_000
 _MOST_CALLS = 20_000  # of layers in one run, those in models that are called several times counted each time
 _DEEPEST = 16  # models within models, lists within lists
 _LARGEST = 2**24  # sizes, strides, repetitions
-_MOST_CONSTANT = 1 << 20  # numbers in an array that stands in the configuration
+_MOST_CONSTANT = 1 << 20  # numbers in an array within the configuration
 
 Shape: TypeAlias = "tuple[int | None, ...]"
 
@@ -72,7 +72,7 @@ class Config:
         return key in self._values
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Return a setting as it stands in the file."""
+        """Return a setting as it is in the file."""
         return self._values.get(key, default)
 
     def fail(self, text: str) -> NoReturn:
@@ -83,7 +83,7 @@ class Config:
         self.fail(f"{key} must be {expected}, got {shown(self.get(key))}")
 
     def integer(self, key: str, default: int | None = None, least: int = 1) -> int:
-        """Return an integer from `least` on."""
+        """Return an integer that is at least `least`."""
         value = self.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _LARGEST:
             self._wrong(key, f"an integer from {least} to {_LARGEST}")
@@ -122,14 +122,14 @@ class Config:
         return value
 
     def word(self, key: str, choices: Sequence[str], default: str | None = None) -> str:
-        """Return one of some words."""
+        """Return a setting that is one of several words."""
         value = self.get(key, default)
         if not isinstance(value, str) or value not in choices:
             self._wrong(key, f"one of {', '.join(choices)}")
         return value
 
     def pairs(self, key: str, count: int, default: Any) -> tuple[tuple[int, int], ...]:
-        """Return a pair for each axis: what is put, or cut off, before and behind it."""
+        """Return a pair for each axis: what is added, or cropped, before and after it."""
         value = self.get(key, default)
         each = value if isinstance(value, (list, tuple)) else [value] * count
         if count == 1 and len(each) == 2:
@@ -155,7 +155,7 @@ class LayerSpec:
 
     config: Config
     is_operation: bool = False
-    """One of `keras.ops`, which a functional model holds as it holds layers."""
+    """One of `keras.ops`, which a functional model holds like a layer."""
     model: ModelSpec | None = None
 
     @property
@@ -180,12 +180,12 @@ class InputSpec:
 
     name: str
     shape: Shape | None
-    """With the batch, as Keras has it; None for an open size, or for the shape where the file has none."""
+    """With the batch, as in Keras; None for an open size, or for the shape if the file has none."""
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model: layers, their calls in an order in which they can run, and what it takes and returns."""
+    """A model: layers, their calls in an order in which they can run, its inputs and its outputs."""
 
     name: str
     kind: str
@@ -195,10 +195,10 @@ class ModelSpec:
     outputs: Any
     """Lists and dicts of `Ref`."""
     count: int
-    """Calls of layers in one run, those in models within it too."""
+    """Calls of layers in one run, including those in nested models."""
 
-    def told(self) -> Iterator[tuple[LayerSpec, Call]]:
-        """Yield the calls that pass a layer more arguments than its inputs, those in nested models too."""
+    def extra_calls(self) -> Iterator[tuple[LayerSpec, Call]]:
+        """Yield the calls that pass a layer more arguments than its inputs, including those in nested models."""
         specs = {spec.name: spec for spec in self.layers}
         for call in self.calls:
             spec = specs[call.layer]
@@ -206,10 +206,10 @@ class ModelSpec:
                 yield spec, call
         for spec in self.layers:
             if spec.model is not None:
-                yield from spec.model.told()
+                yield from spec.model.extra_calls()
 
     def leaves(self, trainable: bool = True) -> Iterator[tuple[LayerSpec, bool]]:
-        """Yield all layers but models, and whether they and all models around them are trainable."""
+        """Yield all layers except models, and whether they and all models around them are trainable."""
         for layer in self.layers:
             if layer.model is not None:
                 yield from layer.model.leaves(trainable and layer.trainable)
@@ -321,7 +321,7 @@ def _functional(values: Mapping[str, Any], version: int, depth: int) -> ModelSpe
     inputs = []
     for ref in refs_in(_references(values.get("input_layers"), "input_layers")):
         if ref.layer not in sources:
-            raise LoadError(f"input_layers has {shown(ref.layer)}, which is no InputLayer")
+            raise LoadError(f"input_layers has {shown(ref.layer)}, which is not an InputLayer")
         inputs.append(sources[ref.layer])
     outputs = _references(values.get("output_layers"), "output_layers")
     shifts = _shifts(specs, calls, outputs)
@@ -342,7 +342,7 @@ def _check_names(specs: Sequence[LayerSpec]) -> None:
     seen: set[str] = set()
     for spec in specs:
         if spec.name in seen:
-            raise LoadError(f"the layer {shown(spec.name)} comes twice")
+            raise LoadError(f"the layer {shown(spec.name)} occurs twice")
         seen.add(spec.name)
 
 
@@ -366,7 +366,7 @@ def _input(name: str, shape: Any) -> InputSpec:
 
 
 def _arguments(node: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the arguments of a call, as Keras 3 writes them or as Keras 2 does."""
+    """Return the arguments of a call, in the format of Keras 3 or of Keras 2."""
     if isinstance(node, dict):
         args, kwargs = node.get("args", []), node.get("kwargs", {})
         values = tuple(_argument(each) for each in _list(args, "args"))
@@ -397,7 +397,7 @@ def _of_layer(spec: LayerSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 def _argument(value: Any, depth: int = 0) -> Any:
     if depth > _DEEPEST:
-        raise LoadError(f"arguments of a call stand in lists more than {_DEEPEST} deep")
+        raise LoadError(f"arguments of a call are in lists more than {_DEEPEST} deep")
     if isinstance(value, list):
         return [_argument(each, depth + 1) for each in value]
     if not isinstance(value, dict):
@@ -413,13 +413,13 @@ def _argument(value: Any, depth: int = 0) -> Any:
 
 
 def constant(value: Any) -> Any:
-    """Return an array of numbers that stands in a configuration."""
+    """Return an array of numbers in a configuration."""
     try:
         array = np.asarray(value, np.float32)
     except (TypeError, ValueError, OverflowError):
-        raise LoadError(f"{shown(value)} is no array of numbers") from None
+        raise LoadError(f"{shown(value)} is not an array of numbers") from None
     if array.size > _MOST_CONSTANT:
-        raise LoadError(f"an array of {array.size} numbers stands in the configuration")
+        raise LoadError(f"an array of {array.size} numbers is in the configuration")
     return array
 
 
@@ -439,9 +439,9 @@ def _ref(value: Any) -> Ref:
 
 
 def _references(value: Any, what: str, depth: int = 0) -> Any:
-    """Return `Ref` in the lists and dicts in which a file has them; one alone where it is the only one."""
+    """Return `Ref` in the lists and dicts of the file; a single one without its list."""
     if depth > _DEEPEST:
-        raise LoadError(f"{what} stand in lists more than {_DEEPEST} deep")
+        raise LoadError(f"{what} are in lists more than {_DEEPEST} deep")
     if isinstance(value, dict):
         return {str(key): _references(each, what, depth + 1) for key, each in value.items()}
     if not isinstance(value, list) or not value:
@@ -453,7 +453,7 @@ def _references(value: Any, what: str, depth: int = 0) -> Any:
 
 
 def refs_in(template: Any) -> Iterator[Ref]:
-    """Yield the results of layers that stand in arguments."""
+    """Yield the results of layers within arguments."""
     if isinstance(template, Ref):
         yield template
     elif isinstance(template, (list, tuple)):
@@ -465,9 +465,9 @@ def refs_in(template: Any) -> Iterator[Ref]:
 
 
 def _shifts(specs: Sequence[LayerSpec], calls: Mapping[tuple[str, int], Call], outputs: Any) -> dict[str, int]:
-    """Return by how much the numbers of calls of models are too large.
+    """Return by how much the call numbers of models are too large.
 
-    Keras 2 counts the call by which a model was made as its first, which is not in the file.
+    Keras 2 counts the call that created a model as its first, which is not in the file.
     """
     models = {spec.name for spec in specs if spec.model is not None}
     read: dict[str, set[int]] = {name: set() for name in models}
@@ -511,7 +511,7 @@ def _ordered(
             waiting.pop()
             continue
         if key not in calls:
-            raise LoadError(f"a result of call {key[1]} of the layer {shown(key[0])} is read, which is not there")
+            raise LoadError(f"a result of call {key[1]} of the layer {shown(key[0])} is read, but does not exist")
         call = calls[key]
         missing = [each for each in needed([*call.args, *call.kwargs.values()]) if each not in done]
         if not missing:

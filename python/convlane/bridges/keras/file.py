@@ -1,7 +1,7 @@
-"""From a file of Keras to a configuration and arrays, checked: nothing in it is executed.
+"""From a Keras file to a configuration and arrays, checked: nothing in it is executed.
 
-Two kinds of files say what network they are of: the zip files of Keras 3 (``.keras``), and HDF5 files of whole networks
-(``.h5``) that every version writes.
+Two kinds of files describe their network: the zip files of Keras 3 (``.keras``), and HDF5 files of whole networks
+(``.h5``) as written by every version.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class KerasFile(NamedTuple):
 
     model: ModelSpec
     arrays: Mapping[tuple[str, ...], list[NDArray[Any]]]
-    """Of each layer, in Keras's order, by its name behind those of the models around it."""
+    """The arrays of each layer, in Keras's order, by its name after those of the models around it."""
 
 
 def read_file(path: Path, variables: Callable[[LayerSpec], Variables], check: Callable[[ModelSpec], None]) -> KerasFile:
@@ -50,14 +50,14 @@ def read_file(path: Path, variables: Callable[[LayerSpec], Variables], check: Ca
     path
         The file.
     variables
-        Tells which arrays a layer has.
+        Returns which arrays a layer has.
     check
-        Is called with the configuration before any array is read, and refuses it with a LoadError.
+        Called with the configuration before any array is read; refuses it with a LoadError.
 
     Raises
     ------
     LoadError
-        It is damaged or hostile, or does not say what network it is of.
+        It is damaged or hostile, or does not describe its network.
     OSError
         It cannot be read.
     ImportError
@@ -71,14 +71,14 @@ def read_file(path: Path, variables: Callable[[LayerSpec], Variables], check: Ca
             return _read_zip(stream, path, variables, check)
         if start == _HDF5:
             return _read_hdf5(path, variables, check)
-    raise LoadError(f"it is no file of Keras, neither a zip file nor one of HDF5: it begins with {start!r}")
+    raise LoadError(f"it is not a Keras file, neither zip nor HDF5: it begins with {start!r}")
 
 
 def _read_zip(stream: BinaryIO, path: str, variables: Any, check: Any) -> KerasFile:
     archive = Archive(stream)
     for name in (_CONFIGURATION, _WEIGHTS):
         if name not in archive.entries:
-            raise LoadError(f"it is no file of Keras 3: it has no {name}, but {shown(sorted(archive.entries))}")
+            raise LoadError(f"it is not a Keras 3 file: it has no {name}, but {shown(sorted(archive.entries))}")
     version = 3
     if _METADATA in archive.entries:
         metadata = _parsed(archive.read(_METADATA, _MOST_TEXT))
@@ -107,19 +107,19 @@ def _read_hdf5(path: str, variables: Callable[[LayerSpec], Variables], check: An
 
 def _refuse(file: Hdf5File) -> NoReturn:
     """Refuse a file of weights alone."""
-    importlib.import_module("convlane.models")  # whose families tell the names of Keras's layers
+    importlib.import_module("convlane.models")  # its families register the names of Keras's layers
     layers = file.layers()
-    told = "its layers are those of no network that convlane knows by them"
+    hint = "convlane knows no network with these layers"
     if names := candidates(layers):
-        told = f"it could be {' or '.join(names)}, for which convlane.models.create takes it as weights"
-    raise LoadError(f"it holds weights alone, and does not say of what network; {told}: {shown(sorted(layers))}")
+        hint = f"it could be {' or '.join(names)}, for which convlane.models.create takes it as weights"
+    raise LoadError(f"it holds weights alone, without saying of which network; {hint}: {shown(sorted(layers))}")
 
 
 def _parsed(text: str | bytes) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise LoadError(f"its configuration is no JSON: {error}") from None
+        raise LoadError(f"its configuration is not JSON: {error}") from None
 
 
 def _version(text: Any) -> int:
@@ -161,7 +161,7 @@ def _share_out(
     variables: Callable[[LayerSpec], Variables],
     arrays: dict[tuple[str, ...], list[NDArray[Any]]],
 ) -> None:
-    """Share out the arrays of a model to its layers: the trainable ones of all layers come first, then the others."""
+    """Distribute the arrays of a model to its layers: the trainable ones of all layers come first, then the others."""
     if spec.model is None:
         arrays[spec.name,] = given
         return
@@ -195,7 +195,7 @@ def _leaves(
 
 @contextmanager
 def telling(path: str) -> Iterator[None]:
-    """Turn all errors that a file can cause into one kind, which names the file."""
+    """Turn all errors that a file can cause into one kind that names the file."""
     try:
         yield
     except (ArithmeticError, LookupError, MemoryError, RecursionError, TypeError, ValueError) as error:

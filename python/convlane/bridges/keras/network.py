@@ -1,4 +1,4 @@
-"""A network that was read from a file of Keras: a module whose layers are called as its configuration says."""
+"""A network read from a Keras file: a module whose layers are called as its configuration says."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from convlane.nn.packing import PackingModule
 class Layer(PackingModule):
     """A layer of Keras: its arrays, and how it computes with them.
 
-    It is called by the network that it belongs to, which knows in which order arrays have their axes.
+    It is called by the network it belongs to, which knows the order of the arrays' axes.
     """
 
     if TYPE_CHECKING:  # a converter knows which arrays it has given its layer
@@ -32,9 +32,9 @@ class Layer(PackingModule):
         parameters: Mapping[str, Array | None] | None = None,
         buffers: Mapping[str, NDArray[Any]] | None = None,
         packing: Callable[[Array], Any] | None = None,
-        told: str = "",
+        details: str = "",
     ) -> None:
-        self.kind, self.run, self.packing, self.told = kind, run, packing, told
+        self.kind, self.run, self.packing, self.details = kind, run, packing, details
         for name, array in (parameters or {}).items():
             self.register_parameter(name, array)
         for name, array in (buffers or {}).items():
@@ -54,7 +54,7 @@ class Layer(PackingModule):
 
     def extra_repr(self) -> str:
         """Return what `repr` shows of the layer in brackets."""
-        return self.told
+        return self.details
 
     def __repr__(self) -> str:
         return self.kind + super().__repr__().removeprefix(type(self).__name__)
@@ -65,7 +65,7 @@ class Input(NamedTuple):
 
     name: str
     shape: tuple[int | None, ...] | None
-    """As the network takes it, with None for sizes that are open."""
+    """As the network takes it, with None for open sizes."""
 
 
 class Step(NamedTuple):
@@ -75,7 +75,7 @@ class Step(NamedTuple):
     attribute: str
     """Attribute of the network that holds the layer."""
     done: tuple[tuple[str, int], ...]
-    """Calls whose results are not read after it."""
+    """Calls whose results have no readers after it."""
 
 
 class Network(Module):
@@ -113,7 +113,7 @@ class Network(Module):
         inputs, named
             Its inputs, in order or by name.
         orders
-            Of the network around this one, which gives values, not arrays.
+            Set by the network around this one, which passes values, not arrays.
         """
         values = self._bound(inputs, named, orders is not None)
         results = self._run(values)
@@ -151,7 +151,7 @@ class Network(Module):
                     arrays = layer(*args, orders=orders, **kwargs)
                     several = arrays if isinstance(arrays, tuple) else (arrays,)
                     results[call.layer, call.index] = tuple(map(Value, several, orders))
-                else:  # a module that the caller has put in the place of a layer
+                else:  # a module with which the caller has replaced a layer
                     results[call.layer, call.index] = (last_second(layer(*(each.last_second for each in args))),)
             except (ArithmeticError, LookupError, AttributeError, TypeError, ValueError) as error:
                 kind = type(error) if isinstance(error, (TypeError, ValueError)) else ValueError
@@ -167,7 +167,7 @@ class Network(Module):
 def _result(results: Mapping[tuple[str, int], tuple[Value, ...]], ref: Ref) -> Value:
     found = results[ref.layer, ref.call]
     if ref.output >= len(found):
-        raise ValueError(f"{ref.layer!r} has {len(found)} results, no number {ref.output}")
+        raise ValueError(f"{ref.layer!r} has {len(found)} results, but not number {ref.output}")
     return found[ref.output]
 
 

@@ -1,4 +1,4 @@
-"""The converters: which classes of Keras become layers, and how. What is not here is refused by its name.
+"""The converters: which Keras classes become layers, and how. Anything else is refused by its name.
 
 A converter is given the settings of a layer and its arrays under Keras's names, in Keras's order of axes, and returns a
 `Layer`. Whatever a file holds, nothing else of Keras is computed.

@@ -1,7 +1,7 @@
-"""Arrays on their way through a network of Keras: which of their dimensions is which of Keras's axes.
+"""Arrays on their way through a Keras network: which of their dimensions is which of Keras's axes.
 
-Keras counts axes as its arrays have them, mostly (N, H, W, C); operations of convlane take (N, C, H, W). Neither is
-moved around more than it has to be: an array travels in either order, and says which.
+Keras counts axes as in its own arrays, mostly (N, H, W, C); convlane's operations take (N, C, H, W). Neither is
+transposed more than necessary: an array keeps either order, and records which.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Value:
 
     array: Any
     moved: bool = False
-    """Keras's last axis stands second, as channels do in convlane; with at least three dimensions."""
+    """Keras's last axis is second, where convlane has channels; for at least three dimensions."""
 
     @property
     def rank(self) -> int:
@@ -52,7 +52,7 @@ class Value:
         return F.permute(self.array, (0, self.rank - 1, *range(1, self.rank - 1)))
 
     def second(self, axis: int) -> tuple[Any, Callable[[Any], Value]]:
-        """Return the array with an axis second, and what makes a value of one with the same order."""
+        """Return the array with an axis second, and a function that makes a value in the same order from a result."""
         axis = self.axis(axis)
         if axis == self.rank - 1:
             return self.last_second, last_second

@@ -1,7 +1,7 @@
 """Modules of torch as networks of convlane, by torch.export.
 
-The operations that torch writes down are replaced one by one, see `convlane.bridges.torch.converters`; torch is
-imported when the bridge is used (``pip install 'convlane[torch]'``), and what has crossed it needs torch no more.
+The operations that torch records are replaced one by one, see `convlane.bridges.torch.converters`; torch is imported
+when the bridge is used (``pip install 'convlane[torch]'``), and a converted network needs torch no longer.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ def _need_torch() -> None:
 
 
 def from_torch(module: Any, *example_inputs: Any, dynamic_shapes: Any = None, **named_inputs: Any) -> Imported:
-    """Make a network of a torch module.
+    """Convert a torch module to a network.
 
-    torch.export runs the module once in eval mode and writes down its operations; the result does them on convlane's
-    kernels. It is compared with the module's own output on the example at once.
+    torch.export runs the module once in eval mode and records its operations; the result computes them with convlane's
+    kernels. Its output on the example is compared with the module's own at once.
 
     Parameters
     ----------
     module
-        A ``torch.nn.Module``. It is left as it is.
+        A ``torch.nn.Module``. It is not changed.
     example_inputs, named_inputs
         What it is called with: tensors, or tuples, lists and dicts of them. The network takes these shapes, with any
-        number of examples where the module allows it. What is no tensor stays as it is here.
+        number of examples if the module allows it. Anything that is not a tensor keeps its value.
     dynamic_shapes
         Which sizes are open, as torch.export takes it: ``({0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO},)`` for
         pictures of any size. By default the first of all inputs.
@@ -43,23 +43,23 @@ def from_torch(module: Any, *example_inputs: Any, dynamic_shapes: Any = None, **
     Returns
     -------
     Imported
-        A `convlane.nn.Module` with the module's parameters and buffers, copied, under the same names, and in the same
+        A `convlane.nn.Module` with copies of the module's parameters and buffers, under the same names, and in the same
         modes. It takes and returns arrays, in the same containers. Numbers are float32 and int64.
 
     Raises
     ------
     ImportError
-        There is no torch.
+        torch is not installed.
     ValueError
         Some operations have no counterpart; all are named, with the module that each comes from. Or torch.export cannot
-        write the module down, most often because what it does depends on its numbers; or those are not float32. Or the
+        record the module, most often because its behaviour depends on its numbers; or those are not float32. Or the
         result differs from torch's by more than a thousandth of the largest number; the message names the first
         operation that does.
 
     Notes
     -----
-    What the module does in training mode only, auxiliary classifiers for example, is not in the network; dropout and
-    batch norm know both modes. Operations in place become others: the network never writes to its inputs.
+    What the module does only in training mode, such as auxiliary classifiers, is not in the network; dropout and batch
+    norm know both modes. In-place operations are replaced: the network never writes to its inputs.
 
     Examples
     --------
@@ -100,7 +100,7 @@ def from_torch(module: Any, *example_inputs: Any, dynamic_shapes: Any = None, **
 
 
 def as_function(module: Any, example: Any) -> Callable[..., Any]:
-    """Return a function of tensors that computes what a torch module does, forward and backward, on convlane's kernels.
+    """Return a function of tensors that runs a torch module, forward and backward, with convlane's kernels.
 
     It is one ``torch.autograd.Function``: its gradients reach the module's own parameters, which torch's optimisers
     then change.
@@ -108,8 +108,8 @@ def as_function(module: Any, example: Any) -> Callable[..., Any]:
     Parameters
     ----------
     module
-        A ``torch.nn.Module``. Its parameters are read in each call, its batch norms' statistics are moved, and its mode
-        and those of its parts count.
+        A ``torch.nn.Module``. Its parameters are read in each call, its batch norms' statistics are updated, and its
+        mode and those of its parts are respected.
     example
         A tensor that it is called with, or a tuple of all its inputs.
 

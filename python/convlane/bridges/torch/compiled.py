@@ -1,8 +1,8 @@
-"""The backend of ``torch.compile``: graphs of dynamo run as plans, and what convlane cannot do runs with torch.
+"""The backend of ``torch.compile``: dynamo's graphs run as plans, and what convlane cannot compute runs with torch.
 
-Dynamo passes parameters and buffers as inputs of the graph. They are taken as they are when the graph first runs, and
-a plan is made of them; it is made again when one of them has changed since. Changes are detected by torch's version
-counter and by the address of the data: writing into ``parameter.data`` changes neither.
+Dynamo passes parameters and buffers as inputs of the graph. A plan is made with their values when the graph first runs,
+and made again when one of them has changed since. Changes are detected by torch's version counter and by the address of
+the data: writing into ``parameter.data`` changes neither.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _VERSION = operator.attrgetter("_version")
 
 
 def backend(graph: Any, example_inputs: Sequence[Any]) -> Callable[..., Any]:
-    """Return what runs a graph of dynamo; found by torch under the name ``convlane``.
+    """Return a function that runs a graph of dynamo; torch finds it under the name ``convlane``.
 
-    Only inference is compiled: where gradients are recorded, the graph stays with torch, and
-    `convlane.bridges.torch.as_function` is the way to train. What stays with torch is logged, with the reason.
+    Only inference is compiled: where gradients are recorded, the graph stays with torch; use
+    `convlane.bridges.torch.as_function` for training. What stays with torch is logged, with the reason.
     """
     placeholders = [node for node in graph.graph.nodes if node.op == "placeholder"]
     if torch.is_grad_enabled() and any(
@@ -45,8 +45,8 @@ def backend(graph: Any, example_inputs: Sequence[Any]) -> Callable[..., Any]:
     fakes = [node.meta["example_value"] for node in placeholders]
     try:
         exported, signature = aot_export_module(graph, fakes, trace_joint=False, pre_dispatch=True)
-    except Exception as error:  # of whatever kind: torch runs what cannot be exported
-        return _left(f"it cannot be written down: {_shown(error)}", graph)
+    except Exception as error:  # of any kind: torch runs what cannot be exported
+        return _left(f"it cannot be exported: {_shown(error)}", graph)
     if changed := [*signature.user_inputs_to_mutate.values(), *signature.buffers_to_mutate.values()]:
         return _left(f"it changes its inputs {', '.join(changed)}", graph)
     # Parameters are inputs of dynamo's graph, or its attributes where torch is told to prepare freezing.
@@ -68,7 +68,7 @@ def _left(why: str, graph: Any) -> Callable[..., Any]:
 
 
 def _shown(error: Exception) -> str:
-    """Return the first line of an error: torch adds listings of its graph."""
+    """Return the first line of an error: torch appends listings of its graph."""
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
@@ -99,7 +99,7 @@ _DRAW = frozenset({"dropout", "feature_dropout", "alpha_dropout", "feature_alpha
 
 
 class _Support(OperatorSupportBase):  # type: ignore[misc]
-    """Which operations there are converters for, on float32: there torch's rules of types are convlane's."""
+    """Which operations have converters, for float32, where torch's rules for types are convlane's."""
 
     def __init__(self, graph: Any, frozen: set[str]) -> None:
         self.fixed = set(frozen)
@@ -132,7 +132,7 @@ class _Support(OperatorSupportBase):  # type: ignore[misc]
 
 
 def _not_of_float32(node: Any, with_bool: bool) -> str:
-    """Tell which other type a node has, or those of its results that are read."""
+    """Return which other type a node has, or those of its results that are read."""
     value = node.meta.get("val")
     values = value if isinstance(value, (list, tuple)) else [value]
     if isinstance(value, (list, tuple)):
@@ -155,7 +155,7 @@ def _partitioned(exported: Any, frozen: set[str]) -> Callable[..., Any]:
     if support.missing:
         names = ", ".join(f"{name} (in {path!r})" if path else name for name, path in support.missing.items())
         parts = f"{len(partitions)} part{'s run' if len(partitions) != 1 else ' runs'}"
-        log.warning("torch.compile: %s on convlane, torch runs what that cannot: %s", parts, names)
+        log.warning("torch.compile: %s on convlane, torch runs what convlane cannot: %s", parts, names)
     else:
         log.info("torch.compile: %d operations run on convlane", count)
     for node in list(fused.graph.nodes):
@@ -172,7 +172,7 @@ def _partitioned(exported: Any, frozen: set[str]) -> Callable[..., Any]:
 
 
 class _Runner(torch.nn.Module):  # type: ignore[misc]
-    """Runs a part of a graph: one plan for each of the sizes met last, made with the parameters that were given."""
+    """Runs a part of a graph: one plan for each of the latest sizes, made with the parameters that were given."""
 
     def __init__(self, part: Any, frozen: Sequence[bool]) -> None:
         super().__init__()
@@ -186,11 +186,11 @@ class _Runner(torch.nn.Module):  # type: ignore[misc]
         self.orders = [_order_of(node) for node in _leaves(part.graph.output_node().args[0])]
 
     def forward(self, *tensors: Any) -> Any:
-        """Run it on tensors and sizes; with torch, for good, where it turns out that convlane cannot."""
+        """Run it on tensors and sizes; with torch, permanently, if it turns out that convlane cannot."""
         if not self.stays:
             try:
                 return self._run(tensors)
-            except Exception as error:  # of whatever kind: what torch raises or returns counts
+            except Exception as error:  # of any kind: what torch raises or returns is what counts
                 log.warning("torch.compile: a part stays with torch: %s", _shown(error))
                 self.stays = True
         return self.part(*tensors)
@@ -238,7 +238,7 @@ class _Runner(torch.nn.Module):  # type: ignore[misc]
         self.plans.clear()
 
     def _planned(self, given: Sequence[Any]) -> Callable[[Sequence[Any]], Any]:
-        """Return what runs the program on inputs of these sizes: a plan where there can be one, else step by step."""
+        """Return a function that runs the program on inputs of these sizes: a plan if possible, else step by step."""
         program = self.program
         assert program is not None
         images = [i for i, each in enumerate(given) if isinstance(each, torch.Tensor)]
@@ -281,7 +281,7 @@ class _Runner(torch.nn.Module):  # type: ignore[misc]
 
 
 def _compiled(network: Callable[..., Any], shapes: Any) -> Callable[..., Any]:
-    """Return a plan for examples, which may run some of them at once, or for whole inputs where these are mixed."""
+    """Return a plan for examples, which may run several at once, or for whole inputs where these are mixed."""
     try:
         return compile_plan(network, shapes)
     except (TypeError, ValueError):
@@ -303,7 +303,7 @@ def _order_of(node: Any) -> tuple[int, ...] | None:
 
 
 def _as_output(value: Any, order: tuple[int, ...] | None) -> Any:
-    """Return a result as a tensor with the strides that the operations of torch behind it expect."""
+    """Return a result as a tensor with the strides that the torch operations after it expect."""
     if order is None or isinstance(value, (int, float)):
         return value if isinstance(value, (int, float)) else to_tensor(value)
     tensor = to_tensor(value).permute(order)

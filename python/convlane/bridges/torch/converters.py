@@ -1,7 +1,7 @@
-"""What each ATen operation becomes: a function of its arguments, in the schema's order, that calls `functional`.
+"""The converter of each ATen operation: a function of its arguments, in the schema's order, that calls `functional`.
 
-Arguments are arrays (or what stands for them), numbers and lists, as the schema has them, with its defaults filled in.
-What has no array among its arguments is NumPy's.
+Arguments are arrays (or what stands for them), numbers and lists, as in the schema, with defaults filled in. An
+operation without arrays among its arguments is computed with NumPy.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def converts(*names: str, mode: bool = False) -> Callable[[Function], Function]:
 
 
 def converter_of(name: str, overload: str) -> Callable[..., Any] | None:
-    """Return what an operation becomes; the in-place form becomes what the other does."""
+    """Return the converter of an operation; the in-place form has that of the other."""
     for candidate in (f"{name}.{overload}", name, f"{name.removesuffix('_')}.{overload}", name.removesuffix("_")):
         if candidate in CONVERTERS:
             return CONVERTERS[candidate]
@@ -186,7 +186,7 @@ def _self_attention(
     mask_type: int | None = None,
 ) -> Any:
     if query is not key or key is not value or need_weights or mask is not None:
-        raise TypeError("attention to others, with a mask or with its weights returned, is not supported in one piece")
+        raise TypeError("cross-attention, masks and returned attention weights are not supported in a fused attention")
     examples, length = query.shape[0], query.shape[1]
     joined = F.linear(query, qkv_weight, qkv_bias)
     q, k, v = (
@@ -256,7 +256,7 @@ def _einsum_terms(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
     named = [term.replace("...", "".join(spare[most - count : most])) for term, count in zip(terms, dots, strict=True)]
     result = result.replace("...", "".join(spare[:most]))
     if any(len(set(term)) < len(term) for term in (*named, result)):
-        raise TypeError(f"einsum of {equation!r} is not supported: a letter is repeated in one operand")
+        raise TypeError(f"einsum {equation!r} is not supported: a letter is repeated in one operand")
     return named, result
 
 
@@ -267,7 +267,7 @@ def _summed_away(tensor: Any, term: str, kept: set[str]) -> tuple[Any, str]:
 
 
 def _einsum_of_two(one: Any, a: str, two: Any, b: str, later: set[str]) -> tuple[Any, str]:
-    """Bring two operands to stacks of matrices: letters of both, of one, and those that are summed."""
+    """Reshape two operands to stacks of matrices: letters of both, of one, and those that are summed."""
     (one, a), (two, b) = _summed_away(one, a, later | set(b)), _summed_away(two, b, later | set(a))
     sizes = dict(zip(a + b, (*one.shape, *two.shape), strict=True))
     if sizes != dict(zip(b + a, (*two.shape, *one.shape), strict=True)):
@@ -365,7 +365,7 @@ def _vector_norm(input: Any, ord: float, dim: Any, keepdim: bool, dtype: Any = N
     if ord == math.inf:
         return F.amax(F.abs(input), dim, keepdim)
     if ord != 2:
-        raise TypeError(f"a norm of order {ord} is not supported: those of 1, 2 and infinity are")
+        raise TypeError(f"a norm of order {ord} is not supported: only 1, 2 and infinity are")
     return F.sqrt(F.sum(F.square(input), dim, keepdim))
 
 
@@ -488,7 +488,7 @@ def _max_unpool(input: Any, indices: Any, output_size: Any) -> Any:
 
 
 def _factors(input: Any, size: Any) -> tuple[int, ...]:
-    """Return by how much pictures are enlarged at most: ATen has the size alone, and no kernel."""
+    """Return the largest enlargement of pictures: ATen has only the size, and no kernel."""
     return tuple(-(-large // small) for large, small in zip(size[-2:], input.shape[-2:], strict=True))
 
 
@@ -1003,7 +1003,7 @@ def mixes(function: Callable[..., Any], *args: Any) -> Any:
 
 
 def _is_of_examples(input: Any, dim: int) -> bool:
-    """Whether a dimension is that of the examples while a plan is made: what is all of one is not all of more."""
+    """Whether a dimension is the examples' while a plan is made: a slice over all of one example is not all of more."""
     return isinstance(input, Placeholder) and dim % len(input.shape) == 0
 
 
@@ -1069,7 +1069,7 @@ def _select(input: Any, dim: int, index: int) -> Any:
 
 @converts("unfold")
 def _unfold(input: Any, dimension: int, size: int, step: int) -> Any:
-    """Take windows along a dimension, whose places become a last one."""
+    """Take windows along a dimension; their elements become a new last dimension."""
     at = dimension % len(input.shape)
     first = np.arange((input.shape[at] - size) // step + 1) * step
     windows = _index(input, [*[None] * at, first[:, None] + np.arange(size)])
@@ -1135,10 +1135,10 @@ def _embedding(weight: Any, indices: Any, padding_idx: int, scale: bool, sparse:
 
 @converts("index.Tensor", "_unsafe_index")
 def _index(input: Any, indices: Any) -> Any:
-    """Take places of neighbouring dimensions, which are one after a reshape."""
+    """Index neighbouring dimensions together, as one dimension after a reshape."""
     named = [dim for dim, index in enumerate(indices) if index is not None]
     if named != list(range(named[0], named[-1] + 1)):
-        raise TypeError("an index of dimensions that are no neighbours is not supported")
+        raise TypeError("an index of dimensions that are not adjacent is not supported")
     sizes = [input.shape[dim] for dim in named]
     places = [np.asarray(indices[dim]) if is_number(indices[dim]) else indices[dim] for dim in named]
     if all(isinstance(each, np.ndarray) for each in places):

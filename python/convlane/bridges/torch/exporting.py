@@ -1,4 +1,4 @@
-"""From a module of torch to a `Program`: torch.export writes down its ATen operations, the converters replace each."""
+"""From a torch module to a `Program`: torch.export records its ATen operations, and converters replace each."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ SYMBOLIC: dict[Any, Callable[..., Any]] = {
 _FROM_NOTHING = frozenset(
     ("new_zeros", "new_ones", "new_full", "new_empty", "zeros_like", "ones_like", "full_like", "empty_like")
 )
-"""What takes of its first argument the type and perhaps the shape."""
+"""Operations that take the type, and perhaps the shape, of their first argument."""
 
 _SIZES = (torch.SymInt, torch.SymFloat, torch.SymBool, int, float)
 
 _SIZED = frozenset({"_unsafe_view", "expand", "reshape", "view"})
-"""What gives its argument another size."""
+"""Operations that give their argument another size."""
 
 _TAKES_SIZES = (
     _SIZED
@@ -43,18 +43,18 @@ _TAKES_SIZES = (
     | {"zeros", "ones", "full", "empty", "sym_size", "unflatten", "split", "narrow", "repeat", "tile"}
     | {"affine_grid_generator"}
 )
-"""What takes numbers for sizes, and so may be told the number of examples."""
+"""Operations whose arguments include sizes, and so may be given the number of examples."""
 
 _MOVES = frozenset(
     ("alias", "cat", "clone", "contiguous", "detach", "expand", "flatten", "flip", "movedim", "permute", "reshape")
     + ("select", "slice", "squeeze", "stack", "t", "transpose", "unsqueeze", "view")
 )
-"""What only moves numbers, and so may have integers of any size."""
+"""Operations that only move numbers, and so accept integers of any size."""
 
 _CASTS = frozenset({"to", "_to_copy", "type_as"})
 
 _PROMOTES = frozenset({"add", "sub", "rsub", "mul", "div", "pow", "maximum", "minimum"})
-"""Arithmetic of which torch has operands of several types."""
+"""Arithmetic for which torch accepts operands of several types."""
 
 _DRAW_IF_TOLD = frozenset(
     ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout", "rrelu")
@@ -69,7 +69,7 @@ _MAY_BE_ITSELF = frozenset({"dropout", "feature_dropout", "alpha_dropout", "feat
 
 
 def export(module: Any, inputs: tuple[Any, ...], dynamic_shapes: Any, named: Mapping[str, Any] = {}) -> Any:
-    """Return what torch.export makes of a module in eval mode, without operations in place that matter.
+    """Return what torch.export makes of a module in eval mode, without in-place operations that matter.
 
     Without `dynamic_shapes` the first dimension is left open where all inputs have the same there and the module
     allows any.
@@ -84,13 +84,13 @@ def export(module: Any, inputs: tuple[Any, ...], dynamic_shapes: Any, named: Map
         except Exception as error:  # of many kinds, all of torch
             kind, why = type(error).__name__, str(error).strip()
             raise ValueError(
-                f"from_torch: torch.export cannot write {type(module).__name__} down, because what it does depends on "
-                f"its numbers, or for another reason; parts of it may cross one by one. {kind}: {why}"
+                f"from_torch: torch.export cannot export {type(module).__name__}, because its behaviour depends on "
+                f"its numbers, or for another reason; parts of it may be exportable separately. {kind}: {why}"
             ) from error
 
 
 def _check_types(module: Any, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> None:
-    """Refuse what would be computed in other types than torch does."""
+    """Refuse a module that would be computed in other types than in torch."""
     leaves = [(f"input {i}", leaf) for i, leaf in enumerate(_pytree.tree_leaves(inputs))]
     leaves += [(f"input {name!r}", leaf) for name, each in named.items() for leaf in _pytree.tree_leaves(each)]
     for name, tensor in (*module.named_parameters(), *module.named_buffers(), *leaves):
@@ -115,7 +115,7 @@ def _exported(module: Any, inputs: tuple[Any, ...], dynamic_shapes: Any, named: 
         if batches == {1}:  # torch.export keeps sizes of 1
             more = [torch.cat([leaf, leaf]) if has else leaf for leaf, has in zip(leaves, has_batch, strict=True)]
         first = _pytree.tree_unflatten([{0: torch.export.Dim.AUTO} if has else None for has in has_batch], spec)
-        with contextlib.suppress(Exception):  # of many kinds: it is exported again as it is, which tells what is wrong
+        with contextlib.suppress(Exception):  # of many kinds: exporting it again says what is wrong
             found = torch.export.export(
                 module,
                 *_pytree.tree_unflatten(more, spec),
@@ -128,7 +128,7 @@ def _exported(module: Any, inputs: tuple[Any, ...], dynamic_shapes: Any, named: 
 
 
 def input_shapes(exported: Any) -> list[tuple[Any, ...]]:
-    """Return the shapes of the inputs, in which what is open is no int; of what is no tensor, nothing."""
+    """Return the shapes of the inputs, with something other than an int for open sizes; empty for non-tensors."""
     kinds, specs = torch.export.graph_signature.InputKind, exported.graph_signature.input_specs
     names = {spec.arg.name for spec in specs if spec.kind == kinds.USER_INPUT}
     values = [node.meta.get("val") for node in exported.graph.find_nodes(op="placeholder") if node.name in names]
@@ -161,7 +161,7 @@ def _detach(module: Any) -> None:
 
 def _needs_functional(graph: Any) -> bool:
     order = {node: i for i, node in enumerate(graph.nodes)}
-    memory: dict[Any, Any] = {}  # of what is a view, that which it is one of
+    memory: dict[Any, Any] = {}  # maps a view to the tensor that it views
     views: dict[Any, list[Any]] = {}
     for node in graph.nodes:
         if node.op == "get_attr" or (
@@ -213,33 +213,33 @@ class Converter:
     def __init__(self, parts: Mapping[str, Part], kind: str, batch: Any = None) -> None:
         self.parts, self.kind, self.batch = parts, kind, batch
         self.known: dict[Any, Any] = {}
-        """What a node gives that depends on no input: tensors, numbers."""
+        """The value of a node that depends on no input: a tensor or a number."""
         self.values: dict[Any, Any] = {}
-        """What stands in arguments for other nodes."""
+        """What stands for other nodes in arguments."""
         self.constants: dict[str, Any] = {}
         self.steps: list[Step] = []
         self.unsupported: list[Unsupported] = []
         self.of_sizes: set[Any] = set()
-        """Nodes that depend on sizes of the inputs alone: NumPy computes them, of whatever type."""
+        """Nodes that depend only on sizes of the inputs: NumPy computes them, of any type."""
         self.counting: set[Any] = set()
-        """Those of them, arrays, whose numbers depend on how many examples there are."""
+        """The arrays among them whose numbers depend on how many examples there are."""
 
     def give(self, node: Any) -> None:
-        """Take a node for an input."""
+        """Register a node as an input."""
         self.values[node] = Result(node.name)
 
     def know(self, node: Any, value: Any) -> None:
-        """Take a node for a constant."""
+        """Register a node as a constant."""
         self.known[node] = value
 
     def hold(self, node: Any, held: Held, value: Any = None) -> None:
-        """Take a node for a parameter or a buffer; with a value, what is made of it alone is computed once."""
+        """Register a node as a parameter or a buffer; with a value, what is derived from it alone is computed once."""
         self.values[node] = held
         if value is not None:
             self.known[node] = value
 
     def convert(self, node: Any) -> None:
-        """Append the step that an operation becomes, or compute it where it depends on nothing."""
+        """Append the step for an operation, or compute it now if it depends on nothing."""
         schema = getattr(node.target, "_schema", None)
         namespace, _, name = schema.name.partition("::") if schema else ("", "", str(node.target))
         if name.startswith(("_assert", "sym_constrain")):
@@ -270,8 +270,8 @@ class Converter:
                 function = partial(typed, function, str(to_numpy(torch.empty(0, dtype=value.dtype)).dtype))
             elif counts or self._leaves_the_batch(node):
                 function = partial(mixes, function)
-            tells = f"{name} in {path or kind}"
-            self.steps.append(Step(node.name, function, tuple(map(self.template, args)), part, tells))
+            label = f"{name} in {path or kind}"
+            self.steps.append(Step(node.name, function, tuple(map(self.template, args)), part, label))
         self.give(node)
         for argument, written in _aliased(node):
             if written:
@@ -286,12 +286,12 @@ class Converter:
         return name not in _TAKES_SIZES and any(self._is_count(source.meta.get("val")) for source in sources)
 
     def _is_count(self, value: Any) -> bool:
-        """Whether a number has been made of that of the examples."""
+        """Whether a number has been derived from the number of examples."""
         open_sizes = isinstance(value, (torch.SymInt, torch.SymFloat)) and getattr(self.batch, "free_symbols", None)
         return bool(open_sizes and value.node.expr.free_symbols & open_sizes)
 
     def _leaves_the_batch(self, node: Any) -> bool:
-        """Whether the first size of a result is another than that of the arguments, which is the number of examples."""
+        """Whether the first size of a result differs from that of the arguments, which is the number of examples."""
         value = node.meta.get("val")
         if not isinstance(value, torch.Tensor) or self.batch is None:
             return False
@@ -337,7 +337,7 @@ class Converter:
         return node.target(*args, **{**kwargs, **({"device": "cpu"} if kwargs.get("device") is not None else {})})
 
     def template(self, argument: Any) -> Any:
-        """Return an argument as it stands in a step."""
+        """Return an argument in the form that a step holds."""
         if isinstance(argument, torch.fx.Node):
             return self.values[argument] if argument in self.values else self._constant(argument)
         if isinstance(argument, (list, tuple)):
@@ -362,7 +362,7 @@ class Converter:
 
 
 def refusal(node: Any) -> str:
-    """Tell which types an operation asks for that are not there."""
+    """Return which unavailable types an operation asks for."""
     value = node.meta.get("val")
     if _name(node) in _CASTS and isinstance(value, torch.Tensor):
         before, after = node.args[0].meta["val"].dtype, value.dtype
@@ -391,7 +391,7 @@ def _is_whole(node: Any) -> bool:
 
 
 def draws(node: Any) -> bool:
-    """Whether an operation draws random numbers, which it does in each run anew; dropout does only in training mode."""
+    """Whether an operation draws random numbers anew in each run; dropout does so only in training mode."""
     return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()) and _name(node) not in _DRAW_IF_TOLD
 
 
@@ -412,7 +412,7 @@ def _begins_with(value: Any, size: Any) -> bool:
 
 
 def _plain(size: Any) -> Any:
-    """Return a size as a number, or as a symbol where it is open: comparing it then tells torch nothing."""
+    """Return a size as a number, or as a symbol where it is open: comparing that adds no guards to torch's graph."""
     if not isinstance(size, torch.SymInt):
         return size
     expression = size.node.expr
@@ -420,7 +420,7 @@ def _plain(size: Any) -> Any:
 
 
 def _keeps_first(args: list[Any]) -> bool:
-    """Whether the first number of a size is that of the argument, which may then be another in another run."""
+    """Whether the first number of a size is that of the argument, which may differ in another run."""
     value: Any = args[0].meta.get("val") if isinstance(args[0], torch.fx.Node) else None
     if not getattr(value, "shape", ()) or not args[1]:
         return False
@@ -448,7 +448,7 @@ def raise_unsupported(unsupported: list[Unsupported], what: str) -> None:
 
 
 def converted(exported: Any, parts: Mapping[str, Part], kind: str) -> Program:
-    """Return the program of what torch.export has written down.
+    """Return the program of what torch.export has recorded.
 
     Raises
     ------
@@ -592,7 +592,7 @@ def _tensors(container: Any) -> list[Any]:
 
 
 def first_difference(exported: Any, program: Program, tensors: list[Any], arrays: list[Any], limit: float) -> str:
-    """Run both side by side and tell the first operation whose results differ."""
+    """Run both side by side and return the first operation whose results differ."""
     steps = {step.name: step for step in program.steps}
     results = {**program.constants, **dict(zip(program.inputs, arrays, strict=True))}
     found: list[str] = []
@@ -604,7 +604,7 @@ def first_difference(exported: Any, program: Program, tensors: list[Any], arrays
                 mine = results[node.name] = steps[node.name].run(results, {})
                 pairs = zip(mine, value, strict=False) if isinstance(mine, tuple) else [(mine, value)]
                 if any(isinstance(b, torch.Tensor) and not difference(a, to_numpy(b)) <= limit for a, b in pairs):
-                    found.append(steps[node.name].tells)
+                    found.append(steps[node.name].label)
             return value
 
     signature, held = exported.graph_signature, {**exported.state_dict, **exported.constants}

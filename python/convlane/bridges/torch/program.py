@@ -1,7 +1,7 @@
-"""A network that came from elsewhere: operations in their order, over parameters and buffers under their names.
+"""A network from another library: its operations in order, over parameters and buffers by name.
 
-Nothing here knows where it came from, so that a network that has crossed the bridge can be copied, pickled and trained
-where the other library is missing.
+Nothing here depends on the library, so that a converted network can be copied, pickled and trained where the library is
+not installed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from convlane.nn.module import IncompatibleKeys, Module
 
 
 class Part(Module):
-    """A module of the tree that a network came with: it has names, but no `forward` of its own."""
+    """A module in the tree of a converted network: it has names, but no `forward` of its own."""
 
     def __init__(self, kind: str = "Part") -> None:
         self.kind = kind
@@ -40,14 +40,14 @@ class Part(Module):
 
 
 def tie(holders: Sequence[tuple[Part, str]]) -> None:
-    """Make some parameters one: what is assigned to any of them is assigned to all."""
+    """Tie parameters together: what is assigned to any of them is assigned to all."""
     for i, (part, name) in enumerate(holders):
         part.tied[name] = holders[(i + 1) % len(holders)]
 
 
 @dataclass(frozen=True)
 class Result:
-    """Stands in the arguments of a step for what an earlier step, or the caller, has given."""
+    """Stands in the arguments of a step for what an earlier step, or the caller, provides."""
 
     name: str
 
@@ -73,10 +73,10 @@ class Step:
     args: tuple[Any, ...]
     part: Part | None = None
     """Whose mode says whether a function that asks for it is training."""
-    tells: str = ""
+    label: str = ""
     """What it is and where, for messages."""
     last: tuple[str, ...] = ()
-    """Results that nobody reads after this step."""
+    """Results that have no readers after this step."""
 
     def run(self, results: Mapping[str, Any], held: Mapping[Held, Any]) -> Any:
         """Compute the result from those of earlier steps."""
@@ -96,17 +96,17 @@ class Program:
     """Containers of `Result`, as the network returns its arrays."""
     constants: Mapping[str, Any] = field(default_factory=dict)
     sizes: tuple[tuple[int | None, ...], ...] = ()
-    """Shapes of the inputs, in which what is open is None; of what is no array, nothing."""
+    """Shapes of the inputs, with None for open sizes; empty for inputs that are not arrays."""
 
     def run(self, inputs: Iterable[Any], held: Mapping[Held, Any] = {}) -> Any:
-        """Run all steps on arrays, or on whatever operations hand themselves over to.
+        """Run all steps on arrays, or on symbols or variables.
 
         Parameters
         ----------
         inputs
             One for each of the names.
         held
-            What is taken in the place of parameters and buffers.
+            Used in place of the parameters and buffers.
         """
         results = {**self.constants, **dict(zip(self.inputs, inputs, strict=True))}
         for step in self.steps:
@@ -125,7 +125,7 @@ class Program:
         return list(dict.fromkeys([*found, *_held_in(self.outputs)]))
 
     def pruned(self) -> Program:
-        """Return the program without steps whose results nobody reads, and with what can be forgotten when."""
+        """Return the program without steps whose results are unused, with what can be dropped after each step."""
         needed = set(results_in(self.outputs))
         steps = []
         for step in reversed(self.steps):
@@ -137,7 +137,7 @@ class Program:
 
 
 def results_in(template: Any) -> list[str]:
-    """Return the names of all results that stand in arguments."""
+    """Return the names of all results within arguments."""
     if isinstance(template, Result):
         return [template.name]
     if isinstance(template, dict):
@@ -169,24 +169,24 @@ def _filled(template: Any, results: Mapping[str, Any], held: Mapping[Held, Any])
 
 
 class Imported(Part):
-    """A network of another library, made by its bridge.
+    """A network of another library, converted by its bridge.
 
-    It runs, trains, compiles and is pickled like any other; its parts have the names that they came with, and its
-    operations are fixed: what another branch of the original code would have done is not there.
+    It runs, trains, compiles and is pickled like any other; its parts keep their original names, and its operations are
+    fixed: other branches of the original code are not in it.
     """
 
     program: Program
     structure: Any
     names: tuple[str, ...]
     masks: tuple[bool, ...]
-    """Which of its inputs are truth values: in a plan, whose inputs are float32, what is not 0 is true."""
+    """Which of its inputs are booleans: in a plan, whose inputs are float32, any number other than 0 is true."""
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """Run the network.
 
         Parameters
         ----------
-        inputs, named
+        As the original takes them; arrays in containers may also be passed one after the other.
             As the original takes them; what it takes in containers may also be given as arrays one after the other.
         """
         given = (*inputs, *(named.pop(name) for name in self.names[len(inputs) :] if name in named))
@@ -204,8 +204,8 @@ class Imported(Part):
             fixed = [i for i, size in enumerate(sizes) if size is not None]
             if len(shape) != len(sizes) or any(shape[i] != sizes[i] for i in fixed):
                 raise ValueError(
-                    f"{self.kind}: {name} must have shape {sizes}, where None is any size, got {tuple(shape)}; more is "
-                    "open where from_torch is told so by dynamic_shapes and the module allows it"
+                    f"{self.kind}: {name} must have shape {sizes}, where None is any size, got {tuple(shape)}; more "
+                    "are open if from_torch is given dynamic_shapes and the module allows it"
                 )
         for i, leaf in enumerate(leaves):
             if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "iu":
@@ -228,7 +228,7 @@ ARRAY = "<array>"
 
 
 def _filled_in(structure: Any, given: tuple[Any, ...]) -> list[Any] | None:
-    """Return arrays that were given one after the other, among what is no array; None where their number is another."""
+    """Return arrays passed one after the other, among values that are not arrays; None if their number differs."""
     leaves = flattened(structure, structure) or []
     arrays = iter(given)
     if len(given) != sum(leaf == ARRAY for leaf in leaves):
@@ -237,7 +237,7 @@ def _filled_in(structure: Any, given: tuple[Any, ...]) -> list[Any] | None:
 
 
 def flattened(structure: Any, given: Any) -> list[Any] | None:
-    """Return what is in some containers in its order; None where the containers, or what is no array, are others."""
+    """Return the arrays in containers, in order; None if the containers, or values that are not arrays, differ."""
     if isinstance(structure, (list, tuple)):
         if not isinstance(given, (list, tuple)) or len(given) != len(structure):
             return None

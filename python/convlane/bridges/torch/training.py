@@ -1,4 +1,4 @@
-"""A module of torch whose forward and backward pass run on convlane's kernels, for torch to train."""
+"""A torch module whose forward and backward pass run on convlane's kernels, for training in torch."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _share_buffers(part: Part, module: Any) -> None:
 
 
 class _Bridge:
-    """A program and the parameters of torch that stand in it for its own."""
+    """A program and the torch parameters that it uses in place of its own."""
 
     def __init__(self, program: Program, parameters: dict[Held, Any]) -> None:
         outputs, _ = _pytree.tree_flatten(program.outputs)
@@ -95,7 +95,7 @@ class _Bridge:
         self.program = program.returning([each for each in outputs if each is not None])
         self.held = [each for each in self.program.held() if each in parameters]
         self.parameters = [parameters[each] for each in self.held]
-        self.memory = _core.MemoryHold()  # every run reuses the memory that the one before has freed
+        self.memory = _core.MemoryHold()  # every run reuses the memory freed by the previous one
 
     def run(self, arrays: list[Any], wanted: list[int]) -> tuple[list[Any], list[int], Any]:
         """Return the outputs, the places of those that depend on some of the arrays, and these outputs' pullback."""
@@ -137,7 +137,7 @@ class _Function(torch.autograd.Function):  # type: ignore[misc]
     def backward(ctx: Any, *gradients: Any) -> Any:
         if ctx.pullback is None:
             raise RuntimeError(
-                "as_function: the gradients of this call have been computed, which released what it kept"
+                "as_function: the gradients of this call have already been computed, and its intermediate results freed"
             )
         given = [
             np.zeros(shape, np.float32) if gradients[place] is None else to_numpy(gradients[place])

@@ -1,4 +1,4 @@
-"""What each operation becomes in a plan: one file per family, as in `convlane.functional`."""
+"""How each operation is lowered to steps of a plan: one file per family, as in `convlane.functional`."""
 
 from convlane.graph.lowering import (  # noqa: F401  (they register)
     conv,

@@ -1,4 +1,4 @@
-"""What the lowering of one operation is given, and the register in which it is found.
+"""The context that a lowering is given, and the registry in which lowerings are found.
 
 A lowering is a function from a `Context` to the steps that it appends; each family of operations has a file of them.
 """
@@ -19,7 +19,7 @@ from convlane.graph.weights import Packer
 
 @dataclass(frozen=True)
 class Choice:
-    """The algorithm of a step and, in a few words, why that one."""
+    """The algorithm of a step and, in a few words, the reason for it."""
 
     algorithm: str = ""
     why: str = ""
@@ -27,7 +27,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Context:
-    """One node, and where its arguments and its result lie; sizes are those that the plan is for."""
+    """One node, and where its arguments and its result lie; sizes are those of the plan's batch."""
 
     core: _core.Plan
     node: Node
@@ -35,7 +35,7 @@ class Context:
     """Operands, and arrays that are constants."""
     output: Operand
     in_place: frozenset[str]
-    """Arguments that lie within the result already."""
+    """Arguments that already lie within the result."""
     winograd: bool
     packer: Packer
 
@@ -60,7 +60,7 @@ class Context:
         weights: Mapping[str, Any] | None = None,
         **attributes: Any,
     ) -> None:
-        """Append a step; without operands from all arguments to the result. What is None is left out."""
+        """Append a step; by default its operands are all arguments and the result. Attributes of None are left out."""
         sources = list(self.inputs.values()) if inputs is None else inputs
         self.core.append(
             op,
@@ -77,11 +77,11 @@ def _constant(weight: Any) -> Any:
 
 L = TypeVar("L", bound="Callable[..., Choice | None]")
 Refusal: TypeAlias = Callable[[Node, Mapping[Value, Node]], str]
-"""Why a plan cannot do a node of an operation that it can do otherwise; nothing where it can."""
+"""Why a plan cannot compute a node, although it can compute the operation; empty if it can."""
 
 
 class OfBatch(str):
-    """A refusal for the sake of the batch: it does not count where a plan is for whole inputs, see `compile`."""
+    """A refusal because the batch would be mixed: ignored in plans for whole inputs, see `compile`."""
 
 
 LOWERINGS: dict[str, Callable[[Context], Choice | None]] = {}
@@ -89,7 +89,7 @@ REFUSALS: dict[str, Refusal] = {}
 
 
 ANY_ARGUMENT: set[str] = set()
-"""Operations that may have any argument computed and any constant."""
+"""Operations of which any argument may be computed or constant."""
 
 
 def lowers(*ops: str, refuse: Refusal | None = None, any_argument: bool = False) -> Callable[[L], L]:

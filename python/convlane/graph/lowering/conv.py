@@ -1,4 +1,4 @@
-"""Convolutions: alone, pooled, and in blocks around a depthwise one."""
+"""Convolutions: plain, pooled, and in blocks around a depthwise one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _conv2d(at: Context, pooling: Node | None = None) -> Choice:
     geometry = _geometry(at.node, at.shape)
     choice = Choice(at["algorithm"], "asked for")
     if choice.algorithm == "auto":
-        # By one image's shape, so that a result does not depend on the batch.
+        # Chosen by one image's shape, so that a result does not depend on the batch.
         name = _geometry(at.node, (1, *at.shape[1:])).cheapest(at.winograd)
         choice = Choice(name, _why(name, geometry))
     pool = None
@@ -119,7 +119,7 @@ def _why(algorithm: str, geometry: _core.Conv2dGeometry) -> str:
     if algorithm.startswith("winograd"):
         return "cheaper than direct by the cost model"
     if algorithm == "direct" and (kernel, stride, geometry.dilation, geometry.groups) == ((3, 3), ones, ones, 1):
-        return "cheaper than Winograd, or that was switched off"
+        return "cheaper than Winograd, or Winograd is switched off"
     reasons = {
         "depthwise": "one filter per channel",
         "direct": f"{kernel[0]}x{kernel[1]} kernel, stride {stride[0]}",

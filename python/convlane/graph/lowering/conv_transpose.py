@@ -19,7 +19,7 @@ def _conv_transpose2d(at: Context) -> Choice:
     geometry = _geometry(at, at.shape)
     choice = Choice(at["algorithm"], "asked for")
     if choice.algorithm == "auto":
-        # By one image's shape, so that a result does not depend on the batch.
+        # Chosen by one image's shape, so that a result does not depend on the batch.
         name = _core.cheapest_conv_transpose2d(_geometry(at, (1, *at.shape[1:])), at.winograd)
         reasons = {"windows": "few output channels", "phases": f"stride {geometry.stride[0]}x{geometry.stride[1]}"}
         choice = Choice(name, reasons.get(name, "a convolution with the filters turned around"))

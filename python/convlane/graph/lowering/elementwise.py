@@ -1,4 +1,4 @@
-"""Activations, and channels times factors."""
+"""Activations, and scaling of channels."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from convlane.graph.lowering.context import Choice, Context, lowers
 
 @lowers("linear")
 def _linear(at: Context) -> Choice:
-    """Lower to rows of a matrix; images and volumes, whose last dimension does not lie side by side, to a product."""
+    """Lower to rows of a matrix; images and volumes, whose last dimension is not contiguous, to a matrix product."""
     activation, slope = at["activation"], float(at["negative_slope"])
     if len(at.shape) in (4, 5):
         return _product(at, activation, slope)
@@ -31,4 +31,4 @@ def _product(at: Context, activation: str, slope: float) -> Choice:
         at.append("binary", [at.output, at["bias"]], name="add")
     if activation != "none":
         at.append("activation", [at.output], activation=activation, negative_slope=slope)
-    return Choice("product", "the last dimension of an image does not lie side by side")
+    return Choice("product", "the last dimension of an image is not contiguous")

@@ -1,4 +1,4 @@
-"""Normalisations with given statistics, and with those of images, of groups of their channels and of rows."""
+"""Normalisations with given statistics, and with those of images, of groups of channels and of rows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _given_statistics(at: Context) -> None:
 
 
 def _by_numbers(at: Context) -> None:
-    """Lower to arithmetic that broadcasts: (N, C, L) is in C order, while the step wants channels side by side."""
+    """Lower to arithmetic that broadcasts: (N, C, L) is in C order, but the step needs channels side by side."""
     column = (-1, *(1,) * (len(at.shape) - 2))
     mean, var = (at[name].astype(np.float64) for name in ("running_mean", "running_var"))
     with np.errstate(all="ignore"):  # a negative variance gives NaN, as it does when batch norm runs itself
@@ -63,7 +63,7 @@ def _refuse_last_dims(node: Node, nodes: Mapping[Value, Node]) -> str:
 
 @lowers("layer_norm", "rms_norm", refuse=_refuse_last_dims)
 def _layer_norm(at: Context) -> None:
-    """Lower to rows: whole images are rows as they lie in memory, with their weights in the same order."""
+    """Lower to rows: whole images are rows in their memory order, with their weights in the same order."""
     dims, ndim = len(at["normalized_shape"]), len(at.shape)
     vectors = {name: at[name] for name in ("weight", "bias") if at.node.attributes.get(name) is not None}
     images = ndim in (4, 5)

@@ -1,4 +1,4 @@
-"""Where a tensor of a plan lies, as `_core.Plan.append` takes it."""
+"""Where a tensor of a plan lies, in the form that `_core.Plan.append` takes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FLOAT = 4  # bytes
 def strides_of(shape: Shape, channels: int | None = None) -> Shape:
     """Return the strides, in elements, of a dense tensor: images and volumes are channels last, all others in C order.
 
-    `channels` is given for images that are some of the channels of larger ones: how many these have.
+    `channels` is given for images that are a slice of larger ones' channels: how many those have.
     """
     last = len(shape) in (4, 5)
     sizes = (shape[0], *shape[2:], channels or shape[1]) if last else shape
@@ -26,7 +26,7 @@ def strides_of(shape: Shape, channels: int | None = None) -> Shape:
 
 @dataclass(frozen=True)
 class Operand:
-    """A tensor in the arena, in an output, or an input, which has whatever strides the caller's array has."""
+    """A tensor in the arena, in an output, or an input, which has the strides of the caller's array."""
 
     place: Literal["arena", "input", "output"]
     index: int
@@ -38,17 +38,17 @@ class Operand:
     dtype: str = "float32"
 
     def part(self, first: int, channels: int) -> Operand:
-        """Return some of the channels of these images."""
+        """Return a slice of these images' channels."""
         n, _, h, w = self.shape
         return replace(self, offset=self.offset + FLOAT * first, shape=(n, channels, h, w))
 
     def along(self, axis: int, first: int, count: int) -> Operand:
-        """Return some of the indices of a dimension."""
+        """Return a slice of a dimension."""
         offset = self.offset + np.dtype(self.dtype).itemsize * first * self.strides[axis]
         return replace(self, offset=offset, shape=(*self.shape[:axis], count, *self.shape[axis + 1 :]))
 
     def split(self, axis: int, *sizes: int) -> Operand:
-        """Return a dimension as several, whose sizes multiply to its own."""
+        """Return a dimension split into several, whose sizes multiply to its own."""
         stride, strides = self.strides[axis], tuple(math.prod(sizes[i + 1 :]) for i in range(len(sizes)))
         return replace(
             self,
@@ -72,5 +72,5 @@ class Operand:
         return self.viewed((n, c, d * h, w))
 
     def core(self) -> tuple[str, int, int, str, Shape, Shape]:
-        """Return what `_core` takes."""
+        """Return it in the form that `_core` takes."""
         return self.place, self.index, self.offset, self.dtype, self.shape, self.strides

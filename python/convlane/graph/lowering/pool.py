@@ -1,4 +1,4 @@
-"""Pooling of images and volumes, over windows and to a size."""
+"""Pooling of images and volumes: over sliding windows, and adaptive."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _pool2d_indices(at: Context) -> None:
 
 
 def _refuse_constants(node: Node, nodes: Mapping[Value, Node]) -> str:
-    """They have a batch of their own."""
+    """Volumes, which have a batch."""
     constant = [name for name, source in node.inputs.items() if nodes[source].op == "constant"]
     return f"{node.op} with a constant {constant[0]}" if constant else ""
 

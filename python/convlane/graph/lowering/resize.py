@@ -21,7 +21,7 @@ def _resize(at: Context) -> None:
 
 
 def _refuse_grid_sample(node: Node, nodes: Mapping[Value, Node]) -> str:
-    return "" if node.shape[0] == 1 else OfBatch("grid_sample of shapes whose batches do not meet")
+    return "" if node.shape[0] == 1 else OfBatch("grid_sample of shapes whose batches do not broadcast")
 
 
 @lowers("grid_sample", refuse=_refuse_grid_sample, any_argument=True)

@@ -1,4 +1,4 @@
-"""What only moves numbers: concatenation, splitting and shuffling of channels, layouts, flattening."""
+"""Operations that only move numbers: concatenation, splitting and shuffling of channels, layouts, flattening."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _refuse_cat(node: Node, nodes: Mapping[Value, Node]) -> str:
 
 @lowers("cat", refuse=_refuse_cat, any_argument=True)
 def _cat(at: Context) -> Choice:
-    """Copy what is not in its place already."""
+    """Copy what is not already in place."""
     sources, targets, first = [], [], 0
     axis = at["dim"] % len(at.output.shape)
     for name, source in at.inputs.items():
@@ -40,7 +40,7 @@ def _refuse_narrow(node: Node, nodes: Mapping[Value, Node]) -> str:
 def _narrow(at: Context) -> Choice:
     axis = at["dim"] % len(at.shape)
     at.append("copy", [at.input.along(axis, at["start"], at.output.shape[axis])])
-    return Choice("copy", "not all who read it can read it where it is")
+    return Choice("copy", "not all of its readers can read it in place")
 
 
 @lowers("interleave")

@@ -1,6 +1,6 @@
 """Operations on tensors of any rank.
 
-The first dimension is the batch, of which a graph has one: what would move or mix it is refused.
+The first dimension is the batch, of which a graph has one: operations that would move or mix it are refused.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ _general = partial(lowers, any_argument=True)
 
 
 def _computed(node: Node, nodes: Nodes) -> dict[str, Shape]:
-    """Return the shapes of the arguments that are no constants."""
+    """Return the shapes of the arguments that are not constants."""
     return {name: nodes[source].shape for name, source in node.inputs.items() if nodes[source].op != "constant"}
 
 
 def _refuse_broadcast(node: Node, nodes: Nodes) -> str:
-    """Shapes are aligned at the last dimension; the batch is the first of all that is computed."""
+    """Shapes are aligned at the last dimension; the batch is the first dimension of everything that is computed."""
     ranks = {len(shape) for shape in _computed(node, nodes).values()}
     if ranks != {len(node.shape)} or node.shape[:1] != (1,):
-        return OfBatch(f"{node.op} of shapes whose batches do not meet")
+        return OfBatch(f"{node.op} of shapes whose batches do not broadcast")
     return ""
 
 
 def _refuse_batch(name: str, dims: Callable[[Node, int], Any]) -> Refusal:
-    """Refuse the first dimension where `dims`, given the node and the rank of the argument `name`, has it."""
+    """Refuse the first dimension if `dims`, given the node and the rank of the argument `name`, contains it."""
 
     def refuse(node: Node, nodes: Nodes) -> str:
         ndim = len(_computed(node, nodes).get(name, ()))
@@ -57,7 +57,7 @@ def _operand(at: Context, name: str, *, like: Any = np.float32) -> Operand | np.
 
 
 def _type_of(at: Context, *names: str) -> Any:
-    """Return the type of the arrays among some arguments, which numbers among them take."""
+    """Return the common type of the arrays among some arguments, which the numbers among them take."""
     return next((np.dtype(at.inputs[name].dtype) for name in names if name in at.inputs), np.dtype(np.float32))
 
 
@@ -218,7 +218,7 @@ def _gather(at: Context) -> None:
 
 
 def _move(at: Context, shape: Shape, strides: Shape, offset: int = 0, output: Operand | None = None) -> None:
-    """Copy elements of the argument, seen with other strides, to the result."""
+    """Copy elements of the argument, viewed with other strides, to the result."""
     size = np.dtype(at.input.dtype).itemsize
     source = replace(at.input, offset=at.input.offset + size * offset, shape=shape, strides=strides)
     at.append("copy", [source], None if output is None else [output])
@@ -287,7 +287,7 @@ _MOST = 8  # dimensions of a tensor
 
 @_general("tile", refuse=_refuse_tile)
 def _tile(at: Context) -> None:
-    """Copy to a result in which each repeated dimension is two: repeats, which the argument has with stride 0."""
+    """Copy to a result in which each repeated dimension is two: first the repeats, where the argument has stride 0."""
     new = len(at.output.shape) - len(at.shape)
     sizes, strides = (1,) * new + tuple(at.shape), (0,) * new + tuple(at.input.strides)
     dims = (1,) * (len(sizes) - len(at["dims"])) + tuple(at["dims"])
@@ -308,7 +308,7 @@ def _refuse_pad(node: Node, nodes: Nodes) -> str:
 
 @_general("pad", refuse=_refuse_pad)
 def _pad(at: Context) -> None:
-    """Copy what is not cut off, then to what lies around it what is repeated there."""
+    """Copy what is not cropped, then fill the border with what is repeated there."""
     sides = sides_of(at.shape, at["pad"])
     source, inner = inner_regions(at.shape, sides)
     at.append("copy", [_region(at.input, source)], [_region(at.output, inner)])
@@ -369,14 +369,14 @@ def _split_pixels(few: Operand, factor: int) -> Operand:
 
 
 def _refuse_matmul(node: Node, nodes: Nodes) -> str:
-    """Take a stack of matrices as the batch, or the rows of one where the right matrix is a constant."""
+    """Take a stack of matrices as the batch, or as the rows of one matrix if the right matrix is a constant."""
     computed = _computed(node, nodes)
     shapes = {name: nodes[source].shape for name, source in node.inputs.items()}
     rank = max(map(len, shapes.values()))
     rows = set(computed) == {"input"} and rank == 2
     fits = rank >= 3 and all(len(shape) == rank for shape in computed.values())
     if not (rows or fits) or node.shape[0] != 1:
-        return OfBatch("matmul of stacks whose batches do not meet")
+        return OfBatch("matmul of stacks whose batches do not broadcast")
     return ""
 
 
@@ -398,7 +398,7 @@ def _as_matrix(vector: Any, shape: Shape) -> Any:
 
 
 def _with_ones(output: Operand, shape: Shape, vectors: tuple[bool, bool]) -> Shape:
-    """Return the strides of a result that gets back the dimensions which vectors lack."""
+    """Return the strides of a result that regains the dimensions that vectors lack."""
     strides = list(output.strides)
     if vectors[1]:
         strides.append(1)

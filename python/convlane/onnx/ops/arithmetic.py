@@ -1,4 +1,4 @@
-"""Arithmetic, comparisons and logic of arrays that broadcast, and functions of single numbers."""
+"""Arithmetic, comparisons and logic of arrays that broadcast, and functions of one number."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from convlane.onnx.values import (
 
 
 def quietly(function: Callable[..., Any], *values: Any) -> Any:
-    """Let NumPy compute, where that is no more than memory can hold."""
+    """Let NumPy compute, if the result fits in a sane amount of memory."""
     bounded(np.broadcast_shapes(*(np.shape(value) for value in values)))
     with np.errstate(all="ignore"):
         return np.asarray(function(*values))

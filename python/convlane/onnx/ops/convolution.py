@@ -24,7 +24,7 @@ def _numbers(call: Call, name: str, axes: int) -> tuple[int, ...]:
 def _axes(call: Call, x: Any, kinds: Any) -> int:
     axes = len(x.shape) - 2
     if axes not in kinds:
-        raise ValueError(f"its input must have 1, 2 or 3 dimensions behind the channels, got shape {tuple(x.shape)}")
+        raise ValueError(f"its input must have 1, 2 or 3 dimensions after the channels, got shape {tuple(x.shape)}")
     return axes
 
 
@@ -77,7 +77,7 @@ def _conv_transpose(call: Call, x: Any, weight: Any, bias: Any = None) -> Any:
 def _transposed(
     x: Any, weight: Any, bias: Any, stride: Any, pads: Any, extra: Any, groups: int, dilation: Any, whole: Any
 ) -> Any:
-    """Cut off the padding where the operation has no sides for it, and put on what is beyond the whole."""
+    """Crop the padding where the operation takes no asymmetric padding, and add what lies beyond the full result."""
     axes = len(stride)
     even = all(a == b and a >= 0 for a, b in pads)
     if even and all(e < max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True)):
@@ -129,7 +129,7 @@ def _gemm(call: Call, a: Any, b: Any, c: Any = None) -> Any:
 
 @converts("Einsum", since=12)
 def _einsum(call: Call, *values: Any) -> Any:
-    """Multiply the first two arrays, then their product with the third and so on, and sum as soon as nobody asks."""
+    """Multiply the first two arrays, then their product with the third and so on, summing as early as possible."""
     equation = call.get("equation").replace(" ", "")
     if all(map(is_array, values)):
         return np.einsum(equation, *values)
@@ -165,7 +165,7 @@ def _letters(equation: str, ranks: list[int]) -> tuple[list[str], str]:
 
 
 def _summed(x: Any, letters: str, wanted: set[str]) -> tuple[Any, str]:
-    """Sum over the dimensions whose letters nobody asks for."""
+    """Sum over the dimensions whose letters are not needed."""
     gone = tuple(i for i, letter in enumerate(letters) if letter not in wanted)
     return (F.sum(x, gone), "".join(letter for letter in letters if letter in wanted)) if gone else (x, letters)
 

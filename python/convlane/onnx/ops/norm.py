@@ -11,7 +11,7 @@ from convlane.onnx.values import axis_of, is_array
 
 
 def _refuse_batch_norm(node: Node) -> str:
-    return "spatial=0 is not computed, which norms every pixel apart" if node.attributes.get("spatial", 1) == 0 else ""
+    return "spatial=0, a norm for each pixel, is not supported" if node.attributes.get("spatial", 1) == 0 else ""
 
 
 @converts("BatchNormalization", refuse=_refuse_batch_norm)
@@ -32,7 +32,7 @@ def _batch_norm(call: Call, x: Any, scale: Any, bias: Any, mean: Any, var: Any) 
 
 
 def _measured_batch_norm(call: Call, x: Any, scale: Any, bias: Any, mean: Any, var: Any) -> Any:
-    """Norm a batch by itself, and return the averages moved, which are of the variance as it is."""
+    """Normalise a batch by its own statistics, and return the updated averages, with the biased variance."""
     axes = (0, *range(2, len(x.shape)))
     momentum = call.get("momentum", 0.9)
     own_mean, own_var = F.mean(x, axes), F.var(x, axes, correction=0)

@@ -32,14 +32,14 @@ def _window(call: Call, x: Any) -> tuple[Any, Any, list[tuple[int, int]], Any, b
 
 
 def _outputs(size: int, pads: tuple[int, int], kernel: int, stride: int, dilation: int, ceil: bool) -> int:
-    """Return the number of windows; none begins behind the input and the padding before it."""
+    """Return the number of windows; none begins beyond the input and the padding before it."""
     room = size + sum(pads) - dilation * (kernel - 1) - 1
     count = (-(-room // stride) if ceil else room // stride) + 1
     return count - 1 if ceil and (count - 1) * stride >= size + pads[0] else count
 
 
 def _overhang(x: Any, kernel: Any, stride: Any, pads: Any, dilation: Any, ceil: bool) -> list[tuple[int, int]]:
-    """Return the padding with which windows that hang over are whole ones."""
+    """Return the padding with which the last, overhanging windows are complete."""
     found = []
     for i, (before, behind) in enumerate(pads):
         size = x.shape[2 + i]
@@ -50,7 +50,7 @@ def _overhang(x: Any, kernel: Any, stride: Any, pads: Any, dilation: Any, ceil: 
 
 
 def _window_sums(x: Any, kernel: Any, stride: Any, sides: Any, dilation: Any) -> Any:
-    """Add up each window of each channel: a convolution with ones."""
+    """Sum each window of each channel: a convolution with ones."""
     channels = x.shape[1]
     ones = np.ones((channels, 1, *kernel), np.float32)
     cut = [(min(a, 0), min(b, 0)) for a, b in sides]

@@ -1,7 +1,7 @@
-"""Quantised numbers, read as the float32 numbers that they stand for.
+"""Quantised numbers, read as the float32 numbers that they represent.
 
-A pair of QuantizeLinear and DequantizeLinear rounds to what eight bits can say; between them stands an array of
-integers, or, while a network is compiled, its numbers in float32.
+A QuantizeLinear and its DequantizeLinear round to what eight bits can represent; between them is an array of integers
+or, while a network is compiled, the same values in float32.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _RANGES = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767), "ui
 
 
 def _along(value: Any, x: Any, call: Call) -> Any:
-    """Return factors of a dimension, or of blocks along it, as they broadcast."""
+    """Return the factors of a dimension, or of blocks along it, in a shape that broadcasts."""
     array, axis, block = np.asarray(value), call.get("axis", 1) % max(len(x.shape), 1), call.get("block_size", 0)
     if block:
         return np.repeat(array, block, axis)[(slice(None),) * axis + (slice(x.shape[axis]),)]

@@ -1,4 +1,4 @@
-"""Reductions along dimensions, and what looks for places."""
+"""Reductions along dimensions, and operators that search."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from convlane.onnx.values import Untraceable, axis_of, in_numpy, integer, ints, 
 
 
 def _reduction(op: str, numpy: Callable[..., Any], function: Callable[..., Any], inputs_since: int) -> None:
-    """Register a reduction whose axes are an attribute at first, and an input since a version."""
+    """Register a reduction whose axes were an attribute at first, and are an input since a version."""
 
     def reduced(call: Call, x: Any, axes: tuple[int, ...] | None) -> Any:
         keep = bool(call.get("keepdims", 1))
@@ -53,7 +53,7 @@ def _in_numpy(op: str, numpy: Callable[..., Any], x: Any, dims: tuple[int, ...],
 
 
 def _of_integers(before: Any, after: Any = None) -> Callable[..., Any]:
-    """Return a sum of integers, with a function of what is summed and one of the sum."""
+    """Return a sum of integers, with a function applied to the terms and one to the sum."""
 
     def reduced(x: Any, axis: Any, keepdims: bool) -> Any:
         total = np.sum(x if before is None else before(x), axis=axis, keepdims=keepdims)
@@ -92,7 +92,7 @@ _WITH_A_FUNCTION: dict[str, Callable[[Any], Any]] = {
     "ReduceLogSum": F.log,
     "ReduceSumSquare": F.square,
 }
-"""What is done to single numbers where there are no axes and that means none."""
+"""Applied to each number where there are no axes and that means no reduction."""
 
 
 def _place(op: str, function: Callable[..., Any], numpy: Callable[..., Any]) -> None:
@@ -216,7 +216,7 @@ def _corners(boxes: Any, centred: bool) -> Any:
 
 
 def _kept(corners: Any, scores: Any, limit: int, threshold: float, floor: float | None) -> list[int]:
-    """Return the boxes that no better one overlaps too much, the best first."""
+    """Return the boxes that no better one overlaps too much, best first."""
     order = np.argsort(-scores, kind="stable")
     if floor is not None:
         order = order[scores[order] > floor]

@@ -1,4 +1,4 @@
-"""What moves, joins, cuts and repeats numbers, and what asks for shapes."""
+"""Operators that move, join, cut and repeat numbers, and that return shapes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Windows of convolutions and pooling as ONNX tells of them: padding by numbers, or by a rule with a name."""
+"""Windows of convolutions and pooling as ONNX describes them: padding by numbers, or by a named rule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The writers by the names of operations, and what each is given."""
+"""The writers by names of operations, and the context that each is given."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ class Call:
         return self.graph.nodes[source].shape if source is not None else tuple(np.shape(self.node.attributes[argument]))
 
     def floats(self, *numbers: float) -> str:
-        """Return the name of a constant: a number, or several in a row."""
+        """Return the name of a constant: one number, or a vector of several."""
         return self.nodes.constant(np.float32(numbers[0]) if len(numbers) == 1 else np.asarray(numbers, np.float32))
 
     def integers(self, numbers: Sequence[int]) -> str:
-        """Return the name of a constant of integers in a row."""
+        """Return the name of a constant vector of integers."""
         return self.nodes.constant(np.asarray(numbers, np.int64))
 
     def vector(self, argument: str, size: int, fill: float) -> str:
@@ -77,9 +77,9 @@ class Call:
         return self.name(argument) or self.nodes.constant(np.full(size, fill, np.float32))
 
     def reshape(self, name: str, before: Sequence[int], after: Sequence[int]) -> str:
-        """Write a change of shape so that it holds for as many other sizes as it can.
+        """Write a reshape so that it holds for as many other sizes as possible.
 
-        Leading sizes that stay are taken from the input (0), and what is left of one size follows from the rest (-1).
+        Leading sizes that stay are taken from the input (0), and the size that remains follows from the rest (-1).
         """
         kept = next(
             (i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), min(len(before), len(after))
@@ -88,16 +88,16 @@ class Call:
         return self.emit("Reshape", name, self.integers([*[0] * kept, *rest]))
 
     def batched(self, rank: int, argument: str = "input") -> str:
-        """Return an argument with a batch, which is put before a single example."""
+        """Return an argument with a batch dimension, which is added to a single example."""
         name = self.name(argument)
         return name if len(self.shape(argument)) == rank else self.emit("Unsqueeze", name, self.integers([0]))
 
     def unbatched(self, rank: int, name: str) -> str:
-        """Take the batch away again that `batched` put there."""
+        """Remove the batch dimension that `batched` added."""
         return name if len(self.shape()) == rank else self.emit("Squeeze", name, self.integers([0]))
 
     def pads(self, op: str, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> dict[str, Any]:
-        """Return the attributes that tell of padding: numbers, but TensorFlow's rule by name, as sizes may be open."""
+        """Return the padding attributes: numbers, but TensorFlow's rule by name, as sizes may be open."""
         padding = self.node.attributes.get("padding", 0)
         if padding == "same_tf":
             return {"auto_pad": "SAME_UPPER"}

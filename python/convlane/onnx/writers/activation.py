@@ -14,7 +14,7 @@ def activated(call: Call, name: str) -> str:
 
 
 def by_name(call: Call, name: str, kind: str, number: float) -> str:
-    """Write an activation, which is told by a name and a number as convolutions take it."""
+    """Write an activation given by a name and a number, as convolutions take it."""
     return name if kind == "none" else _ACTIVATIONS[kind](call, name, number)
 
 

@@ -1,4 +1,4 @@
-"""What moves numbers and changes none of them."""
+"""Operations that only move numbers."""
 
 from __future__ import annotations
 

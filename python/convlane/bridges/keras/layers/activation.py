@@ -13,7 +13,7 @@ from convlane.bridges.keras.registry import Arrays, Variables, converts
 from convlane.bridges.keras.value import Value
 
 Activation: TypeAlias = Callable[[Any, int], Any]
-"""A function of an array, and of its dimension that is Keras's last axis."""
+"""A function of an array and of the dimension that is Keras's last axis."""
 
 
 def activation_of(config: Config, key: str = "activation") -> Activation:
@@ -148,11 +148,11 @@ def _run(layer: Layer, value: Value, *, activation: Activation) -> Value:
 
 @converts("Activation")
 def _activation(config: Config, arrays: Arrays) -> Layer:
-    return Layer(config.kind, partial(_run, activation=activation_of(config)), told=str(config.get("activation")))
+    return Layer(config.kind, partial(_run, activation=activation_of(config)), details=str(config.get("activation")))
 
 
 def relu_of(config: Config) -> Activation:
-    """Return what the settings of a `ReLU` ask for."""
+    """Return the activation that the settings of a `ReLU` describe."""
     slope = 0.0 if config.get("negative_slope") is None else config.number("negative_slope")
     threshold = 0.0 if config.get("threshold") is None else config.number("threshold")
     most = None if config.get("max_value") is None else config.number("max_value")
@@ -229,7 +229,7 @@ def _alpha(config: Config) -> Variables:
 
 @converts("PReLU", variables=_alpha)
 def _prelu(config: Config, arrays: Arrays) -> Layer:
-    """One slope for each number, but along the shared axes."""
+    """One slope for each number, except along the shared axes."""
     alpha = arrays["alpha"]
     if alpha.ndim and alpha.size == alpha.shape[-1]:
         return Layer(config.kind, _run_prelu, {"weight": alpha.reshape(-1)})

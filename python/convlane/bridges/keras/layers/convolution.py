@@ -39,8 +39,8 @@ def _shaped(config: Config, arrays: Arrays, name: str, *expected: int | None) ->
     array = arrays[name]
     fits = array.ndim == len(expected) and all(b in (None, a) for a, b in zip(array.shape, expected, strict=True))
     if not fits or 0 in array.shape:
-        told = ", ".join("any" if size is None else str(size) for size in expected)
-        config.fail(f"{name} has the shape {array.shape}, not ({told})")
+        text = ", ".join("any" if size is None else str(size) for size in expected)
+        config.fail(f"{name} has the shape {array.shape}, not ({text})")
     return array
 
 
@@ -62,7 +62,7 @@ def _windows(config: Config, axes: int) -> dict[str, Any]:
     return {"stride": stride, "padding": padding, "dilation": dilation}
 
 
-def _told(weight: NDArray[Any], settings: dict[str, Any]) -> str:
+def _details(weight: NDArray[Any], settings: dict[str, Any]) -> str:
     """Return what `repr` shows of a convolution in brackets."""
     size = "x".join(map(str, weight.shape[2:]))
     return f"{size} to {weight.shape[0]}, " + ", ".join(f"{name}={value!r}" for name, value in settings.items())
@@ -101,7 +101,7 @@ def _convolution(config: Config, axes: int, weight: NDArray[Any], arrays: Arrays
         run,
         {"weight": weight, "bias": _bias(config, arrays, len(weight))},
         packing=partial(_PACK[axes], groups=groups),
-        told=_told(weight, settings),
+        details=_details(weight, settings),
     )
 
 
@@ -141,7 +141,7 @@ def _separable(config: Config, arrays: Arrays) -> Layer:
         "pointwise_weight": _out_in_first(pointwise),
         "bias": _bias(config, arrays, filters),
     }
-    return Layer(config.kind, run, parameters, told=_told(depthwise, settings))
+    return Layer(config.kind, run, parameters, details=_details(depthwise, settings))
 
 
 def _run_separable(
@@ -177,15 +177,15 @@ def _transposed(config: Config, arrays: Arrays) -> Layer:
         config.kind,
         run,
         {"weight": _out_in_first(kernel), "bias": _bias(config, arrays, filters)},
-        told=f"{'x'.join(map(str, size))} to {filters}, stride={stride}, {padding}",
+        details=f"{'x'.join(map(str, size))} to {filters}, stride={stride}, {padding}",
     )
 
 
 def _cropped(size: int, stride: int, dilation: int, more: int | None, padding: str) -> tuple[int, int]:
-    """Return what is cropped before and after all that the windows cover; a negative number pads.
+    """Return what is cropped before and after the range that the windows cover; a negative number pads.
 
-    TensorFlow's transposed convolution is the gradient of one that has its padding "same": of an input as large as the
-    stride times the output, whose larger half of the padding lies behind.
+    TensorFlow's transposed convolution is the gradient of one with "same" padding on an input as large as the stride
+    times the output, with the larger half of the padding at the end.
     """
     reach = (size - 1) * dilation + 1
     if padding == "valid":
@@ -228,7 +228,7 @@ def _dense(config: Config, arrays: Arrays) -> Layer:
         partial(_run_dense, activation=activation_of(config)),
         {"weight": kernel.T, "bias": _bias(config, arrays, units)},
         packing=F.pack_linear,
-        told=f"{len(kernel)} to {units}",
+        details=f"{len(kernel)} to {units}",
     )
 
 

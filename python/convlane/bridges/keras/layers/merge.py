@@ -36,7 +36,7 @@ def _run_merge(layer: Layer, *args: Any, kind: str) -> Value:
 
 
 def _same_rank(values: list[Value]) -> list[Value]:
-    """Return values in one order; those with fewer axes get more behind the batch, as Keras has it."""
+    """Return values in one layout; those with fewer axes get more after the batch, as in Keras."""
     if not values:
         raise ValueError("there are no inputs")
     most = max(value.rank for value in values)
@@ -55,7 +55,7 @@ def _concatenate(config: Config, arrays: Arrays) -> Layer:
     axis = config.get("axis", -1)
     if type(axis) is not int:
         config.fail(f"axis must be an integer, got {axis!r}")
-    return Layer(config.kind, partial(_run_concatenate, axis=axis), told=f"axis={axis}")
+    return Layer(config.kind, partial(_run_concatenate, axis=axis), details=f"axis={axis}")
 
 
 def _run_concatenate(layer: Layer, *args: Any, axis: int) -> Value:
@@ -63,7 +63,7 @@ def _run_concatenate(layer: Layer, *args: Any, axis: int) -> Value:
 
 
 def joined(values: list[Value], axis: int) -> Value:
-    """Return values one after the other along an axis."""
+    """Concatenate values along an axis."""
     values = alike(values)
     if not values:
         raise ValueError("there are no inputs")

@@ -57,7 +57,7 @@ def _batch_norm(config: Config, arrays: Arrays) -> Layer:
         partial(_run_batch_norm, axis=_axis(config), momentum=1 - momentum, eps=eps),
         {"weight": arrays.get("gamma"), "bias": arrays.get("beta")},
         {"running_mean": arrays["moving_mean"], "running_var": arrays["moving_variance"]},
-        told=f"{arrays['moving_mean'].size}, eps={eps}",
+        details=f"{arrays['moving_mean'].size}, eps={eps}",
     )
 
 
@@ -82,7 +82,7 @@ def _run_layer_norm(layer: Layer, value: Value, *, axes: tuple[int, ...], eps: f
 
 
 def _over_last(value: Value, axes: tuple[int, ...], run: Any) -> Value:
-    """Run what works on the last axes on others."""
+    """Run an operation on the last axes on other axes."""
     chosen = [value.axis(axis) for axis in axes]
     order = (*(axis for axis in range(value.rank) if axis not in chosen), *chosen)
     x = value.in_order

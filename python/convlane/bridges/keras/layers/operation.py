@@ -74,7 +74,7 @@ _ACTIVATIONS = {_camel(name): name for name in activation_names() if name not in
 
 @converts_operations(*_ACTIVATIONS)
 def _activation(config: Config, arrays: Arrays) -> Layer:
-    """Take the activation of this name, with the settings that are others in an operation."""
+    """Take the activation of this name, with the settings that differ for an operation."""
     name = _ACTIVATIONS[config.kind]
     if config.get("axis", -1) != -1:
         config.fail("it is computed along the last axis only")

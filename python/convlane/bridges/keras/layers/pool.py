@@ -30,7 +30,7 @@ def _pool(config: Config, arrays: Arrays) -> Layer:
         axis=config.channel_axis,
         settings={"kernel_size": size, "stride": stride, "padding": padding},
     )
-    return Layer(config.kind, run, told=f"{size}, stride={stride}, padding={padding!r}")
+    return Layer(config.kind, run, details=f"{size}, stride={stride}, padding={padding!r}")
 
 
 def _run_pool(layer: Layer, value: Value, *, axes: int, average: bool, axis: int, settings: dict[str, Any]) -> Value:

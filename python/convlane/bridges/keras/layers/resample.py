@@ -18,7 +18,7 @@ def _pad(config: Config, arrays: Arrays) -> Layer:
     cuts = config.kind.startswith("Cropping")
     sides = config.pairs("cropping" if cuts else "padding", axes_of(config), 1)
     pad = [-side if cuts else side for pair in reversed(sides) for side in pair]
-    return Layer(config.kind, partial(_run_pad, pad=pad, axis=config.channel_axis), told=str(sides))
+    return Layer(config.kind, partial(_run_pad, pad=pad, axis=config.channel_axis), details=str(sides))
 
 
 def _run_pad(layer: Layer, value: Value, *, pad: list[int], axis: int) -> Value:
@@ -32,7 +32,7 @@ def _enlarge(config: Config, arrays: Arrays) -> Layer:
     factors = config.integers("size" if "size" in config else "length", axes, 2)
     mode = config.word("interpolation", ("nearest", "bilinear"), "nearest")
     run = partial(_run_enlarge, factors=factors, mode=mode, axis=config.channel_axis)
-    return Layer(config.kind, run, told=f"{factors}, {mode}")
+    return Layer(config.kind, run, details=f"{factors}, {mode}")
 
 
 def _run_enlarge(layer: Layer, value: Value, *, factors: tuple[int, ...], mode: str, axis: int) -> Value:
@@ -55,7 +55,7 @@ def _resize(config: Config, arrays: Arrays) -> Layer:
             config.fail(f"{key} is not computed")
     size = [config.integer("height"), config.integer("width")]
     mode = config.word("interpolation", ("nearest", "bilinear"), "bilinear")
-    return Layer(config.kind, partial(_run_resize, size=size, mode=mode, axis=config.channel_axis), told=str(size))
+    return Layer(config.kind, partial(_run_resize, size=size, mode=mode, axis=config.channel_axis), details=str(size))
 
 
 def _run_resize(layer: Layer, value: Value, *, size: list[int], mode: str, axis: int) -> Value:

@@ -39,7 +39,7 @@ def _reshape(config: Config, arrays: Arrays) -> Layer:
     target = config.integers("target_shape", None, least=-1)
     if target.count(-1) > 1 or 0 in target:
         config.fail(f"target_shape must have at most one -1 and no 0, got {list(target)}")
-    return Layer(config.kind, partial(_run_reshape, target=target), told=str(target))
+    return Layer(config.kind, partial(_run_reshape, target=target), details=str(target))
 
 
 def _run_reshape(layer: Layer, value: Value, *, target: tuple[int, ...]) -> Value:
@@ -57,7 +57,7 @@ def _permute(config: Config, arrays: Arrays) -> Layer:
     dims = config.integers("dims", None)
     if sorted(dims) != list(range(1, len(dims) + 1)):
         config.fail(f"dims must be an order of the axes from 1 on, got {list(dims)}")
-    return Layer(config.kind, partial(_run_permute, order=(0, *dims)), told=str(dims))
+    return Layer(config.kind, partial(_run_permute, order=(0, *dims)), details=str(dims))
 
 
 def _run_permute(layer: Layer, value: Value, *, order: tuple[int, ...]) -> Value:
