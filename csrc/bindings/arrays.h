@@ -1,4 +1,4 @@
-// Between NumPy arrays and the views of ops/: no logic beyond checking kinds.
+// Conversions between NumPy arrays and the views of ops/: no logic beyond checking kinds.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -16,7 +16,7 @@ namespace convlane {
 
 namespace py = pybind11;
 
-// TypeError unless float32 in native byte order and aligned: the Python layer converts what may be converted.
+// TypeError unless float32 in native byte order and aligned: the Python layer makes the permitted conversions.
 void check_float32(const py::array& array, const char* name);
 
 // ValueError unless four-dimensional.
@@ -26,13 +26,14 @@ ImageView image_view(const py::array& array, const char* name);
 // it.
 Tensor tensor_view(const py::array& array, const char* name);
 
-// A new array of the rank and shape of a view, whose data and strides it sets: in C order, or channels last in memory.
+// A new array with the rank and shape of a view, whose data and strides it sets: in C order, or channels last in
+// memory.
 py::array new_tensor(Tensor& view, bool channels_last = false);
 
 // "float32", "int64" or "bool"; std::invalid_argument for any other.
 DType dtype_from_name(const std::string& name);
 
-// A new array of the type, sizes and strides of a tensor that is dense in some order of its dimensions.
+// A new array with the type, sizes and strides of a tensor that is dense in some order of its dimensions.
 py::array new_array_like(const Tensor& like);
 
 // A new array in memory aligned for vectors. Images look like (N, C, H, W) and are channels last in memory.

@@ -10,7 +10,7 @@
 namespace convlane {
 namespace {
 
-// A new image of `shape`, which run() writes as `args` tells, with the residual added.
+// A new image of `shape`, computed by run() as `args` describes, with the residual added.
 template <class Run>
 py::array convolved(const std::string& op, const Shape4& shape, const std::optional<py::array>& residual,
                     Conv2dArgs& args, const Run& run) {
@@ -204,7 +204,7 @@ void bind_conv2d(py::module_& m) {
              int64_t slices) {
             const Tensor numbers = tensor_view(packed, "packed");
             if (numbers.dtype != DType::f32 || numbers.rank != 1 || numbers.strides[0] != 1)
-              throw std::invalid_argument("conv2d: packed weights are float32, side by side");
+              throw std::invalid_argument("conv2d: packed weights must be contiguous float32");
             return std::make_shared<PackedWeight>(shape, groups, conv2d_weight_layout(shape, groups, algorithm), slices,
                                                   static_cast<const float*>(numbers.data), numbers.shape[0],
                                                   std::make_shared<const py::array>(packed));

@@ -1,5 +1,4 @@
-// Activations, sums and channel-wise scaling. All take images; the Python layer views arrays of
-// other ranks as such.
+// Activations, sums and channel-wise scaling. All take images; the Python layer views arrays of other ranks as images.
 #include "bindings/arrays.h"
 #include "ops/activation.h"
 #include "ops/elementwise.h"
@@ -51,7 +50,7 @@ py::array activation_gradient(const py::array& kept, const py::array& gradient, 
   return dst;
 }
 
-// Of the factors: (N, C, 1, 1) or, where the images share them, (1, C, 1, 1).
+// The factors' gradient: (N, C, 1, 1) or, where the images share them, (1, C, 1, 1).
 py::array scale_scale_gradient(const py::array& input, const py::array& gradient, bool shared) {
   const auto [src, behind] = same_shapes(input, gradient, "scale_scale_gradient", "gradient");
   py::array dst = new_image({shared ? 1 : src.shape[0], src.shape[1], 1, 1});

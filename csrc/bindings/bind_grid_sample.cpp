@@ -39,7 +39,7 @@ py::array sample(const Floats& input, const Floats& grid, const std::string& mod
 
 using Gradient = std::optional<py::array>;
 
-// Of the input and of the grid, where they are wanted.
+// The gradients of the input and of the grid, where requested.
 std::pair<Gradient, Gradient> sample_gradient(const Floats& input, const Floats& grid, const Floats& gradient,
                                               const std::string& mode, const std::string& outside, bool align_corners,
                                               bool of_input, bool of_grid) {

@@ -6,7 +6,7 @@
 namespace convlane {
 namespace {
 
-// Images (N, C, H, W), which are worked on channels last, or (N, C, L) in C order, worked on as they are.
+// Images (N, C, H, W), processed channels last, or (N, C, L) in C order, processed as they are.
 class Signals {
  public:
   Signals(const py::array& array, const char* name) : images_(array.ndim() == 4) {
@@ -32,9 +32,9 @@ class Signals {
       throw std::invalid_argument(std::string(name) + " must have shape " + to_string(other.view_.shape) + ", got " +
                                   to_string(view_.shape));
   }
-  // Its own memory or, of images that lie otherwise, the copy written to `to`.
+  // Its own memory or, for images in other layouts, the copy written to `to`.
   const float* dense_or_into(float* to) const { return images_ ? channels_last_or_into(view_, to) : view_.data; }
-  // The same with memory of its own; without the GIL.
+  // The same, with memory of its own; without the GIL.
   const float* dense() {
     if (!images_) return view_.data;
     return converted_.emplace(view_).view().data;

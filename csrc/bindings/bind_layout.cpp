@@ -6,7 +6,7 @@
 namespace convlane {
 namespace {
 
-// Of images that are channels last: from many channels to few, or back.
+// For channels-last images: from many channels to few, or back.
 template <class Run>
 py::array shuffled(const ImageView& src, const Shuffle& shuffle, const Shape4& shape, const Run& run) {
   if (src.count() != 0 && !src.is_channels_last())

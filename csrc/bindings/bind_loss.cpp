@@ -14,7 +14,7 @@ Tensor dense(const py::array& array, const char* name) {
   return view;
 }
 
-// Logits with the classes as last dimension; targets of the other dimensions, int64, or of all of them, float32.
+// Logits with the classes as the last dimension; targets are int64 without that dimension, or float32 with it.
 CrossEntropyArgs arguments(const Tensor& logits, const Tensor& target, const Tensor& weight, float own, float others) {
   const int last = logits.rank - 1;
   if (last < 0 || logits.dtype != DType::f32) throw std::invalid_argument("logits must be float32, (..., classes)");
@@ -54,7 +54,7 @@ py::array cross_entropy(const py::array& logits, const py::array& target, const 
   return result;
 }
 
-// The gradient of the losses, or one number that is that of each of them.
+// The losses' gradient, or a single number for all of them.
 py::array cross_entropy_gradient(const py::array& logits, const py::array& target, const py::array& weight, float own,
                                  float others, const py::array& gradient) {
   const Tensor src = dense(logits, "logits"), behind = dense(gradient, "gradient");

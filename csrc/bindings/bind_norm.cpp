@@ -31,7 +31,7 @@ class OptionalImage {
     if (view_->shape != shape)
       throw std::invalid_argument(name + " must have shape " + to_string(shape) + ", got " + to_string(view_->shape));
   }
-  // Converts where it must; without the GIL.
+  // Converts if needed; without the GIL.
   const float* dense() {
     if (view_) return converted_.emplace(*view_).view().data;
     return nullptr;
@@ -124,7 +124,7 @@ py::tuple batch_norm_gradient(const py::array& input, const py::array& gradient,
   const ImageView src = image_view(input, "batch_norm_gradient: input");
   const int64_t channels = src.shape[1];
   if (training && src.pixels() == 0)
-    throw std::invalid_argument("batch_norm_gradient: there are no values that statistics were taken of");
+    throw std::invalid_argument("batch_norm_gradient: there are no values to take statistics of");
   if (output && residual)
     throw std::invalid_argument("batch_norm_gradient: either output or residual tells the activation's input");
   const OptionalVector weight_v(weight, channels, "batch_norm_gradient: weight");

@@ -12,7 +12,7 @@ Pooling pooling_from_name(const std::string& name) {
   if (name == "max") return Pooling::max;
   if (name == "average") return Pooling::average;
   if (name == "power") return Pooling::power;
-  throw std::invalid_argument("pooling: there are max, average and power, not '" + name + "'");
+  throw std::invalid_argument("pooling: must be max, average or power, got '" + name + "'");
 }
 
 py::array pool(const Pool2dDesc& desc, const ImageView& src) {
@@ -23,7 +23,7 @@ py::array pool(const Pool2dDesc& desc, const ImageView& src) {
   return dst;
 }
 
-// The maxima, or a pair of them and their indices.
+// The maxima, or a pair of the maxima and their indices.
 py::object max_pool(const Pool2dDesc& desc, const ImageView& src, bool return_indices) {
   if (!return_indices) return pool(desc, src);
   py::array dst = new_image(desc.shape()), indices = new_index_image(desc.shape());
@@ -48,7 +48,7 @@ py::tuple placed_max_pool(const Pool2dDesc& desc, const ImageView& src) {
   return py::make_tuple(dst, places);
 }
 
-// Of the input. `places` are those of placed_max_pool, none for averages.
+// The input's gradient. `places` are those of placed_max_pool, or none for averages.
 py::array pool_gradient(const Pool2dDesc& desc, const py::array& gradient,
                         const std::optional<py::array_t<std::int32_t>>& places = std::nullopt) {
   const ImageView view = image_view(gradient, "gradient");

@@ -1,5 +1,5 @@
-// Operations on arrays of any rank, strides and of three types: one entry for each general kernel, which takes the name
-// of what it is to do.
+// Operations on arrays of any rank, any strides and three types: one entry for each general kernel, which takes the
+// name of the function to compute.
 #include "bindings/arrays.h"
 #include "ops/gather.h"
 #include "ops/matmul.h"
@@ -157,8 +157,8 @@ Along along(const Tensor& view, int64_t axis) {
 py::array arg(bool largest, const py::array& input, int64_t axis) {
   const Tensor src = floats(input, "input");
   const Along sizes = along(src, axis);
-  if (sizes.count == 0) throw std::invalid_argument("the largest or smallest of no numbers has no place");
-  if (sizes.count > INT32_MAX) throw std::invalid_argument("too many numbers to tell a place among");
+  if (sizes.count == 0) throw std::invalid_argument("the largest or smallest of no numbers is undefined");
+  if (sizes.count > INT32_MAX) throw std::invalid_argument("more than 2**31 - 1 numbers along the axis");
   Tensor dst = src;
   dst.dtype = DType::i64;
   dst.shape[axis] = 1;
@@ -190,12 +190,12 @@ py::array take(const py::array& input, int64_t axis, const py::array& index) {
   return result;
 }
 
-// Of an input that has `size` along the axis.
+// From the gradient of an input that has `size` along the axis.
 py::array take_gradient(const py::array& gradient, int64_t axis, const py::array& index, int64_t size) {
   const Tensor src = floats(gradient, "gradient"), chosen = tensor_view(index, "index");
   Along sizes = along(src, axis);
   if (chosen.rank != 1 || chosen.shape[0] != sizes.count || size < 0)
-    throw std::invalid_argument("index must have one place for each number along the axis");
+    throw std::invalid_argument("index must have one entry for each number along the axis");
   const int64_t* places = places_of(chosen, size, "index_select");
   Tensor dst = src;
   dst.shape[axis] = sizes.count = size;
@@ -205,7 +205,7 @@ py::array take_gradient(const py::array& gradient, int64_t axis, const py::array
   return result;
 }
 
-// `input` and `index` have one shape but along the axis.
+// `input` and `index` have the same shape except along the axis.
 void check_same_but(const Tensor& src, const Tensor& index, int64_t axis) {
   bool same = src.rank == index.rank;
   for (int d = 0; same && d < src.rank; ++d) same = d == axis || src.shape[d] == index.shape[d];
@@ -292,7 +292,8 @@ std::pair<py::array, py::array> topk(const py::array& input, int64_t axis, int64
   const Tensor src = floats(input, "input");
   const Along sizes = along(src, axis);
   if (k < 0 || k > sizes.count)
-    throw std::invalid_argument("topk: there are no " + std::to_string(k) + " among " + std::to_string(sizes.count));
+    throw std::invalid_argument("topk: k must be between 0 and " + std::to_string(sizes.count) + ", got " +
+                                std::to_string(k));
   Tensor values = src, places = src;
   values.shape[axis] = places.shape[axis] = k;
   places.dtype = DType::i64;

@@ -1,7 +1,7 @@
 // Constructors of bound classes that may run out of memory at any point.
 //
-// pybind11 registers a new object, and makes its holder, after the constructor has returned, where nobody catches an
-// exception: std::terminate. Here both happen within the call.
+// pybind11 registers a new object, and makes its holder, after the constructor has returned, where an exception is not
+// caught and ends in std::terminate. Here both happen within the call.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -29,7 +29,7 @@ auto construct(Make make, Holder (*)(Args...)) {
 
 }  // namespace detail
 
-// What to bind as "__init__", with NewStyle behind it: `make` returns the class's holder with a new object.
+// To be bound as "__init__", followed by NewStyle: `make` returns the class's holder with a new object.
 template <class Make>
 auto constructor(Make make) {
   using Signature = pybind11::detail::function_signature_t<Make>;

@@ -8,10 +8,10 @@
 
 namespace convlane {
 
-// Gives the GIL back for its lifetime, as pybind11::gil_scoped_release does, but lets a daemon thread outlive the
-// interpreter: before 3.14 Python ends a thread that asks for the GIL once it shuts down by pthread_exit(), whose
-// unwinding would end the process at this destructor, or release the caller's arrays without the GIL behind it. The
-// thread sleeps instead until the process ends, as from 3.14 on (https://github.com/python/cpython/issues/87135).
+// Releases the GIL for its lifetime, as pybind11::gil_scoped_release does, but lets a daemon thread outlive the
+// interpreter: before 3.14, once Python shuts down, it ends a thread that asks for the GIL by pthread_exit(), whose
+// unwinding would end the process at this destructor, or release the caller's arrays without the GIL later. The thread
+// sleeps instead until the process ends, as from 3.14 on (https://github.com/python/cpython/issues/87135).
 class GilRelease {
  public:
   GilRelease() : state_(PyEval_SaveThread()) {}
@@ -19,8 +19,8 @@ class GilRelease {
   GilRelease& operator=(const GilRelease&) = delete;
   ~GilRelease() { take_back(); }
 
-  // Runs the handlers of signals that came, as Ctrl-C, where this is the main thread. Returns whether one has raised:
-  // the exception is Python's current one.
+  // Runs the handlers of pending signals, such as Ctrl-C, if this is the main thread. Returns whether one has raised:
+  // the exception is then Python's current one.
   bool interrupted() {
     take_back();
     const bool raised = PyErr_CheckSignals() != 0;
@@ -32,7 +32,7 @@ class GilRelease {
   void take_back() {
     try {
       PyEval_RestoreThread(state_);
-    } catch (...) {  // pthread_exit() unwinds by an exception that must not be left
+    } catch (...) {  // pthread_exit() unwinds by an exception that must not be swallowed
       for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
     }
   }

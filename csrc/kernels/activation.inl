@@ -8,8 +8,8 @@
 namespace convlane {
 namespace {
 
-// 1 / (1 + e^-x), numerator and denominator times 2^-32: so e^-x stays finite where the quotient is denormal. From 30
-// on the result is 1.
+// 1 / (1 + e^-x), with numerator and denominator scaled by 2^-32, so that e^-x stays finite where the quotient is
+// denormal. From 30 on the result is 1.
 CONVLANE_INLINE Vec sigmoid(Vec x) {
   constexpr float kStep = 1.0f / (1 << kPowerBits);
   x = max(broadcast(-104.5f), min(broadcast(30.0f), x));
@@ -20,7 +20,7 @@ CONVLANE_INLINE Vec sigmoid(Vec x) {
   return div(one, fma(small_power_of_2(sum), exp_of_minus<kPowerBits>(u), one));
 }
 
-// Cephes' tanhf: an odd polynomial below 0.625, where 1 - 2 / (e^2x + 1) would cancel; x itself (and so -0.0) where
+// Cephes' tanhf: an odd polynomial below 0.625, where 1 - 2 / (e^2x + 1) would cancel; x itself (so -0.0 stays) where
 // the cubic term is below half a unit in the last place.
 CONVLANE_INLINE Vec tanh(Vec x) {
   const Vec one = broadcast(1.0f), two = broadcast(2.0f);
@@ -42,9 +42,9 @@ CONVLANE_INLINE Vec hardsigmoid(Vec x) {
 
 CONVLANE_INLINE Vec hardswish(Vec x) { return mul(x, hardsigmoid(x)); }
 
-// The tail of the normal distribution beyond t, 0 <= t <= kTail or NaN: ratio * power * 2^n, where power * 2^n is
-// e^(-t^2 / 2). The square is split at 256ths, whose squares are exact, so that the exponential loses no digits.
-// The ratio (Mills') is a polynomial in (t - 3.5) / (t + 3.5), divided by t + 3.5, with a relative error of 2^-25.
+// The tail of the normal distribution above t, 0 <= t <= kTail or NaN: ratio * power * 2^n, where power * 2^n is
+// e^(-t^2 / 2). The square is split at multiples of 1/256, whose squares are exact, so that the exponential loses no
+// digits. Mills' ratio is a polynomial in (t - 3.5) / (t + 3.5), divided by t + 3.5, with a relative error of 2^-25.
 constexpr float kTail = 14.7f;  // beyond it the tail is 0
 struct NormalTail {
   Vec ratio, power, n;
@@ -71,8 +71,9 @@ CONVLANE_INLINE NormalTail normal_tail(Vec t) {
   return {mul(p, inverse), exp_of_minus<0>(u), n};
 }
 
-// x times the share of the normal distribution below x: what is lacking to x or, where x is negative, to 0 is |x| times
-// the tail. -0.0 stays. What is negative is multiplied by 0, as in silu: it becomes -0.0, and minus infinity NaN.
+// x times the normal distribution function at x: it falls short of x or, for negative x, of 0 by |x| times the tail.
+// -0.0 stays. Negative values are multiplied by 0 beyond the tail, as in silu: they become -0.0, and minus infinity
+// NaN.
 CONVLANE_INLINE Vec gelu(Vec x) {
   const Vec t = min(broadcast(kTail), abs(x));
   const NormalTail tail = normal_tail(t);
@@ -80,12 +81,12 @@ CONVLANE_INLINE Vec gelu(Vec x) {
   return sub(select(greater(zero(), x), mul(x, zero()), x), lacking);
 }
 
-// log(1 + e^x), where e^x neither overflows nor vanishes beside 1.
+// log(1 + e^x), where e^x neither overflows nor is negligible beside 1.
 CONVLANE_INLINE Vec softplus(Vec x) { return add(max(zero(), x), log1p(exp(sub(zero(), abs(x))))); }
 
 CONVLANE_INLINE Vec logsigmoid(Vec x) { return sub(zero(), softplus(sub(zero(), x))); }
 
-// Of selu: those of Klambauer et al. 2017.
+// selu's constants (Klambauer et al. 2017).
 constexpr float kSeluScale = 1.0507009873554805f, kSeluScaleAlpha = 1.7580993408473766f;
 
 CONVLANE_INLINE Vec above_zero(Vec x, Vec above, Vec below) { return select(greater(x, zero()), above, below); }
@@ -99,13 +100,13 @@ CONVLANE_INLINE Vec mish(Vec x) {
   return mul(x, div(n, add(n, two)));
 }
 
-// gelu with a tanh for the normal distribution, x (1 + tanh t) / 2 = x sigmoid(2 t), where 2 t is twice_t(x) =
-// 2 sqrt(2 / pi) (x + 0.044715 x^3).
+// gelu with tanh in place of the normal distribution, x (1 + tanh t) / 2 = x sigmoid(2 t), where 2 t is twice_t(x) = 2
+// sqrt(2 / pi) (x + 0.044715 x^3).
 constexpr float kTanhLinear = 1.5957691216057308f, kTanhCubic = 0.07135481627260025f;
 CONVLANE_INLINE Vec twice_t(Vec x) { return mul(x, fma(mul(x, x), broadcast(kTanhCubic), broadcast(kTanhLinear))); }
 CONVLANE_INLINE Vec gelu_tanh(Vec x) { return mul(x, sigmoid(twice_t(x))); }
 
-// none, relu and relu6 are one clamp, cheap enough to apply to every register of a tile without a branch.
+// none, relu and relu6 are a single clamp, cheap enough to apply to every register of a tile without a branch.
 struct Clamp {
   Vec low, high;
   explicit CONVLANE_INLINE Clamp(Activation activation)
@@ -169,14 +170,14 @@ CONVLANE_INLINE void with_activation(Activation activation, float slope, Use use
   }
 }
 
-// The derivative of the sigmoid, e^-|x| / (1 + e^-|x|)^2: without the cancellation of s (1 - s) where s is near 1.
+// The derivative of the sigmoid, e^-|x| / (1 + e^-|x|)^2: it avoids the cancellation in s (1 - s) where s is near 1.
 CONVLANE_INLINE Vec sigmoid_slope(Vec x) {
   const Vec power = exp(sub(zero(), abs(x)));
   const Vec inverse = div(broadcast(1.0f), add(power, broadcast(1.0f)));
   return mul(mul(power, inverse), inverse);
 }
 
-// s (1 + x (1 - s)). Beyond the bounds x stands still, as infinity times 0 is not the limit.
+// s (1 + x (1 - s)). x is clamped, because infinity times 0 is not the limit.
 CONVLANE_INLINE Vec silu_slope(Vec x) {
   const Vec near = max(broadcast(-104.0f), min(broadcast(104.0f), x));
   return fma(near, sigmoid_slope(near), sigmoid(near));
@@ -188,7 +189,7 @@ CONVLANE_INLINE Vec hardswish_slope(Vec x) {
   return select(at_most(x, broadcast(-3.0f)), zero(), upper);
 }
 
-// The share of the normal distribution below x plus x times its density.
+// The normal distribution function at x plus x times the density.
 CONVLANE_INLINE Vec gelu_slope(Vec x) {
   const Vec t = min(broadcast(kTail), abs(x));
   const NormalTail tail = normal_tail(t);
@@ -218,8 +219,8 @@ CONVLANE_INLINE Vec gelu_tanh_slope(Vec x) {
 }
 
 // Calls use(f): f(at, gradient) is the gradient in front of the activation, `at` the activation's input or, with
-// `from_output`, its output (only where ops/ allows that). At a corner the flat side counts; where one that
-// clamps met a NaN the gradient passes.
+// `from_output`, its output (only where ops/ allows that). At a corner the derivative is that of the flat side; where a
+// clamping activation met a NaN, the gradient passes.
 template <class Use>
 CONVLANE_INLINE void with_activation_gradient(Activation activation, float slope, bool from_output, Use use) {
   const Vec slope_v = broadcast(slope);
@@ -286,8 +287,8 @@ void activation_gradient(const float* at, const float* gradient, float* dst, int
   });
 }
 
-// In place, `rows` runs of `columns` floats: what a kernel has just stored and is too long an activation for its
-// registers. Out of line, as every tile shape would hold a copy.
+// In place, `rows` runs of `columns` floats: applies an activation that is too long for a kernel's registers to what it
+// has just stored. Out of line, or every tile shape would contain a copy.
 __attribute__((noinline)) void activate_rows(float* dst, int64_t rows, int64_t stride, int64_t columns,
                                              const Epilogue& epilogue) {
   with_activation(epilogue.activation, epilogue.slope, [=](auto f) {

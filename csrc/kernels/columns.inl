@@ -1,4 +1,4 @@
-// Sums of columns, row after row.
+// Sums of columns, accumulated row by row.
 #pragma once
 
 #include "kernels/vec.h"
@@ -6,8 +6,8 @@
 namespace convlane {
 namespace {
 
-// From column `c` on, as many columns as whole groups of so many vectors cover; returns where they end. Sums of several
-// vectors at once, as each waits for its last addition.
+// From column `c` on, sums as many columns as fill whole groups of vectors; returns where they end. Several vectors are
+// summed at once, because each sum waits for its last addition.
 template <int Vectors>
 CONVLANE_INLINE int64_t sum_columns_of(const float* src, int64_t stride, int64_t rows, int64_t c, int64_t columns,
                                        float* dst) {

@@ -1,8 +1,8 @@
-// Cross-entropy of rows of logits. Neither probabilities nor their logarithms are kept: the gradient takes the softmax
-// anew, which costs less than reading it back from memory.
+// Cross-entropy of rows of logits. Neither probabilities nor their logarithms are stored: the gradient recomputes the
+// softmax, which costs less than reading it back from memory.
 //
-// Rows are short where maps have a class at every pixel. So kLanes rows are taken at a time and turned around, into a
-// vector per class: no sum runs across the lanes of a vector, and no exponential is of a part of one.
+// Rows are short where a map has a class at every pixel. So kLanes rows are transposed at a time into one vector per
+// class: no sum runs across the lanes of a vector, and no exponential is computed for a partial vector.
 #pragma once
 
 #include "kernels/layout.inl"
@@ -13,12 +13,12 @@
 namespace convlane {
 namespace {
 
-constexpr int64_t kClassBlock = 64;  // classes that are turned around at a time, on the stack
+constexpr int64_t kClassBlock = 64;  // classes transposed at a time, on the stack
 
 struct LogitRows {
   const CrossEntropyArgs& args;
   int64_t first = 0;  // row
-  int count = 0;      // of rows, at most kLanes; what lanes beyond them hold is not used
+  int count = 0;      // number of rows, at most kLanes; lanes beyond them are ignored
   int64_t held = -1;  // the class of the first vector
   float logits[kClassBlock * kLanes] = {};
   float probabilities[kClassBlock * kLanes] = {};
@@ -42,7 +42,7 @@ CONVLANE_INLINE void to_rows(const float* src, float* dst, int64_t stride, int64
   transpose_edge(src + c * kLanes, kLanes, dst + c, stride, columns - c, rows);
 }
 
-// Turns the classes from c on around, if that has not been done; returns how many.
+// Transposes the classes from c on, if that has not been done; returns how many.
 CONVLANE_INLINE int64_t hold(LogitRows& rows, int64_t c) {
   const CrossEntropyArgs& args = rows.args;
   const int64_t columns = args.classes - c < kClassBlock ? args.classes - c : kClassBlock;
@@ -59,7 +59,7 @@ CONVLANE_INLINE bool wishes_every_class(const CrossEntropyArgs& args) {
   return args.probabilities != nullptr || args.others != 0;
 }
 
-// What the rows are wished of class c, the i-th that is held, but for what their own class is wished beyond the others.
+// The rows' targets for class c, the i-th that is held, without the extra target of each row's own class.
 CONVLANE_INLINE Vec wish_of(const LogitRows& rows, int64_t c, int64_t i) {
   const Vec others = broadcast(rows.args.others), weight = broadcast(rows.args.weight[c]);
   if (rows.args.probabilities == nullptr) return mul(weight, others);
@@ -75,8 +75,8 @@ CONVLANE_INLINE Vec largest_logits(LogitRows& rows) {
   return top;
 }
 
-// With z = x - top, the sums over the classes of e^z, of wishes and of wishes times z. With `keep`, exponentials take
-// the place of logits where one block holds all classes.
+// With z = x - top, the sums over the classes of e^z, of the targets and of the targets times z. With `keep`,
+// exponentials replace the logits where one block holds all classes.
 struct WishSums {
   Vec power, wish, product;
 };
@@ -94,14 +94,14 @@ CONVLANE_INLINE WishSums sum_wishes(LogitRows& rows, Vec top, bool keep) {
       if (!every) continue;
       const Vec wish = wish_of(rows, first + i, i);
       part.wish = add(part.wish, wish);
-      part.product = add(part.product, select(equal(wish, zero()), zero(), mul(wish, z)));  // even of -inf
+      part.product = add(part.product, select(equal(wish, zero()), zero(), mul(wish, z)));  // where z is -inf, too
     }
     sums = {add(sums.power, part.power), add(sums.wish, part.wish), add(sums.product, part.product)};
   }
   return sums;
 }
 
-// What rows are wished of their own class beyond the others, and its logit where that is not 0.
+// The extra target of each row's own class, and its logit where that target is not 0.
 struct OwnClass {
   float wish[kLanes], logit[kLanes], counts[kLanes];
 };
@@ -117,7 +117,7 @@ CONVLANE_INLINE OwnClass own_class(const LogitRows& rows) {
   return own;
 }
 
-// All that rows are wished: 0 where they count nothing.
+// The sum of each row's targets: 0 for rows that do not count.
 CONVLANE_INLINE Vec whole_wish(Vec wish, const OwnClass& own) {
   return select(equal(load(own.counts), zero()), zero(), add(wish, load(own.wish)));
 }
@@ -132,7 +132,7 @@ CONVLANE_INLINE void for_logit_rows(const CrossEntropyArgs& args, const Run& run
   }
 }
 
-// The sum of wishes times the logarithm of the sum of e^z, minus that of wishes times z: terms of one sign.
+// The sum of targets times the logarithm of the sum of e^z, minus the sum of targets times z: terms of one sign.
 void cross_entropy(const CrossEntropyArgs& args) {
   for_logit_rows(args, [&](LogitRows& rows) {
     const Vec top = largest_logits(rows);
@@ -151,7 +151,7 @@ void cross_entropy(const CrossEntropyArgs& args) {
   });
 }
 
-// (sum of wishes * softmax - wish) * gradient
+// (sum of targets * softmax - target) * gradient
 void cross_entropy_gradient(const CrossEntropyArgs& args) {
   const bool every = wishes_every_class(args), keep = args.classes <= kClassBlock;
   for_logit_rows(args, [&](LogitRows& rows) {

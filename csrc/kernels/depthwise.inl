@@ -1,6 +1,6 @@
 // Depthwise convolution of a band of rows, channels last: lanes are channels, so every tap is one load and one
-// multiply-add. A register tile is some pixels of one vector of channels, whose taps share what they load; a tile goes
-// through all channels before the next, so that what is read lies side by side.
+// multiply-add. A register tile is a few pixels of one vector of channels, whose taps share loads; a tile goes through
+// all channels before the next one starts, so that reads are contiguous.
 #pragma once
 
 #include "kernels/activation.inl"
@@ -17,8 +17,8 @@ CONVLANE_INLINE Vec depthwise_bias(const DepthwiseArgs& d, int64_t c, int lanes)
 
 alignas(64) constexpr float kZeros[kLanes] = {};
 
-// Two runs of pixels, wherever they lie, are computed at once: they share the weights, and give enough
-// independent sums to cover the multiply-add's latency.
+// Two runs of pixels, wherever they are, are computed at once: they share the weights and give enough independent sums
+// to cover the multiply-add's latency.
 //
 // Bound. Within a row of taps a run of P pixels and T taps with stride s loads T weights and (P - 1) s + T columns,
 // each once, for T P multiply-adds. With 7 x 2 pixels (32 registers) a row of 7 taps takes 33 loads for 98
@@ -28,7 +28,7 @@ alignas(64) constexpr float kZeros[kLanes] = {};
 // first-level cache answers.
 constexpr int kRuns = 2;
 constexpr int kRunPixels = kRegisters == 32 ? 7 : 4;
-constexpr int kRowTaps = 7;  // with the sums and one column they fit the registers
+constexpr int kRowTaps = 7;  // with the sums and one column they fit into the registers
 
 // Where a run's outputs and inputs are.
 struct DepthwiseRun {
@@ -41,11 +41,11 @@ struct DepthwiseRun {
 
 struct DepthwiseTile {
   DepthwiseRun run[kRuns];
-  int64_t first_row, end_row;       // of the taps: those before and beyond meet nothing but padding
+  int64_t first_row, end_row;       // of the taps; those before and after meet only padding
   bool inside;                      // no tap of either run meets padding
   int64_t dst_step, residual_step;  // between pixels of a run
   int64_t pixel_columns;            // columns between two pixels
-  int64_t parts, longer;            // of a row of taps, and how many of them have a tap more than the rest
+  int64_t parts, longer;            // of a row of taps, and how many of them have one tap more than the rest
 };
 
 template <int Pixels>
@@ -77,15 +77,15 @@ CONVLANE_INLINE void store_runs(const DepthwiseTile& t, int64_t c, int lanes, Cl
   }
 }
 
-// Calls body(c) for vectors of channels. The last one may share channels with the one before, which then get the same
-// results once more.
+// Calls body(c) for vectors of channels. The last one may overlap the one before, whose shared channels are then
+// computed twice, with the same results.
 template <class Body>
 CONVLANE_INLINE void for_whole_vectors(int64_t channels, const Body& body) {
   for (int64_t c = 0; c < channels; c += kLanes) body(c + kLanes <= channels ? c : channels - kLanes);
 }
 
-// How columns outside of the row are passed over: there are none; zeros are read instead, which few taps do not notice;
-// or a branch, by which a part of many taps may add nothing.
+// How columns outside the row are handled: there are none; zeros are read instead, which is cheap for few taps; or a
+// branch, which lets a part of many taps skip its work.
 enum class Outside { none, zeros, skipped };
 
 // Some taps of a row.
@@ -115,7 +115,7 @@ CONVLANE_INLINE void add_taps(const float* const (&src)[kRuns], const int64_t (&
   }
 }
 
-// Whole vectors of channels whose pixels lie `Stride` columns of taps apart, and share them. The taps of a row are one
+// Whole vectors of channels whose pixels lie `Stride` columns of taps apart and share them. The taps of a row form one
 // part or, with `Parts`, several.
 template <int Pixels, int Stride, int Taps, bool Parts, bool Inside>
 CONVLANE_INLINE void depthwise_shared_of(const DepthwiseArgs& d, const DepthwiseTile& t) {
@@ -226,14 +226,15 @@ using DepthwiseKernel = void (*)(const DepthwiseArgs&, const DepthwiseTile&);
 
 template <int Pixels, int Stride, bool Parts, int Taps = kRowTaps>
 DepthwiseKernel depthwise_shared_by(int64_t taps) {
-  constexpr int kFewest = Parts ? (kRowTaps + 2) / 2 : 2;  // one more than a row has at once is cut in halves
+  constexpr int kFewest = Parts ? (kRowTaps + 2) / 2 : 2;  // a row with one tap more than fits at once is halved
   if constexpr (Taps > kFewest)
     if (taps < Taps) return depthwise_shared_by<Pixels, Stride, Parts, Taps - 1>(taps);
   return depthwise_shared<Pixels, Stride, Taps, Parts>;
 }
 
-// How the pixels of a row are cut into runs, and what computes them. With dilation d and stride s the pixels whose
-// columns the taps share are d / gcd(d, s) apart, and these s / gcd(d, s) taps: as many phases without dilation.
+// How the pixels of a row are split into runs, and what computes them. With dilation d and stride s, pixels that share
+// columns with the taps are d / gcd(d, s) apart, with a distance of s / gcd(d, s) taps: so a row is that many phases,
+// each without dilation.
 class DepthwiseRows {
  public:
   explicit DepthwiseRows(const DepthwiseArgs& d) : d_(d) {
@@ -245,7 +246,7 @@ class DepthwiseRows {
     }
     stride_ = d.stride_w / divisor;
     phases_ = d.dilation_w / divisor;
-    // Short phases would leave runs of few pixels.
+    // Short phases would leave runs of only a few pixels.
     shares_ =
         d.channels >= kLanes && d.kernel_w > 1 && stride_ <= 2 && (phases_ == 1 || d.out_width / phases_ >= kRunPixels);
     if (!shares_) phases_ = 1;
@@ -264,15 +265,15 @@ class DepthwiseRows {
       x = runs<2>(y, rows, phase, pixels, x);
       runs<1>(y, rows, phase, pixels, x);
     }
-    // The longer activations follow whole rows, as runs may overlap.
+    // The longer activations are applied to whole rows afterwards, because runs may overlap.
     if (is_clamp(d_.epilogue.activation)) return;
     for (int64_t row = y; row < y + rows; ++row)
       activate_rows(d_.dst + row * d_.out_width * d_.dst_stride, d_.out_width, d_.dst_stride, d_.channels, d_.epilogue);
   }
 
  private:
-  // Runs of so many pixels from x on; what is left over for shorter ones begins with the column returned. A last run
-  // may begin in the one before, which costs less than several short ones.
+  // Runs of so many pixels from x on; the column returned is where shorter runs take over. A last run may overlap the
+  // one before, which costs less than several short ones.
   template <int Pixels>
   int64_t runs(int64_t y, int64_t rows, int64_t phase, int64_t pixels, int64_t x) {
     constexpr int kNext = Pixels > 4 ? 4 : Pixels / 2;
@@ -282,7 +283,7 @@ class DepthwiseRows {
     const int64_t count = left / Pixels + (overlaps ? 1 : 0), total = rows * count;
     if (count == 0) return x;
     const DepthwiseKernel kernel = kernel_for<Pixels>();
-    // Runs below each other share rows, so they go together.
+    // Runs below each other share input rows, so they are computed together.
     for (int64_t k = 0; k < total; k += kRuns) {
       tile_.inside = true;
       tile_.first_row = d_.kernel_h;
@@ -346,7 +347,7 @@ void depthwise_rows(const DepthwiseArgs& d) {
   for (int64_t y = 0; y < d.out_rows; y += kRuns) all.run(y, d.out_rows - y < kRuns ? d.out_rows - y : kRuns);
 }
 
-// Channels of which several pixels' fill a vector, and the taps of which are few enough to be repeated for these.
+// Few channels: several pixels' fill a vector, and the taps are few enough to be repeated for each pixel.
 constexpr int64_t kRepeatedTaps = 256;
 CONVLANE_INLINE bool has_few_channels(const DepthwiseArgs& d) {
   const Epilogue& e = d.epilogue;
@@ -355,8 +356,8 @@ CONVLANE_INLINE bool has_few_channels(const DepthwiseArgs& d) {
          d.kernel_h * d.kernel_w <= kRepeatedTaps;
 }
 
-// Neighbouring pixels as one of so many times the channels, where no tap of theirs leaves the row: row by row, as rows
-// are no whole number of them. What is left at the sides is computed pixel by pixel.
+// Treats neighbouring pixels as one pixel with that many times the channels, where all of their taps stay inside the
+// row: row by row, because a row need not divide evenly. The rest at the sides is computed pixel by pixel.
 void depthwise_few_channels(const DepthwiseArgs& d) {
   const int64_t together = kLanes / d.channels, taps = d.kernel_h * d.kernel_w;
   const auto within = [&d](int64_t x) { return x < 0 ? 0 : x < d.out_width ? x : d.out_width; };
@@ -405,10 +406,10 @@ void depthwise(const DepthwiseArgs& d) {
                 d.sums + y * d.sums_stride);
 }
 
-// Two neighbouring inputs meet the same outputs, one by the even taps, one by the odd ones.
+// Two neighbouring inputs contribute to the same outputs, one through the even taps, the other through the odd ones.
 template <int Kernel, int Rows>
 CONVLANE_INLINE void depthwise_input_gradient_of(const DepthwiseInputGradientArgs& d, int64_t c, int lanes) {
-  constexpr int kBefore = (Kernel - 1) / 2;  // outputs behind the first that an input meets
+  constexpr int kBefore = (Kernel - 1) / 2;  // outputs before the first that an input contributes to
   Vec weight[Rows][Kernel], window[Rows][kBefore + 1];
   const auto output = [&](int row, int64_t j) {
     return load(j >= 0 && j < d.row_width ? d.rows[row] + j * d.channels + c : kZeros, lanes);

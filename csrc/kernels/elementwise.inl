@@ -1,4 +1,4 @@
-// Sums, products and per-channel scaling of arrays. Everywhere dst may be one of the sources.
+// Sums, products and per-channel scaling of arrays. dst may always be one of the sources.
 #pragma once
 
 #include "kernels/activation.inl"

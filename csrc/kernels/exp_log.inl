@@ -16,11 +16,12 @@ CONVLANE_INLINE Vec quotient_of_minus(Vec u) {
   return fnma(p, u, broadcast(1.0f));
 }
 
-// e^-u for |u| <= ln2 / 2^(Bits + 1). Bits = 0: the polynomial of degree 6 that has the least relative error (2^-28)
-// with 1 - u + u^2 / 2 as its start. Bits = 4: degree 3, with the square adjusted for an error of 2^-28, too.
+// e^-u for |u| <= ln2 / 2^(Bits + 1). Bits = 0: the degree-6 polynomial with the least relative error (2^-28) that
+// begins with 1 - u + u^2 / 2. Bits = 4: degree 3, with the quadratic coefficient adjusted, for the same error of
+// 2^-28.
 template <int Bits>
 CONVLANE_INLINE Vec exp_of_minus(Vec u) {
-  static_assert(Bits == 0 || Bits == 4, "find a polynomial");
+  static_assert(Bits == 0 || Bits == 4, "no polynomial for this number of bits");
   if constexpr (Bits == 4) {
     Vec p = fnma(broadcast(1.0f / 6.0f), u, broadcast(0.50001955f));
     p = fnma(p, u, broadcast(1.0f));
@@ -29,7 +30,7 @@ CONVLANE_INLINE Vec exp_of_minus(Vec u) {
   return fnma(quotient_of_minus(u), u, broadcast(1.0f));
 }
 
-// Cephes' ln 2 in two parts, of which the first times a whole number is exact.
+// Cephes' ln 2 in two parts; products of the first with integers are exact.
 constexpr float kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
 
 // e^x for -105 <= x <= 89 or NaN.
@@ -39,11 +40,11 @@ CONVLANE_INLINE Vec exp_in_range(Vec x) {
   return times_power_of_2(exp_of_minus<0>(u), n);
 }
 
-// e^x: beyond the bounds results are 0 or infinity; NaN passes.
+// e^x: 0 or infinity beyond the bounds; NaN passes.
 CONVLANE_INLINE Vec exp(Vec x) { return exp_in_range(max(broadcast(-104.5f), min(broadcast(89.0f), x))); }
 
-// e^x - 1 for x <= 88 or NaN; x itself (and so -0.0) where the square is below half a unit in the last place. With
-// e^x = 2^n e^-u that is 2^n (e^-u - 1) + (2^n - 1), whose last term is exact, and where n is 0 none.
+// e^x - 1 for x <= 88 or NaN; x itself (so -0.0 stays) where the square is below half a unit in the last place. With
+// e^x = 2^n e^-u this is 2^n (e^-u - 1) + (2^n - 1), whose last term is exact, and zero where n is 0.
 CONVLANE_INLINE Vec expm1(Vec x) {
   const Vec near = max(broadcast(-25.0f), min(broadcast(88.0f), x)), one = broadcast(1.0f);
   const Vec n = round(mul(near, broadcast(1.44269504088896341f)));
@@ -75,13 +76,13 @@ CONVLANE_INLINE Vec log(Vec x) {
   Vec y = fma(e, broadcast(kLn2Low), mul(mul(p, m), square));
   y = fnma(broadcast(0.5f), square, y);
   y = fma(e, broadcast(kLn2High), add(m, y));
-  // Infinity and NaN stay, as does what 0 and numbers below it turn into.
+  // Infinity and NaN pass, as do the results for 0 and negative numbers.
   y = select(greater(broadcast(__builtin_inff()), x), y, x);
   y = select(equal(x, zero()), broadcast(-__builtin_inff()), y);
   return select(greater(zero(), x), broadcast(__builtin_nanf("")), y);
 }
 
-// What 1 + x loses by rounding is a small part of 1 + x, whose logarithm that part is (Kahan).
+// What rounding loses of 1 + x is a small fraction of 1 + x; adding that fraction corrects the logarithm (Kahan).
 CONVLANE_INLINE Vec log1p(Vec x) {
   const Vec one = broadcast(1.0f), sum = in_register(add(one, x));
   const Vec lost = sub(x, in_register(sub(sum, one)));

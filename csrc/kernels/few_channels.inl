@@ -1,5 +1,5 @@
-// Convolutions whose channels leave most lanes of the matrix kernel's vectors empty: of many small groups, to a few
-// outputs, and of a few channels to a few.
+// Convolutions whose channels leave most lanes of the matrix kernel's vectors empty: many small groups, few outputs,
+// and a few channels to a few.
 #pragma once
 
 #include "kernels/activation.inl"
@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kGroupedRows = kRegisters == 32 ? 12 : 6;  // a sum and an input each
 
-// The input of a pixel is loaded once for each tap; for each product of a group the lanes take theirs from it.
+// A pixel's input is loaded once for each tap; for each product of a group the lanes select theirs from it.
 template <int Rows>
 void grouped_tile(const GroupedArgs& g, int64_t row) {
   const int inputs = static_cast<int>(g.inputs), outputs = static_cast<int>(g.outputs);
@@ -60,14 +60,14 @@ void grouped(const GroupedArgs& g) {
   }
 }
 
-// Sums, one weight of each column and an input fit the registers.
+// The sums, one weight of each column and an input fit into the registers.
 template <int Columns>
 constexpr int kDotRows = kRegisters == 32   ? (24 / Columns > 8 ? 8 : 24 / Columns)
                          : 12 / Columns > 8 ? 8
                                             : 12 / Columns;
 
-// A vector of sums for each row and column: lane l adds up the products k = l, l + kLanes and so on of every tap, and
-// the lanes are added up at the end.
+// One vector of sums for each row and column: lane l adds up the products k = l, l + kLanes and so on of every tap, and
+// the lanes are summed at the end.
 template <int Rows, int Columns>
 void dot_tile(const GemmArgs& g, int64_t row) {
   Vec sum[Rows][Columns];
@@ -131,7 +131,7 @@ void dot_rows(const GemmArgs& g) {
   activate_rows(g.dst, dense ? 1 : g.m, g.dst_stride, dense ? g.m * g.n : g.n, g.epilogue);
 }
 
-// Vectors of pixels side by side.
+// Several vectors of pixels at once.
 template <int Outputs>
 constexpr int kPlaneVectors = kRegisters == 32   ? (24 / Outputs > 8 ? 8 : 24 / Outputs)
                               : 11 / Outputs > 8 ? 8

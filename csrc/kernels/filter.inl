@@ -1,6 +1,6 @@
-// Filters of pictures: sums of shifted rows of pixels, and what turns bytes into the numbers that are summed.
+// Filters of pictures: sums of shifted rows of pixels, and the conversion from bytes to the numbers that are summed.
 //
-// Lanes are pixels (or their colours) side by side, so that a picture of one channel fills vectors, too.
+// Lanes are neighbouring pixels (or their colours), so that a picture of one channel fills vectors, too.
 #pragma once
 
 #include "kernels/table.h"
@@ -9,7 +9,7 @@
 namespace convlane {
 namespace {
 
-// Vectors at once: while one sum waits for its multiply-add the others go on, and they share a weight.
+// Vectors at once: while one sum waits for its multiply-add the others proceed, and all share a weight.
 constexpr int kFiltered = 8;
 
 template <int Vectors>
@@ -42,7 +42,7 @@ void filter_row(const FilterArgs<float>& f) {
   store(f.dst + x, sum, lanes);
 }
 
-// As wide as Vec. Only multiplied and added, for which the compiler's own vectors will do.
+// As wide as Vec. Only multiplied and added, for which the compiler's vector types suffice.
 constexpr int kDoubles = kLanes / 2;
 typedef double DoubleVec __attribute__((vector_size(kDoubles * sizeof(double))));
 
@@ -83,7 +83,7 @@ void widen_bytes(const std::uint8_t* src, int64_t count, float* dst) {
 }
 
 void narrow_to_bytes(const float* src, int64_t count, float slack, std::uint8_t* dst) {
-  constexpr float kMost = 2147483520.0f;  // the largest number that fits into 32 bits
+  constexpr float kMost = 2147483520.0f;  // the largest float that fits into 32 bits
   for (int64_t i = 0; i < count; ++i) {
     const float outward = src[i] + (src[i] < 0 ? -slack : slack);
     const float bounded = outward > -kMost ? (outward < kMost ? outward : kMost) : -kMost;

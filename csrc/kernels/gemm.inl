@@ -3,8 +3,8 @@
 // A register tile of up to kGemmRows x (kGemmVectors * lanes) sums stays in registers over the whole depth: per step
 // one broadcast per row and kGemmVectors loads of packed weights feed kGemmRows * kGemmVectors multiply-adds.
 // Every sum runs over tap and depth in order, whatever the tile, so results do not depend on how rows are grouped. Long
-// sums are sums of blocks, which begin at the same products however the depth is cut into taps and whichever of them
-// are left out because they are with zeros.
+// sums are sums of blocks, which begin at the same products however the depth is divided into taps and whichever taps
+// are skipped because they meet zeros.
 #pragma once
 
 #include "kernels/activation.inl"
@@ -18,13 +18,13 @@ namespace {
 constexpr int kGemmVectors = 2;
 constexpr int kGemmRows = kRegisters == 32 ? 14 : kLanes == 8 ? 6 : 4;
 constexpr int kGemmColumns = kGemmVectors * kLanes;
-// Of a tile one vector wide. Each sum waits four cycles for the one before, so six in flight would leave a quarter
-// idle.
+// For a tile one vector wide. Each sum waits four cycles for the one before, so six in flight would leave a quarter of
+// the slots idle.
 constexpr int kNarrowRows = kRegisters == 32 ? kGemmRows : 12;
 
-// Sums of more products than kLongSum are sums of blocks of kSumBlock, each added up by itself. One sum of 65536
-// products of the same sign was 21 times as inexact as torch's, in blocks it is 0.7 times. The longest of ResNet and
-// VGG before their linear layers have 4608.
+// Sums of more products than kLongSum are sums of blocks of kSumBlock, each added up by itself. A single sum of 65536
+// products of one sign had 21 times torch's error, in blocks 0.7 times. The longest sums of ResNet and VGG before their
+// linear layers have 4608 products.
 constexpr int64_t kLongSum = 4608, kSumBlock = 1024;
 
 // Lanes of vector v that hold real columns when `n` are left.
@@ -33,27 +33,28 @@ CONVLANE_INLINE int lanes_of(int64_t n, int v) {
   return static_cast<int>(left >= kLanes ? kLanes : left > 0 ? left : 0);
 }
 
-// Weights that a tile fetches while it computes: the lines at `weight`, which each step of the depth moves by `step`.
+// Weights that a tile prefetches while it computes: the lines at `weight`, which advances by `step` at each step of the
+// depth.
 struct Ahead {
   const float* weight;
   int64_t step;
 };
 constexpr int kLineFloats = 16;
 
-// The tiles of a column of panels fetch the next panel among them, a share each: hardware prefetchers fall behind where
-// a step of 14 x 2 products separates two lines. 16 rows x 256 deep with weights from memory: 131 to 220 GFLOP/s, with
-// weights in cache 222 (EPYC Zen 5, 2026-11-21). A few rows are a mere stream, which the hardware fetches best.
-// Nothing is fetched from behind the weights: where no memory is mapped each attempt walks the page table in vain, 110
-// ns in a virtual machine, and AlexNet's second layer took 30 ms instead of 12 (EPYC Zen 1, 2026-11-26). Behind the
-// last panel the tiles fetch the beginning of their own, which is in the cache.
+// The tiles of a column of panels divide the prefetching of the next panel among them: hardware prefetchers fall behind
+// where a step of 14 x 2 products separates two lines. 16 rows x 256 deep with weights from memory: 131 to 220 GFLOP/s,
+// with weights in cache 222 (EPYC Zen 5, 2026-11-21). A few rows are a mere stream, which the hardware prefetches best.
+// Nothing beyond the weights is prefetched: on unmapped memory each attempt walks the page table in vain, 110 ns in a
+// virtual machine, and AlexNet's second layer took 30 ms instead of 12 (EPYC Zen 1, 2026-11-26). At the last panel the
+// tiles prefetch the beginning of their own, which is in the cache.
 CONVLANE_INLINE Ahead next_panel(const GemmArgs& g, const float* panel, int64_t width, int64_t tiles) {
   constexpr int64_t kFewRows = 6;
   const int64_t steps = g.taps * g.depth;
-  const float* next = panel + steps * width;  // the same part of it
+  const float* next = panel + steps * width;  // the corresponding part of it
   if (next >= g.weight_end) return {panel, 0};
   const int64_t next_width = std::int64_t{g.weight_end - next} < steps * width ? kLanes : width;
   const int64_t step = g.m < kFewRows ? 0 : next_width / tiles;
-  // Each step fetches as much as it reads. Where its share is less, the last one would reach beyond the next panel.
+  // Each step prefetches as much as it reads. Where its share is less, the last step would reach beyond the next panel.
   const int64_t beyond = width - kLineFloats;
   return {step > beyond ? next : next - beyond, step};
 }
@@ -84,7 +85,7 @@ CONVLANE_INLINE void add_stored(Vec (&sum)[Rows][Vectors], const float* dst, int
   }
 }
 
-// Stores the sums, and begins new ones.
+// Stores the sums and starts new ones.
 template <int Rows, int Vectors>
 CONVLANE_INLINE void store_sums(Vec (&sum)[Rows][Vectors], float* dst, int64_t dst_stride, int64_t n) {
   CONVLANE_UNROLL
@@ -97,7 +98,7 @@ CONVLANE_INLINE void store_sums(Vec (&sum)[Rows][Vectors], float* dst, int64_t d
   }
 }
 
-// Sums begin with the bias of `n` columns from `column` on.
+// Starts the sums with the bias of `n` columns from `column` on.
 template <int Rows, int Vectors>
 CONVLANE_INLINE void begin_sums(Vec (&sum)[Rows][Vectors], const float* bias, int64_t column, int64_t n) {
   CONVLANE_UNROLL
@@ -110,7 +111,7 @@ CONVLANE_INLINE void begin_sums(Vec (&sum)[Rows][Vectors], const float* bias, in
   }
 }
 
-// Stores the `n` columns of finished sums from (row, column) on, which is dst.
+// Stores the `n` columns of finished sums from (row, column) on, which is where dst points.
 template <int Rows, int Vectors>
 CONVLANE_INLINE void finish_tile(const Vec (&sum)[Rows][Vectors], const Epilogue& e, int64_t row, int64_t column,
                                  float* dst, int64_t dst_stride, int64_t n) {
@@ -132,12 +133,12 @@ CONVLANE_INLINE void finish_tile(const Vec (&sum)[Rows][Vectors], const Epilogue
       }
     }
   }
-  // The longer activations run over the tile while it is in the first-level cache: unrolled into every register of
-  // every tile shape they would be most of the library.
+  // The longer activations run over the tile while it is in the first-level cache: unrolled for every register of every
+  // tile shape, they would make up most of the library.
   if (!is_clamp(e.activation)) activate_rows(dst, Rows, dst_stride, full ? Vectors * kLanes : n, e);
 }
 
-// Which of the products of a sum a tile adds up: so many, from one of a tap on.
+// The products of a sum that a tile adds up: `steps` of them, from number `k` of tap `tap` on.
 struct SumPart {
   int64_t tap, k, steps;
   bool first, last;
@@ -225,7 +226,7 @@ void gemm_tile(const GemmArgs& g, int64_t row, int64_t column, const SumPart& pa
   finish_tile<Rows, Vectors>(sum, g.epilogue, row, column, dst, g.dst_stride, n);
 }
 
-// Calls the tile compiled for exactly `rows`.
+// Calls the tile compiled for exactly `rows` rows.
 template <int Vectors, int Rows = Vectors == 1 ? kNarrowRows : kGemmRows>
 CONVLANE_INLINE void gemm_tile_of(int64_t rows, const GemmArgs& g, int64_t row, int64_t column, const SumPart& part,
                                   const float* weight, Ahead ahead) {
@@ -233,7 +234,7 @@ CONVLANE_INLINE void gemm_tile_of(int64_t rows, const GemmArgs& g, int64_t row, 
   if constexpr (Rows > 1) gemm_tile_of<Vectors, Rows - 1>(rows, g, row, column, part, weight, ahead);
 }
 
-// Long sums of several tiles are taken block by block, so that a block of rows and one of weights stay in the caches.
+// Several tiles' long sums are computed block by block, so that a block of rows and one of weights stay in the caches.
 void gemm(const GemmArgs& g) {
   const auto tiles_of = [&](int rows) { return g.tiles == nullptr ? (g.m + rows - 1) / rows : g.tile_count; };
   const int64_t steps = g.taps * g.depth, most = steps > kLongSum && tiles_of(kGemmRows) > 1 ? kSumBlock : steps;

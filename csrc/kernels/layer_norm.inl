@@ -1,4 +1,4 @@
-// Layer normalisation: every row by its own mean and variance, or by its mean square.
+// Layer normalisation: each row by its own mean and variance, or by its mean square.
 #pragma once
 
 #include "kernels/table.h"
@@ -7,8 +7,8 @@
 namespace convlane {
 namespace {
 
-// The sum over a row of value(c, get), vectors of it, and of the same for what whole vectors leave, number by number: a
-// vector that is not full would sum values of lanes that do not exist. Blocks of a long row are added up in double.
+// The sum over a row of value(c, get): vector by vector, then number by number for what whole vectors leave, because a
+// partial vector would sum values of lanes that do not exist. Blocks of a long row are added up in double.
 template <class Value>
 CONVLANE_INLINE float sum_row(int64_t channels, const Value& value) {
   constexpr int64_t kBlock = 256 * kLanes;
@@ -28,8 +28,8 @@ CONVLANE_INLINE float sum_row(int64_t channels, const Value& value) {
   return static_cast<float>(total);
 }
 
-// x -> (x - center - rest) * scale. The values are taken relative to the first one and then to their mean, so that a
-// large common offset costs no digits, as in `moments`. Not centered: x -> x * scale.
+// x -> (x - center - rest) * scale. Values are taken relative to the first one and then to their mean, so that a large
+// common offset costs no digits, as in `moments`. Not centered: x -> x * scale.
 template <bool Centered>
 struct RowNorm {
   Vec center, rest, scale;
@@ -68,8 +68,8 @@ CONVLANE_INLINE void layer_norm_rows(const LayerNormArgs& a) {
 
 void layer_norm(const LayerNormArgs& a) { a.centered ? layer_norm_rows<true>(a) : layer_norm_rows<false>(a); }
 
-// With g = gradient * weight and x the normalised values: scale * (g - mean of g - x * mean of g * x), the middle term
-// only of what is centered.
+// With g = gradient * weight and x the normalised values: scale * (g - mean of g - x * mean of g * x); without the
+// middle term if not centered.
 template <bool Centered>
 CONVLANE_INLINE void layer_norm_rows_gradient(const LayerNormArgs& a) {
   const float *src = a.src, *gradient = a.gradient;

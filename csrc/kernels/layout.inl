@@ -1,4 +1,4 @@
-// Transposes between NCHW planes and channels-last pixels, and channels of two images in turn.
+// Transposes between NCHW planes and channels-last pixels, and interleaving of two images' channels.
 #pragma once
 
 #include "kernels/table.h"
@@ -7,7 +7,7 @@
 namespace convlane {
 namespace {
 
-// kLanes rows by 4 columns in registers: every quad holds rows of its own, so that 4x4 transposes within quads leave
+// kLanes rows by 4 columns in registers: every quad holds different rows, so that 4x4 transposes within quads leave
 // kLanes consecutive rows of one column in each vector.
 CONVLANE_INLINE void transpose_tile(const float* src, int64_t src_stride, float* dst, int64_t dst_stride) {
   const Vec a = load_quads(src, 4 * src_stride), b = load_quads(src + src_stride, 4 * src_stride);
@@ -26,8 +26,8 @@ void transpose_edge(const float* src, int64_t src_stride, float* dst, int64_t ds
     for (int64_t i = 0; i < rows; ++i) dst[j * dst_stride + i] = src[i * src_stride + j];
 }
 
-// Square blocks of one cache line a side, so that both sides use each line whole while it is in the first-level cache.
-// What is left at the ends is moved by tiles that reach back into the last whole ones.
+// Square blocks with sides of one cache line, so that both arrays use each line whole while it is in the first-level
+// cache. The remainders at the ends are moved by tiles that overlap the last whole ones.
 void transpose(const float* src, int64_t src_stride, float* dst, int64_t dst_stride, int64_t rows, int64_t columns) {
   constexpr int64_t kBlock = 16, kColumns = 4;
   static_assert(kBlock % kLanes == 0, "a block is made of whole tiles");
@@ -57,7 +57,8 @@ void repeat_channels(const float* src, int64_t count, int64_t multiplier, float*
     }
     return;
   }
-  // Lane l of a vector that begins with the p-th copy of a channel holds channel (p + l) / multiplier from it on.
+  // If a vector begins with the p-th copy of a channel, lane l holds the channel (p + l) / multiplier places further
+  // on.
   std::int32_t channel[kLanes][kLanes];
   for (int64_t p = 0; p < multiplier; ++p)
     for (int l = 0; l < kLanes; ++l) channel[p][l] = static_cast<std::int32_t>((p + l) / multiplier);
@@ -81,7 +82,7 @@ void sum_groups(const float* src, int64_t count, int64_t multiplier, float* dst)
     }
     return;
   }
-  // Of the vectors that `kLanes` groups fill, the j-th numbers of the groups: which vector they are in, and where.
+  // The j-th numbers of `kLanes` groups: which of the vectors that the groups fill they are in, and in which lane.
   std::int32_t vector[kLanes][kLanes], place[kLanes][kLanes];
   for (int j = 0; j < multiplier; ++j) {
     for (int l = 0; l < kLanes; ++l) {

@@ -8,13 +8,14 @@
 namespace convlane {
 namespace {
 
-// Mean and sum of squared deviations of numbers of which some were seen before, per lane and relative to one of them,
-// so that a large common offset costs no digits. They are read once: a block of `Rows` numbers is held in registers,
-// where its own mean and the deviations from that are taken, and joined to what was seen (Chan, Golub, LeVeque, The
-// American Statistician 37, 1983). With one row it is Welford's update.
+// Mean and sum of squared deviations, per lane and relative to one of the numbers, so that a large common offset costs
+// no digits. Numbers are read once: a block of `Rows` is held in registers, its own mean and deviations are taken
+// there, and merged with those of the numbers seen before (Chan, Golub, LeVeque, The American Statistician 37, 1983).
+// With one row it is Welford's update.
 template <int Rows>
 struct MomentsBlock {
-  Vec seen_part, both_part;  // what a block's distance from the mean so far moves the mean, and adds to the squares
+  // How far a block's distance from the mean so far moves the mean, and what it adds to the squares.
+  Vec seen_part, both_part;
 
   explicit MomentsBlock(int64_t seen) {
     const float all = static_cast<float>(seen + Rows);
@@ -44,13 +45,13 @@ struct MomentsBlock {
 
 constexpr int kMomentsRows = 8;
 
-// What numbers are taken relative to: of the first, the last and one between, so that it is no outlier. That one is
-// seldom where a channel begins, as the middle of a group is.
+// The number that the others are taken relative to: the median of the first, the last and one in between, so that it is
+// no outlier. The one in between seldom begins a channel, as the middle of a group would.
 CONVLANE_INLINE int64_t between(int64_t count) { return count * 3 / 7; }
 CONVLANE_INLINE Vec median(Vec a, Vec b, Vec c) { return max(min(a, b), min(max(a, b), c)); }
 
 void moments(const float* src, int64_t rows, int64_t channels, double* mean, double* squares) {
-  constexpr int64_t kColumns = 512;  // at once: what is kept of them stays in the first-level cache
+  constexpr int64_t kColumns = 512;  // at once, so that their state stays in the first-level cache
   float origins[kColumns], means[kColumns], sums[kColumns];
   for (int64_t c0 = 0; c0 < channels; c0 += kColumns, src += kColumns, mean += kColumns, squares += kColumns) {
     const int64_t columns = channels - c0 < kColumns ? channels - c0 : kColumns;
@@ -80,7 +81,8 @@ void moments(const float* src, int64_t rows, int64_t channels, double* mean, dou
   }
 }
 
-// Every lane takes the numbers of one column; at the end the columns are joined, and what is less than a vector.
+// Each lane takes the numbers of one column; at the end the columns are merged with the remainder of less than a
+// vector.
 void row_moments(const float* src, int64_t count, double* mean, double* squares) {
   const int64_t rows = count / kLanes;
   const Vec origins = median(broadcast(src[0]), broadcast(src[between(count)]), broadcast(src[count - 1]));
@@ -145,7 +147,7 @@ void normalize(const float* src, float* dst, int64_t rows, const NormalizeArgs& 
   });
 }
 
-// 0.75 is the exponent of AlexNet and GoogLeNet; any other takes libm's powf, lane by lane.
+// 0.75 is the exponent of AlexNet and GoogLeNet; any other uses libm's powf, lane by lane.
 CONVLANE_INLINE Vec power(Vec x, float exponent) {
   if (exponent == 0.75f) {
     const Vec root = sqrt(x);
@@ -157,14 +159,14 @@ CONVLANE_INLINE Vec power(Vec x, float exponent) {
   return load(lanes);
 }
 
-// Over the positions from `back` before to `ahead` after each lane's own.
+// Sums over the positions from `back` before to `ahead` after each lane's own.
 CONVLANE_INLINE Vec window_sum(const float* at, int64_t back, int64_t ahead) {
   Vec sum = load(at - back);
   for (int64_t t = 1 - back; t <= ahead; ++t) sum = add(sum, load(at + t));
   return sum;
 }
 
-// Every window is summed anew: adding one square and subtracting another would carry rounding errors, and a NaN, on.
+// Every window is summed afresh: adding one square and subtracting another would carry along rounding errors and NaN.
 void local_response(const float* src, float* dst, int64_t rows, const LocalResponseArgs& a) {
   float* const squares = a.scratch + a.before;
   for (int64_t i = 0; i < a.before + a.channels + a.after + kLanes; ++i) a.scratch[i] = 0;
@@ -180,7 +182,7 @@ void local_response(const float* src, float* dst, int64_t rows, const LocalRespo
 }
 
 // With d = k + alpha * sum of squares: gradient / d^beta - 2 alpha beta x * sum of gradient * x / d^(beta + 1) over the
-// windows that x is in, which reach as far back as a window reaches ahead.
+// windows that contain x, which reach as far back as a window reaches ahead.
 void local_response_gradient(const float* src, const float* gradient, float* dst, int64_t rows,
                              const LocalResponseArgs& a) {
   const int64_t padding = a.before + a.after, size = padding + a.channels + padding + kLanes;

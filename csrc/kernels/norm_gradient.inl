@@ -1,6 +1,6 @@
 // The gradients of batch and group normalisation in two passes: sums per channel, then the gradient of the input. A
-// fused activation is differentiated at the normalised value, computed again from the input by the forward pass's own
-// instructions, so that neither a mask nor that value is kept.
+// fused activation is differentiated at the normalised value, which is recomputed from the input with the forward
+// pass's own instructions, so that neither a mask nor that value is stored.
 #pragma once
 
 #include "kernels/activation.inl"
@@ -10,7 +10,7 @@
 namespace convlane {
 namespace {
 
-// Row `row`, channels from `c`, of the gradient in front of the activation.
+// The gradient in front of the activation in row `row`, channels from `c` on.
 template <class Load, class Gradient>
 CONVLANE_INLINE Vec gradient_before(const NormGradientArgs& a, int64_t at, Vec centered, Vec scale, Vec shift,
                                     const Load& get, const Gradient& f) {

@@ -1,4 +1,4 @@
-// Steps of optimisers: parameters, gradients and state are read once and written once.
+// Optimiser steps: parameters, gradients and state are read once and written once.
 #pragma once
 
 #include "kernels/elementwise.inl"
@@ -57,9 +57,9 @@ void update(Rule rule, const UpdateArgs& a) {
   }
 }
 
-// In double: a float has no room for the sum over a large network.
+// In double: float is not precise enough for the sum over a large network.
 double sum_of_squares(const float* src, int64_t count) {
-  constexpr int64_t kRun = 4096;  // floats that are summed in float, vector by vector
+  constexpr int64_t kRun = 4096;  // floats summed in float, vector by vector
   double sum = 0;
   for (int64_t begin = 0; begin < count; begin += kRun) {
     const int64_t end = begin + kRun < count ? begin + kRun : count;

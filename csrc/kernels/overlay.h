@@ -1,4 +1,4 @@
-// Kernels for what some CPUs have beyond an instruction set: they replace single entries of its table.
+// Kernels for CPU features beyond an instruction set: they replace single entries of its table.
 #pragma once
 
 #include "kernels/table.h"
@@ -6,12 +6,12 @@
 namespace convlane {
 
 struct Overlay {
-  Isa isa;                      // whose table it lies over
+  Isa isa;                      // whose table it overlays
   bool (*is_supported)();       // by this CPU and its operating system
   void (*apply)(KernelTable&);  // sets the entries that it has kernels for
 };
 
-// In order: of two overlays with the same entry the later one's stands.
+// In order: where two overlays set the same entry, the later one wins.
 template <class Overlays>
 constexpr void apply_overlays(const Overlays& overlays, KernelTable& table) {
   for (const Overlay& overlay : overlays)

@@ -1,5 +1,5 @@
-// What the machine can do at best, for benchmarks to be stated against: multiply-adds with everything in registers,
-// and plain reading.
+// The machine's peak rates, as a yardstick for benchmarks: multiply-adds with everything in registers, and plain
+// reading.
 #pragma once
 
 #include "kernels/table.h"
@@ -8,8 +8,8 @@
 namespace convlane {
 namespace {
 
-// Independent chains cover the latency (4 cycles x 2 units on current CPUs). The factors keep sums bounded and are
-// opaque, so that nothing is folded away.
+// Independent chains cover the latency (4 cycles x 2 units on current CPUs). The factors keep the sums bounded and are
+// opaque to the compiler, so that nothing is folded away.
 double fma_peak(int64_t iterations) {
   constexpr int kChains = kRegisters == 32 ? 24 : 12;
   Vec sum[kChains];

@@ -1,4 +1,4 @@
-// Functions of single numbers, of pairs, comparisons and choices, over operands of any strides.
+// Functions of one number or two, comparisons and selections, over operands of any strides.
 #pragma once
 
 #include "kernels/activation.inl"
@@ -10,7 +10,7 @@
 namespace convlane {
 namespace {
 
-// A row of an operand: vector by vector, or the last part of one.
+// A row of an operand: vector by vector, or the last, partial vector.
 struct DenseRow {
   const float* data;
   CONVLANE_INLINE Vec operator()(int64_t i) const { return load(data + i); }
@@ -34,7 +34,7 @@ struct SteppedRow {
   }
 };
 
-// Calls use(row) with a row of an operand as whichever of the three it is.
+// Calls use(row) with a row of an operand as whichever of the three types it has.
 template <class Use>
 CONVLANE_INLINE void with_row(const Operand& operand, int64_t row, const Use& use) {
   const float* data = operand.data + row * operand.row;
@@ -43,7 +43,7 @@ CONVLANE_INLINE void with_row(const Operand& operand, int64_t row, const Use& us
   use(SteppedRow{data, operand.step});
 }
 
-// Calls whole(i) for the vectors of a row, and part(i, n) for the last n numbers where those are fewer.
+// Calls whole(i) for the vectors of a row, and part(i, n) for the last n numbers that do not fill one.
 template <class Whole, class Part>
 CONVLANE_INLINE void for_lanes(int64_t count, const Whole& whole, const Part& part) {
   int64_t i = 0;
@@ -65,7 +65,7 @@ CONVLANE_INLINE Vec floor(Vec x) {
 
 CONVLANE_INLINE Vec ceil(Vec x) { return bit_or(abs(floor(sub(broadcast(-0.0f), x))), sign_of(x)); }
 
-// Calls use(f) with the function.
+// Calls use(f) with the function named by the argument.
 template <class Use>
 CONVLANE_INLINE void with_unary(const UnaryArgs& args, const Use& use) {
   const Vec first = broadcast(args.first), second = broadcast(args.second), one = broadcast(1.0f);

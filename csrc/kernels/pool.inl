@@ -10,8 +10,9 @@ namespace convlane {
 namespace {
 
 constexpr int kPoolVectors = kRegisters == 32 ? 4 : 2;  // of channels in flight
-constexpr int kPoolSums = 4;      // per vector: tap s goes to number s % 4, which hides the latency of long windows
-constexpr int64_t kPoolRows = 8;  // folded before they join the total, so that sums over large planes do not drift
+constexpr int kPoolSums = 4;  // per vector: tap s goes to number s % 4, which hides the latency of long windows
+// Rows summed before they are added to the total, so that sums over large planes do not drift.
+constexpr int64_t kPoolRows = 8;
 
 struct FoldMax {
   CONVLANE_INLINE Vec start() const { return broadcast(-__builtin_inff()); }
@@ -64,7 +65,7 @@ CONVLANE_INLINE void pool_store(float* p, Vec a, int lanes) {
     store(p, a, lanes);
 }
 
-// One window of `Vectors` vectors of channels, or of one with `lanes` lanes.
+// One window of `Vectors` vectors of channels, or of a partial one with `lanes` lanes.
 template <int Vectors, bool Whole, class Fold>
 CONVLANE_INLINE void pool_window(const PoolArgs& p, const float* src, float* dst, int lanes, const Fold& fold) {
   Vec total[Vectors];
@@ -118,7 +119,7 @@ void pool_any(const PoolArgs& p, const Fold& fold) {
   }
 }
 
-// `Pixels` neighbouring maxima: every column of taps is folded once for all windows that hold it.
+// `Pixels` neighbouring maxima: every column of taps is folded once for all windows that contain it.
 template <int Kernel, int Stride, int Pixels, bool Whole>
 CONVLANE_INLINE void max_run(const PoolArgs& p, const float* src, float* dst, int lanes) {
   Vec best[Pixels];
@@ -156,7 +157,7 @@ void max_unrolled(const PoolArgs& p) {
   for (; pixel < p.pixels; ++pixel) max_channels<Kernel, Stride, 1>(p, pixel);
 }
 
-// Maxima with their indices: the first of equal values, and the last NaN, as torch has it.
+// Maxima with their indices: the first of equal values, and the last NaN, as in torch.
 template <bool Whole>
 CONVLANE_INLINE void argmax_window(const PoolArgs& p, int64_t pixel, int64_t c, int lanes) {
   const float* src = p.src + pixel * p.pixel_step + c;
@@ -209,7 +210,7 @@ void pool(const PoolArgs& p) {
   }
 }
 
-// Gathered, not scattered: every pixel is written once, its windows are summed in their order, and threads share none.
+// A gather, not a scatter: every pixel is written once and sums its windows in order, so threads share no output.
 void pool_gradient(const PoolGradientArgs& p) {
   for (int64_t pixel = 0; pixel < p.width; ++pixel) {
     const IntVec here = broadcast_int(p.place + static_cast<std::int32_t>(pixel));

@@ -1,8 +1,8 @@
-// Reductions: along rows that are dense in memory, and down columns that lie side by side.
+// Reductions: along rows that are dense in memory, and down columns side by side.
 //
 // The order of a sum is the same either way. Its numbers are dealt to kLanes lanes in turn; every 8 of a lane are added
-// as a tree in float, the trees' sums in double. So it is as exact as a sum in double but for the trees, whatever its
-// length. Extremes are exact in any order.
+// as a tree in float, and the trees' sums in double. So, whatever its length, it is as exact as a sum in double except
+// for the rounding within trees. Extremes are exact in any order.
 #pragma once
 
 #include <type_traits>
@@ -24,7 +24,7 @@ struct SumOf {
   CONVLANE_INLINE Vec lift(Vec x) const { return x; }
 };
 
-// Of squared distances from a number.
+// Squares of deviations from a given number.
 struct SquaresOf : SumOf {
   Vec shift;
   CONVLANE_INLINE Vec lift(Vec x) const {
@@ -33,7 +33,7 @@ struct SquaresOf : SumOf {
   }
 };
 
-// Without trees, which overflow before the product in double does.
+// Without trees, which would overflow before the product in double does.
 struct ProductOf {
   static constexpr bool kTrees = false;
   static CONVLANE_INLINE Vec neutral() { return broadcast(1.0f); }
@@ -59,7 +59,7 @@ struct MinimumOf {
 template <class F>
 constexpr bool kIsExtreme = std::is_same_v<F, MaximumOf> || std::is_same_v<F, MinimumOf>;
 
-// Joins up to 8 vectors, of which those beyond `count` are neutral, into the lanes' numbers.
+// Combines up to 8 vectors, of which those beyond `count` are neutral, into the lanes' numbers.
 template <class F>
 CONVLANE_INLINE void fold_tree(const Vec (&v)[kTree], int count, double* lanes) {
   float joined[kLanes];
@@ -111,7 +111,7 @@ CONVLANE_INLINE void best_of_row(const float* src, int64_t count, double* lanes)
     best[0] = F::better(best[0], x);
   }
   for (int k = 1; k < kTree; ++k) best[0] = F::better(best[0], best[k]);
-  // As one number, by moves instead of branches, which would be taken at random.
+  // As a single number and without branches, which would be mispredicted.
   float found[kLanes];
   store(found, best[0]);
   bool is_number = found[0] == found[0];
@@ -122,7 +122,7 @@ CONVLANE_INLINE void best_of_row(const float* src, int64_t count, double* lanes)
   lanes[0] = F::join(lanes[0], is_number ? static_cast<double>(found[0]) : __builtin_nan(""));
 }
 
-// The best of each column, as its first lane.
+// The best of each column, at its first lane.
 template <class F>
 CONVLANE_INLINE void best_of_columns(const float* const* rows, int64_t count, int64_t columns, double* sums) {
   constexpr int64_t kStrip = 128;
@@ -132,7 +132,7 @@ CONVLANE_INLINE void best_of_columns(const float* const* rows, int64_t count, in
     const int64_t width = columns - first < kStrip ? columns - first : kStrip;
     for_vectors(width, [&](int64_t c, auto, auto put) { put(best + c, F::neutral()); });
     for (int64_t row = 0; row < count; row += kRows) {
-      const float* r[kRows];  // the last one again where there are no more
+      const float* r[kRows];  // the last one repeated where there are no more
       for (int k = 0; k < kRows; ++k) r[k] = rows[row + k < count ? row + k : count - 1] + first;
       for_vectors(width, [&](int64_t c, auto get, auto put) {
         const Vec four = F::better(F::better(get(r[0] + c), get(r[1] + c)), F::better(get(r[2] + c), get(r[3] + c)));
@@ -143,7 +143,7 @@ CONVLANE_INLINE void best_of_columns(const float* const* rows, int64_t count, in
   }
 }
 
-// Calls use(f) with the reduction; a distance is from `shift`.
+// Calls use(f) with the reduction; deviations are from `shift`.
 template <class Use>
 CONVLANE_INLINE void with_reduction(Reduction op, Vec shift, const Use& use) {
   switch (op) {
@@ -203,7 +203,7 @@ void reduce_columns(Reduction op, const float* const* rows, int64_t count, int64
   });
 }
 
-// The index of the first NaN, else of the first of the largest (smallest) numbers, down columns that lie side by side.
+// The index of the first NaN, else of the first of the largest (smallest) numbers, down columns side by side.
 void arg_columns(bool largest, const float* src, int64_t stride, int64_t count, int64_t columns, int64_t* dst) {
   const Vec sign = broadcast(largest ? 1.0f : -1.0f);
   for (int64_t c = 0; c < columns; c += kLanes) {
@@ -226,7 +226,7 @@ void arg_columns(bool largest, const float* src, int64_t stride, int64_t count, 
   }
 }
 
-// The same of a dense row.
+// The same for a dense row.
 int64_t arg_row(bool largest, const float* src, int64_t count) {
   constexpr int64_t kBlock = 4096;
   const Reduction op = largest ? Reduction::maximum : Reduction::minimum;
@@ -252,7 +252,7 @@ int64_t arg_row(bool largest, const float* src, int64_t count) {
   return place;
 }
 
-// The sum over [0, count) of term(i), by blocks, so that long sums stay exact.
+// The sum over [0, count) of term(i), in blocks, so that long sums stay exact.
 template <class Term>
 CONVLANE_INLINE Vec sum_in_blocks(int64_t count, const Term& term) {
   constexpr int64_t kBlock = 128;
@@ -265,7 +265,7 @@ CONVLANE_INLINE Vec sum_in_blocks(int64_t count, const Term& term) {
   return total;
 }
 
-// Softmax down columns that lie side by side, or its logarithm, as of rows.
+// Softmax, or its logarithm, down columns side by side; otherwise as for rows.
 void softmax_columns(const float* src, float* dst, int64_t count, int64_t stride, int64_t columns, bool log) {
   for_vectors(columns, [=](int64_t c, auto get, auto put) {
     Vec top = get(src + c);
@@ -285,7 +285,7 @@ void softmax_columns(const float* src, float* dst, int64_t count, int64_t stride
   });
 }
 
-// Their gradients, from the output y and that of the output; dst may be the latter.
+// Their gradients, from the output y and its gradient; dst may be the latter.
 void softmax_columns_gradient(const float* y, const float* gradient, float* dst, int64_t count, int64_t stride,
                               int64_t columns, bool log) {
   for_vectors(columns, [=](int64_t c, auto get, auto put) {

@@ -1,4 +1,4 @@
-// Resampling of images: weighted sums of rows, and of pixels; and what their gradients take.
+// Resampling of images: weighted sums of rows and of pixels, and their gradients.
 #pragma once
 
 #include "kernels/table.h"
@@ -7,7 +7,7 @@
 namespace convlane {
 namespace {
 
-// Vectors at once: while one sum waits for its multiply-add the others go on.
+// Vectors at once: while one sum waits for its multiply-add the others proceed.
 constexpr int kBlended = 4;
 
 void blend_rows(const float* const* rows, const float* weights, int64_t count, int64_t length, float* dst) {
@@ -31,7 +31,7 @@ void blend_rows(const float* const* rows, const float* weights, int64_t count, i
   });
 }
 
-// A weight of 0 takes nothing, not even a NaN.
+// A weight of 0 contributes nothing, not even a NaN.
 template <int Taps>
 CONVLANE_INLINE void blend_vectors(const float* row, const int64_t* index, const float* weights, int64_t pixels,
                                    int64_t channels, float* dst) {
@@ -61,7 +61,7 @@ CONVLANE_INLINE void blend_vectors(const float* row, const int64_t* index, const
   }
 }
 
-// As blend_vectors. Where a picture grows, neighbours are often made of the same pixels, which are loaded once for
+// As blend_vectors. Where a picture is enlarged, neighbours often depend on the same pixels, which are loaded once for
 // both.
 template <int Taps>
 CONVLANE_INLINE void blend_pairs(const float* row, const int64_t* index, const float* weights, int64_t pixels,
@@ -113,7 +113,7 @@ CONVLANE_INLINE void blend_many(const float* row, const int64_t* index, const fl
     });
 }
 
-// With few channels a pixel is less than a vector.
+// With few channels a pixel is shorter than a vector.
 CONVLANE_INLINE void blend_few_channels(const float* row, const int64_t* index, const float* weights, int64_t taps,
                                         int64_t pixels, int64_t channels, float* dst) {
   for (int64_t p = 0; p < pixels; ++p, index += taps, weights += taps, dst += channels)

@@ -1,4 +1,4 @@
-// Softmax of rows: e^(x - max) / sum, where the largest exponent is 0, so that nothing overflows.
+// Softmax of rows: e^(x - max) / sum; the largest exponent is 0, so nothing overflows.
 #pragma once
 
 #include "kernels/activation.inl"
@@ -8,7 +8,8 @@
 namespace convlane {
 namespace {
 
-// Halves the lanes until one is left: a fixed order, and a short chain, which decides the time of short rows.
+// Halves the lanes until one is left: a fixed order and a short dependency chain, which dominates the time of short
+// rows.
 template <class F>
 CONVLANE_INLINE float fold_lanes(Vec a, F f) {
   float lanes[kLanes];
@@ -21,7 +22,7 @@ CONVLANE_INLINE float fold_lanes(Vec a, F f) {
   return lanes[0];
 }
 
-// A NaN may be lost in the maximum, but not in the sum; inf - inf makes rows with +inf or nothing but -inf NaN.
+// The maximum may lose a NaN, but the sum does not; inf - inf makes rows with +inf, or with nothing but -inf, NaN.
 void softmax(const float* src, float* dst, int64_t rows, int64_t channels, bool log) {
   const int64_t whole = channels - channels % kLanes;
   const int tail = static_cast<int>(channels - whole);
@@ -56,7 +57,7 @@ void softmax(const float* src, float* dst, int64_t rows, int64_t channels, bool 
   }
 }
 
-// From softmax's output y: y * (gradient - sum of gradient * y); from its logarithm: gradient - e^y * sum of gradient.
+// From softmax's output y: y * (gradient - sum of gradient * y); for its logarithm: gradient - e^y * sum of gradient.
 // dst may be gradient.
 void softmax_gradient(const float* y, const float* gradient, float* dst, int64_t rows, int64_t channels, bool log) {
   for (int64_t row = 0; row < rows; ++row, y += channels, gradient += channels, dst += channels) {

@@ -1,5 +1,5 @@
-// The matrix product under the first layers of networks: sums of a few dozen products, of which the general product
-// would spend much of its time on pointers to the taps of each row, on prefetches and on what may be left out.
+// The matrix product for the first layers of networks: sums of a few dozen products, on which the general kernel would
+// spend much of its time handling pointers to the taps of each row, prefetching, and skipping taps.
 #pragma once
 
 #include "kernels/gemm.inl"
@@ -66,8 +66,8 @@ void stem_panel(const StemArgs& g, int64_t first, int64_t count, int64_t column,
   }
 }
 
-// Block by block of so many rows that a panel of weights is used often while the input and the result of the block stay
-// in the first-level cache. An estimate.
+// In blocks of this many rows a panel of weights is reused often while the block's input and result stay in the
+// first-level cache. An estimate.
 void stem(const StemArgs& g) {
   constexpr int64_t kBlock = 8 * kGemmRows;
   const int64_t steps = g.tap_count * g.depth;

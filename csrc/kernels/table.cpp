@@ -1,3 +1,4 @@
+// The tables of the compiled instruction sets, and the choice of the active one.
 #include "kernels/table.h"
 
 #include <array>
@@ -30,7 +31,7 @@ Fill fill_function(Isa isa) {
   }
 }
 
-// The kernels of each are a unit of isa/ of its own, with the flags of what it needs.
+// Each overlay's kernels are a unit of isa/, compiled with the flags of the feature it needs.
 constexpr std::array<Overlay, 0> kOverlays{};
 
 template <Isa isa>
@@ -40,7 +41,7 @@ const KernelTable* usable_table() {
     if (!is_compiled(isa) || !cpu_supports(isa)) return static_cast<KernelTable*>(nullptr);
     fill_function(isa)(filled);
     apply_overlays(kOverlays, filled);
-    if (!is_complete(filled)) std::abort();  // by an overlay: each base is checked when it is compiled
+    if (!is_complete(filled)) std::abort();  // can only be an overlay's fault: each base is checked when it is compiled
     return &filled;
   }();
   return table;
@@ -53,7 +54,7 @@ const KernelTable* best_table() {
   return best;
 }
 
-std::atomic<const KernelTable*> active{best_table()};  // made at load: see runtime/threads.h, Fork
+std::atomic<const KernelTable*> active{best_table()};  // made at load: see Fork in runtime/threads.h
 
 }  // namespace
 

@@ -1,5 +1,5 @@
-// The kernels of one instruction set as a table of function pointers, with their tile sizes beside them. What they take
-// is described here, what they do in list.def.
+// The kernels of one instruction set as a table of function pointers, with their tile sizes beside them. Their
+// arguments are described here, what they compute in list.def.
 //
 // Kernels take raw pointers and 64-bit counts of floats, never allocate, throw or start threads. Images are
 // channels last: a pixel is a run of channels, a row a run of pixels.
@@ -33,11 +33,11 @@ enum class Activation : int {
   logsigmoid,
 };
 
-// What happens to a sum before it is stored: dst = activation(sum + bias + residual).
+// Applied to a sum before it is stored: dst = activation(sum + bias + residual).
 struct Epilogue {
   const float* bias = nullptr;      // one per output channel, or null
   const float* residual = nullptr;  // same rows and columns as dst, or null
-  int64_t residual_stride = 0;      // floats between the residual's rows
+  int64_t residual_stride = 0;      // floats between rows of the residual
   Activation activation = Activation::none;
   float slope = 0;  // leaky_relu's; alpha of elu and celu
 };
@@ -47,25 +47,26 @@ struct Epilogue {
 // `nr` (the last one as wide as whole vectors allow): [panel][tap][k][column in panel], see pack_panels in ops/.
 struct GemmArgs {
   const float* const* rows;
-  int64_t rows_stride;  // pointers between taps
+  int64_t rows_stride;  // pointers from one tap to the next
   int64_t row_offset;   // floats added to every row pointer: where this group's channels start
   int64_t m, n;         // rows and columns of dst
   int64_t taps, depth;  // depth: channels per tap
   const float* weight;
-  const float* weight_end;  // of all packed weights, those of other calls included: what follows is fetched up to here
+  const float* weight_end;  // of all packed weights, including those of other calls: prefetches stop here
   float* dst;
-  int64_t dst_stride;  // floats between dst's rows
-  bool accumulate;     // sums go on from what dst holds, instead of from the bias
+  int64_t dst_stride;  // floats between rows of dst
+  bool accumulate;     // sums continue from what dst holds instead of starting from the bias
   Epilogue epilogue;
-  // Pointers that are this one are to zeros: a tap that all rows of a register tile meet there is left out. Or null.
+  // Row pointers equal to this one point at zeros: a tap at which all rows of a register tile do so is skipped. Or
+  // null.
   const float* zeros;
-  // Where the register tiles begin, and after the last one m; or null, and the rows are split evenly.
+  // Where the register tiles begin, with m at the end; if null, rows are split evenly.
   const int64_t* tiles;
   int64_t tile_count;
 };
 
-// The matrix product where the taps of a row lie at the same places behind it: dst[i, j] = epilogue(sum over tap,
-// k < depth of rows[i][taps[tap] + k] * weight[tap, k, j]), of weights packed as for GemmArgs.
+// The matrix product where the taps of a row lie at the same offsets from it: dst[i, j] = epilogue(sum over tap, k <
+// depth of rows[i][taps[tap] + k] * weight[tap, k, j]), with weights packed as for GemmArgs.
 struct StemArgs {
   const float* const* rows;
   int64_t m, n;
@@ -77,9 +78,9 @@ struct StemArgs {
   Epilogue epilogue;
 };
 
-// Groups of channels side by side in a vector: dst[i, j] = epilogue(sum over tap, k < depth of
-// rows[tap][i][row_offset + index[k, j]] * weight[tap, k, j]) for j < outputs. Rows of index and weight are whole
-// vectors; of the left matrix, `inputs` channels are read.
+// Groups of channels side by side in a vector: dst[i, j] = epilogue(sum over tap, k < depth of rows[tap][i][row_offset
+// + index[k, j]] * weight[tap, k, j]) for j < outputs. Rows of index and weight are whole vectors; `inputs` channels of
+// the left matrix are read.
 struct GroupedArgs {
   const float* const* rows;
   int64_t rows_stride, row_offset;
@@ -110,7 +111,7 @@ struct PlaneArgs {
 // residual.
 struct DepthwiseArgs {
   const float* const* rows;  // one pointer per input row under the band
-  const float* zeros;        // where rows of padding point, of which some kernels read nothing
+  const float* zeros;        // what rows of padding point at; some kernels do not read them
   int64_t src_stride;        // floats between pixels of an input row
   int64_t width, left;       // columns of an input row, columns of padding before them
   int64_t out_rows, out_width, channels;
@@ -119,8 +120,8 @@ struct DepthwiseArgs {
   int64_t weight_stride;  // floats between two taps
   float* dst;             // rows of out_width pixels
   int64_t dst_stride;     // floats between pixels
-  // Where the channels' sums over each row of dst go, added from left to right, or null: [out_rows][channels], the rows
-  // sums_stride apart.
+  // Where to store the sum over each row of dst, channel by channel and added from left to right, or null:
+  // [out_rows][channels], with sums_stride between the rows.
   float* sums;
   int64_t sums_stride;
   Epilogue epilogue;
@@ -135,7 +136,7 @@ struct NormalizeArgs {
   const float* residual = nullptr;  // rows like src's, or null
 };
 
-// The gradient of batch normalisation: of `channels` channels of rows that lie `row_stride` floats apart.
+// The gradient of batch normalisation for `channels` channels of rows `row_stride` floats apart.
 struct NormGradientArgs {
   int64_t rows, channels, row_stride;
   const float* src;
@@ -143,22 +144,22 @@ struct NormGradientArgs {
   const float *center, *scale, *shift;  // as in NormalizeArgs
   Activation activation;
   float slope;
-  // What the activation is differentiated at: null, the normalised values; else the output or, when that does not tell,
-  // the residual that was added to them.
+  // Where the activation is differentiated: null for the normalised values; else the output or, for activations whose
+  // derivative does not follow from it, the residual that was added to them.
   const float* kept;
   bool kept_is_output;
   float* masked;  // the gradient in front of the activation, or null
-  // First pass: added to.
+  // First pass: accumulated into.
   float* sums;      // of the gradient in front of the activation
-  float* products;  // of the same times (src - center)
-  // Second pass: dst = scale * (gradient in front of the activation - offset - (src - center) * factor), where factor
-  // is null without the two last terms.
+  float* products;  // of that times (src - center)
+  // Second pass: dst = scale * (gradient in front of the activation - offset - (src - center) * factor); a null factor
+  // drops the last two terms.
   const float *offset, *factor;
   float* dst;
 };
 
 // Layer normalisation of rows: dst[r, c] = (src[r, c] - mean of r) / sqrt(variance of r + eps) * weight[c] + bias[c].
-// Where it is not centered 0 takes the place of the mean, and the mean square that of the variance.
+// If not centered, 0 replaces the mean and the mean square replaces the variance.
 struct LayerNormArgs {
   int64_t rows, channels;
   bool centered;
@@ -166,16 +167,15 @@ struct LayerNormArgs {
   const float *weight, *bias;
   float eps;
   float* dst;
-  // Of the gradient only, and then without bias: that of the output; dst is the gradient of src, or null. The two
-  // others, or null, are added to: the sums over the rows of the gradient times the normalised values, and of the
-  // gradient.
+  // Gradient only, without bias: the output's gradient; dst is the gradient of src, or null. The other two, or null,
+  // are accumulated into: the sums over the rows of the gradient times the normalised values, and of the gradient.
   const float* gradient;
   float *products, *sums;
 };
 
-// What rows of logits are wished. A class c is wished weight[c] * (own * y[c] + others), where y is a row of
-// `probabilities` or, with `targets`, 1 for the row's own class and 0 for the others; a row with a negative target
-// counts nothing. One of the two is null.
+// The targets of rows of logits. Class c has the target weight[c] * (own * y[c] + others), where y is a row of
+// `probabilities` or, with `targets`, 1 for the row's own class and 0 for the others; a row with a negative target does
+// not count. One of the two is null.
 struct CrossEntropyArgs {
   int64_t rows, classes;
   const float* src;
@@ -183,24 +183,24 @@ struct CrossEntropyArgs {
   const float* probabilities;
   const float* weight;
   float own, others;
-  // Of the gradient only: that of the rows' losses, gradient_step apart; 0 where they share it.
+  // Gradient only: the gradients of the rows' losses, gradient_step apart; 0 where all rows share one.
   const float* gradient;
   int64_t gradient_step;
-  float* dst;  // a number per row; of the gradient, rows like src's
+  float* dst;  // one number per row; for the gradient, rows like src's
 };
 
 // Local response normalisation of pixels: dst = src / (k + alpha * sum of squares over the window)^beta.
 struct LocalResponseArgs {
   int64_t channels;
-  int64_t before, after;  // channels of the window on either side of the one it belongs to
+  int64_t before, after;  // channels of the window on either side of its own
   float alpha, beta, k;
-  float* scratch;  // before + channels + after + lanes floats; for the gradient twice with both paddings doubled
+  float* scratch;  // before + channels + after + lanes floats; for the gradient twice that, with both paddings doubled
 };
 
 enum class Pooling : int { max, average, power };
 
-// A run of output pixels of one row of a pooling: each folds `rows` x `taps` input pixels, all inside the image
-// (windows that leave it come with the taps that are inside).
+// A run of output pixels in one row of a pooling: each folds `rows` x `taps` input pixels, all inside the image
+// (windows that reach outside are passed with their inner taps only).
 struct PoolArgs {
   Pooling kind;
   const float* src;                        // first tap of the first pixel
@@ -209,39 +209,39 @@ struct PoolArgs {
   int64_t pixels, channels;
   float* dst;
   int64_t dst_step;  // floats between dst's pixels
-  float divisor;     // average: of the sum
+  float divisor;     // average: divides the sum
   float exponent;    // power: (scale * sum of |x|^exponent)^(1/exponent)
   float scale;
-  // max: where the maximum stands in the input's plane, or null. The index of the first tap of the first pixel, and
-  // what a step adds to it.
+  // max: where to store each maximum's index in the input's plane, or null; the index of the first pixel's first tap,
+  // and its increment at each step.
   int64_t* indices;
   int64_t index, index_row, index_tap, index_pixel;
   std::int32_t* places;  // the same in 32 bits, for planes that allow it; at most one of the two is not null
 };
 
-// One row of a pooling's input: each pixel gathers what the windows that it is in pass to it.
+// One row of a pooling's input: each pixel gathers gradients from the windows that contain it.
 struct PoolGradientArgs {
   const float* gradient;           // of the image's output
   const std::int32_t* places;      // of the image's maxima; null for averages
   const float* factors;            // of averages: one per output pixel of the plane
-  int64_t y_begin, y_end;          // output rows whose windows may reach this row
-  const int64_t *x_begin, *x_end;  // for every pixel, the same of columns
+  int64_t y_begin, y_end;          // output rows whose windows may contain this row
+  const int64_t *x_begin, *x_end;  // the same for columns, for every pixel
   int64_t width, out_width, channels;
   std::int32_t place;  // of the first pixel
   float* dst;
 };
 
-// One tile of what Winograd's F(m x m, 3 x 3) takes: dst[xi][c], xi < (m + 2)^2.
+// The transform of one input tile for Winograd's F(m x m, 3 x 3): dst[xi][c], xi < (m + 2)^2.
 struct WinogradInputArgs {
   int m;                       // 2 or 4
   const float* const* pixels;  // row by row; zeros outside the image
   int64_t channels;
   float* dst;
   int64_t dst_stride;  // floats between two xi
-  int64_t next;        // floats from dst to that of the next tile, which is fetched meanwhile; 0: none
+  int64_t next;        // floats from dst to the next tile's, which is prefetched; 0: none
 };
 
-// One tile of its output: up to m x m pixels from src[xi][c].
+// The transform of one output tile: up to m x m pixels from src[xi][c].
 struct WinogradOutputArgs {
   int m;
   const float* src;  // readable in whole vectors
@@ -249,7 +249,7 @@ struct WinogradOutputArgs {
   int64_t channels;
   float* dst;
   int64_t dst_stride;     // floats between pixels
-  int64_t width;          // pixels between rows
+  int64_t width;          // pixels between rows of dst
   int64_t rows, columns;  // of the tile that lie inside the image
   Epilogue epilogue;
 };
@@ -267,7 +267,7 @@ struct UpdateArgs {
   int64_t count;
   const float *src, *gradient;
   float* dst;             // may be src
-  float *first, *second;  // null where a rule does without: they count as zero and are not kept
+  float *first, *second;  // null where a rule does not need them: they count as zero and are not kept
   float gradient_factor, weight_decay, lr, momentum, average, fresh, correction, shrink, eps;
 };
 
@@ -283,8 +283,8 @@ struct OuterArgs {
   bool accumulate;
 };
 
-// What a band of output rows adds to the gradient of depthwise filters: dst[r, s, c] = sum over y, x of
-// gradient[y, x, c] * rows[y * stride_h + r * dilation_h][column * channels + c], column as in DepthwiseArgs.
+// What a band of output rows adds to the gradient of depthwise filters: dst[r, s, c] = sum over y, x of gradient[y, x,
+// c] * rows[y * stride_h + r * dilation_h][column * channels + c], column as in DepthwiseArgs.
 struct DepthwiseGradientArgs {
   const float* const* rows;
   const float* zeros;  // as in DepthwiseArgs
@@ -298,8 +298,8 @@ struct DepthwiseGradientArgs {
 // One input row of the gradient of depthwise convolution's input, for square filters of 3 or 5 taps with stride 2:
 // dst[x, c] = sum over i < count, and over j, s with 2 j + s = x + left, of rows[i][j, c] * weights[i][s, c].
 struct DepthwiseInputGradientArgs {
-  const float* rows[3];     // rows of the output's gradient that the input row meets
-  const float* weights[3];  // the taps by which they do, [kernel][channels]
+  const float* rows[3];     // rows of the output's gradient that contribute to the input row
+  const float* weights[3];  // the taps that connect them, [kernel][channels]
   int64_t count, kernel;
   int64_t row_width;  // pixels of `rows`
   int64_t left;       // columns of padding
@@ -333,14 +333,14 @@ enum class Unary : int {
 enum class Binary : int { add, sub, mul, div, pow, maximum, minimum, prelu };
 enum class Comparison : int { eq, ne, lt, le, gt, ge };
 
-// A matrix of numbers: that in row r and column c is data[r * row + c * step].
+// A matrix of numbers: the element in row r and column c is data[r * row + c * step].
 struct Operand {
   const float* data;
   int64_t row, step;
 };
 
-// Functions of single numbers and of pairs of them, for matrices of results whose rows lie side by side or `dst_row`
-// apart. dst may be an operand of the same strides.
+// Functions of one number or of two, for matrices whose result rows are dense or `dst_row` apart. dst may be an operand
+// of the same strides.
 struct UnaryArgs {
   Unary op;
   float first, second;
@@ -376,9 +376,9 @@ struct WhereArgs {
   int64_t dst_row;
 };
 
-enum class Reduction : int { sum, squares, product, maximum, minimum };  // squares: of distances from a number
+enum class Reduction : int { sum, squares, product, maximum, minimum };  // squares: of deviations from a given number
 
-// A coefficient of a filter, for what lies `offset` numbers behind the first of a row.
+// A coefficient of a filter, for the number `offset` places after the first of a row.
 template <class T>
 struct FilterTap {
   int64_t row, offset;
@@ -394,19 +394,19 @@ struct FilterArgs {
   T* dst;
 };
 
-// Columns of a panel, at most: buffers on the stack are sized by it.
+// Maximum number of columns of a panel: buffers on the stack have this size.
 constexpr int kMostPanelColumns = 64;
 
-// A matrix product with what its callers must know to pack and to cut. What the numbers are is told by Args.
+// A matrix product with the properties its callers need for packing and splitting. Args defines the operands.
 template <class Args>
 struct GemmKernel {
   void (*run)(const Args&);
-  int mr, nr;                   // rows and columns of the register tile; panels are nr columns wide
-  int narrow;                   // the last panel's width when it has no more columns than this
-  int k_group;                  // products of a sum that lie side by side in a panel: instructions add up as many
-  int64_t long_sum, sum_block;  // sums of more products than the first are sums of blocks of the second
+  int mr, nr;   // rows and columns of the register tile; panels are nr columns wide
+  int narrow;   // the last panel's width if it has no more columns than this
+  int k_group;  // consecutive products of a sum that lie side by side in a panel, as one instruction adds them
+  int64_t long_sum, sum_block;  // sums of more products than long_sum are sums of blocks of sum_block
 
-  // Of the panel whose first column has `columns` behind it, itself included.
+  // Width of the panel that starts `columns` columns before the end.
   constexpr int64_t panel_width(int64_t columns) const { return columns <= narrow ? narrow : nr; }
 };
 
@@ -418,7 +418,7 @@ struct KernelTable {
 #include "kernels/list.def"
 };
 
-// Whether no kernel is missing, and panels are such as ops/ packs them.
+// Whether every kernel is there, and ops/ can pack panels for it.
 constexpr bool is_complete(const KernelTable& table) {
 #define CONVLANE_KERNEL(result, name, parameters) \
   if (table.name == nullptr) return false;
@@ -433,13 +433,13 @@ void fill_avx512(KernelTable&);
 
 bool is_compiled(Isa isa);
 
-// The table that new work uses: the best that was compiled and that the CPU supports, until set_active_isa.
+// The table that new work uses: the best one compiled that the CPU supports, until set_active_isa.
 const KernelTable& active_table();
 
 // The table of `isa`, or null when it was not compiled or the CPU lacks it.
 const KernelTable* table_for(Isa isa);
 
-// By name; std::invalid_argument names what is available when `name` is not.
+// By name; std::invalid_argument lists the available ones when `name` is not among them.
 void set_active_isa(const char* name);
 
 }  // namespace convlane

@@ -5,8 +5,8 @@
 // copies would run AVX-512 on a CPU without it.
 //
 // Each vec/<isa>.h has kIsa, kLanes (floats per vector), kRegisters, the types Vec, IntVec and Mask, and the functions
-// that vec/generic.h shows in plain code. Without an instruction for round and powers of two it includes vec/powers.h,
-// which makes them of additions and shifts of IntVec. Of the functions:
+// that vec/generic.h shows in plain code. Without instructions for rounding and powers of two it includes vec/powers.h,
+// which builds them from additions and shifts of IntVec. Of the functions:
 //
 // - fma(a, b, c) is a * b + c, fnma(a, b, c) is c - a * b, each rounded once where there is an instruction for it.
 // - max(a, b) and min(a, b) are a > b ? a : b and a < b ? a : b, as x86's maxps and minps: when either operand is NaN,
@@ -34,16 +34,16 @@
 namespace convlane {
 namespace {
 
-// Fetches the cache line at `p`, to be read soon. A hint: any address will do.
+// Prefetches the cache line at `p`. A hint: any address will do.
 CONVLANE_INLINE void prefetch(const float* p) { __builtin_prefetch(p, 0, 3); }
 
 CONVLANE_INLINE Vec zero() { return broadcast(0.0f); }
 
-// Adding this rounds |a| < 2^22 to whole numbers, and leaves them in the low bits.
+// Adding this rounds |a| < 2^22 to an integer and leaves it in the low bits.
 constexpr float kRounding = 12582912.0f;  // 1.5 * 2^23
 
-// Keeps a loaded value in a register. GCC otherwise folds the load into each of its uses, and a kernel that lives on
-// loading once and using often becomes bound by its loads.
+// Keeps a loaded value in a register. GCC otherwise folds the load into each of its uses, which makes kernels that load
+// once and use often load-bound.
 CONVLANE_INLINE Vec in_register(Vec a) {
 #if defined(__x86_64__)
   asm("" : "+v"(a));
@@ -51,14 +51,14 @@ CONVLANE_INLINE Vec in_register(Vec a) {
   return a;
 }
 
-// NaN when either operand is: whichever order of operands kept the NaN survives the bitwise or, because a NaN's
-// exponent is all ones and the mantissas only gain bits. Equal operands are unchanged.
+// NaN when either operand is: max keeps the NaN in one order of operands, and the bitwise or preserves it, because a
+// NaN's exponent is all ones and the mantissas only gain bits. Equal operands are unchanged.
 CONVLANE_INLINE Vec max_or_nan(Vec a, Vec b) { return bit_or(max(a, b), max(b, a)); }
 
-// The same for the smaller one.
+// The same for the minimum.
 CONVLANE_INLINE Vec min_or_nan(Vec a, Vec b) { return bit_or(min(a, b), min(b, a)); }
 
-// One byte per lane, 0 or 1; the last part of a vector.
+// One byte per lane, 0 or 1; the last, partial vector.
 CONVLANE_INLINE Mask load_bools(const std::uint8_t* p, int n) {
   std::uint8_t bytes[kLanes] = {};
   for (int i = 0; i < n; ++i) bytes[i] = p[i];
@@ -70,14 +70,14 @@ CONVLANE_INLINE void store_bools(std::uint8_t* p, Mask a, int n) {
   for (int i = 0; i < n; ++i) p[i] = bytes[i];
 }
 
-// Which lanes come before lane n.
+// A mask of the lanes below n.
 CONVLANE_INLINE Mask lanes_before(int n) {
   float index[kLanes];
   for (int i = 0; i < kLanes; ++i) index[i] = static_cast<float>(i);
   return greater(broadcast(static_cast<float>(n)), load(index));
 }
 
-// Calls run(c, get, put) for the vectors of a row: functions that load and store whole vectors or the last part of one.
+// Calls run(c, get, put) for the vectors of a row; get and put load and store whole vectors or the last, partial one.
 template <class Run>
 CONVLANE_INLINE void for_vectors(int64_t channels, const Run& run) {
   int64_t c = 0;
@@ -87,7 +87,7 @@ CONVLANE_INLINE void for_vectors(int64_t channels, const Run& run) {
   if (tail > 0) run(c, [=](const float* p) { return load(p, tail); }, [=](float* p, Vec x) { store(p, x, tail); });
 }
 
-// The lanes in index order, so that the result does not depend on the compiler.
+// Sums the lanes in index order, so that the result does not depend on the compiler.
 CONVLANE_INLINE float sum_lanes(Vec a) {
   float lanes[kLanes], sum = 0;
   store(lanes, a);

@@ -1,7 +1,7 @@
-// Sums over pixels that gradients of weights are: of outer products, and of products channel by channel.
+// The sums over pixels that make up weight gradients: of outer products, and of products channel by channel.
 //
-// An outer product's register tile is the matrix kernel's: kGemmRows numbers of `a` are broadcast, kGemmVectors vectors
-// of `b` loaded, for each pixel; channels last makes both contiguous, so nothing is packed.
+// An outer product's register tile is the matrix kernel's: for each pixel kGemmRows numbers of `a` are broadcast and
+// kGemmVectors vectors of `b` loaded; channels last makes both contiguous, so nothing is packed.
 #pragma once
 
 #include "kernels/depthwise.inl"
@@ -96,8 +96,8 @@ void copy_windows(const float* src, int64_t row_step, int64_t pixel_step, int64_
     for (int64_t r = 0; r < rows; ++r, dst += length) copy_run(src + r * row_step, length, dst);
 }
 
-// The sums of Rows x Taps taps, from (r, s) on, of one vector of channels over the band. A pixel of the gradient is
-// loaded once for all of them, and each multiply-add loads an input: 1 + 1 / (Rows Taps) loads for each.
+// The sums over the band for Rows x Taps taps from (r, s) on, for one vector of channels. A gradient pixel is loaded
+// once for all of them, and each multiply-add loads an input: 1 + 1 / (Rows Taps) loads each.
 constexpr int kGradientSums = kRegisters == 32 ? 28 : 12;
 constexpr int kGradientRows = 4;
 
@@ -159,7 +159,7 @@ void depthwise_gradient_tile(const DepthwiseGradientArgs& d, int64_t r, int64_t 
   }
 }
 
-// As many rows of taps as there are and as fit the registers; returns how many.
+// Takes as many rows of taps as are left and fit into the registers; returns how many.
 template <int Taps, int Rows = kGradientRows>
 int64_t depthwise_gradient_rows(const DepthwiseGradientArgs& d, int64_t r, int64_t s) {
   if constexpr (Rows > 1)

@@ -1,9 +1,9 @@
 // Winograd's minimal filtering F(m x m, 3 x 3), m = 2 or 4: transforms of input tiles and of sums (A. Lavin, S. Gray,
 // arXiv 1509.09308). Between the two lie (m + 2)^2 matrix products, done by gemm. Lanes are channels.
 //
-// The points of F(4, 3) are 0, +-sqrt(1/2), +-sqrt(2) and infinity: with float32 their error is 1.9 times a direct
-// sum's, where the textbook's 0, +-1, +-2 have 4.1 times (a NumPy experiment against float64, 64 channels; the tests
-// hold the kernel to 2.5).
+// The points of F(4, 3) are 0, +-sqrt(1/2), +-sqrt(2) and infinity: in float32 their error is 1.9 times a direct sum's,
+// that of the textbook's 0, +-1, +-2 is 4.1 times (a NumPy experiment against float64, 64 channels; the tests hold the
+// kernel to 2.5).
 #pragma once
 
 #include "kernels/activation.inl"
@@ -75,8 +75,8 @@ struct Winograd<4> {
   }
 };
 
-// G x for kLanes vectors x of 3 numbers, in float64, so that filters are rounded once. The rows of G are
-// a_j^k / prod over l != j of (a_j - a_l) for the points a, scaled reciprocally to those of the input transform.
+// G x for kLanes vectors x of 3 numbers, in float64, so that filters are rounded once. The rows of G are a_j^k / prod
+// over l != j of (a_j - a_l) for the points a, scaled by the reciprocal of the input transform's scaling.
 template <int M>
 CONVLANE_INLINE void filter_points(const double (&x)[3][kLanes], double (&y)[M + 2][kLanes]) {
   constexpr double kWideRoot = 1.41421356237309504880;
@@ -121,7 +121,7 @@ void transform_filters(const float* src, int64_t width, float* dst, int64_t dst_
   }
 }
 
-// One dimension of the transforms that begin with pixels.
+// One dimension of the transforms that start from pixels.
 template <int M>
 struct InputPoints {
   static constexpr int kIn = M + 2, kOut = M + 2;
@@ -133,7 +133,7 @@ struct OutputGradientPoints {
   static CONVLANE_INLINE void run(const Vec (&y)[kIn], Vec (&m)[kOut]) { Winograd<4>::output_gradient(y, m); }
 };
 
-// Stores that miss the first-level cache wait for each other, so the lines of the next tile are fetched.
+// Stores that miss the first-level cache stall each other, so the lines of the next tile are prefetched.
 template <class Points>
 CONVLANE_INLINE void transform_tile(const WinogradInputArgs& a) {
   constexpr int In = Points::kIn, Out = Points::kOut;

@@ -1,3 +1,4 @@
+// Activations by name, and the parallel loops of the stand-alone operation.
 #include "ops/activation.h"
 
 #include <stdexcept>

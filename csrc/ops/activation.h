@@ -1,4 +1,4 @@
-// Activations by name, and as an operation of their own.
+// Activations by name, and as a stand-alone operation.
 #pragma once
 
 #include <string>
@@ -7,11 +7,11 @@
 
 namespace convlane {
 
-// std::invalid_argument lists the names when `name` is none of them.
+// std::invalid_argument lists the names when `name` is not one of them.
 Activation activation_from_name(const std::string& name);
 
 // std::invalid_argument unless the activation's gradient follows from its output: not for gelu, silu and the like,
-// whose outputs come from two inputs each, nor for leaky_relu with a negative slope.
+// where two inputs can have the same output, nor for leaky_relu with a negative slope.
 void check_told_by_output(Activation activation, const std::string& name, float slope);
 
 void run_activation(const float* src, float* dst, int64_t count, Activation activation, float slope);

@@ -1,4 +1,4 @@
-// Matrix products whose right matrices are packed block by block, into memory that stays in a cache until it has been
+// Matrix products that pack their right matrices block by block, into memory that stays in a cache until it has been
 // used: for matrices that change from one call to the next.
 #pragma once
 
@@ -19,7 +19,7 @@ struct BlockGemm {
   Epilogue epilogue;                   // no residual
   int64_t dst_stride;
 
-  // Sums of many terms are sums of blocks, which then are those of the right matrix.
+  // Long sums are sums of blocks, which here are the blocks of the right matrix.
   bool is_long() const { return depth > kernels->gemm.long_sum; }
   int64_t depth_of_block() const { return is_long() ? kernels->gemm.sum_block : block_depth; }
   int64_t rows_of_block() const { return 16 * kernels->gemm.mr; }
@@ -43,7 +43,7 @@ struct BlockGemmMemory {
         pointers(scratch.take<const float*>(checked_mul(p.threads(), p.rows_of_block()))) {}
 };
 
-// Writes columns of a right matrix, each row of which lies dense, as one panel [count][width] with zeros beyond them.
+// Packs columns of a right matrix whose rows are dense as one panel [count][width], padded with zeros.
 inline void pack_rows(const float* src, int64_t stride, int64_t count, int64_t columns, int64_t width,
                       float* to) noexcept {
   for (int64_t row = 0; row < count; ++row, to += width) {
@@ -52,7 +52,7 @@ inline void pack_rows(const float* src, int64_t stride, int64_t count, int64_t c
   }
 }
 
-// The same of one whose columns lie dense, `stride` apart.
+// The same for a matrix whose columns are dense, `stride` apart.
 inline void pack_columns(const float* src, int64_t stride, int64_t count, int64_t columns, int64_t width,
                          float* to) noexcept {
   active_table().transpose(src, stride, to, width, columns, count);
@@ -61,7 +61,7 @@ inline void pack_columns(const float* src, int64_t stride, int64_t count, int64_
 }
 
 // rows(product, first, count, pointers) sets the pointers to rows of the left matrix; pack(product, first_k, count,
-// first, columns, width, to) writes a panel of the right one; dst(product) is where the result goes. All noexcept.
+// first, columns, width, to) writes a panel of the right one; dst(product) points to the result. All noexcept.
 template <class Rows, class Pack, class Dst>
 void block_gemm(const BlockGemm& p, Scratch& scratch, const Rows& fill_rows, const Pack& pack, const Dst& dst) {
   const BlockGemmMemory memory(p, scratch);

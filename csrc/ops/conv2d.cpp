@@ -14,7 +14,7 @@ void reserve_nothing(const Conv2dDesc&, const Conv2dArgs&, Scratch&) {}
 
 bool is_depthwise(int64_t c_per_group, int64_t groups) { return groups > 1 && c_per_group == 1; }
 
-// Made at load: see runtime/threads.h, Fork. Never destroyed: a daemon thread may compute while the process ends.
+// Made at load: see Fork in runtime/threads.h. Never destroyed: a daemon thread may compute while the process ends.
 const std::vector<Conv2dAlgorithm>& algorithms = *new std::vector<Conv2dAlgorithm>{
     {"pointwise", WeightLayout::panels, false, PooledFrom::image, refuse_pointwise, reserve_direct, run_direct},
     {"depthwise", WeightLayout::depthwise, false, PooledFrom::image, refuse_depthwise, reserve_depthwise,
@@ -52,7 +52,7 @@ std::string refuse_pointwise(const Conv2dDesc& d) {
 std::string refuse_depthwise(const Conv2dDesc& d) {
   if (is_depthwise(d.c_per_group(), d.groups)) return "";
   return "groups (" + std::to_string(d.groups) + ") is not the number of input channels (" + std::to_string(d.c) +
-         "), or there is one only";
+         "), or there is only one";
 }
 
 void check_channels(const std::string& op, const int64_t* input, const int64_t* weight, int rank, int64_t groups) {
@@ -86,7 +86,7 @@ Conv2dDesc describe_conv2d(const Shape4& input, const Shape4& weight, Window win
 WeightLayout conv2d_weight_layout(const Shape4& weight, int64_t groups, const std::string& algorithm) {
   if (algorithm != "auto") {
     const WeightLayout layout = find_conv2d_algorithm(algorithm).layout;
-    // Groups for which the vectors are too short are convolved directly.
+    // Groups too small to fill vectors are convolved directly.
     const bool is_short =
         groups < 2 || weight[0] % groups != 0 || groups_in_vector(weight, groups, active_table().lanes) < 2;
     return layout == WeightLayout::grouped && is_short ? WeightLayout::panels : layout;

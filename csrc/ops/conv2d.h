@@ -1,5 +1,5 @@
-// Two-dimensional convolution: what is asked for (descriptor), how it can be done (the ordered list of algorithms),
-// and weights packed for one of them.
+// Two-dimensional convolution: its description (Conv2dDesc), the ordered list of algorithms that can compute it, and
+// weights packed for one of them.
 #pragma once
 
 #include <memory>
@@ -29,12 +29,12 @@ struct Conv2dDesc {
   int64_t multiply_adds() const { return pixels() * o * c_per_group() * taps(); }
 };
 
-// Checks the channels of an input (N, C, ...) against those of a weight (O, C / groups, ...) of the same rank; `op`
-// starts the error messages.
+// Checks the channels of an input (N, C, ...) against those of a weight (O, C / groups, ...) of the same rank; error
+// messages begin with `op`.
 void check_channels(const std::string& op, const int64_t* input, const int64_t* weight, int rank, int64_t groups);
 
-// Checks input (N, C, H, W) against weight (O, C / groups, KH, KW); std::invalid_argument tells what does not fit.
-// The window's kernel is taken from the weight.
+// Checks input (N, C, H, W) against weight (O, C / groups, KH, KW); std::invalid_argument says what does not fit. The
+// window's kernel size is taken from the weight.
 Conv2dDesc describe_conv2d(const Shape4& input, const Shape4& weight, Window window, int64_t groups);
 
 enum class WeightLayout {
@@ -43,23 +43,23 @@ enum class WeightLayout {
   winograd2,  // F(2x2, 3x3): [group or vector of groups][panel][xi < 16][i][column], transformed
   winograd4,  // F(4x4, 3x3): [group or vector of groups][panel][xi < 36][i][column]
   filters,    // [o][kh][kw][i]
-  grouped,    // [vector of groups][kh][kw][i][lane]: a lane for each output of as many groups as fit
+  grouped,    // [vector of groups][kh][kw][i][lane]: a lane for each output of as many groups as fit into a vector
   panels      // [group][panel of nr columns][kh][kw][i][column], the last panel whole vectors wide
 };
 
-// As files name it.
+// The layout's name in saved files.
 const char* layout_name(WeightLayout layout);
 
-// A copy of the weights in the order in which an algorithm reads them, for the instruction set active at packing.
+// A copy of the weights in the order that an algorithm reads them, for the instruction set active at packing.
 class PackedWeight {
  public:
-  // With factors, one for each output channel, of the products in float64 rounded once. `flat` is for linear layers
+  // With factors, each output channel's weights are multiplied in float64 and rounded once. `flat` is for linear layers
   // that read channels-last images: the filters cover the image, and the packed weight counts as (O, KH * KW * I, 1,
-  // 1). `slices` is given for filters of volumes, whose rows are those of so many slices.
+  // 1). `slices` is given for filters of volumes, whose rows are those of that many slices.
   PackedWeight(const ImageView& weight, int64_t groups, WeightLayout layout, const double* factor = nullptr,
                bool flat = false, int64_t slices = 0);
-  // Of `count` floats that lie packed already, as by the constructor above for this instruction set, in memory that
-  // stays while its owner does. std::invalid_argument if they are too few or many, or not aligned for vectors.
+  // Wraps `count` floats already packed by the constructor above for this instruction set, in memory that `owner` keeps
+  // alive. std::invalid_argument if the count is wrong or the memory is not aligned for vectors.
   PackedWeight(const Shape4& shape, int64_t groups, WeightLayout layout, int64_t slices, const float* packed,
                int64_t count, std::shared_ptr<const void> owner);
 
@@ -69,26 +69,27 @@ class PackedWeight {
   int64_t slices() const { return slices_; }
   WeightLayout layout() const { return layout_; }
   const float* data() const { return data_; }
-  // Groups side by side in a vector where the layout packs them so, else 1; floats between such, or between groups.
+  // The number of groups side by side in a vector where the layout packs them so, else 1; floats between such vectors,
+  // or between groups.
   int64_t together() const { return together_; }
   int64_t group_stride() const { return group_stride_; }
   int64_t bytes() const { return bytes_; }
   int64_t count() const { return bytes_ / static_cast<int64_t>(sizeof(float)); }
   const float* end() const { return data() + count(); }
 
-  // Floats per row of a panel whose first column has `columns` behind it, itself included: the last panel is as wide as
-  // whole vectors allow.
+  // Floats per row of the panel that starts `columns` columns before the end: the last panel is a whole number of
+  // vectors wide.
   int64_t panel_width(int64_t columns) const { return kernels_->gemm.panel_width(columns); }
 
-  // Whether the weights can be recovered bit by bit; Winograd's are transformed and rounded.
+  // Whether the weights can be recovered bit for bit; Winograd's are transformed and rounded.
   bool reversible() const { return layout_ != WeightLayout::winograd2 && layout_ != WeightLayout::winograd4; }
-  // Writes the weights, after their multiplication, in the order of shape().
+  // Writes the weights, including their factors, in the order of shape().
   void unpack(float* dst) const;
 
  private:
-  // Checks what was given and finds how much memory it takes.
+  // Checks the arguments and computes the memory needed.
   PackedWeight(const Shape4& shape, int64_t groups, WeightLayout layout, int64_t slices);
-  // Calls each(index of the number in [o][i][kh][kw], its offset in data) for the simple layouts.
+  // Calls each(index in [o][i][kh][kw], offset in data) for the simple layouts.
   template <class Each>
   void for_places(const Each& each) const;
   void pack_places(const ImageView& weight, const double* factor);
@@ -103,8 +104,8 @@ class PackedWeight {
   int64_t together_ = 1;
   int64_t group_stride_ = 0;
   int64_t bytes_ = 0;
-  AlignedArray<float> memory_;         // none if it is another's
-  std::shared_ptr<const void> owner_;  // of memory that is not this object's
+  AlignedArray<float> memory_;         // none if another object owns it
+  std::shared_ptr<const void> owner_;  // keeps memory alive that is not this object's
   const float* data_ = nullptr;
 };
 
@@ -113,9 +114,10 @@ struct Conv2dArgs {
   const PackedWeight* weight;
   Epilogue epilogue;   // residual is channels last, dense
   float* dst;          // channels last
-  int64_t dst_stride;  // floats between its pixels: O, or more where dst is a slice of the channels of an image
+  int64_t dst_stride;  // floats between its pixels: O, or more where dst is a slice of an image's channels
   int threads;         // at most
-  // Where winograd_pools it: how the result is pooled before it is stored. dst is the pooled image, then.
+  // Only for algorithms that pool (winograd_pools): how the result is pooled before it is stored; dst is then the
+  // pooled image.
   const Pool2dDesc* pool = nullptr;
 };
 
@@ -125,23 +127,23 @@ enum class PooledFrom { image, bands, tiles };
 struct Conv2dAlgorithm {
   const char* name;
   WeightLayout layout;
-  bool any_source_layout;                                           // else src is converted to channels last first
-  PooledFrom pooled_from;                                           // what it can pool, where the pooling allows it
+  bool any_source_layout;                                           // else src is first converted to channels last
+  PooledFrom pooled_from;                                           // what it can pool from, if the pooling allows it
   std::string (*refusal)(const Conv2dDesc&);                        // empty when the algorithm can do it
-  void (*reserve)(const Conv2dDesc&, const Conv2dArgs&, Scratch&);  // takes what `run` takes
+  void (*reserve)(const Conv2dDesc&, const Conv2dArgs&, Scratch&);  // takes the scratch that `run` takes
   void (*run)(const Conv2dDesc&, const Conv2dArgs&, Scratch&);
 };
 
-// Best first; "auto" takes the first that does not refuse.
+// Best first; "auto" takes the first one that does not refuse.
 const std::vector<Conv2dAlgorithm>& conv2d_algorithms();
 
 // By name; std::invalid_argument lists the names.
 const Conv2dAlgorithm& find_conv2d_algorithm(const std::string& name);
 
-// The layout in which weights serve `algorithm`, or, for "auto", any input.
+// The layout of weights that serve `algorithm` or, for "auto", any input.
 WeightLayout conv2d_weight_layout(const Shape4& weight, int64_t groups, const std::string& algorithm);
 
-// `layout` limits the choice to what weights packed that way can serve.
+// `layout` limits the choice to algorithms that read weights packed that way.
 const Conv2dAlgorithm& choose_conv2d(const Conv2dDesc& desc, const std::string& algorithm, WeightLayout layout);
 
 // How many groups of a weight (O, C / groups, KH, KW) lie side by side in a vector.
@@ -150,30 +152,30 @@ int64_t groups_in_vector(const Shape4& weight, int64_t groups, int64_t lanes);
 // GroupedArgs::index of groups that lie side by side: C / groups vectors.
 void fill_group_index(const Conv2dDesc& desc, const PackedWeight& weight, std::int32_t* index);
 
-// Every algorithm up to the chosen one with its refusal (empty for the chosen one).
+// Every algorithm up to the chosen one with the reason it refused (empty for the chosen one).
 std::vector<std::pair<std::string, std::string>> explain_conv2d(const Conv2dDesc& desc, const std::string& algorithm);
 
-// How often a tap meets a pixel of an image that does not lie in its padding, for all taps and outputs of one channel.
+// The number of pairs of a tap and an output of one channel in which the tap meets a pixel of the image, not padding.
 int64_t met_taps(const Conv2dDesc& desc);
 
-// The algorithm expected to be fastest for one image of `desc` when the weights may be packed for it, by the static
-// cost model; Winograd's only where `winograd` allows their rounding.
+// The algorithm that the static cost model expects to be fastest for one image of `desc`, if the weights may be packed
+// for it; Winograd's only if `winograd` permits their rounding.
 std::string cheapest_conv2d(const Conv2dDesc& desc, bool winograd);
 
-// The same of direct and Winograd's alone, all of which can do `desc`.
+// The same, limited to direct and Winograd's, all of which can compute `desc`.
 std::string cheapest_product(const Conv2dDesc& desc);
 
-// The algorithms worth timing for `desc`: the cheapest first, then the others that may be faster.
+// The algorithms worth timing for `desc`: the cheapest first, then others that may be faster.
 std::vector<std::string> conv2d_candidates(const Conv2dDesc& desc, bool winograd);
 
 void run_conv2d(const Conv2dAlgorithm& algorithm, const Conv2dDesc& desc, const Conv2dArgs& args, Scratch& scratch);
 
-// Takes what run_conv2d takes with the same weight, pool and threads; the rest of `args` does not count.
+// Takes the scratch that run_conv2d takes with the same weight, pool and threads; nothing else in `args` matters.
 // `any_layout`: the source may be other than channels last.
 void reserve_conv2d(const Conv2dAlgorithm& algorithm, const Conv2dDesc& desc, const Conv2dArgs& args, bool any_layout,
                     Scratch& scratch);
 
-// The same with scratch of its own.
+// The same, allocating its own scratch.
 void run_conv2d(const Conv2dAlgorithm& algorithm, const Conv2dDesc& desc, const Conv2dArgs& args);
 
 // The algorithms, each in its own file.
@@ -203,10 +205,10 @@ void run_winograd(const Conv2dDesc&, const Conv2dArgs&, Scratch&);
 void run_im2col(const Conv2dDesc&, const Conv2dArgs&, Scratch&);
 void run_reference(const Conv2dDesc&, const Conv2dArgs&, Scratch&);
 
-// One window of a dense channels-last image, [r][s][c], with zeros where it leaves the image; `pixel` is the output's.
+// One window of a dense channels-last image, [r][s][c], with zeros outside the image; `pixel` is the output's.
 void unroll_window(const Conv2dDesc& desc, const float* src, int64_t pixel, float* dst);
 
-// What the kernel needs to know of a depthwise convolution but for its rows and dst.
+// The kernel's arguments for a depthwise convolution, without its rows and dst.
 DepthwiseArgs depthwise_args(const Conv2dDesc& desc, const PackedWeight& weight, const Epilogue& epilogue);
 
 }  // namespace convlane

@@ -1,8 +1,8 @@
-// The static cost model that chooses among the algorithms which can do a dense 3x3 convolution. In cycles of one
-// thread, for one image, from sizes alone: so the choice never depends on the batch, the threads or the run.
+// The static cost model that chooses among the algorithms for dense 3x3 convolutions. It estimates cycles of one thread
+// for one image from sizes alone, so the choice never depends on the batch, the threads or the run.
 //
 // The constants are estimates (vector operations and stores counted, bandwidth rounded), not fitted to measurements;
-// they enter as ratios.
+// only their ratios matter.
 #include <algorithm>
 
 #include "ops/conv2d_winograd.h"
@@ -12,18 +12,18 @@ namespace {
 
 constexpr double kUnits = 2;  // multiply-add units
 constexpr double kEfficiency =
-    0.92;  // of the matrix kernel: 86 to 97 % of the peak on layers of ResNet-50 (Zen 5, 2026-11-21)
-constexpr double kColdBytes = 8;  // bytes of weights per cycle from memory: a network's weights rarely stay cached
+    0.92;  // fraction of the peak that the matrix kernel reaches: 86 to 97 % on layers of ResNet-50 (Zen 5, 2026-11-21)
+constexpr double kColdBytes = 8;  // bytes of weights read from memory per cycle: a network's weights rarely stay cached
 constexpr double kInputTransform[] = {55, 150};  // cycles per tile and vector of channels, m = 2 and 4
 constexpr double kOutputTransform[] = {40, 110};
-// Fitted to 26 grouped layers, those of ResNeXt and RegNet and such of odd size, with AVX2 and AVX-512:
-// the choice is 2.6 % slower than the best one in the geometric mean while weights stay cached (Zen 4, 2026-11-27).
+// Fitted to 26 grouped layers, those of ResNeXt and RegNet and some of odd sizes, with AVX2 and AVX-512: the choice is
+// 2.6 % slower than the best algorithm in the geometric mean while weights stay cached (Zen 4, 2026-11-27).
 constexpr double kTapStart = 4, kTileStart = 14;
 
-// Weights stream in while products run; what is shorter hides but for a part.
+// Weights are loaded while products are computed; the shorter of the two times is mostly hidden.
 double overlapped(double compute, double stream) { return std::max(compute, stream) + 0.2 * std::min(compute, stream); }
 
-// Along one dimension: how often a tap meets the image, and how many of the taps ever do.
+// Along one dimension: how often taps meet the image, and how many taps ever do.
 struct Met {
   int64_t times, taps;
   Met(const Conv2dDesc& d, int dimension) : times(0), taps(0) {
@@ -38,19 +38,20 @@ struct Met {
   }
 };
 
-// Output channels with the lanes that groups leave empty.
+// Output channels, including the lanes that groups leave empty.
 double filled(const Conv2dDesc& d, int lanes) {
   const Shape4 weight{d.o, d.c_per_group(), d.kh(), d.kw()};
   const int64_t together = d.groups == 1 ? 1 : std::max<int64_t>(groups_in_vector(weight, d.groups, lanes), 1);
   return static_cast<double>(ceil_div(d.groups, together)) * round_up(together * d.o_per_group(), lanes);
 }
 
-// What products of few channels reach of kEfficiency: each tap, or each tile, begins with as much as `start` of them.
+// The fraction of kEfficiency that products of few channels reach: each tap, or tile, starts with a cost of `start`
+// channels.
 double short_sums(const Conv2dDesc& d, double start) {
   return d.groups == 1 ? 1.0 : d.c_per_group() / (d.c_per_group() + start);
 }
 
-// Taps in the padding are left out.
+// Taps in the padding are skipped.
 double direct_cycles(const Conv2dDesc& d, int lanes) {
   const Met down(d, 0), across(d, 1);
   const double channels = static_cast<double>(d.o) * d.c_per_group();
@@ -106,7 +107,7 @@ std::vector<std::string> conv2d_candidates(const Conv2dDesc& desc, bool winograd
   const auto add = [&](const char* name, bool possible) {
     if (possible && names[0] != name) names.emplace_back(name);
   };
-  // Not im2col: it writes what direct points at, and was faster on no layer of four networks (Zen 5, 2026-11-21).
+  // Not im2col: it copies what direct only points at, and was faster on no layer of four networks (Zen 5, 2026-11-21).
   add(refuse_grouped(desc).empty() ? "grouped" : "direct", true);
   add("stem", refuse_stem(desc).empty());
   add("winograd4", winograd && refuse_winograd(desc).empty());

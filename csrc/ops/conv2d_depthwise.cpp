@@ -1,4 +1,4 @@
-// Depthwise convolution: every output channel sees one input channel. Bands of output rows are the unit of work.
+// Depthwise convolution: every output channel reads one input channel. The unit of work is a band of output rows.
 #include <cstring>
 #include <utility>
 
@@ -9,8 +9,8 @@
 namespace convlane {
 namespace {
 
-// A column of pixels that meets a column of taps is a row that meets a row: neighbouring outputs share what they load
-// within rows only.
+// A column of pixels with a column of taps is treated as a row with a row, because neighbouring outputs share loads
+// only within rows.
 Conv2dDesc laid_down(const Conv2dDesc& d) {
   const Window& w = d.window;
   if (d.w != 1 || d.kw() != 1 || w.left != 0 || w.right != 0) return d;
@@ -25,10 +25,10 @@ Conv2dDesc laid_down(const Conv2dDesc& d) {
   return r;
 }
 
-// Blocks of channels that are copied before they are convolved. Where the channels of a pixel fill 2 or 4 KB, those of
-// one vector fall into a few sets of the first-level cache, from which the taps of a pixel drive each other out. Copies
-// of neighbouring pixels lie an odd number of lines apart: 1024 channels of 43x43 by 11x11 take 5 ms where they took 18
-// (AVX2, EPYC Zen 4, 2026-11-27).
+// Blocks of channels that are copied before they are convolved. Where a pixel's channels fill 2 or 4 KB, neighbouring
+// pixels' vectors map to a few sets of the first-level cache, and the taps of a pixel evict each other. Copies of
+// neighbouring pixels lie an odd number of lines apart: 1024 channels of 43x43 by 11x11 take 5 ms instead of 18 (AVX2,
+// EPYC Zen 4, 2026-11-27).
 struct ChannelBlocks {
   static constexpr int64_t kLine = 16;
   bool are_copied;
@@ -53,8 +53,8 @@ struct ChannelBlocks {
   }
 };
 
-// Output rows per task, or columns where there is but one row. Without a multiplier only the balance of threads limits
-// them; with one, the scratch that holds the repeated rows does, and with copies that which holds these.
+// Output rows per task, or columns where there is only one row. Without a multiplier only the threads' load balance
+// limits them; with one, or with copies, the scratch that holds the repeated or copied rows does.
 int64_t outputs_per_band(const Conv2dDesc& d, const ChannelBlocks& blocks, int threads) {
   const Window& w = d.window;
   const int64_t balanced = ceil_div(d.oh == 1 ? d.ow : d.oh, threads > 1 ? 2 * threads : 1);
@@ -73,10 +73,10 @@ struct Bands {
   int64_t width;  // floats per input row as the kernel sees it
   int64_t outputs, count;
   int64_t inputs;          // rows under a band
-  float* zeros;            // a row
+  float* zeros;            // one row
   const float** pointers;  // to the inputs, of each thread
   float* rows;             // the inputs of each thread, repeated for a multiplier or copied
-  float* weights;          // of a block for each thread, if copied
+  float* weights;          // of a block for each thread, if rows are copied
 
   Bands(const Conv2dDesc& d, int limit, Scratch& scratch) : blocks(d) {
     const Window& w = d.window;

@@ -1,7 +1,7 @@
-// Direct convolution as an implicit matrix product: no im2col buffer, only pointers to the input pixel of every tap
-// and output pixel (M. Dukhan, "The Indirect Convolution Algorithm", arXiv 1907.02129). Taps that fall into the
-// padding point at a row of zeros, and are left out where all pixels of a register tile meet them there. With a 1x1
-// kernel this is pointwise convolution.
+// Direct convolution as an implicit matrix product: no im2col buffer, only pointers to the input pixel of every tap and
+// output pixel (M. Dukhan, "The Indirect Convolution Algorithm", arXiv 1907.02129). Taps in the padding point at a row
+// of zeros, and are skipped where all pixels of a register tile meet padding there. With a 1x1 kernel this is pointwise
+// convolution.
 #include <cstring>
 
 #include "ops/conv2d.h"

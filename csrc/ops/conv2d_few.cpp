@@ -1,8 +1,8 @@
-// Convolutions whose channels are too few for the matrix kernel's vectors, which has one output channel in each lane:
-//   - grouped: small groups side by side in a vector, each of whose lanes takes the inputs of its own group;
-//   - narrow: to a few channels from many, each sum in the lanes of a vector, along the input channels;
-//   - planes: to a few channels from a few, along the pixels of a row. The rows that a band of output rows needs are
-//     copied into planes of one channel, with their padding. With a stride, columns of one residue lie together.
+// Convolutions with too few channels for the matrix kernel, which has one output channel in each lane:
+//   - grouped: small groups share a vector, and each lane reads the inputs of its own group;
+//   - narrow: many channels to a few; each sum is spread over the lanes of a vector, along the input channels;
+//   - planes: a few channels to a few, along the pixels of a row. The rows that a band of output rows needs are copied
+//     into planes of one channel, with their padding. With a stride, columns of one residue lie together.
 #include <algorithm>
 #include <cstring>
 
@@ -15,11 +15,11 @@ namespace {
 
 constexpr int64_t kFewOutputs = 4, kFewInputs = 16, kSmallGroup = 8;
 
-// Pixels whose taps are pointed at together, block by block.
+// The pixels whose taps are pointed at together, block by block.
 struct PixelBlocks {
   static constexpr int64_t kPixels = 96;  // whole tiles of each kernel
   int threads;
-  int64_t count, pointers;  // blocks, and pointers of each thread
+  int64_t count, pointers;  // number of blocks, and pointers of each thread
   float* zeros;
   const float** rows;
 
@@ -53,10 +53,10 @@ Epilogue part_of(const Epilogue& whole, int64_t pixel, int64_t channel) {
   return e;
 }
 
-// The bands of a convolution in planes. A plane is [padded row][residue of the column][column / stride].
+// The bands of a convolution in planes. A plane is [padded row][column modulo stride][column / stride].
 struct Planes {
   int64_t rows;        // of output in a band, at most
-  int64_t width, row;  // floats of one residue, and of a row of all
+  int64_t width, row;  // floats of one residue, and of a row with all of them
   int64_t plane;       // floats of a channel
   int64_t out;         // floats of a row of one output channel
   int threads;
@@ -81,7 +81,7 @@ struct Planes {
   }
 };
 
-// Padded rows from `first` on into planes.
+// Copies padded rows from `first` on into planes.
 void copy_planes(const Conv2dDesc& d, const ImageView& src, int64_t image, int64_t first, int64_t rows,
                  const Planes& planes, float* dst) {
   const int64_t stride = d.window.stride[1];
@@ -120,7 +120,7 @@ void fill_group_index(const Conv2dDesc& d, const PackedWeight& weight, std::int3
 }
 
 std::string refuse_grouped(const Conv2dDesc& d) {
-  if (d.groups == 1) return "there is one group only";
+  if (d.groups == 1) return "there is only one group";
   const int64_t most = std::max(d.c_per_group(), d.o_per_group());
   if (most > kSmallGroup)
     return "a group has " + std::to_string(most) + " channels, more than " + std::to_string(kSmallGroup);
@@ -137,7 +137,7 @@ std::string refuse_narrow(const Conv2dDesc& d) {
 std::string refuse_planes(const Conv2dDesc& d) {
   if (const std::string refusal = refuse_narrow(d); !refusal.empty()) return refusal;
   if (d.c >= kFewInputs)
-    return "there are " + std::to_string(d.c) + " input channels, not less than " + std::to_string(kFewInputs);
+    return "there are " + std::to_string(d.c) + " input channels, more than " + std::to_string(kFewInputs - 1);
   return "";
 }
 

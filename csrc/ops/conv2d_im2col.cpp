@@ -1,5 +1,5 @@
-// The textbook algorithm: write out the matrix whose rows are the unrolled windows, then multiply once. It allocates
-// that matrix, KH * KW times the input; kept as a baseline to measure against and to learn from.
+// The textbook algorithm: write out the matrix whose rows are the unrolled windows, then multiply once. That matrix
+// takes KH * KW times the input's memory; kept as a baseline to measure against and to learn from.
 #include <cstring>
 
 #include "ops/conv2d.h"

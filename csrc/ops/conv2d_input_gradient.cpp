@@ -1,5 +1,5 @@
-// Gradient of convolution's input: a transposed convolution of the output's gradient, but for depthwise filters with
-// stride 2, which have a kernel of their own, and such as share channels.
+// Gradient of convolution's input: a transposed convolution of the output's gradient, except for depthwise filters with
+// stride 2, which have a kernel of their own, and filters that share input channels.
 #include <cstring>
 
 #include "ops/conv2d_backward.h"
@@ -44,7 +44,7 @@ void run_depthwise_input_gradient(const Conv2dDesc& d, const float* gradient, co
   });
 }
 
-// Filters that share an input channel: each as if it had one of its own, whose gradients are then added up.
+// Filters that share an input channel: each is treated as if it had its own, and the gradients are then added up.
 void run_shared_channels(const Conv2dDesc& d, const ImageView& gradient, const ImageView& weight, float* dst) {
   Conv2dDesc each = d;
   each.c = each.groups = d.o;

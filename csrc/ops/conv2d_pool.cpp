@@ -17,7 +17,7 @@
 namespace convlane {
 namespace {
 
-// Floats of the buffer, beside the stem's own scratch: the part is not tuned.
+// Floats of the buffer, beside the stem's own scratch. The fraction is not tuned.
 int64_t buffer_floats() { return second_level_floats(4); }
 
 struct Bands {
@@ -36,7 +36,7 @@ class Worker {
   Worker(const Conv2dDesc& d, const Conv2dArgs& args, const Pool2dDesc& pool, const StemBands& stem, float* buffer)
       : d_(d), args_(args), p_(pool), stem_(stem), buffer_(buffer) {}
 
-  // Rows [first, first + count) of a pooled image; they come in their order.
+  // Rows [first, first + count) of a pooled image, called in increasing order.
   void run(int64_t image, int64_t first, int64_t count) {
     if (image != image_) first_ = end_ = 0;
     image_ = image;
@@ -55,7 +55,7 @@ class Worker {
   }
 
  private:
-  // Rows [begin, end) of the convolution into the buffer. Neither is less than that of the band before.
+  // Computes rows [begin, end) of the convolution into the buffer. Neither bound is less than the previous band's.
   void convolve(int64_t begin, int64_t end) {
     const int64_t row = d_.ow * d_.o, kept = std::max<int64_t>(end_ - begin, 0);
     if (kept > 0) std::memmove(buffer_, buffer_ + (begin - first_) * row, sizeof(float) * kept * row);
@@ -73,7 +73,7 @@ class Worker {
   int64_t image_ = -1, first_ = 0, end_ = 0;  // the rows in the buffer
 };
 
-// The parts of a run in bands, and its scratch.
+// How a run in bands is split, and its scratch.
 struct BandsMemory {
   Bands bands;
   int64_t stem_rows;
@@ -102,11 +102,11 @@ void run_bands(const Conv2dDesc& d, const Conv2dArgs& args, const Pool2dDesc& p,
       kWhole);
 }
 
-// A thread with fewer rows of the pooled image than these computes too much twice. An estimate: 3x3 windows with
-// stride 2 share one row of two.
+// A thread with fewer rows of the pooled image than this would recompute too many shared rows. An estimate: 3x3 windows
+// with stride 2 share one row of two.
 constexpr int64_t kRowsPerThread = 8;
 
-// Whether the stem's bands serve all threads; else the image is computed as a whole.
+// Whether the stem's bands keep all threads busy; else the image is computed as a whole.
 bool runs_in_bands(const Conv2dDesc& d, const Pool2dDesc& p, int threads) {
   return threads == 1 || d.n * p.output[0] >= threads * kRowsPerThread;
 }
@@ -114,8 +114,8 @@ bool runs_in_bands(const Conv2dDesc& d, const Pool2dDesc& p, int threads) {
 }  // namespace
 
 PooledFrom pooled_from(const Conv2dAlgorithm& algorithm, const Conv2dDesc& d, const Pool2dDesc& p) {
-  // The windows of two rows follow each other only where dilation skips none, and lie in one tile only where the pixels
-  // of tiles lie side by side.
+  // The windows of two rows are adjacent only without dilation, and lie in one tile only where the tile's pixels are
+  // adjacent.
   const bool can = algorithm.pooled_from == PooledFrom::bands ? !p.adaptive && p.window.dilation[0] == 1
                                                               : winograd_pools(p) && d.window.dilation == Pair{1, 1};
   return can ? algorithm.pooled_from : PooledFrom::image;
@@ -131,7 +131,8 @@ bool may_pool_in_cache(const Conv2dDesc& d, const Pool2dDesc& p) {
 void check_conv2d_pool(const Conv2dDesc& d, const Pool2dDesc& p) {
   const Shape4 image{d.n, d.o, d.oh, d.ow};
   if (p.input != image)
-    throw std::invalid_argument("conv2d: the pooling of " + to_string(p.input) + " is not one of " + to_string(image));
+    throw std::invalid_argument("conv2d: the pooling of " + to_string(p.input) +
+                                " does not fit the convolution's result " + to_string(image));
 }
 
 void reserve_conv2d_pool(const Conv2dAlgorithm& algorithm, const Conv2dDesc& d, const Conv2dArgs& args,

@@ -21,7 +21,7 @@ struct Band {
   int64_t width;  // floats per row
 };
 
-// Columns of the padded image of one residue modulo the dilation.
+// Columns of the padded image with one residue modulo the dilation.
 int64_t residue_columns(const Conv2dDesc& d) {
   return ceil_div(d.w + d.window.left + d.window.right, d.window.dilation[1]);
 }
@@ -29,25 +29,25 @@ int64_t residue_columns(const Conv2dDesc& d) {
 // Floats of a row of a band.
 int64_t padded_width(const Conv2dDesc& d) { return residue_columns(d) * d.window.dilation[1] * d.c; }
 
-// Where a column of the padded image lies in such a row.
+// The offset of a column of the padded image in such a row.
 int64_t column_offset(const Conv2dDesc& d, int64_t column) {
   const int64_t dilation = d.window.dilation[1];
   return (column % dilation * residue_columns(d) + column / dilation) * d.c;
 }
 
-// Padded rows under `rows` rows of output.
+// Padded rows needed for `rows` rows of output.
 int64_t padded_rows(const Conv2dDesc& d, int64_t rows) {
   return (rows - 1) * d.window.stride[0] + (d.kh() - 1) * d.window.dilation[0] + 1;
 }
 
-// Planes to pixels. With the number of channels known the compiler makes shuffles of it.
+// Planes to pixels. With a constant number of channels the compiler generates shuffles.
 template <int C>
 void interleave(const float* src, int64_t plane, int64_t count, float* dst) {
   for (int64_t x = 0; x < count; ++x)
     for (int c = 0; c < C; ++c) dst[x * C + c] = src[c * plane + x];
 }
 
-// A row of the image, padded, with its columns sorted by their residue modulo the dilation.
+// A row of the image, padded, with its columns sorted by residue modulo the dilation.
 void copy_by_residue(const Conv2dDesc& d, const float* from, const ImageView& src, float* dst) {
   const int64_t step = d.window.dilation[1], columns = residue_columns(d);
   for (int64_t residue = 0; residue < step; ++residue, dst += columns * d.c) {
@@ -90,7 +90,7 @@ void copy_band(const Conv2dDesc& d, const ImageView& src, const Band& band, floa
 
 }  // namespace
 
-// The input under a band fits the second-level cache with room for the weights.
+// The input under a band fits in the second-level cache, with room for the weights.
 int64_t stem_band_rows(const Conv2dDesc& d, int64_t slices) {
   const int64_t fit = (second_level_floats(8) / slices / padded_width(d) - d.kh()) / d.window.stride[0] + 1;
   return std::clamp<int64_t>(fit, 1, std::min<int64_t>(d.oh, 16));

@@ -1,6 +1,5 @@
-// The first layer of a network in bands of output rows, for callers that take them one after the other. Of volumes,
-// each output slice is an image, which is made of as many input slices as the kernel has; of images, there is one
-// slice.
+// The first layer of a network in bands of output rows, for callers that consume them one after the other. For volumes
+// each output slice is an image, made from as many input slices as the kernel has; for images there is one slice.
 #pragma once
 
 #include "ops/conv2d.h"
@@ -10,7 +9,7 @@ namespace convlane {
 // Output rows of a band when nothing else limits them.
 int64_t stem_band_rows(const Conv2dDesc& desc, int64_t slices = 1);
 
-// Scratch of threads that take bands of at most `rows` output rows.
+// Scratch for threads that take bands of at most `rows` output rows.
 struct StemMemory {
   int64_t slices, slice_floats;
   int64_t own_floats, own_pointers, own_taps;  // of each thread
@@ -21,17 +20,17 @@ struct StemMemory {
   StemMemory(const Conv2dDesc& desc, int64_t rows, int threads, Scratch& scratch, int64_t slices = 1);
 };
 
-// One thread's way through bands of at most `rows` output rows of one image.
+// One thread's pass through bands of at most `rows` output rows of one image.
 class StemBands {
  public:
-  // Keeps desc and args; args.dst is not used.
+  // Keeps references to desc and args; args.dst is not used.
   StemBands(const Conv2dDesc& desc, const Conv2dArgs& args, int64_t rows, const StemMemory& memory, int thread);
 
   int64_t rows() const { return rows_; }
-  // Output rows [first, first + count) of an image; dst is where the first one goes.
+  // Output rows [first, first + count) of an image; dst points at the first one.
   void run(int64_t image, int64_t first, int64_t count, float* dst, int64_t dst_stride) const;
-  // The same of the output slice that is made of these slices, in order; those without data are padding. `pixel` is the
-  // first one that is written, counted through all of the result.
+  // The same for an output slice made from these slices, in order; slices without data are padding. `pixel` is the
+  // first pixel written, counted over the whole result.
   void run(const ImageView* slices, int64_t pixel, int64_t first, int64_t count, float* dst, int64_t dst_stride) const;
 
  private:

@@ -1,9 +1,8 @@
 // Gradient of convolution's weight: for every tap, the sum over pixels of the outer products of the output's gradient
-// and the input pixel that the tap meets. Neither is copied; taps in the padding are left out.
+// and the input pixel at that tap. Neither is copied; taps in the padding are skipped.
 //
-// Pixels are taken in chunks, whose sums are added up in order at the end. How many chunks there are follows from the
-// shape alone, so the result does not depend on the threads: these share chunks and, within a chunk, parts of the
-// sums.
+// Pixels are processed in chunks, whose sums are added up in order at the end. The number of chunks follows from the
+// shape alone, so the result does not depend on the threads, which share chunks and, within a chunk, parts of the sums.
 #include <cstring>
 
 #include "ops/conv2d_backward.h"
@@ -13,7 +12,7 @@
 namespace convlane {
 namespace {
 
-// How the sums of a chunk lie in memory: [group][tap][row][column], rows being the channels that are broadcast.
+// The memory layout of a chunk's sums: [group][tap][row][column], where rows are the channels that are broadcast.
 struct Sums {
   int64_t groups, taps, rows, columns;
   bool inputs_are_rows;  // else the output's channels are
@@ -26,13 +25,13 @@ Sums sums_of(const Conv2dDesc& d, int64_t taps, int64_t inputs, int lanes) {
   return {d.groups, taps, inputs_are_rows ? inputs : outputs, inputs_are_rows ? outputs : inputs, inputs_are_rows};
 }
 
-// A chunk pays for the addition of its sums by the pixels that it has; sums of all chunks are to stay small.
+// A chunk must have enough pixels to pay for the addition of its sums; the sums of all chunks should stay small.
 int64_t chunks_of(const Conv2dDesc& d, const Sums& s) {
   constexpr int64_t kPixels = 1024, kFloats = int64_t{2} << 20, kMost = 16;
   return std::clamp<int64_t>(std::min(d.pixels() / kPixels, kFloats / s.size()), 1, kMost);
 }
 
-// Pixels of a block, and columns of a part: so many floats stay in the second-level cache while all rows meet them.
+// Pixels of a block, and columns of a part: their floats stay in the second-level cache while all rows pass over them.
 int64_t cached_floats() { return second_level_floats(2); }
 
 int64_t pixels_per_block(const Conv2dDesc& d, const Sums& s) {
@@ -40,7 +39,7 @@ int64_t pixels_per_block(const Conv2dDesc& d, const Sums& s) {
   return std::min(std::clamp<int64_t>(cached_floats() / s.columns, kFewest, kMost), d.pixels());
 }
 
-// Pixels of the output and of the input that one tap brings together; returns how many.
+// Lists the pixels of the output and of the input that one tap pairs; returns how many.
 int64_t meet(const Conv2dDesc& d, const float* gradient, const float* input, int64_t tap, int64_t first, int64_t count,
              const float** outputs, const float** inputs) {
   const Window& w = d.window;
@@ -62,7 +61,7 @@ int64_t meet(const Conv2dDesc& d, const float* gradient, const float* input, int
   return found;
 }
 
-// Pixels of the output and the windows that they see, which are written to `windows`; returns how many.
+// Lists pixels of the output, and writes the windows that they read to `windows`; returns how many.
 int64_t unroll(const Conv2dDesc& d, const KernelTable& kernels, const float* gradient, const float* input,
                int64_t first, int64_t count, float* windows, const float** outputs, const float** inputs) {
   const Window& w = d.window;
@@ -102,7 +101,7 @@ void add_up(const Conv2dDesc& d, const Sums& s, const float* sums, int64_t chunk
       const int64_t group = task / blocks, first = task % blocks * kFilters,
                     count = std::min(kFilters, outputs - first);
       const float* from = sums + group * s.taps * s.rows * s.columns;
-      // `runs` of contiguous floats: for every tap the block's filters, or for every number of a filter the block.
+      // Runs of contiguous floats: for every tap the block's filters, or for every element of a filter the block.
       const int64_t runs = s.inputs_are_rows ? length : s.taps, run = s.inputs_are_rows ? count : count * inputs;
       for (int64_t chunk = 0; chunk < chunks; ++chunk) {
         for (int64_t i = 0; i < runs; ++i) {
@@ -131,7 +130,7 @@ void add_up(const Conv2dDesc& d, const Sums& s, const float* sums, int64_t chunk
   });
 }
 
-// The sums in units, each some rows and columns of one tap of one group.
+// The sums divided into units, each with some rows and columns of one tap of one group.
 class Units {
  public:
   Units(const Sums& s, const KernelTable& kernels, int64_t block_pixels)
@@ -141,7 +140,7 @@ class Units {
   }
   int64_t count() const { return s_.groups * s_.taps * column_parts_ * row_parts_; }
 
-  // Adds the sums over one block of pixels to units [begin, end), or with `first` begins them. list(tap, args) sets
+  // Adds the sums over one block of pixels to units [begin, end) or, with `first`, starts them. list(tap, args) sets
   // count, a and b: the pixels that meet at the tap.
   template <class List>
   void run(int64_t begin, int64_t end, bool first, float* sums, const List& list) const {

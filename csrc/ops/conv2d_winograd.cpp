@@ -1,5 +1,5 @@
 // 3x3 convolution with stride 1 by Winograd's minimal filtering: a tile of m x m outputs costs (m + 2)^2 products per
-// pair of channels instead of 9 m^2, so 2.25 (m = 2) or 4 (m = 4) times fewer.
+// pair of channels instead of 9 m^2, a factor of 2.25 (m = 2) or 4 (m = 4) fewer.
 //
 // Tiles are taken in blocks. For a block, the transformed input V[xi][tile][c] is computed once; then for every panel
 // of output channels (m + 2)^2 small matrix products give sums[xi][tile][column], which are transformed back while
@@ -7,8 +7,8 @@
 //   - V in the second-level cache: many blocks, each thread its own, the transformed weights U come from L2 or L3;
 //   - U streamed once: one block of all tiles, the threads share V and split the panels. For layers whose U exceeds
 //     the caches, and where there are too few tiles to give every thread a block unless U is small.
-// Groups are convolutions of their own: a block has those of a few channels and many tiles, so that U stays in the
-// cache, too. The small ones lie side by side in a vector.
+// Groups are separate convolutions: a block has the channels of a few groups and many tiles, so that U stays in the
+// cache, too. Small groups lie side by side in a vector.
 #include <cstring>
 #include <vector>
 
@@ -20,21 +20,22 @@
 namespace convlane {
 namespace {
 
-// Floats of V that leave room in the second-level cache for the sums and for U in use. The part is not tuned.
+// Floats of V that leave room in the second-level cache for the sums and the part of U in use. The fraction is not
+// tuned.
 int64_t block_floats() { return second_level_floats(2); }
-// U beyond this comes from memory, not from the cache, and should be read once only.
+// U beyond this size comes from memory, not from the cache, and should be read only once.
 int64_t cached_weight_bytes() { return caches().third / 2; }
-// U up to a quarter of the second-level cache is read by every thread for a few tiles of its own; for larger ones few
-// tiles are shared, not U (32 channels at 28x28, which are one panel, with two threads: 29 to 18 us; EPYC Zen 5,
-// 2026-11-21).
+// With U of up to a quarter of the second-level cache, every thread reads all of U for a few tiles of its own; with
+// larger ones the threads share few tiles instead (32 channels at 28x28, one panel, two threads: 29 to 18 us; EPYC Zen
+// 5, 2026-11-21).
 int64_t own_weight_bytes() { return caches().second / 4; }
 // Tiles of one block when U is streamed: bounds V, and the sums of a panel.
 constexpr int64_t kStreamedTiles = 256;
 
-// The channels of a block of groups, if they have no more of them: reads of a few lines. Not tuned.
+// The channels of a block of groups, if no group has more: enough for reads of a few lines. Not tuned.
 constexpr int64_t kGroupedChannels = 64;
 
-// What falls into panels of output channels: all groups that lie side by side, or each by itself.
+// The unit that is divided into panels of output channels: all groups that lie side by side, or a single group.
 struct Bundles {
   int64_t count, inputs, outputs;  // channels of each; the last one may have fewer
   int64_t panels;                  // of each
@@ -50,7 +51,7 @@ struct Schedule {
   Tiling tiles;
   int threads;
   Bundles bundles;
-  int64_t parts, part;  // of the bundles that are in a block together: how many, and the largest
+  int64_t parts, part;  // of the bundles that share a block: how many parts, and the size of the largest
   int64_t v_row;        // floats between the rows of V
   bool streamed;
   int64_t blocks, block;              // how many of each part, and tiles of the largest
@@ -68,8 +69,8 @@ struct Schedule {
     parts = ceil_div(bundles.count, ceil_div(kGroupedChannels, bundles.inputs));
     part = ceil_div(bundles.count, parts);
     const int64_t channels = std::min(part * bundles.inputs, d.c);
-    // A cache line more than the channels, since rows a power of two apart would share a few sets of the first-level
-    // cache.
+    // One cache line more than the channels, since rows a power of two apart would compete for a few sets of the
+    // first-level cache.
     v_row = round_up(channels, 16) + 16;
     const int64_t fit =
         std::max(block_floats() / (tiles.points * channels) / kernels.gemm.mr, int64_t{1}) * kernels.gemm.mr;
@@ -116,7 +117,7 @@ void transform_input(const Conv2dDesc& d, const Conv2dArgs& args, const Schedule
   args.weight->kernels().winograd_input({t.m, pixels, channels, v + index * s.v_row, b.count * s.v_row, next});
 }
 
-// Maxima of the 2x2 windows of a tile of the output, which are in `tile.dst` and nowhere else.
+// Maxima of the 2x2 windows of a tile of the output, which exists only in `tile.dst`.
 void pool_tile(const WinogradOutputArgs& tile, const KernelTable& kernels, const TilePosition& at,
                const Pool2dDesc& pool, float* dst, int64_t dst_stride) {
   const int64_t height = std::min<int64_t>(tile.rows, tile.m), width = std::min<int64_t>(tile.columns, tile.m);
@@ -141,7 +142,7 @@ void pool_tile(const WinogradOutputArgs& tile, const KernelTable& kernels, const
   }
 }
 
-// sums[xi][tile][column] of the `width` columns of a panel, from the channels of V from `offset` on.
+// sums[xi][tile][column] for the `width` columns of a panel, from V's channels from `offset` on.
 void run_products(const Conv2dDesc& d, const Conv2dArgs& args, const Schedule& s, const Block& b, int64_t offset,
                   const float* weight, int64_t width) {
   const KernelTable& kernels = args.weight->kernels();
@@ -160,7 +161,7 @@ void run_products(const Conv2dDesc& d, const Conv2dArgs& args, const Schedule& s
   of_groups.rows_stride = of_groups.m = b.count;
   of_groups.taps = 1;
   of_groups.depth = depth;
-  of_groups.inputs = of_groups.outputs = width;  // behind the channels V has room for them
+  of_groups.inputs = of_groups.outputs = width;  // V has room for them behind the channels
   of_groups.index = s.index;
   of_groups.dst_stride = nr;
   for (int64_t i = 0; i < b.count; ++i) b.rows[i] = b.transformed + i * s.v_row;
@@ -175,7 +176,7 @@ void run_products(const Conv2dDesc& d, const Conv2dArgs& args, const Schedule& s
   }
 }
 
-// All products and outputs of one panel of output channels over a block.
+// All products and outputs of one panel of output channels for a block.
 void run_panel(const Conv2dDesc& d, const Conv2dArgs& args, const Schedule& s, const Block& b, int64_t panel) {
   const KernelTable& kernels = args.weight->kernels();
   const Tiling& t = s.tiles;
@@ -216,7 +217,7 @@ std::string refuse_winograd(const Conv2dDesc& d) {
   if (d.kh() != 3 || d.kw() != 3) return "the kernel is " + to_string(d.window.kernel) + ", not 3x3";
   if (d.window.stride != Pair{1, 1}) return "the stride is " + to_string(d.window.stride) + ", not 1";
   const Pair& dilation = d.window.dilation;
-  if (dilation[0] != dilation[1]) return "the dilation is " + to_string(dilation) + ", not the same both ways";
+  if (dilation[0] != dilation[1]) return "the dilation is " + to_string(dilation) + ", not equal in height and width";
   return "";
 }
 

@@ -1,17 +1,17 @@
-// Tiles of Winograd's F(m x m, 3 x 3) over the images of a convolution. With a dilation of d, the outputs of a phase,
-// those of one residue modulo d in both directions, are a convolution without dilation of every d-th pixel: its tiles
-// have pixels d apart.
+// Tiles of Winograd's F(m x m, 3 x 3) over the images of a convolution. With a dilation of d, the outputs of one phase,
+// those with one residue modulo d in each direction, are a convolution without dilation over every d-th pixel: its
+// tiles have pixels d apart.
 #pragma once
 
 #include "ops/conv2d.h"
 
 namespace convlane {
 
-// The tiles along one dimension, phase by phase. The first phases have an output more where the dilation does not
-// divide their number.
+// The tiles along one dimension, phase by phase. The first phases have one output more where the dilation does not
+// divide the number of outputs.
 struct TileLine {
-  int64_t m, step;                      // outputs of a tile, and pixels between two
-  int64_t longer, longer_tiles, tiles;  // how many phases are longer, tiles of each, and of each of the others
+  int64_t m, step;                      // outputs of a tile, and the distance between its pixels
+  int64_t longer, longer_tiles, tiles;  // how many phases are longer, tiles of each of them, and of each of the others
   int64_t count;
   TileLine(int64_t outputs, int64_t tile, int64_t dilation)
       : m(tile),
@@ -32,7 +32,7 @@ struct TileLine {
 struct Tiling {
   int m;
   int64_t points;         // (m + 2)^2
-  int64_t step;           // pixels between two of a tile, both ways
+  int64_t step;           // distance between a tile's pixels, in both directions
   TileLine across, down;  // of an image
   int64_t count;          // tiles in all
 };

@@ -2,9 +2,9 @@
 // tile and Z = A y A^T of the gradient of its outputs, the gradient is G^T (sum over tiles of V . Z) G. For a pair of
 // channels a tile costs 36 products instead of 144. (A. Lavin, S. Gray, arXiv 1509.09308.)
 //
-// Tiles are taken in blocks. V and Z of a block are computed by all threads; then every thread takes parts of
-// sums[xi][c][o], which are products of two matrices with the tiles between them. Sums go over the tiles of a block in
-// order, and over the blocks, which follow from the shape; so threads change no bit.
+// Tiles are processed in blocks. All threads compute V and Z of a block; then each thread computes parts of
+// sums[xi][c][o], products of two matrices summed over the tiles. Sums run over the tiles of a block in order, and over
+// the blocks, which follow from the shape; so the number of threads changes no bit.
 #include <cstring>
 
 #include "ops/conv2d_backward.h"
@@ -17,7 +17,7 @@ namespace {
 
 constexpr int kSide = 4;
 
-// Both factors in panels as narrow as a register tile: a panel of tiles is read from start to end by each product.
+// Both factors in panels as narrow as a register tile: each product reads a panel of tiles from start to end.
 struct Panels {
   int64_t count, width;  // width: channels of a panel, the last one may have fewer
   int64_t row;           // floats between two tiles
@@ -28,9 +28,9 @@ Panels panels_of(int64_t channels, int64_t most, int64_t row) {
   return {count, ceil_div(channels, count), row};
 }
 
-// Tiles of a block: so many floats of V and Z stay in the third-level cache; but where the sums do not, so many tiles
-// that they are rarely read and written. (64 channels at 56: 9.8 ms, with four times as many floats 13.8; 512 at
-// 7: 16.1 and 11.4; 16 images, one thread, EPYC Zen 5, 2026-11-21.)
+// Tiles of a block: V and Z stay in the third-level cache; but where the sums do not, a block has enough tiles that the
+// sums are rarely read and written. (64 channels at 56: 9.8 ms, with four times as many floats 13.8; 512 at 7: 16.1 and
+// 11.4; 16 images, one thread, EPYC Zen 5, 2026-11-21.)
 int64_t tiles_of_block(const Tiling& t, int64_t tile_floats, int64_t sums) {
   constexpr int64_t kManyTiles = 128;
   const int64_t fitting = std::max(third_level_floats(8) / tile_floats, sums > third_level_floats(2) ? kManyTiles : 1);
@@ -54,7 +54,7 @@ void run_winograd_weight_gradient(const Conv2dDesc& d, const float* gradient, co
   const Panels out = {ceil_div(d.o, nr), nr, nr};
   const int64_t tile_floats = t.points * (in.count * in.row + out.count * out.row);
   const int64_t block = tiles_of_block(t, tile_floats, t.points * d.c * d.o), blocks = ceil_div(t.count, block);
-  // A line more than there are floats: what lies a power of two apart shares a few sets of the cache.
+  // One cache line more than the floats need: rows a power of two apart would compete for a few sets of the cache.
   const int64_t v_stride = block * in.row + line, z_stride = block * out.row + line;
   const int64_t sums_panel = in.width * nr, sums_stride = in.count * out.count * sums_panel + line;
   const int threads = threads_for(d.multiply_adds());

@@ -1,9 +1,9 @@
-// Convolution of volumes: checks, and the choice between doing it as a convolution of images and three ways of its own.
+// Convolution of volumes: checks, and the choice between a convolution of images and three algorithms for volumes.
 //
-// These take the slices of the kernel as further rows of it, and sum over depth, height, width and channels in this
-// order. Direct convolution only points at more pixels. So does that of few channels, at the bands of several slices.
-// Depthwise convolution hands one output row after the other to the kernel, with the input rows of all slices.
-// Where Winograd's algorithms may be taken, a volume can also be a sum of convolutions of its slices, as images.
+// The three treat the slices of the kernel as further rows of it, and sum over depth, height, width and channels in
+// this order. Direct convolution just points at more pixels; convolution of few channels points at the bands of several
+// slices. Depthwise convolution passes one output row after the other to the kernel, with the input rows of all slices.
+// Where Winograd's algorithms are permitted, a volume can also be a sum of convolutions of its slices, as images.
 #include "ops/conv3d.h"
 
 #include <algorithm>
@@ -24,7 +24,7 @@ void check_positive(const char* name, const Triple& value) {
     refuse(std::string(name) + " must be at least 1, got " + to_string(value));
 }
 
-// Input slice that tap `a` of an output slice meets; it lies in the padding where that is none of [0, d).
+// The input slice that tap `a` of an output slice reads; in the padding if it is outside [0, d).
 int64_t slice_of(const Conv3dDesc& d, int64_t od, int64_t a) { return od * d.stride - d.front + a * d.dilation; }
 
 RowsGemm conv3d_gemm(const Conv3dDesc& d, const Conv2dArgs& args) {
@@ -148,8 +148,8 @@ void run_depthwise_3d(const Conv3dDesc& d, const Conv2dArgs& args, Scratch& scra
   });
 }
 
-// Goes through the output slices in runs that meet input slices by the same slices of the kernel, [tap, end):
-// body(first output slice, how many, tap, end). For a stride of 1.
+// Goes through the output slices in runs that see input slices through the same slices of the kernel, [tap, end):
+// body(first output slice, count, tap, end). For a stride of 1.
 template <class Body>
 void for_slices(const Conv3dDesc& d, const Body& body) {
   const auto taps_of = [&d](int64_t od) {
@@ -171,7 +171,7 @@ Conv2dDesc images_of(const Conv3dDesc& d, int64_t count) {
   return images;
 }
 
-// What the longest of the convolutions takes that are summed.
+// The scratch of the most demanding of the convolutions that are summed.
 int64_t slices_bytes(const Conv3dDesc& d, const Conv2dAlgorithm& algorithm, const Conv2dArgs& args) {
   int64_t most = 0;
   for_slices(d, [&](int64_t, int64_t count, int64_t, int64_t) {
@@ -195,7 +195,7 @@ constexpr Way kWays[] = {{"depthwise", Conv3dWay::depthwise, WeightLayout::depth
 
 bool is_winograd(Conv3dWay way) { return way == Conv3dWay::winograd4 || way == Conv3dWay::winograd2; }
 
-// Why a way cannot do a convolution that is none of images; empty if it can.
+// Why an algorithm cannot compute a convolution that is not one of images; empty if it can.
 std::string refusal_of(Conv3dWay way, const Conv3dDesc& d) {
   switch (way) {
     case Conv3dWay::depthwise:
@@ -281,7 +281,7 @@ std::optional<Conv2dDesc> as_images(const Conv3dDesc& d) {
 
 bool sums_slices(const Conv3dDesc& d) {
   if (d.stride != 1 || d.slice.groups != 1 || !refuse_winograd(d.slice).empty()) return false;
-  bool met = true;  // each output slice by some slice of the kernel
+  bool met = true;  // every output slice meets some slice of the kernel
   for_slices(d, [&met](int64_t, int64_t, int64_t tap, int64_t end) { met = met && tap < end; });
   return met;
 }
@@ -408,7 +408,7 @@ void run_conv3d_slices(const Conv3dDesc& d, const Conv2dAlgorithm& algorithm, co
         now.dst = args.dst + pixel * args.dst_stride;
         Epilogue& e = now.epilogue;
         if (e.residual != nullptr) e.residual += pixel * e.residual_stride;
-        if (a != tap) {  // go on from the sum so far
+        if (a != tap) {  // continue from the sum so far
           e.bias = nullptr;
           e.residual = now.dst;
           e.residual_stride = args.dst_stride;

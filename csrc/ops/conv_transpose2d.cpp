@@ -1,4 +1,4 @@
-// Checks, packed weights and the choice among the ways of transposed convolution.
+// Checks, packed weights and the choice of algorithm for transposed convolution.
 #include "ops/conv_transpose2d.h"
 
 #include <algorithm>
@@ -10,24 +10,24 @@ namespace {
 
 [[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument("conv_transpose2d: " + what); }
 
-// The size of what is written along one dimension.
+// The output size along one dimension.
 int64_t transposed_size(int64_t size, int64_t kernel, int64_t stride, int64_t dilation, int64_t padding,
                         int64_t output_padding) {
   const int64_t reach = checked_add(checked_mul(size - 1, stride), checked_mul(kernel - 1, dilation));
   return checked_add(reach, output_padding + 1) - padding;
 }
 
-// Few channels, of which a convolution would leave most lanes of a vector empty.
+// So few channels that a convolution would leave most lanes of a vector empty.
 bool has_few_channels(int64_t channels, int64_t taps, int64_t groups, const KernelTable& kernels) {
   return groups == 1 && taps > 1 && 2 * channels <= kernels.lanes;
 }
 
-// Taps between two that meet outputs of the same residue.
+// The distance between taps that contribute to outputs of the same residue.
 int64_t tap_step(int64_t stride, int64_t dilation) { return stride / std::gcd(stride, dilation); }
 
 bool is_cropped(const Window& w) { return std::min({w.top, w.bottom, w.left, w.right}) < 0; }
 
-// The weight as that of a convolution from what is read to what is written: (C, O / groups, KH, KW).
+// The weight of the convolution from input to output: (C, O / groups, KH, KW).
 class Swapped {
  public:
   Swapped(const ImageView& weight, int64_t groups) : view_(weight) {
@@ -51,7 +51,7 @@ class Swapped {
     view_ = {copy_.get(), view_.shape, to};
   }
 
-  // Every so many of the taps, from some on, in reverse order.
+  // Every n-th tap, from one on, in reverse order.
   ImageView part(const Pair& first, const Pair& step) const {
     const int64_t rows = (view_.shape[2] - 1 - first[0]) / step[0], columns = (view_.shape[3] - 1 - first[1]) / step[1];
     const int64_t down = view_.strides[2], across = view_.strides[3];

@@ -1,9 +1,9 @@
 // Transposed convolution phase by phase.
 //
-// Along one dimension, output x meets input y through tap r where x = y * stride + r * dilation - before. So outputs of
-// one residue modulo the stride meet every few taps only, and for them it is a convolution with stride 1 by those taps
-// in reverse order; no zeros are multiplied. Results are written `stride` pixels apart, where they belong: a product
-// for each row of them, as only within a row they lie at equal distances.
+// Along one dimension, output x receives input y through tap r where x = y * stride + r * dilation - before. So outputs
+// of one residue modulo the stride use only every few taps, and for them it is a convolution with stride 1 by those
+// taps in reverse order; no zeros are multiplied. Results are written `stride` pixels apart, at their final positions:
+// one product for each row, because only within a row are they equally spaced.
 #include <algorithm>
 #include <cstring>
 
@@ -22,14 +22,15 @@ void for_phases(const Conv2dDesc& d, const Body& body) {
     for (int64_t j = 0; j < std::min(d.window.stride[1], d.w); ++j) body(phase_of(d, 0, i), phase_of(d, 1, j));
 }
 
-// Positions of an image: each stands for one output of every phase, but for the last ones where phases differ in size.
+// Positions of an image: each stands for one output of every phase, except for the last ones where phases differ in
+// size.
 struct Positions {
   int64_t height, width;
   explicit Positions(const Conv2dDesc& d)
       : height(ceil_div(d.h, d.window.stride[0])), width(ceil_div(d.w, d.window.stride[1])) {}
 };
 
-// Outputs that meet no tap: the activated bias.
+// Outputs that no tap reaches: the activated bias.
 struct BlankPixel {
   float* pixel;
   BlankPixel(const Conv2dDesc& d, Scratch& scratch) : pixel(scratch.take<float>(d.c)) {}
@@ -43,20 +44,20 @@ struct BlankPixel {
   }
 };
 
-// The output of two phases in row i and column j of theirs.
+// The output of two phases in their row i and column j.
 float* output_at(const Conv2dDesc& d, const ConvTranspose2dArgs& args, int64_t image, const Phase& y, const Phase& x,
                  int64_t i, int64_t j) {
   return args.dst + ((image * d.h + y.first + i * y.step) * d.w + x.first + j * x.step) * args.dst_stride;
 }
 
-// How the positions are cut, and the scratch of a run. What a tile reads stays in the cache from phase to phase.
+// How the positions are divided, and the scratch of a run. What a tile reads stays in the cache from phase to phase.
 struct PhaseTiles {
   Positions positions;
   int threads;
-  int64_t rows, columns;  // of a tile, at most; one row where columns are cut
+  int64_t rows, columns;  // of a tile, at most; one row where columns are divided
   int64_t across;         // tiles side by side
   int64_t units;          // panels, or groups
-  bool by_units;          // threads share those, not the positions
+  bool by_units;          // threads share units, not positions
   bool moved;             // rows are so short that a tile is one product, which is then copied to the output
   int64_t moved_columns;
   BlankPixel blank;
@@ -138,7 +139,7 @@ class PhaseRun {
   }
 
  private:
-  // Weights that stay in the cache for all rows of a tile, or a block of products until it is moved.
+  // Weights that stay in the cache for all rows of a tile, or for a block of products until it is copied.
   int64_t columns_at_once(int64_t steps, int64_t nr) const {
     return tiles_.moved ? tiles_.moved_columns : std::max<int64_t>(second_level_floats(4) / (steps * nr), 1) * nr;
   }

@@ -1,8 +1,8 @@
-// Transposed convolution to few channels: a matrix product gives for every input what it adds to its whole window.
+// Transposed convolution to few channels: a matrix product computes each input's contribution to its whole window.
 //
-// Tiles of outputs are added up in scratch, which holds the bias first, and activated where they are stored. Inputs
-// whose windows lie in several tiles are multiplied for each of them. An output adds up its inputs in order, whatever
-// the tiles.
+// Tiles of outputs are accumulated in scratch, which starts with the bias, and activated where they are stored. Inputs
+// whose windows span several tiles are multiplied for each of them. An output sums its inputs in order, whatever the
+// tiles.
 #include <algorithm>
 #include <cstring>
 
@@ -13,7 +13,7 @@
 namespace convlane {
 namespace {
 
-// How the outputs are cut, and the scratch of a run.
+// How the outputs are divided, and the scratch of a run.
 struct WindowTiles {
   int threads;
   int64_t down, across;    // tiles of an image
@@ -40,7 +40,7 @@ struct WindowTiles {
   }
 };
 
-// Inputs whose windows may reach the outputs [begin, end) of one dimension.
+// Inputs whose windows may reach the outputs [begin, end) along one dimension.
 Range inputs_of(int64_t begin, int64_t end, int64_t before, int64_t reach, int64_t stride, int64_t size) {
   const int64_t first = ceil_div(std::max<int64_t>(begin + before - reach, 0), stride);
   return {first, std::min(size, (end - 1 + before) / stride + 1)};
@@ -57,7 +57,7 @@ struct Tile {
 void add_window(const Conv2dDesc& d, const KernelTable& kernels, const float* window, int64_t oh, int64_t ow,
                 const Tile& tile) {
   const Window& w = d.window;
-  constexpr int64_t kFew = 8;  // floats, for which a call of a kernel takes longer than the sums
+  constexpr int64_t kFew = 8;  // below this, a kernel call takes longer than the sums
   const int64_t left = ow * w.stride[1] - w.left - tile.columns.begin;
   const bool whole = left >= 0 && left + (d.kw() - 1) * w.dilation[1] < tile.width();
   const Range inside = whole ? Range{0, d.kw()} : valid_outputs(left, w.dilation[1], tile.width(), d.kw());
@@ -83,7 +83,7 @@ void begin_sums(const Conv2dDesc& d, const float* bias, const Tile& tile) {
     return;
   }
   std::copy_n(bias, d.c, tile.sums);
-  for (int64_t done = 1; done < pixels; done *= 2)  // pixels, of which there are ever more to be copied
+  for (int64_t done = 1; done < pixels; done *= 2)  // copies a doubling number of pixels
     std::memcpy(tile.sums + done * d.c, tile.sums, sizeof(float) * std::min(done, pixels - done) * d.c);
 }
 

@@ -1,3 +1,4 @@
+// Cross-entropy: threads share the rows of logits.
 #include "ops/cross_entropy.h"
 
 #include <stdexcept>

@@ -6,7 +6,7 @@
 
 namespace convlane {
 
-// std::invalid_argument where a target is no class; rows with negative ones do not count.
+// std::invalid_argument where a target is not a class; rows with negative targets do not count.
 void check_targets(const CrossEntropyArgs& args);
 
 // dst: a number per row.

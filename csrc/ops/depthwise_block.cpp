@@ -22,37 +22,38 @@
 namespace convlane {
 namespace {
 
-// Floats of ring and band together. A quarter and 7/8 of the second-level cache took as long for EfficientNet-B0 (Zen
-// 5, 2026-11-21).
+// Floats of ring and band together. A quarter and 7/8 of the second-level cache took equally long for EfficientNet-B0
+// (Zen 5, 2026-11-21).
 int64_t ring_and_band_floats() { return second_level_floats(2); }
 
-// Floats of the pixels that are projected together: they stay in the cache beside the weights. The part is not tuned.
+// Floats of the pixels that are projected together: they stay in the cache beside the weights. The fraction is not
+// tuned.
 int64_t block_floats() { return second_level_floats(4); }
 
 int64_t input_channels(const DepthwiseBlock& b) { return b.expand == nullptr ? b.depthwise.c : b.expand->shape()[1]; }
 int64_t output_channels(const DepthwiseBlock& b) { return b.project->shape()[0]; }
 
-// Whether the hidden image is more than the weights of the projection, and these are multiplied by the factors. Not to
-// depend on threads: the product rounds differently.
+// Whether the hidden image is larger than the projection's weights, so that these are multiplied by the factors. Must
+// not depend on the threads: the product rounds differently.
 bool scales_weights(const DepthwiseBlock& b) { return b.depthwise.oh * b.depthwise.ow > output_channels(b); }
 
 // How an image is split among its threads.
 struct Schedule {
   int threads;
-  bool by_channels;  // the threads share out hidden channels, else rows
+  bool by_channels;  // the threads share hidden channels, else rows
   bool stores;       // the whole hidden image, else every band is projected at once
   int64_t rows;      // output rows per band
   int64_t ring;      // hidden rows that the ring holds
-  int64_t reach;     // hidden rows under one output row
+  int64_t reach;     // hidden rows needed for one output row
   int64_t width;     // hidden channels of a thread
   int64_t block;     // pixels projected together
 
   Schedule(const DepthwiseBlock& b, int count) : threads(count) {
     const Conv2dDesc& d = b.depthwise;
     const KernelTable& k = b.project->kernels();
-    // Threads that take rows all read the weights; threads that take channels read each other's hidden image. With
-    // two, blocks of 14x14 pixels and 160 and more input and output channels gain by channels, 2 to 25 % (Zen 5,
-    // 2026-11-21).
+    // Threads that share rows all read the weights; threads that share channels read each other's hidden image. With
+    // two threads, blocks of 14x14 pixels and at least 160 input and output channels gain 2 to 25 % by sharing channels
+    // (Zen 5, 2026-11-21).
     by_channels = threads > 1 && 4 * (input_channels(b) + output_channels(b)) > 3 * d.oh * d.ow;
     stores = by_channels || b.squeeze != nullptr;
     width = by_channels ? std::min(d.c, ceil_div(ceil_div(d.c, k.gemm.nr), threads) * k.gemm.nr) : d.c;
@@ -121,7 +122,7 @@ void pointwise(const PackedWeight& weight, const float* panels, const Epilogue& 
   weight.kernels().gemm.run(g);
 }
 
-// One image after the other, by the threads of a schedule.
+// One image after the other, by all threads of a schedule.
 class Images {
  public:
   Images(const DepthwiseBlock& block, const Schedule& schedule, const Layout& layout, float* scratch,
@@ -144,7 +145,7 @@ class Images {
     }
     if (!s_.stores) return;
     if (b_.squeeze != nullptr) find_factors();
-    // Rows make the better parts as long as each thread has a tile of them: what it reads of the hidden image is less.
+    // Rows are the better split as long as each thread has a tile of them: it then reads less of the hidden image.
     const int64_t pixels = d.oh * d.ow, out = output_channels(b_), panels = ceil_div(out, k_.gemm.nr);
     const int64_t row_parts = std::clamp<int64_t>(pixels / k_.gemm.mr, 1, s_.threads);
     const int64_t column_parts = std::min(s_.threads / row_parts, panels);
@@ -202,7 +203,7 @@ class Images {
     }
   }
 
-  // Hidden rows into the ring.
+  // Computes hidden rows into the ring.
   void expand(Range rows, Range channels, float* ring, const float** pointers) {
     const Conv2dDesc& d = b_.depthwise;
     const int64_t width = channels.end - channels.begin, in = b_.src_stride;
@@ -277,14 +278,14 @@ class Images {
   float* dst_;
 };
 
-// Threads that the work is worth, at most `limit`.
+// The number of threads that the work justifies, at most `limit`.
 int worthwhile_threads(const DepthwiseBlock& b, int limit) {
   const Conv2dDesc& d = b.depthwise;
   const int64_t expanded = b.expand == nullptr ? 0 : d.n * d.h * d.w * d.c * input_channels(b);
   return threads_for(expanded + d.multiply_adds() + d.pixels() * d.c * output_channels(b), limit);
 }
 
-// What the images need that take a thread each, and what those do that share all threads.
+// The scratch for images that take one thread each, and for those that share all threads.
 struct Split {
   int threads;
   int64_t apart;  // images
@@ -315,12 +316,12 @@ void check_depthwise_block(const DepthwiseBlock& b) {
   };
   const Conv2dDesc& d = b.depthwise;
   if (d.c != d.o || d.groups != d.c || b.depthwise_weight->layout() != WeightLayout::depthwise)
-    throw std::invalid_argument("depthwise block: the middle convolution is not depthwise with multiplier 1");
+    throw std::invalid_argument("depthwise block: the middle convolution must be depthwise with multiplier 1");
   if (!is_pointwise(b.project, d.c) || (b.expand != nullptr && !is_pointwise(b.expand, input_channels(b))) ||
       (b.expand != nullptr && b.expand->shape()[0] != d.c))
     throw std::invalid_argument("depthwise block: the pointwise weights do not fit");
   if ((b.squeeze == nullptr) != (b.excite == nullptr))
-    throw std::invalid_argument("depthwise block: squeeze and excite come together");
+    throw std::invalid_argument("depthwise block: squeeze and excite must be given together");
   if (b.squeeze != nullptr &&
       (!is_pointwise(b.squeeze, d.c) || !is_pointwise(b.excite, b.squeeze->shape()[0]) || b.excite->shape()[0] != d.c))
     throw std::invalid_argument("depthwise block: the weights of squeeze-and-excitation do not fit");

@@ -33,11 +33,11 @@ struct DepthwiseBlock {
 // std::invalid_argument when the parts do not fit together.
 void check_depthwise_block(const DepthwiseBlock& block);
 
-// Takes what a run with up to `threads` threads takes; no pointer of the block's epilogues counts.
+// Takes the scratch for a run with up to `threads` threads; the epilogues' pointers do not matter.
 void reserve_depthwise_block(const DepthwiseBlock& block, int threads, Scratch& scratch);
 
-// src and dst are channels last, src with `src_stride` floats between its pixels, dst dense, and so is the residual of
-// project_epilogue. Without squeeze-and-excitation, bit for bit what the three convolutions give.
+// src and dst are channels last: src with `src_stride` floats between its pixels, dst dense, as is the residual of
+// project_epilogue. Without squeeze-and-excitation the result is bit for bit that of the three convolutions.
 void run_depthwise_block(const DepthwiseBlock& block, const float* src, float* dst, int threads, Scratch& scratch);
 
 }  // namespace convlane

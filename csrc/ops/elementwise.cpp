@@ -5,7 +5,7 @@
 namespace convlane {
 
 void run_add(const float* a, const float* b, float* dst, int64_t count, Activation activation, float slope) {
-  constexpr int64_t kBlock = 4096;  // floats: an activation that takes a second pass finds them in the cache
+  constexpr int64_t kBlock = 4096;  // floats: an activation's second pass finds them in the cache
   const auto add = active_table().add;
   parallel_for(ceil_div(count, kBlock), threads_for(count), [&](int64_t begin, int64_t end, int) noexcept {
     for (int64_t first = begin * kBlock; first < end * kBlock; first += kBlock)
@@ -48,7 +48,7 @@ void run_softmax_gradient(const float* output, const float* gradient, float* dst
   });
 }
 
-// Sums of a chunk of pixels are in float, the chunks' in double, in their order.
+// A chunk of pixels is summed in float; the chunks' sums are added in double, in order.
 void run_scale_gradient(const ImageView& src, const float* gradient, bool shared, float* dst) {
   constexpr int64_t kChunk = 256, kBlock = 64;  // pixels, channels
   const int64_t channels = src.shape[1], sums = shared ? 1 : src.shape[0];

@@ -1,4 +1,4 @@
-// Element-wise operations on dense arrays of one layout, and scaling of channels. Everywhere dst may be a source.
+// Element-wise operations on dense arrays of one layout, and scaling of channels. dst may always be a source.
 #pragma once
 
 #include "kernels/table.h"

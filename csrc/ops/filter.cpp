@@ -1,5 +1,5 @@
-// Bands of output rows are the unit of work. Rows of the picture are padded, and bytes widened, into a ring of as many
-// rows as the kernel has; where a row of the kernel follows its column, what the column leaves stays in the cache.
+// The unit of work is a band of output rows. Rows of the picture are padded, and bytes widened, into a ring with as
+// many rows as the kernel; where a row kernel follows a column kernel, the column's result stays in the cache.
 #include "ops/filter.h"
 
 #include <algorithm>
@@ -36,7 +36,7 @@ void narrow(const KernelTable&, const double* src, int64_t count, double slack, 
         static_cast<std::int32_t>(std::clamp(src[i] + std::copysign(slack, src[i]), -kMost, kMost)));
 }
 
-// Coefficients that are 0 take no part, not even of a NaN.
+// Coefficients of 0 contribute nothing, not even a NaN.
 template <class S>
 int64_t write_taps(const std::vector<double>& kernel, int64_t columns, int64_t channels, FilterTap<S>* taps) {
   int64_t count = 0;
@@ -51,7 +51,7 @@ double sum_of_sizes(const std::vector<double>& kernel) {
   return sum;
 }
 
-// How far below a whole number rounding may have left a sum of bytes: the errors of its terms walk randomly.
+// How far rounding may leave a sum of bytes below an integer: the errors of its terms add up like a random walk.
 template <class S>
 double slack_of(const FilterDesc& d) {
   const double terms = static_cast<double>(d.first.size() + d.second.size());
@@ -59,8 +59,8 @@ double slack_of(const FilterDesc& d) {
   return std::min(0.25, largest * (std::numeric_limits<S>::epsilon() / 2) * (4 + std::sqrt(terms)));
 }
 
-// Calls run(S{}), where S is what sums are taken in. Of bytes that is float32, but where it rounds by so much that one
-// pixel in a hundred would be another.
+// Calls run(S{}), where S is the type of the sums. For bytes that is float32, unless its rounding would change more
+// than one pixel in a hundred.
 template <class T, class Run>
 void in_sums_of(const FilterDesc& d, const Run& run) {
   constexpr double kMostSlack = 0.01;
@@ -75,7 +75,7 @@ template <class S>
 struct Bands {
   int threads;
   int64_t rows, count;
-  int64_t padded, between;  // numbers of a row of the ring, and of what is between column and row
+  int64_t padded, between;  // numbers of a row of the ring, and of the result between column and row
   FilterTap<S>*first, *second;
   S *ring, *middle, *result;
   const S** pointers;
@@ -84,7 +84,8 @@ struct Bands {
     const int64_t outputs = checked_mul(d.out_width(), d.channels);
     const int64_t taps = static_cast<int64_t>(d.first.size() + d.second.size());
     threads = threads_for(checked_mul(checked_mul(d.out_height(), outputs), taps), limit);
-    rows = ceil_div(d.out_height(), threads > 1 ? 4 * threads : 1);  // four a thread balance what others take of a core
+    // Four tasks per thread even out interference from other programs.
+    rows = ceil_div(d.out_height(), threads > 1 ? 4 * threads : 1);
     count = ceil_div(d.out_height(), rows);
     constexpr int64_t kLine = kAlignment / sizeof(S);
     padded = round_up(checked_mul(d.padded_width(), d.channels), kLine);

@@ -10,11 +10,12 @@ using std::int64_t;
 
 struct FilterDesc {
   int64_t height, width, channels;  // of the picture
-  // The kernel, (kernel_h, kernel_w); where `second` is not empty the first has one column, and that row follows it.
+  // The kernel, (kernel_h, kernel_w); if `second` is not empty, the first has one column, and `second` is the row after
+  // it.
   int64_t kernel_h, kernel_w;
   std::vector<double> first, second;
-  // Where the pixels of the padded picture come from: the row for each of its rows; the column for those in front of
-  // the picture and behind it. -1 is filled.
+  // Where the pixels of the padded picture come from: the source row of each row; the source column of each column
+  // added before or after the picture. -1 means the fill value.
   std::vector<int64_t> rows, before, after;
   double fill;
 
@@ -26,8 +27,8 @@ struct FilterDesc {
 
 void check_filter(const FilterDesc& desc);  // ValueError
 
-// Sums of bytes are taken in float32, or in double where that would round too much, and their fractions cut off; T is
-// uint8_t, float or double. Both pictures are dense.
+// Bytes are summed in float32, or in double where that would round too much, and the result is truncated; T is uint8_t,
+// float or double. Both pictures are dense.
 template <class T>
 void run_filter(const FilterDesc& desc, const T* src, T* dst, int threads);
 

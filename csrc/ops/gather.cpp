@@ -1,3 +1,4 @@
+// Gathering and scattering by indices; threads never write to the same element.
 #include "ops/gather.h"
 
 #include <cstring>

@@ -15,14 +15,14 @@ void run_take(const void* src, const Along& along, int64_t item, const int64_t* 
 // dst (outer, count, inner): for each index the sum of the gradients at it, in the order of `places`.
 void run_take_gradient(const float* gradient, const Along& along, const int64_t* places, int64_t chosen, float* dst);
 
-// The same with an index for each element of the result: places (outer, chosen, inner).
+// The same with one index for each element of the result: places (outer, chosen, inner).
 void run_take_along(const void* src, const Along& along, int64_t item, const int64_t* places, int64_t chosen,
                     void* dst);
 void run_take_along_gradient(const float* gradient, const Along& along, const int64_t* places, int64_t chosen,
                              float* dst);
 
-// dst (outer, count, inner): zeros, and each number of values (outer, chosen, inner) at its index, the last one where
-// several have the same.
+// dst (outer, count, inner): zeros, with each of values (outer, chosen, inner) stored at its index; the last one wins
+// where several share an index.
 void run_put_along(const float* values, const Along& along, const int64_t* places, int64_t chosen, float* dst);
 
 }  // namespace convlane

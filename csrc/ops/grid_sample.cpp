@@ -1,4 +1,4 @@
-// A sampling point becomes a few pixels and their weights; the kernels that blend pixels and their adjoints do the
+// A sampling point becomes a few pixels and their weights; the kernels that blend pixels, and their adjoints, do the
 // rest.
 #include "ops/grid_sample.h"
 
@@ -14,7 +14,7 @@ namespace {
 
 constexpr int kMostTaps = 4;           // along one axis
 constexpr int64_t kChannelBlock = 16;  // a cache line
-constexpr float kFar = 1 << 24;        // points beyond are moved there, and NaN to the other end
+constexpr float kFar = 1 << 24;        // points beyond this are moved here, and NaN to the other end
 
 int taps_along(const GridSampleDesc& desc) {
   return desc.mode == Sampling::nearest ? 1 : desc.mode == Sampling::bilinear ? 2 : 4;
@@ -26,8 +26,8 @@ int64_t taps_of(const GridSampleDesc& desc) {
   return taps;
 }
 
-// The pixels along one axis that a point is blended of, -1 where there is none, their weights and what these change
-// by when the grid's number does.
+// The pixels along one axis that are blended for a point (-1 where there is none), their weights, and the weights'
+// derivatives by the grid's number.
 struct Taps {
   int64_t index[kMostTaps];
   float weight[kMostTaps], slope[kMostTaps];
@@ -38,7 +38,8 @@ struct Place {
   float at, slope;
 };
 
-// Between the ends of an axis: [0, size - 1] where the corners are aligned, else half a pixel more on either side.
+// The range of coordinates along an axis: [0, size - 1] if the corners are aligned, else half a pixel more on either
+// side.
 Place reflected(Place place, int64_t size, bool align_corners) {
   const float low = align_corners ? 0.0f : -0.5f;
   const float span = static_cast<float>(align_corners ? size - 1 : size);
@@ -65,14 +66,15 @@ Place inside(Place place, int64_t size, const GridSampleDesc& desc) {
   return desc.outside == Outside::zeros ? place : clamped(place, size);
 }
 
-// Keys' cubic convolution (1981) with a = -3/4, of the distance to a pixel: the nearest two, and the two behind them.
+// Keys' cubic convolution (1981) with a = -3/4, by the distance to a pixel: the two nearest pixels, and the two beyond
+// them.
 constexpr float kCubic = -0.75f;
 float inner(float d) { return ((kCubic + 2) * d - (kCubic + 3)) * d * d + 1; }
 float outer(float d) { return ((kCubic * d - 5 * kCubic) * d + 8 * kCubic) * d - 4 * kCubic; }
 float inner_slope(float d) { return (3 * (kCubic + 2) * d - 2 * (kCubic + 3)) * d; }
 float outer_slope(float d) { return (3 * kCubic * d - 10 * kCubic) * d + 8 * kCubic; }
 
-// Of a number of the grid. The steps are rounded as in torch, so that the nearest pixel is the same one.
+// From a number of the grid. The steps are rounded as in torch, so that the nearest pixel is the same one.
 Taps taps_at(float number, int64_t size, const GridSampleDesc& desc) {
   const float scale = static_cast<float>(desc.align_corners ? size - 1 : size) / 2;
   Place place{(number + 1) * scale - (desc.align_corners ? 0.0f : 0.5f), scale};
@@ -112,7 +114,7 @@ std::array<Taps, 3> taps_of_place(const GridSampleDesc& desc, const float* place
   return taps;
 }
 
-// Calls body(d, h, w) for the taps along each axis, in the order in which tables have them.
+// Calls body(d, h, w) for the taps along each axis, in the order of the tables.
 template <class Body>
 void for_taps(const GridSampleDesc& desc, const Body& body) {
   const int count = taps_along(desc), depth = desc.axes == 3 ? count : 1;
@@ -121,7 +123,7 @@ void for_taps(const GridSampleDesc& desc, const Body& body) {
       for (int w = 0; w < count; ++w) body(d, h, w);
 }
 
-// The pixels, in the order of memory, that the points are blended of, and their weights: (count, taps) of each.
+// The pixels that are blended for the points, in memory order, and their weights: (count, taps) each.
 void make_tables(const GridSampleDesc& desc, const float* grid, int64_t count, int64_t* index, float* weight) {
   const int64_t height = desc.input[2], width = desc.input[3];
   for (int64_t p = 0; p < count; ++p, grid += desc.axes) {
@@ -135,7 +137,7 @@ void make_tables(const GridSampleDesc& desc, const float* grid, int64_t count, i
   }
 }
 
-// Of the products of an output's gradient with all pixels that it is made of.
+// The products of an output's gradient with each of the pixels that it is blended from.
 void find_grid_gradient(const GridSampleDesc& desc, const float* grid, const float* dots, int64_t count, float* dst) {
   for (int64_t p = 0; p < count; ++p, grid += desc.axes, dst += desc.axes) {
     const std::array<Taps, 3> taps = taps_of_place(desc, grid);
@@ -174,11 +176,12 @@ Outside outside_from_name(const std::string& name) {
 }
 
 void check_grid_sample(const GridSampleDesc& desc) {
-  if (desc.axes != 2 && desc.axes != 3) throw std::invalid_argument("grid_sample: a place has two or three numbers");
+  if (desc.axes != 2 && desc.axes != 3)
+    throw std::invalid_argument("grid_sample: grid points must have 2 or 3 coordinates");
   if (desc.axes == 3 && desc.mode == Sampling::bicubic)
     throw std::invalid_argument("grid_sample: bicubic is for images, not for volumes");
   if (desc.axes == 2 && (desc.input[1] != 1 || desc.output[0] != 1))
-    throw std::invalid_argument("grid_sample: images have no depth");
+    throw std::invalid_argument("grid_sample: a grid with 2 coordinates needs images, whose depth is 1");
   int64_t count = 1, places = desc.input[0];
   for (int64_t size : desc.input) count = checked_mul(count, size);
   for (int64_t size : desc.output) places = checked_mul(places, size);
@@ -218,7 +221,7 @@ void reserve_grid_sample_gradient(const GridSampleDesc& desc, int threads, Scrat
 }
 
 // Image by image. Each thread adds to channels of its own, in the order of the points, so that sums do not depend on
-// their number.
+// the number of threads.
 void run_grid_sample_gradient(const GridSampleDesc& desc, const float* src, const float* grid, const float* gradient,
                               float* src_gradient, float* grid_gradient, int threads, Scratch& scratch) {
   const int64_t width = desc.output[2], rows = desc.output[0] * desc.output[1], channels = desc.input[4];

@@ -8,15 +8,15 @@
 namespace convlane {
 
 enum class Sampling { nearest, bilinear, bicubic };
-// What lies outside: zeros, the pixel at the border, or the picture mirrored at its border.
+// What is read outside the picture: zeros, the nearest border pixel, or the picture mirrored at its border.
 enum class Outside { zeros, border, reflection };
 
 // std::invalid_argument for any other name.
 Sampling sampling_from_name(const std::string& name);
 Outside outside_from_name(const std::string& name);
 
-// A point has as many coordinates as there are axes, that along W first: -1 and 1 are the ends of an axis, its first
-// and last pixels where `align_corners`, else the edges of these.
+// A point has one coordinate per axis, W first: -1 and 1 are the ends of an axis, the centres of its first and last
+// pixels if `align_corners`, else their outer edges.
 struct GridSampleDesc {
   std::array<int64_t, 5> input;   // N, D, H, W, C; D is 1 where there are two axes
   std::array<int64_t, 3> output;  // D, H, W
@@ -28,7 +28,7 @@ struct GridSampleDesc {
   int64_t places() const { return output[0] * output[1] * output[2]; }  // of one image
 };
 
-// Refuses empty images, cubics of volumes, and sizes that are too large.
+// Refuses empty images, bicubic sampling of volumes, and sizes that are too large.
 void check_grid_sample(const GridSampleDesc& desc);
 
 // Dense buffers: src (N, D, H, W, C), grid (N, points, axes), dst (N, points, C).
@@ -36,7 +36,7 @@ void reserve_grid_sample(const GridSampleDesc& desc, int threads, Scratch& scrat
 void run_grid_sample(const GridSampleDesc& desc, const float* src, const float* grid, float* dst, int threads,
                      Scratch& scratch);
 
-// From the gradient of dst those of src and grid, of which one may be null.
+// From the gradient of dst, those of src and grid; either may be null.
 void reserve_grid_sample_gradient(const GridSampleDesc& desc, int threads, Scratch& scratch);
 void run_grid_sample_gradient(const GridSampleDesc& desc, const float* src, const float* grid, const float* gradient,
                               float* src_gradient, float* grid_gradient, int threads, Scratch& scratch);

@@ -1,3 +1,4 @@
+// Group normalisation, forward and gradients.
 #include "ops/group_norm.h"
 
 #include <cmath>

@@ -19,16 +19,16 @@ struct GroupNormShape {
 GroupNormShape describe_group_norm(int64_t images, int64_t channels, int64_t groups, int64_t pixels,
                                    bool channels_last);
 
-// dst = (src - mean) / sqrt(variance + eps) * weight + bias; `weight` and `bias`, of the channels, may be null (1 and
-// 0). dst may be src. The means and biased variances of the groups of every image are left in `mean` and `variance`.
-// The same bits for any number of threads and for any batch.
+// dst = (src - mean) / sqrt(variance + eps) * weight + bias, where `weight` and `bias` are per channel and may be null
+// (1 and 0). dst may be src. The means and biased variances of every image's groups are stored in `mean` and
+// `variance`. The same bits for any number of threads and for any batch.
 void run_group_norm(const GroupNormShape& shape, const float* src, const float* weight, const float* bias, double eps,
                     double* mean, double* variance, float* dst, int threads, Scratch& scratch);
 
-// Takes what run_group_norm takes.
+// Takes the scratch of run_group_norm.
 void reserve_group_norm(const GroupNormShape& shape, Scratch& scratch);
 
-// The gradients of run_group_norm's arguments from `gradient`, that of dst.
+// The gradients of run_group_norm's arguments from `gradient`, which is dst's.
 struct GroupNormGradient {
   GroupNormShape shape;
   const float *src, *gradient;

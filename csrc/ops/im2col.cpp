@@ -1,3 +1,4 @@
+// im2col and its adjoint, tap by tap.
 #include "ops/im2col.h"
 
 #include <cstring>

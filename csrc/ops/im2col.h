@@ -13,14 +13,14 @@ struct Im2colDesc {
   int64_t columns;  // all positions, row by row
 };
 
-// `op` starts the error messages.
+// Error messages begin with `op`.
 Im2colDesc describe_im2col(const char* op, const Shape4& image, const Window& window);
 
-// dst: (N, rows, columns), dense; zeros where a window leaves the image. An image whose rows are not dense is copied
-// first.
+// dst: (N, rows, columns), dense; zeros where a window reaches outside the image. An image whose rows are not dense is
+// copied first.
 void im2col(const Im2colDesc& desc, const ImageView& src, float* dst, int threads);
 
-// src: (N, rows, 1, columns), std::invalid_argument if it is not; planes: the image, dense NCHW, each pixel the sum
+// src: (N, rows, 1, columns), else std::invalid_argument; planes: the image, dense NCHW, where each pixel is the sum
 // over its windows' taps in the order of the rows.
 void col2im(const Im2colDesc& desc, const ImageView& src, float* planes, int threads);
 

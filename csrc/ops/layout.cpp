@@ -1,4 +1,4 @@
-// Copies between layouts: runs of floats or transposes where the memory allows it, element by element elsewhere.
+// Copies between layouts: runs of floats or transposes where the memory layout allows it, else element by element.
 #include "kernels/table.h"
 #include "ops/parallel.h"
 #include "ops/view.h"
@@ -14,7 +14,7 @@ void copy_runs(const float* src, int64_t src_stride, float* dst, int64_t dst_str
   for (int64_t i = 0; i < runs; ++i) std::copy_n(src + i * src_stride, length, dst + i * dst_stride);
 }
 
-// A matrix of pixels by channels between any two layouts of it.
+// A matrix of pixels by channels, between any two layouts.
 struct PixelStrides {
   int64_t pixel, channel;
 };
@@ -71,7 +71,7 @@ void copy_image(const ImageView& src, float* dst, const Shape4& strides) {
     to.pixel = strides[2];
   }
   if (pixels == 1 || (src.strides[2] == pixels * from.pixel && strides[2] == pixels * to.pixel)) {
-    pixels *= rows;  // one stride leads through the whole image on both sides
+    pixels *= rows;  // a single stride goes through the whole image in both arrays
     rows = 1;
   }
   constexpr int64_t kBlock = 256;  // pixels

@@ -1,3 +1,4 @@
+// The fully connected layer by the drivers of the matrix kernel.
 #include "ops/linear.h"
 
 #include <algorithm>

@@ -17,11 +17,11 @@ struct LinearArgs {
 };
 void run_linear(const LinearArgs& args, Scratch& scratch);
 
-// Takes what run_linear takes with as many rows and threads and the same weight.
+// Takes the scratch of run_linear with that many rows and threads and the same weight.
 void reserve_linear(const LinearArgs& args, Scratch& scratch);
 
-// As run_linear, bit by bit, with a weight (O, I) whose rows are contiguous, read once without a packed copy: for
-// weights that change from one call to the next.
+// As run_linear, bit for bit, with a weight (O, I) whose rows are contiguous and which is read once without a packed
+// copy: for weights that change from one call to the next.
 void run_linear_unpacked(const float* src, int64_t rows, int64_t src_stride, const float* weight, const Pair& shape,
                          const Epilogue& epilogue, float* dst);
 

@@ -1,3 +1,4 @@
+// Measurement of the machine's peak rates.
 #include "ops/machine.h"
 
 #include <chrono>

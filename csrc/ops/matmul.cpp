@@ -1,3 +1,4 @@
+// Stacks of matrix products, merged and handed to the blocked matrix product.
 #include "ops/matmul.h"
 
 #include <stdexcept>

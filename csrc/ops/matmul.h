@@ -7,12 +7,12 @@
 
 namespace convlane {
 
-// Whether run_matmul takes a matrix with these strides of its two last dimensions as the left (right) one.
+// Whether run_matmul accepts a matrix with these strides of its last two dimensions as the left (right) one.
 bool is_left_matrix(const Tensor& a);
 bool is_right_matrix(const Tensor& b);
 
-// dst (..., m, n), dense in C order, = a (..., m, k) times b (..., k, n), all of one rank of at least 2 and, but for
-// the two last dimensions, of one shape; strides of stacks are free.
+// dst (..., m, n), dense in C order, = a (..., m, k) times b (..., k, n), all of one rank of at least 2 and, except for
+// the last two dimensions, of one shape; the stacks may have any strides.
 struct MatmulArgs {
   Tensor a, b;
   float* dst;
@@ -21,7 +21,7 @@ struct MatmulArgs {
 };
 void run_matmul(const MatmulArgs& args, Scratch& scratch);
 
-// Takes what run_matmul takes for matrices of the same shapes, as many threads and the same kernels.
+// Takes the scratch of run_matmul for matrices of the same shapes, that many threads and the same kernels.
 void reserve_matmul(const MatmulArgs& args, Scratch& scratch);
 
 // Two arrays of matrices as run_matmul takes them, and the shape of the result, by their shapes: the stacks broadcast.

@@ -83,7 +83,7 @@ void BatchNorm::run(const float* src, int64_t rows, float* dst, const NormTail& 
 
 namespace {
 
-// Per channel: sums[c] of the gradient in front of the activation, products[c] of the same times (src - mean).
+// Per channel: sums[c] of the gradient in front of the activation, products[c] of that times (src - mean).
 void sum_gradients(const BatchNormGradient& g, NormGradientArgs args, int64_t together, double* sums,
                    double* products) {
   constexpr int64_t kRows = 256, kBlock = 512;  // of a task: wide rows whose sums are in float, channels
@@ -190,8 +190,8 @@ void run_batch_norm_gradient(const BatchNormGradient& g) {
   });
 }
 
-// Chunks of a fixed number of rows, merged in their order (Chan, Golub, LeVeque 1983): neither the threads nor the
-// length of the array decide which values are summed together.
+// Chunks of a fixed number of rows, merged in order (Chan, Golub, LeVeque 1983): neither the threads nor the length of
+// the array decide which values are summed together.
 void run_moments(const float* src, int64_t rows, int64_t channels, double* mean, double* variance) {
   constexpr int64_t kChunk = 256;
   const int64_t chunks = ceil_div(rows, kChunk);
@@ -288,7 +288,7 @@ void LayerNorm::run(const float* src, int64_t rows, float* dst) const {
   });
 }
 
-// Sums over a chunk of rows are in float, those of the chunks in double, in their order.
+// A chunk of rows is summed in float; the chunks' sums are added in double, in order.
 void run_layer_norm_gradient(const float* src, const float* gradient, int64_t rows, int64_t channels, bool centered,
                              const float* weight, float eps, float* src_gradient, float* weight_gradient,
                              float* bias_gradient) {

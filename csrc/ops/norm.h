@@ -6,15 +6,15 @@
 
 namespace convlane {
 
-// What follows a normalisation in the same pass: activation(value + residual).
+// Applied after a normalisation in the same pass: activation(value + residual).
 struct NormTail {
   Activation activation = Activation::none;
   float slope = 0;                  // as in Epilogue
   const float* residual = nullptr;  // rows like those of the output, or null
 };
 
-// dst[r, c] = (src[r, c] - mean[c]) / sqrt(variance[c] + eps) * weight[c] + bias[c], the factors worked out in double
-// when it is made, and the tail.
+// dst[r, c] = (src[r, c] - mean[c]) / sqrt(variance[c] + eps) * weight[c] + bias[c], followed by the tail; the factors
+// are computed in double at construction.
 class BatchNorm {
  public:
   // `weight` and `bias` may be null (1 and 0). Real: float or double.
@@ -39,14 +39,14 @@ struct BatchNormGradient {
   const double *mean, *variance;
   const float *weight, *bias;  // or null
   double eps;
-  bool training;  // mean and variance are src's own, and have a share in its gradient
+  bool training;  // mean and variance are src's own, and contribute to its gradient
   Activation activation = Activation::none;
   float slope = 0;
-  // Where a residual was added and an activation followed: the output or, for those activations whose gradient it does
-  // not tell, the residual.
+  // If a residual was added and an activation followed: the output or, for activations whose gradient does not follow
+  // from it, the residual.
   const float* kept = nullptr;
   bool kept_is_output = false;
-  // Where to write, or null. The residual's is that in front of the activation.
+  // Where to write, or null. The residual's gradient is the one in front of the activation.
   float* src_gradient = nullptr;
   float* weight_gradient = nullptr;
   float* bias_gradient = nullptr;
@@ -58,8 +58,8 @@ void run_batch_norm_gradient(const BatchNormGradient&);
 // Mean and biased variance of every channel over at least one row. The same bits for any number of threads.
 void run_moments(const float* src, int64_t rows, int64_t channels, double* mean, double* variance);
 
-// Every row of dst: (row of src - its mean) / sqrt(its variance + eps) * weight + bias. Not centered, 0 and the mean
-// square take the places of mean and variance.
+// Each row of dst: (row of src - its mean) / sqrt(its variance + eps) * weight + bias. If not centered, 0 and the mean
+// square replace mean and variance.
 class LayerNorm {
  public:
   // `weight` and `bias` may be null (1 and 0).
@@ -75,23 +75,23 @@ class LayerNorm {
   AlignedArray<float> weight_, bias_;
 };
 
-// From LayerNorm's input and the gradient of its output, those of src, weight and bias, each where it is not null; of
-// the last two either both or none. The same bits for any number of threads.
+// From LayerNorm's input and its output's gradient, those of src, weight and bias, each where it is not null; weight's
+// and bias's only both or neither. The same bits for any number of threads.
 void run_layer_norm_gradient(const float* src, const float* gradient, int64_t rows, int64_t channels, bool centered,
                              const float* weight, float eps, float* src_gradient, float* weight_gradient,
                              float* bias_gradient);
 
-// dst = src / (k + alpha / size * sum of squares over `size` channels around)^beta; dst may be src.
+// dst = src / (k + alpha / size * sum of squares over a window of `size` channels)^beta; dst may be src.
 void run_local_response(const LocalResponseArgs& args, const float* src, int64_t rows, float* dst, int threads,
                         Scratch& scratch);
 
-// Takes what run_local_response takes for as many rows and threads.
+// Takes the scratch of run_local_response for that many rows and threads.
 void reserve_local_response(const LocalResponseArgs& args, int64_t rows, int threads, Scratch& scratch);
 
 // std::invalid_argument unless size is positive.
 LocalResponseArgs describe_local_response(int64_t channels, int64_t size, float alpha, float beta, float k);
 
-// From run_local_response's input and the gradient of its output.
+// From run_local_response's input and its output's gradient.
 void run_local_response_gradient(const float* src, const float* gradient, int64_t rows, int64_t channels, int64_t size,
                                  float alpha, float beta, float k, float* dst);
 

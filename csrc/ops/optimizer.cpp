@@ -1,3 +1,4 @@
+// Optimiser steps: threads share blocks of the parameters' buffer.
 #include "ops/optimizer.h"
 
 #include "ops/parallel.h"

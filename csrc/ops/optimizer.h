@@ -7,15 +7,15 @@
 
 namespace convlane {
 
-// The part of the buffers that one parameter takes, its gradient, and what may differ between parameters.
+// One parameter's section of the buffers, its gradient, and what may differ between parameters.
 struct Segment {
   int64_t offset, count;
   const float* gradient;
   float lr, weight_decay;
-  float shrink;  // factor of the parameter itself, for weight decay apart from the gradient
+  float shrink;  // factor of the parameter itself, for decoupled weight decay
 };
 
-// What all parameters have in common; src, dst, first and second are the buffers.
+// What all parameters share; src, dst, first and second are the buffers.
 void run_update(Rule rule, const UpdateArgs& common, const std::vector<Segment>& segments);
 
 // The same for any number of threads.

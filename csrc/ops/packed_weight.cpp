@@ -1,4 +1,4 @@
-// Weights in the order in which an algorithm reads them.
+// Weights in the order that an algorithm reads them.
 #include <algorithm>
 #include <stdexcept>
 
@@ -8,12 +8,12 @@
 namespace convlane {
 namespace {
 
-constexpr int64_t kRows = 64;  // of a panel that are gathered at once, so that they stay in the first-level cache
+constexpr int64_t kRows = 64;  // rows of a panel that are gathered at once, so that they stay in the first-level cache
 
 [[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument("conv2d: " + what); }
 
-// Filters as columns: rows k of dst, `width` numbers long, are the numbers first_k + k of `columns` filters that begin
-// with `first`, times their factors, and zeros beyond them.
+// Filters as columns: row k of dst, `width` numbers long, holds number first_k + k of `columns` filters from `first`
+// on, times their factors, padded with zeros.
 void gather_columns(const KernelTable& kernels, const ImageView& weight, const double* factor, int64_t first,
                     int64_t columns, int64_t first_k, int64_t count, float* dst, int64_t width) {
   const auto [o, i, kh, kw] = weight.shape;
@@ -191,12 +191,12 @@ void PackedWeight::pack_panels(const ImageView& weight, const double* factor) {
 
 void PackedWeight::pack_winograd(const ImageView& weight, const double* factor, int m) {
   const int64_t o = weight.shape[0], i = weight.shape[1], nr = kernels_->gemm.nr, points = (m + 2) * (m + 2);
-  // The filters of groups side by side are those of one, because they lie in the order of the lanes.
+  // Groups side by side are gathered like the filters of one group, because their lanes are in that order.
   const int64_t filters = together_ * (o / groups_), panels = ceil_div(filters, nr);
   const int64_t tasks = ceil_div(groups_, together_) * panels;
   parallel_for(tasks, threads_for(o * i * points), [&](int64_t begin, int64_t end, int) noexcept {
-    // Filters of 16 channels are gathered at once, because that makes whole blocks of transposes; 4 channels' points
-    // are written at once, because the addresses of one channel's all fall into the same set of a cache.
+    // 16 channels of filters are gathered at once, because they make whole blocks of transposes; 4 channels' points are
+    // written at once, because the addresses of a single channel's all map to the same cache set.
     constexpr int64_t kGathered = 16, kWritten = 4;
     float rows[9 * kGathered * kMostPanelColumns], transformed[36 * kWritten * kMostPanelColumns];
     for (int64_t task = begin; task < end; ++task) {

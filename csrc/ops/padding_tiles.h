@@ -1,5 +1,5 @@
-// Register tiles of a matrix product whose rows are pixels that meet padding: cut so that a tile leaves out the taps
-// that all of its pixels see in the padding. With dilation 24 on a map of 33 x 33 these are 73 of 100.
+// Register tiles of a matrix product whose rows are pixels near padding: split so that a tile skips the taps that all
+// of its pixels see in the padding. With dilation 24 on a map of 33 x 33 that is 73 of 100 taps.
 #pragma once
 
 #include <algorithm>
@@ -12,7 +12,7 @@ namespace convlane {
 
 class PaddingTiles {
  public:
-  using Taps = std::uint64_t;  // a bit for each
+  using Taps = std::uint64_t;  // one bit per tap
   static constexpr int64_t kMostTaps = 64;
 
   struct Memory {
@@ -20,7 +20,7 @@ class PaddingTiles {
     int64_t* tiles;  // and one more
   };
 
-  // Of pointers rows[tap * count + i]; `most` rows fit a tile.
+  // From pointers rows[tap * count + i]; at most `most` rows fit a tile.
   PaddingTiles(const float* const* rows, int64_t taps, int64_t count, const float* zeros, int64_t most,
                Memory memory) noexcept
       : most_(most), seen_(memory.seen), tiles_(memory.tiles) {
@@ -32,7 +32,7 @@ class PaddingTiles {
     int64_t cut_cost = 0, even_cost = 0;
     for (int64_t t = 0; t < count_; ++t) cut_cost += cost(tiles_[t], tiles_[t + 1]);
     for (int64_t t = 0; t < even; ++t) even_cost += cost(count * t / even, count * (t + 1) / even);
-    is_better_ = 32 * cut_cost < 31 * even_cost;  // than an even split, by so much that it is not for nothing
+    is_better_ = 32 * cut_cost < 31 * even_cost;  // than an even split, by a margin that makes it worthwhile
   }
 
   bool is_better() const { return is_better_; }
@@ -40,7 +40,7 @@ class PaddingTiles {
   int64_t count() const { return count_; }
 
  private:
-  // Goes through runs of rows that see the same taps; each is joined to those before it or begins new tiles, whichever
+  // Goes through runs of rows that see the same taps; each run joins the ones before it or begins new tiles, whichever
   // costs less.
   void cut(int64_t count) {
     int64_t begin = 0, end = 0, sum = 0;  // of the tiles that may still grow
@@ -65,7 +65,7 @@ class PaddingTiles {
     tiles_[count_] = count;
   }
 
-  // What so many rows cost that see these taps, in tiles of equal size; fewer than half a tile are no faster.
+  // The cost of this many rows that see these taps, in tiles of equal size; fewer than half a tile are no faster.
   int64_t steps(int64_t rows, Taps taps) const {
     const int64_t parts = ceil_div(rows, most_);
     return std::max(rows, parts * ceil_div(most_, 2)) * static_cast<int64_t>(std::bitset<kMostTaps>(taps).count());
@@ -79,7 +79,7 @@ class PaddingTiles {
 
   int64_t most_;
   Taps* seen_;      // taps that a row sees in the image
-  int64_t* tiles_;  // where they begin, and the end
+  int64_t* tiles_;  // where the tiles begin, and the end
   int64_t count_ = 0;
   bool is_better_;
 };

@@ -1,4 +1,4 @@
-// How operations share their work out: ranges that the team of runtime/team.h goes through.
+// How operations share their work: ranges processed by the team of runtime/team.h.
 #pragma once
 
 #include <algorithm>
@@ -9,21 +9,21 @@
 
 namespace convlane {
 
-// Threads worth starting for `work` multiply-adds (or moved floats). Starting a team takes microseconds; 64 Ki
-// multiply-adds for each thread are an estimate of what outweighs that, not a measurement.
+// The number of threads worth starting for `work` multiply-adds (or moved floats). Starting a team takes microseconds;
+// 64 Ki multiply-adds per thread are an estimate of what outweighs that, not a measurement.
 inline int threads_for(std::int64_t work, int limit = num_threads()) {
   constexpr std::int64_t kWorkPerThread = 1 << 16;
   return static_cast<int>(std::clamp<std::int64_t>(work / kWorkPerThread, 1, limit));
 }
 
-// Into how many pieces a part is cut at most: the shorter they are, the sooner the last thread is done. A body that
-// computes at the borders of its pieces what another one computes, too, takes its parts whole.
+// The maximum number of pieces that a part is cut into: shorter pieces let the last thread finish sooner. A body that
+// recomputes results at the borders of its pieces takes its parts whole.
 constexpr int kPieces = 8, kWhole = 1;
 
-// Calls body(begin, end, part) for contiguous pieces of [0, count), at the same time or one after the other, by
-// min(threads, count) threads at most. Scratch is laid out by part, which is less than that: only one thread at a time
-// is at work with it. A piece is no longer than ceil(count / that number). How the range is cut must not change
-// results. The body must not throw: an exception cannot leave a thread.
+// Calls body(begin, end, part) for contiguous pieces of [0, count), concurrently or one after the other, with at most
+// min(threads, count) threads. Scratch is laid out by part, which is below that number: only one thread at a time works
+// with it. A piece is no longer than ceil(count / that number). Results must not depend on how the range is cut. The
+// body must not throw: an exception cannot leave a thread.
 template <class Body>
 void parallel_for(std::int64_t count, int threads, const Body& body, int pieces = kPieces) {
   static_assert(noexcept(body(count, count, 0)), "declare the body noexcept and allocate before the region");
@@ -38,7 +38,7 @@ void parallel_for(std::int64_t count, int threads, const Body& body, int pieces 
 }
 
 // Goes through rows [begin, end) of images of `height` rows each, in bands of at most `rows` that lie within one image:
-// body(image, first row in it, count).
+// body(image, first row within it, count).
 template <class Body>
 void for_bands(std::int64_t begin, std::int64_t end, std::int64_t height, std::int64_t rows, const Body& body) {
   while (begin < end) {

@@ -1,3 +1,4 @@
+// Pointwise functions by name, broadcasting, and the tiles that threads share.
 #include "ops/pointwise.h"
 
 #include <stdexcept>

@@ -32,13 +32,13 @@ Axis axis_of(const Pool2dDesc& d, int axis) {
           d.adaptive};
 }
 
-// Taps that may be summed as one row; the kernel splits the sums of longer ones by rows.
+// The maximum number of taps summed as one row; the kernel splits the sums of longer ones by rows.
 constexpr int64_t kLongRow = 4096;
 
 // One window along one axis.
 struct Taps {
   int64_t first, count;  // input position of the first tap inside the image, and how many are inside
-  int64_t with_padding;  // taps inside the padded image: past it lies what ceil_mode adds, which nothing counts
+  int64_t with_padding;  // taps inside the padded image; what ceil_mode adds beyond it does not count
 };
 
 Taps taps_of(const Axis& a, int64_t output) {
@@ -51,7 +51,7 @@ Taps taps_of(const Axis& a, int64_t output) {
   return {start + inside.begin * a.dilation, inside.end - inside.begin, std::min(a.kernel, a.size + a.after - start)};
 }
 
-// Outputs whose windows have every tap inside: a run that one call of the kernel serves.
+// Outputs whose windows have every tap inside: a run that one kernel call serves.
 Range whole_windows(const Axis& a) {
   if (a.adaptive) return {0, 0};
   const int64_t begin = valid_outputs(-a.before, a.stride, a.size, a.outputs).begin;
@@ -63,7 +63,7 @@ void set_divisors(const Pool2dDesc& d, const Taps& vertical, const Taps& horizon
   const int64_t inside = vertical.count * horizontal.count;
   const int64_t counted = d.count_padding ? vertical.with_padding * horizontal.with_padding : inside;
   k.divisor = static_cast<float>(d.divisor.value_or(counted));
-  // torch averages first and multiplies by the kernel's size then, so windows cut by ceil_mode are scaled up.
+  // As torch, averages first and then multiplies by the kernel's size, so windows cut by ceil_mode are scaled up.
   if (d.kind == Pooling::power)
     k.scale = static_cast<float>(static_cast<double>(d.window.kernel[0] * d.window.kernel[1]) / inside);
 }
@@ -132,7 +132,7 @@ void run_pool2d_row(const Pool2dDesc& d, const KernelTable& kernels, const Pool2
   k.kind = d.kind;
   k.exponent = d.exponent;
   k.rows = rows.count;
-  // Steps that leave the image are never taken; the minima keep their products within 64 bits.
+  // Steps that leave the image are never used; the minima keep their products within 64 bits.
   k.index_row = std::min(window.dilation[0], h) * w;
   k.index_tap = std::min(window.dilation[1], w);
   k.index_pixel = std::min(window.stride[1], w);
@@ -183,7 +183,7 @@ void run_pool2d(const Pool2dDesc& d, const float* src, int64_t src_stride, float
   if (places != nullptr) check_places(d);
   if (n * c * oh * ow == 0) return;
   if (indices != nullptr) {
-    // The kernel counts inside a window with 32 bits.
+    // The kernel counts within a window in 32 bits.
     const int64_t reach = (d.window.kernel[0] - 1) * d.window.dilation[0] + 1;
     if (checked_mul(d.adaptive ? h : std::min(h, reach), w) > std::numeric_limits<std::int32_t>::max())
       throw std::invalid_argument("max pooling: windows of more than 2^31 pixels have no indices");

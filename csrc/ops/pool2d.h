@@ -1,5 +1,5 @@
-// Pooling: a fold over a window of each channel's plane. Windows slide at a stride, or are spread over the plane so
-// that a wanted output size comes out (adaptive; global pooling is the output size 1x1).
+// Pooling: a fold over windows of each channel's plane. Windows slide by a stride, or are spread over the plane to
+// produce a requested output size (adaptive; global pooling is output size 1x1).
 #pragma once
 
 #include <optional>
@@ -13,16 +13,16 @@ struct Pool2dDesc {
   Pooling kind;
   Shape4 input;
   Pair output;    // height, width
-  bool adaptive;  // then there is no window
+  bool adaptive;  // then `window` is not used
   Window window;
-  bool count_padding = false;                     // average: divide by the taps in the padding, too
+  bool count_padding = false;                     // average: count the taps in the padding in the divisor, too
   std::optional<int64_t> divisor = std::nullopt;  // average: divide by this instead
   float exponent = 0;                             // power
 
   Shape4 shape() const { return {input[0], input[1], output[0], output[1]}; }
 };
 
-// `op` starts the error messages.
+// Error messages begin with `op`.
 Pool2dDesc describe_pool2d(const char* op, Pooling kind, const Shape4& input, const Window& window, bool ceil_mode);
 Pool2dDesc describe_adaptive_pool2d(const char* op, Pooling kind, const Shape4& input, const Pair& output);
 
@@ -47,11 +47,10 @@ void run_places_in_volumes(const int64_t* within, int64_t depth, int64_t plane, 
 // channels last too; averages have none. Every pixel sums its windows in their order.
 void run_pool2d_gradient(const Pool2dDesc& desc, const ImageView& gradient, const std::int32_t* places, float* dst);
 
-// Rows of the input from the first to the last that output row y folds; none where a dilated window lies in the
-// padding.
+// The range of input rows that output row y folds; empty where a dilated window lies in the padding.
 Range pool2d_inputs(const Pool2dDesc& desc, int64_t y);
 
-// One row of run_pool2d's output, for those who have a part of the input at a time. The numbers are the same.
+// One row of run_pool2d's output, for callers that have only part of the input at a time. The numbers are the same.
 struct Pool2dRow {
   int64_t y;           // in the output of one image
   const float* src;    // channels last, from row `first_row` of the image; pool2d_inputs(y) are there

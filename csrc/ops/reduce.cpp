@@ -1,3 +1,4 @@
+// Reductions over any dimensions: each becomes rows or columns for the kernels, and long ones become chunks.
 #include "ops/reduce.h"
 
 #include <cmath>
@@ -256,7 +257,7 @@ void reserve_reduce(const ReduceArgs& args, int threads, Scratch& scratch) {
 void run_reduce(const ReduceArgs& args, int threads, Scratch& scratch) {
   const Plan plan = plan_of(args.src, args.reduced);
   if (plan.count == 0 && (args.op == Reduce::amax || args.op == Reduce::amin))
-    throw std::invalid_argument("the largest or smallest of no numbers does not exist");
+    throw std::invalid_argument("the maximum or minimum of no numbers is undefined");
   const ReduceMemory memory(plan, args.op, threads, scratch);
   if (plan.results == 0) return;
   const Reduction op = reduction_of(args.op);

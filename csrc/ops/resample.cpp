@@ -1,4 +1,4 @@
-// Bilinear resampling. The four pixels around a point are found once and serve all channels.
+// Bilinear resampling. The four pixels around a point are determined once for all channels.
 #include "ops/resample.h"
 
 #include <algorithm>
@@ -8,13 +8,13 @@
 namespace convlane {
 namespace {
 
-// The two pixels next to a point along one axis. A pixel that is not in the picture has weight 0 and index 0.
+// The two pixels next to a point along one axis. A pixel outside the picture has weight 0 and index 0.
 struct Taps {
   int64_t index[2];
   float weight[2];
 };
 
-// Brings a coordinate into [0, last]. NaN becomes 0.
+// Maps a coordinate into [0, last]. NaN becomes 0.
 double folded(double place, double last, Border border) {
   if (border == Border::reflect && last > 0) {
     place = std::fabs(std::fmod(place, 2 * last));

@@ -1,4 +1,4 @@
-// Pictures sampled at points between their pixels: rotations, shears, crops of another size, local warping.
+// Pictures sampled at points between their pixels: rotations, shears, resized crops, local warping.
 #pragma once
 
 #include <string>
@@ -7,14 +7,14 @@
 
 namespace convlane {
 
-// What lies beyond the picture: one value, the nearest pixel of its edge, or the picture mirrored in its edge pixels.
+// What is read outside the picture: one value, the nearest edge pixel, or the picture mirrored in its edge pixels.
 enum class Border { constant, edge, reflect };
 
 Border border_of(const std::string& name);  // ValueError for any other
 
-// Output pixel (y, x) is read at matrix * (x, y, 1), both counted from the middle of their picture, plus its
-// displacement where there is a field: (2, height, width), of x first. Where samples > 1 it is the mean of
-// samples * samples such points spread evenly over its area, all with the displacement of its middle.
+// Output pixel (y, x) is read at matrix * (x, y, 1), both relative to the centre of their picture, plus its
+// displacement if there is a field: (2, height, width), x first. If samples > 1 it is the mean of samples * samples
+// such points spread evenly over its area, all with the displacement of its centre.
 struct ResampleDesc {
   std::array<double, 6> matrix;
   Pair size;  // of the output

@@ -1,3 +1,4 @@
+// Resampling along the axes of images, one row of the output at a time.
 #include "ops/resize.h"
 
 #include <algorithm>

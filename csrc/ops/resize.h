@@ -9,7 +9,7 @@
 namespace convlane {
 
 // One axis: output i is the sum over k < taps of weight[i * taps + k] times the input at index[i * taps + k]. A weight
-// of 0 stands for no input at all.
+// of 0 means that the input is not read.
 struct ResizeAxis {
   int64_t taps;
   std::vector<int64_t> index;
@@ -25,7 +25,7 @@ struct ResizeDesc {
   std::array<int64_t, 5> output() const { return {input[0], axes[0].size(), axes[1].size(), axes[2].size(), input[4]}; }
 };
 
-// Refuses tables of unequal size, without taps, and indices outside of the input.
+// Refuses tables of unequal size or without taps, and indices outside the input.
 void check_resize(const ResizeDesc& desc);
 
 // Floats of scratch.

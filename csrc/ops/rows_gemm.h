@@ -1,7 +1,7 @@
-// The driver of the matrix kernel: blocks of output rows times groups of weight panels, split over threads.
+// The driver of the matrix kernel: blocks of output rows times groups of weight panels, split among threads.
 //
-// What differs between pointwise, direct and im2col convolution and the linear layer is only where the rows of the
-// left matrix lie; each passes a function that writes the pointers for a block of rows.
+// Pointwise, direct and im2col convolution and the linear layer differ only in where the rows of the left matrix lie;
+// each passes a function that writes the pointers for a block of rows.
 #pragma once
 
 #include <algorithm>
@@ -44,7 +44,7 @@ struct RowsGemm {
   const float* zeros;  // what taps in the padding point at, or null: then none is left out
   bool padded;         // whether there are such
 
-  // Whether it pays to look for taps that can be left out. An estimate: looking costs a few cycles for each pointer.
+  // Whether it pays to look for taps that can be skipped. An estimate: looking costs a few cycles per pointer.
   bool leaves_out() const { return padded && taps > 1 && taps <= PaddingTiles::kMostTaps && depth * n >= 1024; }
 
   // Whether blocks of rows are copied. Those that few panels read are not worth it: copies of rows 4 KB apart gained
@@ -80,18 +80,18 @@ inline RowsGemm conv2d_gemm(const Conv2dDesc& d, const Conv2dArgs& args) {
 }
 
 // Pointers for `count` output pixels from `first` of a convolution of channels-last images: rows[tap * count + i]. Taps
-// in the padding point at `zeros`, which are as many as the input has channels.
+// in the padding point at `zeros`, which has as many floats as the input has channels.
 void fill_pixel_rows(const Conv2dDesc& d, const float* src, const float* zeros, int64_t first, int64_t count,
                      const float** rows);
 
-// The same of the taps of one kernel row, for `run` pixels of an output row from column `first`: rows[s * count + i].
-// `row` is the input row that they meet, or null where that lies in the padding.
+// The same for the taps of one kernel row, for `run` pixels of an output row from column `first`: rows[s * count + i].
+// `row` is the input row, or null where that lies in the padding.
 void fill_tap_rows(const Conv2dDesc& d, const float* row, const float* zeros, int64_t first, int64_t run, int64_t count,
                    const float** rows);
 
-// Rows per block: enough to reuse each weight panel several times while the panel is in the cache, few enough that
-// the block's input stays in the second-level cache beside it. The part is not tuned. Of long sums that is the
-// input of one block of them; weights that are read once for each block of rows want twice as many.
+// Rows per block: enough to reuse each weight panel several times while the panel is in the cache, few enough that the
+// block's input stays in the second-level cache beside it. The fraction is not tuned. For long sums the input is that
+// of one block of the sum; weights that are read once per block of rows call for twice as many.
 inline int64_t rows_per_block(const RowsGemm& p) {
   const auto& gemm = p.kernels->gemm;
   const int64_t steps = p.taps * p.depth;
@@ -100,7 +100,7 @@ inline int64_t rows_per_block(const RowsGemm& p) {
   return std::clamp<int64_t>(fit, is_long ? 8 : 4, 16) * gemm.mr;
 }
 
-// How a product is split over threads, and the scratch of a run.
+// How a product is split among threads, and the scratch of a run.
 struct RowsGemmParts {
   int threads;
   int64_t units;  // what can be split along the columns
@@ -113,9 +113,9 @@ struct RowsGemmParts {
   RowsGemmParts(const RowsGemm& p, Scratch& scratch) {
     units = p.groups > 1 ? p.groups : ceil_div(p.n, p.kernels->gemm.nr);
     threads = threads_for(p.m * p.n * p.groups * p.taps * p.depth, p.threads);
-    // Few rows: each thread takes columns, so that the weights are read once in all. Many: each takes blocks of rows,
-    // and finds most of what it reads in its own cache, where it wrote it in the layer before (ResNet-50's layers of
-    // 28 x 28 and 14 x 14 with two threads: 1.1 to 1.3 times as fast as by columns; EPYC Zen 5, 2026-11-21).
+    // Few rows: each thread takes columns, so that the weights are read only once. Many: each takes blocks of rows, and
+    // finds most of its input in its own cache, where it wrote it in the layer before (ResNet-50's layers of 28 x 28
+    // and 14 x 14 with two threads: 1.1 to 1.3 times as fast as by columns; EPYC Zen 5, 2026-11-21).
     const int64_t blocks_of_rows = ceil_div(p.m, rows_per_block(p));
     const bool by_columns = p.m < 4 * threads * p.kernels->gemm.mr && units >= threads;
     column_parts = by_columns ? threads : 1;

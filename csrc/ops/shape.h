@@ -1,4 +1,4 @@
-// Operations that only move numbers: concatenation, interleaving, pixels of channels and channels of pixels.
+// Operations that only move numbers: concatenation, interleaving, and rearranging between channels and pixels.
 #pragma once
 
 #include <vector>
@@ -11,14 +11,16 @@ namespace convlane {
 // std::invalid_argument unless they fill it exactly.
 void run_cat(const std::vector<ImageView>& images, int64_t dim, const Shape4& shape, float* dst);
 
-// The channels of images of one shape in turn, the first of each, the second of each and so on: a dense channels-last
-// buffer. The channels of each must lie next to each other, and its pixels one stride apart, over all rows and images.
+// Interleaves the channels of images of one shape, the first of each, the second of each and so on, into a dense
+// channels-last buffer. The channels of each must be adjacent, and its pixels one stride apart over all rows and
+// images.
 void run_interleave(const ImageView* images, int64_t count, float* dst);
 
-// Whether a view lies in memory as run_interleave takes it.
+// Whether run_interleave accepts a view's memory layout.
 bool has_one_stride(const ImageView& image);
 
-// Images of many channels, and those of which each pixel becomes a square of factor * factor pixels: sizes N, C, H, W.
+// Images of many channels, and images in which each of their pixels becomes a square of factor * factor pixels: sizes
+// N, C, H, W.
 struct Shuffle {
   Shape4 many;
   int64_t factor;
@@ -26,7 +28,7 @@ struct Shuffle {
   Shape4 few() const { return {many[0], many[1] / (factor * factor), many[2] * factor, many[3] * factor}; }
 };
 
-// std::invalid_argument unless the squares divide the channels.
+// std::invalid_argument unless factor squared divides the channels.
 void check_shuffle(const Shuffle& shuffle);
 
 // Floats of scratch.

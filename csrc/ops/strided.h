@@ -1,4 +1,4 @@
-// Loops over arrays of one shape and any strides, in as few dimensions as these allow.
+// Loops over arrays of one shape and any strides, in as few dimensions as the strides allow.
 #pragma once
 
 #include <algorithm>
@@ -31,7 +31,7 @@ struct Loop {
     strides[rank++] = steps;
   }
 
-  // Merges neighbouring dimensions that a single stride goes through in every array.
+  // Merges neighbouring dimensions that a single stride covers in every array.
   void merge() {
     int last = 0;
     for (int d = 1; d < rank; ++d) {
@@ -47,7 +47,7 @@ struct Loop {
     rank = rank == 0 ? 0 : last + 1;
   }
 
-  // Calls body(places) for the positions [begin, end) of the dimensions [first, last), in their order.
+  // Calls body(places) for the positions [begin, end) of the dimensions [first, last), in order.
   template <class Body>
   void walk(int first, int last, int64_t begin, int64_t end, const Body& body) const {
     if (begin >= end) return;
@@ -70,14 +70,14 @@ struct Loop {
   }
 };
 
-// As std::stable_sort(), which allocates.
+// As std::stable_sort(), which would allocate.
 template <class Iterator, class Before>
 void sort_few(Iterator begin, Iterator end, const Before& before) {
   for (Iterator next = begin; next != end; ++next)
     std::rotate(std::upper_bound(begin, next, *next, before), next, next + 1);
 }
 
-// Over the elements of arrays that have the first one's shape, the largest strides of the first one outermost.
+// Loops over the elements of arrays that have the first one's shape, with its largest strides outermost.
 template <int Arrays>
 Loop<Arrays> loop_over(const std::array<const Tensor*, Arrays>& arrays) {
   std::array<int, kMaxRank> order{};
@@ -102,8 +102,8 @@ Loop<Arrays> loop_over(const std::array<const Tensor*, Arrays>& arrays) {
   return loop;
 }
 
-// Splits a loop over threads into tiles of at most rows x columns of the two innermost dimensions: body(places, rows,
-// columns), noexcept. A tile's columns advance by the last strides, its rows by the last but one.
+// Splits a loop among threads into tiles of at most rows x columns of the two innermost dimensions: body(places, rows,
+// columns), noexcept. A tile's columns advance by the last strides, its rows by the second to last.
 template <int Arrays, class Body>
 void parallel_tiles(Loop<Arrays> loop, int64_t rows, int64_t columns, int threads, const Body& body) {
   while (loop.rank < 2) {

@@ -1,4 +1,4 @@
-// Arrays of any rank as general operations see them: a pointer, a type, sizes and strides in elements.
+// Arrays of any rank as the general operations see them: a pointer, a type, and sizes and strides in elements.
 #pragma once
 
 #include <algorithm>

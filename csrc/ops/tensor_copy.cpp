@@ -9,7 +9,7 @@
 namespace convlane {
 namespace {
 
-constexpr int64_t kTile = 4096;  // elements that a tile moves at least, where there are as many
+constexpr int64_t kTile = 4096;  // elements that a tile moves at least, if there are as many
 constexpr int64_t kSquare = 64;  // sides of a tile that is transposed
 
 template <class T>
@@ -20,15 +20,14 @@ void copy_row(const T* src, int64_t src_step, T* dst, int64_t dst_step, int64_t 
     std::copy_n(src, count, dst);
   } else if (src_step == 0) {
     std::fill_n(dst, count, *src);
-  } else if (src_step == -1) {  // apart, so that it is vectorised
+  } else if (src_step == -1) {  // kept separate so that it is vectorised
     for (int64_t i = 0; i < count; ++i) dst[i] = src[-i];
   } else {
     for (int64_t i = 0; i < count; ++i) dst[i] = src[i * src_step];
   }
 }
 
-// The last but one dimension of the loop becomes the one along which src is dense, if it is along another than the
-// last.
+// Makes the dimension along which src is dense the second to last of the loop, if it is not the last.
 bool transposes(Loop<2>& loop) {
   const int last = loop.rank - 1;
   if (last < 1 || loop.strides[last][0] != 1 || loop.strides[last][1] == 1) return false;

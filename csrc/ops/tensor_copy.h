@@ -1,4 +1,4 @@
-// Copies between arrays of one shape and any strides: what transposes, slices, concatenations and the like come to.
+// Copies between arrays of one shape and any strides: the basis of transposes, slices, concatenations and the like.
 #pragma once
 
 #include "ops/tensor.h"

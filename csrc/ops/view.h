@@ -26,7 +26,7 @@ struct ImageView {
   Shape4 strides;  // floats; any sign, 0 where broadcast
 
   int64_t count() const { return shape[0] * shape[1] * shape[2] * shape[3]; }
-  // 0 when there is no channel: a view without memory may have any height and width, too many to loop over.
+  // 0 when there are no channels: a view without memory may have any height and width, too many to loop over.
   int64_t pixels() const { return shape[1] == 0 ? 0 : shape[0] * shape[2] * shape[3]; }
   bool is_channels_last() const;
 };
@@ -37,7 +37,7 @@ inline ImageView channels_last_view(const float* data, const Shape4& shape) {
   return {data, shape, {shape[2] * w * c, 1, w * c, c}};
 }
 
-// The view itself when it is channels last already, else a converted copy that this object owns.
+// The view itself when it is already channels last, else a converted copy that this object owns.
 class ChannelsLast {
  public:
   explicit ChannelsLast(const ImageView& src);
@@ -48,7 +48,7 @@ class ChannelsLast {
   ImageView view_;
 };
 
-// Writes a view to the same image elsewhere, with any strides.
+// Writes a view to an image with any strides.
 void copy_image(const ImageView& src, float* dst, const Shape4& strides);
 
 // Writes any view into a dense channels-last or NCHW buffer.

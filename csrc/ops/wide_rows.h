@@ -5,7 +5,7 @@
 
 namespace convlane {
 
-// How many rows of `channels` are taken together as one wide row, with the channels' factors repeated.
+// How many rows of `channels` are joined into one wide row, with the channels' factors repeated.
 inline std::int64_t rows_together(std::int64_t channels) {
   constexpr std::int64_t kWide = 64;
   std::int64_t rows = 1;

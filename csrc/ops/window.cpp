@@ -1,3 +1,4 @@
+// Checks of sliding windows, and the output-size rule.
 #include "ops/window.h"
 
 #include <stdexcept>

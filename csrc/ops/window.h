@@ -18,10 +18,10 @@ inline Window window_of(const Pair& stride, const Sides& padding, const Pair& di
 
 inline Sides sides_of(const Window& window) { return {window.top, window.bottom, window.left, window.right}; }
 
-// std::invalid_argument, which `op` starts, unless sizes are positive and padding is not negative.
+// std::invalid_argument, beginning with `op`, unless sizes are positive and padding is not negative.
 void check_window(const char* op, const Window& window);
 
-// Output height and width; `op` starts the error messages. With `ceil_mode` a last window may hang over the right
+// Output height and width; error messages begin with `op`. With `ceil_mode` a last window may extend beyond the right
 // and bottom edge as long as it starts inside the input or its left padding (torch's rule).
 Pair window_output(const char* op, const Window& window, int64_t height, int64_t width, bool ceil_mode = false);
 

@@ -8,9 +8,9 @@ namespace {
 
 using std::int64_t;
 
-// The results that have an offset. Those that may meet another in time are found by length: level l has lives of at
-// most 2^l steps, in buckets by their first step, so what is there at some step began in its bucket or in the one
-// before.
+// The results that already have an offset. Those that may be alive at the same time as another are found by lifetime:
+// level l has lifetimes of at most 2^l steps, in buckets by first step, so whatever is alive at some step began in its
+// bucket or in the one before.
 class Placed {
  public:
   explicit Placed(int64_t steps) {
@@ -22,7 +22,7 @@ class Placed {
 
   int64_t lowest(const Life& life) {
     const auto meets = [&](int id) { return lives_[id].first <= life.last && life.first <= lives_[id].last; };
-    // Where they are many, those are skipped that do not meet; where they are few, they are sorted.
+    // Where there are many, those not alive at the same time are skipped; where there are few, they are sorted.
     const std::size_t few = lives_.size() / 8;
     found_.clear();
     for (std::size_t l = 0; l < levels_.size() && found_.size() <= few; ++l) {

@@ -1,4 +1,4 @@
-// Where the results of a network lie in one piece of memory: no two that are there at once overlap.
+// The offsets of a network's results in one block of memory: no two that are alive at the same time overlap.
 #pragma once
 
 #include <cstdint>
@@ -6,12 +6,12 @@
 
 namespace convlane {
 
-// A result that is there from its first step to its last, both included, and its size.
+// A result's size and lifetime, from its first step to its last, both included.
 struct Life {
   std::int64_t first, last, size;
 };
 
-// The lowest offset where each fits, one after the other in the order given ("greedy by size" of Pisarchyk and Lee,
+// The lowest offset at which each fits, one after the other in the order given ("greedy by size" of Pisarchyk and Lee,
 // "Efficient memory management for deep neural net inference", 2020, where the largest come first).
 std::vector<std::int64_t> place_results(const std::vector<Life>& lives);
 

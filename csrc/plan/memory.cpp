@@ -1,3 +1,4 @@
+// The pool of runs' memory.
 #include "plan/memory.h"
 
 #include <algorithm>

@@ -1,5 +1,5 @@
-// The memory of runs: each takes a piece and gives it back, so there is one for each run that was ever at work at the
-// same time. The plans of one network for several sizes share it.
+// The memory of runs: each run takes a block and gives it back, so there are as many blocks as there ever were runs at
+// the same time. The plans of one network for several sizes share it.
 #pragma once
 
 #include <mutex>
@@ -18,13 +18,13 @@ class PlanMemory {
     int64_t bytes = 0;
   };
 
-  // At least as many bytes.
+  // Returns at least that many bytes.
   Piece take(int64_t bytes);
   void give_back(Piece piece);
 
-  // Frees what is larger than `most`, as it comes back.
+  // Frees blocks larger than `most` as they are returned.
   void limit(int64_t most);
-  // What it holds for runs to come.
+  // The memory held for future runs.
   int64_t bytes() const;
 
  private:

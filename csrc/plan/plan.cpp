@@ -10,7 +10,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// The bytes that a tensor reaches from its first element on, and before it.
+// The bytes that a tensor covers from its first element on, and before it.
 struct Reach {
   int64_t before = 0, behind = 0;
 };

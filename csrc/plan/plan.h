@@ -14,25 +14,25 @@ class Plan {
   // Types, sizes and, of the outputs, strides; the arena in bytes; how many threads a run may use.
   Plan(std::vector<Tensor> inputs, std::vector<Tensor> outputs, int64_t arena_bytes, int threads);
 
-  // std::invalid_argument tells what does not fit: an operand beyond its memory, or what the operation refuses.
+  // std::invalid_argument says what does not fit: an operand beyond its memory, or whatever the operation refuses.
   void append(StepArguments arguments);
 
   const std::vector<Tensor>& inputs() const { return inputs_; }
   const std::vector<Tensor>& outputs() const { return outputs_; }
   int64_t arena_bytes() const { return arena_bytes_; }
-  int64_t scratch_bytes() const { return scratch_bytes_; }  // of the step that needs most
-  int64_t memory_bytes() const;                             // of a run: both
+  int64_t scratch_bytes() const { return scratch_bytes_; }  // of the step that needs the most
+  int64_t memory_bytes() const;                             // of a run: arena and scratch
   int threads() const { return threads_; }
   int64_t steps() const { return static_cast<int64_t>(steps_.size()); }
 
-  // The caller's arrays: inputs of the plan's sizes and any strides, outputs of its strides. A run that takes long asks
-  // between steps, every tenth of a second, whether to stop; returns whether it went to its end.
+  // The caller's arrays: inputs of the plan's sizes with any strides, outputs with its strides. A long run asks between
+  // steps, every tenth of a second, whether to stop; returns whether it ran to the end.
   bool run(const Tensor* inputs, void* const* outputs, PlanMemory& memory, const std::function<bool()>& stops) const;
-  // The same, with the seconds of each step.
+  // The same, and records the seconds of each step.
   void profile(const Tensor* inputs, void* const* outputs, PlanMemory& memory, double* seconds) const;
 
  private:
-  // each(step, run) until it returns false.
+  // Calls each(step, run) until it returns false.
   template <class Each>
   void run_steps(const Tensor* inputs, void* const* outputs, PlanMemory& memory, const Each& each) const;
   void check_operand(const StepArguments& arguments, const StepOperand& operand, bool written) const;
@@ -42,7 +42,7 @@ class Plan {
   int threads_;
   std::vector<Step> steps_;
   std::vector<std::shared_ptr<const StepArguments>> arguments_;  // which the steps refer to
-  // Whether a run has shared anything out: one that has not starts no team.
+  // Whether any run has shared out work: until one has, no team is started.
   mutable std::atomic<bool> shares_{false};
 };
 

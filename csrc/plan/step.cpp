@@ -28,7 +28,7 @@ bool is_dense(const Tensor& t) {
   for (int axis = 0; axis < t.rank; ++axis)
     if (t.shape[axis] != 1) axes[count++] = {t.strides[axis], t.shape[axis]};
   int64_t expected = 1;
-  for (int done = 0; done < count; ++done) {  // the axis of each stride in turn, from 1 on
+  for (int done = 0; done < count; ++done) {  // the axis of each expected stride in turn, starting at 1
     const auto found = std::find_if(axes.begin(), axes.begin() + count,
                                     [expected](const auto& axis) { return axis.first == expected; });
     if (found == axes.begin() + count) return false;

@@ -1,3 +1,4 @@
+// Aligned memory, and the freed blocks that are kept for reuse.
 #include "runtime/buffer.h"
 
 #include <algorithm>
@@ -16,7 +17,7 @@
 namespace convlane {
 namespace {
 
-// Windows has what C++17 calls aligned_alloc under names of its own.
+// Windows has its own names for C++17's aligned_alloc.
 void* new_memory(std::int64_t bytes) {
 #ifdef _WIN32
   return _aligned_malloc(static_cast<std::size_t>(bytes), kAlignment);
@@ -33,15 +34,15 @@ void release(void* memory) {
 #endif
 }
 
-// The first cache line of a block holds its size; the caller's memory starts after it.
+// A block's first cache line holds its size; the caller's memory starts after it.
 struct alignas(kAlignment) Header {
   std::int64_t bytes;
 };
 
-// Freed blocks wait here to be used again, oldest first. Small ones are left to malloc, which keeps them anyway.
-// The bounds are what two of VGG-16's largest images take, so little enough to keep for good.
+// Freed blocks wait here for reuse, oldest first. Small ones are left to malloc, which keeps them anyway. The bound is
+// the memory of two of VGG-16's largest images, small enough to keep for good.
 #if defined(__SANITIZE_ADDRESS__)
-constexpr bool kKeeps = false;  // every use after free is to be seen
+constexpr bool kKeeps = false;  // so that sanitizers see every use after free
 #else
 constexpr bool kKeeps = true;
 #endif
@@ -53,7 +54,7 @@ struct Cache {
   std::mutex mutex;
   std::vector<Header*> blocks;
   std::int64_t bytes = 0;
-  std::int64_t used = 0, most_used = 0;  // bytes of blocks that are not here; the most since the first hold
+  std::int64_t used = 0, most_used = 0;  // bytes of blocks handed out; their peak since the first hold
   std::atomic<int> holds{0};
 
   Header* remove(std::size_t i) {
@@ -74,15 +75,15 @@ struct Cache {
   }
 };
 
-// Never destroyed: arrays may outlive static objects. Made at load: see runtime/threads.h, Fork.
+// Never destroyed: arrays may outlive static objects. Made at load: see Fork in runtime/threads.h.
 Cache& kept = *new Cache;
 
-// The smallest block of at least `bytes`, but not much more.
+// The smallest kept block of at least `bytes` that is not much larger.
 Header* take(std::int64_t bytes) {
-  // try_lock, here and below: a child of fork() may find the lock held by a thread that it does not have.
+  // try_lock, here and below: a child of fork() may find the lock held by a thread that does not exist there.
   const std::unique_lock<std::mutex> lock(kept.mutex, std::try_to_lock);
   if (!lock) return nullptr;
-  const std::int64_t slack = kept.holds > 0 ? 16 : 4;  // what comes again and again finds its own size
+  const std::int64_t slack = kept.holds > 0 ? 16 : 4;  // repeated allocations find blocks of their own size
   std::size_t best = kept.blocks.size();
   for (std::size_t i = kept.blocks.size(); i-- > 0;) {
     const std::int64_t size = kept.blocks[i]->bytes;
@@ -107,8 +108,8 @@ bool keep(Header* block) {
   return true;
 }
 
-// Asks for 2 MiB pages under large buffers, as NumPy does: faulting in 4 KiB pages one by one takes longer than
-// writing them (3.5 against 22 GB/s for a copy; 2026-11-20, Zen 5). It is only advice, so failure does not matter.
+// Asks for 2 MiB pages under large buffers, as NumPy does: faulting in 4 KiB pages one by one takes longer than writing
+// them (a copy reaches 3.5 instead of 22 GB/s; Zen 5, 2026-11-20). It is only advice, so failure is harmless.
 void advise_huge_pages(void* memory, std::int64_t bytes) {
 #ifdef __linux__
   constexpr std::int64_t kLarge = 1 << 22, kPage = 4096;
@@ -133,7 +134,7 @@ MemoryHold::~MemoryHold() {
   if (!lock) return;
   kept.trim();
 #ifdef __GLIBC__
-  if (last) malloc_trim(0);  // what does not lie at the end of malloc's memory stays with it otherwise
+  if (last) malloc_trim(0);  // malloc would otherwise keep whatever is not at the end of its heap
 #endif
 }
 

@@ -1,4 +1,4 @@
-// Memory that kernels may load from with aligned vectors, and the size arithmetic that precedes every allocation.
+// Memory aligned for vector loads, and the checked size arithmetic that precedes every allocation.
 #pragma once
 
 #include <cstdint>
@@ -26,13 +26,13 @@ inline std::int64_t checked_add(std::int64_t a, std::int64_t b) {
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 constexpr std::int64_t round_up(std::int64_t a, std::int64_t b) { return ceil_div(a, b) * b; }
 
-// At least `bytes` of uninitialised memory, aligned; throws std::bad_alloc. Large blocks that were freed not long ago
-// are used again, because faulting in fresh pages takes longer than most operations that write them.
+// At least `bytes` of uninitialised, aligned memory; throws std::bad_alloc. Large blocks freed recently are reused,
+// because faulting in fresh pages takes longer than most operations that write them.
 void* allocate_block(std::int64_t bytes);
 void free_block(void* memory);
 
-// While one exists, freed blocks are kept up to the most that were in use at once since then: for work that allocates
-// the same again and again, as training does.
+// While one exists, freed blocks are kept, up to the peak use since then: for work that makes the same allocations
+// again and again, as training does.
 class MemoryHold {
  public:
   MemoryHold();
@@ -54,13 +54,13 @@ AlignedArray<T> allocate_aligned(std::int64_t count) {
   return AlignedArray<T>(static_cast<T*>(allocate_block(checked_mul(count, static_cast<std::int64_t>(sizeof(T))))));
 }
 
-// Parts of one piece of memory, one after the other, each from a cache line on. Without memory it only counts: what
-// takes an operation's scratch also tells how much that is.
+// Hands out consecutive parts of one block of memory, each aligned to a cache line. Without memory it only counts, so
+// the code that takes an operation's scratch also says how much it needs.
 class Scratch {
  public:
   explicit Scratch(void* memory = nullptr) : memory_(static_cast<char*>(memory)) {}
 
-  // Uninitialised room for `count` trivial elements; null while it only counts.
+  // Uninitialised room for `count` trivial elements; null while only counting.
   template <class T>
   T* take(std::int64_t count) {
     const std::int64_t begin = bytes_, size = checked_mul(count, static_cast<std::int64_t>(sizeof(T)));
@@ -74,7 +74,7 @@ class Scratch {
   std::int64_t bytes_ = 0;
 };
 
-// Calls run(scratch) with memory for what reserve(scratch) takes.
+// Calls run(scratch) with as much memory as reserve(scratch) takes.
 template <class Reserve, class Run>
 void with_scratch(const Reserve& reserve, const Run& run) {
   Scratch counted;

@@ -1,3 +1,4 @@
+// Detection of instruction sets.
 #include "runtime/cpu.h"
 
 namespace convlane {
@@ -14,7 +15,7 @@ const char* isa_name(Isa isa) {
   return "generic";
 }
 
-// The builtin reads CPUID and XGETBV, so an operating system that does not save the wide registers counts as "no".
+// The builtin reads CPUID and XGETBV, so an operating system that does not save the wide registers counts as a "no".
 bool cpu_supports(Isa isa) {
 #if defined(__x86_64__)
   switch (isa) {

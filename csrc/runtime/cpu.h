@@ -9,7 +9,7 @@ constexpr Isa kAllIsas[] = {Isa::generic, Isa::avx2, Isa::avx512};  // slowest f
 
 const char* isa_name(Isa isa);
 
-// True when the CPU has every extension that the kernels of `isa` are compiled with and the OS saves its registers.
+// True when the CPU has every extension that the kernels of `isa` are compiled for and the OS saves its registers.
 bool cpu_supports(Isa isa);
 
 }  // namespace convlane

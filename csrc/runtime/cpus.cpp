@@ -1,3 +1,4 @@
+// Counting usable CPUs on Linux: affinity, core types, control groups.
 #include "runtime/cpus.h"
 
 #include <algorithm>
@@ -16,11 +17,11 @@
 namespace convlane {
 namespace {
 
-// Cores with less than this part of the best one's capacity are slow ones. An estimate: efficient cores have 0.3 to 0.6
-// of it, and the second kind of three in a phone about 0.8.
+// Cores below this fraction of the best one's capacity count as slow. An estimate: efficiency cores have 0.3 to 0.6 of
+// it, and the middle cores of a phone with three kinds about 0.8.
 constexpr double kQuick = 0.75;
 
-// How many CPUs are quick: by their capacity, which kernels tell on ARM and lately on x86, or by the list of Intel's
+// The number of fast CPUs: by their capacity, which Linux reports on ARM and lately on x86, or from its list of Intel's
 // performance cores.
 int quick_cpus(const std::vector<int>& allowed, const std::string& root) {
   std::vector<double> capacities;
@@ -40,8 +41,8 @@ int quick_cpus(const std::vector<int>& allowed, const std::string& root) {
   return found > 0 ? found : count;
 }
 
-// CPUs' worth of time in the files of one control group, infinity where it has no limit: version 2 has both numbers in
-// one file, version 1 a file for each.
+// The CPU quota in one control group's files, in CPUs; infinity without a limit. Version 2 has both numbers in one
+// file, version 1 a file for each.
 double quota_of(const std::string& group) {
   std::string quota;
   double period = 0;
@@ -54,7 +55,7 @@ double quota_of(const std::string& group) {
   return limit > 0 && period > 0 ? limit / period : std::numeric_limits<double>::infinity();
 }
 
-// The smallest quota of this process's groups and of all that they are part of.
+// The smallest quota of this process's groups and of all their parents.
 double smallest_quota(const std::string& root) {
   const std::string mounted = root + "sys/fs/cgroup";
   double smallest = std::min(quota_of(mounted), quota_of(mounted + "/cpu"));
@@ -87,7 +88,7 @@ std::vector<int> allowed_cpus() {
 
 int usable_cpus(const std::vector<int>& allowed, const std::string& root) {
   const int cpus = allowed.empty() ? static_cast<int>(std::thread::hardware_concurrency()) : quick_cpus(allowed, root);
-  // A part of a CPU is worth a thread: that one waits now and then, but does what the others would have to do.
+  // Rounded up: a fraction of a CPU is worth a thread; it waits now and then, but takes work off the others.
   return static_cast<int>(std::clamp<double>(std::ceil(smallest_quota(root)), 1, std::max(cpus, 1)));
 }
 

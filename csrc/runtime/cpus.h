@@ -1,5 +1,5 @@
-// How many CPUs this process can use at once: what its affinity leaves to it, the quick cores alone where there are
-// cores of two kinds, and no more than the CPU time that its control groups allow.
+// How many CPUs this process can use at once: those its affinity allows, only the fast cores where there are two kinds,
+// and no more than the CPU time its control groups grant.
 #pragma once
 
 #include <string>
@@ -7,11 +7,11 @@
 
 namespace convlane {
 
-// The CPUs that affinity allows; empty where the system does not tell.
+// The CPUs that affinity allows; empty where the system does not say.
 std::vector<int> allowed_cpus();
 
-// Of `allowed`, as the files under `root` describe the machine and this process, at least 1; tests give a folder of
-// their own.
+// The usable number of `allowed`, at least 1, as the files under `root` describe the machine and this process; tests
+// pass a directory of their own.
 int usable_cpus(const std::vector<int>& allowed, const std::string& root = "/");
 
 }  // namespace convlane

@@ -1,4 +1,4 @@
-// Rounding and what happens to denormal numbers: the caller's, in every thread that works for it.
+// The rounding mode and the treatment of denormals: the caller's, in every thread that works for it.
 #pragma once
 
 #if defined(__SSE__)
@@ -9,7 +9,7 @@
 
 namespace convlane {
 
-// The state of the thread that makes it. On x86 only the register of vector arithmetic: 3 ns, where fegetenv() and
+// The state of the thread that constructs it. On x86 only the SSE control register (MXCSR): 3 ns, where fegetenv() and
 // fesetenv() take 140 (Xeon, Sapphire Rapids, 2026-11-26).
 class FloatState {
  public:
@@ -28,7 +28,7 @@ class FloatState {
 #endif
 };
 
-// A thread works in another one's state for the lifetime of this, and then goes back to its own.
+// Switches the calling thread to another thread's state for the lifetime of this object.
 class BorrowedFloatState {
  public:
   explicit BorrowedFloatState(const FloatState& other) { other.set(); }

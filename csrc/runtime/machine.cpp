@@ -1,3 +1,4 @@
+// Detection of cache sizes.
 #include "runtime/machine.h"
 
 #include <algorithm>
@@ -13,13 +14,13 @@
 namespace convlane {
 namespace {
 
-constexpr Caches kUsual{32 << 10, 512 << 10, 4 << 20};  // where the system does not tell
+constexpr Caches kUsual{32 << 10, 512 << 10, 4 << 20};  // where the system does not say
 
-// No CPU gives a core more of its last level, but a virtual machine sees all of its host's, of which others have their
-// part: 300 MB for 2 cores (Xeon of the fifth generation, 2026-11-26).
+// No CPU gives a core more last-level cache than this, but a virtual machine reports all of its host's, which others
+// share: 300 MB for 2 cores (Xeon of the fifth generation, 2026-11-26).
 constexpr std::int64_t kMostThirdOfCore = 16 << 20;
 
-// "48K", as Linux has it; 0 for anything else.
+// "48K", as Linux writes it; 0 for anything else.
 std::int64_t bytes_of(const std::string& text) {
   std::size_t digits = 0;
   while (digits < text.size() && digits < 9 && text[digits] >= '0' && text[digits] <= '9') ++digits;
@@ -29,12 +30,12 @@ std::int64_t bytes_of(const std::string& text) {
   return unit == "K" ? count << 10 : unit == "M" ? count << 20 : unit.empty() ? count : 0;
 }
 
-// How many CPUs a list has; at least 1.
+// The number of CPUs in a list; at least 1.
 std::int64_t cpus_of(const std::string& list) {
   return std::max<std::int64_t>(static_cast<std::int64_t>(numbers_of_list(list).size()), 1);
 }
 
-// As Linux describes the first CPU. Zeros where it does not.
+// As Linux describes the first CPU; zeros where it does not.
 Caches from_sysfs() {
   const std::string cpu = "/sys/devices/system/cpu/cpu0/";
   const std::int64_t siblings = cpus_of(line_of(cpu + "topology/thread_siblings_list"));
@@ -53,7 +54,7 @@ Caches from_sysfs() {
   return found;
 }
 
-// As the C library reads it from the CPU, which tells nothing of who shares a cache.
+// As the C library reads it from the CPU, without knowing how many CPUs share a cache.
 Caches from_library() {
   Caches found{};
 #ifdef _SC_LEVEL1_DCACHE_SIZE

@@ -1,25 +1,25 @@
-// What this machine's caches hold: the one source of budgets for what is to stay in one of them.
+// The sizes of this machine's caches: the one source of budgets for data that should stay in one of them.
 //
-// The sizes are found once, at load, and set at most once more, before anything is computed (CONVLANE_CACHES): what is
-// reserved by them must be what is used, and the order of some sums follows from them.
+// The sizes are detected once, at load, and set at most once more before anything is computed (CONVLANE_CACHES): a run
+// must use the sizes that its memory was reserved by, and the order of some sums follows from them.
 #pragma once
 
 #include <cstdint>
 
 namespace convlane {
 
-// Bytes. The first two are what a core has of its own; the third is the last level, which cores share, or the second
-// where there is none.
+// Bytes. The first two levels belong to one core; the third is the last level, which cores share, or the second where
+// there is none.
 struct Caches {
   std::int64_t first, second, third;
 };
 
 const Caches& caches();
 
-// std::invalid_argument unless each is at least 1 KB and no smaller than the one before.
+// std::invalid_argument unless each is at least 1 KB and no smaller than the level before.
 void set_caches(const Caches& sizes);
 
-// Floats that are a part of a core's second-level cache, and of the last level.
+// The number of floats that fill a fraction of a core's second-level cache, and of the last level.
 inline std::int64_t second_level_floats(std::int64_t parts) {
   return caches().second / (parts * static_cast<std::int64_t>(sizeof(float)));
 }

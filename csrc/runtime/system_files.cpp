@@ -1,3 +1,4 @@
+// Reading of Linux's description of the machine.
 #include "runtime/system_files.h"
 
 #include <cstdlib>

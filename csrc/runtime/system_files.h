@@ -1,4 +1,4 @@
-// Files in which Linux describes the machine: a line, or a list of CPUs.
+// The files in which Linux describes the machine: one line, or a list of CPUs.
 #pragma once
 
 #include <string>
@@ -6,10 +6,10 @@
 
 namespace convlane {
 
-// The first line; nothing where there is no such file.
+// The first line; nothing where the file does not exist.
 std::string line_of(const std::string& path);
 
-// The numbers of a list like "0-3,8", in its order; nothing for anything else.
+// The numbers of a list like "0-3,8", in order; nothing if it is malformed.
 std::vector<int> numbers_of_list(const std::string& list);
 
 }  // namespace convlane

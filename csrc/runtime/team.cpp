@@ -48,16 +48,16 @@ void pause() noexcept {
 const bool wait_is_chosen = std::getenv("KMP_BLOCKTIME") != nullptr || std::getenv("OMP_WAIT_POLICY") != nullptr;
 #endif
 
-// LLVM's OpenMP lets the threads of a team wait awake for 200 ms after a region; told to wait for 1 ms they burn less
-// than that (Clang 14, 2026-11-26). GCC's is told when it is loaded, see _openmp.py.
+// LLVM's OpenMP lets a team's threads spin for 200 ms after a region; with a limit of 1 ms they waste less CPU time
+// (Clang 14, 2026-11-26). GCC's is configured when it is loaded, see _openmp.py.
 void wait_briefly() noexcept {
 #ifdef CONVLANE_LLVM_OPENMP
   if (!wait_is_chosen && kmp_set_blocktime != nullptr) kmp_set_blocktime(1);  // for this thread's teams
 #endif
 }
 
-// Calls run(member, members) in `threads` threads, or fewer, of which the caller is member 0. Returns false, and calls
-// nothing, where there is no team to be had.
+// Calls run(member, members) in up to `threads` threads, of which the caller is member 0. Returns false, without
+// calling anything, where there is no team to be had.
 template <class Run>
 bool together(int threads, const Run& run) {
   static_assert(noexcept(run(0, 1)));
@@ -73,8 +73,8 @@ bool together(int threads, const Run& run) {
 }
 #endif
 
-// What is left of a stretch, in pieces, of the range with this number. One word, so that a thread that comes too late
-// changes nothing: once a range is done, no word of it has pieces left.
+// The pieces left of a stretch, tagged with the number of its range. One word, so that a thread that comes too late
+// changes nothing: once a range is done, none of its words has pieces left.
 struct Stretch {
   std::uint32_t range;
   std::uint16_t begin, end;
@@ -94,12 +94,13 @@ class alignas(64) Member {
   std::atomic<std::uint64_t> stretch{0};
   Place place;
 
-  // Until ready() holds; whoever brings that about calls wake() after it.
+  // Waits until ready() holds; whoever makes it hold calls wake() afterwards.
   template <class Ready>
   void wait(int microseconds, const Ready& ready) {
     if (spin(microseconds, ready)) return;
     std::unique_lock<std::mutex> lock(mutex_);
-    asleep_.store(true);  // before ready() is asked again, and read after it was brought about: one sees the other
+    asleep_.store(true);  // before ready() is checked again: the waker reads it after the change, so one of the two
+                          // sees the other
     awake_.wait(lock, ready);
     asleep_.store(false, std::memory_order_relaxed);
   }
@@ -113,7 +114,7 @@ class alignas(64) Member {
   template <class Ready>
   static bool spin(int microseconds, const Ready& ready) {
     using Clock = std::chrono::steady_clock;
-    constexpr int kBetweenLooks = 16;  // at the clock, which takes as long as a pause or two
+    constexpr int kBetweenLooks = 16;  // between looks at the clock, which cost as much as one or two pauses
     if (ready()) return true;
     if (microseconds == 0) return false;
     for (const auto end = Clock::now() + std::chrono::microseconds(microseconds); Clock::now() < end;)
@@ -130,7 +131,7 @@ class alignas(64) Member {
   std::condition_variable awake_;
 };
 
-// The team of the thread that leads it, which keeps it for the next time.
+// The team that a thread leads, which keeps it for the next time.
 class Team {
  public:
 #ifndef _OPENMP
@@ -152,7 +153,7 @@ class Team {
   void run_alone(const SharedRange& range) const noexcept;
   void share_by_servers(const SharedRange& range) noexcept;
   bool share_by_team(const SharedRange& range) noexcept;  // false where there is none
-  // How long a thread waits awake. Who waits for one that has no CPU keeps it from it.
+  // How long a thread spins. A thread that spins may keep the CPU from the very one it waits for.
   int patience() const noexcept { return has_cpus() ? spin_time.load(std::memory_order_relaxed) : 0; }
   bool has_cpus() const noexcept { return seats_ <= usual_cpus(); }
   bool crowded() const noexcept { return crowded_.load(std::memory_order_relaxed) > 0; }
@@ -160,38 +161,38 @@ class Team {
 
   std::unique_ptr<Member[]> members_;
   int seats_ = 0;
-  int size_ = 1;          // who may take part in the range at work
-  bool working_ = false;  // on a piece: what that shares out is done by itself
+  int size_ = 1;          // threads that may take part in the current range
+  bool working_ = false;  // on a piece, which does by itself whatever it shares out
   bool wanted_ = false;   // something was shared out
 #ifdef _OPENMP
   void await_servers() noexcept;
 
-  bool leading_ = false;  // a team is there for all that is shared out
+  bool leading_ = false;  // a team is there for everything that is shared out
 #else
   bool hire(int threads) noexcept;
   void let_go() noexcept;
 
   std::vector<std::thread> servers_;
-  int asked_ = 0;  // for so many threads
+  int asked_ = 0;  // the number of threads asked for
   FloatState caller_;
 #endif
-  std::uint32_t number_ = 1, first_number_ = 1;  // of the range at work, and of the last one before this team
+  std::uint32_t number_ = 1, first_number_ = 1;  // of the current range, and of the last one before this team
 
-  std::atomic<int> leader_cpu_{-1};  // when it published the range at work
-  // Runs that are taken to be among other programs, as one was of late: a thread was found on the leader's CPU. Those
-  // that wait awake would use up the time that the system gives them for work.
+  std::atomic<int> leader_cpu_{-1};  // when it published the current range
+  // How many runs are taken to share the CPUs with other programs, as a recent one did: a thread was found on the
+  // leader's CPU. Threads that spin would then use up the time that the system gives them for work.
   std::atomic<int> crowded_{0};
 
-  // Of the range at work; to be read by who has taken a piece of it, but for most_.
+  // The current range's; only a thread that has taken a piece of it may read it, but for most_.
   SharedRange range_{};
   std::int64_t pieces_ = 0;
-  std::atomic<int> most_{1};                       // pieces taken at once
-  alignas(64) std::atomic<std::int64_t> left_{0};  // pieces that are not done; in the end, threads that are not gone
+  std::atomic<int> most_{1};                       // maximum number of pieces taken at once
+  alignas(64) std::atomic<std::int64_t> left_{0};  // pieces not done yet; at the end, threads not gone yet
 };
 
 Team& team_of_this_thread();
 
-// False where there is no memory for it.
+// False when out of memory.
 bool Team::seat(int threads) noexcept {
   if (threads > seats_) {
     members_.reset(new (std::nothrow) Member[static_cast<std::size_t>(threads)]);
@@ -246,7 +247,7 @@ bool Team::take(int from, bool own, std::uint32_t number, std::uint32_t& random,
   }
 }
 
-// Takes pieces until none is left.
+// Takes pieces until none are left.
 void Team::work(int member, std::uint32_t number) noexcept {
   std::uint32_t random = shuffle_seed.load(std::memory_order_relaxed);
   if (random != 0) random = std::max(random * 2654435761u ^ (number * 40503u + static_cast<std::uint32_t>(member)), 1u);
@@ -303,7 +304,7 @@ void Team::dismiss() noexcept {
 }
 
 #ifdef _OPENMP
-// OpenMP's region ends with all of its threads, and one that the system has put aside may get no CPU for long but this.
+// OpenMP's region ends with all of its threads, and a suspended one may get no CPU for a long time but this one.
 void Team::await_servers() noexcept {
   const auto gone = [&] { return left_.load() == 0; };
   if (Member::spin(patience(), gone)) return;
@@ -312,7 +313,7 @@ void Team::await_servers() noexcept {
 }
 #endif
 
-// Part by part, in each of which a body may count on being alone.
+// Part by part, because a body may rely on working alone in its part.
 void Team::run_alone(const SharedRange& range) const noexcept {
   const std::int64_t parts = range.parts;
   const std::int64_t start = shuffle_seed.load(std::memory_order_relaxed) % parts;
@@ -355,7 +356,7 @@ bool Team::share_by_team(const SharedRange& range) noexcept {
 bool Team::lead(int threads, void (*run)(const void*), const void* object) {
   wanted_ = false;
   if (crowded()) crowded_.fetch_sub(1, std::memory_order_relaxed);
-  std::exception_ptr thrown;  // none may leave a parallel region
+  std::exception_ptr thrown;  // no exception may leave a parallel region
   const auto serve_or_run = [&](int member, int members) noexcept {
     if (member != 0) return serve(member);
     size_ = members;
@@ -376,8 +377,8 @@ bool Team::lead(int threads, void (*run)(const void*), const void* object) {
 
 #else
 
-// Has threads of its own, as many as were ever asked for, which sleep until there is something to do. False where there
-// are none: in a child of fork(), which they did not follow, or where the system refuses them.
+// Keeps threads of its own, as many as were ever asked for, which sleep until there is work. False where there are
+// none: in a child of fork(), where they do not exist, or where the system refuses them.
 bool Team::hire(int threads) noexcept {
   if (in_forked_child()) return false;
   if (threads <= asked_) return size_ > 1;
@@ -418,7 +419,7 @@ Team::~Team() {
     let_go();
     return;
   }
-  // They are not there, so they cannot be joined, and what they slept on waits for them for ever.
+  // These threads do not exist here, so they cannot be joined, and the objects they slept on are leaked for good.
   new std::vector<std::thread>(std::move(servers_));
   members_.release();
 }

@@ -1,3 +1,4 @@
+// Thread counts, and trial starts that show whether a team of some size can be had.
 #include "runtime/threads.h"
 
 #include <algorithm>
@@ -26,7 +27,7 @@ namespace {
 std::atomic<int> process_count{0}, default_count{0};  // 0: not set
 std::atomic<bool> forked{false};
 #ifdef __linux__
-// At load, not at the first call: another library may start OpenMP's workers, and the process fork, before that.
+// At load, not at the first call: another library may start OpenMP's workers, and the process may fork, before that.
 [[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] { forked.store(true); });
 #endif
 thread_local int thread_override = 0;
@@ -35,7 +36,7 @@ constexpr long kMostThreads = 1024;  // as in runtime.py
 #endif
 
 #ifndef _OPENMP
-// What OMP_NUM_THREADS asks for, of a list the first; 0 where it asks for nothing or for what cannot be.
+// What OMP_NUM_THREADS asks for, the first number of a list; 0 where it is unset or invalid.
 int omp_num_threads() {
   const char* text = std::getenv("OMP_NUM_THREADS");
   const long count = text == nullptr ? 0 : std::strtol(text, nullptr, 10);
@@ -62,7 +63,7 @@ long thread_id() {
 #endif
 }
 
-// The system counts a thread among the living for a moment after it was joined.
+// The system still counts a thread for a moment after it was joined.
 void await_end([[maybe_unused]] const std::vector<long>& ids) {
 #ifdef __linux__
   for (const long id : ids)
@@ -70,7 +71,7 @@ void await_end([[maybe_unused]] const std::vector<long>& ids) {
 #endif
 }
 
-// Starts `count` threads that live at the same time, and ends them.
+// Starts `count` threads that are alive at the same time, and ends them.
 bool can_start(int count) {
   std::vector<std::thread> threads;
   std::vector<long> ids;
@@ -94,18 +95,18 @@ bool can_start(int count) {
   return all;
 }
 
-// What trials have told the calling thread.
+// What the calling thread has learnt from trials.
 struct Trials {
   using Clock = std::chrono::steady_clock;
   static constexpr int kNone = std::numeric_limits<int>::max();
   static constexpr std::chrono::seconds kHolds{1};
 
-  int granted = 1, refused = kNone;  // the largest and the smallest such team
+  int granted = 1, refused = kNone;  // the largest team that was granted and the smallest that was refused
   Clock::time_point until{};
 
   bool grant(int count) {
     if (const auto now = Clock::now(); now >= until) *this = {1, kNone, now + kHolds};
-    // One more thread than the team needs: its stack is memory to spare for what OpenMP notes about the team.
+    // One more thread than the team needs: its stack leaves memory for OpenMP's own bookkeeping.
     if (count > granted && count < refused) (can_start(count) ? granted : refused) = count;
     return count <= granted;
   }
@@ -117,7 +118,7 @@ struct Trials {
 
 #ifdef _OPENMP
 bool can_have_team(int count) {
-  thread_local int last = 1;  // the team that OpenMP keeps for this thread, until a region of fewer
+  thread_local int last = 1;  // the size of the team that OpenMP keeps for this thread, until a region with fewer
   thread_local Trials trials;
   if (in_forked_child() || omp_in_parallel() || (count > last && !trials.grant(count))) return false;
   last = count;

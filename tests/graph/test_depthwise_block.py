@@ -144,8 +144,8 @@ def test_parts_that_do_not_fit_are_refused(rng):
 
     refuse("pointwise weights do not fit", project=part(rng, 8, 12, 1, 1, "none"))
     refuse("not depthwise", depthwise=part(rng, 32, 1, 3, 16, "none"))
-    refuse("come together", excitation=(squeeze, None))
-    refuse("come together", excitation=(None, excite))
+    refuse("given together", excitation=(squeeze, None))
+    refuse("given together", excitation=(None, excite))
     refuse("squeeze-and-excitation do not fit", excitation=(excite, squeeze))
     refuse("squeeze-and-excitation do not fit", excitation=(squeeze, part(rng, 16, 5, 1, 1, "none")))
     refuse("squeeze-and-excitation do not fit", excitation=(squeeze, part(rng, 12, 4, 1, 1, "none")))

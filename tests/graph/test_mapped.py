@@ -277,7 +277,7 @@ def test_packed_weights_must_be_as_many_and_aligned():
         _core.PackedWeight.over(numbers[begin : begin + size + 1], shape, 1, "auto")
     with pytest.raises(ValueError, match="must be aligned"):
         _core.PackedWeight.over(numbers[begin + 1 : begin + 1 + size], shape, 1, "auto")
-    with pytest.raises(ValueError, match="side by side"):
+    with pytest.raises(ValueError, match="must be contiguous float32"):
         _core.PackedWeight.over(numbers[begin : begin + 2 * size : 2], shape, 1, "auto")
     with pytest.raises(ValueError, match="product overflows"):
         _core.PackedWeight.over(numbers[:16], (2**40, 2**40, 1, 1), 1, "auto")

@@ -69,7 +69,7 @@ CONVLANE_INLINE Vec as_float(IntVec a) { return _mm512_castsi512_ps(a); }
 CONVLANE_INLINE IntVec as_int(Vec a) { return _mm512_castps_si512(a); }
 CONVLANE_INLINE Vec round(Vec a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 CONVLANE_INLINE Vec times_power_of_2(Vec a, Vec n) { return _mm512_scalef_ps(a, n); }
-// The table is 2^(j / 16 - 32), j = 0 to 15, less what the shift adds for j.
+// The table is 2^(j / 16 - 32), j = 0 to 15, minus what the shift adds for j.
 constexpr int kPowerBits = 4;
 CONVLANE_INLINE Vec small_power_of_2(Vec sum) {
   const __m512i table =

@@ -1,4 +1,4 @@
-// How functions of vectors and loops over registers are compiled: whole, in place.
+// Forced inlining of vector functions, and full unrolling of loops over registers.
 #pragma once
 
 #if defined(__clang__)

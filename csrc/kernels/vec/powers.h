@@ -1,4 +1,4 @@
-// Rounding and powers of two out of integer arithmetic, for instruction sets without instructions for them.
+// Rounding and powers of two by integer arithmetic, for instruction sets without instructions for them.
 #pragma once
 
 namespace convlane {
@@ -14,7 +14,7 @@ CONVLANE_INLINE Vec times_power_of_2(Vec a, Vec n) {
   return mul(mul(a, low), high);
 }
 
-constexpr int kPowerBits = 0;  // of the exponent of small_power_of_2 behind the point
+constexpr int kPowerBits = 0;  // fractional bits of small_power_of_2's exponent
 CONVLANE_INLINE Vec small_power_of_2(Vec sum) {
   return as_float(add(shift_left<23>(as_int(sum)), broadcast_int((127 - 32) << 23)));
 }

@@ -1,4 +1,4 @@
-// Steps of convolution: alone, pooled, in blocks around a depthwise one, and transposed.
+// Steps of convolution: plain, pooled, in blocks around a depthwise one, and transposed.
 #include "ops/conv2d_pool.h"
 #include "ops/depthwise_block.h"
 #include "plan/step.h"
@@ -6,7 +6,7 @@
 namespace convlane {
 namespace {
 
-// Bias and activation of a convolution with `channels` outputs; their names begin with `prefix`.
+// Bias and activation of a convolution with `channels` outputs; the names of its arguments begin with `prefix`.
 Epilogue epilogue_of(const StepArguments& at, int64_t channels, const std::string& prefix = "") {
   Epilogue epilogue;
   epilogue.bias = at.vector(prefix + "bias", channels);
@@ -30,8 +30,8 @@ void add_residual(Epilogue& epilogue, const PlanRun& run, const StepOperand* res
   epilogue.residual_stride = residual->tensor.shape[1];
 }
 
-// Inputs: the images and perhaps a residual. Attributes: geometry, algorithm, activation, negative_slope, and perhaps
-// pool, the geometry of a pooling of the result; then there is no residual.
+// Inputs: the images and optionally a residual. Attributes: geometry, algorithm, activation, negative_slope, and
+// optionally pool, the geometry of a pooling of the result, which excludes a residual.
 Step prepare_conv2d(std::shared_ptr<const StepArguments> at) {
   const StepOperand *src = &at->inputs.at(0), *dst = &at->output(1, 2);
   const StepOperand* residual = residual_of(*at);
@@ -80,7 +80,7 @@ Step prepare_conv2d(std::shared_ptr<const StepArguments> at) {
           counted.bytes()};
 }
 
-// Inputs: the volumes, as images of D * H rows, and perhaps a residual. Attributes: geometry, algorithm, activation,
+// Inputs: the volumes, as images of D * H rows, and optionally a residual. Attributes: geometry, algorithm, activation,
 // negative_slope. There is one weight, or weight0, weight1 and so on for the slices of the kernel.
 Step prepare_conv3d(std::shared_ptr<const StepArguments> at) {
   const StepOperand *src = &at->inputs.at(0), *dst = &at->output(1, 2);
@@ -133,9 +133,9 @@ Step prepare_conv3d(std::shared_ptr<const StepArguments> at) {
       counted.bytes());
 }
 
-// Inputs: the images, which may be channels of larger ones, and perhaps a residual. Of each part its packed weight,
-// bias, activation and negative_slope, the last three with the part's name before them; geometry is that of the
-// depthwise convolution. Expand may be missing, and squeeze and excite together.
+// Inputs: the images, which may be slices of others' channels, and optionally a residual. For each part its packed
+// weight, bias, activation and negative_slope, the last three prefixed with the part's name; geometry is the depthwise
+// convolution's. Expand may be missing, as may squeeze and excite together.
 Step prepare_depthwise_block(std::shared_ptr<const StepArguments> at) {
   const StepOperand *src = &at->inputs.at(0), *dst = &at->output(1, 2);
   const StepOperand* residual = residual_of(*at);
@@ -170,7 +170,7 @@ Step prepare_depthwise_block(std::shared_ptr<const StepArguments> at) {
           counted.bytes()};
 }
 
-// Inputs: the images. Attributes: geometry, that of the convolution whose input gradient it is, activation and
+// Inputs: the images. Attributes: geometry (of the convolution whose input gradient it is), activation and
 // negative_slope.
 Step prepare_conv_transpose2d(std::shared_ptr<const StepArguments> at) {
   const StepOperand *src = &at->inputs.at(0), *dst = &at->output(1, 1);

@@ -1,4 +1,4 @@
-// Operands as kernels take them that know one order of memory: what lies otherwise is copied to scratch and back.
+// Operands for kernels that know one memory layout: other layouts are copied to scratch and back.
 #pragma once
 
 #include "ops/tensor_copy.h"
@@ -6,7 +6,7 @@
 
 namespace convlane {
 
-// C order, or that with the channels, dimension 1, behind all others.
+// C order, or channels last, with dimension 1 innermost.
 enum class Order { c, channels_last };
 
 inline Tensor dense_tensor(Tensor t, void* data, Order order = Order::c) {
@@ -32,8 +32,8 @@ inline bool is_dense(const Tensor& t, Order order = Order::c) {
   return true;
 }
 
-// An operand in one order: itself, or a copy in scratch. An input's strides are known in a run only, so there is room
-// for its copy in any case.
+// An operand in one layout: itself, or a copy in scratch. An input's strides are known only during a run, so scratch
+// for its copy is always reserved.
 class Dense {
  public:
   Dense(const StepOperand& operand, Scratch& scratch, Order order = Order::c) : operand_(&operand), order_(order) {
@@ -63,7 +63,7 @@ class Dense {
   void* copy_ = nullptr;
 };
 
-// A step whose work(run, scratch) takes the same scratch in a run as now, when it only counts (run is null).
+// A step whose work(run, scratch) takes the same scratch during a run as now, when it only counts (run is null).
 template <class Work>
 Step step_of(Work work) {
   Scratch counted;

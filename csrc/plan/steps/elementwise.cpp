@@ -28,7 +28,7 @@ Step prepare_multiply(std::shared_ptr<const StepArguments> at) {
   return {[=](const PlanRun& run) { run_multiply(run.floats(*a), run.floats(*b), run.floats(*dst), count); }};
 }
 
-// Every channel of images times its factor; the factors are (N, C, 1, 1), or (1, C, 1, 1) for all images.
+// Every channel of the images times its factor; the factors are (N, C, 1, 1), or (1, C, 1, 1) for all images.
 Step prepare_scale(std::shared_ptr<const StepArguments> at) {
   const StepOperand *dst = &at->output(2, 2), *src = &at->inputs[0], *factors = &at->inputs[1];
   at->check_dense_image(*dst, "output");
@@ -51,7 +51,7 @@ Step prepare_activation(std::shared_ptr<const StepArguments> at) {
   return {[=](const PlanRun& run) { run_activation(run.floats(*src), run.floats(*dst), count, activation, slope); }};
 }
 
-// Over dimension 1, whose elements lie side by side. Attribute: log.
+// Over dimension 1, whose elements are adjacent. Attribute: log.
 Step prepare_softmax(std::shared_ptr<const StepArguments> at) {
   const StepOperand *dst = &at->output(1, 1), *src = &at->inputs[0];
   const ChannelRows size = at->channel_rows(*src, *dst);

@@ -1,5 +1,4 @@
-// Steps of windows written out as columns, and of columns added up into an image. Attributes: kernel, stride, padding
-// and dilation.
+// Steps of im2col and col2im. Attributes: kernel, stride, padding and dilation.
 #include "ops/im2col.h"
 
 #include <algorithm>
@@ -18,10 +17,10 @@ std::array<int64_t, Count> numbers_of(const StepArguments& at, const std::string
   return numbers;
 }
 
-// Checked to be what lies between an image (N, C, H, W) and its columns (N, rows, L).
+// The description of an image (N, C, H, W) and its columns (N, rows, L), checked against both.
 Im2colDesc described(const StepArguments& at, const Tensor& image, const Tensor& columns) {
   at.check(image.dtype == DType::f32 && columns.dtype == DType::f32 && image.rank == 4 && columns.rank == 3,
-           "it must be between a float32 image (N, C, H, W) and columns (N, rows, L)");
+           "it needs a float32 image (N, C, H, W) and columns (N, rows, L)");
   Shape4 shape;
   std::copy_n(image.shape.begin(), 4, shape.begin());
   const Window window = window_of(numbers_of<2>(at, "stride"), numbers_of<4>(at, "padding"),

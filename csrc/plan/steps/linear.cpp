@@ -5,7 +5,7 @@
 namespace convlane {
 namespace {
 
-// The input: rows, or images (N, C, H, W) in the order that the weight was packed for.
+// The input: rows, or images (N, C, H, W) in the layout that the weight was packed for.
 Step prepare_linear(std::shared_ptr<const StepArguments> at) {
   const StepOperand *dst = &at->output(1, 1), *src = &at->inputs[0];
   const auto weight = at->weight("weight");

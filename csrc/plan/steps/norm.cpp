@@ -1,4 +1,4 @@
-// Steps of normalisations. Rows are pixels: what has one channel after the other in memory.
+// Steps of normalisations. Rows are pixels, whose channels are adjacent in memory.
 #include "ops/norm.h"
 
 #include "ops/group_norm.h"
@@ -19,7 +19,7 @@ Step prepare_batch_norm(std::shared_ptr<const StepArguments> at) {
   return {[=](const PlanRun& run) { norm->run(run.floats(*src), size.rows, run.floats(*dst)); }};
 }
 
-// Rows of `size` numbers, side by side or, with c_order, the last dimensions in C order.
+// Rows of `size` numbers: the adjacent channels or, with c_order, the last dimensions in C order.
 Step prepare_layer_norm(std::shared_ptr<const StepArguments> at) {
   const StepOperand *dst = &at->output(1, 1), *src = &at->inputs[0];
   const int64_t size = at->get<int64_t>("size"), count = dst->tensor.count();
@@ -41,7 +41,7 @@ Step prepare_layer_norm(std::shared_ptr<const StepArguments> at) {
           counted.bytes()};
 }
 
-// Attributes: groups, eps. The channels, dimension 1, lie side by side, or the numbers of each.
+// Attributes: groups, eps. The channels, dimension 1, are adjacent, or the numbers of each channel are.
 Step prepare_group_norm(std::shared_ptr<const StepArguments> at) {
   const StepOperand *dst = &at->output(1, 1), *src = &at->inputs[0];
   at->check_dense(*dst, "output");
@@ -54,7 +54,7 @@ Step prepare_group_norm(std::shared_ptr<const StepArguments> at) {
   const bool channels_last = channels == 1 || t.strides[1] == 1;
   at->check(t.count() == 0 ||
                 ((images == 1 || t.strides[0] == channels * pixels) && (channels_last || t.strides[1] == pixels)),
-            "neither the channels lie side by side nor the numbers of each");
+            "neither the channels nor the numbers of each channel are adjacent");
   const GroupNormShape shape = describe_group_norm(images, channels, at->get<int64_t>("groups"), pixels, channels_last);
   const float *weight = at->vector("weight", channels), *bias = at->vector("bias", channels);
   const double eps = at->number("eps");

@@ -36,8 +36,8 @@ void check_volumes(const StepArguments& at, const Pool2dDesc& planes, const Pool
   at.check_dense_image(src, "input");
 }
 
-// Volumes as images, twice. `planes`: every plane of the input, (N * D, C, H, W). `depth`: along the depth, whose rows
-// are whole planes, to the output (N, C, OD, OH * OW).
+// Volumes as images, in two passes. `planes`: every plane of the input, (N * D, C, H, W). `depth`: along the depth,
+// whose rows are whole planes, to the output (N, C, OD, OH * OW).
 Step prepare_pool3d(std::shared_ptr<const StepArguments> at) {
   const StepOperand *dst = &at->output(1, 1), *src = &at->inputs[0];
   const auto planes = at->get<Pool2dDesc>("planes"), depth = at->get<Pool2dDesc>("depth");
@@ -65,7 +65,7 @@ void check_places_image(const StepArguments& at, const StepOperand& places, cons
              std::string(name) + " must be int64, dense and channels last");
 }
 
-// The indices of maxima. The maxima themselves are another step's, and computed here into scratch memory.
+// The indices of maxima. The maxima themselves belong to another step, and are recomputed here into scratch.
 Step prepare_pool2d_places(std::shared_ptr<const StepArguments> at) {
   const StepOperand *dst = &at->output(1, 1), *src = &at->inputs[0];
   const auto desc = at->get<Pool2dDesc>("geometry");
@@ -84,7 +84,7 @@ Step prepare_pool2d_places(std::shared_ptr<const StepArguments> at) {
           counted.bytes()};
 }
 
-// Of the two passes over volumes.
+// For the two passes over volumes.
 struct Maxima {
   float *of_planes, *of_rows;
   int64_t *within, *along;  // their indices
@@ -117,7 +117,8 @@ Step prepare_pool3d_places(std::shared_ptr<const StepArguments> at) {
           counted.bytes()};
 }
 
-// Inputs: images, and where their numbers go in the planes of the output, which a run checks: std::invalid_argument.
+// Inputs: images, and the positions of their numbers in the output's planes, checked in each run:
+// std::invalid_argument.
 Step prepare_max_unpool(std::shared_ptr<const StepArguments> at) {
   const StepOperand *dst = &at->output(2, 2), *src = &at->inputs[0], *index = &at->inputs[1];
   at->check_dense_image(*src, "input");

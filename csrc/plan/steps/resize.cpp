@@ -1,4 +1,4 @@
-// Steps of resampling. Their kernels take and give channels last.
+// Steps of resampling. Their kernels read and write channels last.
 #include "ops/resize.h"
 
 #include "ops/grid_sample.h"
@@ -35,7 +35,7 @@ Step prepare_resize(std::shared_ptr<const StepArguments> at) {
       ResizeDesc{volume_of(*at, src->tensor), {axis_of(*at, "depth"), axis_of(*at, "height"), axis_of(*at, "width")}});
   check_resize(*desc);
   at->check(volume_of(*at, dst->tensor) == desc->output() && src->tensor.rank == dst->tensor.rank,
-            "the output is not what the tables tell");
+            "the output is not the one that the tables give");
   const int threads = at->threads;
   return step_of([=](const PlanRun* run, Scratch& scratch) {
     const Dense from(*src, scratch, Order::channels_last), to(*dst, scratch, Order::channels_last);
@@ -46,8 +46,8 @@ Step prepare_resize(std::shared_ptr<const StepArguments> at) {
   });
 }
 
-// Inputs: images or volumes, and the grid (N, ..., axes), whose last sizes are the output's. One of the two may be a
-// constant for all images.
+// Inputs: images or volumes, and the grid (N, ..., axes), whose inner sizes are the output's. Either may be a constant
+// for all images.
 Step prepare_grid_sample(std::shared_ptr<const StepArguments> at) {
   const StepOperand *dst = &at->output(2, 2), *src = &at->inputs[0], *grid = &at->inputs[1];
   const Tensor &places = grid->tensor, &result = dst->tensor;

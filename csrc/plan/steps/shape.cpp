@@ -1,4 +1,4 @@
-// Channels in turn, pixels of channels and channels of pixels.
+// Steps of channel interleaving and pixel shuffles.
 #include "ops/shape.h"
 
 #include <algorithm>
@@ -8,7 +8,7 @@
 namespace convlane {
 namespace {
 
-// The channels of images of one shape in turn; they may be channels of larger images.
+// Interleaves the channels of images of one shape, which may be slices of larger images' channels.
 Step prepare_interleave(std::shared_ptr<const StepArguments> at) {
   const StepOperand* dst = &at->output(1, at->inputs.size());
   at->check_dense_image(*dst, "output");

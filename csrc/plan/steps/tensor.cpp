@@ -1,5 +1,5 @@
-// Steps of the general operations on tensors of any rank. Those whose kernels take C order copy what lies otherwise,
-// as images do, to scratch and back.
+// Steps of the general operations on tensors of any rank. Those whose kernels take C order copy other layouts, such as
+// those of images, to scratch and back.
 #include "ops/gather.h"
 #include "ops/matmul.h"
 #include "ops/pointwise.h"
@@ -29,7 +29,7 @@ Along along(const Tensor& t, int axis) {
   return sizes;
 }
 
-// Whether `b` has the shape of `a` but for the size along the axis.
+// Whether `b` has the shape of `a` except along the axis.
 bool same_but(const Tensor& a, const Tensor& b, int axis) {
   if (a.rank != b.rank) return false;
   for (int d = 0; d < a.rank; ++d)
@@ -43,7 +43,7 @@ void check_alike(const StepArguments& at) {
   at.check(dst.dtype == DType::f32 && same_type(src, dst), "input and output must be float32 of one shape");
 }
 
-// As many outputs as inputs, each a copy with strides of its own.
+// As many outputs as inputs, each a copy with its own strides.
 Step prepare_copy(std::shared_ptr<const StepArguments> at) {
   at->check(at->inputs.size() == at->outputs.size(), "there must be as many outputs as inputs");
   for (std::size_t i = 0; i < at->inputs.size(); ++i) {
@@ -55,7 +55,7 @@ Step prepare_copy(std::shared_ptr<const StepArguments> at) {
   }};
 }
 
-// The numbers in the order of their indices, in another shape.
+// The same numbers in C order, in another shape.
 Step prepare_reshape(std::shared_ptr<const StepArguments> at) {
   const StepOperand *dst = &at->output(1, 1), *src = &at->inputs[0];
   at->check(src->tensor.dtype == dst->tensor.dtype && src->tensor.count() == dst->tensor.count(),
@@ -80,7 +80,7 @@ Step prepare_unary(std::shared_ptr<const StepArguments> at) {
   return {[=](const PlanRun& run) { run_unary(op, run.tensor(*src), first, second, run.tensor(*dst)); }};
 }
 
-// The shape to which all inputs broadcast is the output's.
+// The output has the shape to which all inputs broadcast.
 void check_broadcast(const StepArguments& at) {
   Tensor shape = at.inputs[0].tensor;
   for (const StepOperand& input : at.inputs) {
@@ -137,7 +137,8 @@ Step prepare_reduce(std::shared_ptr<const StepArguments> at) {
     (args.reduced[static_cast<std::size_t>(d)] ? numbers : results) *= src->tensor.shape[d];
   at->check(src->tensor.dtype == DType::f32 && dst->tensor.dtype == DType::f32 && dst->tensor.count() == results,
             "the output has another size");
-  at->check(numbers > 0 || (args.op != Reduce::amax && args.op != Reduce::amin), "there is none of no numbers");
+  at->check(numbers > 0 || (args.op != Reduce::amax && args.op != Reduce::amin),
+            "the maximum or minimum of no numbers is undefined");
   at->check(!src->any_layout(), "the input must lie in the arena");
   const int threads = at->threads;
   return step_of([=](const PlanRun* run, Scratch& scratch) {
@@ -151,7 +152,7 @@ Step prepare_reduce(std::shared_ptr<const StepArguments> at) {
   });
 }
 
-// A step along one axis, or along all at once where the sizes say so.
+// A step along one axis, or along all at once where the sizes allow it.
 template <class Work>
 Step along_axis(const StepArguments& at, const Along& sizes, const Work& work) {
   const StepOperand *dst = &at.output(1, 2), *src = &at.inputs[0];
@@ -217,7 +218,7 @@ Step prepare_topk(std::shared_ptr<const StepArguments> at) {
   });
 }
 
-// Inputs: what is gathered from, and the indices, which a run checks where they are computed: std::invalid_argument.
+// Inputs: the source, and the indices, checked in each run if they are computed: std::invalid_argument.
 Step prepare_take(std::shared_ptr<const StepArguments> at) {
   const StepOperand *dst = &at->output(2, 2), *src = &at->inputs[0], *index = &at->inputs[1];
   const int axis = axis_of(*at, src->tensor);
@@ -227,7 +228,7 @@ Step prepare_take(std::shared_ptr<const StepArguments> at) {
   const bool each = at->get<bool>("each");  // an index for each element of the output
   at->check(each ? same_shape(index->tensor, dst->tensor)
                  : index->tensor.rank == 1 && index->tensor.shape[0] == dst->tensor.shape[axis],
-            "there must be as many places as the output has");
+            "there must be as many indices as outputs");
   return step_of([=](const PlanRun* run, Scratch& scratch) {
     const Dense from(*src, scratch), which(*index, scratch), to(*dst, scratch);
     if (run == nullptr) return;

@@ -284,10 +284,10 @@ def explain(
     >>> import convlane
     >>> print(convlane.explain((1, 64, 56, 56), (64, 64, 3, 3), padding=1))
     pointwise: no, the kernel is (3, 3), not 1x1
-    depthwise: no, groups (1) is not the number of input channels (64), or there is one only
+    depthwise: no, groups (1) is not the number of input channels (64), or there is only one
     planes: no, there are 64 output channels, more than 4
     narrow: no, there are 64 output channels, more than 4
-    grouped: no, there is one group only
+    grouped: no, there is only one group
     stem: no, there are 64 input channels, more than 4
     winograd4: no, it is taken only when asked for
     winograd2: no, it is taken only when asked for

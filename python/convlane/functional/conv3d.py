@@ -263,7 +263,7 @@ def explain_conv3d(
     --------
     >>> from convlane.functional import explain_conv3d
     >>> print(explain_conv3d((1, 64, 16, 56, 56), (64, 64, 3, 3, 3), padding=1))
-    depthwise: no, groups (1) is not the number of input channels (64), or there is one only
+    depthwise: no, groups (1) is not the number of input channels (64), or there is only one
     stem: no, there are 64 input channels, more than 4
     winograd4: no, it is taken only when asked for
     winograd2: no, it is taken only when asked for
