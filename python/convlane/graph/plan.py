@@ -229,11 +229,11 @@ def load_plan(path: str | os.PathLike[str], *, mmap: bool = False) -> Plan | Ope
             else:
                 graph, shapes, named = read_open(read_graph(file)[0] if mmap else graph, options)
                 plan = OpenPlan(Network(None, named, graph), shapes, winograd=winograd)
-                told = "its sizes are open, so each process packs its own weights" if mmap else ""
+                warning = "its sizes are open, so each process packs its own weights" if mmap else ""
         except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
             raise ValueError(f"{file.path}: no valid plan: {error}") from error
-    if told:
-        warnings.warn(f"{file.path}: {told}", RuntimeWarning, stacklevel=2)
+    if warning:
+        warnings.warn(f"{file.path}: {warning}", RuntimeWarning, stacklevel=2)
     return plan
 
 
