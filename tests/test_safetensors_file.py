@@ -117,7 +117,7 @@ def test_any_byte_is_a_bool(tmp_path):
         (b"\0" * 8, "its header is not JSON"),
         (packed(b"\xff{}"), "its header is not JSON: 'utf-8' codec"),
         (packed(b"{"), "its header is not JSON"),
-        (packed(b"[]"), "no JSON object"),
+        (packed(b"[]"), "not a JSON object"),
         (packed(b"[" * 100_000), "its header is not JSON: too many nested brackets"),
         (packed(b'{"a":' * 100_000), "its header is not JSON: too many nested brackets"),
         (packed(b'{"a":NaN}'), "its header is not JSON: NaN is not a number"),

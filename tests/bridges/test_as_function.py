@@ -100,7 +100,7 @@ def test_frozen_parameters_and_no_gradients():
     output.sum().backward()
     assert network[0].weight.grad is None
     assert network[0].bias.grad is not None
-    with pytest.raises(RuntimeError, match="have been computed"):
+    with pytest.raises(RuntimeError, match="have already been computed"):
         output.sum().backward()
 
 

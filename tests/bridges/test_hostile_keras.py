@@ -48,8 +48,8 @@ def doubling(depth):
 
 KERNEL = {"conv": [np.ones((3, 3, 2, 3), "f4"), np.ones(3, "f4")]}
 HOSTILE = {
-    "no JSON": ("{", {}, "no JSON"),
-    "deep JSON": ("[" * 100_000, {}, "no JSON"),
+    "no JSON": ("{", {}, "not JSON"),
+    "deep JSON": ("[" * 100_000, {}, "not JSON"),
     "a list": ([], {}, "must be a dict"),
     "no class": ({"config": {}}, {}, "no class_name"),
     "another class": ({"class_name": "MyModel", "config": {}}, {}, "its class is 'MyModel'"),
@@ -69,7 +69,7 @@ HOSTILE = {
     "an input that is none": (
         {"class_name": "Functional", "config": {**functional(RELU)["config"], "input_layers": [["relu", 0, 0]]}},
         {},
-        "no InputLayer",
+        "not an InputLayer",
     ),
     "a shape of text": (functional(RELU, shape=(None, "4", 4, 2)), {}, "has the shape"),
     "a shape below zero": (functional(RELU, shape=(None, -4, 4, 2)), {}, "has the shape"),
@@ -235,7 +235,7 @@ def test_weights_alone_name_the_networks_that_they_fit(tmp_path):
     with h5py.File(path, "w") as file:
         for name, shape in {"conv2d": (3, 3, 1, 8), "separable_conv2d": (3, 3, 8, 1)}.items():
             file[f"layers/{name}/vars/0"] = np.ones(shape, "f4")
-    with pytest.raises(LoadError, match=r"weights alone.*no network that convlane knows"):
+    with pytest.raises(LoadError, match=r"weights alone.*convlane knows no network"):
         convlane.load_keras(path)
     with pytest.raises(ValueError, match=r"no network that convlane knows .*InceptionV3"):
         convlane.load_weights(path)

@@ -228,7 +228,7 @@ X, GRID = np.ones((2, 3, 4, 5), np.float32), np.zeros((2, 6, 7, 2), np.float32)
         (lambda: F.affine_grid(GRID, 4), TypeError, "size must be a list or a tuple of integers, got int"),
         (lambda: F.affine_grid(GRID, (2, 0, 4, 5)), ValueError, "size must be at least 1, got 0"),
         (lambda: _core.grid_sample(X[None], X[None], "nearest", "zeros", False), ValueError, "2 or 3 coordinates"),
-        (lambda: _core.grid_sample(X[None], GRID[None], "nearest", "zeros", False), ValueError, "no depth"),
+        (lambda: _core.grid_sample(X[None], GRID[None], "nearest", "zeros", False), ValueError, "whose depth is 1"),
     ],
 )
 def test_bad_input(call, error, match):

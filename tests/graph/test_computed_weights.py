@@ -74,7 +74,7 @@ def test_plans_of_examples_refuse_and_tell():
     with pytest.raises(ValueError, match=r"conv2d with a computed weight\. With whole=True"):
         convlane.compile(function, (1, 3, 3, 3))
     check(function, (1, 3, 3, 3))
-    with pytest.raises(ValueError, match="conv3d with a computed weight, which only a call"):
+    with pytest.raises(ValueError, match="conv3d with a computed weight, which only calling the network itself"):
         convlane.compile(F.conv3d, ((1, 2, 3, 3, 3), (2, 2, 1, 1, 1)), whole=True)
 
 

@@ -143,7 +143,7 @@ def test_parts_that_do_not_fit_are_refused(rng):
             fused(x, expand, depthwise, project, (1, 1), (1,) * 4, False, excitation)
 
     refuse("pointwise weights do not fit", project=part(rng, 8, 12, 1, 1, "none"))
-    refuse("not depthwise", depthwise=part(rng, 32, 1, 3, 16, "none"))
+    refuse("must be depthwise", depthwise=part(rng, 32, 1, 3, 16, "none"))
     refuse("given together", excitation=(squeeze, None))
     refuse("given together", excitation=(None, excite))
     refuse("squeeze-and-excitation do not fit", excitation=(excite, squeeze))

@@ -305,7 +305,7 @@ CHANGES = {
     ),
     "pooling and residual": (
         set_in("conv2d_pool", "inputs", {"input": 1, "residual": 1}),
-        "max_pool2d: 'residual' is no argument",
+        "max_pool2d: 'residual' is not an argument",
     ),
     "fused numbers": (set_in("conv2d", "fused", [1]), "fused must be names"),
     "measured numbers": (set_in("conv2d", "measured", [1]), "node 1: measured is of the wrong type"),
@@ -382,11 +382,11 @@ def test_every_truncation_is_refused(path):
 @pytest.mark.parametrize(
     ("change_open", "message"),
     [
-        (lambda given: given.pop("seen"), "'seen' is missing"),
+        (lambda given: given.pop("known"), "'known' is missing"),
         (lambda given: given.update(named=1), "named is of the wrong type"),
         (lambda given: given.update(seen=[[99, 0]]), "no value has the size"),
         (lambda given: given.update(seen=[[0, 9]]), "no value has the size"),
-        (lambda given: given.update(seen=["ab"]), "pairs of a value and a dimension"),
+        (lambda given: given.update(seen=["ab"]), "got {'size': 'ab'}"),
         (lambda given: given.update(shapes={"input": [None, 4, None, None]}), "but those of the inputs"),
         (lambda given: given.update(shapes={"input": [None, 3, None]}), "but those of the inputs"),
         (lambda given: given.update(shapes={"input": [2, 3, None, None]}), "but those of the inputs"),

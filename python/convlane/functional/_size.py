@@ -25,11 +25,11 @@ class Term(NamedTuple):
             return int(self.operands[0])
         return max((each.last() for each in self.operands if isinstance(each, Term)), default=0)
 
-    def told(self, name_of: Callable[[int], str]) -> str:
-        """Return it as Python would have it, with names for results."""
+    def as_python(self, name_of: Callable[[int], str]) -> str:
+        """Return the expression in Python, with names for results."""
         if self.op == "size":
             return f"{name_of(self.operands[0])}.shape[{self.operands[1]}]"
-        parts = [each.told(name_of) if isinstance(each, Term) else str(each) for each in self.operands]
+        parts = [each.as_python(name_of) if isinstance(each, Term) else str(each) for each in self.operands]
         sign = _SIGNS.get(self.op)
         return f"({parts[0]} {sign} {parts[1]})" if sign else f"{self.op}({parts[0]})"
 

@@ -231,7 +231,7 @@ def load_plan(path: str | os.PathLike[str], *, mmap: bool = False) -> Plan | Ope
                 plan = OpenPlan(Network(None, named, graph), shapes, winograd=winograd)
                 warning = "its sizes are open, so each process packs its own weights" if mmap else ""
         except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
-            raise ValueError(f"{file.path}: no valid plan: {error}") from error
+            raise ValueError(f"{file.path}: not a valid plan: {error}") from error
     if warning:
         warnings.warn(f"{file.path}: {warning}", RuntimeWarning, stacklevel=2)
     return plan
@@ -328,16 +328,18 @@ class Plan:
     @property
     def input_shape(self) -> Any:
         """The shape that the plan was compiled for, with None for any batch; a dict of shapes for several inputs."""
-        shapes = {name: self._told(self._graph.nodes[value].shape) for name, value in self._graph.inputs.items()}
+        shapes = {
+            name: self._public_shape(self._graph.nodes[value].shape) for name, value in self._graph.inputs.items()
+        }
         return shapes if len(shapes) > 1 else shapes.popitem()[1]
 
     @property
     def output_shape(self) -> Any:
         """Shape of the output, with the batch of `input_shape`; a tuple or dict of shapes where there are several."""
         shapes = {name: self._graph.nodes[value].shape for name, value in self._graph.outputs.items()}
-        return self._as_returned({name: self._told(shape) for name, shape in shapes.items()})
+        return self._as_returned({name: self._public_shape(shape) for name, shape in shapes.items()})
 
-    def _told(self, shape: Shape) -> Any:
+    def _public_shape(self, shape: Shape) -> Any:
         """Return a shape of the graph with the batch of the plan."""
         return shape if self._whole else (self._batch, *shape[1:])
 

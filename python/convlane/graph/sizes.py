@@ -88,18 +88,18 @@ class Network:
 
 
 class OtherwiseError(ValueError):
-    """What the network was told of sizes while it was traced is not so for others."""
+    """What the network asked about sizes while it was traced has another answer for others."""
 
     def __init__(self, graph: Graph, term: Term, number: Number, shapes: Mapping[str, Shape]) -> None:
         def name_of(value: Value) -> str:
             node = graph.nodes[value]
             return str(node.attributes["name"]) if node.op == "input" else f"{node.op} (%{value})"
 
-        told = f"{term.told(name_of)} is {number}"
+        condition = f"{term.as_python(name_of)} is {number}"
         sizes = ", ".join(map(str, shapes.values()))
         super().__init__(
-            f"plan: the network looks at sizes that are open, and may do something else for {sizes}: it was traced "
-            f"where {told}"
+            f"plan: the network depends on open sizes, and may behave differently than was saved for {sizes}: it was "
+            f"traced where {condition}"
         )
 
 
@@ -168,9 +168,9 @@ def infer(graph: Graph, shapes: Mapping[str, Shape]) -> Known:
     TypeError, ValueError
         An operation refuses the shape that reaches it, or a number cannot be computed from sizes.
     """
-    told: dict[Value, list[tuple[Term, Number]]] = {}  # by the last result that it depends on
+    noted: dict[Value, list[tuple[Term, Number]]] = {}  # by the last result that it depends on
     for term, number in graph.known.items():
-        told.setdefault(term.last(), []).append((term, number))
+        noted.setdefault(term.last(), []).append((term, number))
     templates: dict[Value, dict[str, Any]] = {}
     for (value, name), template in graph.computed.items():
         templates.setdefault(value, {})[name] = template
@@ -187,7 +187,7 @@ def infer(graph: Graph, shapes: Mapping[str, Shape]) -> Known:
         known[value] = _inferred(_given(node, given), known, shapes)
         if given:
             known[value].arguments = given
-        for term, number in told.get(value, ()):
+        for term, number in noted.get(value, ()):
             if now(term) != number:
                 raise OtherwiseError(graph, term, number, shapes)
     return known

@@ -107,7 +107,7 @@ class Graph:
     slots: Mapping[Value, Slot] = field(default_factory=dict)
     """Results that have no memory of their own, as `convlane.graph.arena` tells."""
     known: Mapping[Term, Number] = field(default_factory=dict)
-    """What the network was told of sizes while it was traced for all: it may do something else where this is not so."""
+    """What the network asked about sizes while it was traced for all; it may do otherwise where an answer differs."""
     computed: Mapping[tuple[Value, str], Any] = field(default_factory=dict)
     """Arguments, by node and name, that it has computed from sizes: `Term`s, or containers of them."""
 
@@ -216,11 +216,11 @@ class Nodes(dict[Value, Node]):
         super().__init__()
         self.known: dict[Term, Number] = {}
         self.computed: dict[tuple[Value, str], Any] = {}
-        self._for_all, self._told = for_all, not for_all
+        self._for_all, self._seen_as_numbers = for_all, not for_all
 
     def shown(self, shape: Shape, value: Value) -> Shape:
         """Return the shape of a value for whoever asks; all but an operation's rules get sizes that take notes."""
-        return shape if self._told else tuple(self._sizes(shape, value))  # type: ignore[arg-type]
+        return shape if self._seen_as_numbers else tuple(self._sizes(shape, value))  # type: ignore[arg-type]
 
     def _sizes(self, shape: Shape, value: Value) -> Iterator[Size]:
         return (Size(size, Term("size", (value, dim)), self.known) for dim, size in enumerate(shape))
@@ -234,7 +234,7 @@ class Nodes(dict[Value, Node]):
     @contextlib.contextmanager
     def ruling(self, arguments: Iterable[Any]) -> Iterator[None]:
         """Note no sizes of these arguments within, unless that raises."""
-        before, self._told = self._told, True
+        before, self._seen_as_numbers = self._seen_as_numbers, True
         try:
             yield
         except Exception:  # which tells the network something, should it catch it
@@ -244,7 +244,7 @@ class Nodes(dict[Value, Node]):
                         size.known()
             raise
         finally:
-            self._told = before
+            self._seen_as_numbers = before
 
 
 def record(model: Callable[..., Any], input_shape: InputShape) -> tuple[Nodes, Any]:

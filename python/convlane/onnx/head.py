@@ -151,16 +151,16 @@ def _tell(network: Network, head: Head) -> None:
                     dim.dim_value = size
     after = _inferred(network, model)
     outputs = []
-    for told, info in zip(network.file.graph.outputs, model.graph.output, strict=True):
-        sizes = list(told.shape or ())
+    for declared, info in zip(network.file.graph.outputs, model.graph.output, strict=True):
+        sizes = list(declared.shape or ())
         for i, size in enumerate(sizes):
-            was, now = (shapes[told.name][i] if shapes.get(told.name) else None for shapes in (before, after))
+            was, now = (shapes[declared.name][i] if shapes.get(declared.name) else None for shapes in (before, after))
             if not isinstance(size, int) or (was == now and was is not None):
                 continue
             sizes[i] = now
             dim = info.type.tensor_type.shape.dim[i]
             dim.Clear() if now is None else setattr(dim, "dim_value", now)
-        outputs.append(replace(told, shape=told.shape and tuple(sizes)))
+        outputs.append(replace(declared, shape=declared.shape and tuple(sizes)))
     graph = replace(network.file.graph, outputs=tuple(outputs))
     network.file = replace(network.file, graph=graph, skeleton=model.SerializeToString())
 

@@ -196,10 +196,10 @@ class Network(Module):
         return module, last
 
     def __repr__(self) -> str:
-        def told(infos: Iterable[TensorInfo]) -> str:
+        def listed(infos: Iterable[TensorInfo]) -> str:
             return ", ".join(f"{info.name} {_dims(info.shape)}" for info in infos)
 
-        return f"Network({told(self.inputs)} to {told(self.outputs)}, {len(self.file.graph.nodes)} nodes)"
+        return f"Network({listed(self.inputs)} to {listed(self.outputs)}, {len(self.file.graph.nodes)} nodes)"
 
 
 def _dims(shape: Any) -> str:
@@ -385,8 +385,8 @@ def _walk(
             raise kind(f"{node}: {error}") from error
         except (ArithmeticError, AttributeError, LookupError, RuntimeError) as error:
             shapes = ", ".join("left out" if each is None else str(tuple(each.shape)) for each in arguments)
-            told = f"inputs of the shapes {shapes or 'none'} do not fit it or its attributes"
-            raise ValueError(f"{node}: {told} ({type(error).__name__}: {error})") from error
+            reason = f"inputs of the shapes {shapes or 'none'} do not fit it or its attributes"
+            raise ValueError(f"{node}: {reason} ({type(error).__name__}: {error})") from error
         several = results if isinstance(results, tuple) else (results,)
         if len(several) < len(node.outputs) and any(node.outputs[len(several) :]):
             raise ValueError(f"{node}: {len(several)} of its {len(node.outputs)} outputs are computed")

@@ -177,11 +177,11 @@ _FEW = 16  # numbers in an array that may be a size, such as the batch, as a fac
 def _operations(graph: Graph) -> list[Any]:
     """Return operations and the numbers they compute with: these may depend on the size of the batch."""
 
-    def told(value: Any) -> Any:
+    def key_of(value: Any) -> Any:
         few = isinstance(value, np.ndarray) and value.size <= _FEW
         return value.tobytes() if few else repr(value) if isinstance(value, float) else ""
 
-    return [(node.op, *map(told, node.attributes.values())) for node in graph.nodes.values()]
+    return [(node.op, *map(key_of, node.attributes.values())) for node in graph.nodes.values()]
 
 
 class _NothingToCompute(Exception):

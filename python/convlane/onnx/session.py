@@ -171,15 +171,15 @@ class InferenceSession:
 
     def get_inputs(self) -> list[NodeArg]:
         """Return what the network takes."""
-        return [_told(info) for info in self.network.inputs]
+        return [_node_arg(info) for info in self.network.inputs]
 
     def get_outputs(self) -> list[NodeArg]:
         """Return what it returns."""
-        return [_told(info) for info in self.network.outputs]
+        return [_node_arg(info) for info in self.network.outputs]
 
     def get_overridable_initializers(self) -> list[NodeArg]:
         """Return the inputs that may be left out."""
-        return [_told(info) for info in self.network.file.graph.overridable]
+        return [_node_arg(info) for info in self.network.file.graph.overridable]
 
     def get_modelmeta(self) -> ModelMetadata:
         """Return what the file tells of itself."""
@@ -196,8 +196,8 @@ class InferenceSession:
 
     def why_not_compiled(self, input_feed: Mapping[str, Any]) -> str:
         """Say what part of the network runs without a plan on such inputs; empty if none does."""
-        told = self._runner.way(self._checked(input_feed))
-        return "" if told == "plan" else told
+        way = self._runner.way(self._checked(input_feed))
+        return "" if way == "plan" else way
 
     def _checked(self, feeds: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
         if not isinstance(feeds, Mapping):
@@ -241,5 +241,5 @@ def as_declared(value: Any, info: TensorInfo) -> NDArray[Any]:
         return np.require(array, dtype, "C")
 
 
-def _told(info: TensorInfo) -> NodeArg:
+def _node_arg(info: TensorInfo) -> NodeArg:
     return NodeArg(info.name, f"tensor({info.type})", [*(info.shape or ())])

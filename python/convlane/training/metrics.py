@@ -217,8 +217,8 @@ class Means:
 
     def result(self) -> dict[str, float]:
         """Return the averages and scores by name, NaN if nothing counts."""
-        return {name: self._told(name, total) if self.examples else math.nan for name, total in self.sums.items()}
+        return {name: self._value_of(name, total) if self.examples else math.nan for name, total in self.sums.items()}
 
-    def _told(self, name: str, total: Any) -> float:
+    def _value_of(self, name: str, total: Any) -> float:
         metric = self._metrics.get(name)  # the loss has none
         return metric.score(total) if isinstance(metric, Tally) else float(total / self.examples)

@@ -500,7 +500,7 @@ def _is_size(value: Any) -> bool:
 def _state_dict(value: Any) -> dict[str, Tensor]:
     """Return the tensors of a state dict or of a checkpoint that holds one; everything else is skipped."""
     if not isinstance(value, dict):
-        raise ValueError(f"it holds {_told(value)}, not a dictionary of tensors")
+        raise ValueError(f"it holds {_description(value)}, not a dictionary of tensors")
     wrapped = [key for key in _WRAPPERS if isinstance(value.get(key), dict)]
     if len(wrapped) > 1:
         raise ValueError(f"it holds {' and '.join(wrapped)}, so which is meant is unclear; save one of them alone")
@@ -509,18 +509,18 @@ def _state_dict(value: Any) -> dict[str, Tensor]:
     tensors = {key: tensor for key, tensor in value.items() if isinstance(key, str) and isinstance(tensor, Tensor)}
     for key, other in value.items():
         if isinstance(other, _Skipped) and other.is_tensor:
-            raise ValueError(f"under {shown(key)} it has {_told(other)}, which is not read")
+            raise ValueError(f"under {shown(key)} it has {_description(other)}, which is not read")
         lost = isinstance(key, _Key) and isinstance(other, Tensor)
         holds = isinstance(other, dict) and any(isinstance(inner, Tensor) for inner in other.values())
         if key not in tensors and (not tensors or lost or holds):
             raise ValueError(
                 f"it is not a dictionary of tensors by name, nor has it one as {' or '.join(map(repr, _WRAPPERS))}: "
-                f"under {shown(key)} it has {_told(other)}"
+                f"under {shown(key)} it has {_description(other)}"
             )
     return tensors
 
 
-def _told(value: Any) -> str:
+def _description(value: Any) -> str:
     if isinstance(value, _Skipped):
         return value.what
     return "a tensor" if isinstance(value, Tensor) else f"a {type(value).__name__}"

@@ -391,8 +391,8 @@ def _of_layer(spec: LayerSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         args = (kwargs.pop("inputs"), *args)
     if spec.config.version >= 3 or spec.kind.startswith("Random"):
         kwargs.pop("training", None)  # Keras 3 writes it down, but passes on the mode of the whole network
-    told = {name: value for name, value in kwargs.items() if value is not None and value is not False}
-    return tuple(arg for arg in args if arg is not None), told
+    given = {name: value for name, value in kwargs.items() if value is not None and value is not False}
+    return tuple(arg for arg in args if arg is not None), given
 
 
 def _argument(value: Any, depth: int = 0) -> Any:

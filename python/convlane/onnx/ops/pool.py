@@ -109,7 +109,7 @@ def _max_pool(call: Call, x: Any) -> Any:
 
 
 def _in_whole(places: Any, shape: Any, columns_first: bool) -> Any:
-    """Return places in all planes together, where they were told within each."""
+    """Return places in all planes together, from places within each."""
     if columns_first:
         at = np.unravel_index(places, shape[2:])
         places = np.ravel_multi_index(at[::-1], shape[:1:-1])
@@ -163,11 +163,11 @@ def _refuse_roi_align(node: Node) -> str:
 @converts("RoiAlign", since=10, refuse=_refuse_roi_align)
 def _roi_align(call: Call, x: Any, rois: Any, images: Any) -> Any:
     values, boxes = known(x, "its input"), known(rois, "the boxes")
-    told = "half_pixel" if call.node.opset >= 16 else "output_half_pixel"
+    default = "half_pixel" if call.node.opset >= 16 else "output_half_pixel"
     rows = np.column_stack([known(images, "the boxes").astype(np.float32), boxes])
     size = (call.get("output_height", 1), call.get("output_width", 1))
     scale, points = call.get("spatial_scale", 1.0), call.get("sampling_ratio", 0)
-    aligned = call.get("coordinate_transformation_mode", told) == "half_pixel"
+    aligned = call.get("coordinate_transformation_mode", default) == "half_pixel"
     return roi_align(values, rows, size, scale, points, aligned)
 
 
