@@ -8,7 +8,6 @@ several rounds. A file that declares a size, but holds for any, is opened for th
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import sys
@@ -53,12 +52,8 @@ def run(args):
     """Measure and report."""
     rows, report = peers.timed(compare, args, args.runtimes, RUNTIMES)
     text = "\n".join([*peers.summary(report), "", *peers.table(rows, args.runtimes)])
-    print(text)
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "onnx_files.json").write_text(json.dumps(report, indent=1) + "\n")
-    if args.markdown:
-        args.markdown.write_text(peers.with_section(args.markdown.read_text(), text, BEGIN, END))
-    return 1 if any(row.problems for row in rows) else 0
+    peers.publish(args, "onnx_files", report, text, BEGIN, END)
+    return peers.exit_status(rows)
 
 
 def parse(argv):

@@ -82,11 +82,22 @@ def main(argv=None):
     rows, report = timed(compare, args, runtimes, PACKAGES)
     report["size"] = args.size
     text = "\n".join([*summary(report), "", *table(rows, runtimes)])
-    print(text)
-    (args.out / "peers.json").write_text(json.dumps(report, indent=1) + "\n")
+    publish(args, "peers", report, text, *_markers(args.section))
     chart(rows, runtimes, args.out / "peers.png")
+    return exit_status(rows)
+
+
+def publish(args, name, report, text, begin, end):
+    """Print the text, write the report into the folder, and the text between its markers in a document, if any."""
+    print(text)
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
     if args.markdown:
-        args.markdown.write_text(with_section(args.markdown.read_text(), text, *_markers(args.section)))
+        args.markdown.write_text(with_section(args.markdown.read_text(), text, begin, end))
+
+
+def exit_status(rows):
+    """Return 1 if anything went wrong in a row, else 0."""
     return 1 if any(row.problems for row in rows) else 0
 
 

@@ -8,7 +8,6 @@ may freeze the weights, as convlane does; it caches what it has compiled in file
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from functools import partial
@@ -35,12 +34,8 @@ def main(argv=None):
     rows, report = peers.timed(compare, args, args.runtimes, RUNTIMES)
     report["size"] = args.size
     text = "\n".join([*peers.summary(report), "", *peers.table(rows, args.runtimes)])
-    print(text)
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "torch_compile.json").write_text(json.dumps(report, indent=1) + "\n")
-    if args.markdown:
-        args.markdown.write_text(peers.with_section(args.markdown.read_text(), text, BEGIN, END))
-    return 1 if any(row.problems for row in rows) else 0
+    peers.publish(args, "torch_compile", report, text, BEGIN, END)
+    return peers.exit_status(rows)
 
 
 def parse(argv):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
 import sys
 from dataclasses import dataclass, field
@@ -43,13 +42,9 @@ def main(argv=None):
     for entry, row in zip(report["rows"], rows, strict=True):
         entry |= {"losses": row.losses, "megabytes": row.megabytes}
     text = "\n".join([*peers.summary(report), "", *peers.table(rows, runtimes), "", *memory_table(rows, runtimes)])
-    print(text)
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "training_peers.json").write_text(json.dumps(report, indent=1) + "\n")
+    peers.publish(args, "training_peers", report, text, BEGIN, END)
     peers.chart(rows, runtimes, args.out / "training_peers.png")
-    if args.markdown:
-        args.markdown.write_text(peers.with_section(args.markdown.read_text(), text, BEGIN, END))
-    return 1 if any(row.problems for row in rows) else 0
+    return peers.exit_status(rows)
 
 
 def parse(argv):
