@@ -425,7 +425,7 @@ class Plan:
 
         Raises
         ------
-        It cannot be written. Nothing is left behind then.
+        OSError
             It cannot be written. Nothing is left behind then.
         ValueError
             The weights lie in a file that has changed since it was mapped.
