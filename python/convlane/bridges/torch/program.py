@@ -186,8 +186,8 @@ class Imported(Part):
 
         Parameters
         ----------
-        As the original takes them; arrays in containers may also be passed one after the other.
-            As the original takes them; what it takes in containers may also be given as arrays one after the other.
+        inputs, named
+            As the original takes them; arrays in containers may also be passed one after the other.
         """
         given = (*inputs, *(named.pop(name) for name in self.names[len(inputs) :] if name in named))
         if named:
