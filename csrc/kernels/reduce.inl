@@ -17,7 +17,6 @@ namespace {
 constexpr int kTree = 8;
 
 struct SumOf {
-  static constexpr bool kTrees = true;
   static CONVLANE_INLINE Vec neutral() { return zero(); }
   static CONVLANE_INLINE Vec join(Vec a, Vec b) { return add(a, b); }
   static CONVLANE_INLINE double join(double a, double b) { return a + b; }
@@ -33,11 +32,9 @@ struct SquaresOf : SumOf {
   }
 };
 
-// Without trees, which would overflow before the product in double does.
+// Its trees are in double: 8 of the largest floats overflow a float, not a double.
 struct ProductOf {
-  static constexpr bool kTrees = false;
   static CONVLANE_INLINE Vec neutral() { return broadcast(1.0f); }
-  static CONVLANE_INLINE Vec join(Vec a, Vec) { return a; }
   static CONVLANE_INLINE double join(double a, double b) { return a * b; }
   CONVLANE_INLINE Vec lift(Vec x) const { return x; }
 };
@@ -59,17 +56,25 @@ struct MinimumOf {
 template <class F>
 constexpr bool kIsExtreme = std::is_same_v<F, MaximumOf> || std::is_same_v<F, MinimumOf>;
 
-// Combines up to 8 vectors, of which those beyond `count` are neutral, into the lanes' numbers.
+template <class T, class Join>
+CONVLANE_INLINE T join_tree(const T (&v)[kTree], Join join) {
+  return join(join(join(v[0], v[1]), join(v[2], v[3])), join(join(v[4], v[5]), join(v[6], v[7])));
+}
+
+// Combines 8 vectors, some of which may be neutral, into the lanes' numbers.
 template <class F>
-CONVLANE_INLINE void fold_tree(const Vec (&v)[kTree], int count, double* lanes) {
-  float joined[kLanes];
-  if constexpr (F::kTrees) {
-    const Vec low = F::join(F::join(v[0], v[1]), F::join(v[2], v[3]));
-    store(joined, F::join(low, F::join(F::join(v[4], v[5]), F::join(v[6], v[7]))));
-    count = 1;
-  }
-  for (int k = 0; k < count; ++k) {
-    if constexpr (!F::kTrees) store(joined, v[k]);
+CONVLANE_INLINE void fold_tree(const Vec (&v)[kTree], double* lanes) {
+  if constexpr (std::is_same_v<F, ProductOf>) {
+    float numbers[kTree][kLanes];
+    for (int k = 0; k < kTree; ++k) store(numbers[k], v[k]);
+    for (int lane = 0; lane < kLanes; ++lane) {
+      double factors[kTree];
+      for (int k = 0; k < kTree; ++k) factors[k] = static_cast<double>(numbers[k][lane]);
+      lanes[lane] *= join_tree(factors, [](double a, double b) { return a * b; });
+    }
+  } else {
+    float joined[kLanes];
+    store(joined, join_tree(v, [](Vec a, Vec b) { return F::join(a, b); }));
     for (int lane = 0; lane < kLanes; ++lane) lanes[lane] = F::join(lanes[lane], static_cast<double>(joined[lane]));
   }
 }
@@ -81,19 +86,17 @@ CONVLANE_INLINE void reduce_row_by(F f, const float* src, int64_t count, double*
   for (; i + kTree * kLanes <= count; i += kTree * kLanes) {
     CONVLANE_UNROLL
     for (int k = 0; k < kTree; ++k) v[k] = f.lift(load(src + i + k * kLanes));
-    fold_tree<F>(v, kTree, lanes);
+    fold_tree<F>(v, lanes);
   }
   if (i == count) return;
-  int used = 0;
   for (int k = 0; k < kTree; ++k) {
     const int64_t left = count - i - k * kLanes;
     const int n = static_cast<int>(left < kLanes ? left : kLanes);
     v[k] = F::neutral();
     if (n == kLanes) v[k] = f.lift(load(src + i + k * kLanes));
     if (n > 0 && n < kLanes) v[k] = select(lanes_before(n), f.lift(load(src + i + k * kLanes, n)), F::neutral());
-    if (n > 0) used = k + 1;
   }
-  fold_tree<F>(v, used, lanes);
+  fold_tree<F>(v, lanes);
 }
 
 template <class F>
@@ -111,15 +114,14 @@ CONVLANE_INLINE void best_of_row(const float* src, int64_t count, double* lanes)
     best[0] = F::better(best[0], x);
   }
   for (int k = 1; k < kTree; ++k) best[0] = F::better(best[0], best[k]);
-  // As a single number and without branches, which would be mispredicted.
+  for (int half = kLanes / 2; half > 0; half /= 2) {  // every lane with the one that many lanes away
+    std::int32_t other[kLanes];
+    for (int lane = 0; lane < kLanes; ++lane) other[lane] = lane ^ half;
+    best[0] = F::better(best[0], permute(best[0], load_int(other)));
+  }
   float found[kLanes];
   store(found, best[0]);
-  bool is_number = found[0] == found[0];
-  for (int lane = 1; lane < kLanes; ++lane) {
-    found[0] = F::before(found[lane], found[0]) ? found[lane] : found[0];
-    is_number &= found[lane] == found[lane];
-  }
-  lanes[0] = F::join(lanes[0], is_number ? static_cast<double>(found[0]) : __builtin_nan(""));
+  lanes[0] = F::join(lanes[0], static_cast<double>(found[0]));
 }
 
 // The best of each column, at its first lane.
@@ -172,6 +174,36 @@ void reduce_row(Reduction op, const float* src, int64_t count, float shift, doub
   });
 }
 
+// Joins the first `used` of the lanes' numbers by halves.
+template <class F>
+CONVLANE_INLINE double join_lanes(double (&lanes)[kLanes], int64_t used) {
+  for (int half = kLanes / 2; half > 0; half /= 2)
+    for (int lane = 0; lane < half; ++lane)
+      if (lane + half < used) lanes[lane] = F::join(lanes[lane], lanes[lane + half]);
+  return lanes[0];
+}
+
+void reduce_rows(Reduction op, const float* src, int64_t stride, int64_t rows, int64_t count, const float* shift,
+                 double* results) {
+  with_reduction(op, zero(), [=](auto f) {
+    using F = decltype(f);
+    float neutral[kLanes];
+    store(neutral, F::neutral());
+    for (int64_t row = 0; row < rows; ++row) {
+      double lanes[kLanes];
+      for (double& lane : lanes) lane = static_cast<double>(neutral[0]);
+      if constexpr (std::is_same_v<F, SquaresOf>) f.shift = broadcast(shift == nullptr ? 0 : shift[row]);
+      if constexpr (kIsExtreme<F>) {
+        best_of_row<F>(src + row * stride, count, lanes);
+        results[row] = lanes[0];
+      } else {
+        reduce_row_by(f, src + row * stride, count, lanes);
+        results[row] = count < kLanes ? join_lanes<F>(lanes, count) : join_lanes<F>(lanes, kLanes);
+      }
+    }
+  });
+}
+
 // Lane by lane, so that the rows of a tree are read along their columns.
 template <class F>
 CONVLANE_INLINE void reduce_columns_by(F f, const float* const* rows, int64_t count, int64_t columns,
@@ -184,10 +216,10 @@ CONVLANE_INLINE void reduce_columns_by(F f, const float* const* rows, int64_t co
       for (int k = 0; k < kTree; ++k) v[k] = k < used ? f.lift(get(rows[k * kLanes + lane] + c)) : F::neutral();
       double* to = sums + lane * columns + c;
       const int64_t left = columns - c;
-      if (left >= kLanes) return fold_tree<F>(v, used, to);
+      if (left >= kLanes) return fold_tree<F>(v, to);
       double lanes[kLanes] = {};
       for (int64_t i = 0; i < left; ++i) lanes[i] = to[i];
-      fold_tree<F>(v, used, lanes);
+      fold_tree<F>(v, lanes);
       for (int64_t i = 0; i < left; ++i) to[i] = lanes[i];
     });
   }

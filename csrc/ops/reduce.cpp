@@ -181,17 +181,51 @@ void join_columns(const KernelTable& kernels, const Pass& pass, const float* src
   join_lanes(pass.op, sums, columns, kernels.lanes, used);
 }
 
-// partial: one number per chunk of every result, where there are several.
-template <class Finish>
-void run_pass(const Pass& pass, int threads, double* partial, double* sums, const Finish& finish) {
+// Calls found(result, chunk, value) for every row, or chunk of a row.
+template <class Found>
+void run_rows(const Pass& pass, int threads, const Found& found) {
+  const Plan& plan = pass.plan;
+  const KernelTable& kernels = active_table();
+  const bool dense = plan.reduced.rank == 1 && plan.reduced.strides[0][0] == 1;
+  if (dense && plan.kept.rank <= 1 && plan.chunks == 1) {  // rows of a matrix, which the kernel walks itself
+    const int64_t stride = plan.kept.rank == 0 ? 0 : plan.kept.strides[0][0];
+    parallel_for(plan.results, threads, [&](int64_t begin, int64_t end, int) noexcept {
+      constexpr int64_t kRows = 64;
+      double values[kRows];
+      for (int64_t first = begin; first < end; first += kRows) {
+        const int64_t rows = std::min(kRows, end - first);
+        kernels.reduce_rows(pass.op, pass.src + first * stride, stride, rows, plan.count,
+                            pass.shift == nullptr ? nullptr : pass.shift + first, values);
+        for (int64_t row = 0; row < rows; ++row) found(first + row, 0, values[row]);
+      }
+    });
+    return;
+  }
+  parallel_for(plan.results * plan.chunks, threads, [&](int64_t task_begin, int64_t task_end, int) noexcept {
+    int64_t result = task_begin / plan.chunks, chunk = task_begin % plan.chunks, left = task_end - task_begin;
+    plan.kept.walk(0, plan.kept.rank, result, ceil_div(task_end, plan.chunks), [&](const Places<1>& place) {
+      const float shift = pass.shift == nullptr ? 0 : pass.shift[result];
+      for (; chunk < plan.chunks && left > 0; ++chunk, --left) {
+        const int64_t begin = chunk * plan.chunk, end = std::min(plan.count, begin + plan.chunk);
+        found(result, chunk, join_row(kernels, pass, pass.src + place[0], shift, begin, end));
+      }
+      ++result;
+      chunk = 0;
+    });
+  });
+}
+
+// The same where results lie side by side.
+template <class Found>
+void run_columns(const Pass& pass, int threads, double* sums, const Found& found_one) {
   const Plan& plan = pass.plan;
   const KernelTable& kernels = active_table();
   const int64_t width = plan.width(), columns = plan.columns(), groups = ceil_div(width, columns);
   Loop<1> outer = plan.kept;  // without the dimension of the columns, which is the last of the results' where it counts
   int64_t apart = 1;          // results from one column to the next
-  for (int d = plan.kept.rank - 1; d > plan.column && plan.column >= 0; --d) apart *= plan.kept.shape[d];
-  if (plan.column >= 0) outer.shape[plan.column] = groups;
-  if (plan.column >= 0) outer.strides[plan.column] = {columns};
+  for (int d = plan.kept.rank - 1; d > plan.column; --d) apart *= plan.kept.shape[d];
+  outer.shape[plan.column] = groups;
+  outer.strides[plan.column] = {columns};
   const int64_t tasks = outer.count(0, outer.rank);
   parallel_for(tasks * plan.chunks, threads, [&](int64_t task_begin, int64_t task_end, int part) noexcept {
     int64_t task = task_begin;
@@ -203,26 +237,30 @@ void run_pass(const Pass& pass, int threads, double* partial, double* sums, cons
         const int64_t group = position / apart % groups;
         const int64_t result = (position / apart / groups * width + group * columns) * apart + position % apart;
         const int64_t count = std::min(columns, width - group * columns);
-        double one, *found = &one;
-        if (plan.column < 0) {
-          one =
-              join_row(kernels, pass, pass.src + place[0], pass.shift == nullptr ? 0 : pass.shift[result], begin, end);
-        } else {
-          found = sums + part * kColumns * kLargestLanes;
-          float shifts[kColumns] = {};
-          for (int64_t c = 0; pass.shift != nullptr && c < count; ++c) shifts[c] = pass.shift[result + c * apart];
-          join_columns(kernels, pass, pass.src + place[0], shifts, count, begin, end, found);
-        }
-        for (int64_t c = 0; c < count; ++c) {
-          const int64_t at = result + c * apart;
-          if (plan.chunks == 1)
-            finish(at, found[c]);
-          else
-            partial[at * plan.chunks + chunk] = found[c];
-        }
+        double* const found = sums + part * kColumns * kLargestLanes;
+        float shifts[kColumns] = {};
+        for (int64_t c = 0; pass.shift != nullptr && c < count; ++c) shifts[c] = pass.shift[result + c * apart];
+        join_columns(kernels, pass, pass.src + place[0], shifts, count, begin, end, found);
+        for (int64_t c = 0; c < count; ++c) found_one(result + c * apart, chunk, found[c]);
       }
     });
   });
+}
+
+// partial: one number per chunk of every result, where there are several.
+template <class Finish>
+void run_pass(const Pass& pass, int threads, double* partial, double* sums, const Finish& finish) {
+  const Plan& plan = pass.plan;
+  const auto found = [&plan, partial, &finish](int64_t result, int64_t chunk, double value) noexcept {
+    if (plan.chunks == 1)
+      finish(result, value);
+    else
+      partial[result * plan.chunks + chunk] = value;
+  };
+  if (plan.column < 0)
+    run_rows(pass, threads, found);
+  else
+    run_columns(pass, threads, sums, found);
   if (plan.chunks == 1) return;
   for (int64_t result = 0; result < plan.results; ++result) {
     double total = partial[result * plan.chunks];
