@@ -118,6 +118,26 @@ void copy(const py::array& input, py::array& output) {
   run_copy(src, dst);
 }
 
+py::array join(const std::vector<py::array>& tensors, std::size_t axis, const std::vector<int64_t>& shape) {
+  std::vector<Tensor> parts;
+  for (const py::array& tensor : tensors) parts.push_back(tensor_view(tensor, "tensor"));
+  Tensor dst;
+  dst.dtype = parts.at(0).dtype;
+  dst.rank = static_cast<int>(shape.size());
+  if (shape.size() > kMaxRank || axis >= shape.size()) throw std::invalid_argument("join: the shape does not fit");
+  std::copy(shape.begin(), shape.end(), dst.shape.begin());
+  py::array result = new_tensor(dst);
+  const GilRelease release;
+  int64_t left = dst.shape[axis];
+  for (const Tensor& part : parts) {
+    dst.shape[axis] = part.shape[axis];
+    if ((left -= dst.shape[axis]) < 0) throw std::invalid_argument("join: the arrays are larger than the result");
+    run_copy(part, dst);
+    dst.data = static_cast<char*>(dst.data) + part.shape[axis] * dst.strides[axis] * size_of(dst.dtype);
+  }
+  return result;
+}
+
 int axis_of(const Tensor& view, int64_t axis) {
   if (axis < 0 || axis >= view.rank) throw std::invalid_argument("axis " + std::to_string(axis) + " is out of range");
   return static_cast<int>(axis);
@@ -337,6 +357,7 @@ void bind_tensor(py::module_& m) {
   m.def("binary", &binary, py::arg("name"), py::arg("input"), py::arg("other"));
   m.def("compare", &compare, py::arg("name"), py::arg("input"), py::arg("other"));
   m.def("where", &where, py::arg("condition"), py::arg("input"), py::arg("other"));
+  m.def("join", &join, py::arg("tensors"), py::arg("axis"), py::arg("shape"));
   m.def("reduce", &reduce, py::arg("name"), py::arg("input"), py::arg("axes"), py::arg("keepdim") = false,
         py::arg("correction") = 0.0);
   m.def("arg", &arg, py::arg("largest"), py::arg("input"), py::arg("axis"));

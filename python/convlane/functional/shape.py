@@ -217,12 +217,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 1) -> Tensor:
             raise TypeError(f"cat: tensors[0] holds {dtype}, but tensors[{i}] {tensor.dtype}; convert one with .astype")
     if len(shape) == 4 and dtype == np.float32:
         return _core.cat(list(tensors), axis, shape)
-    joined, start = _core.empty(shape, dtype), 0
-    for tensor in tensors:
-        end = start + tensor.shape[axis]
-        _core.copy(tensor, joined[(slice(None),) * axis + (slice(start, end),)])
-        start = end
-    return joined
+    return _core.join(list(tensors), axis, shape)
 
 
 @op(
