@@ -1,8 +1,10 @@
 // convlane._core: the compiled half of the package.
 #include "bindings/arrays.h"
+#include "runtime/buffer.h"
 
 PYBIND11_MODULE(_core, m) {
   m.doc() = "Kernels of convlane. Use convlane.functional, which checks arguments and documents them.";
+  pybind11::register_exception<convlane::SizeOverflow>(m, "SizeOverflow", PyExc_ValueError);
   convlane::bind_runtime(m);
   convlane::bind_tensor(m);
   convlane::bind_layout(m);

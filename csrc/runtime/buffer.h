@@ -10,24 +10,29 @@ namespace convlane {
 
 constexpr std::int64_t kAlignment = 64;  // one cache line, one AVX-512 register
 
-// Products and sums of sizes that come from outside; std::invalid_argument becomes Python's ValueError.
+// An array would have more elements or bytes than 64 bits can count. Python's `SizeOverflow`, a ValueError.
+struct SizeOverflow : std::invalid_argument {
+  using std::invalid_argument::invalid_argument;
+};
+
+// Products and sums of sizes that come from outside.
 inline std::int64_t checked_mul(std::int64_t a, std::int64_t b) {
   std::int64_t product;
-  if (__builtin_mul_overflow(a, b, &product)) throw std::invalid_argument("sizes too large: their product overflows");
+  if (__builtin_mul_overflow(a, b, &product)) throw SizeOverflow("sizes too large: their product overflows");
   return product;
 }
 
 inline std::int64_t checked_add(std::int64_t a, std::int64_t b) {
   std::int64_t sum;
-  if (__builtin_add_overflow(a, b, &sum)) throw std::invalid_argument("sizes too large: their sum overflows");
+  if (__builtin_add_overflow(a, b, &sum)) throw SizeOverflow("sizes too large: their sum overflows");
   return sum;
 }
 
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 constexpr std::int64_t round_up(std::int64_t a, std::int64_t b) { return ceil_div(a, b) * b; }
 
-// At least `bytes` of uninitialised, aligned memory; throws std::bad_alloc. Large blocks freed recently are reused,
-// because faulting in fresh pages takes longer than most operations that write them.
+// At least `bytes` of uninitialised, aligned memory; throws a std::bad_alloc that says how many. Large blocks freed
+// recently are reused, because faulting in fresh pages takes longer than most operations that write them.
 void* allocate_block(std::int64_t bytes);
 void free_block(void* memory);
 

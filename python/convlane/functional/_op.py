@@ -118,6 +118,7 @@ class Rules:
     shape: Callable[..., Any]
     dtype: Callable[..., Any]
     multiply_adds: Callable[..., int]
+    """Takes the shape of the result before the arguments."""
     vjp: Callable[..., tuple[Any, Pullback]] | str | None
     differentiable: frozenset[str]
     traits: Traits
@@ -247,7 +248,12 @@ def op(
                     if type(value) not in _PLAIN and (dispatch := _dispatch_of(value)) is not None:
                         return dispatch(operation, *args, **kwargs)  # type: ignore[no-any-return]
             record = recorder.get()
-            return forward(*args, **kwargs) if record is None else record(operation, *args, **kwargs)
+            try:
+                return forward(*args, **kwargs) if record is None else record(operation, *args, **kwargs)
+            except MemoryError as error:
+                raise MemoryError(f"{forward.__name__}: {error}") from None
+            except _core.SizeOverflow as error:
+                raise ValueError(f"{forward.__name__}: {error}") from None
 
         _RULES[operation] = Rules(
             shape, dtype, multiply_adds, vjp, frozenset(differentiable), traits, receptive, compiles

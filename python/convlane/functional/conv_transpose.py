@@ -50,6 +50,7 @@ def _shape(
 
 
 def _multiply_adds(
+    output: Shape,
     input: Any,
     weight: Any,
     bias: Any = None,
@@ -482,6 +483,8 @@ def conv_transpose3d(
             negative_slope=as_float(negative_slope, op, "negative_slope"),
         )
 
+    if type(input) is np.ndarray:  # a result too large for the memory is refused before slices of it have filled that
+        np.empty((shape[0], filters_shape[1] * a.groups, *a.size), np.float32)
     volumes = stack([result(z) for z in range(a.size[0])], 2)
     return reshape(volumes, volumes.shape[1:]) if single else volumes
 

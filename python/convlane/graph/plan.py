@@ -116,6 +116,8 @@ def compile(
     >>> plan(np.zeros((2, 3, 32, 32), np.float32)).shape
     (2, 8, 32, 32)
     """
+    if not callable(model):
+        raise TypeError(f"compile: model must be a network or a function of arrays, got {type(model).__name__}")
     if whole:
         if autotune is not False:
             raise ValueError("compile: autotune is for batches of examples, not for whole inputs")
@@ -139,7 +141,10 @@ def plan_of(model: Callable[..., Any], shape: InputShape, shared: Shared, *, who
 
 
 def _traced(model: Callable[..., Any], shape: InputShape, *, whole: bool = False) -> Graph:
-    graph = trace(model, shape)
+    try:
+        graph = trace(model, shape)
+    except _core.SizeOverflow as error:
+        raise ValueError(f"compile: {error}") from None
     graph = optimize(as_products(graph) if whole else graph)
     check_supported(graph, partial(module_names, model, shape), whole=whole)
     return graph
@@ -637,6 +642,8 @@ class OpenPlan:
     def at(self, *sizes: Sequence[int]) -> Plan:
         """Return the plan for images (C, H, W), one for each input: to describe, profile or save it."""
         key = tuple(tuple(size) for size in sizes)
+        if list(map(len, key)) != [len(shape) - 1 for shape in self._shapes.values()]:
+            raise ValueError(f"plan: the sizes of one example of {self._shapes} are wanted, got {key}")
         plan = self._plans.get(key)
         if plan is None:
             graph = self._network.at({name: (1, *size) for name, size in zip(self._shapes, key, strict=True)})

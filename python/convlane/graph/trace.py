@@ -200,13 +200,26 @@ InputShape: TypeAlias = "Sequence[int] | Sequence[Sequence[int]] | Mapping[str, 
 
 
 def shapes_by_name(input_shape: Any) -> dict[str, tuple[Any, ...]]:
-    """Return the shapes of a network's inputs under names: those given, else ``input``, or ``input0`` and so on."""
+    """Return the shapes of a network's inputs under names: those given, else ``input``, or ``input0`` and so on.
+
+    Raises
+    ------
+    TypeError
+        `input_shape` is not a shape, or a sequence or dict of shapes.
+    """
     if isinstance(input_shape, Mapping):
-        return {name: tuple(shape) for name, shape in input_shape.items()}
-    shape = tuple(input_shape)
+        return {name: _as_shape(shape, f"input_shape of {name}") for name, shape in input_shape.items()}
+    shape = _as_shape(input_shape, "input_shape")
     if shape and all(isinstance(each, (list, tuple)) for each in shape):
         return {f"input{i}": tuple(each) for i, each in enumerate(shape)}
     return {"input": shape}
+
+
+def _as_shape(shape: Any, name: str) -> tuple[Any, ...]:
+    if isinstance(shape, str) or not isinstance(shape, Iterable) or (isinstance(shape, np.ndarray) and shape.ndim != 1):
+        got = f"an array of shape {shape.shape}" if isinstance(shape, np.ndarray) else repr(shape)
+        raise TypeError(f"{name} must be a shape, such as (1, 3, 224, 224), or several shapes, got {got}")
+    return tuple(shape)
 
 
 class Nodes(dict[Value, Node]):
@@ -229,7 +242,8 @@ class Nodes(dict[Value, Node]):
         """Return shape, type and multiply-adds of a result by the rules of its operation."""
         known = rules(operation)
         with self.ruling(arguments.values()):
-            return known.shape(**arguments), known.dtype(**arguments), known.multiply_adds(**arguments)
+            shape = known.shape(**arguments)
+            return shape, known.dtype(**arguments), known.multiply_adds(shape, **arguments)
 
     @contextlib.contextmanager
     def ruling(self, arguments: Iterable[Any]) -> Iterator[None]:
