@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from convlane import _core
-from convlane.functional import conv1d, conv2d, conv3d, pack_conv1d, pack_conv2d, pack_conv3d
+from convlane.functional import conv1d, conv2d, conv3d, pack_conv1d, pack_conv2d, pack_conv3d, pad
 from convlane.functional._arguments import Array, Padding, Pair, Triple, as_positive, as_sides
-from convlane.functional._axes import Padding1d, Padding3d, as_numbers
+from convlane.functional._axes import Padding1d, Padding3d, as_numbers, as_sides_of_axes
 from convlane.functional._op import Shape
 from convlane.functional.conv1d import conv1d_geometry
 from convlane.functional.conv3d import conv3d_geometry
 from convlane.nn.init import default_weight_and_bias
 from convlane.nn.packing import PackingModule
+
+
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
 class _Convolution(PackingModule):
@@ -37,8 +40,11 @@ class _Convolution(PackingModule):
         dilation: int | Sequence[int] = 1,
         groups: int = 1,
         bias: bool = True,
+        padding_mode: str = "zeros",
     ) -> None:
         name = type(self).__name__
+        if padding_mode not in PADDING_MODES:
+            raise ValueError(f"{name}: padding_mode must be one of {', '.join(PADDING_MODES)}, got {padding_mode!r}")
         self.in_channels = as_positive(in_channels, name, "in_channels")
         self.out_channels = as_positive(out_channels, name, "out_channels")
         self.groups = as_positive(groups, name, "groups")
@@ -50,6 +56,7 @@ class _Convolution(PackingModule):
         self.stride = as_numbers(stride, name, "stride", self._axes)
         self.dilation = as_numbers(dilation, name, "dilation", self._axes)
         self.padding = as_numbers(padding, name, "padding", self._axes) if isinstance(padding, int) else padding
+        self.padding_mode = padding_mode
         shape = (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
         reach = (apart * (size - 1) + 1 for apart, size in zip(self.dilation, self.kernel_size, strict=True))
         self._check((1, self.in_channels, *reach), shape)
@@ -61,6 +68,14 @@ class _Convolution(PackingModule):
     def _check(self, input: Shape, weight: Shape) -> None:
         """Check the arguments by the operation's own rules, on the smallest input that the kernel fits into."""
 
+    def _padded(self, input: Array) -> tuple[Array, Any]:
+        """Return the input, padded if that is not with zeros, and the padding that is left for the operation."""
+        if self.padding_mode == "zeros" or not hasattr(input, "shape"):
+            return input, self.padding
+        name, size = type(self).__name__, input.shape[-self._axes :]
+        sides = as_sides_of_axes(self.padding, name, self.kernel_size, self.stride, self.dilation, size)
+        return pad(input, [side for pair in reversed(sides) for side in pair], self.padding_mode), 0
+
     def extra_repr(self) -> str:
         """Return the constructor's arguments."""
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
@@ -70,6 +85,8 @@ class _Convolution(PackingModule):
             text += f", dilation={self.dilation}"
         if self.groups != 1:
             text += f", groups={self.groups}"
+        if self.padding_mode != "zeros":
+            text += f", padding_mode={self.padding_mode!r}"
         return text if self.bias is not None else text + ", bias=False"
 
 
@@ -99,7 +116,8 @@ class Conv1d(_Convolution):
 
     def forward(self, input: Array) -> Array:
         """Convolve sequences (N, C, L)."""
-        return conv1d(input, self.weight_for(input), self.bias, self.stride, self.padding, self.dilation, self.groups)
+        input, padding = self._padded(input)
+        return conv1d(input, self.weight_for(input), self.bias, self.stride, padding, self.dilation, self.groups)
 
 
 class Conv2d(_Convolution):
@@ -117,6 +135,9 @@ class Conv2d(_Convolution):
         The number of independent convolutions that the channels are divided among.
     bias
         Whether to add a learned bias to each output channel.
+    padding_mode
+        What the input is padded with: ``"zeros"``, or as the modes ``"reflect"``, ``"replicate"`` and ``"circular"`` of
+        `convlane.functional.pad` do.
 
     Raises
     ------
@@ -150,7 +171,8 @@ class Conv2d(_Convolution):
 
     def forward(self, input: Array) -> Array:
         """Convolve images (N, C, H, W)."""
-        return conv2d(input, self.weight_for(input), self.bias, self.stride, self.padding, self.dilation, self.groups)
+        input, padding = self._padded(input)
+        return conv2d(input, self.weight_for(input), self.bias, self.stride, padding, self.dilation, self.groups)
 
 
 class Conv3d(_Convolution):
@@ -180,4 +202,5 @@ class Conv3d(_Convolution):
 
     def forward(self, input: Array) -> Array:
         """Convolve volumes (N, C, D, H, W)."""
-        return conv3d(input, self.weight_for(input), self.bias, self.stride, self.padding, self.dilation, self.groups)
+        input, padding = self._padded(input)
+        return conv3d(input, self.weight_for(input), self.bias, self.stride, padding, self.dilation, self.groups)

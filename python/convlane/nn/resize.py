@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from convlane.functional import interpolate
 from convlane.functional._arguments import Array
+from convlane.functional.resize import INTERPOLATION_AXES
 from convlane.nn.module import Module
 
 
@@ -30,6 +31,8 @@ class Upsample(Module):
     ) -> None:
         if (size is None) == (scale_factor is None):
             raise ValueError("Upsample: give either size or scale_factor")
+        if mode not in INTERPOLATION_AXES:
+            raise ValueError(f"Upsample: mode must be one of {', '.join(INTERPOLATION_AXES)}, got {mode!r}")
         self.size, self.scale_factor, self.mode = size, scale_factor, mode
         self.align_corners, self.recompute_scale_factor = align_corners, recompute_scale_factor
 
