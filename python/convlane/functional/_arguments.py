@@ -198,6 +198,8 @@ def as_pair(value: Any, op: str, name: str) -> Pair:
         return number, number
     if len(value) != 2:
         raise ValueError(f"{op}: {name} must be an integer or a pair (height, width), got {value!r}")
+    if type(value) is tuple and type(value[0]) is type(value[1]) is int and max(map(abs, value)) < _LARGEST:
+        return value  # the most frequent case
     return as_int(value[0], op, name), as_int(value[1], op, name)
 
 

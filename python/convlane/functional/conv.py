@@ -56,9 +56,8 @@ def _shape(
     return shape
 
 
-def _multiply_adds(input: Any, weight: Any, *args: Any, **kwargs: Any) -> int:
-    per_output = math.prod(_weight_shape(weight, 1)[0][1:])
-    return math.prod(_shape(input, weight, *args, **kwargs)) * int(per_output)
+def _multiply_adds(output: Shape, input: Any, weight: Any, *args: Any, **kwargs: Any) -> int:
+    return math.prod(output) * int(math.prod(_weight_shape(weight, 1)[0][1:]))
 
 
 def _window(input: Any, weight: Any, stride: Any, padding: Padding, dilation: Any, **_: Any) -> Any:

@@ -40,8 +40,8 @@ def _shape(
     return shape
 
 
-def _multiply_adds(input: Any, weight: Any, *args: Any, **kwargs: Any) -> int:
-    return math.prod(_shape(input, weight, *args, **kwargs)) * int(math.prod(weight.shape[1:]))
+def _multiply_adds(output: Shape, input: Any, weight: Any, *args: Any, **kwargs: Any) -> int:
+    return math.prod(output) * int(math.prod(weight.shape[1:]))
 
 
 def _receptive(axis: Axis, name: str, **arguments: Any) -> Axis:

@@ -45,9 +45,8 @@ def _grid_sample_shape(
     return (*shape[:2], *grid_shape[1:-1])
 
 
-def _grid_sample_adds(input: Any, grid: Any, mode: Any, *args: Any, **kwargs: Any) -> int:
-    shape = _grid_sample_shape(input, grid, mode)
-    return int(MODES[mode] ** (len(shape) - 2)) * math.prod(shape) if mode != "nearest" else 0
+def _grid_sample_adds(output: Shape, input: Any, grid: Any, mode: Any, *args: Any, **kwargs: Any) -> int:
+    return int(MODES[mode] ** (len(output) - 2)) * math.prod(output) if mode != "nearest" else 0
 
 
 def _grid_sample_vjp(

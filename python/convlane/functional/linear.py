@@ -21,8 +21,8 @@ def _shape(input: Any, weight: Any, bias: Any = None, **_: Any) -> Shape:
     return (*input.shape[:-1], weight.shape[0])
 
 
-def _multiply_adds(input: Any, weight: Any, *args: Any, **kwargs: Any) -> int:
-    return math.prod(_shape(input, weight)) * int(input.shape[-1])
+def _multiply_adds(output: Shape, input: Any, *args: Any, **kwargs: Any) -> int:
+    return math.prod(output) * int(input.shape[-1])
 
 
 def _receptive(axis: Axis, name: str, **_: Any) -> Axis:

@@ -35,8 +35,8 @@ def _matmul_shape(input: Any, other: Any) -> Shape:
     return (*stack, *(a[-2:-1] if len(first) > 1 else ()), *(b[-1:] if len(second) > 1 else ()))
 
 
-def _matmul_adds(input: Any, other: Any) -> int:
-    return math.prod(_matmul_shape(input, other)) * int(shape_of(input, "matmul")[-1])
+def _matmul_adds(output: Shape, input: Any, other: Any) -> int:
+    return math.prod(output) * int(shape_of(input, "matmul")[-1])
 
 
 def _matmul_vjp(wanted: frozenset[str], input: Any, other: Any) -> tuple[Array, Pullback]:

@@ -52,9 +52,8 @@ def _resize_shape(input: Any, size: Sequence[int], *args: Any, **kwargs: Any) ->
     return (n, channels, *_as_sizes(size, axes, "resize", "size"))
 
 
-def _resize_adds(input: Any, size: Sequence[int], mode: str = "linear", *args: Any, **kwargs: Any) -> int:
-    taps = {"nearest": 0, "linear": 2, "cubic": 4, "area": 1}.get(mode, 0)
-    return taps * math.prod(_resize_shape(input, size))
+def _resize_adds(output: Shape, input: Any, size: Any, mode: str = "linear", *args: Any, **kwargs: Any) -> int:
+    return math.prod(output) * {"nearest": 0, "linear": 2, "cubic": 4, "area": 1}.get(mode, 0)
 
 
 def _resize_vjp(wanted: frozenset[str], input: Any, **options: Any) -> tuple[Array, Pullback]:
@@ -217,9 +216,9 @@ def interpolate(
            [2. , 2.5, 3. ]], dtype=float32)
     """
     _, _, *axes = _checked_shape(shape_of(input, "interpolate"), "interpolate")
-    ranks = _MODES.get(mode)
+    ranks = INTERPOLATION_AXES.get(mode)
     if ranks is None:
-        raise ValueError(f"interpolate: mode must be one of {', '.join(_MODES)}, got {mode!r}")
+        raise ValueError(f"interpolate: mode must be one of {', '.join(INTERPOLATION_AXES)}, got {mode!r}")
     if len(axes) not in ranks:
         raise ValueError(f"interpolate: mode {mode!r} does not take {len(axes) + 2} dimensions")
     smooth = mode.endswith("linear") or mode == "bicubic"
@@ -255,7 +254,7 @@ def interpolate(
     )
 
 
-_MODES = {
+INTERPOLATION_AXES = {
     "nearest": (1, 2, 3),
     "nearest-exact": (1, 2, 3),
     "linear": (1,),
@@ -264,6 +263,7 @@ _MODES = {
     "bicubic": (2,),
     "area": (1, 2, 3),
 }
+"""The modes of `interpolate`, and the numbers of axes that they take."""
 
 
 def _checked_shape(shape: Shape, op: str) -> Shape:

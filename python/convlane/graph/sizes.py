@@ -238,7 +238,7 @@ def _sized(value: Value, node: Node, known: Known) -> Node:
         return replace(node, shape=found.shape, attributes={"parts": parts}, multiply_adds=adds)
     operation = _OPERATIONS.get(node.op)
     count = none if operation is None else rules(operation).multiply_adds
-    adds = 0 if count is none else count(**arguments(node, known.__getitem__))
+    adds = 0 if count is none else count(found.shape, **arguments(node, known.__getitem__))
     if (node.shape, node.results, node.multiply_adds) == (found.shape, found.results, adds):
         return node
     return replace(node, shape=found.shape, results=found.results, multiply_adds=adds)

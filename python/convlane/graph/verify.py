@@ -138,7 +138,8 @@ def _infer_operation(node: Node, given: Mapping[str, _Computed]) -> tuple[_Resul
     named = arguments(replace(node, inputs={name: i for i, name in enumerate(given)}), list(given.values()).__getitem__)
     _check_arguments(node.op, operation, named)
     known = rules(operation)
-    shape, dtype, adds = known.shape(**named), known.dtype(**named), known.multiply_adds(**named)
+    shape, dtype = known.shape(**named), known.dtype(**named)
+    adds = known.multiply_adds(shape, **named)
     results = tuple(zip(shape, dtype, strict=True)) if isinstance(dtype, tuple) else ((shape, dtype),)
     if len(results) != max(len(node.results), 1) or isinstance(dtype, tuple) != bool(node.results):
         raise ValueError(f"{node.op}: it has {len(results)} results")

@@ -23,7 +23,8 @@ def _conv2d(at: Context, pooling: Node | None = None) -> Choice:
     choice = Choice(at["algorithm"], "asked for")
     if choice.algorithm == "auto":
         # Chosen by one image's shape, so that a result does not depend on the batch.
-        name = _geometry(at.node, (1, *at.shape[1:])).cheapest(at.winograd)
+        single = geometry if at.shape[0] == 1 else _geometry(at.node, (1, *at.shape[1:]))
+        name = single.cheapest(at.winograd)
         choice = Choice(name, _why(name, geometry))
     pool = None
     if pooling is not None:
