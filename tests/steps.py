@@ -5,8 +5,8 @@ from convlane import _core
 from convlane.graph.lowering import Operand, strides_of
 
 
-def operand(place, shape, offset=0):
-    return Operand(place, 0, offset, tuple(shape), strides_of(tuple(shape)))
+def operand(location, shape, offset=0):
+    return Operand(location, 0, offset, tuple(shape), strides_of(tuple(shape)))
 
 
 def typed(each):

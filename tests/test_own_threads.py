@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-RUNTIME = ("cpus", "place", "system_files", "team", "threads")
+RUNTIME = ("affinity", "cpus", "system_files", "team", "threads")
 SOURCES = [ROOT / f"csrc/runtime/{name}.cpp" for name in RUNTIME]
 FLAGS = ["-std=c++17", "-O1", "-g", "-pthread", "-Wall", "-Wextra", "-Wshadow", "-Werror", f"-I{ROOT / 'csrc'}"]
 
@@ -39,4 +39,4 @@ def test_every_place_is_met_once(flags, arguments, tmp_path):
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs Linux")
 @pytest.mark.skipif(len(getattr(os, "sched_getaffinity", lambda _: ())(0)) < 2, reason="needs two CPUs")
 def test_a_thread_moves_and_has_its_cpus_back(tmp_path):
-    run_program("test_place.cpp", tmp_path)
+    run_program("test_affinity.cpp", tmp_path)

@@ -127,7 +127,7 @@ py::array new_array(const std::vector<py::ssize_t>& shape) {
 
 py::array new_image(const Shape4& shape) { return new_channels_last<float>(shape); }
 py::array new_index_image(const Shape4& shape) { return new_channels_last<int64_t>(shape); }
-py::array new_place_image(const Shape4& shape) { return new_channels_last<std::int32_t>(shape); }
+py::array new_index32_image(const Shape4& shape) { return new_channels_last<std::int32_t>(shape); }
 
 float* data_of(py::array& array) { return static_cast<float*>(array.mutable_data()); }
 

@@ -39,8 +39,8 @@ py::array new_array_like(const Tensor& like);
 // A new array in memory aligned for vectors. Images look like (N, C, H, W) and are channels last in memory.
 py::array new_array(const std::vector<py::ssize_t>& shape);
 py::array new_image(const Shape4& shape);
-py::array new_index_image(const Shape4& shape);  // int64
-py::array new_place_image(const Shape4& shape);  // int32
+py::array new_index_image(const Shape4& shape);    // int64
+py::array new_index32_image(const Shape4& shape);  // int32
 float* data_of(py::array& array);
 
 // An optional vector of `size` floats, or null; owns a copy when the array is not contiguous.

@@ -28,12 +28,12 @@ py::array sample(const Floats& input, const Floats& grid, const std::string& mod
                  bool align_corners) {
   const GridSampleDesc desc = desc_of(input, grid, mode, outside, align_corners);
   py::array dst = new_array({desc.input[0], desc.output[0], desc.output[1], desc.output[2], desc.input[4]});
-  const float *src = input.data(), *places = grid.data();
+  const float *src = input.data(), *points = grid.data();
   float* to = data_of(dst);
   const GilRelease release;
   const int threads = num_threads();
   with_scratch([&](Scratch& scratch) { reserve_grid_sample(desc, threads, scratch); },
-               [&](Scratch& scratch) { run_grid_sample(desc, src, places, to, threads, scratch); });
+               [&](Scratch& scratch) { run_grid_sample(desc, src, points, to, threads, scratch); });
   return dst;
 }
 
@@ -52,12 +52,12 @@ std::pair<Gradient, Gradient> sample_gradient(const Floats& input, const Floats&
   if (of_grid) results.second = new_array({grid.shape(), grid.shape() + 5});
   float* to_input = of_input ? data_of(*results.first) : nullptr;
   float* to_grid = of_grid ? data_of(*results.second) : nullptr;
-  const float *src = input.data(), *places = grid.data(), *behind = gradient.data();
+  const float *src = input.data(), *points = grid.data(), *behind = gradient.data();
   const GilRelease release;
   const int threads = num_threads();
   with_scratch([&](Scratch& scratch) { reserve_grid_sample_gradient(desc, threads, scratch); },
                [&](Scratch& scratch) {
-                 run_grid_sample_gradient(desc, src, places, behind, to_input, to_grid, threads, scratch);
+                 run_grid_sample_gradient(desc, src, points, behind, to_input, to_grid, threads, scratch);
                });
   return results;
 }

@@ -22,7 +22,7 @@ Tensor tensor_of(DType dtype, const std::vector<int64_t>& shape, const std::vect
 }
 
 StepOperand constant_of(const py::array& array, const std::string& name) {
-  StepOperand operand{Place::constant, 0, 0, tensor_view(array, name.c_str()), nullptr};
+  StepOperand operand{Location::constant, 0, 0, tensor_view(array, name.c_str()), nullptr};
   operand.owner = std::make_shared<const py::array>(array);
   return operand;
 }
@@ -35,18 +35,18 @@ Tensor tensor_of(const PyType& type) {
   return tensor_of(dtype_from_name(dtype), shape, strides);
 }
 
-// (place, which input or output, offset in bytes, type, shape, strides), or an array: a constant.
-using PyPlace = std::tuple<std::string, int, int64_t, std::string, std::vector<int64_t>, std::vector<int64_t>>;
-using PyOperand = std::variant<py::array, PyPlace>;
+// (location, which input or output, offset in bytes, type, shape, strides), or an array: a constant.
+using PyTensor = std::tuple<std::string, int, int64_t, std::string, std::vector<int64_t>, std::vector<int64_t>>;
+using PyOperand = std::variant<py::array, PyTensor>;
 
 StepOperand operand_of(const PyOperand& given) {
   if (const auto* array = std::get_if<py::array>(&given)) return constant_of(*array, "plan: a constant");
-  const auto& [place, index, offset, dtype, shape, strides] = std::get<PyPlace>(given);
+  const auto& [location, index, offset, dtype, shape, strides] = std::get<PyTensor>(given);
   const Tensor tensor = tensor_of(dtype_from_name(dtype), shape, strides);
-  if (place == "arena") return {Place::arena, 0, offset, tensor, nullptr};
-  if (place == "input") return {Place::input, index, 0, tensor, nullptr};
-  if (place == "output") return {Place::output, index, offset, tensor, nullptr};
-  throw std::invalid_argument("plan: the place must be arena, input or output, got '" + place + "'");
+  if (location == "arena") return {Location::arena, 0, offset, tensor, nullptr};
+  if (location == "input") return {Location::input, index, 0, tensor, nullptr};
+  if (location == "output") return {Location::output, index, offset, tensor, nullptr};
+  throw std::invalid_argument("plan: the location must be arena, input or output, got '" + location + "'");
 }
 
 using PyWeight = std::variant<std::shared_ptr<PackedWeight>, std::shared_ptr<TransposedWeight>, py::array>;
@@ -103,12 +103,12 @@ struct RunArrays {
 void bind_plan(py::module_& m) {
   m.def("new_array", [](const PyType& type) { return new_array_like(tensor_of(type)); }, py::arg("type"));
   m.def(
-      "place_results",
+      "assign_offsets",
       [](const std::vector<std::array<int64_t, 3>>& given) {
         std::vector<Life> lives;
         lives.reserve(given.size());
         for (const auto& [first, last, size] : given) lives.push_back({first, last, size});
-        return place_results(lives);
+        return assign_offsets(lives);
       },
       py::arg("lives"));
   py::class_<PlanMemory>(m, "PlanMemory")

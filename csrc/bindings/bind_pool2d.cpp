@@ -28,74 +28,74 @@ py::object max_pool(const Pool2dDesc& desc, const ImageView& src, bool return_in
   if (!return_indices) return pool(desc, src);
   py::array dst = new_image(desc.shape()), indices = new_index_image(desc.shape());
   float* to = data_of(dst);
-  auto* places = static_cast<int64_t*>(indices.mutable_data());
+  auto* indices_to = static_cast<int64_t*>(indices.mutable_data());
   {
     const GilRelease release;
-    run_pool2d(desc, src, to, desc.input[1], places);
+    run_pool2d(desc, src, to, desc.input[1], indices_to);
   }
   return py::make_tuple(dst, indices);
 }
 
 // The maxima and their indices in 32 bits, which the gradient reads.
-py::tuple placed_max_pool(const Pool2dDesc& desc, const ImageView& src) {
-  py::array dst = new_image(desc.shape()), places = new_place_image(desc.shape());
+py::tuple max_pool_with_indices32(const Pool2dDesc& desc, const ImageView& src) {
+  py::array dst = new_image(desc.shape()), indices = new_index32_image(desc.shape());
   float* to = data_of(dst);
-  auto* places_to = static_cast<std::int32_t*>(places.mutable_data());
+  auto* indices_to = static_cast<std::int32_t*>(indices.mutable_data());
   {
     const GilRelease release;
-    run_pool2d(desc, src, to, desc.input[1], nullptr, places_to);
+    run_pool2d(desc, src, to, desc.input[1], nullptr, indices_to);
   }
-  return py::make_tuple(dst, places);
+  return py::make_tuple(dst, indices);
 }
 
-// The input's gradient. `places` are those of placed_max_pool, or none for averages.
+// The input's gradient. `indices` are those of max_pool_with_indices32, or none for averages.
 py::array pool_gradient(const Pool2dDesc& desc, const py::array& gradient,
-                        const std::optional<py::array_t<std::int32_t>>& places = std::nullopt) {
+                        const std::optional<py::array_t<std::int32_t>>& indices = std::nullopt) {
   const ImageView view = image_view(gradient, "gradient");
   if (view.shape != desc.shape())
     throw std::invalid_argument("pooling: the gradient has shape " + to_string(view.shape) + ", expected " +
                                 to_string(desc.shape()));
-  if (places) {
+  if (indices) {
     const Shape4 dense = channels_last_view(nullptr, desc.shape()).strides;
     for (int d = 0; d < 4; ++d)
-      if (places->ndim() != 4 || places->shape(d) != desc.shape()[d] ||
-          (places->shape(d) > 1 && places->size() > 0 && places->strides(d) != 4 * dense[d]))
-        throw std::invalid_argument("pooling: the places are not those of output " + to_string(desc.shape()));
+      if (indices->ndim() != 4 || indices->shape(d) != desc.shape()[d] ||
+          (indices->shape(d) > 1 && indices->size() > 0 && indices->strides(d) != 4 * dense[d]))
+        throw std::invalid_argument("pooling: the indices are not those of output " + to_string(desc.shape()));
   }
   py::array dst = new_image(desc.input);
   float* to = data_of(dst);
-  const std::int32_t* from = places ? places->data() : nullptr;
+  const std::int32_t* from = indices ? indices->data() : nullptr;
   const GilRelease release;
   run_pool2d_gradient(desc, view, from, to);
   return dst;
 }
 
-// Places, dense channels last.
-const int64_t* places_of(const py::array& places, Shape4& shape) {
-  const Tensor view = tensor_view(places, "places");
+// Indices, dense channels last.
+const int64_t* indices_of(const py::array& indices, Shape4& shape) {
+  const Tensor view = tensor_view(indices, "indices");
   bool fits = view.dtype == DType::i64 && view.rank == 4;
   if (fits) {
     shape = {view.shape[0], view.shape[1], view.shape[2], view.shape[3]};
     const Shape4 dense = channels_last_view(nullptr, shape).strides;
     for (int d = 0; d < 4; ++d) fits = fits && (shape[d] == 1 || view.count() == 0 || view.strides[d] == dense[d]);
   }
-  if (!fits) throw std::invalid_argument("pooling: places must be int64 images, dense and channels last");
+  if (!fits) throw std::invalid_argument("pooling: indices must be int64 images, dense and channels last");
   return static_cast<const int64_t*>(view.data);
 }
 
 // From indices in planes (N * D, C, h, w), and in images (N, C, OD, h * w) whose columns are pooled planes.
-py::array places_in_volumes(const py::array& within, const py::array& rows, int64_t plane) {
+py::array indices_in_volumes(const py::array& within, const py::array& rows, int64_t plane) {
   Shape4 planes, shape;
-  const int64_t *in_planes = places_of(within, planes), *in_rows = places_of(rows, shape);
+  const int64_t *in_planes = indices_of(within, planes), *in_rows = indices_of(rows, shape);
   const int64_t volumes = std::max<int64_t>(shape[0], 1), depth = planes[0] / volumes;
   if (depth * shape[0] != planes[0] || planes[1] != shape[1] || planes[2] * planes[3] != shape[3])
-    throw std::invalid_argument("pooling: places " + to_string(planes) + " and " + to_string(shape) + " do not fit");
+    throw std::invalid_argument("pooling: indices " + to_string(planes) + " and " + to_string(shape) + " do not fit");
   const int64_t count = channels_last_view(nullptr, shape).count();
-  check_places(in_rows, count, depth * shape[3], "pooling");
+  check_indices(in_rows, count, depth * shape[3], "pooling");
   py::array dst = new_index_image(shape);
   auto* to = static_cast<int64_t*>(dst.mutable_data());
   const GilRelease release;
-  run_places_in_volumes(in_planes, depth, plane, in_rows, shape, to);
+  run_indices_in_volumes(in_planes, depth, plane, in_rows, shape, to);
   return dst;
 }
 
@@ -149,7 +149,7 @@ void bind_pool2d(py::module_& m) {
       },
       py::arg("input"), py::arg("kernel"), py::arg("stride"), py::arg("padding"), py::arg("dilation"),
       py::arg("ceil_mode"), py::arg("return_indices"));
-  m.def("places_in_volumes", &places_in_volumes, py::arg("within"), py::arg("rows"), py::arg("plane"));
+  m.def("indices_in_volumes", &indices_in_volumes, py::arg("within"), py::arg("rows"), py::arg("plane"));
   m.def(
       "avg_pool2d",
       [](const py::array& input, const Pair& kernel, const Pair& stride, const Sides& padding, bool ceil_mode,
@@ -164,37 +164,37 @@ void bind_pool2d(py::module_& m) {
       py::arg("input"), py::arg("kernel"), py::arg("stride"), py::arg("padding"), py::arg("ceil_mode"),
       py::arg("count_include_pad"), py::arg("divisor_override").none(true));
   m.def(
-      "max_pool2d_places",
+      "max_pool2d_with_indices32",
       [](const py::array& input, const Pair& kernel, const Pair& stride, const Sides& padding, const Pair& dilation,
          bool ceil_mode) {
         const ImageView src = image_view(input, "input");
         const Window window = window_of(stride, padding, dilation, kernel);
-        return placed_max_pool(describe_pool2d("max_pool2d", Pooling::max, src.shape, window, ceil_mode), src);
+        return max_pool_with_indices32(describe_pool2d("max_pool2d", Pooling::max, src.shape, window, ceil_mode), src);
       },
       py::arg("input"), py::arg("kernel"), py::arg("stride"), py::arg("padding"), py::arg("dilation"),
       py::arg("ceil_mode"));
   m.def(
       "max_pool2d_gradient",
-      [](const py::array& gradient, const py::array_t<std::int32_t>& places, const Shape4& input, const Pair& kernel,
+      [](const py::array& gradient, const py::array_t<std::int32_t>& indices, const Shape4& input, const Pair& kernel,
          const Pair& stride, const Sides& padding, const Pair& dilation, bool ceil_mode) {
         const Window window = window_of(stride, padding, dilation, kernel);
-        return pool_gradient(describe_pool2d("max_pool2d", Pooling::max, input, window, ceil_mode), gradient, places);
+        return pool_gradient(describe_pool2d("max_pool2d", Pooling::max, input, window, ceil_mode), gradient, indices);
       },
-      py::arg("gradient"), py::arg("places"), py::arg("input"), py::arg("kernel"), py::arg("stride"),
+      py::arg("gradient"), py::arg("indices"), py::arg("input"), py::arg("kernel"), py::arg("stride"),
       py::arg("padding"), py::arg("dilation"), py::arg("ceil_mode"));
   m.def(
-      "adaptive_max_pool2d_places",
+      "adaptive_max_pool2d_with_indices32",
       [](const char* op, const py::array& input, const Pair& output) {
         const ImageView src = image_view(input, "input");
-        return placed_max_pool(describe_adaptive_pool2d(op, Pooling::max, src.shape, output), src);
+        return max_pool_with_indices32(describe_adaptive_pool2d(op, Pooling::max, src.shape, output), src);
       },
       py::arg("op"), py::arg("input"), py::arg("output"));
   m.def(
       "adaptive_max_pool2d_gradient",
-      [](const py::array& gradient, const py::array_t<std::int32_t>& places, const Shape4& input, const Pair& output) {
-        return pool_gradient(describe_adaptive_pool2d("pooling", Pooling::max, input, output), gradient, places);
+      [](const py::array& gradient, const py::array_t<std::int32_t>& indices, const Shape4& input, const Pair& output) {
+        return pool_gradient(describe_adaptive_pool2d("pooling", Pooling::max, input, output), gradient, indices);
       },
-      py::arg("gradient"), py::arg("places"), py::arg("input"), py::arg("output"));
+      py::arg("gradient"), py::arg("indices"), py::arg("input"), py::arg("output"));
   m.def(
       "avg_pool2d_gradient",
       [](const py::array& gradient, const Shape4& input, const Pair& kernel, const Pair& stride, const Sides& padding,

@@ -188,12 +188,12 @@ py::array arg(bool largest, const py::array& input, int64_t axis) {
   return result;
 }
 
-const int64_t* places_of(const Tensor& index, int64_t size, const char* op) {
+const int64_t* indices_of(const Tensor& index, int64_t size, const char* op) {
   if (index.dtype != DType::i64) throw py::type_error(std::string(op) + ": index must hold int64");
   if (index.rank > 0) along(index, 0);
-  const auto* places = static_cast<const int64_t*>(index.data);
-  check_places(places, index.count(), size, op);
-  return places;
+  const auto* indices = static_cast<const int64_t*>(index.data);
+  check_indices(indices, index.count(), size, op);
+  return indices;
 }
 
 // index: one dimension.
@@ -201,12 +201,12 @@ py::array take(const py::array& input, int64_t axis, const py::array& index) {
   const Tensor src = tensor_view(input, "input"), chosen = tensor_view(index, "index");
   const Along sizes = along(src, axis);
   if (chosen.rank != 1) throw std::invalid_argument("index must have one dimension");
-  const int64_t* places = places_of(chosen, sizes.count, "index_select");
+  const int64_t* indices = indices_of(chosen, sizes.count, "index_select");
   Tensor dst = src;
   dst.shape[axis] = chosen.shape[0];
   py::array result = new_tensor(dst);
   const GilRelease release;
-  if (dst.count() != 0) run_take(src.data, sizes, size_of(src.dtype), places, chosen.shape[0], dst.data);
+  if (dst.count() != 0) run_take(src.data, sizes, size_of(src.dtype), indices, chosen.shape[0], dst.data);
   return result;
 }
 
@@ -216,12 +216,12 @@ py::array take_gradient(const py::array& gradient, int64_t axis, const py::array
   Along sizes = along(src, axis);
   if (chosen.rank != 1 || chosen.shape[0] != sizes.count || size < 0)
     throw std::invalid_argument("index must have one entry for each number along the axis");
-  const int64_t* places = places_of(chosen, size, "index_select");
+  const int64_t* indices = indices_of(chosen, size, "index_select");
   Tensor dst = src;
   dst.shape[axis] = sizes.count = size;
   py::array result = new_tensor(dst);
   const GilRelease release;
-  run_take_gradient(src.floats(), sizes, places, chosen.shape[0], dst.floats());
+  run_take_gradient(src.floats(), sizes, indices, chosen.shape[0], dst.floats());
   return result;
 }
 
@@ -236,12 +236,12 @@ py::array take_along(const py::array& input, int64_t axis, const py::array& inde
   const Tensor src = tensor_view(input, "input"), chosen = tensor_view(index, "index");
   const Along sizes = along(src, axis);
   check_same_but(src, chosen, axis);
-  const int64_t* places = places_of(chosen, sizes.count, "gather");
+  const int64_t* indices = indices_of(chosen, sizes.count, "gather");
   Tensor dst = chosen;
   dst.dtype = src.dtype;
   py::array result = new_tensor(dst);
   const GilRelease release;
-  if (dst.count() != 0) run_take_along(src.data, sizes, size_of(src.dtype), places, chosen.shape[axis], dst.data);
+  if (dst.count() != 0) run_take_along(src.data, sizes, size_of(src.dtype), indices, chosen.shape[axis], dst.data);
   return result;
 }
 
@@ -250,12 +250,12 @@ py::array take_along_gradient(const py::array& gradient, int64_t axis, const py:
   Along sizes = along(src, axis);
   check_same_but(src, chosen, axis);
   if (chosen.shape[axis] != sizes.count || size < 0) throw std::invalid_argument("gather: gradient and index differ");
-  const int64_t* places = places_of(chosen, size, "gather");
+  const int64_t* indices = indices_of(chosen, size, "gather");
   Tensor dst = src;
   dst.shape[axis] = sizes.count = size;
   py::array result = new_tensor(dst);
   const GilRelease release;
-  run_take_along_gradient(src.floats(), sizes, places, chosen.shape[axis], dst.floats());
+  run_take_along_gradient(src.floats(), sizes, indices, chosen.shape[axis], dst.floats());
   return result;
 }
 
@@ -264,12 +264,12 @@ py::array put_along(const py::array& values, int64_t axis, const py::array& inde
   Along sizes = along(src, axis);
   check_same_but(src, chosen, axis);
   if (chosen.shape[axis] != sizes.count || size < 0) throw std::invalid_argument("max_unpool: values and index differ");
-  const int64_t* places = places_of(chosen, size, "max_unpool");
+  const int64_t* indices = indices_of(chosen, size, "max_unpool");
   Tensor dst = src;
   dst.shape[axis] = sizes.count = size;
   py::array result = new_tensor(dst);
   const GilRelease release;
-  run_put_along(src.floats(), sizes, places, chosen.shape[axis], dst.floats());
+  run_put_along(src.floats(), sizes, indices, chosen.shape[axis], dst.floats());
   return result;
 }
 
@@ -314,14 +314,15 @@ std::pair<py::array, py::array> topk(const py::array& input, int64_t axis, int64
   if (k < 0 || k > sizes.count)
     throw std::invalid_argument("topk: k must be between 0 and " + std::to_string(sizes.count) + ", got " +
                                 std::to_string(k));
-  Tensor values = src, places = src;
-  values.shape[axis] = places.shape[axis] = k;
-  places.dtype = DType::i64;
-  std::pair<py::array, py::array> results{new_tensor(values), new_tensor(places)};
+  Tensor values = src, indices = src;
+  values.shape[axis] = indices.shape[axis] = k;
+  indices.dtype = DType::i64;
+  std::pair<py::array, py::array> results{new_tensor(values), new_tensor(indices)};
   const GilRelease release;
   const int threads = threads_for(4 * src.count());
   const auto memory = allocate_aligned<int64_t>(checked_mul(threads, sizes.count));
-  run_topk(src.floats(), sizes, k, largest, values.floats(), static_cast<int64_t*>(places.data), memory.get(), threads);
+  run_topk(src.floats(), sizes, k, largest, values.floats(), static_cast<int64_t*>(indices.data), memory.get(),
+           threads);
   return results;
 }
 

@@ -291,7 +291,7 @@ class DepthwiseRows {
       for (int q = 0; q < kRuns; ++q) {
         const int64_t at = k + q < total ? k + q : k, column = x + at / rows * Pixels;
         DepthwiseRun& run = tile_.run[q] =
-            place(y + at % rows, phase, column + Pixels > pixels ? pixels - Pixels : column);
+            run_at(y + at % rows, phase, column + Pixels > pixels ? pixels - Pixels : column);
         const int64_t last = run.first + (Pixels - 1) * tile_.pixel_columns + (d_.kernel_w - 1) * d_.dilation_w;
         tile_.inside = tile_.inside && run.first >= 0 && last < d_.width;
         find_rows(run);
@@ -322,7 +322,7 @@ class DepthwiseRows {
     return stride_ == 1 ? depthwise_shared_by<Pixels, 1, true>(taps) : depthwise_shared_by<Pixels, 2, true>(taps);
   }
 
-  DepthwiseRun place(int64_t y, int64_t phase, int64_t index) const {
+  DepthwiseRun run_at(int64_t y, int64_t phase, int64_t index) const {
     const int64_t x = phase + index * phases_, step = d_.dilation_w, pixel = y * d_.out_width + x;
     DepthwiseRun run;
     run.rows = d_.rows + y * d_.stride_h;

@@ -57,8 +57,7 @@ void repeat_channels(const float* src, int64_t count, int64_t multiplier, float*
     }
     return;
   }
-  // If a vector begins with the p-th copy of a channel, lane l holds the channel (p + l) / multiplier places further
-  // on.
+  // If a vector begins with the p-th copy of channel c, lane l holds channel c + (p + l) / multiplier.
   std::int32_t channel[kLanes][kLanes];
   for (int64_t p = 0; p < multiplier; ++p)
     for (int l = 0; l < kLanes; ++l) channel[p][l] = static_cast<std::int32_t>((p + l) / multiplier);
@@ -83,18 +82,18 @@ void sum_groups(const float* src, int64_t count, int64_t multiplier, float* dst)
     return;
   }
   // The j-th numbers of `kLanes` groups: which of the vectors that the groups fill they are in, and in which lane.
-  std::int32_t vector[kLanes][kLanes], place[kLanes][kLanes];
+  std::int32_t vector[kLanes][kLanes], lane[kLanes][kLanes];
   for (int j = 0; j < multiplier; ++j) {
     for (int l = 0; l < kLanes; ++l) {
       vector[j][l] = static_cast<std::int32_t>((l * multiplier + j) / kLanes);
-      place[j][l] = static_cast<std::int32_t>((l * multiplier + j) % kLanes);
+      lane[j][l] = static_cast<std::int32_t>((l * multiplier + j) % kLanes);
     }
   }
   for (int64_t i = 0; i < count; i += kLanes) {
     const int groups = static_cast<int>(count - i < kLanes ? count - i : kLanes);
     Vec sum = zero();
     for (int j = 0; j < multiplier; ++j) {
-      const IntVec at = load_int(place[j]), of = load_int(vector[j]);
+      const IntVec at = load_int(lane[j]), of = load_int(vector[j]);
       Vec each = zero();
       for (int v = 0; v < multiplier; ++v) {
         const int64_t left = groups * multiplier - v * kLanes;

@@ -162,27 +162,27 @@ template <bool Whole>
 CONVLANE_INLINE void argmax_window(const PoolArgs& p, int64_t pixel, int64_t c, int lanes) {
   const float* src = p.src + pixel * p.pixel_step + c;
   Vec best = broadcast(-__builtin_inff());
-  const std::int64_t first = p.places != nullptr ? p.index + pixel * p.index_pixel : 0;
-  IntVec place = broadcast_int(static_cast<std::int32_t>(first));
+  const std::int64_t first = p.indices32 != nullptr ? p.index + pixel * p.index_pixel : 0;
+  IntVec index = broadcast_int(static_cast<std::int32_t>(first));
   for (int64_t r = 0; r < p.rows; ++r) {
     for (int64_t s = 0; s < p.taps; ++s) {
       const Vec x = pool_load<Whole>(src + r * p.row_step + s * p.tap_step, lanes);
       const Mask better = either(greater(x, best), is_nan(x));
       best = select(better, x, best);
-      place =
-          select(better, broadcast_int(static_cast<std::int32_t>(first + r * p.index_row + s * p.index_tap)), place);
+      index =
+          select(better, broadcast_int(static_cast<std::int32_t>(first + r * p.index_row + s * p.index_tap)), index);
     }
   }
   pool_store<Whole>(p.dst + pixel * p.dst_step + c, best, lanes);
-  if (Whole && p.places != nullptr) return store(p.places + pixel * p.dst_step + c, place);
-  std::int32_t places[kLanes];
-  store(places, place);
+  if (Whole && p.indices32 != nullptr) return store(p.indices32 + pixel * p.dst_step + c, index);
+  std::int32_t found[kLanes];
+  store(found, index);
   for (int i = 0; i < lanes; ++i) {
     const int64_t at = pixel * p.dst_step + c + i;
-    if (p.places != nullptr)
-      p.places[at] = places[i];
+    if (p.indices32 != nullptr)
+      p.indices32[at] = found[i];
     else
-      p.indices[at] = p.index + pixel * p.index_pixel + places[i];
+      p.indices[at] = p.index + pixel * p.index_pixel + found[i];
   }
 }
 
@@ -198,7 +198,7 @@ void pool(const PoolArgs& p) {
   const bool stride_2 = p.pixel_step == 2 * p.tap_step;
   switch (p.kind) {
     case Pooling::max:
-      if (p.indices != nullptr || p.places != nullptr) return pool_argmax(p);
+      if (p.indices != nullptr || p.indices32 != nullptr) return pool_argmax(p);
       if (p.rows == 2 && p.taps == 2 && stride_2) return max_unrolled<2, 2>(p);
       if (p.rows == 3 && p.taps == 3 && stride_2) return max_unrolled<3, 2>(p);
       return pool_any(p, FoldMax{});
@@ -213,7 +213,7 @@ void pool(const PoolArgs& p) {
 // A gather, not a scatter: every pixel is written once and sums its windows in order, so threads share no output.
 void pool_gradient(const PoolGradientArgs& p) {
   for (int64_t pixel = 0; pixel < p.width; ++pixel) {
-    const IntVec here = broadcast_int(p.place + static_cast<std::int32_t>(pixel));
+    const IntVec here = broadcast_int(p.first_index + static_cast<std::int32_t>(pixel));
     const int64_t x_begin = p.x_begin[pixel], x_end = p.x_end[pixel];
     float* const dst = p.dst + pixel * p.channels;
     const auto gather = [&](int64_t c, auto get, auto get_int, auto put) {
@@ -221,8 +221,8 @@ void pool_gradient(const PoolGradientArgs& p) {
       for (int64_t y = p.y_begin; y < p.y_end; ++y) {
         for (int64_t x = x_begin; x < x_end; ++x) {
           const int64_t window = y * p.out_width + x, at = window * p.channels + c;
-          if (p.places != nullptr)
-            sum = add(sum, select(equal(get_int(p.places + at), here), get(p.gradient + at), zero()));
+          if (p.indices32 != nullptr)
+            sum = add(sum, select(equal(get_int(p.indices32 + at), here), get(p.gradient + at), zero()));
           else
             sum = fma(get(p.gradient + at), broadcast(p.factors[window]), sum);
         }

@@ -216,18 +216,18 @@ struct PoolArgs {
   // and its increment at each step.
   int64_t* indices;
   int64_t index, index_row, index_tap, index_pixel;
-  std::int32_t* places;  // the same in 32 bits, for planes that allow it; at most one of the two is not null
+  std::int32_t* indices32;  // the same in 32 bits, for planes that allow it; at most one of the two is not null
 };
 
 // One row of a pooling's input: each pixel gathers gradients from the windows that contain it.
 struct PoolGradientArgs {
   const float* gradient;           // of the image's output
-  const std::int32_t* places;      // of the image's maxima; null for averages
+  const std::int32_t* indices32;   // of the image's maxima; null for averages
   const float* factors;            // of averages: one per output pixel of the plane
   int64_t y_begin, y_end;          // output rows whose windows may contain this row
   const int64_t *x_begin, *x_end;  // the same for columns, for every pixel
   int64_t width, out_width, channels;
-  std::int32_t place;  // of the first pixel
+  std::int32_t first_index;  // of the first pixel
   float* dst;
 };
 
@@ -378,7 +378,7 @@ struct WhereArgs {
 
 enum class Reduction : int { sum, squares, product, maximum, minimum };  // squares: of deviations from a given number
 
-// A coefficient of a filter, for the number `offset` places after the first of a row.
+// A coefficient of a filter, for the number `offset` elements after the first of a row.
 template <class T>
 struct FilterTap {
   int64_t row, offset;

@@ -91,8 +91,8 @@ class PackedWeight {
   PackedWeight(const Shape4& shape, int64_t groups, WeightLayout layout, int64_t slices);
   // Calls each(index in [o][i][kh][kw], offset in data) for the simple layouts.
   template <class Each>
-  void for_places(const Each& each) const;
-  void pack_places(const ImageView& weight, const double* factor);
+  void for_each_offset(const Each& each) const;
+  void pack_by_offsets(const ImageView& weight, const double* factor);
   void pack_panels(const ImageView& weight, const double* factor);
   void pack_winograd(const ImageView& weight, const double* factor, int m);
 

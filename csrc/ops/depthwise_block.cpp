@@ -208,8 +208,8 @@ class Images {
     const Conv2dDesc& d = b_.depthwise;
     const int64_t width = channels.end - channels.begin, in = b_.src_stride;
     while (rows.begin < rows.end) {
-      const int64_t place = rows.begin % s_.ring, count = std::min(rows.end - rows.begin, s_.ring - place);
-      float* dst = ring + place * d.w * width;
+      const int64_t slot = rows.begin % s_.ring, count = std::min(rows.end - rows.begin, s_.ring - slot);
+      float* dst = ring + slot * d.w * width;
       pointwise(*b_.expand, b_.expand->data(), b_.expand_epilogue, channels, src_ + rows.begin * d.w * in, in,
                 count * d.w, pointers, dst, width);
       rows.begin += count;

@@ -34,36 +34,36 @@ struct Taps {
 };
 
 // A coordinate along one axis, and its derivative by the grid's number.
-struct Place {
+struct Coordinate {
   float at, slope;
 };
 
 // The range of coordinates along an axis: [0, size - 1] if the corners are aligned, else half a pixel more on either
 // side.
-Place reflected(Place place, int64_t size, bool align_corners) {
+Coordinate reflected(Coordinate coordinate, int64_t size, bool align_corners) {
   const float low = align_corners ? 0.0f : -0.5f;
   const float span = static_cast<float>(align_corners ? size - 1 : size);
   if (span == 0) return {0, 0};
-  float distance = place.at - low;
+  float distance = coordinate.at - low;
   if (distance < 0) {
     distance = -distance;
-    place.slope = -place.slope;
+    coordinate.slope = -coordinate.slope;
   }
   const float beyond = std::fmod(distance, span);
   const bool turned = std::fmod(std::floor(distance / span), 2.0f) != 0;
-  return turned ? Place{span - beyond + low, -place.slope} : Place{beyond + low, place.slope};
+  return turned ? Coordinate{span - beyond + low, -coordinate.slope} : Coordinate{beyond + low, coordinate.slope};
 }
 
 // NaN becomes 0.
-Place clamped(const Place& place, int64_t size) {
+Coordinate clamped(const Coordinate& coordinate, int64_t size) {
   const float last = static_cast<float>(size - 1);
-  if (!(place.at > 0)) return {0, 0};
-  return place.at >= last ? Place{last, 0} : place;
+  if (!(coordinate.at > 0)) return {0, 0};
+  return coordinate.at >= last ? Coordinate{last, 0} : coordinate;
 }
 
-Place inside(Place place, int64_t size, const GridSampleDesc& desc) {
-  if (desc.outside == Outside::reflection) place = reflected(place, size, desc.align_corners);
-  return desc.outside == Outside::zeros ? place : clamped(place, size);
+Coordinate inside(Coordinate coordinate, int64_t size, const GridSampleDesc& desc) {
+  if (desc.outside == Outside::reflection) coordinate = reflected(coordinate, size, desc.align_corners);
+  return desc.outside == Outside::zeros ? coordinate : clamped(coordinate, size);
 }
 
 // Keys' cubic convolution (1981) with a = -3/4, by the distance to a pixel: the two nearest pixels, and the two beyond
@@ -77,24 +77,24 @@ float outer_slope(float d) { return (3 * kCubic * d - 10 * kCubic) * d + 8 * kCu
 // From a number of the grid. The steps are rounded as in torch, so that the nearest pixel is the same one.
 Taps taps_at(float number, int64_t size, const GridSampleDesc& desc) {
   const float scale = static_cast<float>(desc.align_corners ? size - 1 : size) / 2;
-  Place place{(number + 1) * scale - (desc.align_corners ? 0.0f : 0.5f), scale};
-  if (desc.mode != Sampling::bicubic) place = inside(place, size, desc);
-  place.at = place.at > -kFar ? std::min(place.at, kFar) : -kFar;
+  Coordinate coordinate{(number + 1) * scale - (desc.align_corners ? 0.0f : 0.5f), scale};
+  if (desc.mode != Sampling::bicubic) coordinate = inside(coordinate, size, desc);
+  coordinate.at = coordinate.at > -kFar ? std::min(coordinate.at, kFar) : -kFar;
   Taps taps{};
-  const float cut = desc.mode == Sampling::nearest ? std::nearbyint(place.at) : std::floor(place.at);
-  const float t = place.at - cut;
+  const float cut = desc.mode == Sampling::nearest ? std::nearbyint(coordinate.at) : std::floor(coordinate.at);
+  const float t = coordinate.at - cut;
   const int64_t first = static_cast<int64_t>(cut);
   int count = 1;
   if (desc.mode == Sampling::nearest) {
     taps = {{first}, {1}, {0}};
   } else if (desc.mode == Sampling::bilinear) {
-    taps = {{first, first + 1}, {1 - t, t}, {-place.slope, place.slope}};
+    taps = {{first, first + 1}, {1 - t, t}, {-coordinate.slope, coordinate.slope}};
     count = 2;
   } else {
     taps = {{first - 1, first, first + 1, first + 2},
             {outer(t + 1), inner(t), inner(1 - t), outer(2 - t)},
-            {place.slope * outer_slope(t + 1), place.slope * inner_slope(t), -place.slope * inner_slope(1 - t),
-             -place.slope * outer_slope(2 - t)}};
+            {coordinate.slope * outer_slope(t + 1), coordinate.slope * inner_slope(t),
+             -coordinate.slope * inner_slope(1 - t), -coordinate.slope * outer_slope(2 - t)}};
     count = 4;
     if (desc.outside != Outside::zeros)
       for (int64_t& index : taps.index)
@@ -106,11 +106,11 @@ Taps taps_at(float number, int64_t size, const GridSampleDesc& desc) {
 }
 
 // The taps of a sampling point along D, H and W.
-std::array<Taps, 3> taps_of_place(const GridSampleDesc& desc, const float* place) {
+std::array<Taps, 3> taps_of_point(const GridSampleDesc& desc, const float* point) {
   std::array<Taps, 3> taps{Taps{{0}, {1}, {0}}};
   for (int axis = 0; axis < desc.axes; ++axis)
     taps[static_cast<std::size_t>(2 - axis)] =
-        taps_at(place[axis], desc.input[static_cast<std::size_t>(3 - axis)], desc);
+        taps_at(point[axis], desc.input[static_cast<std::size_t>(3 - axis)], desc);
   return taps;
 }
 
@@ -127,7 +127,7 @@ void for_taps(const GridSampleDesc& desc, const Body& body) {
 void make_tables(const GridSampleDesc& desc, const float* grid, int64_t count, int64_t* index, float* weight) {
   const int64_t height = desc.input[2], width = desc.input[3];
   for (int64_t p = 0; p < count; ++p, grid += desc.axes) {
-    const std::array<Taps, 3> taps = taps_of_place(desc, grid);
+    const std::array<Taps, 3> taps = taps_of_point(desc, grid);
     for_taps(desc, [&](int d, int h, int w) {
       const int64_t z = taps[0].index[d], y = taps[1].index[h], x = taps[2].index[w];
       const bool exists = z >= 0 && y >= 0 && x >= 0;
@@ -140,7 +140,7 @@ void make_tables(const GridSampleDesc& desc, const float* grid, int64_t count, i
 // The products of an output's gradient with each of the pixels that it is blended from.
 void find_grid_gradient(const GridSampleDesc& desc, const float* grid, const float* dots, int64_t count, float* dst) {
   for (int64_t p = 0; p < count; ++p, grid += desc.axes, dst += desc.axes) {
-    const std::array<Taps, 3> taps = taps_of_place(desc, grid);
+    const std::array<Taps, 3> taps = taps_of_point(desc, grid);
     std::fill_n(dst, desc.axes, 0.0f);
     for_taps(desc, [&](int d, int h, int w) {
       const float dot = *dots++;
@@ -156,7 +156,7 @@ void find_grid_gradient(const GridSampleDesc& desc, const float* grid, const flo
 int64_t pixels_of(const GridSampleDesc& desc) { return desc.input[1] * desc.input[2] * desc.input[3]; }
 
 int threads_of(const GridSampleDesc& desc, int64_t images, int threads) {
-  return threads_for(images * desc.places() * taps_of(desc) * desc.input[4], threads);
+  return threads_for(images * desc.points() * taps_of(desc) * desc.input[4], threads);
 }
 
 }  // namespace
@@ -182,10 +182,10 @@ void check_grid_sample(const GridSampleDesc& desc) {
     throw std::invalid_argument("grid_sample: bicubic is for images, not for volumes");
   if (desc.axes == 2 && (desc.input[1] != 1 || desc.output[0] != 1))
     throw std::invalid_argument("grid_sample: a grid with 2 coordinates needs images, whose depth is 1");
-  int64_t count = 1, places = desc.input[0];
+  int64_t count = 1, points = desc.input[0];
   for (int64_t size : desc.input) count = checked_mul(count, size);
-  for (int64_t size : desc.output) places = checked_mul(places, size);
-  checked_mul(places, checked_mul(std::max<int64_t>(desc.input[4], 1), taps_of(desc)));
+  for (int64_t size : desc.output) points = checked_mul(points, size);
+  checked_mul(points, checked_mul(std::max<int64_t>(desc.input[4], 1), taps_of(desc)));
   if (pixels_of(desc) < 1) throw std::invalid_argument("grid_sample: the images are empty");
 }
 
@@ -214,7 +214,7 @@ void run_grid_sample(const GridSampleDesc& desc, const float* src, const float* 
 }
 
 void reserve_grid_sample_gradient(const GridSampleDesc& desc, int threads, Scratch& scratch) {
-  const int64_t taps = taps_of(desc), all = checked_mul(desc.places(), taps);
+  const int64_t taps = taps_of(desc), all = checked_mul(desc.points(), taps);
   scratch.take<int64_t>(all);
   scratch.take<float>(all);
   scratch.take<float>(checked_mul(threads, desc.output[2] * taps));
@@ -225,15 +225,15 @@ void reserve_grid_sample_gradient(const GridSampleDesc& desc, int threads, Scrat
 void run_grid_sample_gradient(const GridSampleDesc& desc, const float* src, const float* grid, const float* gradient,
                               float* src_gradient, float* grid_gradient, int threads, Scratch& scratch) {
   const int64_t width = desc.output[2], rows = desc.output[0] * desc.output[1], channels = desc.input[4];
-  const int64_t taps = taps_of(desc), places = desc.places(), image = pixels_of(desc) * channels;
-  auto* index = scratch.take<int64_t>(places * taps);
-  auto* weight = scratch.take<float>(places * taps);
+  const int64_t taps = taps_of(desc), points = desc.points(), image = pixels_of(desc) * channels;
+  auto* index = scratch.take<int64_t>(points * taps);
+  auto* weight = scratch.take<float>(points * taps);
   auto* products = scratch.take<float>(threads * width * taps);
   const int parts = threads_of(desc, 1, threads);
   const KernelTable& kernels = active_table();
   for (int64_t n = 0; n < desc.input[0]; ++n) {
-    const float *from = src + n * image, *at = grid + n * places * desc.axes,
-                *behind = gradient + n * places * channels;
+    const float *from = src + n * image, *at = grid + n * points * desc.axes,
+                *behind = gradient + n * points * channels;
     parallel_for(rows, parts, [&](int64_t begin, int64_t end, int part) noexcept {
       float* dots = products + part * width * taps;
       for (int64_t row = begin; row < end; ++row) {
@@ -241,7 +241,7 @@ void run_grid_sample_gradient(const GridSampleDesc& desc, const float* src, cons
         make_tables(desc, at + first * desc.axes, width, index + first * taps, weight + first * taps);
         if (grid_gradient == nullptr) continue;
         kernels.dot_pixels(from, index + first * taps, taps, width, channels, behind + first * channels, dots);
-        find_grid_gradient(desc, at + first * desc.axes, dots, width, grid_gradient + (n * places + first) * desc.axes);
+        find_grid_gradient(desc, at + first * desc.axes, dots, width, grid_gradient + (n * points + first) * desc.axes);
       }
     });
     if (src_gradient == nullptr) continue;
@@ -252,7 +252,7 @@ void run_grid_sample_gradient(const GridSampleDesc& desc, const float* src, cons
           const int64_t first = begin * kChannelBlock, count = std::min(end * kChannelBlock, channels) - first;
           for (int64_t pixel = 0; pixel < pixels_of(desc); ++pixel)
             std::fill_n(to + pixel * channels + first, count, 0.0f);
-          kernels.scatter_pixels(behind + first, index, weight, taps, places, count, channels, to + first);
+          kernels.scatter_pixels(behind + first, index, weight, taps, points, count, channels, to + first);
         },
         kWhole);
   }

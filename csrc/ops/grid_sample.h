@@ -25,7 +25,7 @@ struct GridSampleDesc {
   Outside outside;
   bool align_corners;
 
-  int64_t places() const { return output[0] * output[1] * output[2]; }  // of one image
+  int64_t points() const { return output[0] * output[1] * output[2]; }  // of one image
 };
 
 // Refuses empty images, bicubic sampling of volumes, and sizes that are too large.

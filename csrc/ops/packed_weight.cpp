@@ -125,7 +125,7 @@ PackedWeight::PackedWeight(const ImageView& weight, int64_t groups, WeightLayout
       break;
     case WeightLayout::filters:
     case WeightLayout::grouped:
-      pack_places(weight, factor);
+      pack_by_offsets(weight, factor);
       break;
     case WeightLayout::winograd2:
       pack_winograd(weight, factor, 2);
@@ -141,7 +141,7 @@ PackedWeight::PackedWeight(const ImageView& weight, int64_t groups, WeightLayout
 }
 
 template <class Each>
-void PackedWeight::for_places(const Each& each) const {
+void PackedWeight::for_each_offset(const Each& each) const {
   const auto [o, i, kh, kw] = shape_;
   const int64_t taps = kh * kw, per_group = o / groups_, lanes = kernels_->lanes;
   for (int64_t filter = 0; filter < o; ++filter) {
@@ -149,23 +149,23 @@ void PackedWeight::for_places(const Each& each) const {
     const int64_t lane = group % together_ * per_group + filter % per_group;
     for (int64_t k = 0; k < i; ++k) {
       for (int64_t tap = 0; tap < taps; ++tap) {
-        const int64_t place = layout_ == WeightLayout::filters
-                                  ? (filter * taps + tap) * i + k
-                                  : group / together_ * group_stride_ + (tap * i + k) * lanes + lane;
-        each((filter * i + k) * taps + tap, place);
+        const int64_t offset = layout_ == WeightLayout::filters
+                                   ? (filter * taps + tap) * i + k
+                                   : group / together_ * group_stride_ + (tap * i + k) * lanes + lane;
+        each((filter * i + k) * taps + tap, offset);
       }
     }
   }
 }
 
-void PackedWeight::pack_places(const ImageView& weight, const double* factor) {
+void PackedWeight::pack_by_offsets(const ImageView& weight, const double* factor) {
   const auto plain = allocate_aligned<float>(weight.count());
   copy_to_nchw(weight, plain.get());
   const int64_t length = weight.count() / shape_[0];
   std::fill_n(memory_.get(), count(), 0.0f);
-  for_places([&](int64_t index, int64_t place) {
+  for_each_offset([&](int64_t index, int64_t offset) {
     const float number = plain[index];
-    memory_[place] = factor == nullptr ? number : static_cast<float>(number * factor[index / length]);
+    memory_[offset] = factor == nullptr ? number : static_cast<float>(number * factor[index / length]);
   });
 }
 
@@ -226,7 +226,7 @@ void PackedWeight::unpack(float* dst) const {
     return;
   }
   if (layout_ == WeightLayout::filters || layout_ == WeightLayout::grouped)
-    return for_places([&](int64_t index, int64_t place) { dst[index] = data_[place]; });
+    return for_each_offset([&](int64_t index, int64_t offset) { dst[index] = data_[offset]; });
   if (layout_ == WeightLayout::depthwise) {
     kernels_->transpose(data_, o, dst, length, length, o);
     return;

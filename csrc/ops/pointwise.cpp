@@ -29,7 +29,7 @@ Steps steps(const Loop<Arrays>& loop, int array) {
   return {last < 1 ? 0 : loop.strides[last - 1][array], last < 0 ? 1 : loop.strides[last][array]};
 }
 
-// Calls body(places, rows, columns) for tiles of all operands.
+// Calls body(offsets, rows, columns) for tiles of all operands.
 template <int Arrays, class Body>
 void map(const Loop<Arrays>& loop, int64_t work, const Body& body) {
   const int last = loop.rank - 1;
@@ -81,7 +81,7 @@ template <class T>
 void compare_whole(Comparison op, const Tensor& a, const Tensor& b, const Tensor& dst) {
   const Loop<3> loop = loop_over<3>({&dst, &a, &b});
   const Steps to = steps(loop, 0), x = steps(loop, 1), y = steps(loop, 2);
-  map(loop, dst.count(), [=](const Places<3>& at, int64_t rows, int64_t columns) noexcept {
+  map(loop, dst.count(), [=](const Offsets<3>& at, int64_t rows, int64_t columns) noexcept {
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t c = 0; c < columns; ++c)
         static_cast<bool*>(dst.data)[at[0] + r * to.row + c] =
@@ -95,7 +95,7 @@ void choose(const Tensor& condition, const Tensor& a, const Tensor& b, const Ten
   const Loop<4> loop = loop_over<4>({&dst, &condition, &a, &b});
   const Steps to = steps(loop, 0), which = steps(loop, 1), x = steps(loop, 2), y = steps(loop, 3);
   const auto* bools = static_cast<const std::uint8_t*>(condition.data);
-  map(loop, dst.count(), [=](const Places<4>& at, int64_t rows, int64_t columns) noexcept {
+  map(loop, dst.count(), [=](const Offsets<4>& at, int64_t rows, int64_t columns) noexcept {
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t c = 0; c < columns; ++c)
         static_cast<T*>(dst.data)[at[0] + r * to.row + c] =
@@ -155,7 +155,7 @@ void run_unary(Unary op, const Tensor& src, float first, float second, const Ten
   const Loop<2> loop = loop_over<2>({&dst, &src});
   const Steps to = steps(loop, 0), x = steps(loop, 1);
   const auto kernel = active_table().unary;
-  map(loop, dst.count() * cost(op), [=](const Places<2>& at, int64_t rows, int64_t columns) noexcept {
+  map(loop, dst.count() * cost(op), [=](const Offsets<2>& at, int64_t rows, int64_t columns) noexcept {
     kernel({op, first, second, {src.floats() + at[1], x.row, x.step}, rows, columns, dst.floats() + at[0], to.row});
   });
 }
@@ -166,7 +166,7 @@ void run_binary(Binary op, const Tensor& a, const Tensor& b, const Tensor& dst) 
   const Steps to = steps(loop, 0), x = steps(loop, 1), y = steps(loop, 2);
   const auto kernel = active_table().binary;
   map(loop, dst.count() * (op == Binary::pow ? kPower : 1),
-      [=](const Places<3>& at, int64_t rows, int64_t columns) noexcept {
+      [=](const Offsets<3>& at, int64_t rows, int64_t columns) noexcept {
         kernel({op,
                 {a.floats() + at[1], x.row, x.step},
                 {b.floats() + at[2], y.row, y.step},
@@ -185,7 +185,7 @@ void run_comparison(Comparison op, const Tensor& a, const Tensor& b, const Tenso
   const Loop<3> loop = loop_over<3>({&dst, &a, &b});
   const Steps to = steps(loop, 0), x = steps(loop, 1), y = steps(loop, 2);
   const auto kernel = active_table().compare;
-  map(loop, dst.count(), [=](const Places<3>& at, int64_t rows, int64_t columns) noexcept {
+  map(loop, dst.count(), [=](const Offsets<3>& at, int64_t rows, int64_t columns) noexcept {
     kernel({op,
             {a.floats() + at[1], x.row, x.step},
             {b.floats() + at[2], y.row, y.step},
@@ -204,7 +204,7 @@ void run_where(const Tensor& condition, const Tensor& a, const Tensor& b, const 
   const Loop<4> loop = loop_over<4>({&dst, &condition, &a, &b});
   const Steps to = steps(loop, 0), which = steps(loop, 1), x = steps(loop, 2), y = steps(loop, 3);
   const auto kernel = active_table().where;
-  map(loop, dst.count(), [=](const Places<4>& at, int64_t rows, int64_t columns) noexcept {
+  map(loop, dst.count(), [=](const Offsets<4>& at, int64_t rows, int64_t columns) noexcept {
     kernel({static_cast<const std::uint8_t*>(condition.data) + at[1],
             which.row,
             which.step,

@@ -68,7 +68,7 @@ void set_divisors(const Pool2dDesc& d, const Taps& vertical, const Taps& horizon
     k.scale = static_cast<float>(static_cast<double>(d.window.kernel[0] * d.window.kernel[1]) / inside);
 }
 
-void check_places(const Pool2dDesc& d) {
+void check_indices32(const Pool2dDesc& d) {
   if (checked_mul(d.input[2], d.input[3]) > std::numeric_limits<std::int32_t>::max())
     throw std::invalid_argument("max pooling: planes of more than 2^31 pixels have no gradient");
 }
@@ -127,7 +127,7 @@ void run_pool2d_row(const Pool2dDesc& d, const KernelTable& kernels, const Pool2
   const Window& window = d.window;
   const Axis horizontal = axis_of(d, 1);
   const Taps rows = taps_of(axis_of(d, 0), row.y);
-  const bool located = row.indices != nullptr || row.places != nullptr;
+  const bool located = row.indices != nullptr || row.indices32 != nullptr;
   PoolArgs k{};
   k.kind = d.kind;
   k.exponent = d.exponent;
@@ -149,11 +149,11 @@ void run_pool2d_row(const Pool2dDesc& d, const KernelTable& kernels, const Pool2
     set_divisors(d, rows, columns, part);
     const bool empty = rows.count == 0 || columns.count == 0;  // every tap of a dilated window in the padding
     part.src = row.src + (empty ? 0 : (rows.first - row.first_row) * w + columns.first) * row.src_stride + row.channel;
-    part.index = !empty ? rows.first * w + columns.first : row.places != nullptr ? -1 : 0;
+    part.index = !empty ? rows.first * w + columns.first : row.indices32 != nullptr ? -1 : 0;
     if (empty) part.index_pixel = 0;
     part.dst = row.dst + x * row.dst_stride + row.channel;
     part.indices = row.indices == nullptr ? nullptr : row.indices + x * row.dst_stride + row.channel;
-    part.places = row.places == nullptr ? nullptr : row.places + x * row.dst_stride + row.channel;
+    part.indices32 = row.indices32 == nullptr ? nullptr : row.indices32 + x * row.dst_stride + row.channel;
     if (part.row_step == part.taps * part.tap_step && part.rows * part.taps <= kLongRow && !located) {
       part.taps *= part.rows;  // a window as wide as the image is one long row
       part.rows = 1;
@@ -171,16 +171,16 @@ void run_pool2d_row(const Pool2dDesc& d, const KernelTable& kernels, const Pool2
 }
 
 void run_pool2d(const Pool2dDesc& d, const ImageView& image, float* dst, int64_t dst_stride, int64_t* indices,
-                std::int32_t* places) {
+                std::int32_t* indices32) {
   const ChannelsLast converted(image);
-  run_pool2d(d, converted.view().data, d.input[1], dst, dst_stride, indices, places);
+  run_pool2d(d, converted.view().data, d.input[1], dst, dst_stride, indices, indices32);
 }
 
 void run_pool2d(const Pool2dDesc& d, const float* src, int64_t src_stride, float* dst, int64_t dst_stride,
-                int64_t* indices, std::int32_t* places) {
+                int64_t* indices, std::int32_t* indices32) {
   const auto [n, c, h, w] = d.input;
   const auto [oh, ow] = d.output;
-  if (places != nullptr) check_places(d);
+  if (indices32 != nullptr) check_indices32(d);
   if (n * c * oh * ow == 0) return;
   if (indices != nullptr) {
     // The kernel counts within a window in 32 bits.
@@ -207,14 +207,14 @@ void run_pool2d(const Pool2dDesc& d, const float* src, int64_t src_stride, float
                    part.dst = dst + to;
                    part.dst_stride = dst_stride;
                    part.indices = indices == nullptr ? nullptr : indices + to;
-                   part.places = places == nullptr ? nullptr : places + to;
+                   part.indices32 = indices32 == nullptr ? nullptr : indices32 + to;
                    run_pool2d_row(d, kernels, part);
                  }
                });
 }
 
-void run_places_in_volumes(const int64_t* within, int64_t depth, int64_t plane, const int64_t* rows,
-                           const Shape4& shape, int64_t* dst) {
+void run_indices_in_volumes(const int64_t* within, int64_t depth, int64_t plane, const int64_t* rows,
+                            const Shape4& shape, int64_t* dst) {
   const auto [n, c, outputs, columns] = shape;
   const int64_t row = columns * c;
   parallel_for(n * outputs, threads_for(n * outputs * row),
@@ -223,23 +223,23 @@ void run_places_in_volumes(const int64_t* within, int64_t depth, int64_t plane, 
                    const int64_t* volume = within + i / outputs * depth * row;
                    for (int64_t x = 0; x < columns; ++x)
                      for (int64_t channel = 0; channel < c; ++channel) {
-                       const int64_t at = i * row + x * c + channel, place = rows[at];
-                       dst[at] = place / columns * plane + volume[place * c + channel];
+                       const int64_t at = i * row + x * c + channel, index = rows[at];
+                       dst[at] = index / columns * plane + volume[index * c + channel];
                      }
                  }
                });
 }
 
-void run_pool2d_gradient(const Pool2dDesc& d, const ImageView& image, const std::int32_t* places, float* dst) {
+void run_pool2d_gradient(const Pool2dDesc& d, const ImageView& image, const std::int32_t* indices32, float* dst) {
   const auto [n, c, h, w] = d.input;
   const auto [oh, ow] = d.output;
-  if (places != nullptr) check_places(d);
+  if (indices32 != nullptr) check_indices32(d);
   if (n * c * h * w == 0) return;
   const ChannelsLast converted(image);
   const float* gradient = converted.view().data;
   const Axis vertical = axis_of(d, 0), horizontal = axis_of(d, 1);
   const Reached rows = reached_by(vertical), columns = reached_by(horizontal);
-  std::vector<float> factors(places == nullptr ? checked_mul(oh, ow) : 0);
+  std::vector<float> factors(indices32 == nullptr ? checked_mul(oh, ow) : 0);
   for (int64_t window = 0; window < static_cast<int64_t>(factors.size()); ++window) {
     PoolArgs divided{};
     set_divisors(d, taps_of(vertical, window / ow), taps_of(horizontal, window % ow), divided);
@@ -252,7 +252,7 @@ void run_pool2d_gradient(const Pool2dDesc& d, const ImageView& image, const std:
                    const int64_t y = row % h, from = row / h * oh * ow * c;
                    PoolGradientArgs args{};
                    args.gradient = gradient + from;
-                   args.places = places == nullptr ? nullptr : places + from;
+                   args.indices32 = indices32 == nullptr ? nullptr : indices32 + from;
                    args.factors = factors.data();
                    args.y_begin = rows.begin[y];
                    args.y_end = rows.end[y];
@@ -261,7 +261,7 @@ void run_pool2d_gradient(const Pool2dDesc& d, const ImageView& image, const std:
                    args.width = w;
                    args.out_width = ow;
                    args.channels = c;
-                   args.place = static_cast<std::int32_t>(places == nullptr ? 0 : y * w);
+                   args.first_index = static_cast<std::int32_t>(indices32 == nullptr ? 0 : y * w);
                    args.dst = dst + row * w * c;
                    run(args);
                  }

@@ -27,25 +27,25 @@ Pool2dDesc describe_pool2d(const char* op, Pooling kind, const Shape4& input, co
 Pool2dDesc describe_adaptive_pool2d(const char* op, Pooling kind, const Shape4& input, const Pair& output);
 
 // dst and indices (null, or for maxima their indices h * W + w in the input's plane) are channels last, their pixels
-// `dst_stride` apart: C, or more where dst is a slice of the channels of an image. `places` is what the gradient reads:
-// the same in 32 bits, -1 where a window lies in the padding; at most one of the two is given.
+// `dst_stride` apart: C, or more where dst is a slice of the channels of an image. `indices32` are the
+// indices in 32 bits, which the gradient reads, -1 where a window lies in the padding; at most one of the two is given.
 void run_pool2d(const Pool2dDesc& desc, const ImageView& src, float* dst, int64_t dst_stride, int64_t* indices,
-                std::int32_t* places = nullptr);
+                std::int32_t* indices32 = nullptr);
 
 // The same of images that are channels last, their pixels `src_stride` apart: C, or more where they are a slice of the
 // channels of larger ones.
 void run_pool2d(const Pool2dDesc& desc, const float* src, int64_t src_stride, float* dst, int64_t dst_stride,
-                int64_t* indices, std::int32_t* places = nullptr);
+                int64_t* indices, std::int32_t* indices32 = nullptr);
 
 // Maxima of volumes are found in two passes: in every plane, at `within` (N * D, h, w, C), and then along the depth of
 // what was pooled, at `rows` (N, OD, h * w, C), whose shape (N, C, OD, h * w) is given. dst, laid out as rows: their
 // indices (d * H + h) * W + w in volumes of planes of `plane` = H * W pixels.
-void run_places_in_volumes(const int64_t* within, int64_t depth, int64_t plane, const int64_t* rows,
-                           const Shape4& shape, int64_t* dst);
+void run_indices_in_volumes(const int64_t* within, int64_t depth, int64_t plane, const int64_t* rows,
+                            const Shape4& shape, int64_t* dst);
 
 // The gradient of the input from that of the output; dst is dense channels last. Maxima need their indices,
 // channels last too; averages have none. Every pixel sums its windows in their order.
-void run_pool2d_gradient(const Pool2dDesc& desc, const ImageView& gradient, const std::int32_t* places, float* dst);
+void run_pool2d_gradient(const Pool2dDesc& desc, const ImageView& gradient, const std::int32_t* indices32, float* dst);
 
 // The range of input rows that output row y folds; empty where a dilated window lies in the padding.
 Range pool2d_inputs(const Pool2dDesc& desc, int64_t y);
@@ -60,7 +60,7 @@ struct Pool2dRow {
   float* dst;                 // pixels `dst_stride` apart
   int64_t dst_stride;
   int64_t* indices = nullptr;  // as for run_pool2d
-  std::int32_t* places = nullptr;
+  std::int32_t* indices32 = nullptr;
 };
 void run_pool2d_row(const Pool2dDesc& desc, const KernelTable& kernels, const Pool2dRow& row);
 

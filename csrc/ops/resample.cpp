@@ -15,23 +15,24 @@ struct Taps {
 };
 
 // Maps a coordinate into [0, last]. NaN becomes 0.
-double folded(double place, double last, Border border) {
+double folded(double coordinate, double last, Border border) {
   if (border == Border::reflect && last > 0) {
-    place = std::fabs(std::fmod(place, 2 * last));
-    if (place > last) place = 2 * last - place;
+    coordinate = std::fabs(std::fmod(coordinate, 2 * last));
+    if (coordinate > last) coordinate = 2 * last - coordinate;
   }
-  place = place > 0 ? place : 0;
-  return std::min(place, last);
+  coordinate = coordinate > 0 ? coordinate : 0;
+  return std::min(coordinate, last);
 }
 
-Taps taps_at(double place, int64_t size, Border border) {
+Taps taps_at(double coordinate, int64_t size, Border border) {
   if (border == Border::constant) {
-    if (!(place > -1 && place < static_cast<double>(size))) return {{0, 0}, {0, 0}};
+    if (!(coordinate > -1 && coordinate < static_cast<double>(size))) return {{0, 0}, {0, 0}};
   } else {
-    place = folded(place, static_cast<double>(size - 1), border);
+    coordinate = folded(coordinate, static_cast<double>(size - 1), border);
   }
-  const int64_t cut = static_cast<int64_t>(place), first = cut - (static_cast<double>(cut) > place);  // rounded down
-  const float part = static_cast<float>(place - static_cast<double>(first));
+  const int64_t cut = static_cast<int64_t>(coordinate),
+                first = cut - (static_cast<double>(cut) > coordinate);  // rounded down
+  const float part = static_cast<float>(coordinate - static_cast<double>(first));
   Taps taps{{first, first + 1}, {1 - part, part}};
   for (int i = 0; i < 2; ++i)
     if (taps.index[i] < 0 || taps.index[i] >= size) taps.index[i] = 0, taps.weight[i] = 0;
@@ -39,7 +40,7 @@ Taps taps_at(double place, int64_t size, Border border) {
 }
 
 // Adds `share` of what the picture has at a point to all channels of a pixel.
-void add_place(const ImageView& src, const Taps& rows, const Taps& columns, float fill, float share, float* dst) {
+void add_point(const ImageView& src, const Taps& rows, const Taps& columns, float fill, float share, float* dst) {
   const int64_t channels = src.shape[1], step = src.strides[1];
   const float* upper = src.data + rows.index[0] * src.strides[2];
   const float* lower = src.data + rows.index[1] * src.strides[2];
@@ -95,7 +96,7 @@ void run_resample(const ResampleDesc& desc, const ImageView& src, const float* f
           const double x = column - (width - 1) / 2.0 + (j + 0.5) * step - 0.5;
           const Taps rows = taps_at(m[3] * x + m[4] * y + m[5] + shift_y + middle_y, src.shape[2], desc.border);
           const Taps columns = taps_at(m[0] * x + m[1] * y + m[2] + shift_x + middle_x, src.shape[3], desc.border);
-          add_place(src, rows, columns, desc.fill, share, dst);
+          add_point(src, rows, columns, desc.fill, share, dst);
         }
       }
     }

@@ -10,15 +10,17 @@
 
 namespace convlane {
 
-// Positions in several arrays, in elements.
+// Offsets into several arrays, in elements.
 template <int Arrays>
-using Places = std::array<int64_t, Arrays>;
+using Offsets = std::array<int64_t, Arrays>;
+template <int Arrays>
+using Places = Offsets<Arrays>;  // the former name, still used by matmul.cpp and reduce.cpp
 
 template <int Arrays>
 struct Loop {
   int rank = 0;
   Extents shape{};
-  std::array<Places<Arrays>, kMaxRank> strides{};  // [dimension][array]
+  std::array<Offsets<Arrays>, kMaxRank> strides{};  // [dimension][array]
 
   int64_t count(int first, int last) const {
     int64_t product = 1;
@@ -26,7 +28,7 @@ struct Loop {
     return product;
   }
 
-  void append(int64_t size, const Places<Arrays>& steps) {
+  void append(int64_t size, const Offsets<Arrays>& steps) {
     shape[rank] = size;
     strides[rank++] = steps;
   }
@@ -47,11 +49,11 @@ struct Loop {
     rank = rank == 0 ? 0 : last + 1;
   }
 
-  // Calls body(places) for the positions [begin, end) of the dimensions [first, last), in order.
+  // Calls body(offsets) for the positions [begin, end) of the dimensions [first, last), in order.
   template <class Body>
   void walk(int first, int last, int64_t begin, int64_t end, const Body& body) const {
     if (begin >= end) return;
-    Places<Arrays> at{};
+    Offsets<Arrays> at{};
     Extents index{};
     int64_t left = begin;
     for (int d = last; d-- > first; left /= shape[d]) {
@@ -94,7 +96,7 @@ Loop<Arrays> loop_over(const std::array<const Tensor*, Arrays>& arrays) {
   sort_few(order.begin(), order.begin() + count, outer);
   Loop<Arrays> loop;
   for (int i = 0; i < count; ++i) {
-    Places<Arrays> steps{};
+    Offsets<Arrays> steps{};
     for (int array = 0; array < Arrays; ++array) steps[array] = arrays[array]->strides[order[i]];
     loop.append(arrays[0]->shape[order[i]], steps);
   }
@@ -102,7 +104,7 @@ Loop<Arrays> loop_over(const std::array<const Tensor*, Arrays>& arrays) {
   return loop;
 }
 
-// Splits a loop among threads into tiles of at most rows x columns of the two innermost dimensions: body(places, rows,
+// Splits a loop among threads into tiles of at most rows x columns of the two innermost dimensions: body(offsets, rows,
 // columns), noexcept. A tile's columns advance by the last strides, its rows by the second to last.
 template <int Arrays, class Body>
 void parallel_tiles(Loop<Arrays> loop, int64_t rows, int64_t columns, int threads, const Body& body) {
@@ -122,13 +124,13 @@ void parallel_tiles(Loop<Arrays> loop, int64_t rows, int64_t columns, int thread
   const int64_t tiles = row_tiles * column_tiles, outer = loop.count(0, last - 1);
   parallel_for(outer * tiles, threads, [&](int64_t begin, int64_t end, int) noexcept {
     int64_t task = begin;
-    loop.walk(0, last - 1, begin / tiles, ceil_div(end, tiles), [&](const Places<Arrays>& at) {
+    loop.walk(0, last - 1, begin / tiles, ceil_div(end, tiles), [&](const Offsets<Arrays>& at) {
       const int64_t first = task - task % tiles;
       for (; task < std::min(end, first + tiles); ++task) {
         const int64_t r = (task - first) / column_tiles * rows, c = (task - first) % column_tiles * columns;
-        Places<Arrays> place = at;
-        for (int i = 0; i < Arrays; ++i) place[i] += r * loop.strides[last - 1][i] + c * loop.strides[last][i];
-        body(place, std::min(rows, height - r), std::min(columns, width - c));
+        Offsets<Arrays> offsets = at;
+        for (int i = 0; i < Arrays; ++i) offsets[i] += r * loop.strides[last - 1][i] + c * loop.strides[last][i];
+        body(offsets, std::min(rows, height - r), std::min(columns, width - c));
       }
     });
   });

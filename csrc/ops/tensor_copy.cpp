@@ -60,7 +60,7 @@ void copy(const Tensor& src, const Tensor& dst) {
     const auto transpose = active_table().transpose;
     const int64_t width = loop.shape[loop.rank - 1];
     parallel_tiles(loop, std::max(kSquare, kTile / std::max<int64_t>(width, 1)), kSquare, threads,
-                   [=](const Places<2>& at, int64_t rows, int64_t columns) noexcept {
+                   [=](const Offsets<2>& at, int64_t rows, int64_t columns) noexcept {
                      if constexpr (std::is_same_v<T, float>)
                        transpose(from + at[1], src_row, to + at[0], dst_row, columns, rows);
                      else
@@ -69,11 +69,11 @@ void copy(const Tensor& src, const Tensor& dst) {
     return;
   }
   const int last = loop.rank - 1;
-  const Places<2> step = last < 0 ? Places<2>{1, 1} : loop.strides[last];
-  const Places<2> row = last < 1 ? Places<2>{} : loop.strides[last - 1];
+  const Offsets<2> step = last < 0 ? Offsets<2>{1, 1} : loop.strides[last];
+  const Offsets<2> row = last < 1 ? Offsets<2>{} : loop.strides[last - 1];
   const int64_t width = last < 0 ? 1 : loop.shape[last];
   parallel_tiles(loop, std::max<int64_t>(1, kTile / std::max<int64_t>(width, 1)), kTile, threads,
-                 [=](const Places<2>& at, int64_t rows, int64_t columns) noexcept {
+                 [=](const Offsets<2>& at, int64_t rows, int64_t columns) noexcept {
                    for (int64_t r = 0; r < rows; ++r)
                      copy_row(from + at[1] + r * row[1], step[1], to + at[0] + r * row[0], step[0], columns);
                  });

@@ -11,9 +11,9 @@ using std::int64_t;
 // The results that already have an offset. Those that may be alive at the same time as another are found by lifetime:
 // level l has lifetimes of at most 2^l steps, in buckets by first step, so whatever is alive at some step began in its
 // bucket or in the one before.
-class Placed {
+class Allocations {
  public:
-  explicit Placed(int64_t steps) {
+  explicit Allocations(int64_t steps) {
     for (int64_t length = 1;; length *= 2) {
       levels_.push_back({{}, std::vector<std::vector<int>>(static_cast<std::size_t>(steps / length + 1))});
       if (length >= steps) break;
@@ -79,7 +79,7 @@ class Placed {
 
 }  // namespace
 
-std::vector<int64_t> place_results(const std::vector<Life>& lives) {
+std::vector<int64_t> assign_offsets(const std::vector<Life>& lives) {
   int64_t steps = 1;
   for (const Life& life : lives) {
     if (life.first < 0 || life.last < life.first || life.size < 0)
@@ -87,9 +87,9 @@ std::vector<int64_t> place_results(const std::vector<Life>& lives) {
     steps = std::max(steps, life.last + 1);
   }
   if (steps > INT32_MAX || lives.size() > INT32_MAX) throw std::invalid_argument("plan: there are too many steps");
-  Placed placed(steps);
-  for (const Life& life : lives) placed.add(life, placed.lowest(life));
-  return placed.offsets();
+  Allocations allocations(steps);
+  for (const Life& life : lives) allocations.add(life, allocations.lowest(life));
+  return allocations.offsets();
 }
 
 }  // namespace convlane

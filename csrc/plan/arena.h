@@ -13,6 +13,6 @@ struct Life {
 
 // The lowest offset at which each fits, one after the other in the order given ("greedy by size" of Pisarchyk and Lee,
 // "Efficient memory management for deep neural net inference", 2020, where the largest come first).
-std::vector<std::int64_t> place_results(const std::vector<Life>& lives);
+std::vector<std::int64_t> assign_offsets(const std::vector<Life>& lives);
 
 }  // namespace convlane

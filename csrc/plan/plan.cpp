@@ -34,17 +34,17 @@ Plan::Plan(std::vector<Tensor> inputs, std::vector<Tensor> outputs, int64_t aren
 }
 
 void Plan::check_operand(const StepArguments& arguments, const StepOperand& operand, bool written) const {
-  if (operand.place == Place::constant) return arguments.check(!written, "a constant cannot be written");
-  const bool caller = operand.place == Place::input;
+  if (operand.location == Location::constant) return arguments.check(!written, "a constant cannot be written");
+  const bool caller = operand.location == Location::input;
   const auto& all = caller ? inputs_ : outputs_;
-  if (operand.place != Place::arena)
+  if (operand.location != Location::arena)
     arguments.check(operand.index >= 0 && operand.index < static_cast<int>(all.size()), "there is no such array");
   if (caller) {
     arguments.check(!written, "an input cannot be written");
     return arguments.check(same_type(operand.tensor, all[operand.index]), "an input has another type or size");
   }
   if (operand.tensor.count() == 0) return;  // none of it is read or written
-  const int64_t end = operand.place == Place::arena ? arena_bytes_ : reach_of(all[operand.index]).behind;
+  const int64_t end = operand.location == Location::arena ? arena_bytes_ : reach_of(all[operand.index]).behind;
   const Reach reach = reach_of(operand.tensor);
   arguments.check(operand.offset >= reach.before && operand.offset <= end && reach.behind <= end - operand.offset,
                   "an operand lies beyond its memory");

@@ -47,7 +47,7 @@ bool same_layout(const Tensor& a, const Tensor& b) {
 }  // namespace
 
 Tensor PlanRun::tensor(const StepOperand& operand) const {
-  if (operand.place == Place::input) return inputs[operand.index];
+  if (operand.location == Location::input) return inputs[operand.index];
   Tensor tensor = operand.tensor;
   tensor.data = at(operand);
   return tensor;

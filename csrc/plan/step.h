@@ -18,18 +18,18 @@
 
 namespace convlane {
 
-enum class Place : std::uint8_t { arena, input, output, constant };
+enum class Location : std::uint8_t { arena, input, output, constant };
 
 // A tensor of a step, and where it lies during a run.
 struct StepOperand {
-  Place place;
+  Location location;
   int index;       // which input or output
   int64_t offset;  // bytes from the start of the arena or the output
   // An input's strides are unknown until the caller passes the array; only a constant has data.
   Tensor tensor;
   std::shared_ptr<const void> owner;  // of a constant's data
 
-  bool any_layout() const { return place == Place::input; }
+  bool any_layout() const { return location == Location::input; }
 };
 
 // What a step sees of the current run.
@@ -40,12 +40,12 @@ struct PlanRun {
   void* scratch;  // of the current step
 
   void* at(const StepOperand& operand) const {
-    switch (operand.place) {
-      case Place::arena:
+    switch (operand.location) {
+      case Location::arena:
         return arena + operand.offset;
-      case Place::input:
+      case Location::input:
         return inputs[operand.index].data;
-      case Place::output:
+      case Location::output:
         return static_cast<char*>(outputs[operand.index]) + operand.offset;
       default:
         return operand.tensor.data;

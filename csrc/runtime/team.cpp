@@ -10,8 +10,8 @@
 #include <mutex>
 #include <new>
 
+#include "runtime/affinity.h"
 #include "runtime/float_state.h"
-#include "runtime/place.h"
 #include "runtime/threads.h"
 
 #ifdef _OPENMP
@@ -92,7 +92,7 @@ struct Stretch {
 class alignas(64) Member {
  public:
   std::atomic<std::uint64_t> stretch{0};
-  Place place;
+  Affinity affinity;
 
   // Waits until ready() holds; whoever makes it hold calls wake() afterwards.
   template <class Ready>
@@ -272,7 +272,7 @@ void Team::serve(int member) noexcept {
 #endif
   std::atomic<std::uint64_t>& stretch = members_[member].stretch;
   const auto number = [&] { return Stretch::of(stretch.load()).range; };
-  if (crowded() && has_cpus()) members_[member].place.enter(seats_);
+  if (crowded() && has_cpus()) members_[member].affinity.enter(seats_);
   for (std::uint32_t last = first_number_;;) {
     members_[member].wait(crowded() ? 0 : patience(), [&] { return number() != last; });
     last = number();
@@ -280,17 +280,17 @@ void Team::serve(int member) noexcept {
     if (has_cpus()) keep_apart(member);
     work(member, last);
   }
-  members_[member].place.leave();
+  members_[member].affinity.leave();
   if (left_.fetch_sub(1) == 1) members_[0].wake();
 }
 
 void Team::keep_apart(int member) noexcept {
   const int cpu = current_cpu();
-  Place& place = members_[member].place;
-  if (cpu < 0 || cpu != leader_cpu_.load(std::memory_order_relaxed) || !place.enter(seats_)) return;
-  place.avoid(cpu);
+  Affinity& affinity = members_[member].affinity;
+  if (cpu < 0 || cpu != leader_cpu_.load(std::memory_order_relaxed) || !affinity.enter(seats_)) return;
+  affinity.avoid(cpu);
 #ifndef _OPENMP
-  place.leave();  // this thread may never be dismissed
+  affinity.leave();  // this thread may never be dismissed
 #endif
   crowded_.store(kCrowdedRuns, std::memory_order_relaxed);
 }
@@ -308,7 +308,7 @@ void Team::dismiss() noexcept {
 void Team::await_servers() noexcept {
   const auto gone = [&] { return left_.load() == 0; };
   if (Member::spin(patience(), gone)) return;
-  for (int i = 1; i < size_; ++i) members_[i].place.bring(current_cpu());
+  for (int i = 1; i < size_; ++i) members_[i].affinity.pin(current_cpu());
   members_[0].wait(0, gone);
 }
 #endif

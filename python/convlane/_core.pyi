@@ -340,7 +340,7 @@ def local_response_norm_gradient(
 # pooling
 def max_pool2d_gradient(
     gradient: _Array,
-    places: NDArray[np.int32],
+    indices: NDArray[np.int32],
     input: _Shape4,
     kernel: _Pair,
     stride: _Pair,
@@ -359,16 +359,16 @@ def avg_pool2d_gradient(
     divisor_override: int | None,
 ) -> _Array: ...
 def adaptive_max_pool2d_gradient(
-    gradient: _Array, places: NDArray[np.int32], input: _Shape4, output: _Pair
+    gradient: _Array, indices: NDArray[np.int32], input: _Shape4, output: _Pair
 ) -> _Array: ...
 def adaptive_avg_pool2d_gradient(gradient: _Array, input: _Shape4, output: _Pair) -> _Array: ...
 
-# What the gradients of maxima need: the maxima and their places h * W + w in 32 bits, -1 for windows in the padding.
-def max_pool2d_places(
+# What the gradients of maxima need: the maxima and their indices h * W + w in 32 bits, -1 for windows in the padding.
+def max_pool2d_with_indices32(
     input: _Array, kernel: _Pair, stride: _Pair, padding: _Sides, dilation: _Pair, ceil_mode: bool
 ) -> tuple[_Array, NDArray[np.int32]]: ...
-def adaptive_max_pool2d_places(op: str, input: _Array, output: _Pair) -> tuple[_Array, NDArray[np.int32]]: ...
-def places_in_volumes(within: NDArray[np.int64], rows: NDArray[np.int64], plane: int) -> NDArray[np.int64]: ...
+def adaptive_max_pool2d_with_indices32(op: str, input: _Array, output: _Pair) -> tuple[_Array, NDArray[np.int32]]: ...
+def indices_in_volumes(within: NDArray[np.int64], rows: NDArray[np.int64], plane: int) -> NDArray[np.int64]: ...
 def max_pool2d(
     input: _Array, kernel: _Pair, stride: _Pair, padding: _Sides, dilation: _Pair, ceil_mode: bool, return_indices: bool
 ) -> _Array | tuple[_Array, NDArray[np.int64]]: ...
@@ -476,7 +476,7 @@ _Operand: TypeAlias = tuple[str, int, int, str, _Sizes, _Sizes] | NDArray[Any]
 def new_array(type: _Type) -> NDArray[Any]: ...
 
 # Offsets for results that are there from a first step to a last, of a size: the lowest for each in turn.
-def place_results(lives: Sequence[tuple[int, int, int]]) -> list[int]: ...
+def assign_offsets(lives: Sequence[tuple[int, int, int]]) -> list[int]: ...
 
 # What runs need, which the plans of one network share.
 class PlanMemory:

@@ -319,12 +319,12 @@ class _Tape:
         return gradients
 
     def _last_users(self) -> dict[int | None, list[Slot]]:
-        """Return which leaves are complete once a node has been gone back through, by its place; None: unused ones."""
+        """Return the leaves that are complete once a node has been differentiated, by its index; None: unused ones."""
         first: dict[Slot | None, int] = {}
-        for place, node in enumerate(self.nodes):
+        for index, node in enumerate(self.nodes):
             for source in node.sources.values():
                 for slot in source if isinstance(source, list) else [source]:
-                    first.setdefault(slot, place)
+                    first.setdefault(slot, index)
         last: dict[int | None, list[Slot]] = {}
         for _, slot in self.leaves.values():
             last.setdefault(first.get(slot), []).append(slot)

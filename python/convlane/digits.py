@@ -137,6 +137,6 @@ def _average(count: int, begin: float, side: int) -> NDArray[np.float64]:
 
 def _interpolation() -> Array:
     """Return the matrix that makes 32 numbers of 8 by linear interpolation between the middles of the cells."""
-    places = np.clip((np.arange(_SIDE) + 0.5) * _CELLS / _SIDE - 0.5, 0, _CELLS - 1)
-    shares: Array = np.maximum(1 - np.abs(places[:, None] - np.arange(_CELLS)), 0).astype(np.float32)
+    positions = np.clip((np.arange(_SIDE) + 0.5) * _CELLS / _SIDE - 0.5, 0, _CELLS - 1)
+    shares: Array = np.maximum(1 - np.abs(positions[:, None] - np.arange(_CELLS)), 0).astype(np.float32)
     return shares

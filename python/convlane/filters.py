@@ -344,16 +344,16 @@ def _sources(size: int, length: int, mode: str) -> NDArray[np.int64]:
 
     The first lies ``length // 2`` in front of the axis.
     """
-    places = np.arange(size + length - 1) - length // 2
+    indices = np.arange(size + length - 1) - length // 2
     if mode == "constant":
-        return np.where((places < 0) | (places >= size), -1, places)
+        return np.where((indices < 0) | (indices >= size), -1, indices)
     if mode == "nearest":
-        return places.clip(0, size - 1)
+        return indices.clip(0, size - 1)
     if mode == "wrap":
-        return places % size
+        return indices % size
     period = 2 * size if mode == "reflect" else max(2 * size - 2, 1)
-    places %= period
-    return np.where(places < size, places, (2 * size - 1 if mode == "reflect" else 2 * size - 2) - places)
+    indices %= period
+    return np.where(indices < size, indices, (2 * size - 1 if mode == "reflect" else 2 * size - 2) - indices)
 
 
 def _fourier_from(dtype: np.dtype[Any]) -> int:

@@ -116,9 +116,9 @@ def ten_crop(images: Array, size: int | Pair) -> Array:
     if not (1 <= rows <= height and 1 <= columns <= width):
         raise ValueError(f"ten_crop: crops of {rows} x {columns} do not fit into images of {height} x {width}")
     bottom, right = height - rows, width - columns
-    places = ((0, 0), (0, right), (bottom, 0), (bottom, right), (round(bottom / 2), round(right / 2)))
+    offsets = ((0, 0), (0, right), (bottom, 0), (bottom, right), (round(bottom / 2), round(right / 2)))
     views = (array, array[..., ::-1])
-    result = np.stack([view[:, :, y : y + rows, x : x + columns] for view in views for y, x in places], axis=1)
+    result = np.stack([view[:, :, y : y + rows, x : x + columns] for view in views for y, x in offsets], axis=1)
     return result[0] if single else result
 
 

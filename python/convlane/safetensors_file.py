@@ -1,7 +1,7 @@
 """Tensors with names in one file, in the safetensors layout; reading one executes nothing and trusts nothing.
 
-A file is the length of its header (8 bytes, little-endian), the header (JSON: for each tensor its type, shape and place
-in the data, and text under ``__metadata__``), and the data: all tensors one after the other, C-contiguous and
+A file is the length of its header (8 bytes, little-endian), the header (JSON: for each tensor its type, shape and byte
+offsets in the data, and text under ``__metadata__``), and the data: all tensors one after the other, C-contiguous and
 little-endian, without gaps. `open_tensors` checks the whole header against the file's size before any memory is taken,
 so a tensor never takes more of it than the file has bytes.
 

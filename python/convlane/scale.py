@@ -170,7 +170,7 @@ class BatchPredictor:
         return {**columns, "error": np.array(messages, object)}
 
     def _tried(self, items: Any) -> tuple[Any, dict[int, Exception]]:
-        """Return the result for all items that are sound, and the errors of the others by their place."""
+        """Return the result for all items that are sound, and the errors of the others by their index."""
         plan = self._plan()
         prepared, errors = plan.prepare(np.asarray if self.preprocess is None else self.preprocess, items)
         return self._processed(plan.run(_stacked(prepared)) if prepared else plan.run_nothing()), errors
@@ -277,7 +277,7 @@ class _Loaded:
         return np.zeros((0, *(open_size if size is None else size for size in self.plan.input_shape[1:])), np.float32)
 
     def prepare(self, function: Callable[[Any], Array], items: Any) -> tuple[list[Array], dict[int, Exception]]:
-        """Return the examples of all items that are sound, and the errors of the others by their place."""
+        """Return the examples of all items that are sound, and the errors of the others by their index."""
 
         def attempt(item: Any) -> Array | Exception:
             try:
@@ -356,7 +356,7 @@ def _stacked(prepared: Sequence[Array]) -> Array:
 
 
 def _spread(values: Any, sound: Any, name: str) -> Any:
-    """Return a column with what is missing at the places of items that are not sound."""
+    """Return a column with what is missing at the indices of items that are not sound."""
     if values.ndim == 0 or len(values) != sound.sum():
         raise ValueError(
             f"BatchPredictor: postprocess must return a row for each of {sound.sum()} examples, but {name!r} has the "

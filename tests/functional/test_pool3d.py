@@ -252,16 +252,16 @@ def test_compiled(name, rng, isa, tmp_path):
 
 def test_wrong_arguments_of_the_kernels():
     within, rows = np.zeros((2, 1, 2, 3), np.int64), np.full((1, 1, 1, 6), 11)
-    assert _core.places_in_volumes(within, rows, 20)[0, 0, 0, 0] == 20
+    assert _core.indices_in_volumes(within, rows, 20)[0, 0, 0, 0] == 20
     for wrong in (rows + 1, rows - 12):
         with pytest.raises(ValueError, match=r"pooling: index .* is out of range for a dimension of 12"):
-            _core.places_in_volumes(within, wrong, 20)
+            _core.indices_in_volumes(within, wrong, 20)
     for first, second in ((within[..., :2], rows), (within, rows[..., :5]), (within, np.zeros((3, 1, 1, 6), np.int64))):
         with pytest.raises(ValueError, match=r"do not fit|must be int64 images, dense and channels last"):
-            _core.places_in_volumes(first, second, 20)
+            _core.indices_in_volumes(first, second, 20)
     for wrong in (within[0], within.astype(np.float32), np.zeros((2, 1, 2, 6), np.int64)[..., ::2]):
         with pytest.raises(ValueError, match="must be int64 images, dense and channels last"):
-            _core.places_in_volumes(wrong, rows, 20)
+            _core.indices_in_volumes(wrong, rows, 20)
 
 
 def test_refused_by_plans():

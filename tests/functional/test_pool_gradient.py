@@ -277,7 +277,7 @@ def test_wrong_arguments_of_the_kernels():
     with pytest.raises(ValueError, match="shape"):
         _core.max_pool2d_gradient(one[:, :, :1], places, *geometry)
     for wrong in (places[:, :, :1], places[0], np.zeros((1, 1, 2, 4), np.int32)[..., ::2]):
-        with pytest.raises(ValueError, match="places are not those"):
+        with pytest.raises(ValueError, match="indices are not those"):
             _core.max_pool2d_gradient(one, wrong, *geometry)
     with pytest.raises(ValueError, match="shape"):
         _core.adaptive_avg_pool2d_gradient(one, (1, 1, 4, 4), (1, 1))

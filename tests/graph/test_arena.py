@@ -60,7 +60,7 @@ def test_many_results_take_no_longer_each():
     def seconds(count):
         start = time.thread_time()
         lives = [(0, count, 10**6)] * 8 + [(i, i + 3, 16 * (1 + i % 9)) for i in range(count)]
-        _core.place_results(lives)
+        _core.assign_offsets(lives)
         return time.thread_time() - start
 
     few, many = (min(seconds(count) for _ in range(3)) for count in (2_000, 16_000))
@@ -70,4 +70,4 @@ def test_many_results_take_no_longer_each():
 @pytest.mark.parametrize("life", [(-1, 3, 16), (2, 1, 16), (0, 1, -16), (0, 2**40, 16)])
 def test_lives_that_are_none_are_refused(life):
     with pytest.raises(ValueError, match="plan: "):
-        _core.place_results([life])
+        _core.assign_offsets([life])

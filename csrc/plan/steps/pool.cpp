@@ -56,24 +56,24 @@ Step prepare_pool3d(std::shared_ptr<const StepArguments> at) {
           counted.bytes()};
 }
 
-// Places of this shape, dense channels last.
-void check_places_image(const StepArguments& at, const StepOperand& places, const char* name, const Shape4& shape) {
-  at.check_shape(places, name, shape);
+// Indices of this shape, dense channels last.
+void check_index_image(const StepArguments& at, const StepOperand& indices, const char* name, const Shape4& shape) {
+  at.check_shape(indices, name, shape);
   const Shape4 strides = channels_last_view(nullptr, shape).strides;
   for (int d = 0; d < 4; ++d)
-    at.check(places.tensor.dtype == DType::i64 && (shape[d] == 1 || places.tensor.strides[d] == strides[d]),
+    at.check(indices.tensor.dtype == DType::i64 && (shape[d] == 1 || indices.tensor.strides[d] == strides[d]),
              std::string(name) + " must be int64, dense and channels last");
 }
 
 // The indices of maxima. The maxima themselves belong to another step, and are recomputed here into scratch.
-Step prepare_pool2d_places(std::shared_ptr<const StepArguments> at) {
+Step prepare_pool2d_indices(std::shared_ptr<const StepArguments> at) {
   const StepOperand *dst = &at->output(1, 1), *src = &at->inputs[0];
   const auto desc = at->get<Pool2dDesc>("geometry");
-  at->check(desc.kind == Pooling::max, "only maxima have places");
+  at->check(desc.kind == Pooling::max, "only maxima have indices");
   at->check(!src->any_layout(), "the input must lie in the arena");
   at->check_shape(*src, "input", desc.input);
   at->check_dense_image(*src, "input");
-  check_places_image(*at, *dst, "output", desc.shape());
+  check_index_image(*at, *dst, "output", desc.shape());
   const int64_t count = dst->tensor.count();
   Scratch counted;
   counted.take<float>(count);
@@ -91,13 +91,13 @@ struct Maxima {
 };
 
 // The indices of maxima in volumes.
-Step prepare_pool3d_places(std::shared_ptr<const StepArguments> at) {
+Step prepare_pool3d_indices(std::shared_ptr<const StepArguments> at) {
   const StepOperand *dst = &at->output(1, 1), *src = &at->inputs[0];
   const auto planes = at->get<Pool2dDesc>("planes"), depth = at->get<Pool2dDesc>("depth");
-  at->check(planes.kind == Pooling::max && depth.kind == Pooling::max, "only maxima have places");
+  at->check(planes.kind == Pooling::max && depth.kind == Pooling::max, "only maxima have indices");
   check_volumes(*at, planes, depth);
   const Shape4 rows = depth.input, shape = depth.shape();
-  check_places_image(*at, *dst, "output", shape);
+  check_index_image(*at, *dst, "output", shape);
   const int64_t between = channels_last_view(nullptr, rows).count(), count = dst->tensor.count();
   Scratch counted;
   const auto take = [=](Scratch& scratch) {
@@ -111,8 +111,8 @@ Step prepare_pool3d_places(std::shared_ptr<const StepArguments> at) {
             run_pool2d(planes, run.image(*src), found.of_planes, rows[1], found.within);
             run_pool2d(depth, channels_last_view(found.of_planes, rows), found.of_rows, rows[1], found.along);
             const int64_t plane = planes.input[2] * planes.input[3];
-            run_places_in_volumes(found.within, rows[2], plane, found.along, shape,
-                                  static_cast<int64_t*>(run.at(*dst)));
+            run_indices_in_volumes(found.within, rows[2], plane, found.along, shape,
+                                   static_cast<int64_t*>(run.at(*dst)));
           },
           counted.bytes()};
 }
@@ -125,21 +125,21 @@ Step prepare_max_unpool(std::shared_ptr<const StepArguments> at) {
   at->check_dense_image(*dst, "output");
   at->check(!src->any_layout() && !index->any_layout(), "the inputs must lie in the arena");
   const Tensor &from = src->tensor, &to = dst->tensor;
-  check_places_image(*at, *index, "indices", {from.shape[0], from.shape[1], from.shape[2], from.shape[3]});
+  check_index_image(*at, *index, "indices", {from.shape[0], from.shape[1], from.shape[2], from.shape[3]});
   at->check(from.shape[0] == to.shape[0] && from.shape[1] == to.shape[1], "the shapes do not fit");
   const Along planes{to.shape[0], checked_mul(to.shape[2], to.shape[3]), to.shape[1]};
   const int64_t chosen = checked_mul(from.shape[2], from.shape[3]), count = from.count();
   return {[=](const PlanRun& run) {
-    const auto* places = static_cast<const int64_t*>(run.at(*index));
-    check_places(places, count, planes.count, "max_unpool");
-    run_put_along(run.floats(*src), planes, places, chosen, run.floats(*dst));
+    const auto* indices = static_cast<const int64_t*>(run.at(*index));
+    check_indices(indices, count, planes.count, "max_unpool");
+    run_put_along(run.floats(*src), planes, indices, chosen, run.floats(*dst));
   }};
 }
 
 const RegisterStep pool2d("pool2d", prepare_pool2d);
-const RegisterStep pool2d_places("pool2d_places", prepare_pool2d_places);
+const RegisterStep pool2d_indices("pool2d_indices", prepare_pool2d_indices);
 const RegisterStep pool3d("pool3d", prepare_pool3d);
-const RegisterStep pool3d_places("pool3d_places", prepare_pool3d_places);
+const RegisterStep pool3d_indices("pool3d_indices", prepare_pool3d_indices);
 const RegisterStep max_unpool("max_unpool", prepare_max_unpool);
 
 }  // namespace

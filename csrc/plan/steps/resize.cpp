@@ -50,17 +50,17 @@ Step prepare_resize(std::shared_ptr<const StepArguments> at) {
 // for all images.
 Step prepare_grid_sample(std::shared_ptr<const StepArguments> at) {
   const StepOperand *dst = &at->output(2, 2), *src = &at->inputs[0], *grid = &at->inputs[1];
-  const Tensor &places = grid->tensor, &result = dst->tensor;
+  const Tensor &points = grid->tensor, &result = dst->tensor;
   const int rank = src->tensor.rank;
-  at->check(places.dtype == DType::f32 && rank >= 4 && places.rank == rank && result.rank == rank &&
-                places.shape[rank - 1] == rank - 2 && result.shape[1] == src->tensor.shape[1],
+  at->check(points.dtype == DType::f32 && rank >= 4 && points.rank == rank && result.rank == rank &&
+                points.shape[rank - 1] == rank - 2 && result.shape[1] == src->tensor.shape[1],
             "inputs and output do not fit");
   for (int d = 2; d < rank; ++d)
-    at->check(result.shape[d] == places.shape[d - 1], "the output has another size than the grid");
+    at->check(result.shape[d] == points.shape[d - 1], "the output has another size than the grid");
   const int64_t images = result.shape[0];
-  for (const Tensor* each : {&src->tensor, &places})
+  for (const Tensor* each : {&src->tensor, &points})
     at->check(each->shape[0] == images || each->shape[0] == 1, "the inputs do not have the output's batch");
-  const bool alike = src->tensor.shape[0] == places.shape[0];
+  const bool alike = src->tensor.shape[0] == points.shape[0];
   const std::array<int64_t, 5> input = volume_of(*at, src->tensor), output = volume_of(*at, result);
   GridSampleDesc desc{input,
                       {output[1], output[2], output[3]},
@@ -71,7 +71,7 @@ Step prepare_grid_sample(std::shared_ptr<const StepArguments> at) {
   desc.input[0] = alike ? images : 1;
   check_grid_sample(desc);
   const auto step = [](const Tensor& t) { return t.shape[0] > 1 ? t.count() / t.shape[0] : 0; };
-  const int64_t from_step = step(src->tensor), place_step = step(places), to_step = step(result);
+  const int64_t from_step = step(src->tensor), grid_step = step(points), to_step = step(result);
   const int64_t runs = alike ? 1 : images;
   const int threads = at->threads;
   return step_of([=](const PlanRun* run, Scratch& scratch) {
@@ -82,7 +82,7 @@ Step prepare_grid_sample(std::shared_ptr<const StepArguments> at) {
     float* sampled = to.open(*run).floats();
     for (int64_t i = 0; i < runs; ++i) {
       Scratch again = scratch;
-      run_grid_sample(desc, pixels + i * from_step, numbers + i * place_step, sampled + i * to_step, threads, again);
+      run_grid_sample(desc, pixels + i * from_step, numbers + i * grid_step, sampled + i * to_step, threads, again);
     }
     to.store(*run);
   });

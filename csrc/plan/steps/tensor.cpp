@@ -233,9 +233,9 @@ Step prepare_take(std::shared_ptr<const StepArguments> at) {
     const Dense from(*src, scratch), which(*index, scratch), to(*dst, scratch);
     if (run == nullptr) return;
     const Along sizes = along(src->tensor, axis);
-    const auto* places = static_cast<const int64_t*>(which.load(*run).data);
-    check_places(places, index->tensor.count(), sizes.count, "gather");
-    (each ? run_take_along : run_take)(from.load(*run).data, sizes, size_of(src->tensor.dtype), places,
+    const auto* indices = static_cast<const int64_t*>(which.load(*run).data);
+    check_indices(indices, index->tensor.count(), sizes.count, "gather");
+    (each ? run_take_along : run_take)(from.load(*run).data, sizes, size_of(src->tensor.dtype), indices,
                                        dst->tensor.shape[axis], to.open(*run).data);
     to.store(*run);
   });

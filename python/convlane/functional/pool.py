@@ -98,7 +98,7 @@ def _max_pool2d_vjp(
 ) -> tuple[Any, Pullback]:
     x, single = as_image(input, "max_pool2d")
     geometry = (*as_window("max_pool2d", x.shape[2:], kernel_size, stride, padding, dilation), bool(ceil_mode))
-    output, indices = _core.max_pool2d_places(x, *geometry)
+    output, indices = _core.max_pool2d_with_indices32(x, *geometry)
     shape = x.shape
     found = (output, _as_indices(indices)) if return_indices else output
     return _image_rule(found, single, lambda g: _core.max_pool2d_gradient(g, indices, shape, *geometry))
@@ -453,7 +453,7 @@ def _adaptive_max_rule(
 ) -> tuple[Any, Pullback]:
     x, single = as_image(input, op_name)
     shape, size = x.shape, pooled_size(op_name, output_size, x.shape[2:])
-    output, indices = _core.adaptive_max_pool2d_places(op_name, x, size)
+    output, indices = _core.adaptive_max_pool2d_with_indices32(op_name, x, size)
     found = (output, _as_indices(indices)) if return_indices else output
     return _image_rule(found, single, lambda g: _core.adaptive_max_pool2d_gradient(g, indices, shape, size))
 

@@ -143,7 +143,7 @@ def _run(x: Array, passes: _Passes, return_indices: bool) -> Any:
         return _as_volumes(passes.operation(_as_rows(y, n, d), **passes.depth), y.shape[2:])
     y, within = passes.operation(_as_planes(x), **passes.planes, return_indices=True)
     values, rows = passes.operation(_as_rows(y, n, d), **passes.depth, return_indices=True)
-    return tuple(_as_volumes(each, y.shape[2:]) for each in (values, _core.places_in_volumes(within, rows, h * w)))
+    return tuple(_as_volumes(each, y.shape[2:]) for each in (values, _core.indices_in_volumes(within, rows, h * w)))
 
 
 def _recorded(x: Array, passes: _Passes, return_indices: bool) -> tuple[Any, Pullback]:
@@ -165,7 +165,7 @@ def _recorded(x: Array, passes: _Passes, return_indices: bool) -> tuple[Any, Pul
 
     output = _as_volumes(values, plane)
     if return_indices:
-        output = output, _as_volumes(_core.places_in_volumes(first[1], second[1], h * w), plane)
+        output = output, _as_volumes(_core.indices_in_volumes(first[1], second[1], h * w), plane)
     return _first(output) if single else output, pullback
 
 

@@ -39,14 +39,14 @@ def assign_slots(graph: Graph) -> Graph:
                     slots[source] = Slot(value, channel, False)
                 channel += graph.nodes[source].shape[1]
         elif traits_of(node).keeps_order and _is_view(node, graph):
-            place = memory.get(node.inputs["input"], node.inputs["input"])
+            buffer = memory.get(node.inputs["input"], node.inputs["input"])
             if value in returned:
-                if place in held:
+                if buffer in held:
                     continue  # what is returned twice is there twice: itself, or in another shape
                 held.remove(value)
-                held.add(place)
-            memory[value] = place
-            slots[value] = Slot(place, None, True)
+                held.add(buffer)
+            memory[value] = buffer
+            slots[value] = Slot(buffer, None, True)
     return replace(graph, slots=slots)
 
 
@@ -95,8 +95,8 @@ def plan_arena(graph: Graph) -> tuple[dict[Value, int], int]:
         value: _floats(node) for value, node in graph.nodes.items() if node.op not in SOURCES and value not in apart
     }
     largest_first = sorted(inner, key=lambda value: -math.prod(graph.nodes[value].shape))
-    places = _core.place_results([(birth[value], last[value], inner[value]) for value in largest_first])
-    offsets = dict(zip(largest_first, places, strict=True))
+    found = _core.assign_offsets([(birth[value], last[value], inner[value]) for value in largest_first])
+    offsets = dict(zip(largest_first, found, strict=True))
     arena = max((offset + inner[value] for value, offset in offsets.items()), default=0)
     for value, slot in graph.slots.items():
         if slot.buffer in offsets and not slot.is_view:

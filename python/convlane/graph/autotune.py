@@ -201,7 +201,7 @@ class _Bench:
             operands[value] = Operand("arena", 0, FLOAT * end, whole, strides_of(whole))
             end += -(-math.prod(whole) // ALIGNMENT) * ALIGNMENT
         staged = operands[layer.input]
-        given = replace(staged, place="input", offset=0)
+        given = replace(staged, location="input", offset=0)
         plan = _core.Plan(
             [(given.dtype, given.shape, given.strides)], [("float32", (1,), (1,))], FLOAT * end, get_num_threads()
         )

@@ -81,9 +81,9 @@ def _conv2d(node: Node, given: Mapping[str, Any]) -> Any:
     images, weight, groups = given["input"], given["weight"], given["groups"]
     kernel, (n, _, height, width) = tuple(weight.shape[2:]), node.shape
     columns = im2col(images, kernel, given["dilation"], given["padding"], given["stride"])
-    filters, taps, places = weight.shape[0] // groups, math.prod(weight.shape[1:]), height * width
+    filters, taps, pixels = weight.shape[0] // groups, math.prod(weight.shape[1:]), height * width
     return reshape(
-        matmul(reshape(weight, (1, groups, filters, taps)), reshape(columns, (n, groups, taps, places))), node.shape
+        matmul(reshape(weight, (1, groups, filters, taps)), reshape(columns, (n, groups, taps, pixels))), node.shape
     )
 
 

@@ -13,8 +13,8 @@ def arguments(node: Node, result_of: Callable[[Value], Any]) -> dict[str, Any]:
     """Return all arguments of a node's operation by name, given what stands for the result of another node."""
     given = dict(node.attributes)
     for name, source in node.inputs.items():
-        argument, place = split_name(name)
-        if place is None:
+        argument, index = split_name(name)
+        if index is None:
             given[argument] = result_of(source)
         else:
             given.setdefault(argument, []).append(result_of(source))

@@ -152,10 +152,10 @@ def _operands(graph: Graph, offsets: Mapping[Value, int], batch: int) -> dict[Va
         node, slot = graph.nodes[value], graph.slots.get(value)
         shape = batched(node.shape, batch)
         if slot is None:
-            place = "input" if value in inputs else "output" if value in outputs else "arena"
+            location = "input" if value in inputs else "output" if value in outputs else "arena"
             index = inputs.get(value, outputs.get(value, 0))
-            offset = FLOAT * batch * offsets[value] if place == "arena" else 0
-            found = Operand(place, index, offset, shape, strides_of(shape), str(node.dtype))  # type: ignore[arg-type]
+            offset = FLOAT * batch * offsets[value] if location == "arena" else 0
+            found = Operand(location, index, offset, shape, strides_of(shape), str(node.dtype))  # type: ignore[arg-type]
         elif slot.channel is None:
             found = operand_of(slot.buffer).viewed(shape)
         else:
@@ -174,7 +174,7 @@ def _constants(graph: Graph) -> dict[Value, NDArray[Any]]:
 
 
 def _is_part(graph: Graph, source: Value, whole: Value) -> bool:
-    """Whether a result is written directly to its place in a concatenation."""
+    """Whether a result is written directly to its slice of a concatenation."""
     slot = graph.slots.get(source)
     return slot is not None and not slot.is_view and slot.buffer == whole
 

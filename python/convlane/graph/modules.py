@@ -100,12 +100,12 @@ class _Log:
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        place, name, first = len(self.calls), unique(path, self._names), len(self._nodes)
+        index, name, first = len(self.calls), unique(path, self._names), len(self._nodes)
         held = tuple(array for array in arrays if array is not None)
         self.calls.append(Call(name, kind, is_layer, held, first, first, None))
         result = forward(*args, **kwargs)
         value = result.value if isinstance(result, Symbol) else None
-        self.calls[place] = replace(self.calls[place], end=len(self._nodes), result=value)
+        self.calls[index] = replace(self.calls[index], end=len(self._nodes), result=value)
         return result
 
 

@@ -188,12 +188,12 @@ def _identity(weight: Array | Weight) -> Any:
     Arrays are identified by the memory that they view: each call of a network may see a parameter in a different view.
     """
     if not isinstance(weight, Weight):
-        return _place(weight), None, None, None
+        return _memory_key(weight), None, None, None
     factor = None if weight.factor is None else weight.factor.tobytes()
-    return _place(weight.source), factor, weight.image, weight.transposed
+    return _memory_key(weight.source), factor, weight.image, weight.transposed
 
 
-def _place(source: Source) -> Any:
+def _memory_key(source: Source) -> Any:
     if not isinstance(source, np.ndarray):
         return id(source)
     return source.__array_interface__["data"][0], source.shape, source.strides

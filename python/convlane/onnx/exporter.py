@@ -179,12 +179,12 @@ class _State:
         state = model.state_dict() if hasattr(model, "state_dict") else {}
         parameters = dict(model.named_parameters()) if state else {}
         self.names = frozenset(state)
-        self._by_place = {_place(array): name for name, array in parameters.items()}
+        self._by_memory = {_memory_key(array): name for name, array in parameters.items()}
         self._buffers = {name: np.asarray(array) for name, array in state.items() if name not in parameters}
 
     def name_of(self, array: Any) -> str | None:
         """Return an array's name; equal arrays get each name once, in order."""
-        name = self._by_place.get(_place(array))
+        name = self._by_memory.get(_memory_key(array))
         if name is None:
             name = next((name for name, known in self._buffers.items() if _equal(known, array)), None)
             if name is not None:
@@ -192,7 +192,7 @@ class _State:
         return name
 
 
-def _place(array: Any) -> tuple[Any, ...]:
+def _memory_key(array: Any) -> tuple[Any, ...]:
     return array.__array_interface__["data"][0], array.shape, array.strides
 
 

@@ -22,7 +22,7 @@ from convlane._files import open_regular
 from convlane.onnx._package import LoadError, require_onnx
 from convlane.onnx.local_functions import inlined
 from convlane.onnx.schema import misfit
-from convlane.onnx.wire import Place, without_numbers
+from convlane.onnx.wire import ByteRange, without_numbers
 
 Source: TypeAlias = "str | os.PathLike[str] | bytes"
 Dim: TypeAlias = "int | str | None"
@@ -109,11 +109,11 @@ def read_file(source: Source) -> OnnxFile:
 
 def _read(onnx: Any, stream: BinaryIO, size: int, folder: Path | None, said: str) -> OnnxFile:
     try:
-        message, places = without_numbers(stream, size)
+        message, ranges = without_numbers(stream, size)
         model = onnx.ModelProto()
         model.ParseFromString(message)
         del message
-        named = {model.graph.initializer[i].name: place for i, place in places.items()}
+        named = {model.graph.initializer[i].name: span for i, span in ranges.items()}
         return _read_model(onnx, model, _Numbers(stream, named, folder))
     except LoadError as error:
         raise LoadError(f"{said}: {error}") from None
@@ -130,7 +130,7 @@ class _Numbers:
     """The data of initialisers that are not in the message."""
 
     stream: BinaryIO
-    places: Mapping[str, Place]
+    ranges: Mapping[str, ByteRange]
     """In the file itself, by the initialiser's name."""
     folder: Path | None
     """The folder of external data, if there may be any."""
@@ -183,8 +183,8 @@ class _Reader:
         for tensor in proto.initializer:
             if tensor.name in initializers:
                 raise LoadError(f"there are two initialisers {_shown(tensor.name)}")
-            place = None if depth else self.numbers.places.get(tensor.name)
-            initializers[tensor.name] = self.tensor(tensor, f"initialiser {_shown(tensor.name)}", place)
+            span = None if depth else self.numbers.ranges.get(tensor.name)
+            initializers[tensor.name] = self.tensor(tensor, f"initialiser {_shown(tensor.name)}", span)
         infos = [self.info(each) for each in proto.input]
         names = [info.name for info in infos]
         if len(set(names)) < len(names):
@@ -261,7 +261,7 @@ class _Reader:
         shape = tuple(None if dim == "" or (isinstance(dim, int) and dim < 0) else dim for dim in dims)
         return TensorInfo(proto.name, kind, shape)
 
-    def tensor(self, proto: Any, said: str, place: Place | None = None) -> NDArray[Any]:
+    def tensor(self, proto: Any, said: str, span: ByteRange | None = None) -> NDArray[Any]:
         """Return a read-only array that owns its memory; floats of every size become float32.
 
         Its data is in the message, or at an offset in the file.
@@ -280,12 +280,12 @@ class _Reader:
         plain = dtype if plain == dtype else plain  # the very object that NumPy has for the type: it is told apart fast
         if proto.data_location == self.onnx.TensorProto.EXTERNAL:
             array = self.external(proto, dtype, count, said)
-        elif place is not None:
-            if place.size != dtype.itemsize * count:
-                raise LoadError(f"{said} has the shape {shape}, but {place.size} bytes are there")
-            self.numbers.stream.seek(place.start)
+        elif span is not None:
+            if span.size != dtype.itemsize * count:
+                raise LoadError(f"{said} has the shape {shape}, but {span.size} bytes are there")
+            self.numbers.stream.seek(span.start)
             array = np.empty(shape, plain)
-            if self.numbers.stream.readinto(array.reshape(-1).view(np.uint8)) != place.size:  # type: ignore[attr-defined]
+            if self.numbers.stream.readinto(array.reshape(-1).view(np.uint8)) != span.size:  # type: ignore[attr-defined]
                 raise LoadError(f"{said} ends before its last number: the file has been changed")
         elif raw and dtype.itemsize * count == len(raw) and dtype.kind in "fiub":
             array = np.ndarray(shape, plain, raw)  # is read-only, as bytes are

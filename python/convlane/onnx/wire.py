@@ -15,7 +15,7 @@ _LARGE = 1 << 12  # bytes; smaller ones are left in the message
 _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5
 
 
-class Place(NamedTuple):
+class ByteRange(NamedTuple):
     """A range of bytes in a file."""
 
     start: int
@@ -36,14 +36,14 @@ class _Odd(Exception):
     """Something encoded in an unusual way."""
 
 
-def without_numbers(stream: BinaryIO, size: int) -> tuple[bytes, dict[int, Place]]:
+def without_numbers(stream: BinaryIO, size: int) -> tuple[bytes, dict[int, ByteRange]]:
     """Read a file without the bytes of large initialisers; return it without them, and where they are.
 
     Returns
     -------
     message : bytes
         A file in which these initialisers have no `raw_data`.
-    places : dict
+    ranges : dict
         The range of each, by the initialiser's index.
     """
     try:
@@ -53,8 +53,8 @@ def without_numbers(stream: BinaryIO, size: int) -> tuple[bytes, dict[int, Place
         return stream.read(), {}
 
 
-def _without_numbers(stream: BinaryIO, size: int) -> tuple[bytes, dict[int, Place]]:
-    places: dict[int, Place] = {}
+def _without_numbers(stream: BinaryIO, size: int) -> tuple[bytes, dict[int, ByteRange]]:
+    ranges: dict[int, ByteRange] = {}
     model: list[bytes] = []
     count = 0
     for field in _fields(stream, 0, size):
@@ -69,14 +69,14 @@ def _without_numbers(stream: BinaryIO, size: int) -> tuple[bytes, dict[int, Plac
             raw = [part for part in _fields(stream, each.start, each.end) if part.number == _RAW_DATA]
             if len(raw) == 1 and raw[0].kind == _LENGTH and raw[0].end - raw[0].start >= _LARGE:
                 (cut,) = raw
-                places[count] = Place(cut.start, cut.end - cut.start)
+                ranges[count] = ByteRange(cut.start, cut.end - cut.start)
                 rest = _bytes(stream, each.start, cut.at) + _bytes(stream, cut.end, each.end)
                 graph += [_bytes(stream, begun, each.at), _message(_INITIALIZER, rest)]
                 begun = each.end
             count += 1
         graph.append(_bytes(stream, begun, field.end))
         model.append(_message(_GRAPH, b"".join(graph)))
-    return b"".join(model), places
+    return b"".join(model), ranges
 
 
 def _fields(stream: BinaryIO, at: int, end: int) -> Iterator[_Field]:

@@ -242,7 +242,7 @@ def _add(layers: Layers, name: str, arrays: list[NDArray[Any]]) -> None:
 
 def _few(names: Sequence[Any]) -> Iterator[Any]:
     if len(names) > _MOST_LAYERS:
-        raise ValueError(f"it has {len(names)} names in one place; at most {_MOST_LAYERS} are allowed")
+        raise ValueError(f"it has {len(names)} names in one group; at most {_MOST_LAYERS} are allowed")
     return iter(names)
 
 

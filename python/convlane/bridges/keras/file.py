@@ -87,7 +87,7 @@ def _read_zip(stream: BinaryIO, path: str, variables: Any, check: Any) -> KerasF
     check(model)
     weights = archive.read(_WEIGHTS, archive.entries[_WEIGHTS].file_size)
     with open_hdf5(io.BytesIO(weights), len(weights), path) as file:
-        arrays = {names: as_weights(file.arrays_at(where)) for names, where in _places(model)}
+        arrays = {names: as_weights(file.arrays_at(where)) for names, where in _groups(model)}
     return KerasFile(model, arrays)
 
 
@@ -133,8 +133,11 @@ def as_weights(arrays: list[NDArray[Any]]) -> list[NDArray[Any]]:
     return [as_weight(str(i), np.asarray(array)) for i, array in enumerate(arrays)]
 
 
-def _places(model: ModelSpec, names: tuple[str, ...] = (), where: str = "") -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield the path of each layer's arrays: Keras 3 numbers the layers of a class, in order, within each model."""
+def _groups(model: ModelSpec, names: tuple[str, ...] = (), where: str = "") -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield each layer's path and the group of its arrays.
+
+    Keras 3 numbers the layers of a class, in order, within each model.
+    """
     counts: Counter[str] = Counter()
     for spec in model.layers:
         if spec.is_operation:
@@ -142,11 +145,11 @@ def _places(model: ModelSpec, names: tuple[str, ...] = (), where: str = "") -> I
         kind = _snake(spec.kind.rpartition(">")[2])
         number = counts[kind]
         counts[kind] += 1
-        place = f"{where}layers/{kind}{f'_{number}' if number else ''}"
+        group = f"{where}layers/{kind}{f'_{number}' if number else ''}"
         if spec.model is None:
-            yield (*names, spec.name), place
+            yield (*names, spec.name), group
         else:
-            yield from _places(spec.model, (*names, spec.name), f"{place}/")
+            yield from _groups(spec.model, (*names, spec.name), f"{group}/")
 
 
 def _snake(name: str) -> str:

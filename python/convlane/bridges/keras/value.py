@@ -59,7 +59,7 @@ class Value:
         if axis == 1:
             return self.in_order, Value
         order = (0, axis, *(other for other in range(1, self.rank) if other != axis))
-        back = tuple(order.index(place) for place in range(self.rank))
+        back = tuple(order.index(dim) for dim in range(self.rank))
         return F.permute(self.in_order, order), lambda array: Value(F.permute(array, back))
 
 

@@ -179,8 +179,8 @@ class _Runner(torch.nn.Module):  # type: ignore[misc]
         self.part, self.frozen = part, list(frozen)
         self.versions: list[Any] = []
         self.plans: dict[Any, Callable[..., Any]] = {}
-        self.places = [i for i, is_frozen in enumerate(self.frozen) if not is_frozen]
-        self.frozen_places = [i for i, is_frozen in enumerate(self.frozen) if is_frozen]
+        self.other_indices = [i for i, is_frozen in enumerate(self.frozen) if not is_frozen]
+        self.frozen_indices = [i for i, is_frozen in enumerate(self.frozen) if is_frozen]
         self.program: Program | None = None
         self.stays = False
         self.orders = [_order_of(node) for node in _leaves(part.graph.output_node().args[0])]
@@ -196,12 +196,12 @@ class _Runner(torch.nn.Module):  # type: ignore[misc]
         return self.part(*tensors)
 
     def _run(self, tensors: Sequence[Any]) -> Any:
-        frozen = [tensors[i] for i in self.frozen_places]
+        frozen = [tensors[i] for i in self.frozen_indices]
         versions = [*map(id, frozen), *map(_VERSION, frozen), *map(torch.Tensor.data_ptr, frozen)]
         if versions != self.versions or self.program is None:
             self._freeze(tensors)
             self.versions = versions
-        given = [tensors[i] for i in self.places]
+        given = [tensors[i] for i in self.other_indices]
         key = tuple(tuple(each.shape) if isinstance(each, torch.Tensor) else each for each in given)
         run = self.plans.get(key)
         if run is None:

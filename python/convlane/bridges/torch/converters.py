@@ -805,12 +805,12 @@ def _min(input: Any) -> Any:
 
 
 @converts("max.dim")
-def _max_and_place(input: Any, dim: int, keepdim: bool) -> Any:
+def _max_with_index(input: Any, dim: int, keepdim: bool) -> Any:
     return F.amax(input, dim, keepdim), F.argmax(input, dim, keepdim)
 
 
 @converts("min.dim")
-def _min_and_place(input: Any, dim: int, keepdim: bool) -> Any:
+def _min_with_index(input: Any, dim: int, keepdim: bool) -> Any:
     return F.amin(input, dim, keepdim), F.argmin(input, dim, keepdim)
 
 
@@ -1091,9 +1091,9 @@ def _slice_scatter(input: Any, src: Any, dim: int, start: int | None, end: int |
     size = input.shape[dim]
     part = range(*slice(start, end, step).indices(size))
     if step != 1:
-        places = np.arange(size)
-        places[part.start : part.stop : part.step] = size + np.arange(len(part))
-        return F.index_select(F.cat([input, src], dim % len(input.shape)), dim, places)
+        indices = np.arange(size)
+        indices[part.start : part.stop : part.step] = size + np.arange(len(part))
+        return F.index_select(F.cat([input, src], dim % len(input.shape)), dim, indices)
     if not start and end in (None, _TO_THE_END):
         return src
     if len(part) == size and not _is_of_examples(input, dim):
@@ -1140,20 +1140,20 @@ def _index(input: Any, indices: Any) -> Any:
     if named != list(range(named[0], named[-1] + 1)):
         raise TypeError("an index of dimensions that are not adjacent is not supported")
     sizes = [input.shape[dim] for dim in named]
-    places = [np.asarray(indices[dim]) if is_number(indices[dim]) else indices[dim] for dim in named]
-    if all(isinstance(each, np.ndarray) for each in places):
-        if places[0].dtype == np.bool_:
-            places = list(np.nonzero(places[0]))
-        together = np.broadcast_arrays(*places)
+    arrays = [np.asarray(indices[dim]) if is_number(indices[dim]) else indices[dim] for dim in named]
+    if all(isinstance(each, np.ndarray) for each in arrays):
+        if arrays[0].dtype == np.bool_:
+            arrays = list(np.nonzero(arrays[0]))
+        together = np.broadcast_arrays(*arrays)
         flat = np.ravel_multi_index([each % size for each, size in zip(together, sizes, strict=True)], sizes)
-        place, shape = np.ascontiguousarray(flat.ravel(), np.int64), together[0].shape
-    elif len(places) == 1:
-        place, shape = F.reshape(places[0], (-1,)), places[0].shape
+        rows_index, shape = np.ascontiguousarray(flat.ravel(), np.int64), together[0].shape
+    elif len(arrays) == 1:
+        rows_index, shape = F.reshape(arrays[0], (-1,)), arrays[0].shape
     else:
         raise TypeError("an index of several computed arrays is not supported")
     first, behind = tuple(input.shape[: named[0]]), tuple(input.shape[named[-1] + 1 :])
     rows = F.reshape(input, (*first, math.prod(sizes), *behind))
-    return F.reshape(F.index_select(rows, named[0], place), (*first, *shape, *behind))
+    return F.reshape(F.index_select(rows, named[0], rows_index), (*first, *shape, *behind))
 
 
 # What changes nothing here

@@ -512,7 +512,7 @@ def plain(container: Any) -> Any:
 
 
 def without_tensors(container: Any) -> Any:
-    """Return containers as `plain` does, with `ARRAY` in the place of tensors, so that none is kept."""
+    """Return containers as `plain` does, with `ARRAY` in place of tensors, so that none is kept."""
     return _pytree.tree_map(lambda leaf: ARRAY if isinstance(leaf, torch.Tensor) else leaf, plain(container))
 
 

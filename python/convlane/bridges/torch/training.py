@@ -98,38 +98,38 @@ class _Bridge:
         self.memory = _core.MemoryHold()  # every run reuses the memory freed by the previous one
 
     def run(self, arrays: list[Any], wanted: list[int]) -> tuple[list[Any], list[int], Any]:
-        """Return the outputs, the places of those that depend on some of the arrays, and these outputs' pullback."""
+        """Return the outputs, the indices of those that depend on some of the arrays, and these outputs' pullback."""
         count = len(self.program.inputs)
         outputs: list[Any] = []
-        places: list[int] = []
+        indices: list[int] = []
 
         def program(*variables: Any) -> Any:
             given = list(arrays)
-            for place, variable in zip(wanted, variables, strict=True):
-                given[place] = variable
+            for index, variable in zip(wanted, variables, strict=True):
+                given[index] = variable
             outputs[:] = self.program.run(given[:count], dict(zip(self.held, given[count:], strict=True)))
-            places[:] = (i for i, each in enumerate(outputs) if isinstance(each, Placeholder))
-            return [outputs[i] for i in places] or list(variables[:1])
+            indices[:] = (i for i, each in enumerate(outputs) if isinstance(each, Placeholder))
+            return [outputs[i] for i in indices] or list(variables[:1])
 
         if not wanted:
             program()
             return outputs, [], None
-        values, pullback = vjp(program, *(arrays[place] for place in wanted))
-        for place, value in zip(places, values, strict=False):
-            outputs[place] = value
-        return outputs, places, pullback
+        values, pullback = vjp(program, *(arrays[index] for index in wanted))
+        for index, value in zip(indices, values, strict=False):
+            outputs[index] = value
+        return outputs, indices, pullback
 
 
 class _Function(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, bridge: _Bridge, *tensors: Any) -> Any:
         needed = ctx.needs_input_grad[1:]
-        wanted = [place for place, need in enumerate(needed) if need]
+        wanted = [index for index, need in enumerate(needed) if need]
         arrays = [to_numpy(each) if isinstance(each, torch.Tensor) else each for each in tensors]
-        outputs, ctx.places, ctx.pullback = bridge.run(arrays, wanted)
-        ctx.wanted, ctx.count, ctx.shapes = wanted, len(tensors), [outputs[i].shape for i in ctx.places]
+        outputs, ctx.indices, ctx.pullback = bridge.run(arrays, wanted)
+        ctx.wanted, ctx.count, ctx.shapes = wanted, len(tensors), [outputs[i].shape for i in ctx.indices]
         results = [each if isinstance(each, (int, float)) else to_tensor(each) for each in outputs]
-        constants = (each for i, each in enumerate(results) if i not in ctx.places and isinstance(each, torch.Tensor))
+        constants = (each for i, each in enumerate(results) if i not in ctx.indices and isinstance(each, torch.Tensor))
         ctx.mark_non_differentiable(*constants)
         return tuple(results)
 
@@ -140,11 +140,11 @@ class _Function(torch.autograd.Function):  # type: ignore[misc]
                 "as_function: the gradients of this call have already been computed, and its intermediate results freed"
             )
         given = [
-            np.zeros(shape, np.float32) if gradients[place] is None else to_numpy(gradients[place])
-            for place, shape in zip(ctx.places, ctx.shapes, strict=True)
+            np.zeros(shape, np.float32) if gradients[index] is None else to_numpy(gradients[index])
+            for index, shape in zip(ctx.indices, ctx.shapes, strict=True)
         ]
         pullback, ctx.pullback = ctx.pullback, None
         found: list[Any] = [None] * ctx.count
-        for place, gradient in zip(ctx.wanted, pullback(given), strict=True):
-            found[place] = to_tensor(gradient)
+        for index, gradient in zip(ctx.wanted, pullback(given), strict=True):
+            found[index] = to_tensor(gradient)
         return None, *found

@@ -28,7 +28,7 @@ def strides_of(shape: Shape, channels: int | None = None) -> Shape:
 class Operand:
     """A tensor in the arena, in an output, or an input, which has the strides of the caller's array."""
 
-    place: Literal["arena", "input", "output"]
+    location: Literal["arena", "input", "output"]
     index: int
     """Which input or output."""
     offset: int
@@ -73,4 +73,4 @@ class Operand:
 
     def core(self) -> tuple[str, int, int, str, Shape, Shape]:
         """Return it in the form that `_core` takes."""
-        return self.place, self.index, self.offset, self.dtype, self.shape, self.strides
+        return self.location, self.index, self.offset, self.dtype, self.shape, self.strides

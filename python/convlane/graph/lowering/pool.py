@@ -34,7 +34,7 @@ def _pool3d(at: Context) -> None:
 
 @lowers("adaptive_max_pool3d_indices", "max_pool3d_indices", refuse=partial(_refuse, rank=5))
 def _pool3d_indices(at: Context) -> None:
-    _volumes(at, "pool3d_places")
+    _volumes(at, "pool3d_indices")
 
 
 def _volumes(at: Context, step: str) -> None:
@@ -46,7 +46,7 @@ def _volumes(at: Context, step: str) -> None:
 
 @lowers("adaptive_max_pool2d_indices", "max_pool2d_indices", refuse=partial(_refuse, rank=4))
 def _pool2d_indices(at: Context) -> None:
-    at.append("pool2d_places", geometry=pool_geometry_of(at.node, at.shape))
+    at.append("pool2d_indices", geometry=pool_geometry_of(at.node, at.shape))
 
 
 def _refuse_constants(node: Node, nodes: Mapping[Value, Node]) -> str:

@@ -130,9 +130,9 @@ def _along_axis(op: str, function: Callable[..., Any]) -> None:
 
 def _hardmax(x: Any, axis: int) -> Any:
     axis = axis % len(x.shape)
-    places = F.unsqueeze(F.argmax(x, axis), axis)
+    indices = F.unsqueeze(F.argmax(x, axis), axis)
     each = np.arange(x.shape[axis]).reshape(-1, *(1,) * (len(x.shape) - 1 - axis))
-    return F.where(F.eq(places, each), 1.0, 0.0)
+    return F.where(F.eq(indices, each), 1.0, 0.0)
 
 
 _along_axis("Softmax", F.softmax)

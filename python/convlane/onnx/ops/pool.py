@@ -102,29 +102,29 @@ def _max_pool(call: Call, x: Any) -> Any:
         pads = [(0, 0)] * len(kernel)
     if call.outputs < 2:
         return pool(x, kernel, stride, flat(pads), dilation, ceil)
-    values, places = pool(x, kernel, stride, flat(pads), dilation, ceil, True)
-    if not is_array(places):
-        raise Untraceable("places in the whole batch of what is the maximum")
-    return values, _in_whole(places, x.shape, bool(call.get("storage_order", 0)))
+    values, indices = pool(x, kernel, stride, flat(pads), dilation, ceil, True)
+    if not is_array(indices):
+        raise Untraceable("the maxima's indices in the whole batch depend on the input")
+    return values, _in_whole(indices, x.shape, bool(call.get("storage_order", 0)))
 
 
-def _in_whole(places: Any, shape: Any, columns_first: bool) -> Any:
-    """Return places in all planes together, from places within each."""
+def _in_whole(indices: Any, shape: Any, columns_first: bool) -> Any:
+    """Return indices into all planes together, given those into each."""
     if columns_first:
-        at = np.unravel_index(places, shape[2:])
-        places = np.ravel_multi_index(at[::-1], shape[:1:-1])
+        at = np.unravel_index(indices, shape[2:])
+        indices = np.ravel_multi_index(at[::-1], shape[:1:-1])
     planes = np.arange(math.prod(shape[:2])).reshape(*shape[:2], *(1,) * (len(shape) - 2))
-    return places + planes * math.prod(shape[2:])
+    return indices + planes * math.prod(shape[2:])
 
 
 @converts("MaxUnpool", since=9)
-def _max_unpool(call: Call, x: Any, places: Any, shape: Any = None) -> Any:
+def _max_unpool(call: Call, x: Any, indices: Any, shape: Any = None) -> Any:
     kernel = call.get("kernel_shape")
     stride = call.get("strides") or (1,) * len(kernel)
     pads = call.get("pads") or (0,) * 2 * len(kernel)
     axes = len(kernel)
     natural = [(x.shape[2 + i] - 1) * stride[i] + kernel[i] - pads[i] - pads[axes + i] for i in range(axes)]
-    values, at = known(x, "its input"), known(places, "places of maxima")
+    values, at = known(x, "its input"), known(indices, "its argument I")
     y = np.zeros(bounded((*x.shape[:2], *natural) if shape is None else ints(shape, "output_shape")), np.float32)
     y.reshape(-1)[at.reshape(-1)] = values.reshape(-1)
     return y

@@ -95,29 +95,29 @@ _WITH_A_FUNCTION: dict[str, Callable[[Any], Any]] = {
 """Applied to each number where there are no axes and that means no reduction."""
 
 
-def _place(op: str, function: Callable[..., Any], numpy: Callable[..., Any]) -> None:
+def _arg_reduction(op: str, function: Callable[..., Any], numpy: Callable[..., Any]) -> None:
     @converts(op)
     def convert(call: Call, x: Any) -> Any:
         axis, keep = axis_of(call.get("axis", 0), len(x.shape)), bool(call.get("keepdims", 1))
         last = bool(call.get("select_last_index", 0))
         if in_numpy(x):
             turned = np.flip(x, axis) if last else x
-            places = numpy(turned, axis=axis, keepdims=keep)
-            return x.shape[axis] - 1 - places if last else places
+            indices = numpy(turned, axis=axis, keepdims=keep)
+            return x.shape[axis] - 1 - indices if last else indices
         if not last:
             return function(x, axis, keep)
         if is_array(x):
             return x.shape[axis] - 1 - function(F.flip(x, axis), axis, keep)
         turned = np.arange(x.shape[axis])[::-1].copy()
-        places = F.unsqueeze(function(F.flip(x, axis), axis, True), -1)
-        ones = np.broadcast_to(turned, (*places.shape[:-1], len(turned)))
-        found = F.gather(ones, -1, places)
+        indices = F.unsqueeze(function(F.flip(x, axis), axis, True), -1)
+        ones = np.broadcast_to(turned, (*indices.shape[:-1], len(turned)))
+        found = F.gather(ones, -1, indices)
         found = F.squeeze(found, -1)
         return found if keep else F.squeeze(found, axis)
 
 
-_place("ArgMax", F.argmax, np.argmax)
-_place("ArgMin", F.argmin, np.argmin)
+_arg_reduction("ArgMax", F.argmax, np.argmax)
+_arg_reduction("ArgMin", F.argmin, np.argmin)
 
 
 def _top(call: Call, x: Any, k: int) -> Any:
@@ -129,8 +129,8 @@ def _top(call: Call, x: Any, k: int) -> Any:
         turned = np.flip(x, axis) if largest else x  # of equal ones the first comes first in both orders
         order = np.argsort(turned, axis=axis, kind="stable")
         order = x.shape[axis] - 1 - np.flip(order, axis) if largest else order
-        places = np.take(order, np.arange(k), axis=axis)
-        return np.take_along_axis(x, places, axis), places.astype(np.int64)
+        indices = np.take(order, np.arange(k), axis=axis)
+        return np.take_along_axis(x, indices, axis), indices.astype(np.int64)
     return F.topk(x, k, axis, largest)
 
 

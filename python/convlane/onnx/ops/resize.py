@@ -78,7 +78,7 @@ def _in_numpy(call: Call, x: Any, sizes: Any, scales: Any, mode: str, coordinate
             y = np.take(y, nearest_inputs(size, after, scale, coordinates, rounding), axis) if scale != 1 else y
             continue
         else:
-            at = _places(coordinates, np.arange(after), size, after, scale)
+            at = _input_coordinates(coordinates, np.arange(after), size, after, scale)
         if size == after and np.array_equal(at, np.arange(size)):
             continue
         matrix = _matrix(
@@ -90,7 +90,7 @@ def _in_numpy(call: Call, x: Any, sizes: Any, scales: Any, mode: str, coordinate
     return (np.round(y) if x.dtype.kind in "iu" and mode != "nearest" else y).astype(x.dtype)
 
 
-def _places(coordinates: str, i: Any, size: int, after: int, scale: float) -> Any:
+def _input_coordinates(coordinates: str, i: Any, size: int, after: int, scale: float) -> Any:
     if coordinates == "asymmetric":
         return i / scale
     if coordinates == "align_corners":

@@ -116,11 +116,11 @@ def _range(call: Call, start: Any, limit: Any, delta: Any) -> Any:
 
 
 @converts("OneHot", since=9)
-def _one_hot(call: Call, places: Any, depth: Any, values: Any) -> Any:
+def _one_hot(call: Call, indices: Any, depth: Any, values: Any) -> Any:
     count = integer(depth, "depth")
     axis = call.get("axis", -1)
     off, on = known(values, "its values")
-    at = known(places, "its places")
+    at = known(indices, "its argument indices")
     at = np.where(at < 0, at + count, at)
     axis = axis % (at.ndim + 1)
     bounded((*at.shape, count))
@@ -326,16 +326,16 @@ def _slice(call: Call, x: Any, starts: Any, ends: Any, axes: Any = None, steps: 
 
 
 @converts("Gather", wide=True)
-def _gather(call: Call, x: Any, places: Any) -> Any:
-    return _taken(x, axis_of(call.get("axis", 0), len(x.shape)), places)
+def _gather(call: Call, x: Any, indices: Any) -> Any:
+    return _taken(x, axis_of(call.get("axis", 0), len(x.shape)), indices)
 
 
-def _taken(x: Any, axis: int, places: Any) -> Any:
+def _taken(x: Any, axis: int, indices: Any) -> Any:
     size = x.shape[axis]
-    if is_array(places):
-        at = places.astype(np.int64)
+    if is_array(indices):
+        at = indices.astype(np.int64)
         if at.size and not (-size <= at.min() and at.max() < size):
-            raise ValueError(f"places beyond dimension {axis} of shape {tuple(x.shape)}")
+            raise ValueError(f"indices out of range for dimension {axis} of shape {tuple(x.shape)}")
         at = np.where(at < 0, at + size, at)
         if in_numpy(x):
             bounded((*x.shape[:axis], *at.shape, *x.shape[axis + 1 :]))
@@ -345,23 +345,23 @@ def _taken(x: Any, axis: int, places: Any) -> Any:
         else:
             y = F.index_select(x, axis, at.reshape(-1))
         return F.reshape(y, (*x.shape[:axis], *at.shape, *x.shape[axis + 1 :]))
-    if places.dtype != np.int64:
-        raise Untraceable("where it gathers")
+    if indices.dtype != np.int64:
+        raise Untraceable("its indices depend on the input and are not int64")
     if is_array(x) and x.dtype.kind in "iu":
         x = x.astype(np.int64)
-    y = F.index_select(x, axis, F.reshape(places, (-1,)))
-    return F.reshape(y, (*x.shape[:axis], *places.shape, *x.shape[axis + 1 :]))
+    y = F.index_select(x, axis, F.reshape(indices, (-1,)))
+    return F.reshape(y, (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
 
 
 @converts("GatherElements", since=11)
-def _gather_elements(call: Call, x: Any, places: Any) -> Any:
+def _gather_elements(call: Call, x: Any, indices: Any) -> Any:
     axis = axis_of(call.get("axis", 0), len(x.shape))
-    if is_array(places):
-        places = np.where(places < 0, places + x.shape[axis], places).astype(np.int64)
+    if is_array(indices):
+        indices = np.where(indices < 0, indices + x.shape[axis], indices).astype(np.int64)
     for other in range(len(x.shape)):
         if other != axis:
-            x = _part(x, other, 0, places.shape[other], 1)
-    return np.take_along_axis(x, places, axis) if is_array(x) and is_array(places) else F.gather(x, axis, places)
+            x = _part(x, other, 0, indices.shape[other], 1)
+    return np.take_along_axis(x, indices, axis) if is_array(x) and is_array(indices) else F.gather(x, axis, indices)
 
 
 @converts("Compress", since=9)
@@ -373,8 +373,8 @@ def _compress(call: Call, x: Any, condition: Any) -> Any:
 
 
 @converts("GatherND", since=11)
-def _gather_nd(call: Call, x: Any, places: Any) -> Any:
-    at, shared = known(places, "where it gathers"), call.get("batch_dims", 0)
+def _gather_nd(call: Call, x: Any, indices: Any) -> Any:
+    at, shared = known(indices, "its argument indices"), call.get("batch_dims", 0)
     if not is_array(x) and not shared:
         return _gathered(x, at)
     values = known(x, "what it gathers")
@@ -386,7 +386,7 @@ def _gather_nd(call: Call, x: Any, places: Any) -> Any:
 
 
 def _gathered(x: Any, at: Any) -> Any:
-    """Gather from the first dimensions: along one after the other where places are a grid, as resampling's are."""
+    """Gather from the first dimensions: along one after the other where the indices are a grid, as in resampling."""
     depth = at.shape[-1]
     at = _from_front(at.reshape(-1, depth), x.shape).reshape(at.shape)
     if at.ndim == depth + 1 and at.size:
@@ -401,8 +401,8 @@ def _gathered(x: Any, at: Any) -> Any:
 
 
 @converts("ScatterND", since=11)
-def _scatter_nd(call: Call, x: Any, places: Any, updates: Any) -> Any:
-    at, kind = known(places, "where it writes"), call.get("reduction", "none")
+def _scatter_nd(call: Call, x: Any, indices: Any, updates: Any) -> Any:
+    at, kind = known(indices, "its argument indices"), call.get("reduction", "none")
     if kind == "none" and is_float(x) and not (is_array(x) and is_array(updates)):
         return _written(x, _from_front(at.reshape(-1, at.shape[-1]), x.shape), updates)
     y, new = known(x, "what it writes to").copy(), known(updates, "what it writes")
@@ -415,15 +415,15 @@ def _scatter_nd(call: Call, x: Any, places: Any, updates: Any) -> Any:
 
 
 def _from_front(at: Any, shape: Any) -> Any:
-    """Return places, a row each, none of them negative."""
+    """Return indices, one per row, none of them negative."""
     sizes = np.array(shape[: at.shape[1]], np.int64)
     if len(at) and not ((-sizes <= at) & (at < sizes)).all():
-        raise ValueError(f"places beyond the shape {tuple(shape)}")
+        raise ValueError(f"indices out of range for shape {tuple(shape)}")
     return np.where(at < 0, at + sizes, at)
 
 
 def _written(x: Any, at: Any, updates: Any) -> Any:
-    """Write at places: to a block, as assignments to slices are exported, or to rows in any order."""
+    """Write at the indices: to a block, as assignments to slices are exported, or to rows in any order."""
     count, depth = at.shape
     if not count:
         return x
@@ -440,7 +440,7 @@ def _written(x: Any, at: Any, updates: Any) -> Any:
 
 
 def _with_block(x: Any, axis: int, first: list[int], block: Any) -> Any:
-    """Put a block in the place of what is in `x` from some places on."""
+    """Replace the block of `x` that begins at the indices `first`."""
     if tuple(block.shape) == tuple(x.shape):
         return block
     start, end = (first[axis], first[axis] + block.shape[axis]) if axis < len(first) else (0, x.shape[axis])
@@ -452,8 +452,8 @@ def _with_block(x: Any, axis: int, first: list[int], block: Any) -> Any:
 
 @converts("Scatter", since=9)
 @converts("ScatterElements", since=11)
-def _scatter_elements(call: Call, x: Any, places: Any, updates: Any) -> Any:
-    at, kind = known(places, "where it writes"), call.get("reduction", "none")
+def _scatter_elements(call: Call, x: Any, indices: Any, updates: Any) -> Any:
+    at, kind = known(indices, "its argument indices"), call.get("reduction", "none")
     axis = axis_of(call.get("axis", 0), len(x.shape))
     index: list[Any] = list(np.indices(at.shape, sparse=True))
     index[axis] = np.where(at < 0, at + x.shape[axis], at)

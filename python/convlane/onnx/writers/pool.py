@@ -14,7 +14,7 @@ from convlane.onnx.writers._register import Call, writes
 @writes("max_pool2d", "max_pool3d")
 def _max_pool(call: Call) -> str:
     if call["return_indices"]:
-        raise call.refuse("with return_indices: ONNX counts places over the whole batch")
+        raise call.refuse("with return_indices: ONNX counts indices over the whole batch")
     axes = int(call.node.op[-2])
     dilation = as_numbers(call["dilation"], call.node.op, "dilation", axes)
     return _pooled(call, "MaxPool", _window(call, dilation), dilations=list(dilation))

@@ -35,8 +35,8 @@ def _arg(call: Call) -> str:
     if call["dim"] is not None:
         return call.emit(op, call.name("input"), axis=call["dim"], keepdims=int(bool(call["keepdim"])))
     flat = call.emit("Reshape", call.name("input"), call.integers([-1]))
-    place = call.emit(op, flat, axis=0, keepdims=0)
-    return call.emit("Reshape", place, call.integers(call.node.shape)) if call["keepdim"] else place
+    index = call.emit(op, flat, axis=0, keepdims=0)
+    return call.emit("Reshape", index, call.integers(call.node.shape)) if call["keepdim"] else index
 
 
 @writes("cumsum")

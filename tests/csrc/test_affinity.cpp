@@ -1,10 +1,10 @@
-// A thread leaves a CPU, is brought to one, and has all of its own back; what has not entered stays where it is.
+// A thread leaves a CPU, is pinned to one, and has all of its own back; what has not entered stays where it is.
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <thread>
 
-#include "runtime/place.h"
+#include "runtime/affinity.h"
 
 namespace {
 
@@ -21,40 +21,40 @@ cpu_set_t own_cpus() {
 }
 
 void move(const cpu_set_t& usual) {
-  convlane::Place place;
+  convlane::Affinity affinity;
   const int first = convlane::current_cpu();
-  require(!place.enter(CPU_COUNT(&usual) + 1), "entered with fewer CPUs than threads");
-  place.bring(first);
+  require(!affinity.enter(CPU_COUNT(&usual) + 1), "entered with fewer CPUs than threads");
+  affinity.pin(first);
   const cpu_set_t untouched = own_cpus();
-  require(CPU_EQUAL(&untouched, &usual), "brought what had not entered");
-  require(place.enter(2) && place.enter(2), "did not enter");
-  place.avoid(first);
+  require(CPU_EQUAL(&untouched, &usual), "pinned what had not entered");
+  require(affinity.enter(2) && affinity.enter(2), "did not enter");
+  affinity.avoid(first);
   require(convlane::current_cpu() != first, "is still there");
-  std::atomic<bool> brought{false};
+  std::atomic<bool> pinned{false};
   std::thread other([&] {
-    place.bring(first);
-    brought.store(true);
+    affinity.pin(first);
+    pinned.store(true);
   });
-  while (!brought.load()) std::this_thread::yield();
+  while (!pinned.load()) std::this_thread::yield();
   require(convlane::current_cpu() == first, "is not there");
   other.join();
-  place.leave();
+  affinity.leave();
   const cpu_set_t after = own_cpus();
   require(CPU_EQUAL(&after, &usual), "does not have its CPUs back");
 }
 
-// Who is brought while it leaves has its CPUs back all the same.
-void leave_while_brought(const cpu_set_t& usual) {
-  convlane::Place place;
+// Who is pinned while it leaves has its CPUs back all the same.
+void leave_while_pinned(const cpu_set_t& usual) {
+  convlane::Affinity affinity;
   std::atomic<bool> ended{false};
   std::thread other([&] {
-    while (!ended.load()) place.bring(0);
+    while (!ended.load()) affinity.pin(0);
   });
   for (int run = 0; run < 20000; ++run) {
-    require(place.enter(2), "did not enter");
-    place.leave();
+    require(affinity.enter(2), "did not enter");
+    affinity.leave();
     const cpu_set_t after = own_cpus();
-    require(CPU_EQUAL(&after, &usual), "was brought after it had left");
+    require(CPU_EQUAL(&after, &usual), "was pinned after it had left");
   }
   ended.store(true);
   other.join();
@@ -65,6 +65,6 @@ void leave_while_brought(const cpu_set_t& usual) {
 int main() {
   const cpu_set_t usual = own_cpus();
   std::thread(move, usual).join();
-  std::thread(leave_while_brought, usual).join();
+  std::thread(leave_while_pinned, usual).join();
   return 0;
 }

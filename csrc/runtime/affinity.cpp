@@ -1,4 +1,4 @@
-#include "runtime/place.h"
+#include "runtime/affinity.h"
 
 #ifdef __linux__
 #include <sys/syscall.h>
@@ -11,23 +11,23 @@ namespace convlane {
 
 int current_cpu() noexcept { return sched_getcpu(); }
 
-bool Place::enter(int threads) noexcept {
+bool Affinity::enter(int threads) noexcept {
   if (thread_.load(std::memory_order_relaxed) != 0) return true;
   if (sched_getaffinity(0, sizeof(usual_), &usual_) != 0 || CPU_COUNT(&usual_) < threads) return false;
   thread_.store(static_cast<pid_t>(syscall(SYS_gettid)), std::memory_order_release);
   return true;
 }
 
-void Place::avoid(int cpu) noexcept {
+void Affinity::avoid(int cpu) noexcept {
   cpu_set_t others = usual_;
   CPU_CLR(cpu, &others);
   sched_setaffinity(0, sizeof(others), &others);
 }
 
-void Place::bring(int cpu) noexcept {
+void Affinity::pin(int cpu) noexcept {
   pid_t thread = thread_.load(std::memory_order_acquire);
   if (thread <= 0 || cpu < 0 || !CPU_ISSET(cpu, &usual_)) return;
-  if (!thread_.compare_exchange_strong(thread, kBeingBrought, std::memory_order_acquire)) return;
+  if (!thread_.compare_exchange_strong(thread, kBeingPinned, std::memory_order_acquire)) return;
   cpu_set_t only;
   CPU_ZERO(&only);
   CPU_SET(cpu, &only);
@@ -35,10 +35,10 @@ void Place::bring(int cpu) noexcept {
   thread_.store(thread, std::memory_order_release);
 }
 
-void Place::leave() noexcept {
+void Affinity::leave() noexcept {
   pid_t thread = thread_.load(std::memory_order_acquire);
   if (thread == 0) return;
-  while (thread == kBeingBrought || !thread_.compare_exchange_weak(thread, 0, std::memory_order_acquire)) {
+  while (thread == kBeingPinned || !thread_.compare_exchange_weak(thread, 0, std::memory_order_acquire)) {
     sched_yield();
     thread = thread_.load(std::memory_order_acquire);
   }
@@ -48,10 +48,10 @@ void Place::leave() noexcept {
 #else
 
 int current_cpu() noexcept { return -1; }
-bool Place::enter(int) noexcept { return false; }
-void Place::avoid(int) noexcept {}
-void Place::bring(int) noexcept {}
-void Place::leave() noexcept {}
+bool Affinity::enter(int) noexcept { return false; }
+void Affinity::avoid(int) noexcept {}
+void Affinity::pin(int) noexcept {}
+void Affinity::leave() noexcept {}
 
 #endif
 
