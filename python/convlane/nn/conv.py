@@ -16,7 +16,6 @@ from convlane.functional.conv3d import conv3d_geometry
 from convlane.nn.init import default_weight_and_bias
 from convlane.nn.packing import PackingModule
 
-
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
