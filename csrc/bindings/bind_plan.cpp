@@ -45,8 +45,9 @@ StepOperand operand_of(const PyOperand& given) {
   const Tensor tensor = tensor_of(dtype_from_name(dtype), shape, strides);
   if (location == "arena") return {Location::arena, 0, offset, tensor, nullptr};
   if (location == "input") return {Location::input, index, 0, tensor, nullptr};
+  if (location == "staged") return {Location::staged, index, offset, tensor, nullptr};
   if (location == "output") return {Location::output, index, offset, tensor, nullptr};
-  throw std::invalid_argument("plan: the location must be arena, input or output, got '" + location + "'");
+  throw std::invalid_argument("plan: the location must be arena, input, staged or output, got '" + location + "'");
 }
 
 using PyWeight = std::variant<std::shared_ptr<PackedWeight>, std::shared_ptr<TransposedWeight>, py::array>;
@@ -125,6 +126,7 @@ void bind_plan(py::module_& m) {
                  return std::make_unique<Plan>(std::move(from), std::move(to), arena, threads);
                }),
            NewStyle(), py::arg("inputs"), py::arg("outputs"), py::arg("arena_bytes"), py::arg("threads"))
+      .def("stage", &Plan::stage, py::arg("input"), py::arg("offset"))
       .def("append", &append, py::arg("op"), py::arg("inputs"), py::arg("outputs"),
            py::arg("attributes") = std::map<std::string, Attribute>(),
            py::arg("weights") = std::map<std::string, PyWeight>())

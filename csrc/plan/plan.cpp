@@ -31,17 +31,31 @@ Reach reach_of(const Tensor& t) {
 Plan::Plan(std::vector<Tensor> inputs, std::vector<Tensor> outputs, int64_t arena_bytes, int threads)
     : inputs_(std::move(inputs)), outputs_(std::move(outputs)), arena_bytes_(arena_bytes), threads_(threads) {
   if (arena_bytes < 0 || threads < 1) throw std::invalid_argument("plan: an arena and a thread are needed");
+  for (const Tensor& input : inputs_) staged_.push_back({input});
+}
+
+void Plan::stage(int input, int64_t offset) {
+  if (input < 0 || input >= static_cast<int>(inputs_.size()))
+    throw std::invalid_argument("plan: there is no such input");
+  const Reach reach = reach_of(inputs_[input]);
+  if (offset < 0 || offset > arena_bytes_ || reach.before > 0 || reach.behind > arena_bytes_ - offset)
+    throw std::invalid_argument("plan: an input lies beyond the arena");
+  staged_[input].offset = offset;
 }
 
 void Plan::check_operand(const StepArguments& arguments, const StepOperand& operand, bool written) const {
   if (operand.location == Location::constant) return arguments.check(!written, "a constant cannot be written");
-  const bool caller = operand.location == Location::input;
-  const auto& all = caller ? inputs_ : outputs_;
+  const bool caller = operand.location == Location::input, staged = operand.location == Location::staged;
+  const auto& all = caller || staged ? inputs_ : outputs_;
   if (operand.location != Location::arena)
     arguments.check(operand.index >= 0 && operand.index < static_cast<int>(all.size()), "there is no such array");
   if (caller) {
     arguments.check(!written, "an input cannot be written");
     return arguments.check(same_type(operand.tensor, all[operand.index]), "an input has another type or size");
+  }
+  if (staged) {
+    arguments.check(staged_[operand.index].offset >= 0, "the input is not staged");
+    arguments.check(!written || arguments.op == "copy", "a staged input can only be copied to");
   }
   if (operand.tensor.count() == 0) return;  // none of it is read or written
   const int64_t end = operand.location == Location::arena ? arena_bytes_ : reach_of(all[operand.index]).behind;
@@ -65,7 +79,7 @@ template <class Each>
 void Plan::run_steps(const Tensor* inputs, void* const* outputs, PlanMemory& memory, const Each& each) const {
   const int64_t arena = round_up(arena_bytes_, kAlignment);
   PlanMemory::Piece piece = memory.take(memory_bytes());
-  const PlanRun run{inputs, outputs, piece.data.get(), piece.data.get() + arena};
+  const PlanRun run{inputs, staged_.data(), outputs, piece.data.get(), piece.data.get() + arena};
   const bool shared = lead_team(shares_.load(std::memory_order_relaxed) ? threads_ : 1, [&] {
     for (const Step& step : steps_)
       if (!each(step, run)) break;

@@ -14,6 +14,10 @@ class Plan {
   // Types, sizes and, of the outputs, strides; the arena in bytes; how many threads a run may use.
   Plan(std::vector<Tensor> inputs, std::vector<Tensor> outputs, int64_t arena_bytes, int threads);
 
+  // Gives an input `offset` bytes into the arena as its place for a copy in the layout of inputs(), see
+  // Location::staged.
+  void stage(int input, int64_t offset);
+
   // std::invalid_argument says what does not fit: an operand beyond its memory, or whatever the operation refuses.
   void append(StepArguments arguments);
 
@@ -38,6 +42,7 @@ class Plan {
   void check_operand(const StepArguments& arguments, const StepOperand& operand, bool written) const;
 
   std::vector<Tensor> inputs_, outputs_;
+  std::vector<StagedInput> staged_;
   int64_t arena_bytes_, scratch_bytes_ = 0;
   int threads_;
   std::vector<Step> steps_;

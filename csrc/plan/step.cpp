@@ -53,6 +53,11 @@ Tensor PlanRun::tensor(const StepOperand& operand) const {
   return tensor;
 }
 
+char* PlanRun::staged_input(int index) const {
+  const bool is_expected = same_layout(inputs[index], staged[index].tensor);
+  return is_expected ? static_cast<char*>(inputs[index].data) : arena + staged[index].offset;
+}
+
 ImageView PlanRun::image(const StepOperand& operand) const { return image_of(tensor(operand)); }
 
 void StepArguments::refuse(const std::string& what) const { throw std::invalid_argument("plan: " + op + ": " + what); }

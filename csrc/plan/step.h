@@ -18,13 +18,14 @@
 
 namespace convlane {
 
-enum class Location : std::uint8_t { arena, input, output, constant };
+// `staged` is an input that is copied into the arena unless the caller's array already is as the steps expect it.
+enum class Location : std::uint8_t { arena, input, staged, output, constant };
 
 // A tensor of a step, and where it lies during a run.
 struct StepOperand {
   Location location;
   int index;       // which input or output
-  int64_t offset;  // bytes from the start of the arena or the output
+  int64_t offset;  // bytes from the start of the arena, the staged input or the output
   // An input's strides are unknown until the caller passes the array; only a constant has data.
   Tensor tensor;
   std::shared_ptr<const void> owner;  // of a constant's data
@@ -32,9 +33,16 @@ struct StepOperand {
   bool any_layout() const { return location == Location::input; }
 };
 
+// An input as the steps expect it, and where in the arena it is copied to; without data.
+struct StagedInput {
+  Tensor tensor;
+  int64_t offset = -1;  // -1 if it is not staged
+};
+
 // What a step sees of the current run.
 struct PlanRun {
   const Tensor* inputs;
+  const StagedInput* staged;  // one per input
   void* const* outputs;
   char* arena;
   void* scratch;  // of the current step
@@ -45,12 +53,15 @@ struct PlanRun {
         return arena + operand.offset;
       case Location::input:
         return inputs[operand.index].data;
+      case Location::staged:
+        return staged_input(operand.index) + operand.offset;
       case Location::output:
         return static_cast<char*>(outputs[operand.index]) + operand.offset;
       default:
         return operand.tensor.data;
     }
   }
+  char* staged_input(int index) const;
   float* floats(const StepOperand& operand) const { return static_cast<float*>(at(operand)); }
   // The operand with its data; an input in the caller's layout.
   Tensor tensor(const StepOperand& operand) const;

@@ -487,6 +487,7 @@ class PlanMemory:
 
 class Plan:
     def __init__(self, inputs: Sequence[_Type], outputs: Sequence[_Type], arena_bytes: int, threads: int) -> None: ...
+    def stage(self, input: int, offset: int) -> None: ...
     def append(
         self,
         op: str,

@@ -6,6 +6,7 @@ import pytest
 import convlane
 from convlane import _core
 from convlane import functional as F
+from layouts import LAYOUTS
 
 RNG = np.random.default_rng(20261126)
 
@@ -133,6 +134,55 @@ def test_slices_may_be_empty(network, axis):
 
     x = normal(2, 3, 4, 5)
     np.testing.assert_array_equal(convlane.compile(sliced, x.shape)(x), sliced(x))
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        F.neg,
+        lambda x: F.relu(F.mul(F.relu(x), x)),
+        lambda x: F.reshape(x, (24, 5)),
+        lambda x: F.cat([x, F.sin(x)], 1) * 2,
+        lambda x: F.add(F.transpose(x, 1, 2), F.sum(x, (0, 1), keepdim=True)[:, :, :, None][0]),
+        lambda x: F.flip(F.cat([x, x], 0), 0),
+        lambda x: x,
+        lambda x: F.matmul(x, F.transpose(x, 1, 2)),
+    ],
+)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_inputs_are_read_where_the_caller_has_them(network, layout, isa):
+    x = normal(4, 6, 5)
+    given = LAYOUTS[layout](x)
+    plan = convlane.compile(network, x.shape, whole=True)
+    for array in (given, x, given):
+        np.testing.assert_array_equal(plan(array), network(x))
+        np.testing.assert_array_equal(given, x)
+
+
+def test_an_input_is_copied_only_where_its_layout_asks_for_it():
+    dense = ("float32", (2, 3), (3, 1))
+    plan = _core.Plan([dense], [dense], 24, 1)
+    plan.stage(0, 0)
+    staged, arena, output = (("staged", 0, 0, *dense), ("arena", 0, 0, *dense), ("output", 0, 0, *dense))
+    plan.append("copy", [("input", 0, 0, *dense)], [staged])
+    plan.append("copy", [arena], [output])  # what has been copied there
+    memory, copied = _core.PlanMemory(), np.arange(6, dtype=np.float32).reshape(2, 3)
+    memory.limit(1 << 20)
+    for array in (np.asfortranarray(copied), 7 + copied):
+        result = np.empty((2, 3), np.float32)
+        plan.run([array], [result], memory)
+        np.testing.assert_array_equal(result, copied)
+    plan = _core.Plan([dense], [dense], 24, 1)
+    with pytest.raises(ValueError, match="the input is not staged"):
+        plan.append("copy", [staged], [output])
+    for offset in (-1, 4):
+        with pytest.raises(ValueError, match="beyond the arena"):
+            plan.stage(0, offset)
+    with pytest.raises(ValueError, match="there is no such input"):
+        plan.stage(1, 0)
+    plan.stage(0, 0)
+    with pytest.raises(ValueError, match="a staged input can only be copied to"):
+        plan.append("unary", [staged], [staged], {"function": "neg"})
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,8 @@ void check_alike(const StepArguments& at) {
   at.check(dst.dtype == DType::f32 && same_type(src, dst), "input and output must be float32 of one shape");
 }
 
-// As many outputs as inputs, each a copy with its own strides.
+// As many outputs as inputs, each a copy with its own strides. Nothing is done for a staged input that lies where the
+// caller has it.
 Step prepare_copy(std::shared_ptr<const StepArguments> at) {
   at->check(at->inputs.size() == at->outputs.size(), "there must be as many outputs as inputs");
   for (std::size_t i = 0; i < at->inputs.size(); ++i) {
@@ -51,7 +52,10 @@ Step prepare_copy(std::shared_ptr<const StepArguments> at) {
     at->check(same_type(from, to), "inputs and outputs must have the same types and shapes");
   }
   return {[at = std::move(at)](const PlanRun& run) {
-    for (std::size_t i = 0; i < at->inputs.size(); ++i) run_copy(run.tensor(at->inputs[i]), run.tensor(at->outputs[i]));
+    for (std::size_t i = 0; i < at->inputs.size(); ++i) {
+      const Tensor src = run.tensor(at->inputs[i]), dst = run.tensor(at->outputs[i]);
+      if (src.data != dst.data) run_copy(src, dst);
+    }
   }};
 }
 

@@ -92,6 +92,8 @@ def lower(
     known: dict[Value, Any] = {**operands, **_constants(graph)}
     given = [_type(operands[value]) for value in graph.inputs.values()]
     core = _core.Plan(given, output_types(graph, batch), FLOAT * arena * batch, threads)
+    for value, i in _staged(graph, offsets).items():
+        core.stage(i, FLOAT * batch * offsets[value])
     choices, ends = [], []
     for value, node in steps_of(graph).items():
         inputs = {name: known[source] for name, source in node.inputs.items()}
@@ -143,6 +145,7 @@ def append_step(context: Context) -> Choice:
 def _operands(graph: Graph, offsets: Mapping[Value, int], batch: int) -> dict[Value, Operand]:
     """Return where all arrays lie: inputs, outputs, results with memory of their own, and views of other results."""
     inputs = {value: i for i, value in enumerate(graph.inputs.values())}
+    staged = _staged(graph, offsets)
     outputs = {graph.memory_of(value): i for i, value in enumerate(dict.fromkeys(graph.outputs.values()))}
     operands: dict[Value, Operand] = {}
 
@@ -152,8 +155,9 @@ def _operands(graph: Graph, offsets: Mapping[Value, int], batch: int) -> dict[Va
         node, slot = graph.nodes[value], graph.slots.get(value)
         shape = batched(node.shape, batch)
         if slot is None:
-            location = "input" if value in inputs else "output" if value in outputs else "arena"
-            index = inputs.get(value, outputs.get(value, 0))
+            named = {"input": inputs, "staged": staged, "output": outputs}
+            location = next((name for name, values in named.items() if value in values), "arena")
+            index = named[location][value] if location in named else 0
             offset = FLOAT * batch * offsets[value] if location == "arena" else 0
             found = Operand(location, index, offset, shape, strides_of(shape), str(node.dtype))  # type: ignore[arg-type]
         elif slot.channel is None:
@@ -167,6 +171,21 @@ def _operands(graph: Graph, offsets: Mapping[Value, int], batch: int) -> dict[Va
         if node.op != "constant":
             operand_of(value)
     return operands
+
+
+def _staged(graph: Graph, offsets: Mapping[Value, int]) -> dict[Value, int]:
+    """Return which results are nothing but copies of inputs, and of which ones.
+
+    Steps may read the caller's arrays instead, unless one writes its result there.
+    """
+    inputs = {value: i for i, value in enumerate(graph.inputs.values())}
+    written = {graph.memory_of(slot.buffer) for slot in graph.slots.values() if not slot.is_view}
+    return {
+        value: inputs[node.inputs["input"]]
+        for value, node in graph.nodes.items()
+        if node.op == "channels_last" and node.inputs.get("input") in inputs
+        if value in offsets and value not in graph.slots and value not in written
+    }
 
 
 def _constants(graph: Graph) -> dict[Value, NDArray[Any]]:

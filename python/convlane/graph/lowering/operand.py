@@ -26,13 +26,16 @@ def strides_of(shape: Shape, channels: int | None = None) -> Shape:
 
 @dataclass(frozen=True)
 class Operand:
-    """A tensor in the arena, in an output, or an input, which has the strides of the caller's array."""
+    """A tensor in the arena, in an output, or an input, which has the strides of the caller's array.
 
-    location: Literal["arena", "input", "output"]
+    A staged input has the strides given here: it is copied into the arena where the caller's array has others.
+    """
+
+    location: Literal["arena", "input", "staged", "output"]
     index: int
     """Which input or output."""
     offset: int
-    """In bytes, from the start of the arena or of the output."""
+    """In bytes, from the start of the arena, of the staged input or of the output."""
     shape: Shape
     strides: Shape
     dtype: str = "float32"
