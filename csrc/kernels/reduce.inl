@@ -28,7 +28,7 @@ struct SquaresOf : SumOf {
   Vec shift;
   CONVLANE_INLINE Vec lift(Vec x) const {
     const Vec d = sub(x, shift);
-    return mul(d, d);
+    return in_register(mul(d, d));  // or some squares would be fused with the sums, and others not
   }
 };
 
@@ -114,20 +114,15 @@ CONVLANE_INLINE void best_of_row(const float* src, int64_t count, double* lanes)
     best[0] = F::better(best[0], x);
   }
   for (int k = 1; k < kTree; ++k) best[0] = F::better(best[0], best[k]);
-  for (int half = kLanes / 2; half > 0; half /= 2) {  // every lane with the one that many lanes away
-    std::int32_t other[kLanes];
-    for (int lane = 0; lane < kLanes; ++lane) other[lane] = lane ^ half;
-    best[0] = F::better(best[0], permute(best[0], load_int(other)));
-  }
   float found[kLanes];
-  store(found, best[0]);
+  store(found, fold_lanes(best[0], [](Vec a, Vec b) { return F::better(a, b); }));
   lanes[0] = F::join(lanes[0], static_cast<double>(found[0]));
 }
 
 // The best of each column, at its first lane.
 template <class F>
 CONVLANE_INLINE void best_of_columns(const float* const* rows, int64_t count, int64_t columns, double* sums) {
-  constexpr int64_t kStrip = 128;
+  constexpr int64_t kStrip = 512;
   constexpr int kRows = 4;
   float best[kStrip];
   for (int64_t first = 0; first < columns; first += kStrip) {

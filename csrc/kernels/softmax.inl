@@ -8,18 +8,8 @@
 namespace convlane {
 namespace {
 
-// Halves the lanes until one is left: a fixed order and a short dependency chain, which dominates the time of short
-// rows.
-template <class F>
-CONVLANE_INLINE float fold_lanes(Vec a, F f) {
-  float lanes[kLanes];
-  store(lanes, a);
-  CONVLANE_UNROLL
-  for (int width = kLanes / 2; width > 0; width /= 2) {
-    CONVLANE_UNROLL
-    for (int i = 0; i < width; ++i) lanes[i] = f(lanes[i], lanes[i + width]);
-  }
-  return lanes[0];
+CONVLANE_INLINE Vec sum_in_all_lanes(Vec a) {
+  return fold_lanes(a, [](Vec x, Vec y) { return add(x, y); });
 }
 
 // The maximum may lose a NaN, but the sum does not; inf - inf makes rows with +inf, or with nothing but -inf, NaN.
@@ -33,9 +23,9 @@ void softmax(const float* src, float* dst, int64_t rows, int64_t channels, bool 
     const Vec last = select(in_tail, load(src + whole, tail), minus_infinity);
     Vec top = last;
     for (int64_t c = 0; c < whole; c += kLanes) top = max(top, load(src + c));
-    top = broadcast(fold_lanes(top, [](float x, float y) { return x > y ? x : y; }));
+    top = fold_lanes(top, [](Vec x, Vec y) { return max(x, y); });
 
-    const Vec last_power = exp(sub(last, top));
+    const Vec last_power = tail > 0 ? exp(sub(last, top)) : zero();
     Vec sums = zero();
     for (int64_t c = 0; c < whole; c += kLanes) {
       const Vec power = exp(sub(load(src + c), top));
@@ -43,14 +33,16 @@ void softmax(const float* src, float* dst, int64_t rows, int64_t channels, bool 
       if (!log) store(dst + c, power);
     }
     if (tail > 0) sums = add(sums, last_power);
-    const float sum = fold_lanes(sums, [](float x, float y) { return x + y; });
+    sums = sum_in_all_lanes(sums);
 
     if (log) {
-      const Vec log_sum = broadcast(static_cast<float>(__builtin_log(static_cast<double>(sum))));
+      float sum[kLanes];
+      store(sum, sums);
+      const Vec log_sum = broadcast(static_cast<float>(__builtin_log(static_cast<double>(sum[0]))));
       for (int64_t c = 0; c < whole; c += kLanes) store(dst + c, sub(sub(load(src + c), top), log_sum));
       if (tail > 0) store(dst + whole, sub(sub(last, top), log_sum), tail);
     } else {
-      const Vec factor = broadcast(1.0f / sum);
+      const Vec factor = div(broadcast(1.0f), sums);
       for (int64_t c = 0; c < whole; c += kLanes) store(dst + c, mul(load(dst + c), factor));
       if (tail > 0) store(dst + whole, mul(last_power, factor), tail);
     }
@@ -66,7 +58,7 @@ void softmax_gradient(const float* y, const float* gradient, float* dst, int64_t
       const Vec g = get(gradient + c);
       sums = log ? add(sums, g) : fma(g, get(y + c), sums);
     });
-    const Vec sum = broadcast(fold_lanes(sums, [](float a, float b) { return a + b; }));
+    const Vec sum = sum_in_all_lanes(sums);
     for_vectors(channels, [&](int64_t c, auto get, auto put) {
       const Vec g = get(gradient + c), value = get(y + c);
       put(dst + c, log ? fnma(exp(value), sum, g) : mul(value, sub(g, sum)));

@@ -87,6 +87,18 @@ CONVLANE_INLINE void for_vectors(int64_t channels, const Run& run) {
   if (tail > 0) run(c, [=](const float* p) { return load(p, tail); }, [=](float* p, Vec x) { store(p, x, tail); });
 }
 
+// Joins each lane with the one half a vector away, then a quarter and so on: f of all lanes, in every lane.
+template <class F>
+CONVLANE_INLINE Vec fold_lanes(Vec a, const F& f) {
+  CONVLANE_UNROLL
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    std::int32_t other[kLanes];
+    for (int lane = 0; lane < kLanes; ++lane) other[lane] = lane ^ half;
+    a = f(a, permute(a, load_int(other)));
+  }
+  return a;
+}
+
 // Sums the lanes in index order, so that the result does not depend on the compiler.
 CONVLANE_INLINE float sum_lanes(Vec a) {
   float lanes[kLanes], sum = 0;

@@ -14,7 +14,10 @@ namespace convlane {
 namespace {
 
 constexpr int64_t kChunk = 1 << 16;  // numbers of one result that are joined by one task, and then once more
-constexpr int64_t kColumns = 128;    // results side by side: their lanes' sums stay in the first-level cache
+// Results side by side. Of few the lanes' sums stay in the first-level cache; but rows that come from memory are read
+// in longer pieces: the columns of 4096 x 2048 numbers at 8.3 GB/s instead of 4.6, of 1024 x 1024 at 18.0 instead of
+// 23.3 (Cascade Lake, AVX-512, one thread, 2026-11-28).
+constexpr int64_t kFewColumns = 128, kManyColumns = 512, kFromMemory = 1 << 21;
 constexpr int kLargestLanes = 16;
 constexpr int64_t kBlockRows = 8 * kLargestLanes;  // of whole trees, whatever the lanes
 
@@ -24,7 +27,7 @@ struct Plan {
   int64_t results, count, chunk, chunks;
   int column;  // the kept dimension along which src is dense, where rows of it are joined; else -1
   int64_t width() const { return column < 0 ? 1 : kept.shape[column]; }
-  int64_t columns() const { return std::min(width(), kColumns); }
+  int64_t columns() const { return std::min(width(), results * count > kFromMemory ? kManyColumns : kFewColumns); }
 };
 
 Plan plan_of(const Tensor& src, const std::array<bool, kMaxRank>& reduced) {
@@ -162,7 +165,7 @@ double join_row(const KernelTable& kernels, const Pass& pass, const float* src, 
   return lanes[0];
 }
 
-// The numbers [begin, end) of results side by side. sums: kColumns * lanes numbers.
+// The numbers [begin, end) of results side by side. sums: columns * lanes numbers.
 void join_columns(const KernelTable& kernels, const Pass& pass, const float* src, const float* shift, int64_t columns,
                   int64_t begin, int64_t end, double* sums) noexcept {
   const bool one_lane = pass.op == Reduction::maximum || pass.op == Reduction::minimum;
@@ -237,8 +240,8 @@ void run_columns(const Pass& pass, int threads, double* sums, const Found& found
         const int64_t group = position / apart % groups;
         const int64_t result = (position / apart / groups * width + group * columns) * apart + position % apart;
         const int64_t count = std::min(columns, width - group * columns);
-        double* const found = sums + part * kColumns * kLargestLanes;
-        float shifts[kColumns] = {};
+        double* const found = sums + part * columns * kLargestLanes;
+        float shifts[kManyColumns] = {};
         for (int64_t c = 0; pass.shift != nullptr && c < count; ++c) shifts[c] = pass.shift[result + c * apart];
         join_columns(kernels, pass, pass.src + place[0], shifts, count, begin, end, found);
         for (int64_t c = 0; c < count; ++c) found_one(result + c * apart, chunk, found[c]);
@@ -275,7 +278,7 @@ struct ReduceMemory {
   double* rests;  // of means that were rounded to float32
   ReduceMemory(const Plan& plan, Reduce op, int threads, Scratch& scratch)
       : partial(scratch.take<double>(plan.chunks == 1 ? 0 : checked_mul(plan.results, plan.chunks))),
-        sums(scratch.take<double>(plan.column < 0 ? 0 : threads * kColumns * kLargestLanes)),
+        sums(scratch.take<double>(plan.column < 0 ? 0 : threads * plan.columns() * kLargestLanes)),
         rests(scratch.take<double>(op == Reduce::var ? plan.results : 0)) {}
 };
 

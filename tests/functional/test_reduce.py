@@ -183,6 +183,33 @@ def test_the_same_bits_where_one_dimension_is_left_out(rng, layout):
         np.testing.assert_array_equal(F.sum(LAYOUTS[layout](x), dim), F.sum(x, dim))
 
 
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_columns_of_what_caches_do_not_hold_have_the_bits_of_few(rng, isa, threads, name):
+    """Many are computed side by side, of few rows or much memory others than of little."""
+    ours, _ = OPERATIONS[name]
+    x = normal(rng, 130, 2**14 + 300)
+    assert x.size > 2**21
+    np.testing.assert_array_equal(ours(x, 0)[700:900], ours(x[:, 700:900], 0))
+    np.testing.assert_array_equal(ours(x, 0)[-5:], ours(x[:, -5:], 0))
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("length", [1, 5, 16, 100, 300])
+def test_rows_of_a_matrix_have_the_bits_of_columns(rng, isa, threads, name, length):
+    ours, _ = OPERATIONS[name]
+    x = normal(rng, 70, length)
+    np.testing.assert_array_equal(ours(x, 1), ours(np.asfortranarray(x), 1))
+    np.testing.assert_array_equal(ours(x[::2], 1), ours(x, 1)[::2])
+
+
+def test_products_of_a_lane_s_largest_floats_do_not_overflow(isa):
+    largest, lanes = np.finfo(np.float32).max, _core.tile_sizes()["lanes"]
+    x = np.full((8, lanes), largest, np.float32)
+    x[:, lanes // 2 :] = 1 / largest
+    pair = float(largest) * float(x[0, -1])
+    np.testing.assert_allclose(F.prod(x), pair ** (4 * lanes), rtol=1e-6)
+
+
 def test_long_sums_do_not_drift():
     assert F.sum(np.full(3_000_000, 0.1, np.float32)) == np.float32(3_000_000 * float(np.float32(0.1)))
 
