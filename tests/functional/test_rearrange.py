@@ -260,6 +260,17 @@ class TestMatmul:
             with convlane.num_threads(3):
                 np.testing.assert_array_equal(F.matmul(a, b[..., 1:2]), y)
 
+    @pytest.mark.parametrize("columns", [1, 2, 3, 4, 5])
+    @pytest.mark.parametrize("depth", [1, 17, 4096, 4097, 8200])
+    def test_few_columns(self, rng, isa, threads, columns, depth):
+        """They are dot products, of blocks where the sums are long."""
+        a, b = normal(rng, 2, 70, depth), normal(rng, 2, depth, columns)
+        y, exact = F.matmul(a, b), np.matmul(a.astype(np.float64), b)
+        np.testing.assert_allclose(y, exact, rtol=0, atol=2e-7 * np.sqrt(depth) * max(np.abs(exact).max(), 1))
+        np.testing.assert_array_equal(F.matmul(a, b.transpose(0, 2, 1).copy().transpose(0, 2, 1)), y)
+        np.testing.assert_array_equal(F.matmul(a[1:, 60:], b[1:]), y[1:, 60:])
+        np.testing.assert_array_equal(F.matmul(a, b[:1])[0], y[0])
+
     def test_same_bits_in_any_stack_and_for_any_thread_count(self, rng, isa):
         a, b = normal(rng, 5, 40, 70), normal(rng, 70, 90)
         with convlane.num_threads(1):
