@@ -39,7 +39,7 @@ py::array add(const py::array& input, const py::array& other, const std::string&
 py::array activation_gradient(const py::array& kept, const py::array& gradient, const std::string& name, float slope,
                               bool from_output) {
   const Activation which = activation_from_name(name);
-  if (from_output) check_told_by_output(which, name, slope);
+  if (from_output) check_follows_from_output(which, name, slope);
   const auto [at, behind] = same_shapes(kept, gradient, "activation_gradient", "gradient");
   py::array dst = new_image(at.shape);
   float* to = data_of(dst);

@@ -79,7 +79,7 @@ py::tuple group_norm(const py::array& input, int64_t groups, const std::optional
   return py::make_tuple(dst, mean, variance);
 }
 
-// The gradients of the input, the weight and the bias; None for those not asked for.
+// The gradients of the input, the weight and the bias; None for those not requested.
 py::tuple group_norm_gradient(const py::array& input, const py::array& gradient, int64_t groups, const Doubles& mean,
                               const Doubles& variance, const std::optional<py::array>& weight, double eps,
                               bool of_input, bool of_vectors) {

@@ -54,7 +54,7 @@ py::array cross_entropy(const py::array& logits, const py::array& target, const 
   return result;
 }
 
-// The losses' gradient, or a single number for all of them.
+// `gradient` is one number for each loss, or one for all of them.
 py::array cross_entropy_gradient(const py::array& logits, const py::array& target, const py::array& weight, float own,
                                  float others, const py::array& gradient) {
   const Tensor src = dense(logits, "logits"), behind = dense(gradient, "gradient");

@@ -115,7 +115,7 @@ py::tuple batch_norm_train(const py::array& input, const std::optional<py::array
   return py::make_tuple(dst, mean, variance);
 }
 
-// The gradients of the input, the weight, the bias and the residual; None for those not asked for.
+// The gradients of the input, the weight, the bias and the residual; None for those not requested.
 py::tuple batch_norm_gradient(const py::array& input, const py::array& gradient, const Doubles& mean,
                               const Doubles& variance, const std::optional<py::array>& weight,
                               const std::optional<py::array>& bias, double eps, const std::string& name, float slope,
@@ -125,8 +125,7 @@ py::tuple batch_norm_gradient(const py::array& input, const py::array& gradient,
   const int64_t channels = src.shape[1];
   if (training && src.pixels() == 0)
     throw std::invalid_argument("batch_norm_gradient: there are no values to take statistics of");
-  if (output && residual)
-    throw std::invalid_argument("batch_norm_gradient: either output or residual tells the activation's input");
+  if (output && residual) throw std::invalid_argument("batch_norm_gradient: give either output or residual, not both");
   const OptionalVector weight_v(weight, channels, "batch_norm_gradient: weight");
   const OptionalVector bias_v(bias, channels, "batch_norm_gradient: bias");
   OptionalImage of_output(gradient, src.shape, "batch_norm_gradient: gradient");
@@ -134,7 +133,7 @@ py::tuple batch_norm_gradient(const py::array& input, const py::array& gradient,
                      output ? "batch_norm_gradient: output" : "batch_norm_gradient: residual");
   BatchNormGradient g{};
   g.activation = activation_from_name(name);
-  if (output) check_told_by_output(g.activation, name, slope);
+  if (output) check_follows_from_output(g.activation, name, slope);
   g.rows = src.pixels();
   g.channels = channels;
   g.mean = doubles_of(mean, channels, "mean");
@@ -184,7 +183,7 @@ py::array layer_norm(const py::array& input, const std::optional<py::array>& wei
   return dst;
 }
 
-// The gradients of the input, the weight and the bias; None for those not asked for.
+// The gradients of the input, the weight and the bias; None for those not requested.
 py::tuple layer_norm_gradient(const py::array& input, const py::array& gradient, const std::optional<py::array>& weight,
                               float eps, bool centered, bool of_input, bool of_vectors) {
   const ImageView src = image_view(input, "layer_norm_gradient: input");

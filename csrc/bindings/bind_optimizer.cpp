@@ -18,7 +18,7 @@ std::vector<Segment> segments_of(const std::vector<GivenSegment>& given, int64_t
   for (const auto& [offset, gradient, lr, weight_decay, shrink] : given) {
     check_contiguous(gradient, "optimizer: gradient");
     if (offset < 0 || gradient.size() > size - offset)
-      throw std::invalid_argument("optimizer: a parameter lies outside of the buffer");
+      throw std::invalid_argument("optimizer: a parameter is outside the buffer");
     segments.push_back({offset, gradient.size(), static_cast<const float*>(gradient.data()), lr, weight_decay, shrink});
   }
   return segments;

@@ -73,7 +73,7 @@ void append(Plan& plan, const std::string& op, const std::vector<PyOperand>& inp
 
 std::string text_of(const Tensor& t) { return to_string(t.shape.data(), t.rank); }
 
-// The arrays of a run, which stay while it lasts.
+// The arrays of a run, kept alive while it lasts.
 struct RunArrays {
   std::vector<Tensor> inputs;
   std::vector<void*> outputs;
@@ -93,7 +93,9 @@ struct RunArrays {
       bool fits = same_type(given, expected);
       for (int axis = 0; fits && axis < given.rank; ++axis)
         fits = given.shape[axis] == 1 || given.strides[axis] == expected.strides[axis];
-      if (!fits) throw std::invalid_argument("plan: output " + std::to_string(i) + " is not as the plan was made for");
+      if (!fits)
+        throw std::invalid_argument("plan: output " + std::to_string(i) +
+                                    " does not have the type, shape and strides that the plan was made for");
       outputs.push_back(to[i].mutable_data());
     }
   }

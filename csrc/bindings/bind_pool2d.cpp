@@ -70,7 +70,7 @@ py::array pool_gradient(const Pool2dDesc& desc, const py::array& gradient,
   return dst;
 }
 
-// Indices, dense channels last.
+// The data of indices that are dense and channels last; sets `shape` to theirs.
 const int64_t* indices_of(const py::array& indices, Shape4& shape) {
   const Tensor view = tensor_view(indices, "indices");
   bool fits = view.dtype == DType::i64 && view.rank == 4;

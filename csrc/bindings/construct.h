@@ -21,7 +21,7 @@ auto construct(Make make, Holder (*)(Args...)) {
     try {
       object.type->init_instance(object.inst, &holder);
     } catch (...) {
-      object.value_ptr() = nullptr;  // it is still the holder's
+      object.value_ptr() = nullptr;  // the holder still owns the object
       throw;
     }
   };

@@ -9,8 +9,8 @@
 namespace convlane {
 
 // Releases the GIL for its lifetime, as pybind11::gil_scoped_release does, but lets a daemon thread outlive the
-// interpreter: before 3.14, once Python shuts down, it ends a thread that asks for the GIL by pthread_exit(), whose
-// unwinding would end the process at this destructor, or release the caller's arrays without the GIL later. The thread
+// interpreter: before 3.14, a Python that is shutting down ends threads that request the GIL by pthread_exit(), whose
+// unwinding would end the process at this destructor, or later release the caller's arrays without the GIL. The thread
 // sleeps instead until the process ends, as from 3.14 on (https://github.com/python/cpython/issues/87135).
 class GilRelease {
  public:

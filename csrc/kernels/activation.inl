@@ -73,7 +73,7 @@ CONVLANE_INLINE NormalTail normal_tail(Vec t) {
 
 // x times the normal distribution function at x: it falls short of x or, for negative x, of 0 by |x| times the tail.
 // -0.0 stays. Negative values are multiplied by 0 beyond the tail, as in silu: they become -0.0, and minus infinity
-// NaN.
+// becomes NaN.
 CONVLANE_INLINE Vec gelu(Vec x) {
   const Vec t = min(broadcast(kTail), abs(x));
   const NormalTail tail = normal_tail(t);
@@ -218,9 +218,9 @@ CONVLANE_INLINE Vec gelu_tanh_slope(Vec x) {
   return fma(mul(near, rise), sigmoid_slope(at), sigmoid(at));
 }
 
-// Calls use(f): f(at, gradient) is the gradient in front of the activation, `at` the activation's input or, with
-// `from_output`, its output (only where ops/ allows that). At a corner the derivative is that of the flat side; where a
-// clamping activation met a NaN, the gradient passes.
+// Calls use(f): f(at, gradient) is the gradient of the activation's input, where `at` is that input or, with
+// `from_output`, the activation's output (only where ops/ allows that). At a corner the derivative is that of the flat
+// side; where a clamping activation met a NaN, the gradient is passed on.
 template <class Use>
 CONVLANE_INLINE void with_activation_gradient(Activation activation, float slope, bool from_output, Use use) {
   const Vec slope_v = broadcast(slope);
@@ -287,8 +287,8 @@ void activation_gradient(const float* at, const float* gradient, float* dst, int
   });
 }
 
-// In place, `rows` runs of `columns` floats: applies an activation that is too long for a kernel's registers to what it
-// has just stored. Out of line, or every tile shape would contain a copy.
+// Applies an activation that is too long to be inlined into a kernel to `rows` runs of `columns` floats that the kernel
+// has just stored, in place. Not inlined, or every tile shape would contain a copy.
 __attribute__((noinline)) void activate_rows(float* dst, int64_t rows, int64_t stride, int64_t columns,
                                              const Epilogue& epilogue) {
   with_activation(epilogue.activation, epilogue.slope, [=](auto f) {

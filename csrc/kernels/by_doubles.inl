@@ -1,8 +1,8 @@
 // Functions whose float32 result is that of a double, rounded once: sines, the error function and powers.
 //
-// What cancels in float32, a sine's angle less multiples of pi / 2 or a logarithm times a large exponent, needs no care
-// in double, and no constants depend on fused multiply-adds. All but rounding errors of 2^-30 or less are the last
-// rounding's: results are within 0.52 units in the last place.
+// Terms that would cancel in float32, as in a sine's angle minus multiples of pi / 2 or a logarithm times a large
+// exponent, need no care in double, and no constants depend on fused multiply-adds. Apart from errors of 2^-30 or less,
+// only the last rounding counts: results are within 0.52 units in the last place.
 #pragma once
 
 #include "kernels/vec.h"
@@ -10,7 +10,7 @@
 namespace convlane {
 namespace {
 
-// Lane by lane; the compiler makes vectors of what has no branches.
+// Applies f lane by lane; the compiler vectorises functions without branches.
 template <class F>
 CONVLANE_INLINE Vec lane_by_lane(Vec a, F f) {
   float lanes[kLanes];
@@ -48,12 +48,12 @@ CONVLANE_INLINE double double_of(std::uint64_t bits) {
 // Adding this rounds |a| < 2^51 to whole numbers, and leaves them in the low bits.
 constexpr double kRoundDouble = 0x1.8p52;
 
-// Beyond, a whole number times the first part of pi / 2, which has 33 bits, would not be exact.
+// Beyond this, a whole number times the first part of pi / 2, which has 33 bits, would not be exact.
 constexpr float kLargestAngle = 0x1p20f;
 
-// sin(x + quarters * pi / 2) for |x| <= kLargestAngle or NaN. x less n * pi / 2 by two parts of it (Cody and Waite):
-// the first product and difference are exact, the second is within 2^-66, and no float32 number is as close to a
-// multiple of pi / 2 as 2^-28. Then Taylor's series for at most pi / 4.
+// sin(x + quarters * pi / 2) for |x| <= kLargestAngle or NaN. n * pi / 2 is subtracted from x in two parts (Cody and
+// Waite): the first product and difference are exact, the second is within 2^-66, and no float32 number is as close to
+// a multiple of pi / 2 as 2^-28. Then follows Taylor's series for at most pi / 4.
 CONVLANE_INLINE float sine(float angle, std::uint64_t quarters) {
   constexpr double kFirst = 0x1.921fb544p0, kSecond = 0x1.0b4611a626331p-34;
   const double x = static_cast<double>(angle);
@@ -75,7 +75,7 @@ CONVLANE_INLINE float sine(float angle, std::uint64_t quarters) {
   return static_cast<float>(double_of(bits ^ sign));
 }
 
-// The C library's results where the angle is larger.
+// As sine(), but the C library's result where the angle is larger than kLargestAngle.
 template <class F>
 CONVLANE_INLINE Vec sine_or(Vec x, std::uint64_t quarters, F larger) {
   const Vec y = lane_by_lane(x, [=](float a) { return sine(a, quarters); });
@@ -129,7 +129,7 @@ CONVLANE_INLINE float error_function(float size) {
 
 CONVLANE_INLINE Vec sign_of(Vec a) { return as_float(shift_left<31>(shift_right<31>(as_int(a)))); }  // 0.0 or -0.0
 
-// From 4 on it rounds to 1.
+// From 4 on erf rounds to 1.
 CONVLANE_INLINE Vec erf(Vec x) {
   const Vec size = min(broadcast(4.0f), abs(x));
   return bit_or(lane_by_lane(size, [](float t) { return error_function(t); }), sign_of(x));
@@ -141,7 +141,7 @@ CONVLANE_INLINE float power_of_positive(float x, float y) {
   constexpr std::uint64_t kHalfRoot = 0x3fe6a09e667f3bcd, kBias = 2048;
   const std::uint64_t bits = bits_of(static_cast<double>(x));
   const std::uint64_t biased = (bits - kHalfRoot + (kBias << 52)) >> 52;
-  // As a double by way of the low bits of one, which vectors of AVX2 can do.
+  // Converted to double through the low bits of a double, for which AVX2 has vector instructions.
   const double e = double_of(biased + bits_of(0x1p52)) - (0x1p52 + kBias);
   const double m = double_of(bits - ((biased - kBias) << 52));
   const double s = (m - 1) / (m + 1), square = s * s;
@@ -156,7 +156,7 @@ CONVLANE_INLINE float power_of_positive(float x, float y) {
   return static_cast<float>(mul_add(power.power_of_2, power.rest, power.power_of_2));
 }
 
-// The C library's results where the power is not of a positive number.
+// x^y: the C library's result unless x is positive and both are finite.
 CONVLANE_INLINE Vec power(Vec x, Vec y) {
   const Vec infinity = broadcast(__builtin_inff());
   const Vec found = lane_by_lane(x, y, [](float a, float b) { return power_of_positive(a, b); });

@@ -55,12 +55,12 @@ CONVLANE_INLINE int64_t hold(LogitRows& rows, int64_t c) {
   return columns;
 }
 
-CONVLANE_INLINE bool wishes_every_class(const CrossEntropyArgs& args) {
+CONVLANE_INLINE bool has_target_for_every_class(const CrossEntropyArgs& args) {
   return args.probabilities != nullptr || args.others != 0;
 }
 
 // The rows' targets for class c, the i-th that is held, without the extra target of each row's own class.
-CONVLANE_INLINE Vec wish_of(const LogitRows& rows, int64_t c, int64_t i) {
+CONVLANE_INLINE Vec target_of(const LogitRows& rows, int64_t c, int64_t i) {
   const Vec others = broadcast(rows.args.others), weight = broadcast(rows.args.weight[c]);
   if (rows.args.probabilities == nullptr) return mul(weight, others);
   return mul(weight, fma(load(rows.probabilities + i * kLanes), broadcast(rows.args.own), others));
@@ -77,33 +77,33 @@ CONVLANE_INLINE Vec largest_logits(LogitRows& rows) {
 
 // With z = x - top, the sums over the classes of e^z, of the targets and of the targets times z. With `keep`,
 // exponentials replace the logits where one block holds all classes.
-struct WishSums {
-  Vec power, wish, product;
+struct ClassSums {
+  Vec power, target, product;
 };
-CONVLANE_INLINE WishSums sum_wishes(LogitRows& rows, Vec top, bool keep) {
-  const bool every = wishes_every_class(rows.args);
-  WishSums sums{zero(), zero(), zero()};
+CONVLANE_INLINE ClassSums sum_classes(LogitRows& rows, Vec top, bool keep) {
+  const bool every = has_target_for_every_class(rows.args);
+  ClassSums sums{zero(), zero(), zero()};
   for (int64_t first = 0; first < rows.args.classes; first += kClassBlock) {
     const int64_t columns = hold(rows, first);
-    WishSums part{zero(), zero(), zero()};  // so that long sums stay exact
+    ClassSums part{zero(), zero(), zero()};  // so that long sums stay exact
     for (int64_t i = 0; i < columns; ++i) {
       float* at = rows.logits + i * kLanes;
       const Vec z = sub(load(at), top), e = exp(z);
       part.power = add(part.power, e);
       if (keep) store(at, e);
       if (!every) continue;
-      const Vec wish = wish_of(rows, first + i, i);
-      part.wish = add(part.wish, wish);
-      part.product = add(part.product, select(equal(wish, zero()), zero(), mul(wish, z)));  // where z is -inf, too
+      const Vec target = target_of(rows, first + i, i);
+      part.target = add(part.target, target);
+      part.product = add(part.product, select(equal(target, zero()), zero(), mul(target, z)));  // where z is -inf, too
     }
-    sums = {add(sums.power, part.power), add(sums.wish, part.wish), add(sums.product, part.product)};
+    sums = {add(sums.power, part.power), add(sums.target, part.target), add(sums.product, part.product)};
   }
   return sums;
 }
 
 // The extra target of each row's own class, and its logit where that target is not 0.
 struct OwnClass {
-  float wish[kLanes], logit[kLanes], counts[kLanes];
+  float target[kLanes], logit[kLanes], counts[kLanes];
 };
 CONVLANE_INLINE OwnClass own_class(const LogitRows& rows) {
   OwnClass own{};
@@ -111,15 +111,15 @@ CONVLANE_INLINE OwnClass own_class(const LogitRows& rows) {
     const int64_t row = rows.first + i, target = rows.args.targets[row];
     if (target < 0) continue;
     own.counts[i] = 1;
-    own.wish[i] = rows.args.own * rows.args.weight[target];
-    if (own.wish[i] != 0) own.logit[i] = rows.args.src[row * rows.args.classes + target];
+    own.target[i] = rows.args.own * rows.args.weight[target];
+    if (own.target[i] != 0) own.logit[i] = rows.args.src[row * rows.args.classes + target];
   }
   return own;
 }
 
 // The sum of each row's targets: 0 for rows that do not count.
-CONVLANE_INLINE Vec whole_wish(Vec wish, const OwnClass& own) {
-  return select(equal(load(own.counts), zero()), zero(), add(wish, load(own.wish)));
+CONVLANE_INLINE Vec target_sum(Vec target, const OwnClass& own) {
+  return select(equal(load(own.counts), zero()), zero(), add(target, load(own.target)));
 }
 
 template <class Run>
@@ -136,14 +136,14 @@ CONVLANE_INLINE void for_logit_rows(const CrossEntropyArgs& args, const Run& run
 void cross_entropy(const CrossEntropyArgs& args) {
   for_logit_rows(args, [&](LogitRows& rows) {
     const Vec top = largest_logits(rows);
-    auto [power, wish, product] = sum_wishes(rows, top, false);
+    auto [power, target, product] = sum_classes(rows, top, false);
     if (args.targets != nullptr) {
       const OwnClass own = own_class(rows);
-      const Vec beyond = load(own.wish), z = sub(load(own.logit), top);
+      const Vec beyond = load(own.target), z = sub(load(own.logit), top);
       product = add(product, select(equal(beyond, zero()), zero(), mul(beyond, z)));
-      wish = whole_wish(wish, own);
+      target = target_sum(target, own);
     }
-    const Vec loss = select(equal(wish, zero()), zero(), sub(mul(wish, convlane::log(power)), product));
+    const Vec loss = select(equal(target, zero()), zero(), sub(mul(target, convlane::log(power)), product));
     if (rows.count == kLanes)
       store(args.dst + rows.first, loss);
     else
@@ -153,30 +153,30 @@ void cross_entropy(const CrossEntropyArgs& args) {
 
 // (sum of targets * softmax - target) * gradient
 void cross_entropy_gradient(const CrossEntropyArgs& args) {
-  const bool every = wishes_every_class(args), keep = args.classes <= kClassBlock;
+  const bool every = has_target_for_every_class(args), keep = args.classes <= kClassBlock;
   for_logit_rows(args, [&](LogitRows& rows) {
     const Vec top = largest_logits(rows);
-    const WishSums sums = sum_wishes(rows, top, keep);
-    Vec wish = sums.wish;
+    const ClassSums sums = sum_classes(rows, top, keep);
+    Vec target = sums.target;
     OwnClass own{};
     if (args.targets != nullptr) {
       own = own_class(rows);
-      wish = whole_wish(wish, own);
+      target = target_sum(target, own);
     }
     float behind[kLanes] = {};
     for (int i = 0; i < rows.count; ++i) behind[i] = args.gradient[(rows.first + i) * args.gradient_step];
-    const Vec gradient = load(behind), factor = div(mul(gradient, wish), sums.power);
-    const Mask idle = equal(wish, zero());
+    const Vec gradient = load(behind), factor = div(mul(gradient, target), sums.power);
+    const Mask idle = equal(target, zero());
     for (int64_t first = 0; first < args.classes; first += kClassBlock) {
       const int64_t columns = hold(rows, first);
       for (int64_t i = 0; i < columns; ++i) {
         float* at = rows.logits + i * kLanes;
         const Vec found = mul(keep ? load(at) : exp(sub(load(at), top)), factor);
-        store(at, select(idle, zero(), every ? fnma(wish_of(rows, first + i, i), gradient, found) : found));
+        store(at, select(idle, zero(), every ? fnma(target_of(rows, first + i, i), gradient, found) : found));
       }
       for (int i = 0; args.targets != nullptr && i < rows.count; ++i) {
         const int64_t at = args.targets[rows.first + i] - first;
-        if (at >= 0 && at < columns) rows.logits[at * kLanes + i] -= behind[i] * own.wish[i];
+        if (at >= 0 && at < columns) rows.logits[at * kLanes + i] -= behind[i] * own.target[i];
       }
       to_rows(rows.logits, args.dst + rows.first * args.classes + first, args.classes, rows.count, columns);
       rows.held = -1;

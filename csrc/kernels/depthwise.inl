@@ -115,8 +115,8 @@ CONVLANE_INLINE void add_taps(const float* const (&src)[kRuns], const int64_t (&
   }
 }
 
-// Whole vectors of channels whose pixels lie `Stride` columns of taps apart and share them. The taps of a row form one
-// part or, with `Parts`, several.
+// Whole vectors of channels; the pixels are `Stride` columns of taps apart and share columns. The taps of a row form
+// one part or, with `Parts`, several.
 template <int Pixels, int Stride, int Taps, bool Parts, bool Inside>
 CONVLANE_INLINE void depthwise_shared_of(const DepthwiseArgs& d, const DepthwiseTile& t) {
   constexpr Outside kBeyond = Inside ? Outside::none : Parts ? Outside::skipped : Outside::zeros;
@@ -272,8 +272,8 @@ class DepthwiseRows {
   }
 
  private:
-  // Runs of so many pixels from x on; the column returned is where shorter runs take over. A last run may overlap the
-  // one before, which costs less than several short ones.
+  // Computes runs of `Pixels` pixels from x on and returns the column from which shorter runs take over. A last run may
+  // overlap the one before, which costs less than several short ones.
   template <int Pixels>
   int64_t runs(int64_t y, int64_t rows, int64_t phase, int64_t pixels, int64_t x) {
     constexpr int kNext = Pixels > 4 ? 4 : Pixels / 2;
@@ -347,7 +347,7 @@ void depthwise_rows(const DepthwiseArgs& d) {
   for (int64_t y = 0; y < d.out_rows; y += kRuns) all.run(y, d.out_rows - y < kRuns ? d.out_rows - y : kRuns);
 }
 
-// Few channels: several pixels' fill a vector, and the taps are few enough to be repeated for each pixel.
+// Few channels: those of several pixels fill a vector, and the taps are few enough to be repeated for each pixel.
 constexpr int64_t kRepeatedTaps = 256;
 CONVLANE_INLINE bool has_few_channels(const DepthwiseArgs& d) {
   const Epilogue& e = d.epilogue;

@@ -40,7 +40,7 @@ CONVLANE_INLINE Vec exp_in_range(Vec x) {
   return times_power_of_2(exp_of_minus<0>(u), n);
 }
 
-// e^x: 0 or infinity beyond the bounds; NaN passes.
+// e^x: 0 or infinity beyond the bounds; NaN stays NaN.
 CONVLANE_INLINE Vec exp(Vec x) { return exp_in_range(max(broadcast(-104.5f), min(broadcast(89.0f), x))); }
 
 // e^x - 1 for x <= 88 or NaN; x itself (so -0.0 stays) where the square is below half a unit in the last place. With
@@ -76,7 +76,7 @@ CONVLANE_INLINE Vec log(Vec x) {
   Vec y = fma(e, broadcast(kLn2Low), mul(mul(p, m), square));
   y = fnma(broadcast(0.5f), square, y);
   y = fma(e, broadcast(kLn2High), add(m, y));
-  // Infinity and NaN pass, as do the results for 0 and negative numbers.
+  // Infinity and NaN are returned as they are; 0 gives minus infinity, negative numbers NaN.
   y = select(greater(broadcast(__builtin_inff()), x), y, x);
   y = select(equal(x, zero()), broadcast(-__builtin_inff()), y);
   return select(greater(zero(), x), broadcast(__builtin_nanf("")), y);

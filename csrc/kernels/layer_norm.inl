@@ -7,8 +7,8 @@
 namespace convlane {
 namespace {
 
-// The sum over a row of value(c, get): vector by vector, then number by number for what whole vectors leave, because a
-// partial vector would sum values of lanes that do not exist. Blocks of a long row are added up in double.
+// The sum over a row of value(c, get): vector by vector, then number by number for the rest, because a partial vector
+// would sum values of lanes that do not exist. Blocks of a long row are added up in double.
 template <class Value>
 CONVLANE_INLINE float sum_row(int64_t channels, const Value& value) {
   constexpr int64_t kBlock = 256 * kLanes;

@@ -10,7 +10,7 @@
 namespace convlane {
 namespace {
 
-// The gradient in front of the activation in row `row`, channels from `c` on.
+// The gradient of the activation's input in row `row`, channels from `c` on.
 template <class Load, class Gradient>
 CONVLANE_INLINE Vec gradient_before(const NormGradientArgs& a, int64_t at, Vec centered, Vec scale, Vec shift,
                                     const Load& get, const Gradient& f) {

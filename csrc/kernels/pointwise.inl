@@ -51,7 +51,7 @@ CONVLANE_INLINE void for_lanes(int64_t count, const Whole& whole, const Part& pa
   if (i < count) part(i, static_cast<int>(count - i));
 }
 
-// Whole numbers are those from 2^23 on; below, adding it rounds to even. The sign of zero stays.
+// From 2^23 on all numbers are whole; adding 2^23 rounds smaller ones to even. The sign of zero stays.
 CONVLANE_INLINE Vec round_to_even(Vec x) {
   const Vec size = abs(x), limit = broadcast(0x1p23f);
   const Vec rounded = sub(in_register(add(size, limit)), limit);

@@ -148,11 +148,11 @@ struct NormGradientArgs {
   // derivative does not follow from it, the residual that was added to them.
   const float* kept;
   bool kept_is_output;
-  float* masked;  // the gradient in front of the activation, or null
+  float* masked;  // the gradient of the activation's input, or null
   // First pass: accumulated into.
-  float* sums;      // of the gradient in front of the activation
+  float* sums;      // of the gradient of the activation's input
   float* products;  // of that times (src - center)
-  // Second pass: dst = scale * (gradient in front of the activation - offset - (src - center) * factor); a null factor
+  // Second pass: dst = scale * (gradient of the activation's input - offset - (src - center) * factor); a null factor
   // drops the last two terms.
   const float *offset, *factor;
   float* dst;
@@ -403,7 +403,7 @@ struct GemmKernel {
   void (*run)(const Args&);
   int mr, nr;   // rows and columns of the register tile; panels are nr columns wide
   int narrow;   // the last panel's width if it has no more columns than this
-  int k_group;  // consecutive products of a sum that lie side by side in a panel, as one instruction adds them
+  int k_group;  // consecutive products of a sum that are adjacent in a panel, as one instruction adds them
   int64_t long_sum, sum_block;  // sums of more products than long_sum are sums of blocks of sum_block
 
   // Width of the panel that starts `columns` columns before the end.
@@ -418,7 +418,7 @@ struct KernelTable {
 #include "kernels/list.def"
 };
 
-// Whether every kernel is there, and ops/ can pack panels for it.
+// Whether every kernel is set, and ops/ can pack panels for it.
 constexpr bool is_complete(const KernelTable& table) {
 #define CONVLANE_KERNEL(result, name, parameters) \
   if (table.name == nullptr) return false;

@@ -1,5 +1,5 @@
 // Winograd's minimal filtering F(m x m, 3 x 3), m = 2 or 4: transforms of input tiles and of sums (A. Lavin, S. Gray,
-// arXiv 1509.09308). Between the two lie (m + 2)^2 matrix products, done by gemm. Lanes are channels.
+// arXiv 1509.09308). Between the two, gemm computes (m + 2)^2 matrix products. Lanes are channels.
 //
 // The points of F(4, 3) are 0, +-sqrt(1/2), +-sqrt(2) and infinity: in float32 their error is 1.9 times a direct sum's,
 // that of the textbook's 0, +-1, +-2 is 4.1 times (a NumPy experiment against float64, 64 channels; the tests hold the

@@ -33,7 +33,7 @@ Activation activation_from_name(const std::string& name) {
   throw std::invalid_argument("unknown activation '" + name + "'; there are " + known);
 }
 
-void check_told_by_output(Activation activation, const std::string& name, float slope) {
+void check_follows_from_output(Activation activation, const std::string& name, float slope) {
   switch (activation) {
     case Activation::none:
     case Activation::relu:

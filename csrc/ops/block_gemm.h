@@ -1,5 +1,5 @@
-// Matrix products that pack their right matrices block by block, into memory that stays in a cache until it has been
-// used: for matrices that change from one call to the next.
+// Matrix products that pack their right matrices block by block, into memory that stays in a cache until it is used.
+// For matrices that change from one call to the next.
 #pragma once
 
 #include <algorithm>
@@ -25,7 +25,8 @@ struct BlockGemm {
   int64_t rows_of_block() const { return 16 * kernels->gemm.mr; }
   int threads() const { return threads_for(products * m * n * depth, most_threads); }
   int64_t column_parts() const { return ceil_div(n, block_columns); }
-  // Rows of a task. Each packs its columns of the right matrix: there are as few as keep the threads busy.
+  // Rows of a task. Every task packs its columns of the right matrix itself, so there are only as many tasks as keep
+  // the threads busy.
   int64_t rows_of_task() const {
     constexpr int64_t kTasksPerThread = 4;
     const int64_t blocks = std::max<int64_t>(1, ceil_div(m, rows_of_block()));

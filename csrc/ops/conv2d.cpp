@@ -77,7 +77,7 @@ Conv2dDesc describe_conv2d(const Shape4& input, const Shape4& weight, Window win
   window.kernel = {kh, kw};
   const auto [oh, ow] = window_output("conv2d", window, h, w);
   checked_mul(checked_mul(checked_mul(n > 0 ? n : 1, o), checked_mul(oh, ow)), sizeof(float));
-  // Beyond the padded input a longer stride changes nothing, but algorithms have buffers as long as it.
+  // A stride longer than the padded input changes nothing more, but algorithms have buffers as long as the stride.
   window.stride[0] = std::min(window.stride[0], h + window.top + window.bottom);
   window.stride[1] = std::min(window.stride[1], w + window.left + window.right);
   return {n, c, h, w, o, oh, ow, groups, window};

@@ -54,8 +54,8 @@ const char* layout_name(WeightLayout layout);
 class PackedWeight {
  public:
   // With factors, each output channel's weights are multiplied in float64 and rounded once. `flat` is for linear layers
-  // that read channels-last images: the filters cover the image, and the packed weight counts as (O, KH * KW * I, 1,
-  // 1). `slices` is given for filters of volumes, whose rows are those of that many slices.
+  // that read channels-last images: the filters cover the image, and the shape of the packed weight is (O, KH * KW * I,
+  // 1, 1). `slices` is given for filters of volumes, whose rows are those of that many slices.
   PackedWeight(const ImageView& weight, int64_t groups, WeightLayout layout, const double* factor = nullptr,
                bool flat = false, int64_t slices = 0);
   // Wraps `count` floats already packed by the constructor above for this instruction set, in memory that `owner` keeps
@@ -104,8 +104,8 @@ class PackedWeight {
   int64_t together_ = 1;
   int64_t group_stride_ = 0;
   int64_t bytes_ = 0;
-  AlignedArray<float> memory_;         // none if another object owns it
-  std::shared_ptr<const void> owner_;  // keeps memory alive that is not this object's
+  AlignedArray<float> memory_;         // empty if another object owns the memory
+  std::shared_ptr<const void> owner_;  // keeps alive memory that this object does not own
   const float* data_ = nullptr;
 };
 
@@ -146,10 +146,10 @@ WeightLayout conv2d_weight_layout(const Shape4& weight, int64_t groups, const st
 // `layout` limits the choice to algorithms that read weights packed that way.
 const Conv2dAlgorithm& choose_conv2d(const Conv2dDesc& desc, const std::string& algorithm, WeightLayout layout);
 
-// How many groups of a weight (O, C / groups, KH, KW) lie side by side in a vector.
+// How many groups of a weight (O, C / groups, KH, KW) share a vector.
 int64_t groups_in_vector(const Shape4& weight, int64_t groups, int64_t lanes);
 
-// GroupedArgs::index of groups that lie side by side: C / groups vectors.
+// GroupedArgs::index for groups that share a vector: C / groups vectors.
 void fill_group_index(const Conv2dDesc& desc, const PackedWeight& weight, std::int32_t* index);
 
 // Every algorithm up to the chosen one with the reason it refused (empty for the chosen one).

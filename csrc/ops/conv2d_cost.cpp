@@ -45,8 +45,8 @@ double filled(const Conv2dDesc& d, int lanes) {
   return static_cast<double>(ceil_div(d.groups, together)) * round_up(together * d.o_per_group(), lanes);
 }
 
-// The fraction of kEfficiency that products of few channels reach: each tap, or tile, starts with a cost of `start`
-// channels.
+// The fraction of kEfficiency that products of few channels reach: each tap, or tile, has an overhead as large as the
+// cost of `start` channels.
 double short_sums(const Conv2dDesc& d, double start) {
   return d.groups == 1 ? 1.0 : d.c_per_group() / (d.c_per_group() + start);
 }
@@ -107,7 +107,8 @@ std::vector<std::string> conv2d_candidates(const Conv2dDesc& desc, bool winograd
   const auto add = [&](const char* name, bool possible) {
     if (possible && names[0] != name) names.emplace_back(name);
   };
-  // Not im2col: it copies what direct only points at, and was faster on no layer of four networks (Zen 5, 2026-11-21).
+  // Not im2col, which copies what direct only points at: it was faster on no layer of four networks (Zen 5,
+  // 2026-11-21).
   add(refuse_grouped(desc).empty() ? "grouped" : "direct", true);
   add("stem", refuse_stem(desc).empty());
   add("winograd4", winograd && refuse_winograd(desc).empty());

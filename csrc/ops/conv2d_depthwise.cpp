@@ -35,15 +35,15 @@ struct ChannelBlocks {
   int64_t channels, step;  // of a block, and floats between two pixels
 
   explicit ChannelBlocks(const Conv2dDesc& d) : are_copied(false), channels(d.o), step(d.o) {
-    // A cache of 8 ways has 64 sets or more. A copy pays if the taps that meet a pixel make use of it so often.
+    // An 8-way cache has at least 64 sets. A copy pays off if at least this many taps read each pixel.
     constexpr int64_t kAliased = 512, kFewUses = 25;
     const Window& w = d.window;
     if (d.o_per_group() != 1 || d.oh == 1 || d.o % kAliased != 0 || d.taps() < kFewUses * w.stride[0] * w.stride[1])
       return;
     are_copied = true;
-    // Whole stretches of a pixel, because caches fetch lines in pairs, and one line of each 2 KB is found by no
-    // prefetcher: 1024 channels of 43x43 by 11x11 with stride 2 are 2.4 times as fast with 8 lines as with one
-    // (AVX-512, Xeon of the second generation, 2026-11-27). But a band of twice the rows under the kernel is to fit
+    // Several adjacent lines of a pixel at a time, because caches fetch lines in pairs, and no prefetcher finds one
+    // line in every 2 KB: 1024 channels of 43x43 by 11x11 with stride 2 are 2.4 times as fast with 8 lines as with one
+    // (AVX-512, Xeon of the second generation, 2026-11-27). But twice the rows that the kernel covers must fit into
     // half of the second-level cache.
     constexpr int64_t kMostLines = 8;
     const int64_t rows = 2 * ((d.kh() - 1) * w.dilation[0] + 1);
@@ -72,7 +72,7 @@ struct Bands {
   int threads;
   int64_t width;  // floats per input row as the kernel sees it
   int64_t outputs, count;
-  int64_t inputs;          // rows under a band
+  int64_t inputs;          // input rows that a band needs
   float* zeros;            // one row
   const float** pointers;  // to the inputs, of each thread
   float* rows;             // the inputs of each thread, repeated for a multiplier or copied

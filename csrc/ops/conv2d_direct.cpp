@@ -43,9 +43,9 @@ void fill_pixel_rows(const Conv2dDesc& d, const float* src, const float* zeros, 
 
 namespace {
 
-// How the image lies that the taps point at.
+// The memory layout of the image that the taps point at.
 struct DirectSource {
-  Conv2dDesc seen;  // as the pointers see it: pixels may be further apart, a row of taps may be one
+  Conv2dDesc seen;  // as the pointers see it: pixels may be further apart, a row of taps merged into one
   RowsGemm gemm;
   bool is_spread;  // the image is copied, its pixels an odd number of cache lines apart
   int64_t pixels;  // of the copy

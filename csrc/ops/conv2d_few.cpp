@@ -2,7 +2,7 @@
 //   - grouped: small groups share a vector, and each lane reads the inputs of its own group;
 //   - narrow: many channels to a few; each sum is spread over the lanes of a vector, along the input channels;
 //   - planes: a few channels to a few, along the pixels of a row. The rows that a band of output rows needs are copied
-//     into planes of one channel, with their padding. With a stride, columns of one residue lie together.
+//     into planes of one channel, with their padding. With a stride, columns of one residue are stored together.
 #include <algorithm>
 #include <cstring>
 

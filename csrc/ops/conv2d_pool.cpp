@@ -1,4 +1,4 @@
-// Three ways:
+// A convolution and the pooling of its result, in one of three ways:
 //   - The stem runs in bands. Each thread goes down its rows of the pooled image; the rows of the convolution under a
 //     band of them are computed into a buffer in the second-level cache, and those that the next band shares are kept.
 //     Where the parts of two threads meet, both compute them.

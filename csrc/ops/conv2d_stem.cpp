@@ -3,8 +3,8 @@
 // With channels last, one row of the kernel meets KW * C contiguous floats of the input, so the product has KH taps
 // of depth KW * C instead of KH * KW taps of depth C. For that to hold at the borders, the rows that a band of output
 // rows needs are first copied into per-thread scratch with their padding. The copy reads any layout, so an NCHW
-// picture needs no conversion of its own. Of a dilated kernel, columns of one residue lie together, so that its taps
-// are neighbours.
+// picture needs no conversion of its own. For a dilated kernel, columns of one residue are stored together, so that
+// its taps are neighbours.
 #include "ops/conv2d_stem.h"
 
 #include <cstring>
@@ -106,7 +106,7 @@ StemMemory::StemMemory(const Conv2dDesc& d, int64_t rows, int threads, Scratch& 
       pointers(scratch.take<const float*>(checked_mul(threads, own_pointers))),
       taps(scratch.take<int64_t>(checked_mul(threads, own_taps))) {}
 
-// Every band has its input at the same address, so the pointers hold for all of them.
+// Every band has its input at the same address, so the pointers are the same for all of them.
 StemBands::StemBands(const Conv2dDesc& d, const Conv2dArgs& args, int64_t rows, const StemMemory& memory, int thread)
     : d_(d),
       args_(args),

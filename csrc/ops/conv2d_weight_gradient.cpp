@@ -191,7 +191,7 @@ void run_conv2d_weight_gradient(const Conv2dDesc& d, const ImageView& gradient, 
   const int threads = threads_for(d.multiply_adds());
   const Units units(s, kernels, block);
   const int64_t parts = std::min(ceil_div(4 * threads, chunks), units.count());
-  const bool in_order = chunks == 1 && d.taps() == 1 && !s.inputs_are_rows;  // the sums lie as the weight does
+  const bool in_order = chunks == 1 && d.taps() == 1 && !s.inputs_are_rows;  // the sums are in the weight's order
   const auto buffer = allocate_aligned<float>(in_order ? 0 : checked_mul(chunks, s.size()));
   float* sums = in_order ? dst : buffer.get();
   const auto pointers = allocate_aligned<const float*>(checked_mul(threads, 2 * block));

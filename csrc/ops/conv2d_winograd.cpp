@@ -8,7 +8,7 @@
 //   - U streamed once: one block of all tiles, the threads share V and split the panels. For layers whose U exceeds
 //     the caches, and where there are too few tiles to give every thread a block unless U is small.
 // Groups are separate convolutions: a block has the channels of a few groups and many tiles, so that U stays in the
-// cache, too. Small groups lie side by side in a vector.
+// cache, too. Small groups share a vector.
 #include <cstring>
 #include <vector>
 
@@ -35,7 +35,7 @@ constexpr int64_t kStreamedTiles = 256;
 // The channels of a block of groups, if no group has more: enough for reads of a few lines. Not tuned.
 constexpr int64_t kGroupedChannels = 64;
 
-// The unit that is divided into panels of output channels: all groups that lie side by side, or a single group.
+// The unit that is divided into panels of output channels: all groups that share a vector, or a single group.
 struct Bundles {
   int64_t count, inputs, outputs;  // channels of each; the last one may have fewer
   int64_t panels;                  // of each
@@ -96,7 +96,7 @@ struct Schedule {
 };
 
 struct Block {
-  int64_t bundle, bundles;   // from which on, and how many
+  int64_t bundle, bundles;   // the first one, and how many
   int64_t first, count;      // tiles
   const float* transformed;  // V
   const float** rows;        // scratch, `count` pointers
@@ -142,7 +142,7 @@ void pool_tile(const WinogradOutputArgs& tile, const KernelTable& kernels, const
   }
 }
 
-// sums[xi][tile][column] for the `width` columns of a panel, from V's channels from `offset` on.
+// sums[xi][tile][column] for the `width` columns of a panel, computed from V's channels from `offset` on.
 void run_products(const Conv2dDesc& d, const Conv2dArgs& args, const Schedule& s, const Block& b, int64_t offset,
                   const float* weight, int64_t width) {
   const KernelTable& kernels = args.weight->kernels();
@@ -161,7 +161,7 @@ void run_products(const Conv2dDesc& d, const Conv2dArgs& args, const Schedule& s
   of_groups.rows_stride = of_groups.m = b.count;
   of_groups.taps = 1;
   of_groups.depth = depth;
-  of_groups.inputs = of_groups.outputs = width;  // V has room for them behind the channels
+  of_groups.inputs = of_groups.outputs = width;  // V has room for them after the channels
   of_groups.index = s.index;
   of_groups.dst_stride = nr;
   for (int64_t i = 0; i < b.count; ++i) b.rows[i] = b.transformed + i * s.v_row;

@@ -1,5 +1,5 @@
-// Gradient of a 3x3 weight with stride 1 by Winograd's F(4x4, 3x3), whose adjoint it is: with V = B^T d B of an input
-// tile and Z = A y A^T of the gradient of its outputs, the gradient is G^T (sum over tiles of V . Z) G. For a pair of
+// Gradient of a 3x3 weight with stride 1 as the adjoint of Winograd's F(4x4, 3x3): with V = B^T d B of an input tile
+// and Z = A y A^T of the gradient of its outputs, the gradient is G^T (sum over tiles of V . Z) G. For a pair of
 // channels a tile costs 36 products instead of 144. (A. Lavin, S. Gray, arXiv 1509.09308.)
 //
 // Tiles are processed in blocks. All threads compute V and Z of a block; then each thread computes parts of

@@ -148,7 +148,7 @@ void run_depthwise_3d(const Conv3dDesc& d, const Conv2dArgs& args, Scratch& scra
   });
 }
 
-// Goes through the output slices in runs that see input slices through the same slices of the kernel, [tap, end):
+// Goes through the output slices in runs that meet input slices with the same slices of the kernel, [tap, end):
 // body(first output slice, count, tap, end). For a stride of 1.
 template <class Body>
 void for_slices(const Conv3dDesc& d, const Body& body) {

@@ -47,7 +47,7 @@ struct Conv3dChoice {
   Conv3dDesc desc;
   std::optional<Conv2dDesc> images;
   const Conv2dAlgorithm* algorithm;  // of the images, or of the slices for Winograd's algorithms; else null
-  Conv3dWay way;                     // where it is not one of images
+  Conv3dWay way;                     // if it is not computed as one of images
 };
 
 // The algorithm expected to be fastest, by which the weights are to be packed: one of images where the convolution is

@@ -17,7 +17,7 @@ int64_t transposed_size(int64_t size, int64_t kernel, int64_t stride, int64_t di
   return checked_add(reach, output_padding + 1) - padding;
 }
 
-// So few channels that a convolution would leave most lanes of a vector empty.
+// Whether there are so few channels that a convolution would leave most lanes of a vector empty.
 bool has_few_channels(int64_t channels, int64_t taps, int64_t groups, const KernelTable& kernels) {
   return groups == 1 && taps > 1 && 2 * channels <= kernels.lanes;
 }
@@ -51,7 +51,7 @@ class Swapped {
     view_ = {copy_.get(), view_.shape, to};
   }
 
-  // Every n-th tap, from one on, in reverse order.
+  // Every `step`-th tap from `first` on, in reverse order.
   ImageView part(const Pair& first, const Pair& step) const {
     const int64_t rows = (view_.shape[2] - 1 - first[0]) / step[0], columns = (view_.shape[3] - 1 - first[1]) / step[1];
     const int64_t down = view_.strides[2], across = view_.strides[3];
@@ -172,7 +172,7 @@ void TransposedWeight::pack_phases(const ImageView& weight, const std::string& a
   algorithm_ = algorithm;
 }
 
-// As a matrix from what is read to windows: (KH * KW * C, O).
+// Packs the weight as the matrix that maps an input pixel to its window: (KH * KW * C, O).
 void TransposedWeight::pack_windows(const ImageView& weight) {
   const auto [o, c, kh, kw] = weight.shape;
   const auto [so, sc, sh, sw] = weight.strides;
@@ -212,7 +212,7 @@ void TransposedWeight::unpack(float* dst) const {
   for (int64_t y = 0; y < std::min(step[0], kh); ++y)
     for (int64_t x = 0; x < across_; ++x, from = buffer.get()) {
       part(y, x).unpack(buffer.get());
-      // As Swapped::part, back: (C, O / groups) and every so many taps in reverse order.
+      // The inverse of Swapped::part: (C, O / groups) and every `step`-th tap, in reverse order.
       const int64_t rows = (kh - 1 - y) / step[0], columns = (kw - 1 - x) / step[1];
       for (int64_t channel = 0; channel < c * groups_; ++channel)
         for (int64_t i = 0; i < inputs; ++i)

@@ -1,9 +1,9 @@
 // Transposed convolution phase by phase.
 //
 // Along one dimension, output x receives input y through tap r where x = y * stride + r * dilation - before. So outputs
-// of one residue modulo the stride use only every few taps, and for them it is a convolution with stride 1 by those
-// taps in reverse order; no zeros are multiplied. Results are written `stride` pixels apart, at their final positions:
-// one product for each row, because only within a row are they equally spaced.
+// of one residue modulo the stride use only every few taps: they are the result of a convolution with stride 1 by those
+// taps in reverse order, in which no zeros are multiplied. Results are written `stride` pixels apart, at their final
+// positions: one product for each row, because only within a row are they equally spaced.
 #include <algorithm>
 #include <cstring>
 

@@ -2,13 +2,13 @@
 // convolution reads the ring. Ring and band stay in the second-level cache.
 //
 // Without squeeze-and-excitation each band is projected at once. With it the factors are known only after the last row,
-// so the depthwise result is stored, which happens once; its sums over each row are taken while the row is in the
-// first-level cache. The factors then multiply either the weights of the projection or the rows that it reads,
-// whichever are fewer.
+// so the whole depthwise result is stored; its sums over each row are taken while the row is in the first-level cache.
+// The factors then multiply either the weights of the projection or the rows that it reads, whichever are fewer.
 //
-// Threads take images, as long as there is one for each. The threads of one image take rows; where the maps are small
-// and the weights many, hidden channels, which do not meet before the projection. The factors' sums run over each row
-// from left to right, and then over the rows, whoever has computed them.
+// Each thread takes whole images as long as there is one for every thread. The threads that share an image split its
+// rows or, where the maps are small and the weights many, its hidden channels, which are independent of each other
+// until the projection. The factors' sums run over each row from left to right, and then over the rows, whichever
+// thread has computed them.
 #include "ops/depthwise_block.h"
 
 #include <algorithm>
@@ -228,7 +228,8 @@ class Images {
 
   void small_layer(const PackedWeight& weight, const Epilogue& epilogue, const float* src, float* dst) {
     const int64_t out = weight.shape()[0], in = weight.shape()[1];
-    // Each weight comes from memory for a single product, which takes as long as several from the cache.
+    // Each weight is read from memory for a single product, which takes as long as several products with cached
+    // weights.
     const int threads = threads_for(4 * out * in, s_.threads);
     parallel_for(ceil_div(out, k_.gemm.nr), threads, [&](int64_t begin, int64_t end, int thread) noexcept {
       const Range columns = columns_of(begin, end, out);
@@ -288,7 +289,7 @@ int worthwhile_threads(const DepthwiseBlock& b, int limit) {
 // The scratch for images that take one thread each, and for those that share all threads.
 struct Split {
   int threads;
-  int64_t apart;  // images
+  int64_t apart;  // images that take one thread each
   Schedule one, all;
   Layout one_layout, all_layout;
   float* floats;

@@ -1,9 +1,10 @@
-// A depthwise convolution with the pointwise convolutions around it, as MobileNet and EfficientNet stack them:
-// expand (1x1) -> depthwise -> project (1x1). The hidden image between them is several times wider than input and
-// output; done one after the other it goes through memory twice.
+// A depthwise convolution with the pointwise convolutions around it, as MobileNet and EfficientNet stack them: expand
+// (1x1) -> depthwise -> project (1x1). The hidden image between them is several times wider than input and output; if
+// the three are computed one after the other, it goes through memory twice.
 //
 // With squeeze-and-excitation (Hu, Shen and Sun, "Squeeze-and-excitation networks", CVPR 2018) the hidden channels of
-// an image are multiplied, before they are projected, by factors that two small layers make of the channels' means.
+// an image are multiplied, before they are projected, by factors that two small layers compute from the channels'
+// means.
 #pragma once
 
 #include "ops/conv2d.h"
@@ -20,7 +21,8 @@ struct DepthwiseBlock {
   Conv2dDesc depthwise;
   const PackedWeight* depthwise_weight;
   Epilogue depthwise_epilogue;
-  // Pointwise layers of one pixel: from the means to fewer numbers, and from those to the factors; null without.
+  // Pointwise layers of one pixel: from the means to fewer numbers, and from those to the factors; null without
+  // squeeze-and-excitation.
   const PackedWeight* squeeze;
   Epilogue squeeze_epilogue;
   const PackedWeight* excite;

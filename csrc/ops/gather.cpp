@@ -85,7 +85,7 @@ void run_take_along_gradient(const float* gradient, const Along& along, const in
 
 void run_put_along(const float* values, const Along& along, const int64_t* indices, int64_t chosen, float* dst) {
   const auto [outer, count, inner] = along;
-  constexpr int64_t kBlock = 64;  // columns, which never meet
+  constexpr int64_t kBlock = 64;  // columns, which are independent of each other
   const int64_t blocks = ceil_div(inner, kBlock);
   parallel_for(outer * blocks, threads_for(outer * count * inner),
                [&, count = count, inner = inner](int64_t begin, int64_t end, int) noexcept {

@@ -14,7 +14,7 @@ namespace {
 
 constexpr int kMostTaps = 4;           // along one axis
 constexpr int64_t kChannelBlock = 16;  // a cache line
-constexpr float kFar = 1 << 24;        // points beyond this are moved here, and NaN to the other end
+constexpr float kFar = 1 << 24;        // coordinates beyond this are clamped to it; NaN becomes -kFar
 
 int taps_along(const GridSampleDesc& desc) {
   return desc.mode == Sampling::nearest ? 1 : desc.mode == Sampling::bilinear ? 2 : 4;
@@ -27,19 +27,19 @@ int64_t taps_of(const GridSampleDesc& desc) {
 }
 
 // The pixels along one axis that are blended for a point (-1 where there is none), their weights, and the weights'
-// derivatives by the grid's number.
+// derivatives with respect to the grid's number.
 struct Taps {
   int64_t index[kMostTaps];
   float weight[kMostTaps], slope[kMostTaps];
 };
 
-// A coordinate along one axis, and its derivative by the grid's number.
+// A coordinate along one axis, and its derivative with respect to the grid's number.
 struct Coordinate {
   float at, slope;
 };
 
-// The range of coordinates along an axis: [0, size - 1] if the corners are aligned, else half a pixel more on either
-// side.
+// Mirrors a coordinate at the ends of the axis: at 0 and size - 1 if the corners are aligned, else half a pixel beyond
+// them.
 Coordinate reflected(Coordinate coordinate, int64_t size, bool align_corners) {
   const float low = align_corners ? 0.0f : -0.5f;
   const float span = static_cast<float>(align_corners ? size - 1 : size);
@@ -54,7 +54,7 @@ Coordinate reflected(Coordinate coordinate, int64_t size, bool align_corners) {
   return turned ? Coordinate{span - beyond + low, -coordinate.slope} : Coordinate{beyond + low, coordinate.slope};
 }
 
-// NaN becomes 0.
+// Clamps a coordinate to [0, size - 1]. NaN becomes 0.
 Coordinate clamped(const Coordinate& coordinate, int64_t size) {
   const float last = static_cast<float>(size - 1);
   if (!(coordinate.at > 0)) return {0, 0};
@@ -74,7 +74,7 @@ float outer(float d) { return ((kCubic * d - 5 * kCubic) * d + 8 * kCubic) * d -
 float inner_slope(float d) { return (3 * (kCubic + 2) * d - 2 * (kCubic + 3)) * d; }
 float outer_slope(float d) { return (3 * kCubic * d - 10 * kCubic) * d + 8 * kCubic; }
 
-// From a number of the grid. The steps are rounded as in torch, so that the nearest pixel is the same one.
+// The taps for a number of the grid. The steps are rounded as in torch, so that the nearest pixel is the same one.
 Taps taps_at(float number, int64_t size, const GridSampleDesc& desc) {
   const float scale = static_cast<float>(desc.align_corners ? size - 1 : size) / 2;
   Coordinate coordinate{(number + 1) * scale - (desc.align_corners ? 0.0f : 0.5f), scale};

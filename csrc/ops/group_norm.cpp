@@ -21,9 +21,9 @@ GroupNormShape describe_group_norm(int64_t images, int64_t channels, int64_t gro
 
 namespace {
 
-// What kernels see: units, in each of which rows of channels lie one after the other. That is an image, or a channel of
-// one where its pixels lie side by side. Rows of a unit are taken together to wide ones and these in chunks; what is
-// summed together does not depend on anything else.
+// The arrays as the kernels see them: as units, each of which is a sequence of rows of channels. A unit is an image or,
+// where the pixels of each channel are adjacent, a channel of one. The rows of a unit are joined into wide rows, and
+// these are taken in chunks; which numbers are summed together does not depend on anything else.
 struct Units {
   static constexpr int64_t kRows = 256;  // of a chunk
 
@@ -40,7 +40,7 @@ struct Units {
   }
 
   int64_t size() const { return rows * channels; }
-  int64_t rest() const { return size() - wide * width; }  // numbers behind the last wide row
+  int64_t rest() const { return size() - wide * width; }  // numbers after the last wide row
   int64_t rows_of(int64_t chunk) const { return std::min(kRows, wide - chunk * kRows); }
 };
 
@@ -50,9 +50,9 @@ int64_t images_at_once(const GroupNormShape& s) {
                              std::max<int64_t>(1, s.images));
 }
 
-// Calls body(unit, chunk, first number, rows, width) for the chunks of `count` units, and for what is left of each as
-// one more row; the unit is counted from the first, the number from the start of the array. The last chunk comes first:
-// of what a pass over all of them has read, it is the one that caches still have.
+// Calls body(unit, chunk, first number, rows, width) for the chunks of `count` units, and for the rest of each unit as
+// one more row; units are counted from `first_unit`, numbers from the start of the array. The last chunk comes first:
+// of those that the previous pass has read, it is the one still in the caches.
 template <class Body>
 void for_chunks(const Units& u, int64_t first_unit, int64_t count, int threads, const Body& body) {
   parallel_for(count * u.chunks, threads, [&](int64_t begin, int64_t end, int) noexcept {
@@ -170,7 +170,7 @@ void normalize_images(const GroupNormShape& s, const ForwardArgs& args, int limi
     const int threads = threads_for(2 * images * u.size(), limit);
     for_chunks(u, image, images, threads,
                [&](int64_t unit, int64_t chunk, int64_t at, int64_t rows, int64_t width) noexcept {
-                 if (width != u.width) return;  // too few to be worth a vector
+                 if (width != u.width) return;  // the rest is too short to be worth a vector
                  double* part = memory.parts + (unit * u.chunks + chunk) * 2 * u.width;
                  kernels.moments(args.src + at, rows, width, part, part + width);
                });
@@ -194,7 +194,7 @@ void normalize_images(const GroupNormShape& s, const ForwardArgs& args, int limi
   }
 }
 
-// C order: the numbers of a group lie side by side, in chunks whose moments are joined in their order.
+// C order: the numbers of a group are contiguous, in chunks whose moments are joined in order.
 class Groups {
  public:
   Groups(const GroupNormShape& s, const ForwardArgs& args, double* parts)
@@ -374,7 +374,7 @@ void run_group_norm_gradient(const GroupNormGradient& g) {
               sum[c] += static_cast<double>(part[column]);
               product[c] += static_cast<double>(part[u.width + column]);
             }
-        const auto left = [=](int64_t c) {  // of the mean, where it was rounded
+        const auto left = [=](int64_t c) {  // the part of the mean that rounding has lost
           const double m = means[c / in_group];
           return m - static_cast<double>(static_cast<float>(m));
         };

@@ -10,7 +10,7 @@ using std::int64_t;
 
 struct GroupNormShape {
   int64_t images, channels, groups, pixels;
-  bool channels_last;  // else the pixels of each channel lie side by side
+  bool channels_last;  // else the pixels of each channel are adjacent
 
   int64_t count() const { return images * channels * pixels; }
 };

@@ -83,10 +83,10 @@ void BatchNorm::run(const float* src, int64_t rows, float* dst, const NormTail& 
 
 namespace {
 
-// Per channel: sums[c] of the gradient in front of the activation, products[c] of that times (src - mean).
+// Per channel: sums[c] of the gradient of the activation's input, products[c] of that times (src - mean).
 void sum_gradients(const BatchNormGradient& g, NormGradientArgs args, int64_t together, double* sums,
                    double* products) {
-  constexpr int64_t kRows = 256, kBlock = 512;  // of a task: wide rows whose sums are in float, channels
+  constexpr int64_t kRows = 256, kBlock = 512;  // of a task: wide rows, whose sums are in float, and channels
   const int64_t width = g.channels * together, wide = g.rows / together, rest = g.rows - wide * together;
   const int64_t chunks = std::max<int64_t>(1, ceil_div(wide, kRows)), length = ceil_div(wide, chunks);
   const int64_t blocks = ceil_div(width, kBlock);

@@ -46,7 +46,7 @@ struct BatchNormGradient {
   // from it, the residual.
   const float* kept = nullptr;
   bool kept_is_output = false;
-  // Where to write, or null. The residual's gradient is the one in front of the activation.
+  // Where to write, or null. The residual's gradient is that of the activation's input.
   float* src_gradient = nullptr;
   float* weight_gradient = nullptr;
   float* bias_gradient = nullptr;

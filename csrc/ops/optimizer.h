@@ -1,4 +1,4 @@
-// One step of an optimiser over all parameters of a network, which lie in one buffer.
+// One step of an optimiser over all parameters of a network, which share one buffer.
 #pragma once
 
 #include <vector>

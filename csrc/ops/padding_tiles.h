@@ -17,7 +17,7 @@ class PaddingTiles {
 
   struct Memory {
     Taps* seen;      // one for each row
-    int64_t* tiles;  // and one more
+    int64_t* tiles;  // one for each row, and one more
   };
 
   // From pointers rows[tap * count + i]; at most `most` rows fit a tile.

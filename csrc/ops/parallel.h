@@ -21,9 +21,9 @@ inline int threads_for(std::int64_t work, int limit = num_threads()) {
 constexpr int kPieces = 8, kWhole = 1;
 
 // Calls body(begin, end, part) for contiguous pieces of [0, count), concurrently or one after the other, with at most
-// min(threads, count) threads. Scratch is laid out by part, which is below that number: only one thread at a time works
-// with it. A piece is no longer than ceil(count / that number). Results must not depend on how the range is cut. The
-// body must not throw: an exception cannot leave a thread.
+// min(threads, count) threads. `part` is below that number, and only one thread at a time works with it, so scratch is
+// laid out by part. A piece is no longer than ceil(count / that number). Results must not depend on how the range is
+// cut. The body must not throw: an exception cannot leave a thread.
 template <class Body>
 void parallel_for(std::int64_t count, int threads, const Body& body, int pieces = kPieces) {
   static_assert(noexcept(body(count, count, 0)), "declare the body noexcept and allocate before the region");

@@ -191,7 +191,7 @@ void run_pool2d(const Pool2dDesc& d, const float* src, int64_t src_stride, float
   const KernelTable& kernels = active_table();
 
   const int threads = threads_for(std::max(n * c * h * w, n * c * oh * ow));
-  // Few rows (global pooling has one per image) are split by channels, which never meet.
+  // Few rows (global pooling has one per image) are split by channels, which are independent of each other.
   constexpr int64_t kLine = 16;  // floats of a cache line, which two threads do not share
   const int64_t block = n * oh >= threads ? c : round_up(ceil_div(c, threads), kLine), blocks = ceil_div(c, block);
   parallel_for(n * oh * blocks, threads,

@@ -27,8 +27,8 @@ Pool2dDesc describe_pool2d(const char* op, Pooling kind, const Shape4& input, co
 Pool2dDesc describe_adaptive_pool2d(const char* op, Pooling kind, const Shape4& input, const Pair& output);
 
 // dst and indices (null, or for maxima their indices h * W + w in the input's plane) are channels last, their pixels
-// `dst_stride` apart: C, or more where dst is a slice of the channels of an image. `indices32` are the
-// indices in 32 bits, which the gradient reads, -1 where a window lies in the padding; at most one of the two is given.
+// `dst_stride` apart: C, or more where dst is a slice of the channels of an image. `indices32` are the same in 32 bits,
+// as the gradient reads them, with -1 where a window lies in the padding; at most one of the two is given.
 void run_pool2d(const Pool2dDesc& desc, const ImageView& src, float* dst, int64_t dst_stride, int64_t* indices,
                 std::int32_t* indices32 = nullptr);
 

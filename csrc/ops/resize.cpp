@@ -13,7 +13,7 @@ namespace {
 constexpr int64_t kBlended = 64;  // rows that are added up at once
 
 // A row of the output before it is resampled along its own axis: the weighted sum of the input's rows that it needs.
-// Returns where it lies: in `blended`, or in the input if it is a row of that.
+// Returns a pointer to it: into `blended`, or into the input if it is a row of that.
 const float* row_of(const ResizeDesc& desc, const KernelTable& kernels, const float* image, int64_t d, int64_t h,
                     float* blended) {
   const ResizeAxis &depth = desc.axes[0], &height = desc.axes[1];

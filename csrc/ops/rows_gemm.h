@@ -1,6 +1,6 @@
 // The driver of the matrix kernel: blocks of output rows times groups of weight panels, split among threads.
 //
-// Pointwise, direct and im2col convolution and the linear layer differ only in where the rows of the left matrix lie;
+// Pointwise, direct and im2col convolution and the linear layer differ only in where the rows of the left matrix are;
 // each passes a function that writes the pointers for a block of rows.
 #pragma once
 
@@ -18,10 +18,10 @@
 namespace convlane {
 
 // Rows that lie a multiple of 4 KB apart fall into one set of the first-level cache (64 sets of lines of 64 bytes, on
-// every x86 CPU with 32 or 48 KB), which has 8 ways: more rows than that in a register tile drive each other out
-// between two steps of the depth. Copies of them lie an odd number of lines apart: 56 rows by 256 columns, 512 deep,
-// reach 127 to 135 GFLOP/s instead of 61 to 92 (AVX-512, Xeon of the second generation, 2026-11-27). Six rows, those of
-// AVX2, fit a set: there copies gained nothing.
+// every x86 CPU with 32 or 48 KB), which has 8 ways: more rows than that in a register tile evict each other between
+// two steps of the depth. Copies of them lie an odd number of lines apart: 56 rows by 256 columns, 512 deep, reach 127
+// to 135 GFLOP/s instead of 61 to 92 (AVX-512, Xeon of the second generation, 2026-11-27). Six rows, those of AVX2, fit
+// a set: there copies gained nothing.
 constexpr int64_t kSpreadFloats = 16;
 inline bool is_aliased(const KernelTable& kernels, int64_t step) {
   constexpr int64_t kFloats = 1024, kWays = 8;
@@ -40,9 +40,9 @@ struct RowsGemm {
   int64_t dst_stride;
   Epilogue epilogue;
   int threads;         // at most
-  int64_t row_step;    // floats between neighbouring rows of the left matrix where one tap has them all, or 0
+  int64_t row_step;    // for a single tap: floats between neighbouring rows of the left matrix; else 0
   const float* zeros;  // what taps in the padding point at, or null: then none is left out
-  bool padded;         // whether there are such
+  bool padded;         // whether some taps are in the padding
 
   // Whether it pays to look for taps that can be skipped. An estimate: looking costs a few cycles per pointer.
   bool leaves_out() const { return padded && taps > 1 && taps <= PaddingTiles::kMostTaps && depth * n >= 1024; }
@@ -129,7 +129,8 @@ struct RowsGemmParts {
   }
 };
 
-// Rows of one tap to where they do not drive each other out of the cache; the pointers follow them.
+// Copies rows of one tap to where they do not evict each other from the cache, and makes the pointers point at the
+// copies.
 inline void copy_rows(const RowsGemm& p, int64_t count, const float** rows, float* to) noexcept {
   for (int64_t i = 0; i < count; ++i, to += p.copied_floats()) {
     std::memcpy(to, rows[i], sizeof(float) * p.depth);

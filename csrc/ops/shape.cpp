@@ -57,7 +57,7 @@ void check_shuffle(const Shuffle& shuffle) {
 
 int64_t shuffle_scratch(const Shuffle& shuffle, int threads) { return checked_mul(shuffle.many[1], threads); }
 
-// In scratch the channels of a pixel are reordered: those that stay together lie side by side.
+// In scratch the channels of a pixel are reordered: those that stay together are adjacent.
 void run_pixel_shuffle(const Shuffle& shuffle, const float* many, float* few, float* scratch, int threads) {
   const int64_t channels = shuffle.many[1], width = shuffle.many[3], rows = shuffle.many[0] * shuffle.many[2];
   const int64_t factor = shuffle.factor, squares = factor * factor, kept = channels / squares;

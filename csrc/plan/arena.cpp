@@ -72,7 +72,7 @@ class Allocations {
 
   std::vector<Life> lives_;
   std::vector<int64_t> offsets_;
-  std::vector<int> in_order_;  // of the offsets
+  std::vector<int> in_order_;  // ids, by increasing offset
   std::vector<Level> levels_;
   std::vector<int> found_;
 };
@@ -83,7 +83,7 @@ std::vector<int64_t> assign_offsets(const std::vector<Life>& lives) {
   int64_t steps = 1;
   for (const Life& life : lives) {
     if (life.first < 0 || life.last < life.first || life.size < 0)
-      throw std::invalid_argument("plan: a result must be there for a step and have a size");
+      throw std::invalid_argument("plan: a result must live for at least one step and must not have a negative size");
     steps = std::max(steps, life.last + 1);
   }
   if (steps > INT32_MAX || lives.size() > INT32_MAX) throw std::invalid_argument("plan: there are too many steps");

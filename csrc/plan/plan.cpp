@@ -61,7 +61,7 @@ void Plan::check_operand(const StepArguments& arguments, const StepOperand& oper
   const int64_t end = operand.location == Location::arena ? arena_bytes_ : reach_of(all[operand.index]).behind;
   const Reach reach = reach_of(operand.tensor);
   arguments.check(operand.offset >= reach.before && operand.offset <= end && reach.behind <= end - operand.offset,
-                  "an operand lies beyond its memory");
+                  "an operand extends beyond its memory");
 }
 
 void Plan::append(StepArguments arguments) {

@@ -29,8 +29,8 @@ class Plan {
   int threads() const { return threads_; }
   int64_t steps() const { return static_cast<int64_t>(steps_.size()); }
 
-  // The caller's arrays: inputs of the plan's sizes with any strides, outputs with its strides. A long run asks between
-  // steps, every tenth of a second, whether to stop; returns whether it ran to the end.
+  // The caller's arrays: inputs of the plan's sizes with any strides, outputs with its strides. A long run calls
+  // stops() between steps, every tenth of a second, to learn whether to stop; returns whether it ran to the end.
   bool run(const Tensor* inputs, void* const* outputs, PlanMemory& memory, const std::function<bool()>& stops) const;
   // The same, and records the seconds of each step.
   void profile(const Tensor* inputs, void* const* outputs, PlanMemory& memory, double* seconds) const;
@@ -46,7 +46,7 @@ class Plan {
   int64_t arena_bytes_, scratch_bytes_ = 0;
   int threads_;
   std::vector<Step> steps_;
-  std::vector<std::shared_ptr<const StepArguments>> arguments_;  // which the steps refer to
+  std::vector<std::shared_ptr<const StepArguments>> arguments_;  // the steps refer to them
   // Whether any run has shared out work: until one has, no team is started.
   mutable std::atomic<bool> shares_{false};
 };

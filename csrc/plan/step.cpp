@@ -136,7 +136,7 @@ ChannelRows StepArguments::channel_rows(const StepOperand& input, const StepOper
   check_dense(output, "output");
   check_dense(input, "input", &output);
   const Tensor& t = output.tensor;
-  check(t.rank > 1 && (t.shape[1] == 1 || t.strides[1] == 1), "the channels do not lie side by side");
+  check(t.rank > 1 && (t.shape[1] == 1 || t.strides[1] == 1), "the channels are not adjacent");
   return {t.shape[1] == 0 ? 0 : t.count() / t.shape[1], t.shape[1]};
 }
 

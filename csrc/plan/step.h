@@ -21,7 +21,7 @@ namespace convlane {
 // `staged` is an input that is copied into the arena unless the caller's array already is as the steps expect it.
 enum class Location : std::uint8_t { arena, input, staged, output, constant };
 
-// A tensor of a step, and where it lies during a run.
+// A tensor of a step, and where it is stored during a run.
 struct StepOperand {
   Location location;
   int index;       // which input or output

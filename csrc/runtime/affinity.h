@@ -1,8 +1,8 @@
-// On which CPU a thread of a team runs: not on its leader's.
+// Keeps the threads of a team off their leader's CPU.
 //
-// Schedulers wake a thread where the one that wakes it runs, or leave two of a team on one CPU beside another that a
-// stranger keeps busy: since each of the two waits for the other half of the time, nothing looks out of balance. So the
-// thread moves by itself, through its affinity, which it has back when it leaves the team. Only on Linux.
+// A scheduler may wake a thread on the CPU of the thread that wakes it, or leave two threads of a team on one CPU while
+// another program keeps the next one busy: since each of the two waits half of the time, the load looks balanced. So a
+// thread moves itself by changing its affinity, which is restored when it leaves the team. Only on Linux.
 #pragma once
 
 #include <atomic>
@@ -13,24 +13,25 @@
 
 namespace convlane {
 
-// That the calling thread is on; -1 where the system does not tell.
+// The CPU that the calling thread is on; -1 where the system does not say.
 int current_cpu() noexcept;
 
 class Affinity {
  public:
-  // By the thread itself: it may be moved from now on, if it can have a CPU for each of so many threads. Returns
-  // whether it may.
+  // Called by the thread itself: from now on it may be moved, provided it may use at least `threads` CPUs. Returns
+  // whether it may be moved.
   bool enter(int threads) noexcept;
-  // By the thread, after enter(): goes on on another CPU, and does not come back to this one.
+  // Called by the thread after enter(): it continues on another CPU and does not return to `cpu`.
   void avoid(int cpu) noexcept;
-  // By any thread, while it is sure that this one does not end: it goes on on this CPU. Nothing happens before enter().
+  // Called by any thread while this object's thread is certain not to end: moves that thread to `cpu`. Does nothing
+  // before enter().
   void pin(int cpu) noexcept;
-  // By the thread: all its CPUs are open to it again, and nobody moves it any more.
+  // Called by the thread: restores its affinity; from then on no other thread moves it.
   void leave() noexcept;
 
  private:
 #ifdef __linux__
-  static constexpr pid_t kBeingPinned = -1;  // leave() waits for the end of it, or would be undone by it
+  static constexpr pid_t kBeingPinned = -1;  // leave() waits until this is over, or pin() would undo it
 
   std::atomic<pid_t> thread_{0};  // 0: has not entered
   cpu_set_t usual_;

@@ -51,7 +51,7 @@ double quota_of(const std::string& group) {
     std::ifstream(group + "/cpu.cfs_quota_us") >> quota;
     std::ifstream(group + "/cpu.cfs_period_us") >> period;
   }
-  const double limit = std::atof(quota.c_str());  // "max" reads as 0, and -1 is none
+  const double limit = std::atof(quota.c_str());  // "max" reads as 0, and -1 means none
   return limit > 0 && period > 0 ? limit / period : std::numeric_limits<double>::infinity();
 }
 

@@ -1,4 +1,4 @@
-// The rounding mode and the treatment of denormals: the caller's, in every thread that works for it.
+// The rounding mode and the treatment of denormals, which threads take over from the caller that they work for.
 #pragma once
 
 #if defined(__SSE__)
@@ -9,8 +9,8 @@
 
 namespace convlane {
 
-// The state of the thread that constructs it. On x86 only the SSE control register (MXCSR): 3 ns, where fegetenv() and
-// fesetenv() take 140 (Xeon, Sapphire Rapids, 2026-11-26).
+// The state of the thread that constructs it. On x86 only the SSE control register (MXCSR), which takes 3 ns, whereas
+// fegetenv() and fesetenv() take 140 (Xeon, Sapphire Rapids, 2026-11-26).
 class FloatState {
  public:
 #if defined(__SSE__)

@@ -16,8 +16,8 @@ namespace {
 
 constexpr Caches kUsual{32 << 10, 512 << 10, 4 << 20};  // where the system does not say
 
-// No CPU gives a core more last-level cache than this, but a virtual machine reports all of its host's, which others
-// share: 300 MB for 2 cores (Xeon of the fifth generation, 2026-11-26).
+// No CPU has more last-level cache per core than this, but a virtual machine reports all of its host's, which it shares
+// with others: 300 MB for 2 cores (Xeon of the fifth generation, 2026-11-26).
 constexpr std::int64_t kMostThirdOfCore = 16 << 20;
 
 // "48K", as Linux writes it; 0 for anything else.
@@ -35,7 +35,7 @@ std::int64_t cpus_of(const std::string& list) {
   return std::max<std::int64_t>(static_cast<std::int64_t>(numbers_of_list(list).size()), 1);
 }
 
-// As Linux describes the first CPU; zeros where it does not.
+// The caches of the first CPU as Linux describes them; zeros where it does not.
 Caches from_sysfs() {
   const std::string cpu = "/sys/devices/system/cpu/cpu0/";
   const std::int64_t siblings = cpus_of(line_of(cpu + "topology/thread_siblings_list"));
@@ -54,7 +54,7 @@ Caches from_sysfs() {
   return found;
 }
 
-// As the C library reads it from the CPU, without knowing how many CPUs share a cache.
+// The caches as the C library reports them, without saying how many CPUs share one.
 Caches from_library() {
   Caches found{};
 #ifdef _SC_LEVEL1_DCACHE_SIZE

@@ -1,7 +1,7 @@
 // The sizes of this machine's caches: the one source of budgets for data that should stay in one of them.
 //
 // The sizes are detected once, at load, and set at most once more before anything is computed (CONVLANE_CACHES): a run
-// must use the sizes that its memory was reserved by, and the order of some sums follows from them.
+// must use the sizes by which its memory was reserved, and the order of some sums depends on them.
 #pragma once
 
 #include <cstdint>

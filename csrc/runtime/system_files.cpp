@@ -13,7 +13,7 @@ std::string line_of(const std::string& path) {
 }
 
 std::vector<int> numbers_of_list(const std::string& list) {
-  constexpr long kMost = 1 << 16;  // more CPUs than Linux counts
+  constexpr long kMost = 1 << 16;  // more CPUs than Linux supports
   std::vector<int> numbers;
   for (const char* at = list.c_str(); *at != '\0';) {
     char* end = nullptr;

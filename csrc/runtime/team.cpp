@@ -57,7 +57,7 @@ void wait_briefly() noexcept {
 }
 
 // Calls run(member, members) in up to `threads` threads, of which the caller is member 0. Returns false, without
-// calling anything, where there is no team to be had.
+// calling anything, if no team can be started.
 template <class Run>
 bool together(int threads, const Run& run) {
   static_assert(noexcept(run(0, 1)));
@@ -73,8 +73,8 @@ bool together(int threads, const Run& run) {
 }
 #endif
 
-// The pieces left of a stretch, tagged with the number of its range. One word, so that a thread that comes too late
-// changes nothing: once a range is done, none of its words has pieces left.
+// The pieces left in a stretch, tagged with the number of its range. They share one word so that a late thread changes
+// nothing: once a range is done, none of its words has pieces left.
 struct Stretch {
   std::uint32_t range;
   std::uint16_t begin, end;
@@ -99,8 +99,8 @@ class alignas(64) Member {
   void wait(int microseconds, const Ready& ready) {
     if (spin(microseconds, ready)) return;
     std::unique_lock<std::mutex> lock(mutex_);
-    asleep_.store(true);  // before ready() is checked again: the waker reads it after the change, so one of the two
-                          // sees the other
+    asleep_.store(true);  // before ready() is checked again: the waker reads it after making the change, so at least
+                          // one of the two sees what the other wrote
     awake_.wait(lock, ready);
     asleep_.store(false, std::memory_order_relaxed);
   }
@@ -131,7 +131,7 @@ class alignas(64) Member {
   std::condition_variable awake_;
 };
 
-// The team that a thread leads, which keeps it for the next time.
+// The team that a thread leads and keeps for its next range.
 class Team {
  public:
 #ifndef _OPENMP
@@ -141,10 +141,10 @@ class Team {
   void share_out(const SharedRange& range) noexcept;
 
  private:
-  static constexpr std::uint32_t kDismissed = 0;  // the number of no range
+  static constexpr std::uint32_t kDismissed = 0;  // not the number of any range
   static constexpr int kCrowdedRuns = 4;          // an estimate
 
-  bool seat(int threads) noexcept;
+  bool make_members(int threads) noexcept;
   void publish(const SharedRange& range, int members) noexcept;
   bool take(int from, bool own, std::uint32_t number, std::uint32_t& random, int& first, int& count) noexcept;
   void work(int member, std::uint32_t number) noexcept;
@@ -152,52 +152,53 @@ class Team {
   void dismiss() noexcept;
   void run_alone(const SharedRange& range) const noexcept;
   void share_by_servers(const SharedRange& range) noexcept;
-  bool share_by_team(const SharedRange& range) noexcept;  // false where there is none
-  // How long a thread spins. A thread that spins may keep the CPU from the very one it waits for.
+  bool share_by_team(const SharedRange& range) noexcept;  // false if there is no team
+  // How long a thread spins: not at all where threads outnumber CPUs, because a spinning thread may keep the CPU from
+  // the very thread that it waits for.
   int patience() const noexcept { return has_cpus() ? spin_time.load(std::memory_order_relaxed) : 0; }
-  bool has_cpus() const noexcept { return seats_ <= usual_cpus(); }
+  bool has_cpus() const noexcept { return capacity_ <= usual_cpus(); }
   bool crowded() const noexcept { return crowded_.load(std::memory_order_relaxed) > 0; }
   void keep_apart(int member) noexcept;
 
   std::unique_ptr<Member[]> members_;
-  int seats_ = 0;
+  int capacity_ = 0;
   int size_ = 1;          // threads that may take part in the current range
-  bool working_ = false;  // on a piece, which does by itself whatever it shares out
+  bool working_ = false;  // this thread computes a piece; ranges that the piece shares out run in this thread alone
   bool wanted_ = false;   // something was shared out
 #ifdef _OPENMP
   void await_servers() noexcept;
 
-  bool leading_ = false;  // a team is there for everything that is shared out
+  bool leading_ = false;  // there is a team for everything that is shared out
 #else
-  bool hire(int threads) noexcept;
-  void let_go() noexcept;
+  bool start_servers(int threads) noexcept;
+  void stop_servers() noexcept;
 
   std::vector<std::thread> servers_;
-  int asked_ = 0;  // the number of threads asked for
+  int asked_ = 0;  // the largest number of threads requested
   FloatState caller_;
 #endif
   std::uint32_t number_ = 1, first_number_ = 1;  // of the current range, and of the last one before this team
 
   std::atomic<int> leader_cpu_{-1};  // when it published the current range
-  // How many runs are taken to share the CPUs with other programs, as a recent one did: a thread was found on the
-  // leader's CPU. Threads that spin would then use up the time that the system gives them for work.
+  // For how many more runs the CPUs are taken to be shared with other programs, because a thread was recently found on
+  // the leader's CPU. Threads that spin would then use up the time that the system gives them for work.
   std::atomic<int> crowded_{0};
 
-  // The current range's; only a thread that has taken a piece of it may read it, but for most_.
+  // Of the current range. All but most_ may be read only by a thread that has taken a piece of it.
   SharedRange range_{};
   std::int64_t pieces_ = 0;
   std::atomic<int> most_{1};                       // maximum number of pieces taken at once
-  alignas(64) std::atomic<std::int64_t> left_{0};  // pieces not done yet; at the end, threads not gone yet
+  alignas(64) std::atomic<std::int64_t> left_{0};  // pieces not done yet; after dismiss(), threads not gone yet
 };
 
 Team& team_of_this_thread();
 
 // False when out of memory.
-bool Team::seat(int threads) noexcept {
-  if (threads > seats_) {
+bool Team::make_members(int threads) noexcept {
+  if (threads > capacity_) {
     members_.reset(new (std::nothrow) Member[static_cast<std::size_t>(threads)]);
-    seats_ = members_ == nullptr ? 0 : threads;
-    if (seats_ == 0) return false;
+    capacity_ = members_ == nullptr ? 0 : threads;
+    if (capacity_ == 0) return false;
   }
   first_number_ = number_;
   for (int i = 0; i < threads; ++i) members_[i].stretch.store(Stretch{number_, 0, 0}.word(), std::memory_order_relaxed);
@@ -272,7 +273,7 @@ void Team::serve(int member) noexcept {
 #endif
   std::atomic<std::uint64_t>& stretch = members_[member].stretch;
   const auto number = [&] { return Stretch::of(stretch.load()).range; };
-  if (crowded() && has_cpus()) members_[member].affinity.enter(seats_);
+  if (crowded() && has_cpus()) members_[member].affinity.enter(capacity_);
   for (std::uint32_t last = first_number_;;) {
     members_[member].wait(crowded() ? 0 : patience(), [&] { return number() != last; });
     last = number();
@@ -287,7 +288,7 @@ void Team::serve(int member) noexcept {
 void Team::keep_apart(int member) noexcept {
   const int cpu = current_cpu();
   Affinity& affinity = members_[member].affinity;
-  if (cpu < 0 || cpu != leader_cpu_.load(std::memory_order_relaxed) || !affinity.enter(seats_)) return;
+  if (cpu < 0 || cpu != leader_cpu_.load(std::memory_order_relaxed) || !affinity.enter(capacity_)) return;
   affinity.avoid(cpu);
 #ifndef _OPENMP
   affinity.leave();  // this thread may never be dismissed
@@ -304,7 +305,8 @@ void Team::dismiss() noexcept {
 }
 
 #ifdef _OPENMP
-// OpenMP's region ends with all of its threads, and a suspended one may get no CPU for a long time but this one.
+// OpenMP's region ends only when all of its threads do, and a suspended thread may for a long time get no CPU but this
+// one.
 void Team::await_servers() noexcept {
   const auto gone = [&] { return left_.load() == 0; };
   if (Member::spin(patience(), gone)) return;
@@ -328,7 +330,7 @@ void Team::share_out(const SharedRange& range) noexcept {
   if (working_ || !share_by_team(range)) run_alone(range);
 }
 
-// By threads that serve.
+// Shares a range among threads that are already serving.
 void Team::share_by_servers(const SharedRange& range) noexcept {
   publish(range, std::min(range.parts, size_));
   working_ = true;
@@ -344,7 +346,7 @@ bool Team::share_by_team(const SharedRange& range) noexcept {
     share_by_servers(range);
     return true;
   }
-  if (!seat(range.parts)) return false;
+  if (!make_members(range.parts)) return false;
   size_ = range.parts;
   publish(range, size_);
   working_ = true;
@@ -370,20 +372,20 @@ bool Team::lead(int threads, void (*run)(const void*), const void* object) {
     dismiss();
     if (crowded()) await_servers();
   };
-  if (threads < 2 || leading_ || working_ || !seat(threads) || !together(threads, serve_or_run)) run(object);
+  if (threads < 2 || leading_ || working_ || !make_members(threads) || !together(threads, serve_or_run)) run(object);
   if (thrown) std::rethrow_exception(thrown);
   return wanted_;
 }
 
 #else
 
-// Keeps threads of its own, as many as were ever asked for, which sleep until there is work. False where there are
+// Starts threads of the team's own, as many as were ever requested, which sleep until there is work. False if there are
 // none: in a child of fork(), where they do not exist, or where the system refuses them.
-bool Team::hire(int threads) noexcept {
+bool Team::start_servers(int threads) noexcept {
   if (in_forked_child()) return false;
   if (threads <= asked_) return size_ > 1;
-  let_go();
-  if (!seat(threads)) return false;
+  stop_servers();
+  if (!make_members(threads)) return false;
   asked_ = threads;
   try {
     servers_.reserve(static_cast<std::size_t>(threads));
@@ -393,7 +395,7 @@ bool Team::hire(int threads) noexcept {
   return size_ > 1;
 }
 
-void Team::let_go() noexcept {
+void Team::stop_servers() noexcept {
   dismiss();
   for (std::thread& server : servers_) server.join();
   servers_.clear();
@@ -402,7 +404,7 @@ void Team::let_go() noexcept {
 }
 
 bool Team::share_by_team(const SharedRange& range) noexcept {
-  if (!hire(range.parts)) return false;
+  if (!start_servers(range.parts)) return false;
   share_by_servers(range);
   return true;
 }
@@ -416,7 +418,7 @@ bool Team::lead(int, void (*run)(const void*), const void* object) {
 
 Team::~Team() {
   if (!in_forked_child()) {
-    let_go();
+    stop_servers();
     return;
   }
   // These threads do not exist here, so they cannot be joined, and the objects they slept on are leaked for good.

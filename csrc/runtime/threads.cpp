@@ -1,4 +1,4 @@
-// Thread counts, and trial starts that show whether a team of some size can be had.
+// Thread counts, and trial starts that show whether a team of some size can be started.
 #include "runtime/threads.h"
 
 #include <algorithm>
@@ -36,7 +36,7 @@ constexpr long kMostThreads = 1024;  // as in runtime.py
 #endif
 
 #ifndef _OPENMP
-// What OMP_NUM_THREADS asks for, the first number of a list; 0 where it is unset or invalid.
+// The first number in OMP_NUM_THREADS, which may be a list; 0 where it is unset or invalid.
 int omp_num_threads() {
   const char* text = std::getenv("OMP_NUM_THREADS");
   const long count = text == nullptr ? 0 : std::strtol(text, nullptr, 10);
@@ -63,7 +63,7 @@ long thread_id() {
 #endif
 }
 
-// The system still counts a thread for a moment after it was joined.
+// The system still counts a thread for a moment after it has been joined.
 void await_end([[maybe_unused]] const std::vector<long>& ids) {
 #ifdef __linux__
   for (const long id : ids)
@@ -118,7 +118,7 @@ struct Trials {
 
 #ifdef _OPENMP
 bool can_have_team(int count) {
-  thread_local int last = 1;  // the size of the team that OpenMP keeps for this thread, until a region with fewer
+  thread_local int last = 1;  // the size of the team that OpenMP keeps for this thread, until a smaller region
   thread_local Trials trials;
   if (in_forked_child() || omp_in_parallel() || (count > last && !trials.grant(count))) return false;
   last = count;

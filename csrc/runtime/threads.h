@@ -1,8 +1,8 @@
 // How many threads an operation may use. runtime/team.h starts them.
 //
 // Fork: a child has only the thread that called fork(). It must not wait for locks that other threads held, so locks
-// are tried, never waited for, and singletons are made when the module is loaded: a function-local static is guarded by
-// a lock while it is made.
+// are tried, never waited for, and singletons are made when the module is loaded: a function-local static is
+// initialised under a lock.
 #pragma once
 
 namespace convlane {

@@ -287,8 +287,8 @@ def batch_norm_train(
     residual: _Array | None = None,
 ) -> tuple[_Array, NDArray[np.float64], NDArray[np.float64]]: ...
 
-# Of input, weight, bias and residual. When a residual was added and an activation followed, `output` tells what to
-# differentiate it at, or `residual` where the output does not (silu, hardswish, leaky_relu with a negative slope).
+# Of input, weight, bias and residual. If a residual was added and an activation followed, its derivative is computed
+# from `output` or, where it does not follow from that (silu, hardswish, leaky_relu with a negative slope), `residual`.
 def batch_norm_gradient(
     input: _Array,
     gradient: _Array,
@@ -475,10 +475,10 @@ _Operand: TypeAlias = tuple[str, int, int, str, _Sizes, _Sizes] | NDArray[Any]
 
 def new_array(type: _Type) -> NDArray[Any]: ...
 
-# Offsets for results that are there from a first step to a last, of a size: the lowest for each in turn.
+# The lowest offset for each result in turn, given the first and the last step of its lifetime, and its size.
 def assign_offsets(lives: Sequence[tuple[int, int, int]]) -> list[int]: ...
 
-# What runs need, which the plans of one network share.
+# The memory of runs, shared by the plans of one network.
 class PlanMemory:
     def __init__(self) -> None: ...
     def limit(self, most: int) -> None: ...

@@ -19,7 +19,7 @@ Epilogue epilogue_of(const StepArguments& at, int64_t channels, const std::strin
 const StepOperand* residual_of(const StepArguments& at) {
   if (at.inputs.size() < 2) return nullptr;
   const StepOperand& residual = at.inputs[1];
-  at.check(!residual.any_layout(), "residual must lie in the arena");
+  at.check(!residual.any_layout(), "residual must be in the arena");
   at.check_dense_image(residual, "residual");
   return &residual;
 }
@@ -87,7 +87,7 @@ Step prepare_conv3d(std::shared_ptr<const StepArguments> at) {
   const StepOperand* residual = residual_of(*at);
   const auto desc = at->get<Conv3dDesc>("geometry");
   const auto algorithm = at->get<std::string>("algorithm");
-  at->check(!src->any_layout(), "input must lie in the arena");
+  at->check(!src->any_layout(), "input must be in the arena");
   at->check_shape(*src, "input", desc.source());
   at->check_dense_image(*src, "input");
   at->check_shape(*dst, "output", desc.result());
@@ -152,7 +152,7 @@ Step prepare_depthwise_block(std::shared_ptr<const StepArguments> at) {
   if (at->packed.count("excite") != 0) part("excite", block.excite, block.excite_epilogue);
   check_depthwise_block(block);
   const Conv2dDesc& d = block.depthwise;
-  at->check(!src->any_layout(), "input must lie in the arena");
+  at->check(!src->any_layout(), "input must be in the arena");
   block.src_stride = at->pixel_stride(*src, "input");
   at->check_shape(*src, "input", {d.n, block.expand == nullptr ? d.c : block.expand->shape()[1], d.h, d.w});
   const Shape4 image{d.n, block.project->shape()[0], d.oh, d.ow};

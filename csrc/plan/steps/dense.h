@@ -1,4 +1,4 @@
-// Operands for kernels that know one memory layout: other layouts are copied to scratch and back.
+// Operands for kernels that support one memory layout: other layouts are copied to scratch and back.
 #pragma once
 
 #include "ops/tensor_copy.h"
@@ -40,7 +40,7 @@ class Dense {
     copied_ = operand.any_layout() || !is_dense(operand.tensor, order);
     if (copied_) copy_ = scratch.take<char>(checked_mul(operand.tensor.count(), size_of(operand.tensor.dtype)));
   }
-  // To be read.
+  // The operand to be read.
   Tensor load(const PlanRun& run) const {
     const Tensor tensor = run.tensor(*operand_);
     if (!copied_ || is_dense(tensor, order_)) return tensor;
@@ -48,7 +48,7 @@ class Dense {
     run_copy(tensor, dense);
     return dense;
   }
-  // To be written, and then stored.
+  // The memory to be written; store() then copies it to the operand if needed.
   Tensor open(const PlanRun& run) const {
     return copied_ ? dense_tensor(operand_->tensor, copy_, order_) : run.tensor(*operand_);
   }

@@ -31,7 +31,7 @@ void check_volumes(const StepArguments& at, const Pool2dDesc& planes, const Pool
   const Shape4 pooled = planes.shape(), rows = depth.input;
   at.check(pooled[0] == rows[0] * rows[2] && pooled[1] == rows[1] && pooled[2] * pooled[3] == rows[3],
            "planes and depth do not fit");
-  at.check(!src.any_layout(), "the input must lie in the arena");
+  at.check(!src.any_layout(), "the input must be in the arena");
   at.check_shape(src, "input", planes.input);
   at.check_dense_image(src, "input");
 }
@@ -70,7 +70,7 @@ Step prepare_pool2d_indices(std::shared_ptr<const StepArguments> at) {
   const StepOperand *dst = &at->output(1, 1), *src = &at->inputs[0];
   const auto desc = at->get<Pool2dDesc>("geometry");
   at->check(desc.kind == Pooling::max, "only maxima have indices");
-  at->check(!src->any_layout(), "the input must lie in the arena");
+  at->check(!src->any_layout(), "the input must be in the arena");
   at->check_shape(*src, "input", desc.input);
   at->check_dense_image(*src, "input");
   check_index_image(*at, *dst, "output", desc.shape());
@@ -123,7 +123,7 @@ Step prepare_max_unpool(std::shared_ptr<const StepArguments> at) {
   const StepOperand *dst = &at->output(2, 2), *src = &at->inputs[0], *index = &at->inputs[1];
   at->check_dense_image(*src, "input");
   at->check_dense_image(*dst, "output");
-  at->check(!src->any_layout() && !index->any_layout(), "the inputs must lie in the arena");
+  at->check(!src->any_layout() && !index->any_layout(), "the inputs must be in the arena");
   const Tensor &from = src->tensor, &to = dst->tensor;
   check_index_image(*at, *index, "indices", {from.shape[0], from.shape[1], from.shape[2], from.shape[3]});
   at->check(from.shape[0] == to.shape[0] && from.shape[1] == to.shape[1], "the shapes do not fit");

@@ -18,7 +18,7 @@ Step prepare_interleave(std::shared_ptr<const StepArguments> at) {
   at->check(shape[1] % count == 0, "the output has another number of channels");
   shape[1] /= count;
   for (const StepOperand& input : at->inputs) {
-    at->check(!input.any_layout(), "the inputs must lie in the arena");
+    at->check(!input.any_layout(), "the inputs must be in the arena");
     at->check_shape(input, "input", shape);
     at->pixel_stride(input, "input");
   }
@@ -41,7 +41,7 @@ Step prepare_shuffled(const StepArguments& at, const StepOperand& many, const St
   check_shuffle(shuffle);
   at.check_shape(few, "the image of few channels", shuffle.few());
   const StepOperand *src = &at.inputs[0], *dst = &at.outputs[0];
-  at.check(!src->any_layout(), "the input must lie in the arena");
+  at.check(!src->any_layout(), "the input must be in the arena");
   const int threads = at.threads;
   return {[=](const PlanRun& run) {
             run_part(shuffle, run.floats(*src), run.floats(*dst), static_cast<float*>(run.scratch), threads);

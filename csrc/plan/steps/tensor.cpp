@@ -143,7 +143,7 @@ Step prepare_reduce(std::shared_ptr<const StepArguments> at) {
             "the output has another size");
   at->check(numbers > 0 || (args.op != Reduce::amax && args.op != Reduce::amin),
             "the maximum or minimum of no numbers is undefined");
-  at->check(!src->any_layout(), "the input must lie in the arena");
+  at->check(!src->any_layout(), "the input must be in the arena");
   const int threads = at->threads;
   return step_of([=](const PlanRun* run, Scratch& scratch) {
     const Dense to(*dst, scratch);
