@@ -239,17 +239,17 @@ void arg_columns(bool largest, const float* src, int64_t stride, int64_t count, 
       return mul(sign, n == kLanes ? load(src + r * stride + c) : load(src + r * stride + c, n));
     };
     Vec best = row(0);
-    IntVec place = broadcast_int(0);
+    IntVec index = broadcast_int(0);
     for (int64_t r = 1; r < count; ++r) {
       const Vec x = row(r);
       const Mask first_nan = both(is_nan(x), inverse(is_nan(best)));
       const Mask more = either(greater(x, best), first_nan);  // nothing is greater than a NaN
       best = select(more, x, best);
-      place = select(more, broadcast_int(static_cast<std::int32_t>(r)), place);
+      index = select(more, broadcast_int(static_cast<std::int32_t>(r)), index);
     }
-    std::int32_t places[kLanes];
-    store(places, place);
-    for (int i = 0; i < n; ++i) dst[c + i] = places[i];
+    std::int32_t indices[kLanes];
+    store(indices, index);
+    for (int i = 0; i < n; ++i) dst[c + i] = indices[i];
   }
 }
 
@@ -258,7 +258,7 @@ int64_t arg_row(bool largest, const float* src, int64_t count) {
   constexpr int64_t kBlock = 4096;
   const Reduction op = largest ? Reduction::maximum : Reduction::minimum;
   float best = 0;
-  int64_t place = -1;
+  int64_t index = -1;
   for (int64_t first = 0; first < count; first += kBlock) {
     const int64_t n = count - first < kBlock ? count - first : kBlock;
     double lanes[kLanes];
@@ -267,16 +267,16 @@ int64_t arg_row(bool largest, const float* src, int64_t count) {
     for (int i = 1; i < kLanes; ++i)
       lanes[0] = largest ? MaximumOf::join(lanes[0], lanes[i]) : MinimumOf::join(lanes[0], lanes[i]);
     const float found = static_cast<float>(lanes[0]);
-    if (place >= 0 && !(largest ? found > best : found < best) && found == found) continue;
+    if (index >= 0 && !(largest ? found > best : found < best) && found == found) continue;
     best = found;
     const Vec wanted = broadcast(best);
     const auto hits = [=](Vec x) { return either(equal(x, wanted), is_nan(x)); };
-    place = first;
-    while (place + kLanes <= first + n && !any(hits(load(src + place)))) place += kLanes;
-    while (src[place] != best && src[place] == src[place]) ++place;
+    index = first;
+    while (index + kLanes <= first + n && !any(hits(load(src + index)))) index += kLanes;
+    while (src[index] != best && src[index] == src[index]) ++index;
     if (best != best) break;
   }
-  return place;
+  return index;
 }
 
 // The sum over [0, count) of term(i), in blocks, so that long sums stay exact.

@@ -76,7 +76,7 @@ void run_dots(const Products& p, const MatmulArgs& args, Scratch& scratch, const
     float* const columns = memory + part * n * depth;
     for (int64_t task = begin; task < end; ++task) {
       const int64_t product = task / groups, first = task % groups * kRows, count = std::min(kRows, m - first);
-      const Places<2> start = starts(product);
+      const Offsets<2> start = starts(product);
       for (int64_t k = 0; k < depth; k += kDotDepth) {
         const int64_t length = std::min(kDotDepth, depth - k);
         if (task == begin || first == 0)
@@ -152,21 +152,21 @@ void run_matmul(const MatmulArgs& args, Scratch& scratch) {
     std::fill_n(dst, p.gemm.products * size, 0.0f);
     return;
   }
-  const auto places = [&](int64_t product) noexcept {
-    Places<2> found{};
-    p.stack.walk(0, p.stack.rank, product, product + 1, [&](const Places<2>& at) { found = at; });
+  const auto starts = [&](int64_t product) noexcept {
+    Offsets<2> found{};
+    p.stack.walk(0, p.stack.rank, product, product + 1, [&](const Offsets<2>& at) { found = at; });
     return found;
   };
-  if (has_few_columns(p)) return run_dots(p, args, scratch, places);
+  if (has_few_columns(p)) return run_dots(p, args, scratch, starts);
   block_gemm(
       p.gemm, scratch,
       [&](int64_t product, int64_t first, int64_t count, const float** pointers) noexcept {
-        const float* from = left + places(product)[0];
+        const float* from = left + starts(product)[0];
         for (int64_t i = 0; i < count; ++i) pointers[i] = from + (first + i) * a_row;
       },
       [&](int64_t product, int64_t k, int64_t count, int64_t first, int64_t columns, int64_t width,
           float* to) noexcept {
-        const float* from = right + places(product)[1] + k * b_row + first * b_column;
+        const float* from = right + starts(product)[1] + k * b_row + first * b_column;
         if (b_column == 1)
           pack_rows(from, b_row, count, columns, width, to);
         else

@@ -135,9 +135,9 @@ double join_row(const KernelTable& kernels, const Pass& pass, const float* src, 
   } else if (dense && loop.shape[last] % kBlockRows == 0) {  // runs that cut no tree
     const int64_t run = loop.shape[last];
     int64_t done = begin;
-    loop.walk(0, last, begin / run, ceil_div(end, run), [&](const Places<1>& place) {
+    loop.walk(0, last, begin / run, ceil_div(end, run), [&](const Offsets<1>& offset) {
       const int64_t first = done % run, count = std::min(run - first, end - done);
-      kernels.reduce_row(pass.op, src + place[0] + first, count, shift, lanes);
+      kernels.reduce_row(pass.op, src + offset[0] + first, count, shift, lanes);
       done += count;
     });
   } else {
@@ -148,9 +148,9 @@ double join_row(const KernelTable& kernels, const Pass& pass, const float* src, 
     for (int64_t at = begin; at < end; at += kGathered) {
       const int64_t stop = std::min(end, at + kGathered);
       int64_t done = at;
-      loop.walk(0, last, at / run, ceil_div(stop, run), [&](const Places<1>& place) {
+      loop.walk(0, last, at / run, ceil_div(stop, run), [&](const Offsets<1>& offset) {
         const int64_t first = done % run, count = std::min(run - first, stop - done);
-        const float* from = src + place[0] + first * step;
+        const float* from = src + offset[0] + first * step;
         float* to = gathered + (done - at);
         if (step == 1)
           std::copy_n(from, count, to);
@@ -173,8 +173,8 @@ void join_columns(const KernelTable& kernels, const Pass& pass, const float* src
   std::fill_n(sums, used * columns, neutral_of(pass.op));
   const float* rows[kBlockRows];
   int64_t filled = 0, left = end - begin;
-  pass.plan.reduced.walk(0, pass.plan.reduced.rank, begin, end, [&](const Places<1>& place) {
-    rows[filled++] = src + place[0];
+  pass.plan.reduced.walk(0, pass.plan.reduced.rank, begin, end, [&](const Offsets<1>& offset) {
+    rows[filled++] = src + offset[0];
     --left;
     if (filled == block || left == 0) {
       kernels.reduce_columns(pass.op, rows, filled, columns, shift, sums);
@@ -206,11 +206,11 @@ void run_rows(const Pass& pass, int threads, const Found& found) {
   }
   parallel_for(plan.results * plan.chunks, threads, [&](int64_t task_begin, int64_t task_end, int) noexcept {
     int64_t result = task_begin / plan.chunks, chunk = task_begin % plan.chunks, left = task_end - task_begin;
-    plan.kept.walk(0, plan.kept.rank, result, ceil_div(task_end, plan.chunks), [&](const Places<1>& place) {
+    plan.kept.walk(0, plan.kept.rank, result, ceil_div(task_end, plan.chunks), [&](const Offsets<1>& offset) {
       const float shift = pass.shift == nullptr ? 0 : pass.shift[result];
       for (; chunk < plan.chunks && left > 0; ++chunk, --left) {
         const int64_t begin = chunk * plan.chunk, end = std::min(plan.count, begin + plan.chunk);
-        found(result, chunk, join_row(kernels, pass, pass.src + place[0], shift, begin, end));
+        found(result, chunk, join_row(kernels, pass, pass.src + offset[0], shift, begin, end));
       }
       ++result;
       chunk = 0;
@@ -232,18 +232,18 @@ void run_columns(const Pass& pass, int threads, double* sums, const Found& found
   const int64_t tasks = outer.count(0, outer.rank);
   parallel_for(tasks * plan.chunks, threads, [&](int64_t task_begin, int64_t task_end, int part) noexcept {
     int64_t task = task_begin;
-    outer.walk(0, outer.rank, task_begin / plan.chunks, ceil_div(task_end, plan.chunks), [&](const Places<1>& place) {
+    outer.walk(0, outer.rank, task_begin / plan.chunks, ceil_div(task_end, plan.chunks), [&](const Offsets<1>& offset) {
       for (const int64_t next = (task / plan.chunks + 1) * plan.chunks; task < std::min(task_end, next); ++task) {
         const int64_t chunk = task % plan.chunks, position = task / plan.chunks;
         const int64_t begin = chunk * plan.chunk, end = std::min(plan.count, begin + plan.chunk);
-        // Where the first result stands: positions count groups instead of columns.
+        // The first result: positions count groups instead of columns.
         const int64_t group = position / apart % groups;
         const int64_t result = (position / apart / groups * width + group * columns) * apart + position % apart;
         const int64_t count = std::min(columns, width - group * columns);
         double* const found = sums + part * columns * kLargestLanes;
         float shifts[kManyColumns] = {};
         for (int64_t c = 0; pass.shift != nullptr && c < count; ++c) shifts[c] = pass.shift[result + c * apart];
-        join_columns(kernels, pass, pass.src + place[0], shifts, count, begin, end, found);
+        join_columns(kernels, pass, pass.src + offset[0], shifts, count, begin, end, found);
         for (int64_t c = 0; c < count; ++c) found_one(result + c * apart, chunk, found[c]);
       }
     });
@@ -391,27 +391,27 @@ void run_cumsum(const float* src, const Along& along, bool reverse, float* dst) 
 
 namespace {
 
-constexpr int kPlaceBits = 32;
+constexpr int kIndexBits = 32;
 
 // A number and its index as one integer, by which numbers are sorted: the bits of a float, all but its sign inverted
 // where it is negative, rise as it does. The two zeros count as one number, and so do all NaN, which are the largest.
-std::uint64_t key_of(float value, std::uint64_t place, std::uint32_t inverted) noexcept {
+std::uint64_t key_of(float value, std::uint64_t index, std::uint32_t inverted) noexcept {
   constexpr std::uint32_t kSign = 0x80000000u, kInfinity = 0x7f800000u;
   std::uint32_t bits;
   std::memcpy(&bits, &value, sizeof(bits));
   const std::uint32_t size = bits & ~kSign;
   std::uint32_t rising = (bits & kSign) != 0 ? kSign - size : kSign + size;
   if (size > kInfinity) rising = ~0u;
-  return std::uint64_t{rising ^ inverted} << kPlaceBits | place;
+  return std::uint64_t{rising ^ inverted} << kIndexBits | index;
 }
 
 }  // namespace
 
-void run_topk(const float* src, const Along& along, int64_t k, bool largest, float* values, int64_t* places,
+void run_topk(const float* src, const Along& along, int64_t k, bool largest, float* values, int64_t* indices,
               int64_t* memory, int threads) {
   const auto [outer, count, inner] = along;
   if (k == 0) return;
-  if (count >> kPlaceBits != 0) throw std::invalid_argument("topk: more than 2**32 numbers to choose from");
+  if (count >> kIndexBits != 0) throw std::invalid_argument("topk: more than 2**32 numbers to choose from");
   const std::uint32_t inverted = largest ? ~0u : 0;
   const bool few = k * 64 <= count;  // then a heap of them is quicker than to part the numbers
   parallel_for(outer * inner, threads,
@@ -430,8 +430,8 @@ void run_topk(const float* src, const Along& along, int64_t k, bool largest, flo
                    }
                    for (int64_t i = 0; i < k; ++i) {
                      const int64_t to = (row * k + i) * inner + column;
-                     places[to] = static_cast<int64_t>(keys[i] & ((std::uint64_t{1} << kPlaceBits) - 1));
-                     values[to] = from[places[to] * inner];
+                     indices[to] = static_cast<int64_t>(keys[i] & ((std::uint64_t{1} << kIndexBits) - 1));
+                     values[to] = from[indices[to] * inner];
                    }
                  }
                });

@@ -43,7 +43,7 @@ void run_cumsum(const float* src, const Along& along, bool reverse, float* dst);
 // The k largest (smallest) numbers in descending (ascending) order and their indices; NaN ranks above all others, and
 // equal numbers keep the order of their indices. The results are outer x k x inner.
 // memory: `count` numbers for each thread.
-void run_topk(const float* src, const Along& along, int64_t k, bool largest, float* values, int64_t* places,
+void run_topk(const float* src, const Along& along, int64_t k, bool largest, float* values, int64_t* indices,
               int64_t* memory, int threads);
 
 // Softmax, or its logarithm; its gradient from the output and the output's gradient. dst may be src, or gradient.

@@ -13,8 +13,6 @@ namespace convlane {
 // Offsets into several arrays, in elements.
 template <int Arrays>
 using Offsets = std::array<int64_t, Arrays>;
-template <int Arrays>
-using Places = Offsets<Arrays>;  // the former name, still used by matmul.cpp and reduce.cpp
 
 template <int Arrays>
 struct Loop {

@@ -14,7 +14,7 @@ class Plan {
   // Types, sizes and, of the outputs, strides; the arena in bytes; how many threads a run may use.
   Plan(std::vector<Tensor> inputs, std::vector<Tensor> outputs, int64_t arena_bytes, int threads);
 
-  // Gives an input `offset` bytes into the arena as its place for a copy in the layout of inputs(), see
+  // Gives an input memory `offset` bytes into the arena, for a copy in the layout of inputs(); see
   // Location::staged.
   void stage(int input, int64_t offset);
 

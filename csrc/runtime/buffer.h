@@ -65,7 +65,7 @@ class Scratch {
  public:
   explicit Scratch(void* memory = nullptr) : memory_(static_cast<char*>(memory)) {}
 
-  // Uninitialised room for `count` trivial elements; null while only counting.
+  // Uninitialised memory for `count` trivial elements; null while only counting.
   template <class T>
   T* take(std::int64_t count) {
     const std::int64_t begin = bytes_, size = checked_mul(count, static_cast<std::int64_t>(sizeof(T)));
