@@ -35,7 +35,7 @@ def known(value: Any, what: str) -> NDArray[Any]:
     """Return an argument that must be an array."""
     if is_array(value):
         return value  # type: ignore[no-any-return]
-    raise Untraceable(f"{what} depends on the input")
+    raise Untraceable(f"{what} must not depend on the input")
 
 
 def ints(value: Any, what: str) -> tuple[int, ...]:

@@ -158,7 +158,7 @@ def _dropped(call: Call, x: Any, ratio: float, training: bool) -> Any:
         return (x, np.ones(x.shape, bool))[: call.outputs] if call.outputs > 1 else x
     seed = call.get("seed")
     if seed is not None and isinstance(x, Symbol):
-        raise Untraceable("what is dropped")
+        raise Untraceable("what is dropped would be the same in every run of a plan")
     if seed is not None and is_array(x):  # numbers that follow from it are NumPy's, as in ONNX's reference
         kept = np.random.RandomState(int(seed)).uniform(size=x.shape) >= ratio
         y = F.mul(x, (kept / (1 - ratio)).astype(np.float32))

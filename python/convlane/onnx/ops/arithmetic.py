@@ -36,7 +36,9 @@ def pair(numpy: Callable[..., Any], function: Callable[..., Any], a: Any, b: Any
         return quietly(numpy, a, b)
     for value in (a, b):
         if not is_float(value):
-            raise Untraceable(f"{value.dtype} arithmetic that depends on the input")
+            raise Untraceable(
+                f"{value.dtype} arithmetic has no counterpart in plans, and an argument depends on the input"
+            )
     return function(scalar_or(a, b), scalar_or(b, a))
 
 
@@ -96,7 +98,7 @@ def _mod(call: Call, a: Any, b: Any) -> Any:
     if is_array(a) and is_array(b):
         return quietly(np.fmod if call.get("fmod", 0) else np.mod, a, b)
     if not (is_array(b) and np.isfinite(b).all()):
-        raise Untraceable("what it divides by is infinite or")
+        raise Untraceable("the divisor depends on the input, or is infinite")
     quotient = F.div(a, b)
     whole = (
         F.where(F.lt(quotient, 0.0), F.ceil(quotient), F.floor(quotient)) if call.get("fmod", 0) else F.floor(quotient)
@@ -179,7 +181,7 @@ def _function(op: str, numpy: Callable[..., Any], function: Callable[..., Any] |
         if in_numpy(x) or (function is None and is_array(x)):
             return quietly(numpy, x).astype(x.dtype)
         if function is None:
-            raise Untraceable(f"{op} has no counterpart in plans, and its argument")
+            raise Untraceable(f"{op} has no counterpart in plans, and its argument depends on the input")
         return function(x)
 
 

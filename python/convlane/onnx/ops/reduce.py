@@ -174,14 +174,14 @@ def _cumprod(call: Call, x: Any, axis: Any) -> Any:
 @converts("NonZero", since=9)
 def _nonzero(call: Call, x: Any) -> Any:
     if not is_array(x):
-        raise Untraceable("how many numbers are not zero")
+        raise Untraceable("how many numbers are not zero depends on the input")
     return np.array(np.nonzero(x), np.int64).reshape(x.ndim, -1)
 
 
 @converts("Unique", since=11)
 def _unique(call: Call, x: Any) -> Any:
     if not is_array(x):
-        raise Untraceable("how many different numbers there are")
+        raise Untraceable("how many different numbers there are depends on the input")
     axis = call.get("axis")
     values, first, inverse, counts = np.unique(x, True, True, True, axis=axis)
     inverse = inverse.reshape(-1)
@@ -197,7 +197,7 @@ def _non_max_suppression(
     call: Call, boxes: Any, scores: Any, most: Any = None, overlap: Any = None, least: Any = None
 ) -> Any:
     if not (is_array(boxes) and is_array(scores)):
-        raise Untraceable("how many boxes are left")
+        raise Untraceable("how many boxes are left depends on the input")
     limit = 0 if most is None else integer(most, "max_output_boxes_per_class")
     threshold, floor = number(overlap, "iou_threshold", 0.0), number(least, "score_threshold")
     found = []

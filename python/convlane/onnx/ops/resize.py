@@ -44,7 +44,9 @@ def _resampled(
     if is_float(x) and coordinates in COORDINATES and ndim >= 2:
         return _by_view(x, sizes, scales, changed, mode, coordinates, rounding, options)
     if not is_array(x):
-        raise Untraceable(f"resizing with {coordinates}, whose input")
+        raise Untraceable(
+            f"resizing with {coordinates} has no counterpart in plans, and what it resizes depends on the input"
+        )
     return _in_numpy(call, x, sizes, scales, mode, coordinates, rounding, roi)
 
 

@@ -51,7 +51,9 @@ def cast(x: Any, dtype: Any) -> Any:
         return F.where(x, 1.0, 0.0)
     if dtype == np.bool_ and x.dtype in (np.float32, np.int64):
         return F.ne(x, 0 if x.dtype == np.int64 else 0.0)
-    raise Untraceable(f"a cast from {x.dtype} to {np.dtype(dtype)}, whose argument")
+    raise Untraceable(
+        f"a cast from {x.dtype} to {np.dtype(dtype)} has no counterpart in plans, and its argument depends on the input"
+    )
 
 
 @converts("Cast", wide=True)
