@@ -13,9 +13,9 @@ def open_regular(path: str | bytes | os.PathLike[str]) -> BinaryIO:
     Raises
     ------
     OSError
-        It cannot be opened.
+        If it cannot be opened.
     ValueError
-        It is a pipe, a device or the like: reading these may wait for ever, or never come to an end.
+        If it is a pipe, a device or the like: reading these may block or never end.
     """
     stream = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 - the caller closes it
     if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):

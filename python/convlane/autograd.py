@@ -65,8 +65,9 @@ def value_and_grad(
     Raises
     ------
     TypeError
-        `loss_fn` uses something that is no operation with a gradient, or gives an argument without one (class weights)
-        what depends on a parameter, or the loss is not one number that depends on a parameter.
+        If `loss_fn` uses something that is not an operation with a gradient, or passes what depends on a parameter as
+        an argument without a gradient (such as class weights), or if the loss is not one number that depends on a
+        parameter.
 
     Examples
     --------
@@ -134,7 +135,7 @@ def vjp(fn: Callable[..., Any], *arrays: Array) -> tuple[Any, Callable[[Any], tu
     Raises
     ------
     TypeError
-        `fn` uses something that is no operation with a gradient, or its value does not depend on the arguments.
+        If `fn` uses something that is not an operation with a gradient, or its value does not depend on the arguments.
 
     Examples
     --------

@@ -43,7 +43,7 @@ def training_data() -> tuple[tuple[Array, NDArray[np.int64]], tuple[Array, NDArr
     Raises
     ------
     ImportError
-        scikit-learn is not installed.
+        If scikit-learn is not installed.
     """
     try:
         from sklearn.datasets import load_digits
@@ -99,9 +99,9 @@ def from_picture(grey: NDArray[Any]) -> Array:
     Raises
     ------
     TypeError
-        The array holds something else than such numbers.
+        If the array holds anything but such numbers.
     ValueError
-        It has another shape, or all of it is about equally bright.
+        If it has another shape, or its brightness is almost uniform.
     """
     grey = np.asarray(grey)
     if grey.ndim != 2 or min(grey.shape) < 2:

@@ -75,9 +75,9 @@ def correlate(image: Picture, kernel: Any, mode: str = "reflect", cval: float = 
     Raises
     ------
     TypeError
-        The picture has another type, or the kernel is not made of real numbers.
+        If the picture has another type, or the kernel does not consist of real numbers.
     ValueError
-        The picture or the kernel has another number of dimensions, the kernel is empty, or there is no such mode.
+        If the picture or the kernel has another number of dimensions, the kernel is empty, or there is no such mode.
 
     Examples
     --------
@@ -118,7 +118,7 @@ def gaussian(
     Raises
     ------
     TypeError, ValueError
-        As in `correlate`; or `sigma` or `truncate` is negative or not finite.
+        As in `correlate`, or if `sigma` or `truncate` is negative or not finite.
 
     Examples
     --------
@@ -150,7 +150,7 @@ def sobel(image: Picture, axis: int = 1, mode: str = "reflect", cval: float = 0.
     Raises
     ------
     TypeError, ValueError
-        As in `correlate`; or `axis` is no axis of a picture's plane.
+        As in `correlate`, or if `axis` is not an axis of a picture's plane.
 
     Examples
     --------
@@ -237,7 +237,7 @@ def gabor_kernel(
     Raises
     ------
     ValueError
-        `frequency`, `bandwidth`, `n_stds` or a standard deviation is not positive and finite.
+        If `frequency`, `bandwidth`, `n_stds` or a standard deviation is not positive and finite.
 
     Examples
     --------

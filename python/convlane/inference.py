@@ -59,8 +59,8 @@ def classify(
     Raises
     ------
     ValueError
-        The network is in training mode, it is not known how to prepare pictures for it, there are too few names, or the
-        picture cannot be read.
+        If the network is in training mode, it is not known how to prepare pictures for it, there are too few names, or
+        the picture cannot be read.
 
     Examples
     --------
@@ -102,7 +102,7 @@ def ten_crop(images: Array, size: int | Pair) -> Array:
     Raises
     ------
     ValueError
-        An image is smaller than a crop.
+        If an image is smaller than a crop.
 
     Examples
     --------

@@ -67,9 +67,9 @@ def open_tensors(path: Path) -> TensorFile:
     Raises
     ------
     OSError
-        The file cannot be opened or read.
+        If the file cannot be opened or read.
     ValueError
-        It is damaged or no such file; the message names it and tells what is wrong.
+        If it is damaged or not such a file; the message names it and says what is wrong.
 
     Examples
     --------
@@ -115,11 +115,11 @@ def write_tensors(
     Raises
     ------
     OSError
-        The file cannot be written. Nothing is left behind then.
+        If the file cannot be written. Nothing is left behind then.
     TypeError
-        A type that the format does not have.
+        If an array has a type that the format does not have.
     ValueError
-        A tensor that is called ``__metadata__``.
+        If a tensor is called ``__metadata__``.
     """
     infos, begin, pages = {}, 0, pages or {}
     order = sorted(tensors, key=lambda name: -tensors[name].dtype.itemsize)  # so each starts at a multiple of its size
@@ -260,9 +260,9 @@ class TensorFile:
         Raises
         ------
         KeyError
-            There is no tensor of that name.
+            If there is no tensor of that name.
         OSError, ValueError
-            The file has become unreadable or shorter meanwhile.
+            If the file has become unreadable or shorter in the meantime.
         """
         info = self.tensors[name]
         dtype = _TYPES[info.type]
@@ -287,9 +287,9 @@ class TensorFile:
         Raises
         ------
         OSError
-            The file's system cannot do that.
+            If the file system does not support this.
         ValueError
-            The file has become shorter meanwhile.
+            If the file has become shorter in the meantime.
         """
         return TensorMap(self.path, self._stream.fileno(), self.tensors, self._checksums)
 
@@ -392,7 +392,7 @@ class TensorMap:
         Raises
         ------
         ValueError
-            It is damaged, or the file was changed.
+            If it is damaged, or the file was changed.
         """
         self.check()
         if name not in self._read:

@@ -111,9 +111,9 @@ class BatchPredictor:
         Raises
         ------
         OSError, ValueError
-            The plan cannot be read, or it was compiled for a batch of one size only.
+            If the plan cannot be read, or was compiled for a batch of one size only.
         TypeError, ValueError
-            The batch, or what `preprocess` and `postprocess` return, does not fit.
+            If the batch, or what `preprocess` and `postprocess` return, does not fit.
         """
         if isinstance(batch, np.ndarray) and batch.dtype.kind not in _TEXT:
             return self._results(batch)

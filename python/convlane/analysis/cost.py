@@ -28,7 +28,7 @@ def multiply_adds(model: Callable[[Any], Any], input_shape: Sequence[int]) -> in
     Raises
     ------
     ValueError
-        An operation refuses the shape that reaches it.
+        If an operation rejects the shape that reaches it.
 
     Examples
     --------
@@ -55,7 +55,7 @@ def plain(size: int | Pair, in_channels: int, out_channels: int, kernel_size: in
     Raises
     ------
     TypeError, ValueError
-        An argument is not an integer or not positive.
+        If an argument is not an integer or not positive.
 
     Examples
     --------
@@ -81,7 +81,7 @@ def bottleneck(size: int | Pair, in_channels: int, out_channels: int, kernel_siz
     Raises
     ------
     TypeError, ValueError
-        An argument is not an integer or not positive.
+        If an argument is not an integer or not positive.
 
     Examples
     --------
@@ -105,7 +105,7 @@ def separable(size: int | Pair, in_channels: int, out_channels: int, kernel_size
     Raises
     ------
     TypeError, ValueError
-        An argument is not an integer or not positive.
+        If an argument is not an integer or not positive.
 
     Examples
     --------
@@ -122,7 +122,7 @@ def separable_ratio(out_channels: int, kernel_size: int | Pair) -> float:
     Raises
     ------
     TypeError, ValueError
-        An argument is not an integer or not positive.
+        If an argument is not an integer or not positive.
 
     Examples
     --------

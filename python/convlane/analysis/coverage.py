@@ -60,7 +60,7 @@ def coverage(
     Raises
     ------
     TypeError, ValueError
-        An argument is out of range, the kernel does not fit into the padded input, or the map has more than 2**26
+        If an argument is out of range, the kernel does not fit into the padded input, or the map has more than 2**26
         pixels or an axis more than 2**26 taps of windows.
 
     Examples

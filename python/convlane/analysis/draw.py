@@ -28,7 +28,7 @@ def coverage(coverage: Coverage) -> Any:
     Raises
     ------
     ImportError
-        matplotlib is not installed.
+        If matplotlib is not installed.
 
     Examples
     --------
@@ -67,9 +67,9 @@ def maps(maps: NDArray[Any], limit: int = 64) -> Any:
     Raises
     ------
     ImportError
-        matplotlib is not installed.
+        If matplotlib is not installed.
     ValueError
-        `maps` does not have three dimensions, or is empty.
+        If `maps` does not have three dimensions, or is empty.
 
     Examples
     --------
@@ -99,9 +99,9 @@ def filters(filters: NDArray[Any], limit: int = 64) -> Any:
     Raises
     ------
     ImportError
-        matplotlib is not installed.
+        If matplotlib is not installed.
     ValueError
-        `filters` does not have four dimensions, or is empty.
+        If `filters` does not have four dimensions, or is empty.
 
     Examples
     --------
@@ -125,9 +125,9 @@ def picture(picture: NDArray[Any]) -> Any:
     Raises
     ------
     ImportError
-        matplotlib is not installed.
+        If matplotlib is not installed.
     ValueError
-        `picture` does not have three dimensions, or is empty.
+        If `picture` does not have three dimensions, or is empty.
 
     Examples
     --------

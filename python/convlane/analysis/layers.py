@@ -51,7 +51,7 @@ class Anatomy:
         Raises
         ------
         ValueError
-            There is none; the message names the nearest.
+            If there is none; the message suggests similar names.
         """
         named = self.names()
         if name not in named:

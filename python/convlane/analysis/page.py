@@ -74,9 +74,9 @@ def page(
     Raises
     ------
     TypeError
-        `image` is not a float32 array, or the network does something that cannot be compiled.
+        If `image` is not a float32 array, or the network does something that cannot be compiled.
     ValueError
-        There is more than one image, the network refuses its shape, or it is in training mode.
+        If there is more than one image, the network rejects its shape, or the network is in training mode.
 
     Examples
     --------

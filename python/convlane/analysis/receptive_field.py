@@ -63,9 +63,9 @@ class Field:
         Raises
         ------
         IndexError
-            There is no such position.
+            If there is no such position.
         TypeError
-            There are more or fewer axes.
+            If there are more or fewer axes.
         """
         if len(position) != len(self.axes):
             raise TypeError(f"box: a position has {len(self.axes)} numbers here, got {len(position)}")
@@ -88,7 +88,7 @@ class ReceptiveFields:
         Raises
         ------
         KeyError
-            There is no such layer; the message names the nearest.
+            If there is no such layer; the message suggests similar names.
         """
         for field in self.fields:
             if field.name == name:
@@ -130,9 +130,9 @@ def receptive_field(model: Callable[..., Any], input_shape: InputShape | None = 
     Raises
     ------
     TypeError
-        The network uses an operation for which there is no rule; the message names it.
+        If the network uses an operation for which there is no rule; the message names it.
     ValueError
-        An operation refuses the shape that reaches it, or the input is none of these.
+        If an operation rejects the shape that reaches it, or the input is none of these.
 
     Examples
     --------

@@ -147,9 +147,9 @@ def summary(model: Callable[..., Any], input_shape: InputShape | None = None) ->
     Raises
     ------
     TypeError
-        The network does something with an array that is not an operation of `convlane.functional`.
+        If the network does something with an array that is not an operation of `convlane.functional`.
     ValueError
-        An operation refuses the shape that reaches it, or there is no default for the shape.
+        If an operation rejects the shape that reaches it, or there is no default for the shape.
 
     Examples
     --------

@@ -36,9 +36,9 @@ def feature_maps(model: Callable[[Any], Any], image: Any, layer: str) -> Array:
     Raises
     ------
     TypeError
-        `image` is not a float32 array.
+        If `image` is not a float32 array.
     ValueError
-        There is no such layer (the message names the nearest), or the network refuses the image's shape.
+        If there is no such layer (the message suggests similar names), or the network rejects the image's shape.
 
     Examples
     --------
@@ -72,7 +72,7 @@ def filters(model: Module, layer: str | None = None) -> Array:
     Raises
     ------
     ValueError
-        The network has no such convolution; the message names the nearest.
+        If the network has no such convolution; the message suggests similar names.
 
     Examples
     --------
@@ -142,9 +142,9 @@ def maximise(
     Raises
     ------
     TypeError
-        The network does something that has no gradient, or an argument is of the wrong kind.
+        If the network does something that has no gradient, or an argument has the wrong type.
     ValueError
-        There is no such layer (the message names the nearest) or channel, or an argument is out of range.
+        If there is no such layer (the message suggests similar names) or channel, or an argument is out of range.
 
     Examples
     --------

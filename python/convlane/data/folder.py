@@ -40,9 +40,9 @@ class ImageFolder:
     Raises
     ------
     OSError
-        There is no such folder, or one below it cannot be read.
+        If there is no such folder, or one below it cannot be read.
     ValueError
-        There are no classes, or one has no pictures.
+        If there are no classes, or a class has no pictures.
 
     Notes
     -----

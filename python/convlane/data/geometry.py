@@ -56,9 +56,9 @@ def resample(
     Raises
     ------
     TypeError
-        An argument is of the wrong kind.
+        If an argument has the wrong type.
     ValueError
-        An argument has the wrong shape or is out of range.
+        If an argument has the wrong shape or is out of range.
 
     Examples
     --------

@@ -73,8 +73,8 @@ class Loader:
     Raises
     ------
     TypeError, ValueError
-        An argument of the wrong kind or out of range. During iteration: an image that cannot be read, or has
-        another shape, is a ValueError that names it, raised when its batch is due.
+        If an argument has the wrong type or is out of range. During iteration, a ValueError that names the image is
+        raised when the batch of an image is due that cannot be read or has another shape.
 
     Examples
     --------

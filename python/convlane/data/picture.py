@@ -31,12 +31,12 @@ def read_image(path: PicturePath) -> NDArray[np.uint8]:
     Raises
     ------
     ImportError
-        Pillow is not installed.
+        If Pillow is not installed.
     OSError
-        The file cannot be opened.
+        If the file cannot be opened.
     ValueError
-        It is damaged, not a picture, not a regular file, so large that Pillow takes it for an attack, or of pixels that
-        are floating-point numbers or 32-bit integers, as such files do not say which number is white.
+        If it is damaged, not a picture, not a regular file, or so large that Pillow takes it for an attack, or if its
+        pixels are floating-point numbers or 32-bit integers, as such files do not say which number is white.
     """
     return np.asarray(rgb_picture(path)).transpose(2, 0, 1)
 

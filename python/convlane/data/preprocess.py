@@ -94,12 +94,12 @@ class Preprocessing:
         Raises
         ------
         ImportError
-            Pillow is not installed.
+            If Pillow is not installed.
         OSError, ValueError
-            The file cannot be read, see `read_image`; the image has pixels that `read_image` would refuse; or the array
-            has another shape.
+            If the file cannot be read, see `read_image`, the image has pixels that `read_image` would reject, or the
+            array has another shape.
         TypeError
-            It is none of these.
+            If it is none of these.
         """
         image = self._resized(rgb_picture(picture))
         if self.crop is not None:
@@ -147,7 +147,7 @@ def preprocessing(name: str, source: str | None = None) -> Preprocessing:
     Raises
     ------
     ValueError
-        There is no such source, or it has no weights for this network.
+        If there is no such source, or it has no weights for this network.
 
     Examples
     --------

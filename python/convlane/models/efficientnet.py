@@ -214,9 +214,9 @@ def efficientnet_for(
     Raises
     ------
     TypeError
-        A budget is not a number.
+        If a budget is not a number.
     ValueError
-        There is no budget, or even the smallest candidate exceeds one.
+        If no budget is given, or even the smallest candidate exceeds one.
 
     Examples
     --------

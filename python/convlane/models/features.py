@@ -65,7 +65,7 @@ def feature_pyramid(network: nn.Module, name: str, input_shape: tuple[int, int, 
     Raises
     ------
     ValueError
-        Its layers do not run in sequence.
+        If its layers do not run in sequence.
     """
     if not hasattr(network, "feature_layers"):
         raise ValueError(f"create: {name} has no pyramid of feature maps, so features_only cannot be true")

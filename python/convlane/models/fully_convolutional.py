@@ -49,9 +49,9 @@ def to_fully_convolutional(model: Module, input_shape: tuple[int, int, int] | No
     Raises
     ------
     ValueError
-        The size is not known, or does not fit the network.
+        If the size is not known, or does not fit the network.
     TypeError
-        The network has an operation that is not the same at every position, such as squeeze-and-excitation.
+        If the network has an operation that is not the same at every position, such as squeeze-and-excitation.
 
     Examples
     --------

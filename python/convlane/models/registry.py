@@ -66,7 +66,7 @@ def register(
     Raises
     ------
     ValueError
-        There is a network of this name already.
+        If there is a network of this name already.
     """
 
     def add(builder: B) -> B:
@@ -112,11 +112,11 @@ def create(
     Raises
     ------
     OSError
-        The file cannot be opened or read.
+        If the file cannot be opened or read.
     TypeError
-        `num_classes` is not an integer, or the family does not know an argument of `config`.
+        If `num_classes` is not an integer, or the family does not know an argument of `config`.
     ValueError
-        There is no such network, `num_classes` is negative, `features_only` is given for a network whose layers do
+        If there is no such network, `num_classes` is negative, `features_only` is given for a network whose layers do
         not run in sequence or `keras` for one that Keras does not have, or the file is damaged or does not fit the
         network.
 
@@ -202,7 +202,7 @@ def input_shape(name: str) -> tuple[int, int, int]:
     Raises
     ------
     ValueError
-        There is no such network.
+        If there is no such network.
 
     Examples
     --------

@@ -25,12 +25,12 @@ def load(path: Path) -> Module:
     Raises
     ------
     OSError
-        The file cannot be opened or read.
+        If the file cannot be opened or read.
     ValueError
-        It is damaged, holds no network, one that is not registered, or one of another version's format; the message
-        names the file and says what is wrong.
+        If it is damaged, or holds no network, one that is not registered, or one in the format of another version; the
+        message names the file and says what is wrong.
     MemoryError
-        The network does not fit into memory.
+        If the network does not fit into memory.
 
     Examples
     --------

@@ -232,10 +232,10 @@ class Module:
         Raises
         ------
         ValueError
-            Names every missing and unexpected key (if strict) and every array of another shape or type (always).
-            Then nothing has been changed.
+            If keys are missing or unexpected (only if strict), or arrays have another shape or type; the message names
+            all of them. Nothing has been changed then.
         TypeError
-            `state_dict` is not a mapping.
+            If `state_dict` is not a mapping.
         """
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"load_state_dict: expected a mapping of keys to arrays, got {type(state_dict).__name__}")
@@ -281,9 +281,9 @@ class Module:
         Raises
         ------
         OSError
-            It cannot be written. Then nothing is left behind.
+            If it cannot be written. Nothing is left behind then.
         ValueError
-            The network was not made by `create` or its layers have changed since, so that only its weights could be
+            If the network was not made by `create` or its layers have changed since, so that only its weights could be
             written, as ``convlane.save_weights`` does.
         """
         hooks["save"](self, path)

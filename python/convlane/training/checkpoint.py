@@ -37,9 +37,9 @@ def save_checkpoint(path: Path, model: Module, optimizer: Optimizer, **more: Map
     Raises
     ------
     OSError
-        It cannot be written. Then nothing is left behind.
+        If it cannot be written. Nothing is left behind then.
     TypeError
-        Something is neither a number nor an array of numbers.
+        If a value is neither a number nor an array of numbers.
 
     Examples
     --------
@@ -68,9 +68,9 @@ def load_checkpoint(path: Path, model: Module, optimizer: Optimizer) -> dict[str
     Raises
     ------
     OSError
-        The file cannot be opened or read.
+        If the file cannot be opened or read.
     ValueError
-        It is damaged, not a checkpoint, or one of another network or optimiser. Then nothing has been changed.
+        If it is damaged, not a checkpoint, or one of another network or optimiser. Nothing has been changed then.
     """
     groups = read_checkpoint(path)
     restore(groups, path, model, optimizer)

@@ -130,18 +130,19 @@ def fit(
     Raises
     ------
     FloatingPointError
-        Something was not finite, see `on_nan`; the message says what, and in which epoch and step. The network has the
-        last parameters that gave a finite loss, and its buffers from before that step; the optimiser is not reset.
+        If something was not finite, see `on_nan`; the message says what, and in which epoch and step. The network has
+        the last parameters that gave a finite loss, and its buffers from before that step; the optimiser is not reset.
     KeyboardInterrupt
-        After writing the checkpoint, if there is one. The network has the state after the last step.
+        If training is interrupted; raised after writing the checkpoint, if there is one. The network has the state
+        after the last step.
     OSError
-        The checkpoint cannot be written or read.
+        If the checkpoint cannot be written or read.
     RuntimeError
-        Another `fit` is training this network, or a part of it, perhaps in another thread; or another process has
-        failed, and with what.
+        If another `fit` is training this network or a part of it, perhaps in another thread, or if another process has
+        failed (the message contains its error).
     TypeError, ValueError
-        An argument of the wrong kind or out of range, data that do not fit, or a checkpoint of another network,
-        optimiser or seed. An error within a step leaves the network as it was before that step.
+        If an argument has the wrong type or is out of range, the data do not fit, or the checkpoint is of another
+        network, optimiser or seed. An error within a step leaves the network as it was before that step.
 
     Examples
     --------
@@ -298,7 +299,7 @@ def predict(model: Callable[[Array], Any], data: Any, *, batch_size: int = 64) -
     Raises
     ------
     ValueError
-        There are no images.
+        If there are no images.
 
     Examples
     --------

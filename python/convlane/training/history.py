@@ -76,7 +76,7 @@ class History(Mapping[str, list[float]]):
         Raises
         ------
         ImportError
-            matplotlib is not installed.
+            If matplotlib is not installed.
         """
         try:
             from matplotlib.figure import Figure

@@ -51,7 +51,7 @@ class Optimizer(ABC):
     Raises
     ------
     TypeError, ValueError
-        An argument of the wrong kind or out of range, or a group without parameters.
+        If an argument has the wrong type or is out of range, or a group has no parameters.
     """
 
     _buffers: tuple[str, ...] = ()
@@ -99,7 +99,7 @@ class Optimizer(ABC):
         Raises
         ------
         ValueError
-            A gradient is missing, superfluous or of another shape. Then nothing has been changed.
+            If a gradient is missing, superfluous or of another shape. Nothing has been changed then.
         """
         if gradients.keys() != self._owners.keys():
             missing, extra = sorted(self._owners.keys() - gradients), sorted(gradients.keys() - self._owners)
@@ -139,7 +139,7 @@ class Optimizer(ABC):
         Raises
         ------
         ValueError
-            It belongs to another optimiser or network. Then nothing has been changed.
+            If it belongs to another optimiser or network. Nothing has been changed then.
         """
         mine = {
             f"{buffer}.{name}": part

@@ -39,7 +39,7 @@ def freeze(model: M, *names: str, frozen: bool = True) -> M:
     Raises
     ------
     ValueError
-        No module has one of the names. Nothing has been changed then.
+        If no module has one of the names. Nothing has been changed then.
 
     Examples
     --------
@@ -68,7 +68,7 @@ def freeze_all_but(model: M, *names: str) -> M:
     Raises
     ------
     ValueError
-        No module has one of the names, or the network's head is not known. Nothing has been changed then.
+        If no module has one of the names, or the network's head is not known. Nothing has been changed then.
 
     Examples
     --------
@@ -92,7 +92,7 @@ def head_names(model: Module) -> list[str]:
     Raises
     ------
     ValueError
-        `convlane.models.create` has not made the network, or its layers have changed since.
+        If `convlane.models.create` has not made the network, or its layers have changed since.
 
     Examples
     --------
@@ -122,9 +122,9 @@ def replace_head(model: M, num_classes: int, head: str | None = None) -> M:
     Raises
     ------
     ValueError
-        There is no such layer, or it is not known which one is the head. Nothing has been changed then.
+        If there is no such layer, or it is not known which one is the head. Nothing has been changed then.
     TypeError
-        The head is of another kind.
+        If the head is of another kind.
 
     Examples
     --------
@@ -170,9 +170,9 @@ def split_head(model: Module, head: str | None = None) -> tuple[Module, Module]:
     Raises
     ------
     ValueError
-        There is no such layer, or it is not known which one is the head.
+        If there is no such layer, or it is not known which one is the head.
     TypeError
-        The network is one of `convlane.load_onnx`, which runs the nodes of its file.
+        If the network comes from `convlane.load_onnx`, which runs the nodes of its file.
 
     Examples
     --------
@@ -217,7 +217,7 @@ def precompute_features(trunk: Callable[[Array], Any], data: Data, *, epochs: in
     Raises
     ------
     ValueError
-        The network is in training mode, in which features depend on their batch; or there is no data.
+        If the network is in training mode, in which features depend on their batch, or there is no data.
 
     Examples
     --------

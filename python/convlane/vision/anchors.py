@@ -49,7 +49,7 @@ def anchor_boxes(
     Raises
     ------
     TypeError, ValueError
-        An argument is no number, or not positive.
+        If an argument is not a number, or not positive.
 
     Examples
     --------

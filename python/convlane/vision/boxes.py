@@ -110,9 +110,9 @@ def nms(boxes: Array, scores: Array, iou_threshold: float) -> NDArray[np.int64]:
     Raises
     ------
     TypeError
-        An argument is no such array, or the threshold no number.
+        If an argument is not such an array, or the threshold is not a number.
     ValueError
-        The shapes do not fit together.
+        If the shapes do not match.
 
     Examples
     --------

@@ -51,7 +51,7 @@ def roi_align(
     Raises
     ------
     TypeError, ValueError
-        An argument is of the wrong kind or shape, an image index does not exist, or a box is not finite or larger than
+        If an argument has the wrong type or shape, an image index does not exist, or a box is not finite or larger than
         4096 points in a bin.
 
     Notes
