@@ -94,7 +94,7 @@ def test_create_with_weights(tmp_path, small):
     convlane.save_weights(tmp_path / "a", small.state_dict())
     model = models.create("mobilenet_v2", num_classes=2, weights=tmp_path / "a", width_mult=0.1)
     np.testing.assert_array_equal(model.classifier[1].weight, small.classifier[1].weight)
-    with pytest.raises(ValueError, match="a: load_state_dict: the keys do not fit"):
+    with pytest.raises(ValueError, match="a: load_state_dict: the state dict does not match"):
         models.create("mobilenet_v2", num_classes=3, weights=tmp_path / "a", width_mult=0.1)
     with pytest.raises(FileNotFoundError):
         models.create("resnet18", weights=tmp_path / "missing")
