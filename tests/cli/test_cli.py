@@ -381,10 +381,10 @@ def test_predict_refuses(capsys, monkeypatch, tmp_path):
     Image.new("F", (20, 20)).save(tmp_path / "deep.tif")
     os.mkfifo(tmp_path / "pipe.png")
     messages = {
-        "text.png": "text.png: no readable picture",
+        "text.png": "text.png: not a readable picture",
         "missing.png": "missing.png",
         "blank.png": "blank.png: the picture is blank",
-        "deep.tif": "deep.tif: no readable picture: its pixels are floating-point numbers",
+        "deep.tif": "deep.tif: not a readable picture: its pixels are floating-point numbers",
         "pipe.png": "pipe.png: it is not a regular file",
     }
     for name, message in messages.items():
