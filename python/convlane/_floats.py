@@ -1,4 +1,4 @@
-"""Floating-point errors in NumPy: overflow and invalid operations are ignored, whatever the caller has set."""
+"""Floating-point errors in NumPy are ignored: they neither raise nor warn, whatever the caller has set."""
 
 from __future__ import annotations
 

@@ -73,8 +73,8 @@ class Loader:
     Raises
     ------
     TypeError, ValueError
-        If an argument has the wrong type or is out of range. During iteration, a ValueError that names the image is
-        raised when the batch of an image is due that cannot be read or has another shape.
+        If an argument has the wrong type or is out of range. During iteration, an image that cannot be read or has
+        another shape raises a ValueError that names it when its batch is due.
 
     Examples
     --------

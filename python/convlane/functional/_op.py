@@ -99,7 +99,7 @@ class Traits:
     averages: bool = False
     """With suitable arguments it is the mean of each channel of images."""
     identity: Callable[[Mapping[str, Any], bool], bool] | None = None
-    """From the arguments and whether the shape stays the same, returns whether the result is the input itself."""
+    """Returns, given the arguments and whether the shape stays the same, whether the result is the input itself."""
     keeps_order: str = ""
     """Its result has its input's elements in the same order: that of ``"indices"``, or of images in ``"memory"``."""
 

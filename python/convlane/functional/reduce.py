@@ -76,8 +76,8 @@ def _receptive(axis: Axis, name: str, *, input: Any, dim: Any, keepdim: bool, **
 
 
 Spread: TypeAlias = Callable[[Array, Array, Array, "tuple[int, ...]"], Array]
-"""Returns the gradient of the input from that of a reduction's result, the input, the result (the gradient and the
-result with all dimensions) and the reduced dimensions."""
+"""Maps the gradient of a reduction's result, the input, the result and the reduced dimensions to the gradient of the
+input; the gradient and the result keep all dimensions."""
 
 
 def _rule(name: str, spread: Spread) -> Callable[..., tuple[Array, Pullback]]:

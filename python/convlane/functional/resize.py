@@ -125,8 +125,8 @@ def resize(
     antialias
         Whether linear and cubic filters widen with the step when there are fewer outputs than inputs.
     divide
-        Whether the nearest input is found as in ONNX Runtime, which divides by the scale and rounds in float32, or as
-        in torch, which multiplies by its reciprocal: the last bit decides between two inputs that are equally near.
+        Whether the nearest input is found as in ONNX Runtime, which divides by the scale and rounds in float32, rather
+        than as in torch, which multiplies by its reciprocal; the last bit decides between two equally near inputs.
 
     Returns
     -------
@@ -351,8 +351,8 @@ def _table(before: int, after: int, scale: float | None, rule: _Rule) -> Table:
 def _coordinates(before: int, after: int, step: float, rule: _Rule) -> NDArray[Any]:
     """Return the coordinate of each output among the inputs.
 
-    The last bit decides between two inputs that are equally near: torch rounds the step, the coordinate (once: it
-    multiplies and subtracts in one instruction) and the sum that it truncates to float32.
+    The last bit decides between two inputs that are equally near. As in torch, the step, the coordinate (once: torch
+    multiplies and subtracts in one instruction) and the sum that is truncated are rounded to float32.
     """
     if rule.coordinates == "pytorch_half_pixel" and after == 1:
         return np.zeros(1)

@@ -28,7 +28,7 @@ class FeaturePyramid(nn.Module):
     layers
         The layers in order, by their names in the network, which may contain one dot.
     input_shape
-        Channels, height and width of images for which it is determined which layers reduce the size.
+        Channels, height and width of the images, which determine where layers reduce the size.
     """
 
     def __init__(self, layers: Mapping[str, nn.Module], input_shape: tuple[int, int, int]) -> None:
