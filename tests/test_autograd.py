@@ -148,7 +148,7 @@ def test_vjp_of_several_values():
     np.testing.assert_array_equal(same, [2])
     np.testing.assert_array_equal(pullback((f32(1), f32(10))), [[22]])
     _, pullback = convlane.vjp(lambda x: [x, x * x], f32(1))
-    with pytest.raises(ValueError, match="there are 2 values, but gradients of 1"):
+    with pytest.raises(ValueError, match="expected 2 gradients, one for each value, got 1"):
         pullback([f32(1)])
     with pytest.raises(TypeError, match="must return an array that depends on its arguments, got tuple"):
         convlane.vjp(lambda x: (x, f32(1)), f32(1))
@@ -463,7 +463,7 @@ def test_a_variable_that_escapes_is_refused():
     escaped = []
     _, pullback = convlane.vjp(lambda x: escaped.append(y := times(x, x)) or y, f32(1))
     pullback(f32(1))
-    with pytest.raises(RuntimeError, match="over"):
+    with pytest.raises(RuntimeError, match="has ended"):
         times(escaped[0], f32(1))
     with pytest.raises(ValueError, match="another"):
         convlane.vjp(lambda x: times(x, escaped[0]), f32(1))

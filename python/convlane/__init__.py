@@ -1,8 +1,8 @@
 """convlane: a fast CPU backend for convolutional networks.
 
-Arrays in and out are plain ``numpy.ndarray`` of float32, images have the shape ``(N, C, H, W)``. Names, argument
+Inputs and outputs are plain ``numpy.ndarray`` of float32; images have the shape ``(N, C, H, W)``. Names, argument
 order, weight layout and numerics follow torch. Every image that an operation returns is *channels last* in memory
-(a free view), and images that come in channels last are read without a copy.
+(a free view), and images that are channels last are read without a copy.
 
 >>> import numpy as np, convlane
 >>> image = np.ones((1, 3, 8, 8), np.float32)
@@ -16,7 +16,7 @@ import os as _os
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
-from convlane._openmp import _core as _core  # before all that needs it
+from convlane._openmp import _core as _core  # before everything that needs it
 
 # isort: split
 from convlane import functional
@@ -92,13 +92,12 @@ _core.set_default_threads(_environment_threads())
 _core.set_spin_microseconds(_environment_spin())
 
 
-# Imported when they are first asked for: who runs an operation does not wait for networks, nor who runs a network for
-# what trains one.
+# Imported on first use, so that operations do not wait for the import of networks, nor networks for that of training.
 _MODULES = (
     *("analysis", "data", "filters", "graph", "machine", "models", "nn", "onnx", "scale", "training", "vision"),
     "weights",
 )
-_LATER = {
+_LAZY = {
     **{name: f"convlane.{name}" for name in _MODULES},
     **dict.fromkeys(("value_and_grad", "vjp"), "convlane.autograd"),
     **dict.fromkeys(("Plan", "compile", "load_plan"), "convlane.graph"),
@@ -112,9 +111,9 @@ _LATER = {
 
 
 def __getattr__(name: str) -> _Any:
-    if name not in _LATER:
+    if name not in _LAZY:
         raise AttributeError(f"module 'convlane' has no attribute {name!r}")
-    module = _importlib.import_module(_LATER[name])
+    module = _importlib.import_module(_LAZY[name])
     value = globals()[name] = module if name in _MODULES else getattr(module, name)
     return value
 

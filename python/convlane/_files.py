@@ -1,4 +1,4 @@
-"""Files that somebody else names."""
+"""Opening files whose paths come from users."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ def open_regular(path: str | bytes | os.PathLike[str]) -> BinaryIO:
     Raises
     ------
     OSError
-        It cannot be opened.
+        If it cannot be opened.
     ValueError
-        It is a pipe, a device or the like: reading these may wait for ever, or never come to an end.
+        If it is a pipe, a device or the like: reading these may block or never end.
     """
-    stream = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 - the caller closes it
+    stream = open(path, "rb", opener=_nonblocking)  # noqa: SIM115 - the caller closes it
     if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
         stream.close()
         raise ValueError(f"{os.fsdecode(path)}: it is not a regular file")
     return stream
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for somebody who writes
+def _nonblocking(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # opening a pipe would otherwise wait for a writer

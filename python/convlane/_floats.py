@@ -1,4 +1,4 @@
-"""How NumPy treats overflow, underflow and invalid numbers: as results like others, whatever the caller has set."""
+"""Floating-point errors in NumPy are ignored: they neither raise nor warn, whatever the caller has set."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ R = TypeVar("R")
 
 
 def quiet(function: Callable[P, R]) -> Callable[P, R]:
-    """Run a function under an ``np.errstate`` of its own: the caller's neither raises nor warns within it.
+    """Run a function under its own ``np.errstate``, so that the caller's neither raises nor warns within it.
 
-    An ``np.errstate`` itself is no decorator for this, because two threads cannot be in one at a time.
+    An ``np.errstate`` cannot be used as a decorator for this, because two threads cannot enter the same one.
     """
 
     @wraps(function)

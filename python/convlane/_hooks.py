@@ -4,4 +4,4 @@ from collections.abc import Callable
 from typing import Any
 
 hooks: dict[str, Callable[..., Any]] = {}
-"""``save`` and ``summary`` for `nn.Module`; ``import_families``, which registers the names of Keras's layers."""
+"""``save`` and ``summary`` for `nn.Module`, and ``import_families``, which registers the names of Keras's layers."""

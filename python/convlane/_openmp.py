@@ -1,13 +1,13 @@
-"""Loads `_core`, and with it OpenMP, whose threads are not to burn CPU long after they were needed.
+"""Loads `_core`, and with it OpenMP, whose threads should not spin long after they were needed.
 
-GCC's OpenMP reads how long its threads wait awake from the environment when it is loaded, and by default waits for
-300,000 pauses, 20 ms of a Xeon of 2023. While it is loaded a smaller number stands there, unless one has been chosen.
-Where another library has loaded it before, that one's choice stays.
+When GCC's OpenMP is loaded, it reads from the environment how long its threads spin before they sleep, by default
+300,000 pauses, which take 20 ms on a Xeon of 2023. A smaller number is set while it is loaded, unless the user has
+chosen one. If another library has loaded OpenMP before, the number from then stays in effect.
 """
 
 import os
 
-# 0.7 ms where a pause takes 140 cycles, as on Intel's CPUs since Skylake, and less elsewhere.
+# 0.7 ms if a pause takes 140 cycles, as on Intel's CPUs since Skylake, and less on others.
 _NAME, _COUNT = "GOMP_SPINCOUNT", "10000"
 
 _before = os.environ.get(_NAME)

@@ -1,4 +1,4 @@
-"""Progress bars, where tqdm is installed and somebody looks."""
+"""Progress bars on terminals, if tqdm is installed."""
 
 from __future__ import annotations
 

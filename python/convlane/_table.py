@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 
 def table(rows: Sequence[Sequence[str]], right: Collection[str]) -> list[str]:
-    """Return the lines of a table whose first row is its head; the columns named in `right` are aligned there."""
+    """Return the lines of a table whose first row is the header; the columns named in `right` are right-aligned."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [
         "  ".join(
@@ -18,5 +18,5 @@ def table(rows: Sequence[Sequence[str]], right: Collection[str]) -> list[str]:
 
 
 def sizes(shape: Sequence[int]) -> str:
-    """Return a shape as it stands in tables: 3x224x224."""
+    """Return a shape as written in tables: 3x224x224."""
     return "x".join(map(str, shape))

@@ -1,3 +1,3 @@
-"""The version, here alone, so that who writes it into a file need not import the package."""
+"""The version, in its own file so that it can be read without importing the package."""
 
 __version__ = "0.1.0"

@@ -1,10 +1,10 @@
-"""The tape: gradients by recording what a function does and going through it backwards (reverse mode).
+"""The tape: gradients by recording the operations of a function and going through them backwards (reverse mode).
 
 While `value_and_grad` calls the loss function, every operation of `convlane.functional` that depends on a parameter is
 run by its gradient rule, which returns the output and a pullback: a function from the output's gradient to those of
-the arguments. The tape is the list of these pullbacks. Going back runs each once and forgets it, and with it the
-arrays that it kept; so an activation lives no longer than its last user. Background: Griewank and Walther, "Evaluating
-derivatives", 2008, chapter 3.
+the arguments. The tape is the list of these pullbacks. The backward pass runs each once and drops it, and with it the
+arrays that it has saved, so an activation lives no longer than its last user. Background: Griewank and Walther,
+"Evaluating derivatives", 2008, chapter 3.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from convlane.nn.module import Module
 __all__ = ["stop_gradient", "value_and_grad", "vjp"]
 
 Slot: TypeAlias = int
-"""Where the gradient of one array is gathered."""
+"""The index under which the gradient of one array is accumulated."""
 
 
 def value_and_grad(
@@ -40,33 +40,35 @@ def value_and_grad(
     Parameters
     ----------
     loss_fn
-        Any function that runs `model` and returns one number, made of operations of `convlane.functional`. What depends
-        on a parameter is no NumPy array inside it, and NumPy's functions refuse it; Python's ``+ - * /`` work, with
-        numbers, with arrays on the right and with each other: ``main + 0.4 * auxiliary``. What NumPy computes from the
-        parameters themselves (``np.sum(layer.weight**2)``) counts as a constant; ``sum(square(layer.weight))`` of
-        `convlane.functional` does not.
+        Any function that runs `model` and returns one number, made of operations of `convlane.functional`. Inside it,
+        values that depend on a parameter are not NumPy arrays, and NumPy's functions reject them; Python's ``+ - * /``
+        work with numbers, with arrays on the right and with each other: ``main + 0.4 * auxiliary``. Values that NumPy
+        computes from the parameters themselves (``np.sum(layer.weight**2)``) count as constants, unlike
+        ``sum(square(layer.weight))`` from `convlane.functional`.
     model
-        The network. `Module.freeze` tells which parts of it get no gradients; those before the first trainable layer
-        also keep no activations.
+        The network. Parts that are frozen with `Module.freeze` get no gradients; those before the first trainable layer
+        also save no activations.
     has_aux
-        `loss_fn` returns ``(loss, aux)``; aux is passed on, as arrays: logits for the accuracy, say.
+        Whether `loss_fn` returns ``(loss, aux)``; aux is passed on as arrays, for example logits for the accuracy.
     ready
-        Called with the name and the gradient of each parameter as soon as that is complete, the last layer's first,
-        while those of earlier layers are still to come: to send it elsewhere meanwhile, say.
+        A function that is called with the name and the gradient of each parameter as soon as the gradient is complete,
+        the last layer's first, while those of earlier layers are still being computed; for example, to send it to
+        another process in the meantime.
 
     Returns
     -------
     callable
-        With the arguments of `loss_fn`. Returns ``(loss, gradients)``, or ``((loss, aux), gradients)``: a float, and a
-        dict from the names of `Module.named_parameters` to float32 arrays of the parameters' shapes. A parameter that
-        the loss does not depend on has the gradient 0. The callable keeps the memory of a call and uses it
-        again for the next one.
+        A function with the arguments of `loss_fn` that returns ``(loss, gradients)``, or ``((loss, aux), gradients)``:
+        a float, and a dict from the names of `Module.named_parameters` to float32 arrays of the parameters' shapes. A
+        parameter that the loss does not depend on has a gradient of 0. The function keeps the memory of a call and
+        reuses it for the next call.
 
     Raises
     ------
     TypeError
-        `loss_fn` uses something that is no operation with a gradient, or gives an argument without one (class weights)
-        what depends on a parameter, or the loss is not one number that depends on a parameter.
+        If `loss_fn` uses something that is not an operation with a gradient, or passes what depends on a parameter as
+        an argument without a gradient (such as class weights), or if the loss is not one number that depends on a
+        parameter.
 
     Examples
     --------
@@ -107,34 +109,34 @@ def value_and_grad(
         gradients = {name: found[name] for name in slots}
         return ((value, aux) if has_aux else value), gradients
 
-    vars(run)["memory"] = _core.MemoryHold()  # every call allocates what the one before has freed
+    vars(run)["memory"] = _core.MemoryHold()  # so that every call reuses memory that the previous call has freed
     return run
 
 
 def vjp(fn: Callable[..., Any], *arrays: Array) -> tuple[Any, Callable[[Any], tuple[Array, ...]]]:
-    """Run a function and return its value and how to pull a gradient of the value back to the arguments.
+    """Run a function; return its value and a function that maps gradients of the value to those of the arguments.
 
     Parameters
     ----------
     fn
-        Made of operations of `convlane.functional`; returns an array, or a tuple, list or dict of arrays. Its arguments
-        are no NumPy arrays inside it, and NumPy's functions refuse them.
+        A function made of operations of `convlane.functional`, which returns an array, or a tuple, list or dict of
+        arrays. Inside it, its arguments are not NumPy arrays, and NumPy's functions reject them.
     arrays
-        float32, what `fn` is called with.
+        The arguments that `fn` is called with, float32.
 
     Returns
     -------
     value : numpy.ndarray, tuple, list or dict
         ``fn(*arrays)``.
     pullback : callable
-        From the gradient of some number with respect to `value`, as many arrays as that has, to a tuple of those with
-        respect to `arrays` (vector-Jacobian products). It can be called once, because it releases on its way what the
-        function kept.
+        A function from the gradient of some number with respect to `value`, with as many arrays as `value`, to a tuple
+        of the gradients with respect to `arrays` (vector-Jacobian products). It can be called only once, because it
+        releases the saved arrays.
 
     Raises
     ------
     TypeError
-        `fn` uses something that is no operation with a gradient, or its value does not depend on the arguments.
+        If `fn` uses something that is not an operation with a gradient, or its value does not depend on the arguments.
 
     Examples
     --------
@@ -158,7 +160,7 @@ def vjp(fn: Callable[..., Any], *arrays: Array) -> tuple[Any, Callable[[Any], tu
     def pullback(gradient: Any) -> tuple[Array, ...]:
         given = [gradient[name] for name in result] if isinstance(result, dict) else _items(gradient)
         if len(given) != len(outputs):
-            raise ValueError(f"pullback: there are {len(outputs)} values, but gradients of {len(given)}")
+            raise ValueError(f"pullback: expected {len(outputs)} gradients, one for each value, got {len(given)}")
         seeds: dict[Slot, Array] = {}
         for item, (slot, shape) in zip(given, outputs, strict=True):
             seed = as_array(item, "pullback", "gradient")
@@ -172,17 +174,17 @@ def vjp(fn: Callable[..., Any], *arrays: Array) -> tuple[Any, Callable[[Any], tu
 
 
 def stop_gradient(array: Any) -> Any:
-    """Return an array that counts as a constant for whatever is computed of it, inside of `value_and_grad` and `vjp`.
+    """Return an array that counts as a constant in computations inside `value_and_grad` and `vjp`.
 
     Parameters
     ----------
     array
-        float32, of any shape; a parameter too.
+        float32, any shape; it may be a parameter.
 
     Returns
     -------
     numpy.ndarray
-        The same numbers. While a plan is compiled it is what stands for the array.
+        The same numbers; while a plan is compiled, the placeholder for the array.
 
     Examples
     --------
@@ -194,19 +196,19 @@ def stop_gradient(array: Any) -> Any:
     (array([3.], dtype=float32),)
     """
     if isinstance(array, np.ndarray):
-        return array.view()  # another object, so none that gradients are wanted for
+        return array.view()  # another object, for which no gradients are wanted
     return _arrays(array) if isinstance(array, _Variable) else array
 
 
 def _items(value: Any) -> list[Any]:
-    """Return the arrays of what a function may return: one, or several in a container."""
+    """Return the arrays of a function's result: one, or several in a container."""
     if isinstance(value, dict):
         return list(value.values())
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 class _Node(NamedTuple):
-    """One operation on the tape, without the arrays: what its pullback keeps is all that lives on."""
+    """An operation on the tape, without its arrays: only those that its pullback has saved stay alive."""
 
     slot: Slot
     sources: Mapping[str, Slot | list[Slot | None]]
@@ -214,11 +216,11 @@ class _Node(NamedTuple):
 
 
 class _Tape:
-    """What has been done since the recording began, in its order."""
+    """The operations since the recording began, in order."""
 
     def __init__(self) -> None:
         self.nodes: list[_Node] = []
-        self.leaves: dict[int, tuple[Array, Slot]] = {}  # by the array's id; holding the array keeps the id its own
+        self.leaves: dict[int, tuple[Array, Slot]] = {}  # by the array's id; holding the array keeps the id unique
         self.slots = 0
         self.finished = False
 
@@ -227,7 +229,7 @@ class _Tape:
         return self.slots
 
     def leaf(self, array: Array) -> Slot:
-        """Make an array one that gradients are wanted for, wherever it turns up as an argument."""
+        """Register an array for which gradients are wanted, wherever it occurs as an argument."""
         slot = self.new_slot()
         self.leaves[id(array)] = array, slot
         return slot
@@ -245,15 +247,15 @@ class _Tape:
         return id(array) in self.leaves
 
     def __call__(self, operation: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Run an operation, and write it down where its result depends on a leaf."""
+        """Run an operation, and record it if its result depends on a leaf."""
         if self.finished:
             raise RuntimeError(
-                f"{operation.__name__}: called on a variable of a recording that is over; return what you need from "
+                f"{operation.__name__}: called on a variable of a recording that has ended; return what you need from "
                 "the recorded function"
             )
         given = bound(operation, args, kwargs)
         sources = {name: source for name, value in given.items() if (source := self._source(value)) is not None}
-        token = recorder.set(None)  # what an operation is made of is not recorded
+        token = recorder.set(None)  # the parts of an operation are not recorded
         try:
             if not sources:
                 return operation(*args, **kwargs)
@@ -274,7 +276,7 @@ class _Tape:
         return _Variable(self, output, sources, pullback)
 
     def _fused(self, operation: Callable[..., Any], given: Mapping[str, Any], sources: Mapping[str, Any]) -> Any:
-        """Compute the operation together with the one before it, if that has waited for this."""
+        """Compute the operation together with a pending operation before it, if there is one."""
         for name, value in given.items():
             if isinstance(value, _Variable) and (pending := value.pending) is not None:
                 arguments = {n: pending if n == name else _arrays(v) for n, v in given.items()}
@@ -286,7 +288,7 @@ class _Tape:
         return None
 
     def _source(self, value: Any) -> Slot | list[Slot | None] | None:
-        """Return where the gradient of an argument goes; None for one that needs none."""
+        """Return the slots for the gradient of an argument, or None if it does not need a gradient."""
         if isinstance(value, _Variable):
             if value.tape is not self:
                 raise ValueError("a variable of one recording is used in another")
@@ -300,13 +302,13 @@ class _Tape:
     def backward(
         self, seeds: Mapping[Slot, Array], complete: Callable[[Slot, Array | None], None] | None = None
     ) -> dict[Slot, Array]:
-        """Go back from some slots; return the gradients of the leaves, and leave the tape empty.
+        """Run the backward pass from some slots, which empties the tape; return the gradients of the leaves.
 
-        Each leaf's slot and gradient (None where nothing depends on it) are also given to `complete` once no operation
-        is left that adds to it.
+        Each leaf's slot and gradient (None if nothing depends on it) are also passed to `complete` once no operation is
+        left that adds to the gradient.
         """
         if self.finished:
-            raise RuntimeError("the gradients of this recording have been computed, which released what it kept")
+            raise RuntimeError("the gradients of this recording have already been computed, which released its arrays")
         self.finished = True
         gradients = dict(seeds)
         last = self._last_users() if complete is not None else {}
@@ -319,7 +321,7 @@ class _Tape:
         return gradients
 
     def _last_users(self) -> dict[int | None, list[Slot]]:
-        """Return the leaves that are complete once a node has been differentiated, by its index; None: unused ones."""
+        """Return the leaves that are complete after each node's backward step, by its index; unused ones under None."""
         first: dict[Slot | None, int] = {}
         for index, node in enumerate(self.nodes):
             for source in node.sources.values():
@@ -332,20 +334,20 @@ class _Tape:
 
 
 def _check_differentiable(operation: Callable[..., Any], wanted: Collection[str]) -> None:
-    """Refuse arguments that depend on a leaf, but have no gradient by the operation's rule."""
+    """Raise a TypeError for arguments that depend on a leaf, but have no gradient by the operation's rule."""
     name, known = operation.__name__, rules(operation)
     if known.vjp is None or isinstance(known.vjp, str):
         raise TypeError(f"{name} has no gradient{f': {known.vjp}' if known.vjp else ''}")
     for argument in wanted:
         if argument not in known.differentiable:
             raise TypeError(
-                f"{name}: there is no gradient for {argument}, so it must be a constant, but gradients are wanted that "
-                f"depend on it; there are some for {', '.join(sorted(known.differentiable))}"
+                f"{name}: {argument} has no gradient, so it must be a constant, but it depends on an array whose "
+                f"gradient is wanted; arguments with gradients are {', '.join(sorted(known.differentiable))}"
             )
 
 
 def _step_back(node: _Node, gradients: dict[Slot, Array]) -> None:
-    """Move the gradient of a node's output on to its arguments."""
+    """Propagate the gradient of a node's output to its arguments."""
     gradient = gradients.pop(node.slot, None)
     if gradient is None:
         return
@@ -358,7 +360,7 @@ def _step_back(node: _Node, gradients: dict[Slot, Array]) -> None:
 
 
 class _Variable(Placeholder):
-    """Stands for an array that depends on a leaf, while operations are recorded."""
+    """A placeholder for an array that depends on a leaf, while operations are recorded."""
 
     def __init__(
         self,
@@ -377,7 +379,7 @@ class _Variable(Placeholder):
             self._settle(output)
 
     def array(self) -> Array:
-        """Return the array, and compute it where that has been put off."""
+        """Return the array, after computing it if it is pending."""
         if self.pending is not None:
             self._settle(self.pending.compute())
         return self._array  # type: ignore[no-any-return]
@@ -400,7 +402,7 @@ class _Variable(Placeholder):
 
 
 def _arrays(value: Any) -> Any:
-    """Return an argument, or what a function returned, with arrays for variables."""
+    """Return an argument, or a function's result, with arrays instead of variables."""
     if isinstance(value, _Variable):
         return value.array()
     if isinstance(value, (list, tuple)) and any(isinstance(item, (_Variable, list, tuple)) for item in value):

@@ -1,7 +1,7 @@
-"""Handwritten digits: the trained LeNet-5 that comes with this package, and pictures as it takes them.
+"""Handwritten digits: the trained LeNet-5 that comes with this package, and the preparation of its pictures.
 
-It has learned from the digits that scikit-learn bundles, 1797 pictures of 8x8 numbers between 0 (paper) and 16 (ink)
-from the UCI repository (E. Alpaydin and C. Kaynak, 1998). ``examples/train_lenet.py`` has trained it.
+The network was trained by ``examples/train_lenet.py`` on the digits that come with scikit-learn, 1797 pictures of 8x8
+numbers between 0 (paper) and 16 (ink) from the UCI repository (E. Alpaydin and C. Kaynak, 1998).
 
 >>> import numpy as np
 >>> from convlane import digits
@@ -28,22 +28,22 @@ __all__ = ["classifier", "from_8x8", "from_picture", "training_data"]
 
 _CELLS, _SIDE, _INK = 8, 32, 16
 _WEIGHTS = Path(__file__).parent / "models" / "data" / "lenet5_digits.safetensors"
-_LEAST_CONTRAST = 0.1  # of white minus black
-_STROKE = 0.4  # of the darkest: what is ink and no shadow
+_MIN_CONTRAST = 0.1  # as a share of white minus black
+_STROKE = 0.4  # the share of the darkest pixel from which a pixel is ink rather than shadow
 
 
 def classifier() -> Module:
-    """Return a trained LeNet-5, in eval mode: logits (N, 10) for what `from_8x8` and `from_picture` return."""
+    """Return a trained LeNet-5 in eval mode, from the results of `from_8x8` and `from_picture` to logits (N, 10)."""
     return load(_WEIGHTS)
 
 
 def training_data() -> tuple[tuple[Array, NDArray[np.int64]], tuple[Array, NDArray[np.int64]]]:
-    """Return scikit-learn's digits: images (N, 1, 32, 32) and classes (N,), to learn from and, a third, held out.
+    """Return scikit-learn's digits, images (N, 1, 32, 32) and classes (N,): training data and a third held out.
 
     Raises
     ------
     ImportError
-        scikit-learn is not installed.
+        If scikit-learn is not installed.
     """
     try:
         from sklearn.datasets import load_digits
@@ -59,7 +59,7 @@ def training_data() -> tuple[tuple[Array, NDArray[np.int64]], tuple[Array, NDArr
 
 
 def from_8x8(images: Any) -> Array:
-    """Return the network's input for digits as scikit-learn has them.
+    """Return the network's input for digits in scikit-learn's format.
 
     Parameters
     ----------
@@ -82,14 +82,14 @@ def from_8x8(images: Any) -> Array:
 def from_picture(grey: NDArray[Any]) -> Array:
     """Return the network's input for a picture of one digit.
 
-    Ink may be darker or lighter than paper, which is what the picture's edge shows most of. What stands out is cut out,
-    put in the middle of a square and scaled to 8x8 cells by averaging; these are scaled so that the darkest is all ink,
-    however thin the pen was, and to 32x32.
+    Ink may be darker or lighter than paper, whose brightness is the median at the picture's edge. The digit is cut out,
+    centred in a square and reduced to 8x8 cells by averaging. The cells are scaled so that the darkest one is all ink,
+    however thin the pen was, and interpolated to 32x32 pixels.
 
     Parameters
     ----------
     grey
-        Brightness (H, W): integers from 0 to 255 or floats from 0 to 1.
+        The brightness (H, W), uint8 or floats from 0 to 1.
 
     Returns
     -------
@@ -99,9 +99,9 @@ def from_picture(grey: NDArray[Any]) -> Array:
     Raises
     ------
     TypeError
-        The array holds something else than such numbers.
+        If the array holds anything but such numbers.
     ValueError
-        It has another shape, or all of it is about equally bright.
+        If it has another shape, or its brightness is almost uniform.
     """
     grey = np.asarray(grey)
     if grey.ndim != 2 or min(grey.shape) < 2:
@@ -115,9 +115,9 @@ def from_picture(grey: NDArray[Any]) -> Array:
     darker, lighter = np.maximum(paper - bright, 0), np.maximum(bright - paper, 0)
     ink = darker if darker.sum() >= lighter.sum() else lighter
     darkest = ink.max()
-    if darkest < _LEAST_CONTRAST:
+    if darkest < _MIN_CONTRAST:
         raise ValueError("from_picture: the picture is blank")
-    ink = np.clip((ink / darkest - _STROKE / 2) / (1 - _STROKE), 0, 1)  # no shadows, full strokes
+    ink = np.clip((ink / darkest - _STROKE / 2) / (1 - _STROKE), 0, 1)  # removes shadows and makes strokes full ink
     rows, columns = (np.flatnonzero(ink.max(axis) > 0.5) for axis in (1, 0))
     ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     side = max(ink.shape)
@@ -127,7 +127,7 @@ def from_picture(grey: NDArray[Any]) -> Array:
 
 
 def _average(count: int, begin: float, side: int) -> NDArray[np.float64]:
-    """Return the matrix that averages a row of pixels, which begins somewhere in a square, into cells."""
+    """Return the matrix that averages a row of pixels, which begins at `begin` within a square, into cells."""
     edges = np.linspace(0, side, _CELLS + 1)
     pixels = begin + np.arange(count)
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
@@ -136,7 +136,7 @@ def _average(count: int, begin: float, side: int) -> NDArray[np.float64]:
 
 
 def _interpolation() -> Array:
-    """Return the matrix that makes 32 numbers of 8 by linear interpolation between the middles of the cells."""
+    """Return the matrix that interpolates 8 numbers linearly to 32, between the centres of the cells."""
     positions = np.clip((np.arange(_SIDE) + 0.5) * _CELLS / _SIDE - 0.5, 0, _CELLS - 1)
     shares: Array = np.maximum(1 - np.abs(positions[:, None] - np.arange(_CELLS)), 0).astype(np.float32)
     return shares

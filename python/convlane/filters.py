@@ -1,8 +1,8 @@
 """Filters of pictures: correlation with any kernel, Gaussian blur, Sobel's and Gabor's operators.
 
-They take plain pictures, (H, W) or (H, W, C), of uint8, float32 or float64, and return what `scipy.ndimage` returns for
-the same kernel and border. Colours are filtered one by one. Sums of uint8 and float32 pixels are taken in float32, of
-float64 in float64, on all threads of `convlane.set_num_threads`.
+They take plain pictures, (H, W) or (H, W, C), of uint8, float32 or float64, and return the same as `scipy.ndimage` for
+the same kernel and border. Channels are filtered separately. Sums are computed in float32 for uint8 and float32 pixels
+and in float64 for float64, on all threads of `convlane.set_num_threads`.
 
 >>> import numpy as np
 >>> from convlane import filters
@@ -43,41 +43,42 @@ _MODES = {
     "wrap": "wrap",
     "grid-wrap": "wrap",
 }
-"""The names that SciPy has for borders, and the one of two that is used here."""
+"""SciPy's names for borders, and the name that is used here for each."""
 
 _SEPARABLE = {"u": 1e-7, "f4": 1e-7, "f8": 1e-15}
-"""How far a kernel may be from the product of a column and a row, relative to its largest coefficient."""
+"""The largest difference of a separable kernel from the product of a column and a row, relative to its largest
+coefficient."""
 
 
 def correlate(image: Picture, kernel: Any, mode: str = "reflect", cval: float = 0.0) -> Picture:
-    """Correlate a picture with a kernel, whose middle is at ``(height // 2, width // 2)``.
+    """Correlate a picture with a kernel, whose centre is at ``(height // 2, width // 2)``.
 
     Parameters
     ----------
     image
         (H, W) or (H, W, C), of uint8, float32 or float64.
     kernel
-        (height, width), of real numbers; each channel is filtered with all of it. A kernel that is the product of a
-        column and a row is applied as these two. A large one that is not goes through Fourier transforms where the
-        picture is finite, which round relative to its largest pixel nearby.
+        (height, width), of real numbers; it is applied to each channel. A kernel that is the product of a column and a
+        row is applied as these two. Other large kernels are applied by Fourier transforms if the picture is finite; the
+        rounding error is then relative to the largest pixel nearby.
     mode
-        What is beyond the border: ``"reflect"`` (d c b a | a b c d | d c b a), ``"mirror"`` (d c b | a b c d | c b a),
-        ``"nearest"``, ``"wrap"`` or ``"constant"``. The names that SciPy has beside these are understood, too.
+        The pixels beyond the border: ``"reflect"`` (d c b a | a b c d | d c b a), ``"mirror"`` (d c b | a b c d | c b
+        a), ``"nearest"``, ``"wrap"`` or ``"constant"``. SciPy's other names for these are also accepted.
     cval
-        The constant.
+        The constant of mode ``"constant"``.
 
     Returns
     -------
     numpy.ndarray
-        Of the picture's shape and type. Fractions of uint8 are cut off, and sums outside 0 to 255 wrap around, as in
-        SciPy; where that is not wanted, filter ``image.astype(np.float32)``.
+        An array of the picture's shape and type. For uint8, fractions are truncated, and sums outside 0 to 255 wrap
+        around, as in SciPy; to avoid that, filter ``image.astype(np.float32)``.
 
     Raises
     ------
     TypeError
-        The picture has another type, or the kernel is not made of real numbers.
+        If the picture has another type, or the kernel does not consist of real numbers.
     ValueError
-        The picture or the kernel has another number of dimensions, the kernel is empty, or there is no such mode.
+        If the picture or the kernel has another number of dimensions, the kernel is empty, or there is no such mode.
 
     Examples
     --------
@@ -110,15 +111,14 @@ def gaussian(
     image, mode, cval
         As in `correlate`.
     sigma
-        The standard deviation in pixels, or a pair of them (along the height, along the width); 0 leaves an axis as it
-        is.
+        The standard deviation in pixels, or a pair (along the height, along the width); 0 leaves an axis unchanged.
     truncate
-        Where the Gaussian is cut off, in standard deviations.
+        The distance at which the Gaussian is truncated, in standard deviations.
 
     Raises
     ------
     TypeError, ValueError
-        As in `correlate`; or `sigma` or `truncate` is negative or not finite.
+        As in `correlate`, or if `sigma` or `truncate` is negative or not finite.
 
     Examples
     --------
@@ -138,19 +138,19 @@ def gaussian(
 
 
 def sobel(image: Picture, axis: int = 1, mode: str = "reflect", cval: float = 0.0) -> Picture:
-    """Apply Sobel's operator: the difference of neighbours along an axis, smoothed by 1, 2, 1 along the other one.
+    """Apply Sobel's operator: the difference of neighbours along an axis, smoothed by 1, 2, 1 along the other.
 
     Parameters
     ----------
     image, mode, cval
-        As in `correlate`. Differences are negative, too, so that uint8 is seldom what is wanted.
+        As in `correlate`. Differences may be negative, so uint8 is rarely suitable.
     axis
-        0 answers horizontal edges, 1 vertical ones.
+        0 for horizontal edges, 1 for vertical ones.
 
     Raises
     ------
     TypeError, ValueError
-        As in `correlate`; or `axis` is no axis of a picture's plane.
+        As in `correlate`, or if `axis` is not an axis of a picture's plane.
 
     Examples
     --------
@@ -161,7 +161,7 @@ def sobel(image: Picture, axis: int = 1, mode: str = "reflect", cval: float = 0.
     array([4., 8., 8., 8., 4.], dtype=float32)
     """
     if as_dim(axis, "sobel", np.ndim(image), "axis") > 1:
-        raise ValueError(f"sobel: axis must be 0 or 1, got {axis}, along which are the channels")
+        raise ValueError(f"sobel: axis must be 0 or 1, got {axis}, which is the axis of the channels")
     difference, smooth = np.array([-1.0, 0.0, 1.0]), np.array([1.0, 2.0, 1.0])
     vertical = as_dim(axis, "sobel", np.ndim(image), "axis") == 0
     column, row = (difference, smooth) if vertical else (smooth, difference)
@@ -192,7 +192,7 @@ def gabor(
     Returns
     -------
     real, imaginary : numpy.ndarray
-        Of the picture's shape and type.
+        Arrays of the picture's shape and type.
 
     Examples
     --------
@@ -217,27 +217,27 @@ def gabor_kernel(
     n_stds: float = 3.0,
     offset: float = 0.0,
 ) -> NDArray[np.complex128]:
-    """Return a Gabor kernel: a complex wave under a Gaussian. The definition is scikit-image's.
+    """Return a Gabor kernel, which is a complex wave multiplied by a Gaussian, as defined in scikit-image.
 
     Parameters
     ----------
     frequency
-        Of the wave, in periods per pixel.
+        The frequency of the wave, in periods per pixel.
     theta
-        The direction in which the wave runs, in radians; 0 is along the rows.
+        The direction of the wave, in radians; 0 is along the rows.
     bandwidth
-        In octaves; together with the frequency it gives the standard deviations that are not given.
+        The bandwidth in octaves, which together with the frequency determines standard deviations that are not given.
     sigma_x, sigma_y
-        Standard deviations of the Gaussian in the direction of the wave and across it, in pixels.
+        The standard deviations of the Gaussian in the direction of the wave and across it, in pixels.
     n_stds
-        Where the kernel is cut off, in standard deviations.
+        The distance at which the kernel is truncated, in standard deviations.
     offset
         The wave's phase, in radians.
 
     Raises
     ------
     ValueError
-        `frequency`, `bandwidth`, `n_stds` or a standard deviation is not positive and finite.
+        If `frequency`, `bandwidth`, `n_stds` or a standard deviation is not positive and finite.
 
     Examples
     --------
@@ -251,8 +251,8 @@ def gabor_kernel(
     for name, value in given.items():
         if not 0 < as_float(value, "gabor", name) < math.inf:
             raise ValueError(f"gabor: {name} must be positive and finite, got {value!r}")
-    usual = factor * (2.0**bandwidth + 1) / (2.0**bandwidth - 1) / frequency
-    deviation_x, deviation_y = (usual if value is None else float(value) for value in (sigma_x, sigma_y))
+    default = factor * (2.0**bandwidth + 1) / (2.0**bandwidth - 1) / frequency
+    deviation_x, deviation_y = (default if value is None else float(value) for value in (sigma_x, sigma_y))
     cosine, sine = math.cos(as_float(theta, "gabor", "theta")), math.sin(theta)
     width = math.ceil(max(abs(n_stds * deviation_x * cosine), abs(n_stds * deviation_y * sine), 1))
     height = math.ceil(max(abs(n_stds * deviation_y * cosine), abs(n_stds * deviation_x * sine), 1))
@@ -264,7 +264,7 @@ def gabor_kernel(
 
 
 def _as_pixels(image: Any, op: str) -> Picture:
-    """Return a picture as (H, W, C), dense."""
+    """Return a picture as (H, W, C), C-contiguous."""
     if isinstance(image, np.ma.MaskedArray):
         raise TypeError(f"{op}: image is a masked array, whose mask would be lost; fill it first, e.g. .filled(0)")
     array = np.asarray(image)
@@ -296,7 +296,7 @@ def _as_mode(mode: Any, op: str) -> str:
 def _not_negative(value: Any, name: str) -> float:
     number = as_float(value, "gaussian", name)
     if not 0 <= number < math.inf:
-        raise ValueError(f"gaussian: {name} must not be negative, and finite, got {value!r}")
+        raise ValueError(f"gaussian: {name} must be finite and not negative, got {value!r}")
     return number
 
 
@@ -316,7 +316,7 @@ def _separably(image: Any, column: Kernel, row: Kernel, mode: str, cval: Any, op
 
 
 def _column_and_row(kernel: Kernel, tolerance: float) -> tuple[Kernel, Kernel] | None:
-    """Return the column, as a kernel, and the row whose product a kernel is; None where it is none."""
+    """Return the column, as a kernel, and the row whose product a kernel is; None if there are none."""
     if 1 in kernel.shape:
         return None
     y, x = np.unravel_index(np.abs(kernel).argmax(), kernel.shape)
@@ -330,7 +330,7 @@ def _column_and_row(kernel: Kernel, tolerance: float) -> tuple[Kernel, Kernel] |
 
 
 def _filtered(pixels: Picture, kernel: Kernel, row: Kernel, mode: str, cval: float) -> Picture:
-    """Correlate (H, W, C) with a kernel, and after it, where it is not empty, with a row."""
+    """Correlate (H, W, C) with a kernel, and then with a row unless that is empty."""
     if pixels.size == 0:
         return pixels.copy()
     rows = _sources(pixels.shape[0], kernel.shape[0], mode)
@@ -340,9 +340,9 @@ def _filtered(pixels: Picture, kernel: Kernel, row: Kernel, mode: str, cval: flo
 
 
 def _sources(size: int, length: int, mode: str) -> NDArray[np.int64]:
-    """Return where the pixels of an axis come from that is padded for so many coefficients; -1 stands for a constant.
+    """Return the source of each pixel of an axis padded for `length` coefficients; -1 stands for a constant.
 
-    The first lies ``length // 2`` in front of the axis.
+    The first pixel is ``length // 2`` before the axis.
     """
     indices = np.arange(size + length - 1) - length // 2
     if mode == "constant":
@@ -357,20 +357,20 @@ def _sources(size: int, length: int, mode: str) -> NDArray[np.int64]:
 
 
 def _fourier_from(dtype: np.dtype[Any]) -> int:
-    """Return the least number of coefficients with which a kernel is applied faster by Fourier transforms."""
+    """Return the number of coefficients from which a kernel is applied faster by Fourier transforms."""
     lanes = {"generic": 4, "avx2": 8, "avx512": 16}.get(_core.active_isa(), 4)
     return lanes * (_FOURIER_PER_LANE_DOUBLE if dtype.itemsize == 8 else _FOURIER_PER_LANE)
 
 
-# Two threads of a Xeon with AVX-512, 2026-11-26, 2000x3000 pixels. Of float32, 25x25 coefficients take 86 ms directly
-# and 90 by Fourier transforms, 33x33 take 159 and 98; of float64 (2026-11-27), 19x19 take 109 and 123 ms, 21x21 take
-# 127 and 119.
+# Two threads of a Xeon with AVX-512, 2026-11-26, 2000x3000 pixels. With float32, 25x25 coefficients take 86 ms directly
+# and 90 ms by Fourier transforms, 33x33 take 159 and 98 ms; with float64 (2026-11-27), 19x19 take 109 and 123 ms, 21x21
+# take 127 and 119 ms.
 _FOURIER_PER_LANE, _FOURIER_PER_LANE_DOUBLE = 44, 25
 _SMALLEST_TILE, _TILE_PER_KERNEL = 256, 4
 
 
 def _by_fourier(pixels: Picture, kernel: Kernel, mode: str, cval: float) -> Picture:
-    """Correlate (H, W, C) tile by tile, each padded by what the kernel reaches (overlap-save), in float64."""
+    """Correlate (H, W, C) tile by tile in float64, each tile padded by the kernel's extent (overlap-save)."""
     size = tuple(max(_SMALLEST_TILE, 2 ** math.ceil(math.log2(_TILE_PER_KERNEL * side))) for side in kernel.shape)
     height, width = (whole - side + 1 for whole, side in zip(size, kernel.shape, strict=True))
     rows, columns = (_sources(n, side, mode) for n, side in zip(pixels.shape[:2], kernel.shape, strict=True))
@@ -387,7 +387,7 @@ def _by_fourier(pixels: Picture, kernel: Kernel, mode: str, cval: float) -> Pict
         sums = np.fft.irfft2(np.fft.rfft2(tile, size) * spectrum, size)
         to = result[y : y + height, x : x + width, channel]
         sums = sums[: to.shape[0], : to.shape[1]]
-        if pixels.dtype == np.uint8:  # what rounding has left just below a whole number is that
+        if pixels.dtype == np.uint8:  # a sum that rounding has left just below an integer is that integer
             sums = (sums + np.copysign(1e-9 * np.abs(kernel).sum(), sums)).astype(np.int64) % 256
         to[...] = sums
 

@@ -1,4 +1,4 @@
-"""What a trained network says: the best classes of a picture, of several views of it, of several networks."""
+"""Predictions of trained networks: the best classes of a picture, of several views of it, of several networks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Network: TypeAlias = Callable[[Array], Any]
 
 
 class Prediction(NamedTuple):
-    """One class that a network takes for possible."""
+    """A class that a network predicts, and its probability."""
 
     category: str
     probability: float
@@ -42,25 +42,25 @@ def classify(
     Parameters
     ----------
     model
-        A network in eval mode, or whatever else returns logits (N, classes) for images; of an `Ensemble` or a
-        `TenCrop`, the probabilities are taken as they are.
+        A network in eval mode, or anything else that returns logits (N, classes) for images; the probabilities of an
+        `Ensemble` or a `TenCrop` are used as they are.
     picture
-        A file's path, a Pillow image or uint8 (3, H, W); or whatever else `prepare` takes.
+        The path of a file, a Pillow image or uint8 (3, H, W), or anything else that `prepare` takes.
     top
-        How many classes.
+        The number of classes to return.
     prepare
-        From the picture to float32 (C, H, W). Where it is not given, the picture is prepared as for torchvision's
-        weights (with ``keras=True``, Keras's) of a network that `convlane.models.create` has made; for others see
+        A function from the picture to float32 (C, H, W). By default, for networks made by `convlane.models.create`, the
+        picture is prepared as for torchvision's weights (with ``keras=True``, as for Keras's); for others see
         `convlane.data.preprocessing`.
     categories
-        The names of the classes. Where they are not given, they are ImageNet's for networks of 1000 classes, else
-        ``class 0``, ``class 1`` and so on.
+        The names of the classes; by default ImageNet's for networks with 1000 classes, else ``class 0``, ``class 1``
+        and so on.
 
     Raises
     ------
     ValueError
-        The network is in training mode, it is not known how to prepare pictures for it, there are too few names, or the
-        picture cannot be read.
+        If the network is in training mode, it is not known how to prepare pictures for it, there are too few names, or
+        the picture cannot be read.
 
     Examples
     --------
@@ -84,25 +84,25 @@ def classify(
 
 
 def ten_crop(images: Array, size: int | Pair) -> Array:
-    """Return the four corners and the middle of images, then those of the mirrored images.
+    """Return crops of the four corners and the centre of images, then those of the mirrored images.
 
     Parameters
     ----------
     images
         float32 (N, C, H, W), or one image (C, H, W).
     size
-        Of a crop: (height, width), or one number for both.
+        The size of a crop: (height, width), or one number for both.
 
     Returns
     -------
     numpy.ndarray
         float32 (N, 10, C, height, width), or (10, C, height, width): upper left, upper right, lower left, lower right,
-        middle, and these five of the mirrored image.
+        centre, and these five of the mirrored image.
 
     Raises
     ------
     ValueError
-        An image is smaller than a crop.
+        If an image is smaller than a crop.
 
     Examples
     --------
@@ -116,14 +116,14 @@ def ten_crop(images: Array, size: int | Pair) -> Array:
     if not (1 <= rows <= height and 1 <= columns <= width):
         raise ValueError(f"ten_crop: crops of {rows} x {columns} do not fit into images of {height} x {width}")
     bottom, right = height - rows, width - columns
-    offsets = ((0, 0), (0, right), (bottom, 0), (bottom, right), (round(bottom / 2), round(right / 2)))
+    corners = ((0, 0), (0, right), (bottom, 0), (bottom, right), (round(bottom / 2), round(right / 2)))
     views = (array, array[..., ::-1])
-    result = np.stack([view[:, :, y : y + rows, x : x + columns] for view in views for y, x in offsets], axis=1)
+    result = np.stack([view[:, :, y : y + rows, x : x + columns] for view in views for y, x in corners], axis=1)
     return result[0] if single else result
 
 
 class _Averaging(ABC):
-    """What returns probabilities rather than logits."""
+    """The base class of functions that return probabilities rather than logits."""
 
     @abstractmethod
     def __call__(self, images: Array) -> Array:
@@ -131,14 +131,14 @@ class _Averaging(ABC):
 
 
 class TenCrop(_Averaging):
-    """A network that looks at ten parts of an image and averages the probabilities (Krizhevsky and others 2012).
+    """A network that is run on ten crops of an image and averages the probabilities (Krizhevsky et al. 2012).
 
     Parameters
     ----------
     model
         The network, in eval mode, or anything else that `classify` takes.
     size
-        Of the parts, see `ten_crop`.
+        The size of the crops, see `ten_crop`.
 
     Examples
     --------
@@ -152,7 +152,7 @@ class TenCrop(_Averaging):
         self.model, self.size = model, as_pair(size, "TenCrop", "size")
 
     def __call__(self, images: Array) -> Array:
-        """Return probabilities (N, classes) for images (N, C, H, W) that are at least as large as the parts."""
+        """Return probabilities (N, classes) for images (N, C, H, W) that are at least as large as the crops."""
         crops = ten_crop(as_image(images, "TenCrop", "images")[0], self.size)
         flat = crops.reshape(-1, *crops.shape[2:])
         return _probabilities(self.model, flat, "TenCrop").reshape(len(crops), 10, -1).mean(axis=1)  # type: ignore[no-any-return]
@@ -164,7 +164,7 @@ class Ensemble(_Averaging):
     Parameters
     ----------
     models
-        Networks in eval mode, or whatever else `classify` takes, all for the same images and classes.
+        Networks in eval mode, or anything else that `classify` takes, all for the same images and classes.
 
     Examples
     --------
@@ -193,7 +193,7 @@ class Ensemble(_Averaging):
 
 
 def _probabilities(model: Network, images: Array, caller: str) -> Array:
-    """Return what a network says about images, as probabilities (N, classes)."""
+    """Return the probabilities (N, classes) that a network predicts for images."""
     if isinstance(model, Module) and any(module.training for module in model.modules()):
         raise ValueError(f"{caller}: the network is in training mode; call its eval() first")
     result = model(images)
@@ -208,7 +208,7 @@ def _preparation(model: Network) -> Preprocessing:
     architecture = registry.architecture(model) if isinstance(model, Module) else None
     if architecture is None:
         raise ValueError(
-            "classify: it is not known how to prepare pictures for what convlane.models.create has not made; pass "
-            "prepare=, for example convlane.data.preprocessing('resnet50')"
+            "classify: convlane.models.create has not made this network, so it is not known how to prepare pictures; "
+            "pass prepare=, for example convlane.data.preprocessing('resnet50')"
         )
     return preprocessing(architecture.name, "keras" if architecture.config.get("keras") else None)

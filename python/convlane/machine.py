@@ -1,6 +1,6 @@
-"""What this machine reaches at best, measured: the yardstick for speeds.
+"""The measured peak performance of this machine, with which speeds are compared.
 
-The figures hold for the moment at which they are taken; on a machine that other programs use, take them again.
+The numbers hold for the moment of measurement; on a machine that other programs use, measure again.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from convlane.runtime import checked_threads, get_num_threads
 
 
 def fma_peak(threads: int | None = None) -> float:
-    """Measure how many floating-point operations per second a loop of nothing but multiply-adds reaches.
+    """Measure the floating-point operations per second of a loop of multiply-adds only.
 
-    The active instruction set is measured, with everything in registers; a multiply-add counts two operations. The
-    first call takes a tenth of a second, later ones return its result.
+    The active instruction set is measured, with all values in registers; a multiply-add counts as two operations. The
+    first call takes a tenth of a second, later calls return its result.
 
     Parameters
     ----------
     threads
-        How many threads run the loop at once; by default `convlane.get_num_threads`.
+        The number of threads that run the loop at once; by default `convlane.get_num_threads`.
 
     Raises
     ------
@@ -43,16 +43,16 @@ def fma_peak(threads: int | None = None) -> float:
 
 
 def read_bandwidth(size: int, threads: int | None = None) -> float:
-    """Measure how many bytes per second are read from a buffer that is read again and again.
+    """Measure the bytes per second at which a buffer is read repeatedly.
 
-    The buffer's size decides which level of the memory hierarchy answers.
+    The size of the buffer determines which level of the memory hierarchy is measured.
 
     Parameters
     ----------
     size
-        Bytes, at least 4096. Threads share them out between each other.
+        The size of the buffer in bytes, at least 4096. Each thread reads a part of it.
     threads
-        By default `convlane.get_num_threads`.
+        The number of threads; by default `convlane.get_num_threads`.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def read_bandwidth(size: int, threads: int | None = None) -> float:
 
 
 class Caches(NamedTuple):
-    """What a core has of the first two levels of caches, and what all share of the last, in bytes."""
+    """A core's share of the first two levels of caches, and the size of the last, shared level, in bytes."""
 
     first: int
     second: int
@@ -82,11 +82,11 @@ class Caches(NamedTuple):
 
 
 def caches() -> Caches:
-    """Return what the caches hold, by which work is cut into parts that stay in them.
+    """Return the sizes of the caches, by which work is split into parts that stay in them.
 
-    Found at import, or given by the environment variable ``CONVLANE_CACHES`` (``32K,512K,4M``). A level that several
-    cores share counts with each core's part; of the last one no more than 16 MB for a core, as virtual machines see all
-    of their host's. Where there is no third level the second stands for it.
+    The sizes are detected at import, or set by the environment variable ``CONVLANE_CACHES`` (``32K,512K,4M``). A level
+    that several cores share counts with each core's share; the last level counts with at most 16 MB for each core, as
+    virtual machines see all of their host's cache. If there is no third level, the second is returned for it.
 
     Examples
     --------
@@ -98,19 +98,19 @@ def caches() -> Caches:
 
 
 def cpu_name() -> str:
-    """Return what the CPU calls itself, or at least its architecture."""
+    """Return the name of the CPU, or its architecture if the name is not known."""
     return _cpu_fields().get("model name", platform.machine())
 
 
 def cpu_model() -> str:
-    """Return all that tells this model of CPU from others: virtual machines often hide its name."""
+    """Return everything that identifies this model of CPU, as virtual machines often hide its name."""
     known = _cpu_fields()
     fields = ("cpu family", "model", "stepping", "CPU implementer", "CPU part", "CPU revision")
     return ", ".join([cpu_name(), *(f"{field} {known[field]}" for field in fields if field in known)])
 
 
 def _cpu_fields() -> dict[str, str]:
-    """Return what Linux tells of the first CPU."""
+    """Return the fields of the first CPU in /proc/cpuinfo, if it exists."""
     try:
         lines = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
     except OSError:
@@ -123,7 +123,7 @@ _SECONDS = 0.1
 
 
 def _best(measure: Callable[[], float]) -> float:
-    """Measure for a while and return the best figure: other programs only ever lower it."""
+    """Measure for a while and return the best number, because other programs can only lower it."""
     end = time.monotonic() + _SECONDS
     best = measure()
     while time.monotonic() < end:
@@ -133,5 +133,5 @@ def _best(measure: Callable[[], float]) -> float:
 
 @cache
 def _fma_peak(isa: str, threads: int) -> float:
-    """Keyed by the instruction set too, which may change between calls."""
+    """Return the peak, cached also by the instruction set, which may change between calls."""
     return _best(lambda: _core.measure_fma_peak(threads))

@@ -1,4 +1,4 @@
-"""Threads, instruction set and build: what the kernels run on."""
+"""Threads, instruction set and build of the kernels."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _MAX_SPIN = 1_000_000
 
 
 def get_num_threads() -> int:
-    """Return how many threads an operation called now may use.
+    """Return the number of threads that an operation may use now.
 
-    The innermost `num_threads` context decides, else `set_num_threads`, else the environment variable
-    ``CONVLANE_NUM_THREADS`` as it was at import, else what affinity, the container's CPU quota (rounded up) and OpenMP
-    (``OMP_NUM_THREADS``) allow; on CPUs with cores of two kinds the quick ones are counted. In a child of ``fork`` it
-    is 1: OpenMP's threads do not survive a fork.
+    It is determined by the innermost `num_threads` context, else by `set_num_threads`, else by the environment variable
+    ``CONVLANE_NUM_THREADS`` at import, else by the CPU affinity, the container's CPU quota (rounded up) and OpenMP
+    (``OMP_NUM_THREADS``); on CPUs with two kinds of cores, only the fast ones are counted. In a child of ``fork`` it is
+    1, because OpenMP's threads do not survive a fork.
     """
     return _core.num_threads()
 
@@ -33,7 +33,7 @@ def set_num_threads(count: int) -> None:
     Parameters
     ----------
     count
-        At least 1.
+        The number of threads, at least 1.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def set_num_threads(count: int) -> None:
 
 @contextmanager
 def num_threads(count: int) -> Iterator[None]:
-    """Use `count` threads for what this Python thread runs inside the ``with`` block.
+    """Use `count` threads for operations that this Python thread runs inside the ``with`` block.
 
     Examples
     --------
@@ -87,17 +87,17 @@ def config() -> dict[str, str]:
 
 
 def environment_threads() -> int:
-    """Return what ``CONVLANE_NUM_THREADS`` asks for, 0 if it asks for nothing or for what cannot be."""
+    """Return the value of ``CONVLANE_NUM_THREADS``, or 0 if it is not set or not valid."""
     return _from_environment("CONVLANE_NUM_THREADS", checked_threads, 0)
 
 
 def environment_spin() -> int:
-    """Return for how many microseconds threads wait awake: ``CONVLANE_SPIN_US``, or the default."""
+    """Return for how many microseconds idle threads spin: ``CONVLANE_SPIN_US``, or the default."""
     return _from_environment("CONVLANE_SPIN_US", _checked_spin, _core.spin_microseconds())
 
 
 def _from_environment(name: str, checked: Callable[[int], int], default: int) -> int:
-    """Return the integer of a variable, the default if it has none or one that cannot be."""
+    """Return the integer in an environment variable, or the default if it is not set or not valid."""
     text = os.environ.get(name, "").strip()
     try:
         return checked(int(text)) if text else default
@@ -113,7 +113,7 @@ def _checked_spin(time: int) -> int:
 
 
 def environment_caches() -> tuple[int, int, int] | None:
-    """Return what ``CONVLANE_CACHES`` says the caches hold, in bytes: ``32K,512K,4M``, level by level."""
+    """Return the sizes of the caches from ``CONVLANE_CACHES`` (``32K,512K,4M``), in bytes, level by level."""
     text = os.environ.get("CONVLANE_CACHES", "").strip()
     if not text:
         return None
@@ -125,7 +125,7 @@ def environment_caches() -> tuple[int, int, int] | None:
 
 
 def checked_threads(count: int) -> int:
-    """Return `count` if it is a possible number of threads."""
+    """Return `count` if it is a valid number of threads."""
     if isinstance(count, bool):
         raise TypeError(f"the number of threads must be an integer, got {count}")
     count = operator.index(count)

@@ -1,14 +1,14 @@
-"""Tensors with names in one file, in the safetensors layout; reading one executes nothing and trusts nothing.
+"""Named tensors in one file, in the safetensors format; reading executes nothing and trusts nothing.
 
-A file is the length of its header (8 bytes, little-endian), the header (JSON: for each tensor its type, shape and byte
-offsets in the data, and text under ``__metadata__``), and the data: all tensors one after the other, C-contiguous and
-little-endian, without gaps. `open_tensors` checks the whole header against the file's size before any memory is taken,
-so a tensor never takes more of it than the file has bytes.
+A file consists of the length of its header (8 bytes, little-endian), the header (JSON: the type, shape and offsets of
+each tensor, and strings under ``__metadata__``), and the data: all tensors one after the other, C-contiguous and
+little-endian, without gaps. `open_tensors` checks the whole header against the file's size before any memory is
+allocated, so a tensor never takes more memory than the file has bytes.
 
-A file that convlane has written also has checksums (CRC-32, as eight hexadecimal digits) in its metadata: one of the
-header, which is made with zeros in place of all digits, and one of each tensor, in the order of the data. What has none
-is read without. They are made and compared at 1.3 GB/s: reading 100 MB takes 80 ms instead of 26 (Xeon with AVX-512,
-2026-11-26).
+Files that convlane has written also have checksums (CRC-32, as eight hexadecimal digits) in their metadata: one of the
+header, computed with zeros instead of all digits, and one of each tensor, in the order of the data. Files without
+checksums can also be read. Checksums are computed at 1.3 GB/s: reading 100 MB takes 80 ms instead of 26 ms (Xeon with
+AVX-512, 2026-11-26).
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ _TYPES = {
 }
 _NAMES = {dtype: name for name, dtype in _TYPES.items() if name != "BF16"}
 _METADATA = "__metadata__"
-_CHECKSUMS = "crc32"  # the first of the metadata
+_CHECKSUMS = "crc32"  # the first key of the metadata
 _DIGITS = 8
-_LENGTH = 8  # bytes that tell the header's length
-_MOST_HEADER = 2**24  # bytes: 200,000 tensors
-# An object with one value takes 232 bytes, and counts 3; nothing takes more than 110 for each that it counts.
-_MOST_PARTS = 400_000  # 28,000 tensors, or 11,000 operations of a plan
-_MOST_DIMENSIONS = 32  # NumPy 1's limit
-_ALIGNMENT = 64  # of the data within the file
+_LENGTH = 8  # bytes of the header's length
+_MAX_HEADER = 2**24  # bytes, enough for 200,000 tensors
+# An object with one value takes 232 bytes and has 3 of these characters; nothing takes more than 110 bytes for each.
+_MAX_SEPARATORS = 400_000  # enough for 28,000 tensors, or 11,000 operations of a plan
+_MAX_DIMS = 32  # NumPy 1's limit
+_ALIGNMENT = 64  # bytes to which the data is aligned in the file
 page_size = 4096
-"""Bytes: what `write_tensors` takes for a page of memory. Where they are larger, two tensors may share one."""
+"""The bytes of a page of memory in `write_tensors`. If pages are larger, two tensors may share one."""
 
 
 def open_tensors(path: Path) -> TensorFile:
@@ -67,9 +67,9 @@ def open_tensors(path: Path) -> TensorFile:
     Raises
     ------
     OSError
-        The file cannot be opened or read.
+        If the file cannot be opened or read.
     ValueError
-        It is damaged or no such file; the message names it and tells what is wrong.
+        If it is damaged or not such a file; the message names it and says what is wrong.
 
     Examples
     --------
@@ -98,31 +98,33 @@ def write_tensors(
     metadata: Mapping[str, str] | None = None,
     pages: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a safetensors file. Nobody ever sees it half written, and what stood there before is replaced at once.
+    """Write a safetensors file atomically: readers see either the previous file or the complete new one.
 
     Parameters
     ----------
     path
-        Where to; a symbolic link is followed.
+        The file to write; a symbolic link is followed.
     tensors
-        Names to arrays, or to anything else with ``shape``, ``dtype`` and ``__array__``: arrays are asked for one at a
-        time, so those that have to be made never stand in memory together.
+        A mapping from names to arrays, or to anything else with ``shape``, ``dtype`` and ``__array__``: arrays are
+        requested one at a time, so arrays that are made on request are never in memory together.
     metadata
-        Text under names.
+        Strings by name.
     pages
-        Further tensors, to be mapped: each begins where a page of memory does. They are whole pages long (`page_size`).
+        Further tensors, which are to be mapped into memory: each begins at a page boundary. Their sizes must be
+        multiples of `page_size`.
 
     Raises
     ------
     OSError
-        The file cannot be written. Nothing is left behind then.
+        If the file cannot be written. Nothing is left behind then.
     TypeError
-        A type that the format does not have.
+        If an array has a type that the format does not have.
     ValueError
-        A tensor that is called ``__metadata__``.
+        If a tensor is called ``__metadata__``.
     """
     infos, begin, pages = {}, 0, pages or {}
-    order = sorted(tensors, key=lambda name: -tensors[name].dtype.itemsize)  # so each starts at a multiple of its size
+    # So that each tensor starts at a multiple of its element size.
+    order = sorted(tensors, key=lambda name: -tensors[name].dtype.itemsize)
     order, tensors = [*pages, *order], {**pages, **tensors}
     for name in order:
         dtype, shape = tensors[name].dtype.newbyteorder("<"), tensors[name].shape
@@ -151,7 +153,7 @@ def write_tensors(
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Write a file that takes its place when the ``with`` block is over; if that fails, nothing has happened."""
+    """Write a file that replaces the old one at the end of the ``with`` block; after an error, nothing is changed."""
     # In the same folder, because only within one file system is the replacement a single step.
     path = os.path.realpath(path)
     _remove_abandoned(path)
@@ -172,27 +174,27 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def _locked(path: str) -> BinaryIO:
-    """Create a file beside the one that is to be replaced, with a lock for as long as it is open."""
+    """Create a file beside the one to be replaced, and lock it for as long as it is open."""
     while True:
         stream = open(f"{path}.{os.urandom(8).hex()}.tmp", "xb")  # noqa: SIM115 - the caller closes it
         if fcntl is None:
             return stream
         with contextlib.suppress(OSError):  # some network file systems have no locks
             fcntl.flock(stream, fcntl.LOCK_EX)
-        if os.fstat(stream.fileno()).st_nlink:  # else it was taken for an abandoned one before it had its lock
+        if os.fstat(stream.fileno()).st_nlink:  # otherwise it was removed as abandoned before it was locked
             return stream
         stream.close()
 
 
 def _remove_abandoned(path: str) -> None:
-    """Remove what processes that were killed have left of this file: what nobody has a lock on."""
+    """Remove temporary files for this file that killed processes have left, which are not locked."""
     if fcntl is None:
         return
     folder, name = os.path.split(path)
-    ours = re.compile(re.escape(name) + r"\.[0-9a-f]{16}\.tmp")
+    pattern = re.compile(re.escape(name) + r"\.[0-9a-f]{16}\.tmp")
     try:
-        found = [os.path.join(folder, entry) for entry in os.listdir(folder) if ours.fullmatch(entry)]
-    except OSError:  # a folder may be closed to listing
+        found = [os.path.join(folder, entry) for entry in os.listdir(folder) if pattern.fullmatch(entry)]
+    except OSError:  # the folder may not be readable
         return
     for abandoned in found:
         with contextlib.suppress(OSError, ValueError), open_regular(abandoned) as stream:
@@ -202,36 +204,34 @@ def _remove_abandoned(path: str) -> None:
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What the header says of a tensor."""
+    """The description of a tensor in the header."""
 
     type: str
-    """The format's name of it, for example ``F32``."""
+    """The type's name in the format, for example ``F32``."""
     shape: tuple[int, ...]
     begin: int
-    """Of its bytes, from the start of the file."""
+    """The offset of its first byte from the start of the file."""
     nbytes: int
 
 
 class TensorFile:
-    """An open safetensors file with a checked header. Close it, or use it in a ``with`` statement."""
+    """An open safetensors file with a checked header; close it, or use it in a ``with`` statement."""
 
     path: str
     metadata: dict[str, str]
-    """Without the checksums."""
+    """The metadata without the checksums."""
     has_checksums: bool
-    """Whether convlane has written the file."""
+    """Whether the file has checksums, as files written by convlane do."""
     tensors: dict[str, TensorInfo]
 
     def __init__(self, path: str, stream: BinaryIO) -> None:
         self.path, self._stream = path, stream
         size = os.fstat(stream.fileno()).st_size
         if size < _LENGTH:
-            self._refuse(f"it has {size} bytes, fewer than the {_LENGTH} that tell the length of its header")
+            self._refuse(f"it has {size} bytes, fewer than the {_LENGTH} of the length of its header")
         length = int.from_bytes(self._bytes(_LENGTH), "little")
-        if length > min(_MOST_HEADER, size - _LENGTH):
-            self._refuse(
-                f"its header would take {length} bytes of a file of {size}; at most {_MOST_HEADER} are allowed"
-            )
+        if length > min(_MAX_HEADER, size - _LENGTH):
+            self._refuse(f"its header would take {length} bytes of a file of {size}; at most {_MAX_HEADER} are allowed")
         try:
             text = self._bytes(length).decode()
             header = strict_json(text)
@@ -255,14 +255,15 @@ class TensorFile:
         name
             One of `tensors`.
         memory
-            A writable buffer of as many bytes as the tensor has, to be read into; the array then refers to it.
+            A writable buffer of as many bytes as the tensor has; if given, the tensor is read into it and the array
+            refers to it.
 
         Raises
         ------
         KeyError
-            There is no tensor of that name.
+            If there is no tensor of that name.
         OSError, ValueError
-            The file has become unreadable or shorter meanwhile.
+            If the file has become unreadable or shorter in the meantime.
         """
         info = self.tensors[name]
         dtype = _TYPES[info.type]
@@ -276,20 +277,20 @@ class TensorFile:
         ):
             self._refuse(f"tensor {shown(name)} is damaged: its checksum differs")
         if info.type == "BOOL":
-            array = array.view(np.uint8) != 0  # any byte may stand in the file
+            array = array.view(np.uint8) != 0  # the file may contain any bytes
         if info.type == "BF16":
             array = from_bfloat16(array)
         return array
 
     def map(self) -> TensorMap:
-        """Return the tensors where they lie in the file.
+        """Return the tensors mapped into memory.
 
         Raises
         ------
         OSError
-            The file's system cannot do that.
+            If the file system does not support this.
         ValueError
-            The file has become shorter meanwhile.
+            If the file has become shorter in the meantime.
         """
         return TensorMap(self.path, self._stream.fileno(), self.tensors, self._checksums)
 
@@ -315,7 +316,7 @@ class TensorFile:
         if metadata is None:
             return {}
         if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
-            self._refuse("its __metadata__ must be text under names")
+            self._refuse("its __metadata__ must be an object of strings")
         return metadata
 
     def _checked_info(self, name: str, info: Any, data: int) -> TensorInfo:
@@ -324,13 +325,13 @@ class TensorFile:
             self._refuse(f"{what} must have dtype, shape and data_offsets, and nothing else")
         dtype, shape, offsets = info["dtype"], info["shape"], info["data_offsets"]
         if not isinstance(dtype, str) or dtype not in _TYPES:
-            self._refuse(f"{what} has the type {shown(dtype)}; known are {', '.join(sorted(_TYPES))}")
-        if not _are_sizes(shape) or len(shape) > _MOST_DIMENSIONS:
+            self._refuse(f"{what} has the type {shown(dtype)}; known types are {', '.join(sorted(_TYPES))}")
+        if not _are_sizes(shape) or len(shape) > _MAX_DIMS:
             self._refuse(
-                f"{what} has the shape {shown(shape)}; it must be up to {_MOST_DIMENSIONS} sizes, none negative"
+                f"{what} has the shape {shown(shape)}; it must have at most {_MAX_DIMS} sizes, none of them negative"
             )
         if not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-            self._refuse(f"{what} has the data_offsets {shown(offsets)}; they must be where it begins and ends")
+            self._refuse(f"{what} has the data_offsets {shown(offsets)}; they must be its begin and end")
         size = _TYPES[dtype].itemsize
         if math.prod(max(side, 1) for side in shape) * size > 2**63 - 1:
             self._refuse(f"{what} has the shape {shown(shape)}, whose product overflows")
@@ -348,7 +349,7 @@ class TensorFile:
         return dict(zip(order, of_tensors, strict=True))
 
     def _in_order(self, begin: int, size: int) -> list[str]:
-        """Return the names in the order of the data; refuse tensors that overlap, and bytes that belong to none."""
+        """Return the names in the order of the data, after checking that tensors do not overlap or leave gaps."""
         order = sorted(self.tensors, key=lambda name: (self.tensors[name].begin, self.tensors[name].nbytes))
         for name, info in ((name, self.tensors[name]) for name in order):
             if info.begin != begin:
@@ -364,11 +365,11 @@ class TensorFile:
 
 
 class TensorMap:
-    """Tensors where they lie in a file, in read-only memory that processes share; it stays when the file is closed.
+    """Tensors of a file mapped into read-only memory that processes share, which outlives closing the file.
 
-    Who replaces the file, as `write_tensors` does, harms nobody: the old one stays while it is mapped. Who changes or
-    truncates it in place pulls memory away; `check` notices it before the memory is used. Between a check and the use
-    of memory that is cut off, the system ends the process (SIGBUS).
+    Replacing the file, as `write_tensors` does, is harmless: the old file exists while it is mapped. Changing or
+    truncating it in place changes or removes the memory, which `check` detects before the memory is used. If memory is
+    cut off between a check and its use, the system ends the process (SIGBUS).
     """
 
     def __init__(
@@ -380,19 +381,19 @@ class TensorMap:
         weakref.finalize(self, os.close, self._descriptor)
         self._state = self._found()
         self._memory = mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ)
-        with contextlib.suppress(OSError, AttributeError):  # pages of 2 MB where the file's system has them
+        with contextlib.suppress(OSError, AttributeError):  # pages of 2 MB if the file system supports them
             self._memory.madvise(mmap.MADV_HUGEPAGE)
         self._read: set[str] = set()
         if max((info.begin + info.nbytes for info in tensors.values()), default=0) > len(self._memory):
             self._refuse("it was cut off")
 
     def read(self, name: str) -> NDArray[Any]:
-        """Return a tensor of numbers as a read-only array that shows the file.
+        """Return a tensor of numbers as a read-only array in the mapped memory.
 
         Raises
         ------
         ValueError
-            It is damaged, or the file was changed.
+            If it is damaged, or the file was changed.
         """
         self.check()
         if name not in self._read:
@@ -403,7 +404,7 @@ class TensorMap:
         return np.frombuffer(self._memory, dtype, info.nbytes // dtype.itemsize, info.begin).reshape(info.shape)
 
     def check(self) -> None:
-        """Raise a ValueError if what was read is not what stands in the file now. It takes a microsecond or two."""
+        """Raise a ValueError if the file no longer contains what was read; this takes a microsecond or two."""
         found = self._found()
         if found == self._state:
             return
@@ -411,7 +412,7 @@ class TensorMap:
             self._refuse("it was cut off")
         for name in self._read:
             self._verify(name)
-        self._state = found  # it was written anew, with the same bytes
+        self._state = found  # it was written again with the same bytes
 
     def _found(self) -> tuple[int, int]:
         status = os.fstat(self._descriptor)
@@ -432,16 +433,16 @@ def _digits(checksum: int) -> str:
 
 
 def from_bfloat16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
-    """Return the numbers that bfloat16 has under these bits; float32 has all of them."""
+    """Return the bfloat16 numbers of these bits as float32, which represents all of them exactly."""
     numbers = np.empty(bits.shape, np.float32)
     np.left_shift(bits, 16, out=numbers.view(np.uint32), dtype=np.uint32)
     return numbers
 
 
 def strict_json(text: str) -> Any:
-    """Parse JSON from outside: ValueError for a key that occurs twice, NaN, infinities, and too many parts."""
-    if sum(map(text.count, "{[,:")) > _MOST_PARTS:
-        raise ValueError(f"it has more than {_MOST_PARTS} brackets, commas and colons")
+    """Parse untrusted JSON; raise a ValueError for duplicate keys, NaN, infinities, and too many values."""
+    if sum(map(text.count, "{[,:")) > _MAX_SEPARATORS:
+        raise ValueError(f"it has more than {_MAX_SEPARATORS} brackets, commas and colons")
     try:
         return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number, parse_float=_finite)
     except RecursionError:
@@ -449,7 +450,7 @@ def strict_json(text: str) -> Any:
 
 
 def shown(value: Any) -> str:
-    """Return a value from outside as text for a message, cut where it is long."""
+    """Return an untrusted value as text for a message, truncated if it is long."""
     return reprlib.repr(value)
 
 

@@ -1,6 +1,6 @@
-"""Networks in the workers of engines that spread work over processes and machines: Ray, Dask, Spark and the like.
+"""Networks in the workers of engines that distribute work over processes and machines: Ray, Dask, Spark and the like.
 
-Nothing here imports an engine, starts a process or moves data: that is what they are for. docs/scale.md shows each.
+Nothing here imports an engine, starts a process or moves data, which the engines do. docs/scale.md shows each engine.
 """
 
 from __future__ import annotations
@@ -27,47 +27,50 @@ __all__ = ["BatchPredictor", "BestClass", "worker_threads"]
 class BatchPredictor:
     """A saved plan as a function of batches, which an engine sends to its workers.
 
-    It is pickled as the path of the plan and what else it was given; a process reads the plan when the first batch
-    comes, and keeps it for all batches and predictors that follow. So it does as a class of actors, as a function of
-    tasks, and in one process.
+    It is pickled as the path of the plan and its other arguments; a process reads the plan for the first batch, and
+    keeps it for all further batches and predictors. It thus works as an actor, as the function of a task, and within a
+    single process.
 
     Parameters
     ----------
     plan_path
-        A file that `Plan.save` has written for a batch of any size, found under this path on every machine. If it has
-        been replaced when a batch comes, the new one is read.
+        A file that `Plan.save` has written for a batch of any size, which must exist under this path on every machine.
+        If it has been replaced since the last batch, the new file is read.
     preprocess
-        A function of one item (the path of a picture, say) that returns float32, an example as the plan takes it;
-        `convlane.data.preprocessing` makes one. As many items are prepared at once as there are threads. Where it is
-        not given, items are such examples.
+        A function from one item (for example, the path of a picture) to an example as the plan takes it, float32;
+        `convlane.data.preprocessing` returns one. As many items are prepared at once as there are threads. By default,
+        the items are such examples.
     postprocess
-        A function of what the plan returns for a batch: an array with a row for each example, or a dict of such arrays,
-        the columns of the result; `BestClass` is one. Where it is not given, results are as the plan returns them.
+        A function from the plan's result for a batch to an array with a row for each example, or to a dict of such
+        arrays, which are the columns of the result; `BestClass` is one. By default, results are as returned by the
+        plan.
     column
-        Where the items are if a batch is a table.
+        The column with the items if a batch is a table.
     threads
-        How many the network may use; where it is not given, as `worker_threads` says when a batch comes.
+        The number of threads that the network may use; by default what `worker_threads` returns for each batch.
     mmap
         Whether the workers of a machine share packed weights, if the plan was saved with ``packed=True``. See
         `convlane.load_plan`, which warns (once in a process) if they cannot.
 
     Notes
     -----
-    What kind of batch comes decides what is returned:
+    The type of the batch determines what is returned:
 
-    - an array of numbers, one item after the other (Dask's ``map_blocks``): what `postprocess` returns. An item that
-      cannot be prepared is an error.
-    - a dict of columns (Ray's ``map_batches``): the dict with the columns of the result added, and ``error``.
-    - a data frame of pandas (Dask's ``map_partitions``): the same.
-    - an array of text or objects (Spark's ``predict_batch_udf``): a dict of the columns of the result, and ``error``.
-    - any other series of items (a partition of a bag of Dask): a list with a dict for each, the item under `column`.
+    - an array of numbers, one item after the other (Dask's ``map_blocks``): the result of `postprocess`. An item that
+      cannot be prepared raises an error.
+    - a dict of columns (Ray's ``map_batches``): the dict with the columns of the result and ``error`` added.
+    - a pandas data frame (Dask's ``map_partitions``): the same.
+    - an array of text or objects (Spark's ``predict_batch_udf``): a dict of the columns of the result and ``error``.
+    - any other sequence of items (a partition of a Dask bag): a list with a dict for each item, with the item under
+      `column`.
 
-    An array that is not named by `postprocess` is the column ``result``. An item that `preprocess` refuses by a
-    ValueError or OSError, as a picture that is damaged, does not harm the others: its error stands in ``error``, which
-    is empty for all others, and its results are NaN, -1, False or empty, whatever the columns' type has; of unsigned
-    types 0. Other exceptions are mistakes of the program, which end the call.
+    If `postprocess` returns an array, its column is called ``result``. An item for which `preprocess` raises a
+    ValueError or OSError, such as a damaged picture, does not affect the others: its error is in the column ``error``,
+    which is empty for all others, and its results are NaN, -1, False or empty, depending on the columns' types, and 0
+    for unsigned types. Other exceptions are considered mistakes of the program and end the call.
 
-    Calls in several threads of a process take turns at the network, so that all together use no more than its threads.
+    Calls in several threads of a process run the network one at a time, so that together they use no more than its
+    threads.
 
     Examples
     --------
@@ -106,14 +109,14 @@ class BatchPredictor:
                 raise TypeError(f"BatchPredictor: {name} must be a function, got {type(function).__name__}")
 
     def __call__(self, batch: Any) -> Any:
-        """Return what the network says about a batch, see the notes of the class.
+        """Return the network's results for a batch, see the notes of the class.
 
         Raises
         ------
         OSError, ValueError
-            The plan cannot be read, or it was compiled for a batch of one size only.
+            If the plan cannot be read, or was compiled for a batch of one size only.
         TypeError, ValueError
-            The batch, or what `preprocess` and `postprocess` return, does not fit.
+            If the batch, or what `preprocess` and `postprocess` return, does not fit.
         """
         if isinstance(batch, np.ndarray) and batch.dtype.kind not in _TEXT:
             return self._results(batch)
@@ -138,16 +141,16 @@ class BatchPredictor:
     def _items(self, table: Any) -> Any:
         if self.column not in table:
             raise ValueError(
-                f"BatchPredictor: the batch has the columns {', '.join(map(repr, table))}, but the items are to be in "
+                f"BatchPredictor: the batch has the columns {', '.join(map(repr, table))}, but the items must be in "
                 f"column={self.column!r}"
             )
         return table[self.column]
 
     def _results(self, items: Array) -> Any:
-        """Return what there is for items that are all sound."""
+        """Return the results for items, all of which must be valid."""
         if self.preprocess is None:
             return self._processed(self._plan().run(items))
-        result, errors = self._tried(items)
+        result, errors = self._attempted(items)
         if errors:
             raise next(iter(errors.values()))
         return result
@@ -155,25 +158,25 @@ class BatchPredictor:
     def _new_columns(self, table: Any, items: Any) -> dict[str, Any]:
         columns = self._columns(items)
         if taken := [name for name in columns if name in table]:
-            raise ValueError(f"BatchPredictor: the batch has a column {taken[0]!r} already; rename it, or drop it")
+            raise ValueError(f"BatchPredictor: the batch already has a column {taken[0]!r}; rename it, or drop it")
         return columns
 
     def _columns(self, items: Any) -> dict[str, Any]:
         """Return the columns of the result, and the errors."""
-        result, errors = self._tried(items)
+        result, errors = self._attempted(items)
         given = result if isinstance(result, Mapping) else {"result": result}
-        sound = np.array([row not in errors for row in range(len(items))], bool)
-        columns = {name: _spread(np.asarray(values), sound, name) for name, values in given.items()}
+        valid = np.array([row not in errors for row in range(len(items))], bool)
+        columns = {name: _spread(np.asarray(values), valid, name) for name, values in given.items()}
         if "error" in columns or self.column in columns:
-            raise ValueError("BatchPredictor: postprocess must not return columns of the items' name or called error")
+            raise ValueError("BatchPredictor: postprocess must not return a column 'error' or one with the items' name")
         messages = [_message(errors[row]) if row in errors else "" for row in range(len(items))]
         return {**columns, "error": np.array(messages, object)}
 
-    def _tried(self, items: Any) -> tuple[Any, dict[int, Exception]]:
-        """Return the result for all items that are sound, and the errors of the others by their index."""
+    def _attempted(self, items: Any) -> tuple[Any, dict[int, Exception]]:
+        """Return the result for all valid items, and the errors of the others by their index."""
         plan = self._plan()
         prepared, errors = plan.prepare(np.asarray if self.preprocess is None else self.preprocess, items)
-        return self._processed(plan.run(_stacked(prepared)) if prepared else plan.run_nothing()), errors
+        return self._processed(plan.run(_stacked(prepared)) if prepared else plan.run_empty()), errors
 
     def _processed(self, result: Any) -> Any:
         return result if self.postprocess is None else self.postprocess(result)
@@ -184,12 +187,12 @@ class BatchPredictor:
 
 @dataclass(frozen=True)
 class BestClass:
-    """A `postprocess` for logits (N, classes): the most probable class, its probability and its name.
+    """A `postprocess` for logits (N, classes) that returns the most probable class, its probability and its name.
 
     Parameters
     ----------
     categories
-        Names of the classes; without them there is no column ``category``.
+        The names of the classes; without them, there is no column ``category``.
 
     Examples
     --------
@@ -204,7 +207,7 @@ class BestClass:
 
     def __post_init__(self) -> None:
         if isinstance(self.categories, str):
-            raise TypeError(f"BestClass: categories must be a sequence of names, got the text {self.categories!r}")
+            raise TypeError(f"BestClass: categories must be a sequence of names, got the string {self.categories!r}")
 
     def __call__(self, logits: Array) -> dict[str, Any]:
         """Return the columns ``class_index`` (int64), ``probability`` (float32) and ``category`` (text)."""
@@ -223,15 +226,15 @@ class BestClass:
 
 
 def worker_threads() -> int:
-    """Return how many threads the engine, in one of whose workers this is called, has given to it.
+    """Return the number of threads that an engine has assigned to the worker in which this is called.
 
-    In a task or an actor of Ray these are its CPUs (``num_cpus``), rounded down, at least one; in a worker of
-    ``dask.distributed`` the worker's threads (``threads_per_worker``). Everywhere else, and where the environment
-    variable ``CONVLANE_NUM_THREADS`` tells a number, it is `convlane.get_num_threads`.
+    In a Ray task or actor, these are its CPUs (``num_cpus``), rounded down, but at least one; in a worker of
+    ``dask.distributed``, the worker's threads (``threads_per_worker``). Everywhere else, and if the environment
+    variable ``CONVLANE_NUM_THREADS`` is set, it is `convlane.get_num_threads`.
     """
     if os.environ.get("CONVLANE_NUM_THREADS", "").strip():
         return get_num_threads()
-    # Who runs in a worker has the engine's module already.
+    # In a worker, the engine's module has already been imported.
     return _ray_threads(sys.modules.get("ray")) or _dask_threads(sys.modules.get("distributed")) or get_num_threads()
 
 
@@ -239,7 +242,7 @@ def _ray_threads(ray: Any) -> int | None:
     if ray is None or not ray.is_initialized():
         return None
     context = ray.get_runtime_context()
-    if getattr(getattr(context, "worker", None), "mode", None) != ray.WORKER_MODE:  # the program that uses Ray
+    if getattr(getattr(context, "worker", None), "mode", None) != ray.WORKER_MODE:  # the driver program, not a worker
         return None
     return max(1, int(context.get_assigned_resources().get("CPU", 1)))
 
@@ -249,35 +252,35 @@ def _dask_threads(distributed: Any) -> int | None:
         return None
     try:
         return int(distributed.get_worker().state.nthreads)
-    except ValueError:  # in no worker
+    except ValueError:  # not in a worker
         return None
 
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A plan in this process."""
+    """A plan that has been loaded in this process."""
 
     plan: Plan | OpenPlan
     threads: int
-    turn: threading.Lock = field(default_factory=threading.Lock)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, images: Array) -> Any:
-        with self.turn, num_threads(self.threads):
+        with self.lock, num_threads(self.threads):
             return self.plan(images)
 
-    def run_nothing(self) -> Any:
-        """Return what the network says about a batch of no examples, of any size that it takes."""
+    def run_empty(self) -> Any:
+        """Return the network's results for a batch without examples, of any size that it takes."""
         *others, last = (224, 32, 64, 128, 512, 1)
         for size in others:
             with suppress(ValueError):
-                return self.run(self._nothing(size))
-        return self.run(self._nothing(last))
+                return self.run(self._empty_batch(size))
+        return self.run(self._empty_batch(last))
 
-    def _nothing(self, open_size: int) -> Array:
+    def _empty_batch(self, open_size: int) -> Array:
         return np.zeros((0, *(open_size if size is None else size for size in self.plan.input_shape[1:])), np.float32)
 
     def prepare(self, function: Callable[[Any], Array], items: Any) -> tuple[list[Array], dict[int, Exception]]:
-        """Return the examples of all items that are sound, and the errors of the others by their index."""
+        """Return the examples of all valid items, and the errors of the others by their index."""
 
         def attempt(item: Any) -> Array | Exception:
             try:
@@ -286,12 +289,12 @@ class _Loaded:
                 return error
 
         if self.threads == 1:
-            tried = [attempt(item) for item in items]
-        else:  # threads of this call alone: what a function calls may prepare items of its own
+            outcomes = [attempt(item) for item in items]
+        else:  # threads of this call only, because a function may itself prepare items
             with ThreadPoolExecutor(self.threads) as pool:
-                tried = list(pool.map(attempt, items))
+                outcomes = list(pool.map(attempt, items))
         prepared, errors = [], {}
-        for row, outcome in enumerate(tried):
+        for row, outcome in enumerate(outcomes):
             if isinstance(outcome, Exception):
                 errors[row] = outcome
             else:
@@ -299,47 +302,47 @@ class _Loaded:
         return prepared, errors
 
 
-_MOST_LOADED = 4  # plans in one process; a predictor uses one
-_kept: dict[tuple[Any, ...], _Loaded] = {}
-_keeping = threading.Lock()
+_MAX_PLANS = 4  # in one process; a predictor uses one
+_plans: dict[tuple[Any, ...], _Loaded] = {}
+_plans_lock = threading.Lock()
 
 
 def _loaded(path: str, threads: int, mmap: bool) -> _Loaded:
-    """Return a plan that is ready, as its file is now."""
+    """Return the loaded plan of a file in its current version."""
     status = os.stat(path)
     key = path, threads, mmap, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-    with _keeping:
-        if (found := _kept.pop(key, None)) is None:
+    with _plans_lock:
+        if (found := _plans.pop(key, None)) is None:
             with num_threads(threads):
                 plan = load_plan(path, mmap=mmap)
             _check_batch(plan, path)
             found = _Loaded(plan, threads)
-        for old in [old for old in _kept if old[:3] == key[:3]]:  # the file has been replaced
-            del _kept[old]
-        _kept[key] = found
-        while len(_kept) > _MOST_LOADED:
-            del _kept[next(iter(_kept))]
+        for old in [old for old in _plans if old[:3] == key[:3]]:  # the file has been replaced
+            del _plans[old]
+        _plans[key] = found
+        while len(_plans) > _MAX_PLANS:
+            del _plans[next(iter(_plans))]
         return found
 
 
 def _check_batch(plan: Plan | OpenPlan, path: str) -> None:
     shape = plan.input_shape
     if isinstance(shape, dict):
-        raise ValueError(f"BatchPredictor: {path} takes several inputs: {', '.join(shape)}")
+        raise ValueError(f"BatchPredictor: {path} must have one input, but has {', '.join(shape)}")
     if shape[0] is not None:
         raise ValueError(
-            f"BatchPredictor: {path} was compiled for inputs {shape}; compile with None as batch to take any"
+            f"BatchPredictor: {path} was compiled for inputs {shape}; compile it with None as the batch size"
         )
 
 
-def _forget() -> None:
-    global _keeping
-    _kept.clear()
-    _keeping = threading.Lock()
+def _reset_after_fork() -> None:
+    global _plans_lock
+    _plans.clear()
+    _plans_lock = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)  # who held a lock is not in the child
+    os.register_at_fork(after_in_child=_reset_after_fork)  # the thread that held the lock does not exist in the child
 
 
 _TEXT = "OSU"
@@ -355,26 +358,26 @@ def _stacked(prepared: Sequence[Array]) -> Array:
     return np.stack(prepared)
 
 
-def _spread(values: Any, sound: Any, name: str) -> Any:
-    """Return a column with what is missing at the indices of items that are not sound."""
-    if values.ndim == 0 or len(values) != sound.sum():
+def _spread(values: Any, valid: Any, name: str) -> Any:
+    """Return a column with missing values for items that are not valid."""
+    if values.ndim == 0 or len(values) != valid.sum():
         raise ValueError(
-            f"BatchPredictor: postprocess must return a row for each of {sound.sum()} examples, but {name!r} has the "
+            f"BatchPredictor: postprocess must return a row for each of {valid.sum()} examples, but {name!r} has the "
             f"shape {values.shape}"
         )
     if values.dtype.kind == "U":
         values = values.astype(object)
     if values.dtype.kind not in _MISSING:
-        raise TypeError(f"BatchPredictor: {name!r} has the type {values.dtype}, of which nothing tells what is missing")
-    if sound.all():
+        raise TypeError(f"BatchPredictor: {name!r} has the type {values.dtype}, which has no missing value")
+    if valid.all():
         return values
-    column = np.full((len(sound), *values.shape[1:]), _MISSING[values.dtype.kind], values.dtype)
-    column[sound] = values
+    column = np.full((len(valid), *values.shape[1:]), _MISSING[values.dtype.kind], values.dtype)
+    column[valid] = values
     return column
 
 
 def _flat(values: Any) -> Any:
-    """Return a column as a data frame takes it: what has several numbers for an item is an array each."""
+    """Return a column for a data frame, in which several numbers for an item are an array."""
     return values if values.ndim == 1 else list(values)
 
 

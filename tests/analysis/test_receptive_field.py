@@ -190,7 +190,7 @@ def test_signals_and_volumes():
     last = analysis.receptive_field(volume, (1, 1, 8, 9, 10))["1"]
     assert (last.size, last.stride) == ((4, 3, 6), (2, 4, 2))
     assert last.box(1, 0, 2) == (2, 5, 0, 2, 4, 9)
-    with pytest.raises(TypeError, match="a position has 3 numbers here, got 2"):
+    with pytest.raises(TypeError, match="a position must have 3 numbers, got 2"):
         last.box(0, 0)
     mixed = analysis.receptive_field(lambda x: functional.mean(x, 2), (1, 1, 4, 5, 6)).fields[-1]
     assert mixed.size == (4, 1, 1)

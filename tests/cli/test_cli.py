@@ -202,7 +202,7 @@ def test_demo(capsys, monkeypatch, tmp_path):
     assert "random" in out
     assert re.search(r"mobilenet_v2( +[0-9.]+){4,5}\n", out)
     assert max(map(len, out.splitlines())) <= 80
-    right = re.search(r"reads ([0-9.]+)% of 599 others", out)
+    right = re.search(r"reads ([0-9.]+)% of 599 other digits", out)
     assert float(right.group(1)) >= 98.5
     _, _, pictures = out.partition("\nPictures:\n")
     names = [line.strip() for line in pictures.splitlines()[::2]]
@@ -381,10 +381,10 @@ def test_predict_refuses(capsys, monkeypatch, tmp_path):
     Image.new("F", (20, 20)).save(tmp_path / "deep.tif")
     os.mkfifo(tmp_path / "pipe.png")
     messages = {
-        "text.png": "text.png: no readable picture",
+        "text.png": "text.png: not a readable picture",
         "missing.png": "missing.png",
         "blank.png": "blank.png: the picture is blank",
-        "deep.tif": "deep.tif: no readable picture: its pixels are floating-point numbers",
+        "deep.tif": "deep.tif: not a readable picture: its pixels are floating-point numbers",
         "pipe.png": "pipe.png: it is not a regular file",
     }
     for name, message in messages.items():

@@ -164,7 +164,7 @@ def test_grey_and_transparent_pictures_become_colours(rng):
         (lambda: Preprocessing()(np.zeros((4, 4, 3), np.uint8)), ValueError, r"transpose\(2, 0, 1\)"),
         (lambda: Preprocessing()(3), TypeError, "got int"),
         (lambda: Preprocessing()("missing.png"), FileNotFoundError, "missing.png"),
-        (lambda: Preprocessing()(__file__), ValueError, "no readable picture"),
+        (lambda: Preprocessing()(__file__), ValueError, "not a readable picture"),
     ],
 )
 def test_what_is_refused(make, error, message):

@@ -12,7 +12,7 @@ from layouts import LAYOUTS
 from oracles import activation as oracle
 
 NAMES = list(oracle.BY_NAME)
-TOLD_BY_OUTPUT = ["relu", "relu6", "leaky_relu", "hardsigmoid", "sigmoid", "tanh"]
+DERIVATIVE_FROM_OUTPUT = ["relu", "relu6", "leaky_relu", "hardsigmoid", "sigmoid", "tanh"]
 SOFTMAX = ["softmax", "log_softmax"]
 
 
@@ -56,7 +56,7 @@ def test_accuracy_of_the_slope(isa, name):
     np.testing.assert_allclose(actual, expected.astype(np.float64), rtol=1e-6, atol=2e-7 if crosses_zero else 1e-43)
 
 
-@pytest.mark.parametrize("name", TOLD_BY_OUTPUT)
+@pytest.mark.parametrize("name", DERIVATIVE_FROM_OUTPUT)
 def test_from_output(rng, isa, name):
     x, gradient = normal(rng, 1000), normal(rng, 1000)
     y = getattr(F, name)(x)

@@ -209,7 +209,7 @@ def test_a_weight_that_would_enlarge_the_loss_is_refused(loss, argument, shape):
     x = np.zeros((4, 1), np.float32)
     weighted = partial(loss, target=x, **{argument: np.ones(shape, np.float32)})
     for call in (weighted, partial(convlane.vjp, weighted), lambda x: trace(weighted, x.shape)):
-        with pytest.raises(ValueError, match=rf"{argument} must be broadcast to the input's shape \(4, 1\), got"):
+        with pytest.raises(ValueError, match=rf"{argument} must broadcast to the input's shape \(4, 1\), got"):
             call(x)
 
 

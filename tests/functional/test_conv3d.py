@@ -352,7 +352,7 @@ class TestBadInput:
             F.conv3d(self.X, F.pack_conv3d(self.W), groups=2)
 
     def test_packed_for_an_algorithm(self):
-        with pytest.raises(ValueError, match="algorithm='winograd4' takes no packed weights"):
+        with pytest.raises(ValueError, match="algorithm='winograd4' does not take packed weights"):
             F.pack_conv3d(self.W, algorithm="winograd4")
         with pytest.raises(ValueError, match="packed for another algorithm than 'winograd4'"):
             F.conv3d(self.X, F.pack_conv3d(self.W), algorithm="winograd4")

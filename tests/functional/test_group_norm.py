@@ -229,7 +229,11 @@ def frozen():
         (lambda: F.instance_norm(IMAGE[:, :, :1, :1]), ValueError, "need more than 1 value per channel"),
         (lambda: F.instance_norm(IMAGE, FOUR, frozen()), ValueError, "instance_norm: running_var is read-only"),
         (lambda: F.instance_norm(IMAGE, [1.0] * 4), TypeError, "instance_norm: running_mean must be a float32 array"),
-        (lambda: F.instance_norm(IMAGE, FOUR, use_input_stats=False), ValueError, "needed when not use_input_stats"),
+        (
+            lambda: F.instance_norm(IMAGE, FOUR, use_input_stats=False),
+            ValueError,
+            "required unless use_input_stats=True",
+        ),
         (lambda: F.instance_norm(IMAGE, bias=FOUR[1:]), ValueError, r"instance_norm: bias must have shape \(4,\), got"),
         (lambda: _core.group_norm(IMAGE, 3, None, None, 0.0), ValueError, "4 channels do not fall into 3 groups"),
         (lambda: _core.group_norm(IMAGE[0].T, 3, None, None, 0.0), ValueError, r"\(N, C, L\) in C order"),

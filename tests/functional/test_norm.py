@@ -259,7 +259,7 @@ READ_ONLY.flags.writeable = False
     ("call", "error", "match"),
     [
         (lambda: F.batch_norm(THREE, THREE, THREE), ValueError, r"must be \(N, C, H, W\), \(N, C\), .*, got \(3,\)"),
-        (lambda: F.batch_norm(IMAGE, None, THREE), ValueError, "running_mean and running_var are needed"),
+        (lambda: F.batch_norm(IMAGE, None, THREE), ValueError, "running_mean and running_var are required"),
         (
             lambda: F.batch_norm(IMAGE, THREE[:2], THREE),
             ValueError,

@@ -13,7 +13,7 @@ from oracles import activation as activations
 from oracles import norm as oracle
 
 ACTIVATIONS = ["none", *activations.BY_NAME]
-TOLD_BY_OUTPUT = ["relu", "relu6", "leaky_relu", "hardsigmoid", "sigmoid", "tanh"]
+DERIVATIVE_FROM_OUTPUT = ["relu", "relu6", "leaky_relu", "hardsigmoid", "sigmoid", "tanh"]
 SLOPE = 0.125
 
 
@@ -105,7 +105,8 @@ class TestBatchNormTraining:
             assert_close(actual[2], dbias, terms=30)
 
     @pytest.mark.parametrize(
-        ("name", "from_output"), [(name, False) for name in ACTIVATIONS] + [(name, True) for name in TOLD_BY_OUTPUT]
+        ("name", "from_output"),
+        [(name, False) for name in ACTIVATIONS] + [(name, True) for name in DERIVATIVE_FROM_OUTPUT],
     )
     def test_gradient_with_residual(self, rng, isa, threads, name, from_output):
         for channels in edges():

@@ -35,7 +35,7 @@ def test_every_operation_compiles_or_says_why_not():
 def test_traits_are_of_existing_arguments(name):
     traits = rules(OURS[name]).traits
     assert traits.parameters <= signature_of(OURS[name]).parameters.keys()
-    assert traits.activation or not traits.told_by_output
+    assert traits.activation or not traits.derivative_from_output
     assert hints_of(OURS[name]).keys() >= signature_of(OURS[name]).parameters.keys()
     first = next(iter(inspect.signature(OURS[name]).parameters))
     assert first in operands_of(OURS[name])

@@ -91,12 +91,16 @@ PIXELS = F.channels_last(IMAGE)
 @pytest.mark.parametrize(
     ("call", "error", "match"),
     [
-        (lambda: F.pixel_shuffle(IMAGE, 2), ValueError, r"upscale_factor=2 squared divide C, got shape \(2, 6, 4, 5\)"),
+        (
+            lambda: F.pixel_shuffle(IMAGE, 2),
+            ValueError,
+            r"upscale_factor=2 squared must divide C, got shape \(2, 6, 4, 5\)",
+        ),
         (lambda: F.pixel_shuffle(IMAGE[0, 0], 1), ValueError, r"input must be \(\.\.\., C, H, W\)"),
         (lambda: F.pixel_shuffle(IMAGE, 0), ValueError, "upscale_factor must be at least 1, got 0"),
         (lambda: F.pixel_shuffle(IMAGE, 1.0), TypeError, r"upscale_factor must be an integer, got 1\.0"),
         (lambda: F.pixel_shuffle(IMAGE.astype(int), 1), TypeError, "pixel_shuffle: input must be float32"),
-        (lambda: F.pixel_unshuffle(IMAGE, 2), ValueError, "downscale_factor=2 divide H and W, got shape"),
+        (lambda: F.pixel_unshuffle(IMAGE, 2), ValueError, "downscale_factor=2 must divide H and W, got shape"),
         (lambda: F.pixel_unshuffle(IMAGE, -1), ValueError, "downscale_factor must be at least 1, got -1"),
         (lambda: F.pixel_unshuffle([1.0], 1), TypeError, "pixel_unshuffle: input must be a NumPy array"),
         (lambda: _core.pixel_shuffle(PIXELS, 2), ValueError, "the factor 2 squared does not divide 6 channels"),

@@ -170,7 +170,7 @@ X, PLACES = np.zeros((1, 2, 4, 4), np.float32), np.zeros((1, 2, 4, 4), np.int64)
         (lambda: F.max_unpool2d(X, PLACES - 1, 2), ValueError, "index -1 is out of range"),
         (lambda: F.max_unpool2d(X, PLACES, (1, 2, 3)), ValueError, "max_unpool2d: kernel_size must be an integer or a"),
         (lambda: F.max_unpool2d(X, PLACES, 2.5), TypeError, "max_unpool2d: kernel_size must be an integer"),
-        (lambda: F.max_unpool2d(X, PLACES, 2, 2, 9), ValueError, "max_unpool2d: kernel_size, stride and padding make"),
+        (lambda: F.max_unpool2d(X, PLACES, 2, 2, 9), ValueError, "max_unpool2d: kernel_size, stride and padding give"),
         (lambda: F.max_unpool2d(X, PLACES, 2, output_size=(10, 8)), ValueError, r"not reduce output_size \(10, 8\)"),
         (lambda: F.max_unpool2d(X, PLACES, 2, output_size=8), ValueError, "output_size must be a tuple of 2"),
     ],

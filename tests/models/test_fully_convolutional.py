@@ -124,7 +124,7 @@ def test_it_compiles_learns_and_leaves_the_classifier_alone(rng):
     ("layers", "message"),
     [
         ([nn.Linear(4, 4)], "linear must have"),
-        ([nn.Flatten(2)], "keeps no positions"),
+        ([nn.Flatten(2)], "does not keep positions"),
         ([nn.SqueezeExcitation(2, 1)], "depend on the whole picture"),
         ([nn.AdaptiveAvgPool2d(3)], "uneven windows"),
     ],

@@ -195,7 +195,7 @@ def test_register_refuses_a_second_of_the_same_name():
     def resnet18():
         return nn.Identity()
 
-    with pytest.raises(ValueError, match="a model named 'resnet18' is registered already"):
+    with pytest.raises(ValueError, match="a model named 'resnet18' is already registered"):
         models.register(resnet18)
 
 

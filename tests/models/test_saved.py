@@ -71,9 +71,9 @@ def test_what_cannot_be_saved(tmp_path, small):
         ({"name": "mobilenet_v9"}, "no model 'mobilenet_v9'; did you mean mobilenet_v"),
         ({"name": 3}, "wrong types"),
         ({"extra": 3}, "must be an object with"),
-        ({"num_classes": 0}, "do not fit"),
+        ({"num_classes": 0}, "does not match"),
         ({"num_classes": -1}, "num_classes must not be negative"),
-        ({"num_classes": 3}, "do not fit"),
+        ({"num_classes": 3}, "does not match"),
         ({"num_classes": 10**12}, "has more than"),
         ({"config": {"width_mult": 1e5}}, "has more than"),
         ({"config": {"nonsense": 1}}, "unexpected keyword argument 'nonsense'"),
@@ -94,7 +94,7 @@ def test_create_with_weights(tmp_path, small):
     convlane.save_weights(tmp_path / "a", small.state_dict())
     model = models.create("mobilenet_v2", num_classes=2, weights=tmp_path / "a", width_mult=0.1)
     np.testing.assert_array_equal(model.classifier[1].weight, small.classifier[1].weight)
-    with pytest.raises(ValueError, match="a: load_state_dict: the keys do not fit"):
+    with pytest.raises(ValueError, match="a: load_state_dict: the state dict does not match"):
         models.create("mobilenet_v2", num_classes=3, weights=tmp_path / "a", width_mult=0.1)
     with pytest.raises(FileNotFoundError):
         models.create("resnet18", weights=tmp_path / "missing")

@@ -151,7 +151,7 @@ def test_register_refuses_bad_names(name):
 
 @pytest.mark.parametrize("name", ["weight", "forward"])
 def test_register_refuses_taken_names(name):
-    with pytest.raises(ValueError, match=f"Linear has an attribute '{name}' already"):
+    with pytest.raises(ValueError, match=f"Linear already has an attribute '{name}'"):
         nn.Linear(1, 1).register_buffer(name, np.zeros(1, np.float32))
 
 
@@ -226,10 +226,10 @@ def test_load_reports_everything_and_changes_nothing(rng):
     with pytest.raises(ValueError) as caught:
         block.load_state_dict(state)
     assert str(caught.value).splitlines() == [
-        "load_state_dict: the keys do not fit Block:",
+        "load_state_dict: the state dict does not match Block:",
         "  2 missing: conv.bias, norm.running_var",
         "  2 unexpected: head.weight, other",
-        "  5 not fitting: norm.bias (expected an array, got str), "
+        "  5 of another shape or type: norm.bias (expected an array, got str), "
         "norm.num_batches_tracked (expected integers, got float32), "
         "norm.running_mean (expected an array, got NoneType), "
         "norm.weight (expected floating-point numbers, got int64), "
@@ -250,7 +250,7 @@ def test_load_not_strict(rng):
 
     before = block.state_dict()
     state = random_state(block, rng) | {"conv.bias": np.zeros(5, np.float32)}
-    with pytest.raises(ValueError, match=r"1 not fitting: conv\.bias"):
+    with pytest.raises(ValueError, match=r"1 of another shape or type: conv\.bias"):
         block.load_state_dict(state, strict=False)
     assert_state(block, before)
 
@@ -369,8 +369,8 @@ def test_text_is_that_of_torch(make):
 @pytest.mark.parametrize(
     ("prefix", "hint"),
     [
-        ("backbone.", "missing is there with the prefix 'backbone.'"),
-        ("", "unexpected would fit with the prefix 'body.'"),
+        ("backbone.", "missing keys exist with the prefix 'backbone.'"),
+        ("", "unexpected keys would match with the prefix 'body.'"),
     ],
 )
 def test_a_prefix_that_would_fit_is_named(prefix, hint):

@@ -140,7 +140,7 @@ def test_few_plans_are_kept(tmp_path, images):
     for i in range(6):
         pictures.save_plan(tmp_path / str(i))
         BatchPredictor(tmp_path / str(i))(images)
-    assert len(scale._kept) <= 4
+    assert len(scale._plans) <= 4
 
 
 def test_calls_take_turns_at_the_network(plan, images, monkeypatch):
@@ -157,7 +157,7 @@ def test_calls_take_turns_at_the_network(plan, images, monkeypatch):
             running.pop()
             return batch
 
-    scale._forget()
+    scale._reset_after_fork()
     monkeypatch.setattr(scale, "load_plan", lambda path, mmap: Watched())
     predictor = BatchPredictor(plan, threads=2)
     callers = [threading.Thread(target=predictor, args=(images,)) for _ in range(8)]
@@ -166,7 +166,7 @@ def test_calls_take_turns_at_the_network(plan, images, monkeypatch):
     for caller in callers:
         caller.join()
     assert most == [1] * 8
-    scale._forget()
+    scale._reset_after_fork()
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
@@ -221,7 +221,7 @@ def test_bad_arguments(plan, arguments, error, message):
     [
         (lambda y: y[:1], ValueError, r"a row for each of 5 examples, but 'result' has the shape \(1, 5\)"),
         (lambda y: 3.0, ValueError, r"'result' has the shape \(\)"),
-        (lambda y: {"error": y}, ValueError, "must not return columns of the items' name or called error"),
+        (lambda y: {"error": y}, ValueError, "must not return a column 'error'"),
         (lambda y: {"when": y[:, 0].astype("M8[s]")}, TypeError, "'when' has the type datetime64"),
     ],
 )
@@ -231,7 +231,7 @@ def test_bad_results(plan, images, returned, error, message):
 
 
 def test_bad_batches(plan, images):
-    with pytest.raises(ValueError, match="has the columns 'a', but the items are to be in column='path'"):
+    with pytest.raises(ValueError, match="has the columns 'a', but the items must be in column='path'"):
         BatchPredictor(plan)({"a": images})
     with pytest.raises(ValueError, match="must have one shape"):
         BatchPredictor(plan)([images[0], images[0, :, 1:]])
@@ -242,10 +242,10 @@ def test_bad_batches(plan, images):
 def test_plans_of_one_batch_or_several_inputs_are_refused(tmp_path, images):
     network = nn.Conv2d(3, 2, 3).eval()
     convlane.compile(network, (2, 3, 16, 16)).save(tmp_path / "two")
-    with pytest.raises(ValueError, match="compile with None as batch"):
+    with pytest.raises(ValueError, match="compile it with None as the batch"):
         BatchPredictor(tmp_path / "two", mmap=False)(images)
     convlane.compile(lambda a, b: a + b, ((None, 4), (None, 4))).save(tmp_path / "sum")
-    with pytest.raises(ValueError, match="takes several inputs"):
+    with pytest.raises(ValueError, match="must have one input"):
         BatchPredictor(tmp_path / "sum", mmap=False)(images)
     with pytest.raises(FileNotFoundError, match="missing"):
         BatchPredictor(tmp_path / "missing")(images)
@@ -286,14 +286,14 @@ def test_the_end_of_an_iterator_is_a_mistake_of_the_program(plan, images, thread
 
 
 def test_columns_are_not_overwritten(plan, images):
-    with pytest.raises(ValueError, match="the batch has a column 'error' already"):
+    with pytest.raises(ValueError, match="the batch already has a column 'error'"):
         BatchPredictor(plan, column="pixels")({"pixels": images, "error": ["earlier"] * len(images)})
 
 
 def test_best_class():
     with pytest.raises(ValueError, match="has 5 classes, but there are 2 names"):
         BestClass(("a", "b"))(np.zeros((1, 5), np.float32))
-    with pytest.raises(TypeError, match="must be a sequence of names, got the text 'ab'"):
+    with pytest.raises(TypeError, match="must be a sequence of names, got the string 'ab'"):
         BestClass("ab")
     with pytest.raises(ValueError, match="must return logits"):
         BestClass()(np.zeros((1, 5, 2), np.float32))

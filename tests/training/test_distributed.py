@@ -230,7 +230,7 @@ def test_a_checkpoint_is_resumed_with_another_number_of_ranks(tmp_path, capsys):
         results = ranks.run(size, program)
     assert_same(results[0], one_process())
     assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [
-        *(["epoch", "1/1:"], ["going", "on"], ["epoch", "2/2:"], ["going", "on"], ["epoch", "3/3:"]),
+        *(["epoch", "1/1:"], ["continuing", "in"], ["epoch", "2/2:"], ["continuing", "in"], ["epoch", "3/3:"]),
     ]
     options["shards"] = 2
     models = [ranks.network() for _ in range(2)]
@@ -346,7 +346,7 @@ def test_validation_of_other_lengths():
         ranks.train(models[communicator.rank], shards=2, communicator=communicator, epochs=1, validation=validation)
 
     for message in raised(ranks.run(2, program), ValueError):
-        assert message == "fit: the ranks must have as many batches of validation data, got [2, 3]"
+        assert message == "fit: all ranks must have the same number of batches of validation data, got [2, 3]"
 
 
 @pytest.mark.parametrize(

@@ -433,7 +433,7 @@ assert signal.getsignal(signal.SIGINT) is before
     if times == 1:
         assert lines[1:] == [
             "still here",
-            "interrupted in epoch 2, after step 3; resume=True goes on from run.safetensors",
+            "interrupted in epoch 2, after step 3; resume=True continues from run.safetensors",
             "10",
         ]
         assert (int(progress["epoch"]), int(progress["step"]), optimizer.steps) == (1, 3, 10)
@@ -501,7 +501,7 @@ def test_other_checkpoints_are_refused_and_change_nothing(data, tmp_path):
     train(model, data, checkpoint=path)
     other = nn.Sequential(nn.Flatten(), nn.Linear(72, 3))
     before = other.state_dict()
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="does not match"):
         train(other, data, checkpoint=path, resume=True)
     assert all((array == before[key]).all() for key, array in other.state_dict().items())
     state = model.state_dict()

@@ -78,7 +78,7 @@ def test_freezing_by_name_prefix_and_pattern():
 def test_freezing_nothing_and_what_is_not_there():
     model = small_network()
     assert trainable(freeze(model)) == trainable(small_network())
-    with pytest.raises(ValueError, match="no module has the name 'three'; there are fc, flatten, one, pool, two"):
+    with pytest.raises(ValueError, match="no module has the name 'three'; the modules are fc, flatten, one, pool, two"):
         freeze(model, "one", "three")
     assert trainable(model) == trainable(small_network())
 
@@ -227,7 +227,7 @@ def test_a_head_by_name():
     assert model.fc.bias is not None
     with pytest.raises(ValueError, match="replace_head: no module has the name 'head'"):
         replace_head(model, 9, head="head")
-    with pytest.raises(ValueError, match=r"replace_head: .*create has not made this Sequential.*name it"):
+    with pytest.raises(ValueError, match=r"replace_head: .*create has not made this Sequential.*name the head"):
         replace_head(model, 9)
     with pytest.raises(TypeError, match="pool is a GlobalAvgPool2d"):
         replace_head(model, 9, head="pool")
@@ -237,7 +237,7 @@ def test_a_head_by_name():
         replace_head(model, 0, head="fc")
     changed = models.create("resnet20")
     changed.fc = None
-    with pytest.raises(ValueError, match="is not where it was made"):
+    with pytest.raises(ValueError, match="no longer has its head where `create` made it"):
         replace_head(changed, 3)
 
 

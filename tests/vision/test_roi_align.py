@@ -83,7 +83,7 @@ def test_what_is_refused(rng):
     input = rng.random((1, 3, 4, 4), np.float32)
     with pytest.raises(ValueError, match=r"boxes must be \(K, 5\), rows \(image, x1, y1, x2, y2\), got shape \(1, 4\)"):
         vision.roi_align(input, np.zeros((1, 4), np.float32), 2)
-    with pytest.raises(ValueError, match="boxes name images 0 to 1, but there are 1"):
+    with pytest.raises(ValueError, match="boxes refer to images 0 to 1, but there are 1"):
         vision.roi_align(input, np.array([[0, 0, 0, 1, 1], [1, 0, 0, 1, 1]], np.float32), 2)
     with pytest.raises(ValueError, match="boxes must be finite"):
         vision.roi_align(input, np.array([[0, 0, 0, 1, np.inf]], np.float32), 2)

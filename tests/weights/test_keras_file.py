@@ -118,7 +118,7 @@ def test_linear_layers_read_images_in_another_order(rng):
 
 
 def test_keras_is_asked_of_networks_that_it_has():
-    with pytest.raises(ValueError, match="resnet18 is none of the networks that can compute as Keras's"):
+    with pytest.raises(ValueError, match="resnet18 has no variant for Keras"):
         models.create("resnet18", keras=True)
     with nn.init.skip():
         network = models.create("resnet50", keras=True)
@@ -199,7 +199,7 @@ KERNEL = "conv1/conv1/0:0"
 HOSTILE = {
     "nothing": (lambda file: None, "it is not a Keras weights file"),
     "a layer that is missing": (lambda file: mobilenet(file, conv_dw_7=None), "no layer 'conv_dw_7'"),
-    "a layer too many": (lambda file: mobilenet(file, other=[np.ones(1, "f4")]), "'other' is one too many"),
+    "a layer too many": (lambda file: mobilenet(file, other=[np.ones(1, "f4")]), "'other' is unexpected"),
     "too many arrays": (lambda file: mobilenet(file, conv1=[np.ones(1, "f4")] * 3), "'conv1' has 3 arrays"),
     "a vector as kernel": (lambda file: mobilenet(file, conv1=[np.ones(3, "f4")]), r"a kernel of shape \(3,\)"),
     "another network": (lambda file: file.attrs.__setitem__("layer_names", []), "no network that convlane knows"),

@@ -1,4 +1,4 @@
-"""The arithmetic cost of networks, and of cheaper kinds of convolution.
+"""The arithmetic cost of networks and of cheaper kinds of convolution.
 
 A network is called on a symbol instead of an array, and every operation adds its cost.
 """
@@ -23,12 +23,12 @@ def multiply_adds(model: Callable[[Any], Any], input_shape: Sequence[int]) -> in
     model
         A network, or any function of one array that is made of operations of `convlane.functional`.
     input_shape
-        Shape of the array that it would be called with, (N, C, H, W) for images.
+        The shape of the array that it would be called with, (N, C, H, W) for images.
 
     Raises
     ------
     ValueError
-        An operation refuses the shape that reaches it.
+        If an operation rejects the shape that reaches it.
 
     Examples
     --------
@@ -41,21 +41,21 @@ def multiply_adds(model: Callable[[Any], Any], input_shape: Sequence[int]) -> in
 
 
 def plain(size: int | Pair, in_channels: int, out_channels: int, kernel_size: int | Pair) -> int:
-    """Count the multiplications of a convolution: for every output as many as its window has elements.
+    """Count the multiplications of a convolution: for every output, as many as its window has elements.
 
     Parameters
     ----------
     size
-        Height and width of the output, an integer or a pair.
+        The height and width of the output, an integer or a pair.
     in_channels, out_channels
-        Channels before and after.
+        The numbers of input and output channels.
     kernel_size
         An integer or a pair (height, width).
 
     Raises
     ------
     TypeError, ValueError
-        An argument is not an integer or not positive.
+        If an argument is not an integer or not positive.
 
     Examples
     --------
@@ -69,19 +69,19 @@ def plain(size: int | Pair, in_channels: int, out_channels: int, kernel_size: in
 def bottleneck(size: int | Pair, in_channels: int, out_channels: int, kernel_size: int | Pair, between: int) -> int:
     """Count the multiplications of a bottleneck: a 1x1 convolution to fewer channels, then the convolution.
 
-    Inception's modules are made of them: Szegedy et al., Going Deeper with Convolutions, 2014.
+    Inception's modules consist of bottlenecks: Szegedy et al., Going Deeper with Convolutions, 2014.
 
     Parameters
     ----------
     size, in_channels, out_channels, kernel_size
         As for `plain`.
     between
-        Channels between the two.
+        The number of channels between the two convolutions.
 
     Raises
     ------
     TypeError, ValueError
-        An argument is not an integer or not positive.
+        If an argument is not an integer or not positive.
 
     Examples
     --------
@@ -93,9 +93,9 @@ def bottleneck(size: int | Pair, in_channels: int, out_channels: int, kernel_siz
 
 
 def separable(size: int | Pair, in_channels: int, out_channels: int, kernel_size: int | Pair) -> int:
-    """Count the multiplications of a depthwise convolution (each channel on its own) and a 1x1 convolution after it.
+    """Count the multiplications of a depthwise separable convolution: a depthwise and a 1x1 convolution.
 
-    MobileNets are made of them: Howard et al., MobileNets, 2017.
+    MobileNets consist of these: Howard et al., MobileNets, 2017.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def separable(size: int | Pair, in_channels: int, out_channels: int, kernel_size
     Raises
     ------
     TypeError, ValueError
-        An argument is not an integer or not positive.
+        If an argument is not an integer or not positive.
 
     Examples
     --------
@@ -117,17 +117,17 @@ def separable(size: int | Pair, in_channels: int, out_channels: int, kernel_size
 
 
 def separable_ratio(out_channels: int, kernel_size: int | Pair) -> float:
-    """Return `separable` over `plain`: ``1 / out_channels + 1 / kernel_size ** 2``.
+    """Return `separable` divided by `plain`: ``1 / out_channels + 1 / kernel_size ** 2``.
 
     Raises
     ------
     TypeError, ValueError
-        An argument is not an integer or not positive.
+        If an argument is not an integer or not positive.
 
     Examples
     --------
     >>> from convlane.analysis import cost
-    >>> round(cost.separable_ratio(out_channels=512, kernel_size=3), 3)  # nine times fewer, nearly
+    >>> round(cost.separable_ratio(out_channels=512, kernel_size=3), 3)  # almost nine times fewer
     0.113
     """
     return 1 / _positive(out_channels, "out_channels") + 1 / _area(kernel_size, "kernel_size")

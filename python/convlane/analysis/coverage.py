@@ -12,14 +12,14 @@ from convlane.functional._arguments import Padding, Pair, as_pair, as_positive, 
 
 @dataclass(frozen=True, eq=False)
 class Coverage:
-    """How often each pixel is used; printed, it is a small map. `convlane.analysis.draw.coverage` draws it."""
+    """How often each pixel is used, printed as a small map. `convlane.analysis.draw.coverage` draws it."""
 
     map: NDArray[np.int64]
-    """(height, width): the number of windows that a pixel lies in."""
+    """(height, width): the number of windows that contain each pixel."""
 
     @property
     def histogram(self) -> dict[int, int]:
-        """The number of pixels by how often they are used: ``{uses: pixels}``, in the order of uses."""
+        """The number of pixels for each number of uses, in ascending order: ``{uses: pixels}``."""
         uses, pixels = np.unique(self.map, return_counts=True)
         return dict(zip(uses.tolist(), pixels.tolist(), strict=True))
 
@@ -40,10 +40,10 @@ def coverage(
     *,
     transposed: bool = False,
 ) -> Coverage:
-    """Count in how many windows of a convolution each pixel of its input lies.
+    """Count the windows of a convolution that contain each pixel of its input.
 
-    Without padding, pixels near an edge count less, and if the stride does not divide the kernel, the interior is
-    uneven, too. A transposed convolution writes where the convolution reads, so the same map shows how many terms are
+    Without padding, pixels near an edge are used less, and if the stride does not divide the kernel, the interior is
+    also uneven. A transposed convolution writes where the convolution reads, so the same map shows how many terms are
     summed in each pixel of its *output*: the checkerboard in generated pictures (Odena, Dumoulin and Olah,
     "Deconvolution and Checkerboard Artifacts", Distill, 2016).
 
@@ -54,13 +54,13 @@ def coverage(
     kernel_size, stride, padding, dilation
         As in `convlane.functional.conv2d`.
     transposed
-        Count for the output of the transposed convolution, which has ``(height - 1) * stride - 2 * padding +
+        Whether to count for the output of the transposed convolution, which has ``(height - 1) * stride - 2 * padding +
         dilation * (kernel_size - 1) + 1`` rows.
 
     Raises
     ------
     TypeError, ValueError
-        An argument is out of range, the kernel does not fit into the padded input, or the map has more than 2**26
+        If an argument is out of range, the kernel does not fit into the padded input, or the map has more than 2**26
         pixels or an axis more than 2**26 taps of windows.
 
     Examples
@@ -87,21 +87,21 @@ def coverage(
     kernel, steps = (
         as_pair(value, "coverage", name) for value, name in ((kernel_size, "kernel_size"), (stride, "stride"))
     )
-    apart = as_pair(dilation, "coverage", "dilation")
-    for name, pair in {"kernel_size": kernel, "stride": steps, "dilation": apart}.items():
+    spacing = as_pair(dilation, "coverage", "dilation")
+    for name, pair in {"kernel_size": kernel, "stride": steps, "dilation": spacing}.items():
         if min(pair) < 1:
             raise ValueError(f"coverage: {name} must be at least 1, got {pair}")
-    sides = as_window("coverage", size, kernel, steps, padding, apart)[2]
+    sides = as_window("coverage", size, kernel, steps, padding, spacing)[2]
     if min(sides) < 0:
         raise ValueError(f"coverage: padding must not be negative, got {padding}")
-    axes = [_Axis(size[i], kernel[i], steps[i], sides[2 * i : 2 * i + 2], apart[i], transposed) for i in range(2)]
+    axes = [_Axis(size[i], kernel[i], steps[i], sides[2 * i : 2 * i + 2], spacing[i], transposed) for i in range(2)]
     pixels = axes[0].size * axes[1].size
-    if max(pixels, *(axis.windows * axis.kernel for axis in axes)) > _MOST:
+    if max(pixels, *(axis.windows * axis.kernel for axis in axes)) > _MAX_SIZE:
         raise ValueError(f"coverage: a map of {axes[0].size} x {axes[1].size} pixels, {kernel} taps each, is too large")
     return Coverage(np.outer(*(axis.uses() for axis in axes)))
 
 
-_MOST = 2**26
+_MAX_SIZE = 2**26
 
 
 class _Axis:
@@ -117,13 +117,15 @@ class _Axis:
             if size < 1:
                 raise ValueError(f"coverage: padding {sides} leaves no output")
         elif reach > size + before + after:
-            raise ValueError(f"coverage: a kernel that reaches over {reach} does not fit into {size + before + after}")
+            raise ValueError(
+                f"coverage: a kernel of extent {reach} does not fit into {size + before + after} padded pixels"
+            )
         else:
             windows = (size + before + after - reach) // stride + 1
         self.size, self.windows, self.kernel = size, windows, kernel
         self._stride, self._before, self._dilation = stride, before, dilation
 
     def uses(self) -> NDArray[np.int64]:
-        """Return in how many windows each pixel lies."""
+        """Return the number of windows that contain each pixel."""
         taps = np.arange(self.windows)[:, None] * self._stride + np.arange(self.kernel) * self._dilation - self._before
         return np.bincount(taps[(taps >= 0) & (taps < self.size)], minlength=self.size)

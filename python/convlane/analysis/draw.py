@@ -28,7 +28,7 @@ def coverage(coverage: Coverage) -> Any:
     Raises
     ------
     ImportError
-        matplotlib is not installed.
+        If matplotlib is not installed.
 
     Examples
     --------
@@ -38,7 +38,7 @@ def coverage(coverage: Coverage) -> Any:
     figure = _figure((9, 4))
     left, right = figure.subplots(1, 2)
     image = left.imshow(coverage.map, cmap="viridis", vmin=0)
-    left.set_title("windows that a pixel lies in")
+    left.set_title("windows that contain a pixel")
     left.set_xlabel("column")
     left.set_ylabel("row")
     figure.colorbar(image, ax=left)
@@ -56,7 +56,7 @@ def maps(maps: NDArray[Any], limit: int = 64) -> Any:
     Parameters
     ----------
     maps
-        As from `convlane.analysis.feature_maps` for one image.
+        As returned by `convlane.analysis.feature_maps` for one image.
     limit
         The number of channels to draw, from the first on.
 
@@ -67,9 +67,9 @@ def maps(maps: NDArray[Any], limit: int = 64) -> Any:
     Raises
     ------
     ImportError
-        matplotlib is not installed.
+        If matplotlib is not installed.
     ValueError
-        `maps` does not have three dimensions, or is empty.
+        If `maps` does not have three dimensions, or is empty.
 
     Examples
     --------
@@ -83,12 +83,12 @@ def maps(maps: NDArray[Any], limit: int = 64) -> Any:
 
 
 def filters(filters: NDArray[Any], limit: int = 64) -> Any:
-    """Draw filters (filters, channels, H, W) in a grid: those of three channels in colours, others channel by channel.
+    """Draw filters (filters, channels, H, W) in a grid: with three channels in colour, others channel by channel.
 
     Parameters
     ----------
     filters
-        As from `convlane.analysis.filters`.
+        As returned by `convlane.analysis.filters`.
     limit
         The number of filters to draw, from the first on.
 
@@ -99,9 +99,9 @@ def filters(filters: NDArray[Any], limit: int = 64) -> Any:
     Raises
     ------
     ImportError
-        matplotlib is not installed.
+        If matplotlib is not installed.
     ValueError
-        `filters` does not have four dimensions, or is empty.
+        If `filters` does not have four dimensions, or is empty.
 
     Examples
     --------
@@ -116,7 +116,7 @@ def filters(filters: NDArray[Any], limit: int = 64) -> Any:
 
 
 def picture(picture: NDArray[Any]) -> Any:
-    """Draw one picture (channels, H, W), as from `convlane.analysis.maximise`.
+    """Draw one picture (channels, H, W), as returned by `convlane.analysis.maximise`.
 
     Returns
     -------
@@ -125,9 +125,9 @@ def picture(picture: NDArray[Any]) -> Any:
     Raises
     ------
     ImportError
-        matplotlib is not installed.
+        If matplotlib is not installed.
     ValueError
-        `picture` does not have three dimensions, or is empty.
+        If `picture` does not have three dimensions, or is empty.
 
     Examples
     --------
@@ -161,4 +161,4 @@ def _figure(size: tuple[float, float]) -> Any:
 
 def _check(name: str, array: NDArray[Any], dimensions: int) -> None:
     if array.ndim != dimensions or array.size == 0:
-        raise ValueError(f"draw.{name}: expected an array of {dimensions} dimensions, got shape {array.shape}")
+        raise ValueError(f"draw.{name}: expected a non-empty array of {dimensions} dimensions, got shape {array.shape}")

@@ -1,4 +1,4 @@
-"""The layers of a network: modules without children, and operations in the code of those that have some."""
+"""The layers of a network: modules without children, and operations in the code of modules with children."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from convlane.nn.module import Module
 
 @dataclass(frozen=True)
 class Layer:
-    """A module without children that was called, or an operation in the code of one that has some.
+    """A module without children that was called, or an operation in the code of a module with children.
 
-    `name` is the module's dotted path; for an operation, that of its module and its own name. A second call is
+    `name` is the module's dotted path; for an operation, the path of its module and its own name. A second call is
     ``name#2``.
     """
 
@@ -27,7 +27,7 @@ class Layer:
     kind: str
     """The module's class or the operation."""
     values: tuple[Value, ...]
-    """Its operations; the result of the last one is the layer's."""
+    """The results of its operations; the last one is the layer's result."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class Anatomy:
 
     nodes: Mapping[Value, Node]
     layers: tuple[Layer, ...]
-    """In the order in which they run; every node except inputs and constants is in one."""
+    """The layers in the order in which they run; every node except inputs and constants belongs to one."""
     calls: tuple[Call, ...]
     output: Value | None
 
     def names(self) -> dict[str, Value]:
-        """Return the names that have results: layers and the modules that contain them."""
+        """Return the results of layers and of the modules that contain them, by name."""
         named = {layer.name: layer.values[-1] for layer in self.layers}
         return named | {call.name: call.result for call in self.calls if call.name and call.result is not None}
 
@@ -51,7 +51,7 @@ class Anatomy:
         Raises
         ------
         ValueError
-            There is none; the message names the nearest.
+            If there is none; the message suggests similar names.
         """
         named = self.names()
         if name not in named:
@@ -60,20 +60,20 @@ class Anatomy:
 
 
 def anatomy(model: Callable[..., Any], shape: InputShape) -> Anatomy:
-    """Trace a network for inputs of these shapes and divide it into layers."""
+    """Trace a network for inputs of this shape and divide it into layers."""
     nodes, result, calls = record_calls(model, shape)
     return Anatomy(nodes, _layers(nodes, calls), calls, result.value if isinstance(result, Symbol) else None)
 
 
 def unknown(what: str, name: str, names: Iterable[str]) -> str:
-    """Say that nothing has this name, and which names are close to it."""
+    """Return the message that nothing has this name, with similar names."""
     names = list(names)
     near = get_close_matches(str(name), names, n=3, cutoff=0.5) or names[:3]
     return f"there is no {what} {name!r}; did you mean {' or '.join(near)}?"
 
 
 def until(network: Anatomy, value: Value) -> Callable[[Any], Any]:
-    """Return a function that computes one result from the input, an array; it can be recorded on the tape."""
+    """Return a function that computes one result from the input array; it can be recorded on a tape."""
 
     def run(input: Any) -> Any:
         ((_, result),) = interpret(network.nodes, [value], input)
@@ -83,7 +83,7 @@ def until(network: Anatomy, value: Value) -> Callable[[Any], Any]:
 
 
 def checked_shape(model: Any, shape: InputShape | None, caller: str) -> Any:
-    """Return the given shape, or by default that of one image for which `models.create` has made the network."""
+    """Return the given shape, or by default that of one image for a network from `models.create`."""
     if shape is not None:
         return shape if isinstance(shape, Mapping) else tuple(shape)
     made = architecture(model) if isinstance(model, Module) else None
@@ -96,22 +96,22 @@ def _layers(nodes: Mapping[Value, Node], calls: Sequence[Call]) -> tuple[Layer, 
     innermost = innermost_calls(calls)
     names = Counter(call.name for call in calls if call.name)
     layers: dict[int | str, Layer] = {}
-    home: dict[Value, int | str] = {}
+    layer_of: dict[Value, int | str] = {}
     for value, node in nodes.items():
         if node.op in SOURCES:
             continue
-        if node.op == "item":  # an item belongs to what it is an item of
-            name = home[node.inputs["input"]]
+        if node.op == "item":  # an item belongs to the layer whose result it is an item of
+            name = layer_of[node.inputs["input"]]
             layers[name] = replace(layers[name], values=(*layers[name].values, value))
             continue
-        place = innermost.get(value)
-        within = None if place is None else calls[place]
-        if place is None or within is None or not within.is_layer:
+        call = innermost.get(value)
+        within = None if call is None else calls[call]
+        if call is None or within is None or not within.is_layer:
             name = unique(f"{within.name}.{node.op}" if within and within.name else node.op, names)
             layers[name] = Layer(name, node.op, (value,))
-            home[value] = name
+            layer_of[value] = name
         else:
-            values = layers[place].values if place in layers else ()
-            layers[place] = Layer(within.name or within.kind, within.kind, (*values, value))
-            home[value] = place
+            values = layers[call].values if call in layers else ()
+            layers[call] = Layer(within.name or within.kind, within.kind, (*values, value))
+            layer_of[value] = call
     return tuple(layers.values())

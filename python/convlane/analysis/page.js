@@ -5,14 +5,14 @@
   const where = document.getElementById("where");
   const buttons = [...document.querySelectorAll("button[data-layer]")];
 
-  // What one position of a layer sees of the picture.
+  // The part of the picture that one position of a layer sees.
   function show(layer, row, column, channel) {
     const field = data.fields[layer.name];
     const map = layer.vector ? "" : `position (${row}, ${column})`;
     const of = channel === undefined ? "" : `channel ${channel}, `;
     if (!field) {
       box.hidden = true;
-      where.textContent = `${layer.name}: ${of}${map || "what it sees is not known"}`;
+      where.textContent = `${layer.name}: ${of}${map || "its receptive field is not known"}`;
       return;
     }
     const rows = data.axes[field.rows], columns = data.axes[field.columns];
@@ -26,7 +26,7 @@
     box.style.width = `${(100 * (right - left + 1)) / width}%`;
     const sees = `sees rows ${top} to ${bottom} and columns ${left} to ${right} of ${height} x ${width}`;
     where.textContent = `${layer.name}: ${of}${map ? map + " " : ""}${sees}.`
-      + ` The field is ${field.size.join(" x ")}, padding included.`;
+      + ` The field is ${field.size.join(" x ")}, including padding.`;
   }
 
   function showCentre(layer) {
@@ -47,7 +47,7 @@
       : `${count} of ${layer.shape[0]} channels of ${layer.shape[1]} x ${layer.shape[2]}`;
     const range = layer.range ? `from ${layer.range[0]} to ${layer.range[1]}` : "none of them finite";
     text.textContent = `${what}; ${range}, ${layer.zeros} % are zero. `
-      + "Each map is stretched from its least value (black) to its largest (white)"
+      + "Each map is scaled from its smallest value (black) to its largest (white)"
       + (factor > 1 ? `; one pixel is the mean of ${factor} x ${factor}.` : ".");
     const maps = document.createElement("div"), image = document.createElement("img");
     const spot = document.createElement("div");

@@ -1,7 +1,7 @@
 """One HTML page that explains a network on a picture: its layers, their times, receptive fields and feature maps.
 
-The page is self-contained, style and script included (page.html, page.css, page.js), and forbids the browser to load
-anything. All text from outside is escaped: in HTML by `_text`, for the script as JSON without ``<``.
+The page is self-contained, including style and script (page.html, page.css, page.js), and forbids the browser to load
+anything. All external text is escaped: in HTML by `_text`, for the script as JSON without ``<``.
 """
 
 from __future__ import annotations
@@ -58,25 +58,24 @@ def page(
     model
         A network in eval mode.
     image
-        float32, (1, C, H, W) or (C, H, W), as the network takes it.
+        The network's input, float32, (1, C, H, W) or (C, H, W).
     title
         The page's heading; by default the class of the network.
     picture
-        The image to show, uint8, (H, W) or (H, W, 3); by default `image` itself, stretched from black to
-        white.
+        The image to show, uint8, (H, W) or (H, W, 3); by default `image` itself, scaled from black to white.
     note
         A sentence below the heading.
     channels
         The number of channels of each layer to show, from the first on.
     repeat
-        How often the network is run; the best time of each step is shown.
+        The number of times the network is run; the best time of each step is shown.
 
     Raises
     ------
     TypeError
-        `image` is not a float32 array, or the network does something that cannot be compiled.
+        If `image` is not a float32 array, or the network does something that cannot be compiled.
     ValueError
-        There is more than one image, the network refuses its shape, or it is in training mode.
+        If there is more than one image, the network rejects its shape, or the network is in training mode.
 
     Examples
     --------
@@ -95,7 +94,7 @@ def page(
     network, table = anatomy(model, images.shape), summary(model, images.shape)
     try:
         fields = {field.name: field for field in receptive_field(model, images.shape).fields}
-    except TypeError:  # an operation without a rule; the rest of the page does not need it
+    except TypeError:  # an operation has no rule; the rest of the page does not need the fields
         fields = {}
     shown = colours(images[0]) if picture is None else picture
     times = _times(network, report.steps)
@@ -105,8 +104,8 @@ def page(
         **_shared_fields(fields),
         "layers": _layers(network, images, limit),
     }
-    beside = Path(__file__)
-    template, style, script = (beside.with_suffix(f".{kind}").read_text("utf-8") for kind in ("html", "css", "js"))
+    here = Path(__file__)
+    template, style, script = (here.with_suffix(f".{kind}").read_text("utf-8") for kind in ("html", "css", "js"))
     return Template(template).substitute(
         title=_text(title),
         note=f"<p>{_text(note)}</p>" if note else "",
@@ -152,7 +151,7 @@ def _layer_rows(table: Summary, fields: Mapping[str, Field], times: Mapping[str,
             _cell(str(row.layer) if row.has_weights else ""),
             f'<th scope="row"><button aria-expanded="false" data-layer="{i}">{_text(row.name)}</button></th>',
             _cell(row.kind, ""),
-            time,  # early, so that a window narrower than the table does not cut it off
+            time,  # early, so that a narrow window does not cut it off
             _cell(sizes(row.output_shape[1:])),
             *(
                 _cell(f"{number:,}" if number else "")
@@ -168,7 +167,7 @@ def _layer_rows(table: Summary, fields: Mapping[str, Field], times: Mapping[str,
 
 def _step_rows(steps: Iterable[Step], network: Anatomy) -> str:
     steps = list(steps)
-    home = {value: layer.name for layer in network.layers for value in layer.values}
+    layer_of = {value: layer.name for layer in network.layers for value in layer.values}
     spent = [step.seconds or 0.0 for step in steps]
     rows = []
     for step in steps:
@@ -176,7 +175,7 @@ def _step_rows(steps: Iterable[Step], network: Anatomy) -> str:
         cells = [
             _cell(str(step.number)),
             _cell(step.op, ""),
-            _cell("the input" if _is_copy_of_input(step, network) else home[step.value], ""),
+            _cell("the input" if _is_copy_of_input(step, network) else layer_of[step.value], ""),
             _cell(sizes(step.output_shape)),
             f'<td title="{_text(step.why)}">{_text(step.algorithm)}</td>',
             _time(step.seconds or 0.0, spent),
@@ -187,10 +186,10 @@ def _step_rows(steps: Iterable[Step], network: Anatomy) -> str:
 
 
 def _times(network: Anatomy, steps: Iterable[Step]) -> dict[str, tuple[float | None, str]]:
-    """Return for each layer the seconds of its step, or None and the layer that it is computed with.
+    """Return for each layer the seconds of its step, or None and the layer with which it is computed.
 
-    A step has the value of its last operation, and the operations fused into it have no other reader. Its time belongs
-    to the first of its layers with multiply-adds.
+    A step has the value of its last operation, and the results of other operations in it are not used elsewhere. Its
+    time is attributed to the first of its layers with multiply-adds.
     """
     found = {step.value: step for step in steps if not _is_copy_of_input(step, network)}
     step_of: dict[Value, Value] = {value: value for value in found}
@@ -219,7 +218,7 @@ def _is_copy_of_input(step: Step, network: Anatomy) -> bool:
 
 
 def _shared_fields(fields: Mapping[str, Field]) -> dict[str, Any]:
-    """Return the boxes of rows and columns, clipped to the picture; layers that see the same share them."""
+    """Return the boxes of rows and columns, clipped to the picture; layers with equal boxes share them."""
     axes: dict[tuple[tuple[int, int], ...], int] = {}
     described = {}
     for name, field in fields.items():
@@ -232,7 +231,7 @@ def _shared_fields(fields: Mapping[str, Field]) -> dict[str, Any]:
 
 
 def _layers(network: Anatomy, images: Array, limit: int) -> list[dict[str, Any]]:
-    """Run the network and return thumbnails and figures of each layer's result."""
+    """Run the network and return thumbnails and statistics of each layer's result."""
     found = {}
     for value, result in interpret(network.nodes, {layer.values[-1] for layer in network.layers}, images):
         found[value] = _thumbnails(result[0], limit)
@@ -248,11 +247,13 @@ def _thumbnails(result: Array, limit: int) -> dict[str, Any]:
     count, height, width = small.shape
     columns = min(count, _PER_ROW)
     rows = -(-count // columns)
-    # Grey 0, between the maps, is transparent.
+    # Grey level 0, between the maps, is transparent.
     sheet = np.zeros((rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP), np.uint8)
     for i, one in enumerate(small):
         top, left = i // columns * (height + _GAP), i % columns * (width + _GAP)
-        sheet[top : top + height, left : left + width] = np.maximum(pixels(one) & 0xFC, 1)  # 64 greys compress better
+        sheet[top : top + height, left : left + width] = np.maximum(
+            pixels(one) & 0xFC, 1
+        )  # 64 grey levels compress better
     finite = result[np.isfinite(result)]
     return {
         "shape": list(result.shape),
@@ -288,7 +289,7 @@ def _cell(text: str, kind: str = "n") -> str:
 
 
 def _time(seconds: float, all_seconds: list[float]) -> str:
-    """Return milliseconds over a bar whose length is in proportion to the longest time."""
+    """Return milliseconds over a bar whose length is relative to the longest time."""
     width = 100 * seconds / max(*all_seconds, 1e-9)
     share = 100 * seconds / max(sum(all_seconds), 1e-9)
     text = f"{1e3 * seconds:.3f}" if seconds >= 1e-5 else f"{1e3 * seconds:.4f}"

@@ -13,7 +13,7 @@ Pixels = NDArray[np.uint8]
 
 
 def pixels(array: NDArray[Any]) -> Pixels:
-    """Stretch numbers to 0 to 255, from black to white; what is not finite is black."""
+    """Scale numbers to the range from 0 (black) to 255 (white); non-finite numbers are black."""
     numbers = np.asarray(array, np.float64)
     finite = np.isfinite(numbers)
     low, high = (numbers[finite].min(), numbers[finite].max()) if finite.any() else (0.0, 0.0)
@@ -27,7 +27,7 @@ def colours(picture: NDArray[Any]) -> Pixels:
 
 
 def png(image: Pixels, transparent: int | None = None) -> bytes:
-    """Return grey (H, W) or coloured (H, W, 3) pixels as a PNG file; one of the greys may be transparent."""
+    """Return grey (H, W) or coloured (H, W, 3) pixels as a PNG file; one grey level may be transparent."""
     height, width = image.shape[:2]
     lines = np.zeros((height, 1 + image[0].size), np.uint8)  # each begins with its filter type: none
     lines[:, 1:] = image.reshape(height, -1)

@@ -1,8 +1,8 @@
 """Receptive fields: which pixels of the input an element of a layer's result can depend on.
 
-Araujo, Norris and Sim, Computing Receptive Fields of Convolutional Neural Networks, Distill, 2019. Instead of their
-closed formulas, the first and last row and column that each position sees are propagated through the network, which
-also covers branches that are not aligned, windows of unequal size and padding on one side.
+Araujo, Norris and Sim, Computing Receptive Fields of Convolutional Neural Networks, Distill, 2019. Instead of
+using their closed formulas, the first and last row and column that each position sees are propagated through the
+network, which also covers branches that are not aligned, windows of unequal size and padding on one side.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from convlane.graph.interpret import arguments
 from convlane.graph.trace import INPUT, InputShape, Node, Value
 
 Box = tuple[int, ...]
-"""First and last index along each axis: of images the first and last row, then the first and last column."""
+"""The first and last index along each axis: for images, first and last row, then first and last column."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Field:
     kind: str
     output_shape: Shape
     size: tuple[int, ...]
-    """The size of the largest field; padding counts."""
+    """The size of the largest field, including padding."""
     stride: tuple[int | None, ...]
-    """From one position's field to the next; None if it is not constant, or branches differ."""
+    """The distance from one position's field to the next; None if it is not constant, or branches differ."""
     padding: tuple[int, ...]
-    """By how much the first position's field begins outside the picture, above and to the left."""
+    """How far outside the picture the first position's field begins, at the top and on the left."""
     center: tuple[float, ...]
     """The centre of the first position's field."""
     axes: tuple[NDArray[np.int64], ...]
@@ -47,38 +47,38 @@ class Field:
 
     @property
     def rows(self) -> NDArray[np.int64]:
-        """What positions see of the rows of images, or of the slices of volumes."""
+        """The rows of images, or of volumes, that positions see."""
         return self.axes[-2]
 
     @property
     def columns(self) -> NDArray[np.int64]:
-        """What positions see of the columns, or along signals."""
+        """The columns, or the indices of signals, that positions see."""
         return self.axes[-1]
 
     def box(self, *position: int) -> Box:
-        """Return what a position sees of the picture: first and last row, first and last column.
+        """Return the part of the picture that a position sees: first and last row, first and last column.
 
         For signals and volumes there are as many pairs as axes.
 
         Raises
         ------
         IndexError
-            There is no such position.
+            If there is no such position.
         TypeError
-            There are more or fewer axes.
+            If there are more or fewer axes.
         """
         if len(position) != len(self.axes):
-            raise TypeError(f"box: a position has {len(self.axes)} numbers here, got {len(position)}")
-        places: list[int] = []
+            raise TypeError(f"box: a position must have {len(self.axes)} numbers, got {len(position)}")
+        bounds: list[int] = []
         for axis, at, size in zip(self.axes, position, self.picture, strict=True):
             first, last = axis[at].tolist()
-            places += [max(first, 0), min(last, size - 1)]
-        return tuple(places)
+            bounds += [max(first, 0), min(last, size - 1)]
+        return tuple(bounds)
 
 
 @dataclass(frozen=True)
 class ReceptiveFields:
-    """The fields of a network's layers, in the order in which they run; printed, they are a table."""
+    """The fields of a network's layers, in the order in which they run, printed as a table."""
 
     fields: tuple[Field, ...]
 
@@ -88,7 +88,7 @@ class ReceptiveFields:
         Raises
         ------
         KeyError
-            There is no such layer; the message names the nearest.
+            If there is no such layer; the message suggests similar names.
         """
         for field in self.fields:
             if field.name == name:
@@ -118,21 +118,21 @@ def receptive_field(model: Callable[..., Any], input_shape: InputShape | None = 
     model
         A network, or any function of arrays that is made of operations of `convlane.functional`.
     input_shape
-        (N, C, H, W), for signals (N, C, L), for volumes (N, C, D, H, W); for several arrays as in `summary`, of which
-        the first has the pixels that are seen. By default one image of the size that the network is made for,
+        The shape of the input, (N, C, H, W), for signals (N, C, L), for volumes (N, C, D, H, W); for several arrays as
+        in `summary`, with the pixels in the first one. By default one image of the size that the network is made for,
         if `convlane.models.create` has built it.
 
     Returns
     -------
     ReceptiveFields
-        Print it, or look a layer up by the name that `summary` shows.
+        Print it, or look up a layer by the name that `summary` shows.
 
     Raises
     ------
     TypeError
-        The network uses an operation for which there is no rule; the message names it.
+        If the network uses an operation for which there is no rule; the message names it.
     ValueError
-        An operation refuses the shape that reaches it, or the input is none of these.
+        If an operation rejects the shape that reaches it, or the input is none of these.
 
     Examples
     --------
@@ -157,7 +157,7 @@ def receptive_field(model: Callable[..., Any], input_shape: InputShape | None = 
     picture = shape[2:]
     found: dict[Value, Seen] = {INPUT: tuple(_pixels(size, i - len(picture)) for i, size in enumerate(picture))}
     for value, node in network.nodes.items():
-        if not found.keys().isdisjoint(node.inputs.values()):  # the other inputs see nothing of the picture
+        if not found.keys().isdisjoint(node.inputs.values()):  # the other nodes do not depend on the picture
             found[value] = _seen(node, network.nodes, found)
     return ReceptiveFields(
         tuple(
@@ -169,11 +169,11 @@ def receptive_field(model: Callable[..., Any], input_shape: InputShape | None = 
 
 
 Seen = tuple[Axis, ...]
-"""What the positions of a result see along each axis of the picture: of its rows and of its columns."""
+"""The rows and the columns (one item for each axis of the picture) that the positions of a result see."""
 
 
 def _seen(node: Node, nodes: Mapping[Value, Node], found: Mapping[Value, Seen]) -> Seen:
-    """Return what the positions of a node's result see; some argument of it depends on the picture."""
+    """Return what the positions of a node's result see; at least one of its arguments depends on the picture."""
     if node.op == "item":
         return found[node.inputs["input"]]
     operation = operations()[node.op]
@@ -192,12 +192,12 @@ def _pixels(size: int, dim: int) -> Axis:
 
 
 def _together(axes: Sequence[Axis]) -> Axis:
-    """Return what positions see that are computed from the corresponding ones of several results."""
+    """Return what positions see that are computed from the corresponding positions of several results."""
     dims = {axis.dim for axis in axes if axis.dim is not None}
-    if len(dims) > 1:  # of different dimensions
+    if len(dims) > 1:  # along different dimensions
         axes = [axis.everywhere() for axis in axes]
     count = max(len(axis.low) for axis in axes)
-    strides = {axis.stride for axis in axes if len(axis.low) == count}  # a single element goes to all positions
+    strides = {axis.stride for axis in axes if len(axis.low) == count}  # a single element is broadcast to all positions
     low = np.min([np.broadcast_to(axis.low, count) for axis in axes], 0)
     high = np.max([np.broadcast_to(axis.high, count) for axis in axes], 0)
     return Axis(low, high, strides.pop() if len(strides) == 1 else None, dims.pop() if len(dims) == 1 else None)
@@ -209,10 +209,10 @@ def _field(name: str, kind: str, shape: Shape, seen: Seen, picture: tuple[int, .
         name,
         kind,
         shape,
-        size=tuple(int((places[:, 1] - places[:, 0]).max()) + 1 for places in axes),
+        size=tuple(int((bounds[:, 1] - bounds[:, 0]).max()) + 1 for bounds in axes),
         stride=tuple(axis.stride for axis in seen),
-        padding=tuple(-int(places[0, 0]) for places in axes),
-        center=tuple(float(places[0].mean()) for places in axes),
+        padding=tuple(-int(bounds[0, 0]) for bounds in axes),
+        center=tuple(float(bounds[0].mean()) for bounds in axes),
         axes=axes,
         picture=picture,
     )

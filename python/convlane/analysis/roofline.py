@@ -1,4 +1,4 @@
-"""The roofline plot as SVG: speed over arithmetic intensity, under the machine's limits.
+"""The roofline plot as SVG: speed over arithmetic intensity, below the machine's limits.
 
 Williams, Waterman and Patterson, Roofline: An Insightful Visual Performance Model, 2009.
 """
@@ -15,11 +15,12 @@ from convlane.runtime import get_num_threads
 
 _WIDTH, _HEIGHT = 860, 420
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 16, 48
-_CACHE, _MEMORY = 512 << 10, 256 << 20  # bytes per thread that fit into a usual L2, bytes that fit into no cache
+_CACHE = 512 << 10  # bytes per thread that fit into a typical L2 cache
+_MEMORY = 256 << 20  # bytes that fit into no cache
 
 
 def roofline(steps: Iterable[Step]) -> str:
-    """Return a plot of the steps that have multiply-adds and a time, with roofs measured now."""
+    """Return a plot of the steps with multiply-adds and a time, below limits that are measured now."""
     threads = get_num_threads()
     bandwidths = {
         "memory": machine.read_bandwidth(_MEMORY) / 1e9,
@@ -30,7 +31,7 @@ def roofline(steps: Iterable[Step]) -> str:
 
 
 def _plot(points: Sequence[Step], peak: float, bandwidths: dict[str, float]) -> str:
-    """Draw; FLOP per byte and GFLOP/s on logarithmic axes."""
+    """Draw the plot with logarithmic axes, GFLOP/s over FLOP per byte."""
     intensities = [_intensity(step) for step in points]
     bends = [peak / bandwidth for bandwidth in bandwidths.values()]
     low, high = _decades([*intensities, *bends])
@@ -68,8 +69,10 @@ def _plot(points: Sequence[Step], peak: float, bandwidths: dict[str, float]) -> 
         label = html.escape(f"{name}: {bandwidth:.0f} GB/s")
         slope = math.degrees(math.atan2(y(bandwidth) - y(10 * bandwidth), x(10) - x(1)))
         at = math.sqrt(start * peak / bandwidth)
-        place = f"{x(at):.1f} {y(at * bandwidth) - 6:.1f}"
-        parts.append(f'<text transform="translate({place}) rotate({-slope:.1f})" text-anchor="middle">{label}</text>')
+        position = f"{x(at):.1f} {y(at * bandwidth) - 6:.1f}"
+        parts.append(
+            f'<text transform="translate({position}) rotate({-slope:.1f})" text-anchor="middle">{label}</text>'
+        )
     label = f"multiply-add peak: {peak:.0f} GFLOP/s"
     parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{y(peak) - 6:.1f}" text-anchor="end">{label}</text>')
     longest = max((step.seconds or 0 for step in points), default=1.0)

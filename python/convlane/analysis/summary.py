@@ -1,4 +1,4 @@
-"""The table of a network: for each layer its shapes, activations, parameters and multiply-adds."""
+"""The table of a network: the shapes, activations, parameters and multiply-adds of each layer."""
 
 from __future__ import annotations
 
@@ -22,69 +22,69 @@ _ARRAYS = (np.ndarray, _core.PackedWeight, _core.TransposedWeight)
 
 @dataclass(frozen=True)
 class Row:
-    """One layer."""
+    """A row of the table: one layer or input."""
 
     layer: int | None
     """The number of the layer with weights that this is or belongs to; None before the first."""
     has_weights: bool
-    """Whether it is the layer of this number."""
+    """Whether this is the layer of that number."""
     name: str
-    """The name, as `feature_maps` and others take it."""
+    """The name that `feature_maps` and other functions take."""
     kind: str
     input_shape: Shape
     output_shape: Shape
     activations: int
-    """Elements of its result; 0 if that needs no memory of its own."""
+    """The number of elements of the result; 0 if it needs no memory of its own."""
     parameters: int
     multiply_adds: int
 
     @property
     def memory(self) -> int:
-        """Bytes of its activations and parameters."""
+        """The bytes of the layer's activations and parameters."""
         return 4 * (self.activations + self.parameters)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A network's layers and totals; printed, it is a table, and `to_json` has the same for programs."""
+    """A network's layers and totals, printed as a table; `to_json` returns the same for programs."""
 
     rows: tuple[Row, ...]
-    """The rows, of which the first are the inputs."""
+    """The rows, the first of which are the inputs."""
     layers: int
-    """Layers with weights: convolutions and linear layers."""
+    """The number of layers with weights: convolutions and linear layers."""
     depth: int
-    """The largest number of them on a path from the input to the output, as in the names of networks."""
+    """The largest number of layers with weights on a path from input to output, as in the names of networks."""
     parameters: int
     unused_parameters: int
-    """Those among them that this call does not use, such as auxiliary classifiers."""
+    """The number of parameters that this call does not use, such as those of auxiliary classifiers."""
 
     @property
     def input_shape(self) -> Shape:
-        """Shape of the input, of the first if there are several."""
+        """The shape of the input, or of the first one if there are several."""
         return self.rows[0].output_shape
 
     @property
     def multiply_adds(self) -> int:
-        """Multiply-adds of all layers."""
+        """The number of multiply-adds of all layers."""
         return sum(row.multiply_adds for row in self.rows)
 
     @property
     def activations(self) -> int:
-        """Elements of all layers' results, including the input."""
+        """The number of elements of all layers' results, including the input."""
         return sum(row.activations for row in self.rows)
 
     @property
     def activation_bytes(self) -> int:
-        """Bytes of all activations: what training keeps, at least."""
+        """The bytes of all activations, which training at least has to store."""
         return 4 * self.activations
 
     @property
     def parameter_bytes(self) -> int:
-        """Bytes of all parameters."""
+        """The bytes of all parameters."""
         return 4 * self.parameters
 
     def to_dict(self) -> dict[str, Any]:
-        """Return rows and totals as dicts, lists and numbers."""
+        """Return the rows and totals as dicts, lists and numbers."""
         totals = ("activations", "activation_bytes", "parameters", "parameter_bytes", "unused_parameters")
         return {
             "input_shape": list(self.input_shape),
@@ -125,31 +125,32 @@ def summary(model: Callable[..., Any], input_shape: InputShape | None = None) ->
     """Return the layers of a network, their shapes and costs, without running it.
 
     Layers are counted as in textbooks: convolutions and linear layers with weights of the network are numbered, and
-    what follows one (normalisation, activation, pooling) belongs to it. Activations are what a layer has to store:
-    results of convolutions, linear layers and pooling; activation functions, normalisation, sums and concatenation
-    are taken as done in place. The figures are those of eval mode, whatever mode the network is in.
+    the operations that follow one (normalisation, activation, pooling) belong to it. Activations are the numbers that a
+    layer has to store: results of convolutions, linear layers and pooling; activation functions, normalisation, sums
+    and concatenation are assumed to be done in place. The numbers are those of eval mode, whatever mode the network is
+    in.
 
     Parameters
     ----------
     model
-        A network, or any function of arrays that is made of operations of `convlane.functional`; its parameters
-        are then all weights and biases that it passes to them.
+        A network, or any function of arrays that is made of operations of `convlane.functional`; the parameters of a
+        function are all weights and biases that it passes to operations.
     input_shape
-        Shape of the array that it would be called with, for images (N, C, H, W); of several arrays a tuple of shapes,
-        or a dict of shapes if it takes them by name. By default one image of the size that the network is made for, if
-        `convlane.models.create` has built it.
+        The shape of the array that it would be called with, (N, C, H, W) for images; for several arrays a tuple of
+        shapes, or a dict of shapes if it takes them by name. By default one image of the size that the network is made
+        for, if `convlane.models.create` has built it.
 
     Returns
     -------
     Summary
-        Print it for the table; see its attributes for the figures.
+        Print it for the table; its attributes have the numbers.
 
     Raises
     ------
     TypeError
-        The network does something with an array that is not an operation of `convlane.functional`.
+        If the network does something with an array that is not an operation of `convlane.functional`.
     ValueError
-        An operation refuses the shape that reaches it, or there is no default for the shape.
+        If an operation rejects the shape that reaches it, or there is no default for the shape.
 
     Examples
     --------
@@ -212,7 +213,7 @@ def summary(model: Callable[..., Any], input_shape: InputShape | None = None) ->
 
 
 def is_weighted(node: Node) -> bool:
-    """Return whether it multiplies by a weight, as convolutions and linear layers do."""
+    """Return whether a node multiplies by a weight, as convolutions and linear layers do."""
     operation = operations().get(node.op)
     return (
         operation is not None
@@ -222,9 +223,9 @@ def is_weighted(node: Node) -> bool:
 
 
 def _is_counted(node: Node, parameters: dict[int, int] | None, held: int) -> bool:
-    """Return whether it is a convolution or a linear layer with weights of the network, not with constants.
+    """Return whether a node is a convolution or a linear layer whose weights are the network's, not constants.
 
-    A layer that is called again holds no further parameters, and one that reshapes its weight passes another array.
+    A layer that is called again has no further parameters, and a layer that reshapes its weight passes another array.
     """
     if not is_weighted(node):
         return False
@@ -232,7 +233,7 @@ def _is_counted(node: Node, parameters: dict[int, int] | None, held: int) -> boo
 
 
 def _numbers(network: Anatomy, counted: set[Value]) -> dict[Value, int]:
-    """Return for each value the number of the counted layer that it is or follows; 0 before the first."""
+    """Return for each value the number of the counted layer that it belongs to; 0 before the first."""
     numbers: dict[Value, int] = {}
     last = 0
     for value, node in network.nodes.items():
@@ -253,14 +254,14 @@ def _depths(network: Anatomy, counted: set[Value]) -> dict[Value, int]:
 
 
 def _parameters(network: Anatomy, sizes: dict[int, int] | None) -> tuple[dict[str, int], int]:
-    """Return the number of parameters of each layer, each array at its first use, and of those that no layer holds.
+    """Return the number of parameters of each layer, each array at its first use, and the number of unused ones.
 
-    A parameter that no operation takes as it is belongs to its module's first layer.
+    A parameter that no operation takes directly belongs to its module's first layer.
     """
     held: dict[str, int] = {}
     seen: set[int] = set()
 
-    def give(layer: Layer, arrays: Iterable[Any]) -> None:
+    def count(layer: Layer, arrays: Iterable[Any]) -> None:
         for array in arrays:
             if id(array) not in seen and (sizes is None or id(array) in sizes):
                 seen.add(id(array))
@@ -270,19 +271,19 @@ def _parameters(network: Anatomy, sizes: dict[int, int] | None) -> tuple[dict[st
         for value in layer.values:
             arguments = network.nodes[value].attributes
             found = (given for name, given in arguments.items() if sizes is not None or name in ("weight", "bias"))
-            give(layer, (given for given in found if isinstance(given, _ARRAYS)))
+            count(layer, (given for given in found if isinstance(given, _ARRAYS)))
     if sizes is None:
         return held, 0
-    home = {value: layer for layer in network.layers for value in layer.values}
+    layer_of = {value: layer for layer in network.layers for value in layer.values}
     for call in sorted(network.calls, key=lambda call: not call.is_layer):
-        first = next((home[value] for value in range(call.first, call.end) if value in home), None)
+        first = next((layer_of[value] for value in range(call.first, call.end) if value in layer_of), None)
         if first is not None:
-            give(first, call.arrays)
+            count(first, call.arrays)
     return held, sum(sizes.values()) - sum(held.values())
 
 
 def _stored(node: Node, network: Anatomy) -> int:
-    """Return how many elements a result adds to what is stored."""
+    """Return how many elements of a result have to be stored."""
     if node.op == "item":
         return math.prod(node.shape)
     if node.results:

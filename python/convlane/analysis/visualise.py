@@ -15,30 +15,30 @@ from convlane.nn import Conv2d, Module
 
 
 def feature_maps(model: Callable[[Any], Any], image: Any, layer: str) -> Array:
-    """Run a network on a picture up to one layer and return the result of that.
+    """Run a network on a picture up to one layer and return the result of that layer.
 
     Parameters
     ----------
     model
         A network, or any function of one array that is made of operations of `convlane.functional`. It is run in eval
-        mode and left as it is.
+        mode, and its mode is restored.
     image
         float32, (N, C, H, W) or one image (C, H, W).
     layer
-        The name of a layer as `summary` shows it, or of a module with several layers in it (``"layer1"``).
+        The name of a layer as shown by `summary`, or of a module that contains several layers (``"layer1"``).
 
     Returns
     -------
     numpy.ndarray
         float32, (N, channels, height, width), or (channels, height, width) for one image; for a linear
-        layer (N, features) or (features,). `convlane.analysis.draw.maps` draws it.
+        layer, (N, features) or (features,). `convlane.analysis.draw.maps` draws it.
 
     Raises
     ------
     TypeError
-        `image` is not a float32 array.
+        If `image` is not a float32 array.
     ValueError
-        There is no such layer (the message names the nearest), or the network refuses the image's shape.
+        If there is no such layer (the message suggests similar names), or the network rejects the image's shape.
 
     Examples
     --------
@@ -62,7 +62,7 @@ def filters(model: Module, layer: str | None = None) -> Array:
     model
         A network.
     layer
-        The convolution's name; by default the first one's, whose filters see pixels and are worth drawing.
+        The convolution's name; by default the first convolution, whose filters can be viewed as pixels.
 
     Returns
     -------
@@ -72,7 +72,7 @@ def filters(model: Module, layer: str | None = None) -> Array:
     Raises
     ------
     ValueError
-        The network has no such convolution; the message names the nearest.
+        If the network has no such convolution; the message suggests similar names.
 
     Examples
     --------
@@ -107,7 +107,7 @@ def maximise(
     """Find a picture to which a channel of a layer responds most strongly, by gradient ascent from faint noise.
 
     Erhan, Bengio, Courville and Vincent, Visualizing Higher-Layer Features of a Deep Network, 2009. Without a penalty
-    on the picture the result is noise of high contrast: `decay` is the penalty on its square of Simonyan, Vedaldi and
+    on the picture, the result would be noise of high contrast: `decay` is the L2 penalty of Simonyan, Vedaldi and
     Zisserman, Deep Inside Convolutional Networks, 2014; `smoothing` penalises differences between neighbours, and
     `jitter` makes the result independent of exact positions.
 
@@ -116,23 +116,24 @@ def maximise(
     model
         As for `feature_maps`.
     layer
-        The name of a layer. For classes use the last one before a softmax.
+        The name of a layer; for classes, the last one before a softmax.
     channel
         The channel whose mean over all positions is maximised, or the output of a linear layer.
     input_shape
-        (1, C, H, W) of the picture. By default what the network is made for, if `convlane.models.create` has built it.
+        The shape of the picture, (1, C, H, W); by default the one that the network is made for, if
+        `convlane.models.create` has built it.
     steps
         The number of steps of gradient ascent.
     step_size
-        The change of the picture in a step, root mean square over the pixels.
+        The change of the picture in a step, as the root mean square over the pixels.
     decay
         The share of the picture that each step subtracts.
     smoothing
         The share of a pixel's difference from the mean of its four neighbours that each step subtracts; at most 1.
     jitter
-        Before each step the picture is shifted by up to so many pixels, at random, and back afterwards.
+        Before each step, the picture is shifted randomly by up to this many pixels, and back afterwards.
     seed
-        The seed of the noise and of the shifts; the same one gives the same picture.
+        The seed of the noise and of the shifts; the same seed gives the same picture.
 
     Returns
     -------
@@ -142,9 +143,9 @@ def maximise(
     Raises
     ------
     TypeError
-        The network does something that has no gradient, or an argument is of the wrong kind.
+        If the network does something that has no gradient, or an argument has the wrong type.
     ValueError
-        There is no such layer (the message names the nearest) or channel, or an argument is out of range.
+        If there is no such layer (the message suggests similar names) or channel, or an argument is out of range.
 
     Examples
     --------
@@ -167,22 +168,22 @@ def maximise(
     channel = as_int(channel, "maximise", "channel")
     if len(result) < 2 or not 0 <= channel < result[1]:
         raise ValueError(
-            f"maximise: channel={channel} is not one of the channels of {layer!r}, whose result is {result}"
+            f"maximise: channel={channel} is not one of the channels of {layer!r}, whose result has shape {result}"
         )
     for name, number, most in (("step_size", step_size, np.inf), ("decay", decay, 1), ("smoothing", smoothing, 1)):
         if not 0 <= as_float(number, "maximise", name) <= most:
             raise ValueError(f"maximise: {name} must be between 0 and {most}, got {number}")
     steps = as_positive(as_int(steps, "maximise", "steps") + 1, "maximise", "steps + 1") - 1
     reach = as_positive(as_int(jitter, "maximise", "jitter") + 1, "maximise", "jitter + 1") - 1
-    wish = np.zeros(result, np.float32)
-    wish[:, channel] = 1 / wish[:, channel].size
+    weights = np.zeros(result, np.float32)
+    weights[:, channel] = 1 / weights[:, channel].size
     run = until(network, value)
     rng = np.random.default_rng(seed)
     picture = (0.1 * rng.standard_normal(shape)).astype(np.float32)
     for _ in range(steps):
         shift = tuple(rng.integers(-reach, reach, 2, endpoint=True))
         _, pullback = vjp(run, np.roll(picture, shift, (2, 3)))
-        gradient = np.roll(pullback(wish)[0], (-shift[0], -shift[1]), (2, 3))
+        gradient = np.roll(pullback(weights)[0], (-shift[0], -shift[1]), (2, 3))
         size = float(np.sqrt(np.mean(gradient.astype(np.float64) ** 2)))
         if size > 0:
             picture += np.float32(step_size / size) * gradient
@@ -193,7 +194,7 @@ def maximise(
 
 
 def _neighbours(picture: Array) -> Array:
-    """Return the mean of the four neighbours of each pixel; edge pixels are their own neighbours beyond the edge."""
+    """Return the mean of the four neighbours of each pixel; edge pixels are repeated beyond the edge."""
     padded = np.pad(picture, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
     rows = padded[:, :, :-2, 1:-1] + padded[:, :, 2:, 1:-1]
     mean: Array = (rows + padded[:, :, 1:-1, :-2] + padded[:, :, 1:-1, 2:]) / np.float32(4)

@@ -1,4 +1,4 @@
-"""The command ``convlane``. Each subcommand is one file with `add_arguments` and `run`."""
+"""The command ``convlane``; each subcommand is one file with `add_arguments` and `run`."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ _UNREAD = 128 + 13  # and for SIGPIPE
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 1 for a failure, 130 for Ctrl-C, 141 for a closed pipe.
 
-    Ctrl-C works even if the process was started with it ignored, as shells without job control do with ``&``; a handler
-    that the caller installed stays. Wrong usage raises ``SystemExit`` with code 2, as usual with argparse.
+    Ctrl-C works even if the process was started with it ignored, as by shells without job control for ``&``; a handler
+    that the caller has installed is not replaced. Wrong usage raises ``SystemExit`` with code 2, as usual with
+    argparse.
     """
     command = ""
     try:
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C raise `KeyboardInterrupt` where it was ignored."""
+    """Let Ctrl-C raise `KeyboardInterrupt` if it was ignored."""
     in_main = threading.current_thread() is threading.main_thread()  # other threads cannot install handlers
     ignored = in_main and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     if ignored:
@@ -61,7 +62,7 @@ def _interruptible() -> Iterator[None]:
 
 @contextmanager
 def _output() -> Iterator[None]:
-    """Escape file names that are not text, and flush the output here, so that errors of it are caught."""
+    """Escape file names that are not text, and flush the output, so that its errors are caught here."""
     stream = sys.stdout
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="backslashreplace")

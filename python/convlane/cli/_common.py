@@ -1,4 +1,4 @@
-"""What commands share: their arguments, their errors and the timing of networks."""
+"""Helpers that commands share: types of arguments, errors and the timing of networks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class CommandError(Exception):
 
 
 def require(packages: Mapping[str, str]) -> None:
-    """Refuse to run without these modules, given with the names of their packages."""
+    """Raise a CommandError if one of these modules, given with their packages, is not installed."""
     for module, package in packages.items():
         try:
             importlib.import_module(module)
@@ -55,7 +55,7 @@ def positive(text: str) -> int:
 
 
 def thread_count(text: str) -> int:
-    """Argument type: a possible number of threads."""
+    """Argument type: a valid number of threads."""
     number = int(text)
     try:
         return checked_threads(number)
@@ -117,7 +117,7 @@ def time_network(
     compiled: bool = False,
     autotune: bool | str = False,
 ) -> Timing:
-    """Time the calls of a network, or of a plan of it, on one image or batch; see `time_calls`."""
+    """Time the calls of a network, or of a plan for it, on one image or batch; see `time_calls`."""
     cost = multiply_adds(model, image.shape)
     if compiled:
         model = compile(model, image.shape, autotune=autotune)
@@ -128,7 +128,7 @@ def time_network(
 def time_calls(
     function: Callable[[Array], Any], image: Array, repeat: int, warmup: int, label: str
 ) -> tuple[float, ...]:
-    """Call a function `warmup` times for nothing, then `repeat` times, and return the seconds of each of these."""
+    """Call a function `warmup` times, then `repeat` times, and return the seconds of each of the latter calls."""
     seconds = []
     for call in progress(range(warmup + repeat), label):
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""ONNX and Keras files in commands: reading them, choosing the size of the input, preparing a picture."""
+"""ONNX and Keras files in commands: reading files, choosing the size of the input, preparing a picture."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from convlane.functional._arguments import Array
 from convlane.onnx import load_onnx
 
 KNOWN = "a name of convlane.models.list(), or a file of ONNX (.onnx) or Keras (.keras, .h5)"
-"""What commands say of the networks that they take."""
+"""The help text for the networks that commands take."""
 
 _KERAS = (".keras", ".h5", ".hdf5")
 _SIDE = 224  # of pictures whose size the file leaves open
@@ -28,42 +28,42 @@ def model_or_file(text: str) -> str:
 
 
 def is_file(model: str) -> bool:
-    """Whether a model is named by its file."""
+    """Return whether a model is given as a file."""
     return model.lower().endswith((".onnx", *_KERAS))
 
 
 def is_of_keras(path: str) -> bool:
-    """Whether a file is Keras's, by its name."""
+    """Return whether a file is a Keras file, judging by its name."""
     return path.lower().endswith(_KERAS)
 
 
 def read_network(path: str) -> Any:
-    """Read a network of one input: a module whose `inputs` tell names and shapes."""
+    """Read a network with one input: a module whose `inputs` have names and shapes."""
     try:
         network: Any = load_keras(path) if is_of_keras(path) else load_onnx(path)
     except (ImportError, ValueError) as error:
         raise CommandError(str(error)) from None
     if len(network.inputs) != 1:
         names = ", ".join(info.name for info in network.inputs)
-        raise CommandError(f"{path} takes the inputs {names}; this command is for networks of one input")
+        raise CommandError(f"{path} has the inputs {names}; this command is for networks with one input")
     return network
 
 
 def input_shape(network: Any, batch: int = 1, size: int | None = None) -> tuple[int, ...]:
-    """Return the shape of the input; what the file leaves open is chosen: the batch, three channels, the size."""
+    """Return the shape of the input; sizes that the file leaves open are the batch, three channels and `size`."""
     declared = network.inputs[0].shape or (None,) * 4
     channels_last = len(declared) == 4 and declared[3] in (1, 3, 4) and declared[1] not in (1, 3, 4)
-    usual = (
+    default = (
         (batch, size or _SIDE, size or _SIDE, _CHANNELS) if channels_last else (batch, _CHANNELS, *[size or _SIDE] * 8)
     )
-    return tuple(dim if isinstance(dim, int) else usual[i] for i, dim in enumerate(declared))
+    return tuple(dim if isinstance(dim, int) else default[i] for i, dim in enumerate(declared))
 
 
 def add_picture_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare how a picture becomes an input."""
+    """Declare the arguments for turning a picture into an input."""
     parser.add_argument("--size", type=int, help=f"height and width where the file leaves them open (default {_SIDE})")
     parser.add_argument("--mean", type=_numbers, default=(0.0,), help="subtracted from pixels of 0 to 255 (default 0)")
-    parser.add_argument("--std", type=_numbers, default=(255.0,), help="what they are divided by then (default 255)")
+    parser.add_argument("--std", type=_numbers, default=(255.0,), help="pixels are then divided by this (default 255)")
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -71,7 +71,7 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 
 def read_input(path: Path, shape: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> Array:
-    """Return an array from a .npy file as it is, or a picture resized to a shape."""
+    """Return the array of a .npy file as it is, or a picture resized to a shape."""
     if path.suffix.lower() == ".npy":
         try:
             array = np.load(path, allow_pickle=False)

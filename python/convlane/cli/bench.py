@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=positive, help="height and width of an image (default: the network's own)")
     parser.add_argument("--threads", type=thread_count, default=runtime.get_num_threads(), help="default: all")
     parser.add_argument("--repeat", type=positive, default=20, help="timed calls (default 20)")
-    parser.add_argument("--warmup", type=positive, default=3, help="calls before those (default 3)")
+    parser.add_argument("--warmup", type=positive, default=3, help="calls before the timed ones (default 3)")
     parser.add_argument("--compiled", action="store_true", help="time the network's compiled plan")
     parser.add_argument(
         "--autotune",
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const=True,
         default=False,
         metavar="FILE",
-        help="time a plan whose algorithms were timed first; FILE keeps those times",
+        help="time a plan whose algorithms were chosen by timing; FILE caches these times",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

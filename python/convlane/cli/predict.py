@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def prepared_digit(path: Path) -> Array:
-    """Read a picture, with white paper behind what is transparent."""
+    """Read a picture of a digit, with transparent pixels on white paper."""
     from PIL import Image
 
     coloured = read_picture(path).convert("RGBA")

@@ -13,16 +13,16 @@ from convlane.cli._common import CommandError, require
 from convlane.cli._networks import add_picture_arguments, input_shape, is_of_keras, read_input, read_network
 from convlane.onnx import InferenceSession
 
-_MOST_TOLD = 1000  # elements of an output in JSON
+_MAX_VALUES = 1000  # the largest output whose values are in the JSON
 _BEST = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("model", metavar="MODEL", help="a file of ONNX (.onnx) or Keras (.keras, .h5)")
-    parser.add_argument("input", type=Path, metavar="PICTURE|ARRAY.npy", help="what it is run on")
+    parser.add_argument("input", type=Path, metavar="PICTURE|ARRAY.npy", help="the input")
     add_picture_arguments(parser)
-    parser.add_argument("--out", type=Path, metavar="FILE.npz", help="keeps all outputs")
+    parser.add_argument("--out", type=Path, metavar="FILE.npz", help="write all outputs to this file")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _outputs(path: str, network: Any, array: Any) -> dict[str, Any]:
-    """Return all outputs by name; those of Keras that have none are numbered."""
+    """Return all outputs by name; outputs of Keras networks without names are numbered."""
     if not is_of_keras(path):
         results = InferenceSession(path).run(None, {network.inputs[0].name: array})
         return {info.name: result for info, result in zip(network.outputs, results, strict=True)}
@@ -62,13 +62,13 @@ def _outputs(path: str, network: Any, array: Any) -> dict[str, Any]:
 
 
 def _described(result: Any) -> dict[str, Any]:
-    """Describe an output; of scores of classes, the best ones."""
+    """Describe an output, with the best classes if it holds scores of classes."""
     facts: dict[str, Any] = {"shape": list(result.shape), "type": str(result.dtype)}
     if result.size:
         facts |= {"least": float(result.min()), "most": float(result.max())}
     if result.ndim == 2 and len(result) == 1 and result.shape[1] > 1:
         best = np.argsort(-result[0], kind="stable")[:_BEST]
         facts["best"] = [(int(index), float(result[0, index])) for index in best]
-    if result.size <= _MOST_TOLD:
+    if result.size <= _MAX_VALUES:
         facts["values"] = result.tolist()
     return facts

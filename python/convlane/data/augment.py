@@ -1,9 +1,9 @@
 """Augmentation: random changes of pictures that preserve their class.
 
-Each is a small frozen dataclass that is called as ``step(image, rng)`` and returns a new picture, or the given one
-if chance leaves it unchanged. Pictures are float32 (C, H, W); uint8 is accepted, too, and divided by 255, so that
-colours always run from 0 to 1. The outcome depends on the generator alone; `convlane.data.Loader` makes one for each
-picture and epoch, so that neither the order nor the number of threads matters.
+Each is a small frozen dataclass that is called as ``step(image, rng)`` and returns a new picture, or the given one if
+it happens to leave it unchanged. Pictures are float32 (C, H, W); uint8 is also accepted and divided by 255, so that
+colours always run from 0 to 1. The result depends only on the picture and the generator; `convlane.data.Loader` makes a
+generator for each picture and epoch, so that neither the order nor the number of threads matters.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Compose:
         object.__setattr__(self, "steps", steps)
 
     def __call__(self, image: Array, rng: np.random.Generator) -> Array:
-        """Apply it to a picture."""
+        """Apply the step to a picture."""
         image = as_picture(image, "Compose")
         for step in self.steps:
             image = step(image, rng)
@@ -73,7 +73,7 @@ class Compose:
 
 @dataclass(frozen=True)
 class Mirror:
-    """A horizontal flip with some probability, or a vertical one.
+    """A horizontal (or, with `vertical`, a vertical) flip with a given probability.
 
     Examples
     --------
@@ -90,7 +90,7 @@ class Mirror:
         _check(self, probability=(0, 1))
 
     def __call__(self, image: Array, rng: np.random.Generator) -> Array:
-        """Apply it to a picture."""
+        """Apply the step to a picture."""
         image = as_picture(image, "Mirror")
         if rng.random() >= self.probability:
             return image
@@ -101,7 +101,8 @@ class Mirror:
 class RandomCrop:
     """A random crop of `size`, after `padding` pixels have been added on all sides.
 
-    It shifts by whole pixels, so that nothing is interpolated. `border` and `fill` as in `convlane.data.resample`.
+    The crop is shifted by whole pixels, so nothing is interpolated. `border` and `fill` are as in
+    `convlane.data.resample`.
 
     Examples
     --------
@@ -121,7 +122,7 @@ class RandomCrop:
         _check(self, padding=(0, math.inf), border=_BORDERS)
 
     def __call__(self, image: Array, rng: np.random.Generator) -> Array:
-        """Apply it to a picture."""
+        """Apply the step to a picture."""
         image, (height, width) = as_picture(image, "RandomCrop"), _pair(self.size)
         rows, columns = (size + 2 * self.padding for size in image.shape[1:])
         if height > rows or width > columns:
@@ -129,7 +130,7 @@ class RandomCrop:
                 f"RandomCrop: a crop of {height} x {width} does not fit into an image of {image.shape[1]} x "
                 f"{image.shape[2]} with {self.padding} pixels of padding"
             )
-        top, left = (int(rng.integers(0, room + 1)) - self.padding for room in (rows - height, columns - width))
+        top, left = (int(rng.integers(0, margin + 1)) - self.padding for margin in (rows - height, columns - width))
         return _cut(image, top, left, height, width, self.border, self.fill)
 
 
@@ -140,11 +141,11 @@ class RandomResizedCrop:
     Parameters
     ----------
     size
-        Of the result: (height, width), or one number for both.
+        The size of the result: (height, width), or one number for both.
     scale
-        Bounds of the crop's share of the picture's area.
+        The bounds of the crop's share of the picture's area.
     ratio
-        Bounds of its aspect ratio (width over height), whose logarithm is drawn uniformly.
+        The bounds of the crop's aspect ratio (width over height), whose logarithm is drawn uniformly.
 
     Examples
     --------
@@ -155,8 +156,8 @@ class RandomResizedCrop:
 
     Notes
     -----
-    Ten parts are drawn; where none of them lies within the picture, the largest one in its middle that has a permitted
-    ratio is taken, as torchvision does. A part that shrinks is averaged over the area of each new pixel.
+    Up to ten crops are drawn; if none of them fits into the picture, the largest one at its centre with a permitted
+    ratio is used, as in torchvision. A crop that is reduced is averaged over the area of each new pixel.
     """
 
     size: int | tuple[int, int]
@@ -171,13 +172,13 @@ class RandomResizedCrop:
                 raise ValueError(f"RandomResizedCrop: {name} must be two positive numbers in order, got {(low, high)}")
 
     def __call__(self, image: Array, rng: np.random.Generator) -> Array:
-        """Apply it to a picture."""
+        """Apply the step to a picture."""
         image, (height, width) = as_picture(image, "RandomResizedCrop"), _pair(self.size)
         top, left, rows, columns = self._part(image.shape[1], image.shape[2], rng)
-        across, down = columns / width, rows / height
-        samples = min(max(1, math.ceil(max(across, down))), 64)
+        scale_x, scale_y = columns / width, rows / height
+        samples = min(max(1, math.ceil(max(scale_x, scale_y))), 64)
         part = image[:, top : top + rows, left : left + columns]
-        return resample(part, [[across, 0, 0], [0, down, 0]], (height, width), border="edge", samples=samples)
+        return resample(part, [[scale_x, 0, 0], [0, scale_y, 0]], (height, width), border="edge", samples=samples)
 
     def _part(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """Return top, left, rows and columns of the crop."""
@@ -198,7 +199,7 @@ class RandomResizedCrop:
 class Rotation:
     """A rotation around the centre by an angle drawn between plus and minus `degrees`.
 
-    `border` and `fill` as in `convlane.data.resample`.
+    `border` and `fill` are as in `convlane.data.resample`.
     """
 
     degrees: float = 15.0
@@ -209,7 +210,7 @@ class Rotation:
         _check(self, degrees=(0, 180), border=_BORDERS)
 
     def __call__(self, image: Array, rng: np.random.Generator) -> Array:
-        """Apply it to a picture."""
+        """Apply the step to a picture."""
         angle = math.radians(rng.uniform(-self.degrees, self.degrees))
         cos, sin = math.cos(angle), math.sin(angle)
         return resample(image, [[cos, -sin, 0], [sin, cos, 0]], border=self.border, fill=self.fill)
@@ -219,7 +220,7 @@ class Rotation:
 class Shear:
     """A shear of rows and one of columns, each by an angle drawn between plus and minus `degrees`.
 
-    `border` and `fill` as in `convlane.data.resample`.
+    `border` and `fill` are as in `convlane.data.resample`.
     """
 
     degrees: float = 10.0
@@ -227,17 +228,17 @@ class Shear:
     fill: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(self, degrees=(0, 44), border=_BORDERS)  # two of 45 degrees would collapse the picture to a line
+        _check(self, degrees=(0, 44), border=_BORDERS)  # two shears of 45 degrees would collapse the picture to a line
 
     def __call__(self, image: Array, rng: np.random.Generator) -> Array:
-        """Apply it to a picture."""
-        across, down = (math.tan(math.radians(rng.uniform(-self.degrees, self.degrees))) for _ in range(2))
-        return resample(image, [[1, across, 0], [down, 1, 0]], border=self.border, fill=self.fill)
+        """Apply the step to a picture."""
+        shear_x, shear_y = (math.tan(math.radians(rng.uniform(-self.degrees, self.degrees))) for _ in range(2))
+        return resample(image, [[1, shear_x, 0], [shear_y, 1, 0]], border=self.border, fill=self.fill)
 
 
 @dataclass(frozen=True)
 class Elastic:
-    """Local warping: every pixel is displaced a little, neighbours in similar directions (Simard et al. 2003).
+    """Local warping: every pixel is displaced a little, neighbouring pixels in similar directions (Simard et al. 2003).
 
     Parameters
     ----------
@@ -245,7 +246,7 @@ class Elastic:
         The factor of the smoothed displacements. Away from the picture's edges their standard deviation is about
         ``0.16 * alpha / sigma`` pixels.
     sigma
-        Standard deviation, in pixels, of the Gaussian that smooths random displacements between -1 and 1. The paper
+        The standard deviation, in pixels, of the Gaussian that smooths random displacements between -1 and 1. The paper
         uses 4 for pictures of 29 pixels, with an alpha of 34.
     border, fill
         As in `convlane.data.resample`.
@@ -268,7 +269,7 @@ class Elastic:
 
     @quiet
     def __call__(self, image: Array, rng: np.random.Generator) -> Array:
-        """Apply it to a picture."""
+        """Apply the step to a picture."""
         image = as_picture(image, "Elastic")
         field = self.field(image.shape[1], image.shape[2], rng)
         identity = [[1, 0, 0], [0, 1, 0]]
@@ -280,7 +281,7 @@ class Elastic:
         reach = math.ceil(4 * self.sigma)
         weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / self.sigma) ** 2)
         kernel = (weights / weights.sum()).astype(np.float32)
-        with num_threads(1):  # several of these run in parallel
+        with num_threads(1):  # the loader's threads run several of these in parallel
             return _smoothed(_smoothed(noise, kernel), kernel) * np.float32(self.alpha)
 
 
@@ -288,7 +289,7 @@ class Elastic:
 class ColorShift:
     """A random offset of each channel, between plus and minus `amount`.
 
-    Values may leave the range from 0 to 1, which does a network no harm.
+    Values may leave the range from 0 to 1, which is harmless to a network.
     """
 
     amount: float = 0.1
@@ -298,7 +299,7 @@ class ColorShift:
 
     @quiet
     def __call__(self, image: Array, rng: np.random.Generator) -> Array:
-        """Apply it to a picture."""
+        """Apply the step to a picture."""
         image = as_picture(image, "ColorShift")
         shifts = rng.uniform(-self.amount, self.amount, (len(image), 1, 1))
         return image + shifts.astype(np.float32)
@@ -306,7 +307,7 @@ class ColorShift:
 
 @dataclass(frozen=True)
 class ColorJitter:
-    """Brightness, contrast and saturation changed, in this order, by random factors between 1 - x and 1 + x.
+    """Changes of brightness, contrast and saturation, in this order, by random factors between 1 - x and 1 + x.
 
     Brightness scales the picture, contrast its difference from the mean grey, and saturation that of every pixel from
     its own grey. Saturation needs three channels.
@@ -321,7 +322,7 @@ class ColorJitter:
 
     @quiet
     def __call__(self, image: Array, rng: np.random.Generator) -> Array:
-        """Apply it to a picture."""
+        """Apply the step to a picture."""
         image = as_picture(image, "ColorJitter")
         brightness, contrast, saturation = (
             np.float32(rng.uniform(1 - by, 1 + by)) for by in (self.brightness, self.contrast, self.saturation)
@@ -354,7 +355,7 @@ class PCAColor:
     References
     ----------
     Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional Neural Networks", 2012,
-    section 4.1. As the paper's text has it, the components are scaled by the eigenvalues themselves.
+    section 4.1. As in the paper's text, the components are scaled by the eigenvalues themselves.
     """
 
     eigenvalues: tuple[float, ...]
@@ -376,13 +377,13 @@ class PCAColor:
         images
             Pictures (C, H, W), float32 or uint8, of any sizes, or an array (N, C, H, W). They are read once.
         std
-            As of the class.
+            As in the class.
         """
         return cls(*_components(images), std=std)
 
     @quiet
     def __call__(self, image: Array, rng: np.random.Generator) -> Array:
-        """Apply it to a picture."""
+        """Apply the step to a picture."""
         image = as_picture(image, "PCAColor")
         if len(image) != len(self.eigenvalues):
             raise ValueError(f"PCAColor: made for {len(self.eigenvalues)} channels, got an image of {len(image)}")
@@ -412,7 +413,7 @@ class Normalize:
 
     @quiet
     def __call__(self, image: Array, rng: np.random.Generator | None = None) -> Array:
-        """Apply it to a picture."""
+        """Apply the step to a picture."""
         image = as_picture(image, "Normalize")
         if len(image) != len(self.mean):
             raise ValueError(f"Normalize: made for {len(self.mean)} channels, got an image of {len(image)}")
@@ -428,7 +429,9 @@ def _components(images: Iterable[Array]) -> tuple[tuple[float, ...], tuple[tuple
         picture = as_picture(image, "PCAColor.fit")
         colours = picture.reshape(len(picture), -1).astype(np.float64)
         if pixels and len(colours) != len(total):
-            raise ValueError(f"PCAColor.fit: images of {len(total)} and of {len(colours)} channels")
+            raise ValueError(
+                f"PCAColor.fit: images must have equally many channels, got {len(total)} and {len(colours)}"
+            )
         pixels += colours.shape[1]
         total = total + colours.sum(axis=1) if total.size else colours.sum(axis=1)
         products = products + colours @ colours.T if products.size else colours @ colours.T
@@ -448,20 +451,20 @@ def _cut(image: Array, top: int, left: int, height: int, width: int, border: str
     if border == "constant":
         part = np.full((len(image), height, width), fill, np.float32)
         y, x = (
-            np.flatnonzero((places >= 0) & (places < size))
-            for places, size in zip((rows, columns), image.shape[1:], strict=True)
+            np.flatnonzero((indices >= 0) & (indices < size))
+            for indices, size in zip((rows, columns), image.shape[1:], strict=True)
         )
         part[:, y[:, None], x] = image[:, rows[y][:, None], columns[x]]
         return part
-    places = [_folded(p, size, border) for p, size in zip((rows, columns), image.shape[1:], strict=True)]
-    return image[:, places[0][:, None], places[1]]
+    y, x = (_folded(indices, size, border) for indices, size in zip((rows, columns), image.shape[1:], strict=True))
+    return image[:, y[:, None], x]
 
 
-def _folded(places: NDArray[Any], size: int, border: str) -> NDArray[Any]:
+def _folded(indices: NDArray[Any], size: int, border: str) -> NDArray[Any]:
     if border == "reflect" and size > 1:
-        places = np.abs(places) % (2 * size - 2)
-        places = np.minimum(places, 2 * size - 2 - places)
-    return np.minimum(np.maximum(places, 0), size - 1)  # type: ignore[no-any-return]
+        indices = np.abs(indices) % (2 * size - 2)
+        indices = np.minimum(indices, 2 * size - 2 - indices)
+    return np.minimum(np.maximum(indices, 0), size - 1)  # type: ignore[no-any-return]
 
 
 def _smoothed(field: Array, kernel: Array) -> Array:
@@ -482,14 +485,14 @@ _BORDERS = ("constant", "edge", "reflect")
 
 
 def _check(step: Any, **bounds: Any) -> None:
-    """Refuse fields that are out of bounds, given as two numbers or the allowed strings."""
+    """Raise a ValueError for fields that are out of bounds, which are two numbers or the allowed strings."""
     for name, allowed in bounds.items():
         value, kind = getattr(step, name), type(step).__name__
         if isinstance(allowed[0], str):
             if value not in allowed:
                 raise ValueError(f"{kind}: {name} must be one of {', '.join(allowed)}, got {value!r}")
         elif not allowed[0] <= value <= allowed[1] or math.isinf(value):
-            raise ValueError(f"{kind}: {name} must lie between {allowed[0]} and {allowed[1]}, got {value}")
+            raise ValueError(f"{kind}: {name} must be between {allowed[0]} and {allowed[1]}, got {value}")
 
 
 def _check_size(step: Any, size: Any) -> None:

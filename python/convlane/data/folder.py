@@ -20,10 +20,11 @@ class ImageFolder:
     Parameters
     ----------
     path
-        The folder with the classes' folders. All files in these and in their subfolders whose names end like those of
-        pictures (``.png``, ``.jpg`` and so on, in any case) are the data, in the order of their paths. Links to files
-        and folders are followed, but within a class no folder is entered twice, so that loops end. Hidden files and
-        folders (whose names begin with a dot) are left out, as are pipes and other files that are not regular.
+        The folder with the classes' folders. The data are all files in these and in their subfolders whose names have
+        the suffix of a picture (``.png``, ``.jpg`` and so on, in any case), in the order of their paths. Links to files
+        and folders are followed, but within a class no folder is entered twice, so that cycles of links end. Hidden
+        files and folders (whose names begin with a dot) are left out, as are pipes and other files that are not
+        regular.
     read
         A function from a file's path to a picture (C, H, W), float32 or uint8; by default `read_image`. It runs in the
         loader's threads.
@@ -33,16 +34,16 @@ class ImageFolder:
     classes
         The names of the classes.
     counts
-        How many pictures each class has, by its name; printing the object shows them too.
+        The number of pictures of each class, by its name; the object's repr also shows them.
     files
         Pairs of a path and the number of its class.
 
     Raises
     ------
     OSError
-        There is no such folder, or one below it cannot be read.
+        If there is no such folder, or one below it cannot be read.
     ValueError
-        There are no classes, or one has no pictures.
+        If there are no classes, or a class has no pictures.
 
     Notes
     -----
@@ -62,7 +63,7 @@ class ImageFolder:
             files = sorted(_pictures(folder, self.path))
             if not files:
                 raise ValueError(
-                    f"ImageFolder: {folder} has no pictures; known endings: {', '.join(sorted(_SUFFIXES))}"
+                    f"ImageFolder: {folder} has no pictures; known suffixes: {', '.join(sorted(_SUFFIXES))}"
                 )
             self.counts[folder.name] = len(files)
             self.files += [(file, number) for file in files]
@@ -76,7 +77,7 @@ class ImageFolder:
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        """Read a picture; return it with its class."""
+        """Read a picture and return it with its class."""
         file, number = self.files[index]
         return self.read(file), number
 
@@ -88,13 +89,13 @@ class ImageFolder:
 def _pictures(folder: Path, root: Path) -> Iterator[Path]:
     """Yield the pictures in a folder and its subfolders, without following links that lead back."""
     entered = {_identity(root)}
-    for place, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
-        if _identity(place) in entered:
+    for path, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
+        if _identity(path) in entered:
             folders.clear()
             continue
-        entered.add(_identity(place))
+        entered.add(_identity(path))
         folders[:] = sorted(name for name in folders if not _hidden(name))
-        files = (Path(place, name) for name in names if not _hidden(name))
+        files = (Path(path, name) for name in names if not _hidden(name))
         yield from (file for file in files if file.suffix.lower() in _SUFFIXES and file.is_file())
 
 

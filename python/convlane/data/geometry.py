@@ -1,4 +1,4 @@
-"""Geometric transformations of pictures, by one bilinear resampling in C++."""
+"""Geometric transformations of pictures by bilinear resampling in C++."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ def resample(
 ) -> Array:
     """Resample a picture bilinearly at transformed coordinates.
 
-    The output's pixel at (x, y) is read at ``matrix @ (x, y, 1)``, both in pixels from the centre of their picture. So
-    the identity keeps a picture (and crops its centre, for a smaller `size`), a rotation turns it around its centre,
-    and the matrix is the inverse of the transformation of the picture.
+    The output's pixel at (x, y) is read at ``matrix @ (x, y, 1)``, both in pixels from the centres of the pictures. The
+    matrix is thus the inverse of the transformation of the picture. The identity keeps a picture (and crops its centre
+    for a smaller `size`), and a rotation turns it around its centre.
 
     Parameters
     ----------
     image
         float32 (C, H, W), or uint8, which is divided by 255.
     matrix
-        (2, 3).
+        An affine map, (2, 3).
     size
-        (height, width) of the output; by default the image's.
+        The size of the output (height, width); by default that of the image.
     field
-        float32 (2, height, width): added to the x, and the y, at which each pixel is read.
+        float32 (2, height, width), added to the x and the y at which each pixel is read.
     border
-        What is beyond the picture: ``"constant"`` (the value `fill`), ``"edge"`` (the nearest pixel) or ``"reflect"``
-        (the picture mirrored in its outermost pixels).
+        What is read beyond the picture: ``"constant"`` (the value `fill`), ``"edge"`` (the nearest pixel) or
+        ``"reflect"`` (the picture mirrored in its outermost pixels).
     fill
         The value of all channels beyond the picture.
     samples
-        Each pixel is the mean of samples * samples points spread over its area. More than 1 avoids aliasing when a
+        Each pixel is the mean of ``samples * samples`` points spread over its area. More than 1 avoids aliasing when a
         picture is reduced by more than a factor of 2.
 
     Returns
@@ -56,9 +56,9 @@ def resample(
     Raises
     ------
     TypeError
-        An argument is of the wrong kind.
+        If an argument has the wrong type.
     ValueError
-        An argument has the wrong shape or is out of range.
+        If an argument has the wrong shape or is out of range.
 
     Examples
     --------
@@ -71,7 +71,7 @@ def resample(
 
     Notes
     -----
-    It runs in the calling thread and without the GIL, so that several threads resample several pictures at once.
+    It runs in the calling thread without the GIL, so several threads can resample several pictures at once.
     """
     picture = as_picture(image, "resample")
     numbers = np.asarray(matrix, np.float64)
@@ -99,7 +99,7 @@ def resample(
 
 
 def as_picture(image: Any, caller: str) -> Array:
-    """Return a picture as float32 (C, H, W), without a copy if it is already; uint8 is divided by 255."""
+    """Return a picture as float32 (C, H, W), without a copy if it already is; uint8 is divided by 255."""
     array = np.asarray(image) if isinstance(image, np.ndarray) else image
     if getattr(array, "dtype", None) == np.uint8:
         array = np.divide(array, np.float32(255), dtype=np.float32)

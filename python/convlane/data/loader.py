@@ -1,7 +1,7 @@
 """Batches of pictures and classes, prepared by threads while the network trains.
 
-The contents of a batch depend on the seed and the number of the epoch alone. A thread makes whole batches, which are
-handed out in order, so that any number of threads, or none, gives the same bits.
+The contents of a batch depend only on the seed and the number of the epoch. Each thread makes whole batches, which are
+returned in order, so that any number of threads, including none, gives the same bits.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ __all__ = ["Loader"]
 
 Batch: TypeAlias = tuple[Array, NDArray[Any]]
 
-_AHEAD = 2  # batches that wait for the network, besides those in preparation
+_WAITING = 2  # finished batches that wait for the network, besides those in preparation
 
 
 class Samples(Protocol):
-    """What a loader takes: pictures with their targets, by index. `name(index)`, if it exists, is used in errors."""
+    """Pictures with their targets, by index. Errors use the method `name(index)` if there is one."""
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -45,36 +45,36 @@ class Samples(Protocol):
 class Loader:
     """Batches ``(images, targets)`` of a data set: float32 (N, C, H, W), and int64 (N,) for classes.
 
-    Each loop over it is one epoch: it goes through all data once, in a new order (with `shuffle`) and with new
-    augmentations. `epoch` is the number of the next one; set it to repeat an epoch or to resume training.
+    Each iteration over the loader is one epoch: it goes through all data once, in a new order (with `shuffle`) and with
+    new augmentations. `epoch` is the number of the next epoch; set it to repeat an epoch or to resume training.
 
     Parameters
     ----------
     data
-        A tuple ``(images, targets)`` of arrays, (N, C, H, W) and (N, ...), or features (N, C) that are not
+        A tuple ``(images, targets)`` of arrays, (N, C, H, W) and (N, ...), or features (N, C), which are not
         augmented; or anything with a length that returns ``(image, target)`` for an index, such as an `ImageFolder`.
-        Images of uint8 are divided by 255.
+        uint8 images are divided by 255.
     batch_size
-        N. The last batch of an epoch may be smaller; with `drop_last` it is then left out.
+        N. The last batch of an epoch may be smaller, unless `drop_last` is true.
     shuffle
         Whether every epoch has its own random order.
     seed
-        It and the epoch determine all random numbers.
+        Determines all random numbers, together with the epoch.
     drop_last
         Whether to leave out a last batch that is smaller than the others.
     augment
-        Called with every image and its own generator, see `convlane.data.augment`. It must return images of one
-        size.
+        A function that is called with every image and a generator for it, see `convlane.data.augment`. It must return
+        images of one size.
     workers
-        Threads that prepare batches in advance, up to two more than there are threads; with 0 each is made when it is
-        needed. One is enough if preparing a batch takes less time than training on it. Threads read and resample
-        pictures in parallel.
+        The number of threads that prepare batches in advance, up to two batches more than there are threads; with 0,
+        each batch is made when it is needed. One thread is enough if preparing a batch takes less time than training on
+        it. Threads read and resample pictures in parallel.
 
     Raises
     ------
     TypeError, ValueError
-        An argument of the wrong kind or out of range. During iteration: an image that cannot be read, or has
-        another shape, is a ValueError that names it, raised when its batch is due.
+        If an argument has the wrong type or is out of range. During iteration, an image that cannot be read or has
+        another shape raises a ValueError that names it when its batch is due.
 
     Examples
     --------
@@ -117,22 +117,22 @@ class Loader:
         return count // self.batch_size if self.drop_last else -(-count // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Iterate over the next epoch, which begins with its first batch."""
+        """Iterate over the batches of the next epoch; the epoch is counted when its first batch is requested."""
         for (whole,) in self.parts(lambda count: [slice(0, count)]):
             yield whole
 
     def parts(self, cut: Callable[[int], Sequence[slice]]) -> Iterator[list[Batch]]:
-        """Go through the next epoch like a loop over the loader, but make no more of every batch than some parts.
+        """Iterate over the next epoch like the loader itself, but make only some parts of every batch.
 
         Parameters
         ----------
         cut
-            From the number of examples of a batch to the slices of it that are wanted.
+            A function from the number of examples of a batch to the slices of it that are wanted.
 
         Yields
         ------
         list
-            The images and targets of each slice, which are those that the whole batch has there.
+            The images and targets of each slice, the same as in the whole batch.
 
         Examples
         --------
@@ -150,12 +150,12 @@ class Loader:
         whole = [order[i * self.batch_size : (i + 1) * self.batch_size] for i in range(len(self))]
         parts = [[batch[part] for part in cut(len(batch))] for batch in whole]
         flat = [part for group in parts for part in group]
-        made = (self._batch(part, epoch) for part in flat) if self.workers == 0 else self._ahead(flat, epoch)
+        made = (self._batch(part, epoch) for part in flat) if self.workers == 0 else self._prefetched(flat, epoch)
         with closing(made):
             for group in parts:
                 yield list(islice(made, len(group)))
 
-    def _ahead(self, parts: Sequence[NDArray[np.int64]], epoch: int) -> Generator[Batch, None, None]:
+    def _prefetched(self, parts: Sequence[NDArray[np.int64]], epoch: int) -> Generator[Batch, None, None]:
         """Yield the batches in order while threads prepare the next ones."""
         from concurrent.futures import ThreadPoolExecutor  # imported only when threads are needed
 
@@ -165,12 +165,12 @@ class Loader:
         try:
             started = 0
             for done, part in enumerate(parts):
-                if os.getpid() != process:  # a forked child has none of the threads and continues without
+                if os.getpid() != process:  # a forked child has no threads and continues without them
                     yield self._batch(part, epoch)
                     continue
                 started = max(started, done)
-                while started < len(parts) and len(waiting) < self.workers + _AHEAD:
-                    waiting.append(pool.submit(self._made_aside, parts[started], epoch, stop))
+                while started < len(parts) and len(waiting) < self.workers + _WAITING:
+                    waiting.append(pool.submit(self._batch_in_thread, parts[started], epoch, stop))
                     started += 1
                 yield waiting.popleft().result()
         finally:
@@ -178,7 +178,7 @@ class Loader:
                 stop.set()
                 pool.shutdown(cancel_futures=True)
 
-    def _made_aside(self, part: NDArray[np.int64], epoch: int, stop: Event) -> Batch:
+    def _batch_in_thread(self, part: NDArray[np.int64], epoch: int, stop: Event) -> Batch:
         with num_threads(1):  # the network has the other cores
             return self._batch(part, epoch, stop)
 
@@ -196,13 +196,13 @@ class Loader:
                 break
             try:
                 image, target = self._sample(index, epoch)
-                if images is None:  # channels last in memory, as the kernels need it
+                if images is None:  # channels last in memory, as the kernels need them
                     channels, height, width = image.shape
                     images = np.empty((len(part), height, width, channels), np.float32).transpose(0, 3, 1, 2)
                 elif image.shape != images.shape[1:]:
                     raise ValueError(
-                        f"it has the shape {image.shape}, but the first of its batch {images.shape[1:]}; augment with "
-                        "a crop, or read them at one size"
+                        f"it has the shape {image.shape}, but the first of its batch {images.shape[1:]}; add a "
+                        "crop to `augment`, or read the images at one size"
                     )
             except Exception as error:
                 name = self.data.name(index) if hasattr(self.data, "name") else f"image {index}"
@@ -238,7 +238,7 @@ class _Arrays:
 
     def __init__(self, images: Any, targets: Any) -> None:
         self.images, self.targets = np.asarray(images), _as_targets(np.asarray(targets))
-        if self.images.ndim not in (2, 4):  # features of a trunk, or images
+        if self.images.ndim not in (2, 4):  # features, or images
             raise ValueError(
                 f"Loader: images must be (N, C, H, W), got the shape {self.images.shape}; images[:, None] adds a "
                 "channel"

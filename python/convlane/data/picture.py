@@ -1,4 +1,4 @@
-"""Reading pictures of any kind as 8-bit pixels: only this file decides what is read and what is refused."""
+"""Reading pictures of any kind as 8-bit pixels; only this file decides which pictures are read and which rejected."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ __all__ = ["Picture", "open_picture", "read_image", "rgb_picture"]
 PicturePath: TypeAlias = str | bytes | os.PathLike[str]
 
 Picture: TypeAlias = "PicturePath | Image.Image | NDArray[np.uint8]"
-"""A file, a Pillow image, or uint8 (3, H, W)."""
+"""The path of a file, a Pillow image, or a uint8 array (3, H, W)."""
 
 
 def read_image(path: PicturePath) -> NDArray[np.uint8]:
-    """Read a picture file as uint8 (3, H, W), rotated upright by its EXIF tag; grey ones get three equal channels.
+    """Read a picture file as uint8 (3, H, W), rotated upright by its EXIF tag; grey pictures get three equal channels.
 
-    Grey pictures of 16 bits are scaled to 8. The file's name may be any bytes.
+    16-bit grey pictures are scaled to 8 bits. The file's name may consist of any bytes.
 
     Raises
     ------
     ImportError
-        Pillow is not installed.
+        If Pillow is not installed.
     OSError
-        The file cannot be opened.
+        If the file cannot be opened.
     ValueError
-        It is damaged, not a picture, not a regular file, so large that Pillow takes it for an attack, or of pixels that
-        are floating-point numbers or 32-bit integers, as such files do not say which number is white.
+        If it is damaged, not a picture, not a regular file, or so large that Pillow takes it for an attack, or if its
+        pixels are floating-point numbers or 32-bit integers, as such files do not say which number is white.
     """
     return np.asarray(rgb_picture(path)).transpose(2, 0, 1)
 
 
 def rgb_picture(picture: Picture) -> Image.Image:
-    """Return a picture with three 8-bit channels; a file as `read_image` reads it, an image without rotation."""
+    """Return a picture with three 8-bit channels: a file as read by `read_image`, an image without rotation."""
     if isinstance(picture, (str, bytes, os.PathLike)):
         image = open_picture(picture)
         with _reading(os.fsdecode(picture)):
@@ -53,8 +53,8 @@ def rgb_picture(picture: Picture) -> Image.Image:
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim != 3 or len(picture) != 3 or 0 in picture.shape:
             raise ValueError(
-                f"a picture must be uint8 (3, H, W), got {picture.dtype} of the shape {picture.shape}; pixels of "
-                "(H, W, 3) become that by .transpose(2, 0, 1)"
+                f"a picture must be uint8 (3, H, W), got {picture.dtype} of the shape {picture.shape}; convert "
+                "(H, W, 3) with .transpose(2, 0, 1)"
             )
         return Image.fromarray(np.ascontiguousarray(picture.transpose(1, 2, 0)))
     if isinstance(picture, Image.Image):
@@ -85,26 +85,26 @@ def _require_pillow() -> None:
 
 @contextmanager
 def _reading(name: str) -> Iterator[None]:
-    """Turn whatever Pillow and its decoders raise for a file that they cannot read into one error that names it."""
+    """Turn whatever Pillow and its decoders raise for an unreadable file into a ValueError that names the file."""
     try:
         yield
     except MemoryError:
         raise
     except Exception as error:
-        raise ValueError(f"{name}: no readable picture: {str(error) or type(error).__name__}") from error
+        raise ValueError(f"{name}: not a readable picture: {str(error) or type(error).__name__}") from error
 
 
-_ORIENTATION, _BITS, _PHOTOMETRIC = 0x112, 0x102, 0x106  # tags of TIFF 6.0, the first of EXIF too
+_ORIENTATION, _BITS, _PHOTOMETRIC = 0x112, 0x102, 0x106  # tags of TIFF 6.0; the first also of EXIF
 _WHITE_IS_ZERO = 0
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """Return the rotation that turns a picture upright, from its EXIF tag."""
+    """Return the transposition that turns a picture upright, from its EXIF tag."""
     from PIL.Image import Transpose
 
     try:
         orientation = image.getexif().get(_ORIENTATION)
-    except Exception:  # a damaged tag says nothing, but the pixels are still good
+    except Exception:  # the tag is damaged, but the pixels are still good
         return None
     turns = {
         2: Transpose.FLIP_LEFT_RIGHT,
@@ -126,13 +126,13 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         raise ValueError("it has no pixels")
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):  # as in Pillow 9
         tags = getattr(image, "tag_v2", {})
-        white = 2 ** int(np.ravel(tags.get(_BITS, 16))[0]) - 1  # TIFF has 12 bits too
+        white = 2 ** int(np.ravel(tags.get(_BITS, 16))[0]) - 1  # TIFF also has 12 bits
         levels = np.asarray(image).astype(np.uint32)
         levels = (255 * levels + white // 2) // white
         if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
             levels = 255 - levels
         return Image.fromarray(levels.astype(np.uint8))
     if image.mode in ("I", "F"):
-        kind = "floating-point numbers" if image.mode == "F" else "integers of 32 bits"
-        raise ValueError(f"its pixels are {kind}, and it is not known which of these is white; scale them to 0 to 255")
+        kind = "floating-point numbers" if image.mode == "F" else "32-bit integers"
+        raise ValueError(f"its pixels are {kind}, and it is not known which value is white; scale them to 0 to 255")
     return image

@@ -1,6 +1,6 @@
-"""Preparation of pictures for networks, as the publishers of their weights did it.
+"""Preparation of pictures for networks, as done by the publishers of their weights.
 
-Pillow does the resizing, so that the result is the same to the last bit.
+Pictures are resized by Pillow, so that the result is the same to the last bit.
 """
 
 from __future__ import annotations
@@ -23,36 +23,35 @@ if TYPE_CHECKING:
 
 __all__ = ["Preprocessing", "imagenet_categories", "preprocessing"]
 
-_LONGEST = (
-    32  # times as long as wide: what is beyond would be cropped anyway, but might not fit into memory before that
-)
+_MAX_ASPECT = 32  # the rest of a longer picture would be cropped anyway, but resizing it might exceed the memory
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the colours of ImageNet
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize, crop the centre, normalise the colours: a function from a picture to float32 (3, H, W).
+    """Resize a picture, crop its centre and normalise its colours; a function from a picture to float32 (3, H, W).
 
     The colours, 0 to 255, become ``(colour / divisor - mean) / std``.
 
     Parameters
     ----------
     crop
-        Height and width of the result; None keeps all of the resized picture.
+        The height and width of the result; None keeps all of the resized picture.
     resize
         The size of the shorter side before the crop; None resizes the whole picture to `crop` x `crop`, whatever its
-        shape.
+        aspect ratio.
     interpolation
         ``"nearest"``, ``"bilinear"`` or ``"bicubic"``, as in Pillow.
     divisor, mean, std
         As in the formula; mean and std for each channel.
     bgr
-        Whether the channels are reversed before the formula, so that blue is the first.
+        Whether the channels are reversed before the formula is applied, so that blue comes first.
 
     Notes
     -----
-    Of a picture more than 32 times as long as wide, only the part of that length around its centre is resized, so that
-    no file takes more memory than its own pixels and 32 squares of `resize`. If `resize` is None, nothing is cropped.
+    If a picture is more than 32 times as long as wide, only the part of that length around its centre is resized, so
+    that no file takes more memory than its own pixels and 32 squares of side `resize`. If `resize` is None, nothing is
+    cropped.
 
     Examples
     --------
@@ -94,12 +93,12 @@ class Preprocessing:
         Raises
         ------
         ImportError
-            Pillow is not installed.
+            If Pillow is not installed.
         OSError, ValueError
-            The file cannot be read, see `read_image`; the image has pixels that `read_image` would refuse; or the array
-            has another shape.
+            If the file cannot be read, see `read_image`, the image has pixels that `read_image` would reject, or the
+            array has another shape.
         TypeError
-            It is none of these.
+            If it is none of these.
         """
         image = self._resized(rgb_picture(picture))
         if self.crop is not None:
@@ -125,8 +124,8 @@ class Preprocessing:
 
 
 def _shortened(image: Image.Image) -> Image.Image:
-    """Return a picture without the ends that make it too long, cropped evenly around its centre."""
-    longest = _LONGEST * min(image.size)
+    """Return a picture of at most the largest aspect ratio, cropped evenly around its centre."""
+    longest = _MAX_ASPECT * min(image.size)
     left, top = (max(0, side - longest) // 2 for side in image.size)
     return image.crop((left, top, image.width - left, image.height - top)) if left or top else image
 
@@ -139,15 +138,16 @@ def preprocessing(name: str, source: str | None = None) -> Preprocessing:
     name
         One of `convlane.models.list`.
     source
-        Whose weights: ``"torchvision"`` (those called ``IMAGENET1K_V1``), ``"torchvision_v2"`` (``IMAGENET1K_V2``),
-        ``"torchvision_swag"`` (``IMAGENET1K_SWAG_LINEAR_V1``), ``"torchvision_voc"`` (``COCO_WITH_VOC_LABELS_V1``),
-        ``"keras"``, ``"tensorflow"`` (EfficientNet-Lite's authors) or another one that `convlane.models.register` was
-        given. By default torchvision's, if it has weights for this network, else its authors'.
+        The source of the weights: ``"torchvision"`` (those called ``IMAGENET1K_V1``), ``"torchvision_v2"``
+        (``IMAGENET1K_V2``), ``"torchvision_swag"`` (``IMAGENET1K_SWAG_LINEAR_V1``), ``"torchvision_voc"``
+        (``COCO_WITH_VOC_LABELS_V1``), ``"keras"``, ``"tensorflow"`` (EfficientNet-Lite's authors) or another one that
+        was passed to `convlane.models.register`. By default ``"tensorflow"`` for EfficientNet-Lite, else
+        ``"torchvision"``.
 
     Raises
     ------
     ValueError
-        There is no such source, or it has no weights for this network.
+        If there is no such source, or it has no weights for this network.
 
     Examples
     --------

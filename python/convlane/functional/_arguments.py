@@ -1,4 +1,4 @@
-"""What every operation does with its arguments: arrays to aligned float32, an integer or a pair to a pair."""
+"""Conversion of arguments, common to all operations: arrays to aligned float32, an integer or a pair to a pair."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LARGEST = 2**62  # adding to anything larger could overflow 64 bits
 
 
 def as_array(value: Any, op: str, name: str) -> Array:
-    """Return `value` as an aligned float32 array in native byte order; without a copy where it is one already.
+    """Return `value` as an aligned float32 array in native byte order, without a copy if it is one already.
 
     float16 is cast up, and big-endian or misaligned float32 is copied. Every array-like object (``__array__``,
     ``__array_interface__``, DLPack) is accepted; lists and scalars are not.
@@ -46,21 +46,21 @@ def shape_of(value: Any, op: str, name: str = "input") -> tuple[int, ...]:
 
 
 def checking(value: Any) -> AbstractContextManager[None]:
-    """Return a context for checks of a shape that the operations behind them repeat.
+    """Return a context for shape checks that the operations called afterwards repeat.
 
-    While a network is traced, it does not depend on the sizes that are looked at within, unless that raises.
+    While a network is traced, sizes that are read in this context are not recorded, unless a check raises.
     """
     context = getattr(type(value), "__convlane_checks__", None)
     return nullcontext() if context is None else context(value)
 
 
 def stands_for_array(value: Any) -> bool:
-    """Return whether a value has an array's shape but no numbers, like what shape rules are called with."""
+    """Return whether a value has an array's shape but no numbers, like the arguments of shape rules."""
     return hasattr(type(value), "__convlane_op__") or (hasattr(value, "shape") and not hasattr(value, "__array__"))
 
 
 def as_tensor(value: Any, op: str, name: str) -> Tensor:
-    """Return `value` as an aligned array of float32, int64 or bool in native byte order, otherwise as `as_array`."""
+    """Return `value` as an aligned array of float32, int64 or bool in native byte order, otherwise like `as_array`."""
     if type(value) is np.ndarray and value.dtype in _COMPUTED and value.flags.aligned:
         return value
     array = _as_numpy(value, op, name)
@@ -74,7 +74,7 @@ def as_tensor(value: Any, op: str, name: str) -> Tensor:
 
 
 def as_operand(value: Any, op: str, name: str) -> Array:
-    """Return `value` as `as_array` does, or a number as an array without dimensions."""
+    """Return `value` as `as_array` does, but a number as an array without dimensions."""
     if type(value) is not np.ndarray and is_number(value):
         with np.errstate(over="ignore"):
             return np.asarray(value, np.float32)
@@ -82,12 +82,12 @@ def as_operand(value: Any, op: str, name: str) -> Array:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a value is a number of Python's or NumPy's, but not a bool."""
+    """Return whether a value is a Python or NumPy number, but not a bool."""
     return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
 def operand_shape(value: Any, op: str, name: str) -> tuple[int, ...]:
-    """Return the shape of an array, of what stands for one, or of a number: ()."""
+    """Return the shape of an array or of what stands for one; that of a number is ()."""
     if type(value) is np.ndarray and value.dtype is _FLOAT32:
         return tuple(value.shape)
     if stands_for_array(value):
@@ -116,7 +116,7 @@ def as_batch(value: Any, op: str, rank: int, name: str = "input") -> tuple[Array
 
 
 def check_ranks(op: str, rank: int, input_shape: Any, weight_shape: Any) -> None:
-    """Refuse a batch and a weight of other numbers of dimensions."""
+    """Raise a ValueError unless a batch and a weight both have `rank` dimensions."""
     if len(input_shape) == rank == len(weight_shape):
         return
     single = len(input_shape) == rank - 1 and len(weight_shape) == rank
@@ -130,7 +130,7 @@ def check_ranks(op: str, rank: int, input_shape: Any, weight_shape: Any) -> None
 def as_pixels(array: Array) -> Array:
     """View an array (N, C, ...) of up to five dimensions as an image (N, C, H, W).
 
-    The depth slices of a volume become consecutive rows. It is a copy where no view is possible.
+    The depth slices of a volume become consecutive rows. The array is copied if no view is possible.
     """
     n, c, *size = array.shape
     return array if len(size) == 2 else array.reshape(n, c, math.prod(size[:-1]), *(size[-1:] or [1]))
@@ -146,7 +146,7 @@ def is_channels_last(array: Array) -> bool:
 def as_int(value: Any, op: str, name: str) -> int:
     """Return an integer, refusing floats and integers too large for the kernels' 64-bit arithmetic.
 
-    One that a traced network has computed from sizes stays as it is: the operation's rules see its number.
+    An integer that a traced network has computed from sizes is returned as it is: the operation's rules see its value.
     """
     if isinstance(value, Size) and isinstance(value.number, int):
         return value  # type: ignore[return-value]
@@ -160,7 +160,7 @@ def as_int(value: Any, op: str, name: str) -> int:
 
 
 def as_float(value: Any, op: str, name: str) -> float:
-    """Return a Python float, refusing what only looks like a number (strings, arrays); what `as_int` says of sizes."""
+    """Return a Python float, refusing what only looks like a number (strings, arrays); sizes as in `as_int`."""
     if isinstance(value, Size):
         return value  # type: ignore[return-value]
     if not isinstance(value, (int, float, np.integer, np.floating)):

@@ -1,4 +1,4 @@
-"""Arguments of windows over any number of axes: one number for all of them, or one for each."""
+"""Arguments of windows over any number of axes: one number for all axes, or one for each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Padding3d: TypeAlias = "int | tuple[int, int, int] | tuple[int, int, int, int, i
 
 
 def as_numbers(value: Any, op: str, name: str, axes: int) -> tuple[int, ...]:
-    """Return an integer for each axis, from one integer or one per axis."""
+    """Return an integer for each axis, given one integer for all or one for each."""
     if not isinstance(value, (tuple, list)):
         return (as_int(value, op, name),) * axes
     if len(value) != axes:

@@ -23,7 +23,7 @@ def broadcast_shape(op: str, **operands: Any) -> Shape:
 
 
 def sum_to(gradient: Array, shape: Shape) -> Array:
-    """Return the gradient of a broadcast operand of this shape: the sum over what was repeated."""
+    """Return the gradient of a broadcast operand of this shape: the sum over the dimensions that were repeated."""
     if gradient.shape == shape:
         return gradient
     added = gradient.ndim - len(shape)

@@ -1,4 +1,4 @@
-"""What the gradient rules of several families share."""
+"""Helpers that the gradient rules of several families share."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 
 from convlane import _core
 from convlane.functional._arguments import Array, as_array, as_flat_image, is_channels_last
-from convlane.functional._op import TOLD_BY_OUTPUT
+from convlane.functional._op import DERIVATIVE_FROM_OUTPUT
 
 
 def follows_from_output(activation: str, negative_slope: float) -> bool:
     """Return whether an activation's gradient follows from its output, so that its input need not be kept."""
-    return activation in TOLD_BY_OUTPUT or (activation == "leaky_relu" and negative_slope >= 0)
+    return activation in DERIVATIVE_FROM_OUTPUT or (activation == "leaky_relu" and negative_slope >= 0)
 
 
 def activation_gradient(
@@ -24,13 +24,13 @@ def activation_gradient(
     Parameters
     ----------
     kept
-        The output of the activation where `from_output`, else its input.
+        The output of the activation if `from_output` is true, else its input.
     gradient
         The gradient of the output, of the same shape.
     activation, negative_slope
         As in `conv2d`.
     from_output
-        Allowed only where `follows_from_output`.
+        Allowed only where `follows_from_output` returns True.
     """
     if activation == "none":
         return gradient
@@ -63,8 +63,8 @@ def activated(run: Callable[..., Array], activation: str, slope: float) -> tuple
     Parameters
     ----------
     run
-        Takes the keywords `activation` and `negative_slope`. It is called without them where the activation's input
-        must be kept.
+        The operation, which takes the keywords `activation` and `negative_slope`. It is called without them if the
+        activation's input must be kept.
     activation, slope
         As in `conv2d`.
     """

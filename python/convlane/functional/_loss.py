@@ -1,4 +1,4 @@
-"""What losses share: the checks of their arguments and the reduction of one loss per element."""
+"""Helpers that losses share: the checks of their arguments, and the reduction of one loss per element."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _REDUCTIONS = ("mean", "sum", "none")
 
 
 def check_reduction(op_name: str, reduction: Any, *more: str) -> None:
-    """Refuse an unknown reduction."""
+    """Raise a ValueError for an unknown reduction."""
     known = (*_REDUCTIONS, *more)
     if reduction not in known:
         raise ValueError(f"{op_name}: reduction must be one of {', '.join(known)}, got {reduction!r}")
@@ -32,16 +32,16 @@ def as_operands(op_name: str, **given: Any) -> tuple[Any, Any]:
 
 
 def check_same_shape(op_name: str, shape: Shape, given: Shape, name: str = "input", other: str = "target") -> None:
-    """Refuse a target whose shape differs from the input's."""
+    """Raise a ValueError for a target whose shape differs from the input's."""
     if given != shape:
         raise ValueError(f"{op_name}: {name} has shape {shape}, but {other} has {given}")
 
 
 def check_broadcast(op_name: str, name: str, given: Shape, shape: Shape) -> None:
-    """Refuse an argument that does not broadcast to the input's shape."""
+    """Raise a ValueError for an argument that does not broadcast to the input's shape."""
     padded = (1,) * (len(shape) - len(given)) + given
     if len(padded) != len(shape) or any(size not in (1, whole) for size, whole in zip(padded, shape, strict=True)):
-        raise ValueError(f"{op_name}: {name} must be broadcast to the input's shape {shape}, got shape {given}")
+        raise ValueError(f"{op_name}: {name} must broadcast to the input's shape {shape}, got shape {given}")
 
 
 def elementwise_shape(op_name: str, input: Any, target: Any, reduction: str) -> Shape:
@@ -53,7 +53,7 @@ def elementwise_shape(op_name: str, input: Any, target: Any, reduction: str) -> 
 
 
 def reduced(losses: Any, reduction: str) -> Any:
-    """Reduce the losses by operations, so that they have a gradient."""
+    """Reduce the losses with operations, so that the result has a gradient."""
     return losses if reduction == "none" else mean(losses) if reduction == "mean" else sum(losses)
 
 

@@ -1,9 +1,9 @@
-"""One definition of an operation for all of its callers: arrays, symbols and variables on the tape.
+"""One definition of each operation for all kinds of arguments: arrays, symbols and variables on a tape.
 
 On arrays an operation runs at once. If any argument, or an item of a list, has `__convlane_op__` (a symbol that only
 has a shape, a variable on a tape), the call is dispatched to it: ``dispatch(operation, *args, **kwargs)``. While a
-`recorder` is set, every call goes to it, because parameters are plain arrays even while gradients are recorded. All
-that others need to know about an operation is declared in its decorator, `op`, and looked up with `rules`.
+`recorder` is set, every call goes to the recorder, because parameters are plain arrays even while gradients are
+recorded. Everything else about an operation is declared in its decorator, `op`, and looked up with `rules`.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ Shape = tuple[int, ...]
 DType: TypeAlias = "np.dtype[Any]"
 
 Pullback: TypeAlias = Callable[[Any], Mapping[str, Any]]
-"""From the gradient of the output to those of the wanted arguments, by name.
+"""Maps the gradient of the output to those of the wanted arguments, by name.
 
 The gradient may be shared, so it must not be written to. An argument that is a sequence gets a list of gradients.
 """
 
 
 Applied: TypeAlias = Callable[[Mapping[str, Any]], tuple[str, float]]
-"""From an activation's arguments to the name and the number with which other operations apply it."""
+"""Maps an activation's arguments to the name and the number with which other operations apply it."""
 
 
 class Geometry(NamedTuple):
     """What the choice of a convolution's algorithm depends on."""
 
-    written_out: Callable[..., tuple[Any, ...]]
-    """From the shapes of input and weight, stride, padding, dilation and groups to the same, normalised."""
+    normalise: Callable[..., tuple[Any, ...]]
+    """Maps the shapes of input and weight, stride, padding, dilation and groups to the same values, normalised."""
     core: Callable[..., Any]
-    """From these to the object that lists the algorithms: ``candidates(winograd)``."""
+    """Maps these to the object whose method ``candidates(winograd)`` lists the algorithms."""
 
 
 class Recorder(Protocol):
@@ -62,7 +62,7 @@ recorder: ContextVar[Recorder | None] = ContextVar("recorder", default=None)
 
 
 def is_recorded(input: Any, weight: Any) -> bool:
-    """Return whether an operation on these is traced or recorded, so that the weight must be passed as it is."""
+    """Return whether an operation on these is traced or recorded, in which case the weight must be passed as it is."""
     record = recorder.get()
     return hasattr(type(input), "__convlane_op__") or (record is not None and record.wants(weight))
 
@@ -72,14 +72,14 @@ class Traits:
     """Properties of an operation that passes, plans and summaries rely on."""
 
     in_place: bool = False
-    """Its result needs no memory of its own: it overwrites its input, is a view of it, or is assembled from parts that
-    can be written directly into it."""
+    """Its result needs no memory of its own: it can overwrite the input, is a view of the input, or is assembled from
+    parts that can be written directly into it."""
     elementwise: bool = False
     """Each element of its result depends on the corresponding elements of its arguments, which may broadcast."""
     activation: Applied | None = None
     """Other operations can apply it to their results, with the name and the number that this returns."""
-    told_by_output: bool = False
-    """An activation whose derivative follows from the output."""
+    derivative_from_output: bool = False
+    """It is an activation whose derivative follows from the output."""
     parameters: frozenset[str] = frozenset()
     """Arguments that are weights of the operation if they are arrays: passes may change them."""
     reads_any_layout: bool = False
@@ -95,13 +95,13 @@ class Traits:
     geometry: Geometry | None = None
     """For a convolution with several algorithms."""
     factors: str = ""
-    """The argument that it multiplies the channels of images by, if any."""
+    """The name of the argument that it multiplies the channels of images by, if any."""
     averages: bool = False
     """With suitable arguments it is the mean of each channel of images."""
     identity: Callable[[Mapping[str, Any], bool], bool] | None = None
-    """Whether it returns its input, from its other arguments and whether the shape stays."""
+    """Returns, given the arguments and whether the shape stays the same, whether the result is the input itself."""
     keeps_order: str = ""
-    """Its result has its input's elements in order: of their ``"indices"``, or as images lie in ``"memory"``."""
+    """Its result has its input's elements in the same order: that of ``"indices"``, or of images in ``"memory"``."""
 
 
 @dataclass(frozen=True)
@@ -140,16 +140,16 @@ class Pending(ABC):
     def then(self, operation: str, arguments: Mapping[str, Any], wanted: frozenset[str]) -> tuple[Any, Pullback] | None:
         """Return the result of `operation` on the output, or None if the two cannot be fused.
 
-        In `arguments` the pending output represents itself; `wanted` names those of the others whose gradients are
+        In `arguments` the pending output represents itself; `wanted` names the other arguments whose gradients are
         wanted. The pullback covers both operations: its keys are those of this output's own pullback, and
         ``operation.name`` for the wanted arguments of the second.
         """
 
 
 ACTIVATIONS: dict[str, Applied] = {}
-"""The activations that other operations can apply to their results, and how; from the traits."""
+"""The activations that other operations can apply to their results, and how to apply them; from the traits."""
 
-TOLD_BY_OUTPUT: set[str] = set()
+DERIVATIVE_FROM_OUTPUT: set[str] = set()
 """The activations whose derivative follows from the output."""
 
 _RULES: dict[Callable[..., Any], Rules] = {}
@@ -162,7 +162,7 @@ def same_shape(input: Any, *args: Any, **kwargs: Any) -> Shape:
 
 
 def float32(*args: Any, **kwargs: Any) -> DType:
-    """Type rule of an operation that computes."""
+    """Type rule of an operation that computes new numbers."""
     return _FLOAT32
 
 
@@ -198,7 +198,7 @@ def split_name(name: str) -> tuple[str, int | None]:
 
 
 def check_vector(op: str, name: str, vector: Any, size: int, input_shape: Shape = ()) -> None:
-    """Refuse an argument of one number per channel, of an input of this shape, that has another shape; None passes."""
+    """Raise a ValueError unless a vector is None or has one number for each of `size` channels."""
     if vector is None or tuple(vector.shape) == (size,):
         return
     shape = tuple(vector.shape)
@@ -224,16 +224,16 @@ def op(
     receptive: Receptive | str | None = None,
     compiles: str = "",
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Make a function an operation: the types of its arguments and the thread's recorder decide what runs it.
+    """Turn a function into an operation: the types of its arguments and the thread's recorder decide what runs it.
 
     The parameters are those of `Rules`.
     """
 
     def decorate(forward: Callable[P, R]) -> Callable[P, R]:
-        # inspect.signature would do, but take a tenth of the time of `import convlane`.
+        # inspect.signature would also do, but would take a tenth of the time of `import convlane`.
         code, annotations = forward.__code__, forward.__annotations__
         parameters = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-        names = frozenset(  # the arguments that may be arrays; no others are looked at
+        names = frozenset(  # the arguments that may be arrays; only these are checked
             n for n in parameters if n not in annotations or any(kind in annotations[n] for kind in _KINDS)
         )
         positions = max((i for i, name in enumerate(parameters, 1) if name in names), default=0)
@@ -261,8 +261,8 @@ def op(
         _TRAITS[forward.__name__] = traits
         if traits.activation is not None:
             ACTIVATIONS[forward.__name__] = traits.activation
-        if traits.told_by_output:
-            TOLD_BY_OUTPUT.add(forward.__name__)
+        if traits.derivative_from_output:
+            DERIVATIVE_FROM_OUTPUT.add(forward.__name__)
         return operation
 
     return decorate
@@ -294,7 +294,7 @@ def rules(operation: Callable[..., Any]) -> Rules:
 
 
 def traits_named(name: str) -> Traits:
-    """Return the traits of an operation; of anything else, traits that allow nothing."""
+    """Return the traits of the operation of this name, or traits that allow nothing if there is none."""
     return _TRAITS.get(name, _NO_TRAITS)
 
 
@@ -307,7 +307,7 @@ def operations() -> dict[str, Callable[..., Any]]:
 
 
 def unless_shape_changes(arguments: Mapping[str, Any], same_shape: bool) -> bool:
-    """Identity rule of an operation that returns its input wherever the shape stays."""
+    """Identity rule of an operation that returns its input if the shape stays the same."""
     return same_shape
 
 
@@ -343,14 +343,14 @@ def bound(operation: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[st
     Raises
     ------
     TypeError
-        One is missing, given twice or unknown.
+        If an argument is missing, given twice or unknown.
     """
     ordered, defaults = _defaults_of(operation)
     given = {**defaults, **dict(zip(ordered, args, strict=False)), **kwargs}
     twice = kwargs and not kwargs.keys().isdisjoint(ordered[: len(args)])
     missing = any(value is inspect.Parameter.empty for value in given.values())
     if twice or missing or len(args) > len(ordered) or len(given) > len(defaults):
-        return dict(signature_of(operation).bind(*args, **kwargs).arguments)  # whose error says what is wrong
+        return dict(signature_of(operation).bind(*args, **kwargs).arguments)  # raises an error that says what is wrong
     return given
 
 

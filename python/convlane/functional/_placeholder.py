@@ -56,8 +56,8 @@ class Placeholder(ABC):
         name = _OPERATORS.get(ufunc)
         if name is not None and method == "__call__" and not kwargs:
             left, right = inputs
-            mine = isinstance(left, Placeholder)
-            return getattr(left, f"__{name}__")(right) if mine else getattr(right, f"__r{name}__")(left)
+            on_left = isinstance(left, Placeholder)
+            return getattr(left, f"__{name}__")(right) if on_left else getattr(right, f"__r{name}__")(left)
         self._refuse(f"numpy.{ufunc.__name__}{_instead(ufunc.__name__)}")
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> NoReturn:
@@ -183,14 +183,14 @@ _ARRAYS: tuple[type[Any], ...] = (Placeholder, np.ndarray)
 
 
 def _number(value: Any) -> Any:
-    """Return a number as a float, or as it was computed from sizes; None for anything else."""
+    """Return a number as a float, one computed from sizes as it is, and None for anything else."""
     if isinstance(value, Size):
         return value
     return float(value) if isinstance(value, (int, float, np.integer, np.floating)) else None
 
 
 def _one_or_many(given: tuple[Any, ...]) -> Any:
-    """Return integers that were given one by one or as one sequence."""
+    """Return integers that were given as separate arguments or as one sequence."""
     return given[0] if len(given) == 1 and isinstance(given[0], (list, tuple)) else given
 
 
@@ -244,7 +244,7 @@ _INSTEAD = {
 
 
 def _instead(name: str) -> str:
-    return f" (here: convlane.functional.{_INSTEAD[name]})" if name in _INSTEAD else ""
+    return f" (use convlane.functional.{_INSTEAD[name]})" if name in _INSTEAD else ""
 
 
 def _refusing(name: str) -> Callable[..., NoReturn]:

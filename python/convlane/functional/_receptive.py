@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Axis:
-    """The first and the last row of a picture, or column, that each position along one dimension can depend on."""
+    """The first and the last row (or column) of a picture that each position along one dimension can depend on."""
 
     low: NDArray[np.int64]
     high: NDArray[np.int64]
     stride: int | None
-    """From one position to the next, in pixels; None if it is not constant."""
+    """The distance from one position to the next, in pixels; None if it is not constant."""
     dim: int | None
-    """The dimension of the array, counted from its end; None if all of the array sees the same."""
+    """The dimension of the array, counted from the end; None if all elements of the array see the same rows."""
 
     def windows(self, kernel: int, stride: int, before: int, dilation: int, count: int) -> Axis:
         """Return what windows over these positions see; positions in the padding continue at the same stride."""
@@ -38,7 +38,7 @@ class Axis:
         return np.asarray(seen[inside] + beyond, np.int64)
 
     def mixed(self) -> Axis:
-        """Return as many positions, each of which sees all that these see together."""
+        """Return as many positions as there are, each of which sees all that these see together."""
         return replace(
             self.whole(), low=np.full_like(self.low, self.low.min()), high=np.full_like(self.high, self.high.max())
         )
@@ -72,7 +72,7 @@ class Axis:
         return replace(self, low=self.low[starts], high=self.high[ends - 1], stride=step)
 
     def gathered(self, positions: NDArray[np.int64], counted: NDArray[np.bool_]) -> Axis:
-        """Return what positions see that gather several of these each: their indices, and which of them count."""
+        """Return what positions see that each depend on several of these, given by indices and which of them count."""
         low = np.where(counted, self.low[positions], _NOWHERE).min(1)
         high = np.where(counted, self.high[positions], -_NOWHERE).max(1)
         steps = set(np.diff(low).tolist()) | set(np.diff(high).tolist())
@@ -92,22 +92,22 @@ _NOWHERE = np.int64(1) << 62
 
 
 def first_shape(shapes: Any) -> tuple[int, ...]:
-    """Return the shape that a shape rule gives, the first one if it gives several."""
+    """Return the shape that a shape rule returned, or the first one if it returned several."""
     return shapes[0] if shapes and isinstance(shapes[0], tuple) else shapes
 
 
 def pointwise(axis: Axis, name: str, **arguments: Any) -> Axis:
-    """Each position depends on the corresponding ones of the arguments, which may broadcast."""
+    """Receptive rule of element-wise operations, whose arguments may broadcast."""
     return axis
 
 
 def everywhere(axis: Axis, name: str, **arguments: Any) -> Axis:
-    """Every element depends on all of the argument."""
+    """Receptive rule of operations in which every element depends on all of the argument."""
     return axis.everywhere()
 
 
 def windows(geometry: Callable[..., tuple[Any, Any, Any, Any]], shape: Callable[..., Any]) -> Receptive:
-    """Return the rule of windows over the last two dimensions of `input`; a residual is added position by position.
+    """Return the rule of windows over the last two dimensions of `input`, with a residual added element by element.
 
     Parameters
     ----------

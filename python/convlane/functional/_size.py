@@ -1,4 +1,4 @@
-"""Sizes of arrays while a network is traced for all of them: numbers that remember how they were computed."""
+"""Sizes of arrays while a network is traced for any input size: numbers that record how they were computed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Term(NamedTuple):
     operands: tuple[Any, ...]
 
     def last(self) -> int:
-        """Return which of the results that it depends on comes last."""
+        """Return the index of the last result that the number depends on."""
         if self.op == "size":
             return int(self.operands[0])
         return max((each.last() for each in self.operands if isinstance(each, Term)), default=0)
@@ -55,7 +55,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-_LONGEST = 64  # sizes in a term; a network that computes longer ones is traced for each
+_MAX_LENGTH = 64  # sizes in a term; a network that computes longer terms is traced for each input size
 
 _SIGNS = dict(
     zip(
@@ -67,10 +67,10 @@ _SIGNS = dict(
 
 
 class Size:
-    """A number that was computed from sizes, here an integer or a float.
+    """A number, an integer or a float, that was computed from sizes.
 
-    Arithmetic with it gives others. Whoever needs to know what it is (a comparison, a range, a shape for NumPy) gets
-    the answer for the sizes at hand, which is noted: where it is another, the network may do something else.
+    Arithmetic with it gives further ones. Code that needs its value (a comparison, a range, a shape for NumPy) gets the
+    one for the current sizes, which is recorded: for sizes that give another value, the network may behave differently.
     """
 
     __slots__ = ("length", "notes", "number", "term")
@@ -148,21 +148,21 @@ def number_of(value: Any) -> Any:
 
 
 def has_sizes(value: Any) -> bool:
-    """Return whether there are any in an argument."""
+    """Return whether an argument is or contains a `Size`."""
     return any(map(has_sizes, value)) if isinstance(value, (list, tuple)) else isinstance(value, Size)
 
 
-def _method(name: str, *, turned: bool = False) -> Callable[..., Any]:
+def _method(name: str, *, reflected: bool = False) -> Callable[..., Any]:
     compute, compares = OPERATIONS[name], name in ("eq", "ne", "lt", "le", "gt", "ge")
 
     def method(self: Size, *others: Any) -> Any:
         if not all(isinstance(other, (int, float, Size)) for other in others):
             return NotImplemented
-        given = (*others, self) if turned else (self, *others)
+        given = (*others, self) if reflected else (self, *others)
         number, term = compute(*map(number_of, given)), Term(name, tuple(map(template_of, given)))
         length = self.length + sum(other.length for other in others if isinstance(other, Size))
         result = Size(number, term, self.notes, length)
-        return result.known() if compares or length > _LONGEST else result
+        return result.known() if compares or length > _MAX_LENGTH else result
 
     return method
 
@@ -170,4 +170,4 @@ def _method(name: str, *, turned: bool = False) -> Callable[..., Any]:
 for _name in OPERATIONS:
     setattr(Size, f"__{_name}__", _method(_name))
 for _name in ("add", "sub", "mul", "floordiv", "truediv", "mod"):
-    setattr(Size, f"__r{_name}__", _method(_name, turned=True))
+    setattr(Size, f"__r{_name}__", _method(_name, reflected=True))

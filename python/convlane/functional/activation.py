@@ -28,10 +28,10 @@ _seeded: ContextVar[np.random.Generator | None] = ContextVar("_seeded", default=
 
 @contextmanager
 def seeded(*numbers: int) -> Iterator[None]:
-    """Make `dropout`, and all that uses it, draw the same random numbers whenever the block is entered.
+    """Make `dropout`, and everything that uses it, draw the same random numbers whenever the block is entered.
 
-    They follow from `numbers`, none negative: a seed and the number of the training step, say, so that training can be
-    resumed without saving a generator's state.
+    They follow from `numbers`, none of which may be negative: for example a seed and the number of the training step,
+    so that training can be resumed without saving a generator's state.
 
     Examples
     --------
@@ -60,7 +60,7 @@ def _default_rng() -> np.random.Generator:
 
 
 def _rule(name: str, applied: Applied) -> Callable[..., tuple[Array, Pullback]]:
-    """Return an activation's gradient rule. It keeps the output if that suffices, as the next layer does anyway."""
+    """Return an activation's gradient rule. It saves the output if that suffices, as the next layer does anyway."""
 
     def vjp(wanted: frozenset[str], input: Any, **arguments: Any) -> tuple[Array, Pullback]:
         x, (kernel, slope) = as_array(input, name, "input"), applied(arguments)
@@ -79,11 +79,11 @@ _ELEMENTWISE = Traits(in_place=True, elementwise=True)
 
 
 def _activation(
-    name: str, applied: Applied | None = None, *, told_by_output: bool = False
+    name: str, applied: Applied | None = None, *, derivative_from_output: bool = False
 ) -> Callable[[Callable[P, Array]], Callable[P, Array]]:
-    """Make a function an operation that others can apply to their results; without `applied`, by its name alone."""
+    """Turn a function into an operation that others can apply to their results, without `applied` by its name alone."""
     by = applied or (lambda arguments: (name, 0.0))
-    traits = Traits(in_place=True, elementwise=True, activation=by, told_by_output=told_by_output)
+    traits = Traits(in_place=True, elementwise=True, activation=by, derivative_from_output=derivative_from_output)
     return op(shape=same_shape, vjp=_rule(name, by), traits=traits, receptive=pointwise)
 
 
@@ -136,7 +136,7 @@ def _dropout_vjp(
     return mul(factors, x), lambda gradient: {"input": mul(factors, gradient)}
 
 
-@_activation("relu", told_by_output=True)
+@_activation("relu", derivative_from_output=True)
 def relu(input: Array) -> Array:
     """Clamp below at zero: ``max(0, x)``. NaN stays NaN and -0.0 stays -0.0.
 
@@ -166,9 +166,9 @@ def relu(input: Array) -> Array:
     return activate(input, "relu")
 
 
-@_activation("relu6", told_by_output=True)
+@_activation("relu6", derivative_from_output=True)
 def relu6(input: Array) -> Array:
-    """Clamp between zero and six; otherwise as `relu`.
+    """Clamp between zero and six; otherwise like `relu`.
 
     Examples
     --------
@@ -182,7 +182,7 @@ def relu6(input: Array) -> Array:
 
 @_activation("leaky_relu", _with("leaky_relu", "negative_slope"))
 def leaky_relu(input: Array, negative_slope: float = 0.01) -> Array:
-    """Multiply negative values by `negative_slope`; otherwise as `relu`.
+    """Multiply negative values by `negative_slope`; otherwise like `relu`.
 
     Examples
     --------
@@ -198,8 +198,8 @@ def leaky_relu(input: Array, negative_slope: float = 0.01) -> Array:
 def silu(input: Array) -> Array:
     """Multiply by the sigmoid of the input: ``x / (1 + exp(-x))``, also known as swish; shapes as in `relu`.
 
-    Within 4 units in the last place where ``exp(x)`` is a normal number, that is, above -87.3; below that, the
-    absolute error stays under 2e-43.
+    The error is at most 4 units in the last place where ``exp(x)`` is a normal number, that is, for x above -87.3;
+    below that, the absolute error stays under 2e-43.
 
     Examples
     --------
@@ -215,8 +215,8 @@ def silu(input: Array) -> Array:
 def gelu(input: Array, *, approximate: str = "none") -> Array:
     """Multiply by the normal distribution function: ``x * (1 + erf(x / sqrt(2))) / 2``; shapes as in `relu`.
 
-    The exact function is within 6 units in the last place for results down to the smallest normal number;
-    below that, within 6 denormal numbers. Minus infinity becomes NaN, as in torch and ONNX Runtime.
+    The error of the exact function is at most 6 units in the last place for results down to the smallest normal number;
+    below that, at most 6 denormal numbers. Minus infinity becomes NaN, as in torch and ONNX Runtime.
 
     Parameters
     ----------
@@ -229,7 +229,7 @@ def gelu(input: Array, *, approximate: str = "none") -> Array:
     Raises
     ------
     ValueError
-        If `approximate` is neither.
+        If `approximate` is neither of these.
 
     Examples
     --------
@@ -259,7 +259,7 @@ def hardswish(input: Array) -> Array:
     return activate(input, "hardswish")
 
 
-@_activation("hardsigmoid", told_by_output=True)
+@_activation("hardsigmoid", derivative_from_output=True)
 def hardsigmoid(input: Array) -> Array:
     """Clamp a line to a sigmoid's range: ``min(max(x + 3, 0), 6) / 6`` (MobileNet v3); shapes as in `relu`.
 
@@ -273,9 +273,9 @@ def hardsigmoid(input: Array) -> Array:
     return activate(input, "hardsigmoid")
 
 
-@_activation("sigmoid", told_by_output=True)
+@_activation("sigmoid", derivative_from_output=True)
 def sigmoid(input: Array) -> Array:
-    """Compute ``1 / (1 + exp(-x))`` within 3 units in the last place; shapes as in `relu`.
+    """Compute ``1 / (1 + exp(-x))`` to within 3 units in the last place; shapes as in `relu`.
 
     Examples
     --------
@@ -287,9 +287,9 @@ def sigmoid(input: Array) -> Array:
     return activate(input, "sigmoid")
 
 
-@_activation("tanh", told_by_output=True)
+@_activation("tanh", derivative_from_output=True)
 def tanh(input: Array) -> Array:
-    """Compute the hyperbolic tangent within 3 units in the last place; shapes as in `relu`.
+    """Compute the hyperbolic tangent to within 3 units in the last place; shapes as in `relu`.
 
     Examples
     --------
@@ -305,7 +305,7 @@ def tanh(input: Array) -> Array:
 def elu(input: Array, alpha: float = 1.0) -> Array:
     """Replace negative values by ``alpha * (exp(x) - 1)``; shapes as in `relu`.
 
-    Within 3 units in the last place, also near zero.
+    The error is at most 3 units in the last place, also near zero.
 
     Examples
     --------
@@ -324,7 +324,7 @@ def elu(input: Array, alpha: float = 1.0) -> Array:
 
 @_activation("celu", _celu_applied)
 def celu(input: Array, alpha: float = 1.0) -> Array:
-    """Replace negative values by ``alpha * (exp(x / alpha) - 1)``, which has slope 1 at zero; otherwise as `elu`.
+    """Replace negative values by ``alpha * (exp(x / alpha) - 1)``, which has slope 1 at zero; otherwise like `elu`.
 
     Examples
     --------
@@ -342,7 +342,7 @@ def celu(input: Array, alpha: float = 1.0) -> Array:
 
 @_activation("selu")
 def selu(input: Array) -> Array:
-    """Compute 1.0507010 times `elu` with ``alpha = 1.6732632``; they keep mean 0 and variance 1 from layer to layer.
+    """Compute 1.0507010 times `elu` with ``alpha = 1.6732632``, which keep mean 0 and variance 1 from layer to layer.
 
     Examples
     --------
@@ -418,21 +418,21 @@ def _softplus_vjp(wanted: frozenset[str], input: Any, beta: Any, threshold: Any)
 def softplus(input: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
     """Compute ``log(1 + exp(beta * x)) / beta``, a smooth `relu`, without overflow; shapes as in `relu`.
 
-    Within 4 units in the last place where ``exp(beta * x)`` is a normal number.
+    The error is at most 4 units in the last place where ``exp(beta * x)`` is a normal number.
 
     Parameters
     ----------
     input
         As in `relu`.
     beta
-        The larger, the sharper the bend at zero.
+        The larger it is, the sharper the bend at zero.
     threshold
         Above this, in units of ``beta * x``, the result is x itself.
 
     Raises
     ------
     TypeError
-        An argument of the wrong kind.
+        If an argument has the wrong type.
 
     Examples
     --------
@@ -467,7 +467,7 @@ def hardtanh(input: Array, min_val: float = -1.0, max_val: float = 1.0) -> Array
     Raises
     ------
     TypeError
-        An argument of the wrong kind.
+        If an argument has the wrong type.
     ValueError
         If `min_val` is above `max_val`, or one is NaN.
 
@@ -493,21 +493,21 @@ def _threshold_vjp(wanted: frozenset[str], input: Any, threshold: Any, value: An
 
 @op(shape=same_shape, vjp=_threshold_vjp, traits=_ELEMENTWISE, receptive=pointwise)
 def threshold(input: Array, threshold: float, value: float) -> Array:
-    """Replace every number that is not above a threshold; NaN stays NaN. Shapes as in `relu`.
+    """Replace every number that is not above a threshold; NaN stays NaN; shapes as in `relu`.
 
     Parameters
     ----------
     input
         As in `relu`.
     threshold
-        What a number must exceed to be kept.
+        The number that a value must exceed to be kept.
     value
-        What the others are replaced by.
+        The number that replaces all others.
 
     Raises
     ------
     TypeError
-        An argument of the wrong kind.
+        If an argument has the wrong type.
 
     Examples
     --------
@@ -564,7 +564,7 @@ def prelu(input: Array, weight: Array) -> Array:
     Parameters
     ----------
     input
-        float32, any shape of at most eight dimensions, of which the second is the channels.
+        float32, at most eight dimensions, the second of which is that of the channels.
     weight
         float32, (1,) or (C,).
 
@@ -576,9 +576,9 @@ def prelu(input: Array, weight: Array) -> Array:
     Raises
     ------
     TypeError
-        An argument of the wrong kind.
+        If an argument has the wrong type.
     ValueError
-        If the shape of `weight` does not fit.
+        If the shape of `weight` does not match.
 
     Examples
     --------
@@ -614,9 +614,9 @@ def glu(input: Array, dim: int = -1) -> Array:
     Raises
     ------
     TypeError
-        If `input` is not a float32 array or `dim` not an integer.
+        If `input` is not a float32 array, or `dim` is not an integer.
     ValueError
-        If `dim` is out of range, or the size along it odd.
+        If `dim` is out of range, or the size along it is odd.
 
     Examples
     --------
@@ -659,7 +659,7 @@ def softmax(input: Array, dim: int) -> Array:
     Raises
     ------
     TypeError
-        If `input` is not a float32 array or `dim` not an integer.
+        If `input` is not a float32 array, or `dim` is not an integer.
     ValueError
         If `dim` is out of range.
 
@@ -695,7 +695,7 @@ def log_softmax(input: Array, dim: int) -> Array:
     receptive=pointwise,
 )
 def dropout(input: Array, p: float = 0.5, training: bool = True, *, rng: np.random.Generator | None = None) -> Array:
-    """Zero each value with probability `p` and divide the others by ``1 - p``; nothing when not training.
+    """Zero each value with probability `p` and divide the others by ``1 - p``; do nothing when not training.
 
     Parameters
     ----------
@@ -706,8 +706,8 @@ def dropout(input: Array, p: float = 0.5, training: bool = True, *, rng: np.rand
     training
         If false, `input` itself is returned.
     rng
-        The generator of the random numbers. By default that of a surrounding `seeded` block, or one that the system
-        has seeded.
+        The random number generator; by default that of a surrounding `seeded` block, or else one that is seeded by the
+        operating system.
 
     Returns
     -------
@@ -717,7 +717,7 @@ def dropout(input: Array, p: float = 0.5, training: bool = True, *, rng: np.rand
     Raises
     ------
     TypeError
-        If `input` is not a float32 array, `p` not a number, or `rng` not a generator.
+        If `input` is not a float32 array, `p` is not a number, or `rng` is not a generator.
     ValueError
         If `p` is not between 0 and 1.
 
@@ -738,7 +738,7 @@ def dropout(input: Array, p: float = 0.5, training: bool = True, *, rng: np.rand
 
 
 def _dropout_factors(shape: Shape, p: Any, training: Any, rng: np.random.Generator | None) -> Array | None:
-    """0 or 1 / (1 - p) for each value, channels last for images; None if dropout does nothing."""
+    """Return 0 or 1 / (1 - p) for each value, channels last for images; None if dropout does nothing."""
     p = as_float(p, "dropout", "p")
     if not 0 <= p <= 1:
         raise ValueError(f"dropout: p must be between 0 and 1, got {p}")
@@ -759,7 +759,7 @@ def _softmax(input: Any, dim: int, name: str) -> Array:
 
 
 def _along(axis: int, run: Callable[..., Array], *arrays: Array) -> Array:
-    """Call a kernel that works along one axis of C-ordered arrays of one shape; the result is ordered as the first."""
+    """Call a kernel along one axis of C-ordered arrays of one shape; the result has the memory order of the first."""
     if arrays[0].ndim == 0:
         return run(*(array.reshape(1) for array in arrays), axis).reshape(())
     return in_memory_order(run, arrays, axis)

@@ -1,4 +1,4 @@
-"""Binary losses: of independent yes-or-no questions, each with a probability or a logit of its own."""
+"""Binary losses, for independent yes-or-no questions, each with a probability or a logit of its own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from convlane.functional.activation import sigmoid
 from convlane.functional.elementwise import add, affine, maximum, mul, pow
 from convlane.functional.functions import abs, exp, log1p
 
-_LEAST_LOG = np.float32(-100)  # torch's bound, too
+_MIN_LOG = np.float32(-100)  # as in torch
 
 
 def _bce_shape(input: Any, target: Any, weight: Any = None, *, reduction: str = "mean") -> Shape:
@@ -58,16 +58,16 @@ def _bce_vjp(wanted: frozenset[str], input: Any, target: Any, weight: Any, reduc
     if outside.any():
         raise ValueError(f"{name}: input must be between 0 and 1 (probabilities), got {p[outside][0]}")
     norm = p.size if reduction == "mean" else 1
-    yes, no = np.maximum(np.log(p), _LEAST_LOG), np.maximum(np.log1p(-p), _LEAST_LOG)
+    yes, no = np.maximum(np.log(p), _MIN_LOG), np.maximum(np.log1p(-p), _MIN_LOG)
 
     @quiet
     def pullback(gradient: Array) -> dict[str, Array]:
-        behind = factor * (gradient / np.float32(norm))
+        scaled = factor * (gradient / np.float32(norm))
         found = {}
         if "input" in wanted:
-            found["input"] = behind * (p - y) / np.maximum(p * (1 - p), np.float32(1e-12))
+            found["input"] = scaled * (p - y) / np.maximum(p * (1 - p), np.float32(1e-12))
         if "target" in wanted:
-            found["target"] = behind * (no - yes)
+            found["target"] = scaled * (no - yes)
         return found
 
     return joined(factor * ((y - 1) * no - y * yes), norm, reduction), pullback
@@ -82,17 +82,17 @@ def _with_logits_vjp(
     factor, positive = _weight(name, "weight", weight), _weight(name, "pos_weight", pos_weight)
     _with_logits_shape(x, y, factor, pos_weight=positive, reduction=reduction)
     norm = x.size if reduction == "mean" else 1
-    # -log sigmoid(x) = log(1 + exp(-x)) without overflow; -log(1 - sigmoid(x)) is x more.
+    # -log sigmoid(x) = log(1 + exp(-x)) without overflow; -log(1 - sigmoid(x)) is larger by x.
     negative_log = add(maximum(affine(x, -1), 0.0), log1p(exp(affine(abs(x), -1))))
 
     @quiet
     def pullback(gradient: Array) -> dict[str, Array]:
-        behind = factor * (gradient / np.float32(norm))
+        scaled = factor * (gradient / np.float32(norm))
         found = {}
         if "input" in wanted:
-            found["input"] = behind * ((1 - y) * sigmoid(x) - positive * y * sigmoid(affine(x, -1)))
+            found["input"] = scaled * ((1 - y) * sigmoid(x) - positive * y * sigmoid(affine(x, -1)))
         if "target" in wanted:
-            found["target"] = behind * (positive * negative_log - (x + negative_log))
+            found["target"] = scaled * (positive * negative_log - (x + negative_log))
         return found
 
     return joined(factor * (positive * y * negative_log + (1 - y) * (x + negative_log)), norm, reduction), pullback
@@ -131,9 +131,9 @@ def binary_cross_entropy(input: Array, target: Array, weight: Array | None = Non
     Raises
     ------
     TypeError
-        If one is not a float32 array.
+        If an argument is not a float32 array.
     ValueError
-        Shapes that do not fit, an unknown reduction, or numbers in `input` below 0 or above 1.
+        If the shapes do not match, the reduction is unknown, or numbers in `input` are below 0 or above 1.
 
     Examples
     --------
@@ -184,9 +184,9 @@ def binary_cross_entropy_with_logits(
     Raises
     ------
     TypeError
-        If one is not a float32 array.
+        If an argument is not a float32 array.
     ValueError
-        Shapes that do not fit, or an unknown reduction.
+        If the shapes do not match, or the reduction is unknown.
 
     Examples
     --------
@@ -201,7 +201,7 @@ def binary_cross_entropy_with_logits(
 def sigmoid_focal_loss(
     inputs: Array, targets: Array, alpha: float = 0.25, gamma: float = 2, reduction: str = "none"
 ) -> Array:
-    """Compute the focal loss: the binary cross-entropy, weighted down where the answer is right with confidence.
+    """Compute the focal loss: the binary cross-entropy, weighted down where the answer is right and confident.
 
     With p, the probability of the right answer, `binary_cross_entropy_with_logits` is multiplied by
     ``(1 - p)**gamma``, and by `alpha` for a yes, ``1 - alpha`` for a no (Lin et al., "Focal loss for dense object
@@ -228,9 +228,9 @@ def sigmoid_focal_loss(
     Raises
     ------
     TypeError
-        If one is not a float32 array, or `alpha` or `gamma` no number.
+        If an array is not float32, or `alpha` or `gamma` is not a number.
     ValueError
-        Shapes that differ, an unknown reduction, or an `alpha` out of range.
+        If the shapes differ, the reduction is unknown, or `alpha` is out of range.
 
     Examples
     --------

@@ -13,7 +13,7 @@ from convlane.functional._broadcast import broadcast_shape, sum_to
 from convlane.functional._op import DType, Pullback, Shape, Traits, boolean, op
 from convlane.functional._receptive import pointwise
 
-_STEPWISE = "its result is no float32"
+_NO_GRADIENT = "its result is not float32"
 _FALSE, _TRUE = np.asarray(False), np.asarray(True)
 
 
@@ -25,11 +25,11 @@ def _shape_rule(name: str) -> Callable[..., Shape]:
 
 
 def _comparison(name: str) -> Callable[[Callable[..., Bools]], Callable[..., Bools]]:
-    """Make a function an operation on two arrays that gives bools."""
+    """Turn a function into an operation on two arrays that returns bools."""
     return op(
         shape=_shape_rule(name),
         dtype=boolean,
-        vjp=_STEPWISE,
+        vjp=_NO_GRADIENT,
         differentiable=(),
         receptive=pointwise,
     )
@@ -43,7 +43,7 @@ def _compare(name: str, input: Any, other: Any) -> Bools:
 
 
 def _typed(value: Any, partner: Any, name: str, argument: str) -> Tensor:
-    """Return an array as it is, or a number in the type of the array it is compared with."""
+    """Return an array as it is, or a number as an array of the type that it is compared with."""
     if isinstance(value, (bool, np.bool_)):
         return np.asarray(value)
     if isinstance(value, (int, np.integer)) and getattr(partner, "dtype", None) == np.int64:
@@ -77,7 +77,7 @@ def eq(input: Tensor | float, other: Tensor | float) -> Bools:
     Raises
     ------
     TypeError
-        If one is no such array, or they hold different types.
+        If one is not such an array, or they hold different types.
     ValueError
         If the shapes do not broadcast, or there are more than eight dimensions.
 
@@ -93,7 +93,7 @@ def eq(input: Tensor | float, other: Tensor | float) -> Bools:
 
 @_comparison("ne")
 def ne(input: Tensor | float, other: Tensor | float) -> Bools:
-    """Return where two arrays differ, as NaN does from everything; otherwise as `eq`.
+    """Return where two arrays differ, as NaN does from everything; otherwise like `eq`.
 
     Examples
     --------
@@ -107,7 +107,7 @@ def ne(input: Tensor | float, other: Tensor | float) -> Bools:
 
 @_comparison("lt")
 def lt(input: Tensor | float, other: Tensor | float) -> Bools:
-    """Return where the first is less than the second; otherwise as `eq`.
+    """Return where the first is less than the second; otherwise like `eq`.
 
     Examples
     --------
@@ -121,7 +121,7 @@ def lt(input: Tensor | float, other: Tensor | float) -> Bools:
 
 @_comparison("le")
 def le(input: Tensor | float, other: Tensor | float) -> Bools:
-    """Return where the first is less than or equal to the second; otherwise as `eq`.
+    """Return where the first is less than or equal to the second; otherwise like `eq`.
 
     Examples
     --------
@@ -135,7 +135,7 @@ def le(input: Tensor | float, other: Tensor | float) -> Bools:
 
 @_comparison("gt")
 def gt(input: Tensor | float, other: Tensor | float) -> Bools:
-    """Return where the first is greater than the second; otherwise as `eq`.
+    """Return where the first is greater than the second; otherwise like `eq`.
 
     Examples
     --------
@@ -149,7 +149,7 @@ def gt(input: Tensor | float, other: Tensor | float) -> Bools:
 
 @_comparison("ge")
 def ge(input: Tensor | float, other: Tensor | float) -> Bools:
-    """Return where the first is greater than or equal to the second; otherwise as `eq`.
+    """Return where the first is greater than or equal to the second; otherwise like `eq`.
 
     Examples
     --------
@@ -195,7 +195,7 @@ def logical_and(input: Bools, other: Bools) -> Bools:
 
 @_comparison("logical_or")
 def logical_or(input: Bools, other: Bools) -> Bools:
-    """Return where at least one of two is true; otherwise as `logical_and`.
+    """Return where at least one of two is true; otherwise like `logical_and`.
 
     Examples
     --------
@@ -211,12 +211,12 @@ def logical_or(input: Bools, other: Bools) -> Bools:
 @op(
     shape=lambda input: operand_shape(input, "logical_not", "input"),
     dtype=boolean,
-    vjp=_STEPWISE,
+    vjp=_NO_GRADIENT,
     differentiable=(),
     receptive=pointwise,
 )
 def logical_not(input: Bools) -> Bools:
-    """Return where an array is false; otherwise as `logical_and`.
+    """Return where an array is false; otherwise like `logical_and`.
 
     Examples
     --------
@@ -283,7 +283,7 @@ def where(condition: Bools, input: Tensor | float, other: Tensor | float) -> Ten
     Raises
     ------
     TypeError
-        If `condition` does not hold bools, or the others are no such arrays.
+        If `condition` does not hold bools, or the others are not such arrays.
     ValueError
         If the shapes do not broadcast, or there are more than eight dimensions.
 

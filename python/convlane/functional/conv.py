@@ -80,7 +80,7 @@ def _conv2d_vjp(
 ) -> tuple[Array, Pullback]:
     """Convolve with the algorithm that the cost model chooses, as compiled networks do.
 
-    The weight is packed for this call only: by the next call it will have changed.
+    The weight is packed for this call only, because it will have changed by the next call.
     """
     if isinstance(weight, _core.PackedWeight):
         raise TypeError("conv2d: neither a packed weight nor the input through it has a gradient; pass the array")
@@ -145,7 +145,7 @@ def conv2d(
     negative_slope: float = 0.01,
     residual: Array | None = None,
 ) -> Array:
-    """Convolve images with filters (cross-correlation, as everywhere in deep learning).
+    """Convolve images with filters (cross-correlation, as usual in deep learning).
 
     ``output[n, o, y, x] = bias[o] + sum over i, r, s of
     input[n, i, y * stride + r * dilation - top, x * stride + s * dilation - left] * weight[o, i, r, s]``
@@ -153,9 +153,10 @@ def conv2d(
     Parameters
     ----------
     input
-        float32, (N, C, H, W) or one image (C, H, W); any strides; channels last is read without a copy.
+        float32, (N, C, H, W) or one image (C, H, W), any strides; channels last is read without a copy.
     weight
-        float32, (O, C / groups, KH, KW), or such a weight from `pack_conv2d`, which saves packing it in every call.
+        float32, (O, C / groups, KH, KW), or such a weight packed by `pack_conv2d`, which saves packing it in every
+        call.
     bias
         float32, (O,).
     stride, dilation
@@ -164,7 +165,7 @@ def conv2d(
         An integer, a pair, four sides (top, bottom, left, right), ``"valid"``, ``"same"`` (torch's meaning, stride 1)
         or ``"same_tf"`` (TensorFlow's).
     groups
-        The number of independent convolutions that the channels are divided among. Packed weights know theirs.
+        The number of independent convolutions that the channels are divided among. Packed weights store it.
     algorithm
         ``"auto"``, or one of ``pointwise``, ``depthwise``, ``planes``, ``narrow``, ``grouped``, ``stem``,
         ``winograd4``, ``winograd2``, ``direct``, ``im2col``, ``reference``; see `explain`. ``im2col`` allocates
@@ -176,7 +177,7 @@ def conv2d(
         ``hardsigmoid``, ``gelu``, ``gelu_tanh``, ``elu``, ``celu``, ``selu``, ``mish``, ``softsign``, ``logsigmoid``,
         ``sigmoid`` or ``tanh``.
     negative_slope
-        Of ``leaky_relu``; also the ``alpha`` of ``elu`` and ``celu``.
+        The slope of ``leaky_relu``; also the ``alpha`` of ``elu`` and ``celu``.
     residual
         float32, the output's shape; added before the activation.
 
@@ -184,14 +185,14 @@ def conv2d(
     -------
     numpy.ndarray
         float32, (N, O, OH, OW), channels last in memory. A window with a NaN or an infinity gives a
-        non-finite result. Whether a non-finite weight over padding gives NaN or is left out depends on the algorithm.
+        non-finite result. Whether a non-finite weight over padding gives NaN or is ignored depends on the algorithm.
 
     Raises
     ------
     TypeError
-        An argument of the wrong kind, for example float64 input.
+        If an argument has the wrong type, for example float64 input.
     ValueError
-        Shapes that do not fit, a value out of range, or an algorithm that does not support this.
+        If the shapes do not match, a value is out of range, or the algorithm does not support this.
 
     Examples
     --------
@@ -233,12 +234,12 @@ def conv2d(
 def pack_conv2d(weight: Array, groups: int = 1, *, algorithm: str = "auto") -> _core.PackedWeight:
     """Copy filters into the order in which the kernels read them, once for many calls of `conv2d`.
 
-    The order belongs to the active instruction set and, where `algorithm` is given, to that algorithm.
+    The order is specific to the active instruction set and, if `algorithm` is given, to that algorithm.
 
     Parameters
     ----------
     weight
-        float32, (O, C / groups, KH, KW). Later changes of the array do not reach the packed copy.
+        float32, (O, C / groups, KH, KW). Later changes of the array do not affect the packed copy.
     groups
         As in `conv2d`.
     algorithm
@@ -257,7 +258,7 @@ def pack_conv2d(weight: Array, groups: int = 1, *, algorithm: str = "auto") -> _
 
 @dataclass(frozen=True)
 class Explanation:
-    """Which algorithm `conv2d` uses, and why none of those before it in the list."""
+    """The algorithm that `conv2d` uses, and why none of those that come before it."""
 
     chosen: str
     refusals: dict[str, str]
@@ -276,7 +277,7 @@ def explain(
     groups: int = 1,
     algorithm: str = "auto",
 ) -> Explanation:
-    """Return which algorithm `conv2d` would use for these shapes, and why not those that it prefers.
+    """Return which algorithm `conv2d` would use for these shapes, and why none of those that it would prefer.
 
     Examples
     --------
@@ -300,7 +301,7 @@ def explain(
 def conv2d_geometry(
     input_shape: Any, weight_shape: Any, stride: Any, padding: Padding, dilation: Any, groups: Any
 ) -> tuple[Any, Any, Pair, Sides, Pair, int]:
-    """Return the arguments of the shape rule in `_core` from those of users."""
+    """Convert the arguments of `conv2d` to those of the shape rule in `_core`."""
     check_ranks("conv2d", 4, input_shape, weight_shape)
     stride, dilation = as_pair(stride, "conv2d", "stride"), as_pair(dilation, "conv2d", "dilation")
     sides = as_sides(padding, "conv2d", weight_shape[2:], stride, dilation, input_shape[2:])

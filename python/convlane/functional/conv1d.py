@@ -1,4 +1,4 @@
-"""One-dimensional convolution, as that of images one pixel high."""
+"""One-dimensional convolution, computed as that of images one pixel high."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def conv1d(
     negative_slope: float = 0.01,
     residual: Array | None = None,
 ) -> Array:
-    """Convolve sequences with filters (cross-correlation); otherwise as `conv2d`, which does the work.
+    """Convolve sequences with filters (cross-correlation); otherwise like `conv2d`, which does the computation.
 
     ``output[n, o, x] = bias[o] + sum over i, s of input[n, i, x * stride + s * dilation - left] * weight[o, i, s]``
 
@@ -35,7 +35,7 @@ def conv1d(
     input
         float32, (N, C, L) or one sequence (C, L), any strides.
     weight
-        float32, (O, C / groups, K), or such a weight from `pack_conv1d`, which saves packing it in every call.
+        float32, (O, C / groups, K), or such a weight packed by `pack_conv1d`, which saves packing it in every call.
     bias
         float32, (O,).
     stride, dilation
@@ -56,9 +56,9 @@ def conv1d(
     Raises
     ------
     TypeError
-        An argument of the wrong kind, for example float64 input.
+        If an argument has the wrong type, for example float64 input.
     ValueError
-        Shapes that do not fit, a value out of range, or an algorithm that does not support this.
+        If the shapes do not match, a value is out of range, or the algorithm does not support this.
 
     Examples
     --------
@@ -98,7 +98,7 @@ def conv1d(
 
 
 def pack_conv1d(weight: Array, groups: int = 1, *, algorithm: str = "auto") -> _core.PackedWeight:
-    """Copy filters (O, C / groups, K) into the order in which the kernels read them, as `pack_conv2d`.
+    """Copy filters (O, C / groups, K) into the order in which the kernels read them; otherwise like `pack_conv2d`.
 
     Examples
     --------
@@ -116,7 +116,7 @@ def pack_conv1d(weight: Array, groups: int = 1, *, algorithm: str = "auto") -> _
 
 def _without_height(shape: tuple[int, ...]) -> tuple[int, ...]:
     if shape[2] != 1:
-        raise ValueError(f"conv1d: the weight was packed for images: its shape is {shape}")
+        raise ValueError(f"conv1d: the weight was packed for images; its shape is {shape}")
     return (*shape[:2], shape[3])
 
 
@@ -157,10 +157,10 @@ def conv1d_geometry(
     ((left, right),) = as_sides_of_axes(padding, "conv1d", (kernel,), (stride,), (dilation,), (length,))
     if left < 0 or right < 0:
         raise ValueError(f"conv1d: padding must not be negative, got (left, right) = {(left, right)}")
-    room = length + left + right - (dilation * (kernel - 1) + 1)
-    if length < 1 or room < 0:
+    span = length + left + right - (dilation * (kernel - 1) + 1)
+    if length < 1 or span < 0:
         raise ValueError(
             f"conv1d: the padded input has a length of {length + left + right}, smaller than the kernel's reach "
             f"{dilation * (kernel - 1) + 1}"
         )
-    return (left, right), (*batch, outputs, room // stride + 1)
+    return (left, right), (*batch, outputs, span // stride + 1)

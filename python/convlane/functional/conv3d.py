@@ -71,7 +71,7 @@ def _conv3d_vjp(
     negative_slope: float,
     residual: Any,
 ) -> tuple[Array, Pullback]:
-    """Convolve; the gradients are sums of those of two-dimensional convolutions, one for each slice of the kernel."""
+    """Convolve volumes; the gradients are sums of those of 2D convolutions, one for each slice of the kernel."""
     if isinstance(weight, _core.PackedWeight):
         raise TypeError("conv3d: neither a packed weight nor the input through it has a gradient; pass the array")
     x, single = _as_volume(input, "input")
@@ -144,23 +144,24 @@ def conv3d(
     y * stride + r * dilation - top, x * stride + s * dilation - left] * weight[o, i, q, r, s]``
 
     Kernels of one slice, (1, KH, KW), or of one row and column, (KD, 1, 1), run as two-dimensional convolutions. All
-    others sum over the slices of the kernel in order, as if these were further rows of it.
+    others sum over the slices of the kernel in order, as if these were additional rows of the kernel.
 
     Parameters
     ----------
     input
-        float32, (N, C, D, H, W) or one volume (C, D, H, W); any strides; channels last is read without a copy.
+        float32, (N, C, D, H, W) or one volume (C, D, H, W), any strides; channels last is read without a copy.
     weight
-        float32, (O, C / groups, KD, KH, KW), or such a weight from `pack_conv3d`, which saves packing it in every call.
+        float32, (O, C / groups, KD, KH, KW), or such a weight packed by `pack_conv3d`, which saves packing it in every
+        call.
     bias
         float32, (O,).
     stride, dilation
-        An integer or three (depth, height, width).
+        An integer or three integers (depth, height, width).
     padding
-        An integer, three, six sides (front, back, top, bottom, left, right), ``"valid"``, ``"same"`` (torch's meaning,
-        stride 1) or ``"same_tf"`` (TensorFlow's).
+        An integer, three integers, six sides (front, back, top, bottom, left, right), ``"valid"``, ``"same"`` (torch's
+        meaning, stride 1) or ``"same_tf"`` (TensorFlow's).
     groups
-        The number of independent convolutions that the channels are divided among. Packed weights know theirs.
+        The number of independent convolutions that the channels are divided among. Packed weights store it.
     algorithm
         ``"auto"``; for kernels of one slice, or of one row and column, one of `conv2d`'s; for others ``depthwise``,
         ``stem``, ``direct``, or ``winograd4`` and ``winograd2``, which sum convolutions of slices and are used only
@@ -179,9 +180,9 @@ def conv3d(
     Raises
     ------
     TypeError
-        An argument of the wrong kind, for example float64 input.
+        If an argument has the wrong type, for example float64 input.
     ValueError
-        Shapes that do not fit, a value out of range, or an algorithm that does not support this.
+        If the shapes do not match, a value is out of range, or the algorithm does not support this.
 
     Examples
     --------
@@ -197,7 +198,7 @@ def conv3d(
     groups = _groups_of(filters, groups)
     geometry = _core.Conv3dGeometry(*conv3d_geometry(x.shape, filters.shape, stride, padding, dilation, groups))
     if algorithm != "auto":
-        geometry.explain(algorithm)  # refuses what the algorithm does not support, before weights are packed
+        geometry.explain(algorithm)  # raises if the algorithm does not support this, before weights are packed
     added = None if residual is None else _batched(as_array(residual, "conv3d", "residual"), single)
     if added is not None and added.shape != geometry.shape:
         raise ValueError(f"conv3d: residual has shape {added.shape}, but the output has {geometry.shape}")
@@ -220,9 +221,9 @@ def pack_conv3d(weight: Array, groups: int = 1, *, algorithm: str = "auto") -> _
     Parameters
     ----------
     weight
-        float32, (O, C / groups, KD, KH, KW). Later changes of the array do not reach the packed copy.
+        float32, (O, C / groups, KD, KH, KW). Later changes of the array do not affect the packed copy.
     groups, algorithm
-        As in `conv3d`. Winograd's algorithms take no packed weights, unless the kernel has one slice.
+        As in `conv3d`. Winograd's algorithms do not take packed weights, unless the kernel has one slice.
 
     Raises
     ------
@@ -231,7 +232,9 @@ def pack_conv3d(weight: Array, groups: int = 1, *, algorithm: str = "auto") -> _
     """
     packed = _packed(as_array(weight, "conv3d", "weight"), groups, algorithm)
     if len(packed) > 1:
-        raise ValueError(f"conv3d: algorithm={algorithm!r} takes no packed weights, as it packs each slice by itself")
+        raise ValueError(
+            f"conv3d: algorithm={algorithm!r} does not take packed weights, as it packs each slice separately"
+        )
     return packed[0]
 
 
@@ -257,7 +260,7 @@ def explain_conv3d(
     groups: int = 1,
     algorithm: str = "auto",
 ) -> Explanation:
-    """Return which algorithm `conv3d` would use for these shapes, and why not those that it prefers.
+    """Return which algorithm `conv3d` would use for these shapes, and why none of those that it would prefer.
 
     Examples
     --------
@@ -277,7 +280,7 @@ def explain_conv3d(
 def conv3d_geometry(
     input_shape: Any, weight_shape: Any, stride: Any, padding: Padding3d, dilation: Any, groups: Any
 ) -> tuple[Any, Any, Triple, Faces, Triple, int]:
-    """Return the arguments of `_core.Conv3dGeometry` from those of users."""
+    """Convert the arguments of `conv3d` to those of `_core.Conv3dGeometry`."""
     check_ranks("conv3d", 5, input_shape, weight_shape)
     stride, padding, dilation = _windows(input_shape[2:], weight_shape[2:], stride, padding, dilation)
     return input_shape, weight_shape, stride, padding, dilation, as_positive(groups, "conv3d", "groups")
@@ -325,7 +328,7 @@ def _slices(volumes: Array, part: slice) -> Array:
     return np.moveaxis(chosen.reshape(-1, *chosen.shape[2:]), -1, 1)
 
 
-def _meeting(i: int, depth: int, outputs: int, stride: int, dilation: int, front: int) -> tuple[slice, slice]:
+def _overlap(i: int, depth: int, outputs: int, stride: int, dilation: int, front: int) -> tuple[slice, slice]:
     """Return the output slices that slice `i` of the kernel contributes to, and the input slices that it reads."""
     offset = i * dilation - front
     begin = max(-(offset // stride), 0)
@@ -348,7 +351,7 @@ def _input_gradient(
     n, c, d, h, w = shape
     out = np.zeros((n, d, h, w, c), np.float32)
     for i in range(weight.shape[2]):
-        outputs, inputs = _meeting(i, d, gradient.shape[2], stride[0], dilation[0], padding[0])
+        outputs, inputs = _overlap(i, d, gradient.shape[2], stride[0], dilation[0], padding[0])
         if outputs.start >= outputs.stop:
             continue
         images = _slices(gradient, outputs)
@@ -372,7 +375,7 @@ def _weight_gradient(
     o, c, kd, kh, kw = shape
     out = np.zeros(shape, np.float32)
     for i in range(kd):
-        outputs, inputs = _meeting(i, input.shape[2], gradient.shape[2], stride[0], dilation[0], padding[0])
+        outputs, inputs = _overlap(i, input.shape[2], gradient.shape[2], stride[0], dilation[0], padding[0])
         if outputs.start >= outputs.stop:
             continue
         images, sources = _slices(gradient, outputs), _slices(input, inputs)

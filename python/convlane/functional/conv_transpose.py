@@ -130,7 +130,7 @@ def _conv_transpose2d_vjp(
 
     def pullback(gradient: Array) -> dict[str, Array]:
         whole = before(gradient[None] if single else gradient)
-        images, padding = _met_by_windows(whole, geometry, shape)
+        images, padding = _covered_by_windows(whole, geometry, shape)
         stride, dilation, groups = geometry.stride, geometry.dilation, geometry.groups
         found: dict[str, Array] = {}
         if kept_weight is not None:
@@ -150,7 +150,7 @@ def _conv_transpose2d_vjp(
 
 
 def _convolved(images: Array, weight: Array, stride: Pair, padding: Sides, dilation: Pair, groups: int) -> Array:
-    """Convolve with the algorithm that the cost model chooses, as training does."""
+    """Convolve with the algorithm that the cost model chooses, as in training."""
     name = _core.Conv2dGeometry(images.shape, weight.shape, stride, padding, dilation, groups).cheapest(True)
     packed = _core.PackedWeight(weight, groups, name)
     return _core.conv2d(images, packed, None, stride, padding, dilation, name, "none", 0.0, None)
@@ -160,11 +160,11 @@ def _zeros(shape: Shape) -> Array:
     return np.zeros(shape, np.float32)
 
 
-def _met_by_windows(images: Array, geometry: _core.Conv2dGeometry, shape: Shape) -> tuple[Array, Sides]:
-    """Return the part of the result that windows reach, and the padding with which no further windows fit.
+def _covered_by_windows(images: Array, geometry: _core.Conv2dGeometry, shape: Shape) -> tuple[Array, Sides]:
+    """Return the part of the result that windows cover, and the padding with which no further windows fit.
 
-    The part is empty if the padding has left nothing but the bias. Output padding by a stride or more, which a dilation
-    may allow, would otherwise make room for further windows.
+    The part is empty if padding has cropped all of it. Output padding by a stride or more, which a dilation may allow,
+    would otherwise make further windows fit.
     """
     kept, padding = [], []
     for axis, before in enumerate(geometry.padding[::2]):
@@ -201,22 +201,22 @@ def conv_transpose2d(
 ) -> Array:
     """Transposed convolution: every pixel adds the filters, multiplied by its channels, to a window of the result.
 
-    It is the gradient of `conv2d` with respect to its input, and enlarges images where that one shrinks them (M. Zeiler
+    It is the gradient of `conv2d` with respect to its input, and enlarges images where `conv2d` shrinks them (M. Zeiler
     et al., "Deconvolutional networks", 2010). With stride 1 it is a convolution with the filters flipped. With larger
     strides, the outputs of each residue modulo the stride are such a convolution with every stride-th tap.
 
     Parameters
     ----------
     input
-        float32, (N, C, H, W) or one image (C, H, W); any strides; channels last is read without a copy.
+        float32, (N, C, H, W) or one image (C, H, W), any strides; channels last is read without a copy.
     weight
-        float32, (C, O / groups, KH, KW), or such a weight from `pack_conv_transpose2d`.
+        float32, (C, O / groups, KH, KW), or such a weight packed by `pack_conv_transpose2d`.
     bias
         float32, (O,).
     stride, dilation
         An integer or a pair (height, width): the distance between windows, and between the taps of a window.
     padding
-        An integer, a pair or four sides (top, bottom, left, right), which the result is cropped by.
+        An integer, a pair or four sides (top, bottom, left, right): how much the result is cropped.
     output_padding
         An integer or a pair: rows and columns added at the bottom and the right, fewer than the stride or the dilation.
         A convolution with a stride maps several sizes to one; this chooses among them.
@@ -236,9 +236,10 @@ def conv_transpose2d(
     Raises
     ------
     TypeError
-        An argument of the wrong kind, for example float64 input.
+        If an argument has the wrong type, for example float64 input.
     ValueError
-        Shapes that do not fit, a value out of range, an empty result, or an algorithm that does not support this.
+        If the shapes do not match, a value is out of range, the result would be empty, or the algorithm does not
+        support this.
 
     Examples
     --------
@@ -282,12 +283,12 @@ def pack_conv_transpose2d(
 ) -> _core.TransposedWeight:
     """Copy filters into the order in which the kernels read them, once for many calls of `conv_transpose2d`.
 
-    The order belongs to the active instruction set, to the arguments given here, and to images of any size.
+    The order is specific to the active instruction set and to the arguments given here; images may have any size.
 
     Parameters
     ----------
     weight
-        float32, (C, O / groups, KH, KW). Later changes of the array do not reach the packed copy.
+        float32, (C, O / groups, KH, KW). Later changes of the array do not affect the packed copy.
     stride, groups, dilation, algorithm
         As in `conv_transpose2d`.
 
@@ -323,7 +324,7 @@ def conv_transpose1d(
     input
         float32, (N, C, L) or one sequence (C, L).
     weight
-        float32, (C, O / groups, K), or (C, O / groups, 1, K) from `pack_conv_transpose2d`.
+        float32, (C, O / groups, K), or (C, O / groups, 1, K) packed by `pack_conv_transpose2d`.
     bias
         float32, (O,).
     stride, padding, output_padding, groups, dilation
@@ -352,7 +353,7 @@ def conv_transpose1d(
     if isinstance(weight, _core.TransposedWeight):
         *channels, height, width = weight.shape
         if height != 1:
-            raise ValueError(f"{op}: the weight was packed for images, its shape is {weight.shape}")
+            raise ValueError(f"{op}: the weight was packed for images; its shape is {weight.shape}")
         filters: Shape = (*channels, width)
     else:
         filters = shape_of(weight, op, "weight")
@@ -465,10 +466,10 @@ def conv_transpose3d(
     def result(z: int) -> Any:
         reached = [(tap, z + a.padding[0] - tap * a.dilation[0]) for tap in range(filters_shape[2])]
         stride = a.stride[0]
-        met = [(tap, at // stride) for tap, at in reached if at % stride == 0 and 0 <= at // stride < depth]
-        taps = tuple(tap for tap, _ in met)
-        images = [image(at) for _, at in met]
-        if not met:
+        pairs = [(tap, at // stride) for tap, at in reached if at % stride == 0 and 0 <= at // stride < depth]
+        taps = tuple(tap for tap, _ in pairs)
+        images = [image(at) for _, at in pairs]
+        if not pairs:
             taps, images = (0,), [_zeros_like(image(0))]
         return conv_transpose2d(
             of_groups(images, 1),
@@ -503,7 +504,7 @@ class _Arguments(NamedTuple):
 def _arguments_of(
     op: str, shape: Shape, filters: Shape, bias: Shape | None, windows: tuple[Any, Any, Any, Any], groups: Any
 ) -> _Arguments:
-    """Check the arguments for sequences and volumes, so that messages name the function and the values of the user.
+    """Check the arguments for sequences and volumes, so that messages name the user's function and values.
 
     `windows` are stride, padding, output padding and dilation.
     """
@@ -548,7 +549,7 @@ def _arguments_of(
 def conv_transpose2d_geometry(
     input_shape: Any, weight_shape: Any, stride: Any, padding: Any, output_padding: Any, groups: Any, dilation: Any
 ) -> _core.Conv2dGeometry:
-    """Return the geometry of the convolution whose input gradient this is; its input is the result."""
+    """Return the geometry of the convolution whose input gradient this operation is; the result is its input."""
     check_ranks("conv_transpose2d", 4, input_shape, weight_shape)
     return _core.conv_transpose2d_geometry(
         input_shape,
@@ -569,7 +570,7 @@ def _geometry(
 
 
 def _groups_of(weight: Any, groups: Any) -> Any:
-    """Return the groups that were given, or those of a packed weight if they were left out."""
+    """Return the given number of groups, or that of a packed weight if it was left out."""
     return weight.groups if isinstance(weight, _core.TransposedWeight) and groups == 1 else groups
 
 
@@ -584,6 +585,6 @@ def _as_sides(padding: Any) -> Sides:
 
 
 def _zeros_like(image: Any) -> Any:
-    """Return zeros of an image's shape, whatever it holds: rows that padding has added."""
+    """Return zeros of an image's shape, whatever it contains: rows that padding has added."""
     height = image.shape[2]
     return narrow(pad(image, (0, 0, height, 0)), 2, 0, height)

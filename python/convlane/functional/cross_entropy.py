@@ -1,4 +1,4 @@
-"""Losses of mutually exclusive classes, for examples and for maps, in which every position has its own class."""
+"""Losses for mutually exclusive classes, of examples and of maps, in which every position has its own class."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _check_input(op_name: str, shape: Shape, weight: Any, reduction: str) -> Non
 
 
 def check_class_maps(op_name: str, shape: Shape, given: Shape) -> None:
-    """Refuse a target that has neither the input's shape nor that shape without the classes."""
+    """Raise a ValueError for a target that has neither the input's shape nor that shape without the classes."""
     if given not in (shape, (shape[0], *shape[2:])):
         raise ValueError(
             f"{op_name}: target must have shape {(shape[0], *shape[2:])}, got {given} "
@@ -62,26 +62,26 @@ def _cross_entropy_vjp(
 ) -> tuple[Array, Pullback]:
     name = "cross_entropy"
     logits = as_array(input, name, "input")
-    likely = np.shape(target) == logits.shape
-    wish: NDArray[Any] = as_array(target, name, "target") if likely else as_classes(target, name)
+    soft = np.shape(target) == logits.shape
+    labels: NDArray[Any] = as_array(target, name, "target") if soft else as_classes(target, name)
     factors = None if weight is None else as_array(weight, name, "weight")
-    _cross_entropy_shape(logits, wish, factors, reduction=reduction)
+    _cross_entropy_shape(logits, labels, factors, reduction=reduction)
     smoothing, ignored = as_float(label_smoothing, name, "label_smoothing"), as_int(ignore_index, name, "ignore_index")
     if not 0 <= smoothing <= 1:
         raise ValueError(f"{name}: label_smoothing must be between 0 and 1, got {smoothing}")
-    if likely and ignored >= 0:
+    if soft and ignored >= 0:
         raise ValueError(f"{name}: ignore_index={ignored} is a class, but target holds probabilities")
     number = logits.shape[1]
     of_class = np.ones(number, np.float32) if factors is None else dense(factors)
     own, others = 1 - smoothing, smoothing / number
     rows = dense(np.moveaxis(logits, 1, -1))  # without a copy if the classes are contiguous
-    if likely:
+    if soft:
         norm = float(rows.size // number)
-        wish = dense(np.moveaxis(wish, 1, -1))
+        labels = dense(np.moveaxis(labels, 1, -1))
     else:
-        counted = counted_classes(name, wish, ignored, number)
-        norm = _weight_of(wish[counted], factors)
-        wish = np.ascontiguousarray(np.where(counted, wish, -1))
+        counted = counted_classes(name, labels, ignored, number)
+        norm = _weight_of(labels[counted], factors)
+        labels = np.ascontiguousarray(np.where(counted, labels, -1))
     if reduction != "mean":
         norm = 1.0
 
@@ -91,7 +91,7 @@ def _cross_entropy_vjp(
         each = np.asarray(gradient / np.float32(norm or 1))
         found = {}
         if "input" in wanted:
-            moved = _core.cross_entropy_gradient(rows, wish, of_class, own, others, dense(each))
+            moved = _core.cross_entropy_gradient(rows, labels, of_class, own, others, dense(each))
             found["input"] = np.moveaxis(moved, -1, 1)
         if "target" in wanted:
             column = of_class.reshape(-1, *(1,) * (logits.ndim - 2))
@@ -99,7 +99,7 @@ def _cross_entropy_vjp(
             found["target"] = mul(mul(log_softmax(logits, 1), affine(column, -own)), spread)
         return found
 
-    return joined(_core.cross_entropy(rows, wish, of_class, own, others), norm, reduction), pullback
+    return joined(_core.cross_entropy(rows, labels, of_class, own, others), norm, reduction), pullback
 
 
 @quiet
@@ -151,8 +151,8 @@ def cross_entropy(
         float32, (N, classes), or maps (N, classes, ...), such as (N, classes, H, W): logits. Nothing is copied if
         the classes are contiguous in memory, as in images that are channels last.
     target
-        Integers, (N,) or (N, ...), without the dimension of the classes: the right ones. Or float32, the shape of
-        `input`: the probability of each class.
+        The right classes, integers, (N,) or (N, ...), without the dimension of the classes; or the probability of each
+        class, float32, the shape of `input`.
     weight
         float32, (classes,): how much an example of each class counts.
     ignore_index
@@ -168,15 +168,15 @@ def cross_entropy(
     Returns
     -------
     numpy.ndarray
-        float32, one number (shape ()), or (N,) or (N, ...) unreduced. The mean over no examples is NaN,
-        with a gradient of 0.
+        float32, one number (shape ()), or (N,) or (N, ...) unreduced. The mean over no examples is NaN, with a gradient
+        of 0.
 
     Raises
     ------
     TypeError
-        `input` is not float32, or `target` neither of integers nor, in the shape of `input`, float32.
+        If `input` is not float32, or `target` is neither an array of integers nor float32 in the shape of `input`.
     ValueError
-        Shapes that do not fit, a class that does not exist, or a value out of range.
+        If the shapes do not match, a class does not exist, or a value is out of range.
 
     Examples
     --------
@@ -216,7 +216,7 @@ def nll_loss(
     input
         float32, (N, classes), or maps (N, classes, ...): log-probabilities.
     target
-        Integers, (N,) or (N, ...), without the dimension of the classes: the right ones.
+        The right classes, integers, (N,) or (N, ...), without the dimension of the classes.
     weight, ignore_index, reduction
         As in `cross_entropy`.
 
@@ -228,9 +228,9 @@ def nll_loss(
     Raises
     ------
     TypeError
-        `input` is not float32, or `target` not of integers.
+        If `input` is not float32, or `target` is not an array of integers.
     ValueError
-        Shapes that do not fit, a class that does not exist, or a value out of range.
+        If the shapes do not match, a class does not exist, or a value is out of range.
 
     Examples
     --------
@@ -251,7 +251,7 @@ def as_classes(target: Any, op_name: str) -> NDArray[np.int64]:
 
 
 def counted_classes(op_name: str, classes: NDArray[np.int64], ignore_index: Any, number: int) -> NDArray[np.bool_]:
-    """Return which targets count, and refuse those of them that are not a class."""
+    """Return which targets count, and raise a ValueError if one of these is not a class."""
     counted: NDArray[np.bool_] = classes != as_int(ignore_index, op_name, "ignore_index")
     outside = counted & ((classes < 0) | (classes >= number))
     if outside.any():

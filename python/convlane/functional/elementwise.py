@@ -27,7 +27,7 @@ def _scale_receptive(axis: Axis, name: str, *, scale: Any, **_: Any) -> Axis:
 
 
 def is_channel_vector(input_shape: Shape, shape: Shape) -> bool:
-    """Whether `shape` is (N, C, 1, 1) or (1, C, 1, 1) for images (N, C, H, W)."""
+    """Return whether `shape` is (N, C, 1, 1) or (1, C, 1, 1) for images (N, C, H, W)."""
     return (
         len(input_shape) == len(shape) == 4 and shape[0] in (1, input_shape[0]) and shape[1:] == (input_shape[1], 1, 1)
     )
@@ -146,7 +146,7 @@ def _scale_vjp(wanted: frozenset[str], input: Any, scale: Any) -> tuple[Array, P
 
 
 def _product_pullback(wanted: frozenset[str], name: str, input: Array, factor: Array) -> Pullback:
-    """Return the pullback of images times a factor for each channel; the factors' argument is called `name`."""
+    """Return the pullback of images times a factor for each channel; `name` is the argument with the factors."""
     shape = factor.shape
     a = input if name in wanted else None
     b = None if "input" not in wanted else factor if factor.ndim == 4 else factor[:, :, None, None]
@@ -164,12 +164,12 @@ def _product_pullback(wanted: frozenset[str], name: str, input: Array, factor: A
 
 @op(shape=_shape_rule("add"), vjp=_add_vjp, **_PAIR)
 def add(input: Array | float, other: Array | float, *, activation: str = "none", negative_slope: float = 0.01) -> Array:
-    """Add two arrays, and apply an activation to the sum in the same pass.
+    """Add two arrays, and optionally apply an activation to the sum in the same pass.
 
     Parameters
     ----------
     input, other
-        float32, any strides, of shapes that broadcast as NumPy's do; or one of them a number.
+        float32, any strides, of shapes that broadcast as in NumPy; one of them may be a number.
     activation, negative_slope
         As in `conv2d`.
 
@@ -182,9 +182,9 @@ def add(input: Array | float, other: Array | float, *, activation: str = "none",
     Raises
     ------
     TypeError
-        If one is neither a float32 array nor a number.
+        If an argument is neither a float32 array nor a number.
     ValueError
-        If the shapes do not broadcast, there are more than eight dimensions, or for an unknown activation.
+        If the shapes do not broadcast, there are more than eight dimensions, or the activation is unknown.
 
     Examples
     --------
@@ -207,7 +207,7 @@ def add(input: Array | float, other: Array | float, *, activation: str = "none",
 
 @op(shape=_shape_rule("sub"), vjp=_sub_vjp, **_PAIR)
 def sub(input: Array | float, other: Array | float) -> Array:
-    """Subtract the second from the first; otherwise as `add`.
+    """Subtract the second from the first; otherwise like `add`.
 
     Examples
     --------
@@ -221,7 +221,7 @@ def sub(input: Array | float, other: Array | float) -> Array:
 
 @op(shape=_shape_rule("mul"), vjp=_mul_vjp, **{**_PAIR, "traits": replace(_ELEMENTWISE, factors="other")})
 def mul(input: Array | float, other: Array | float) -> Array:
-    """Multiply two arrays; otherwise as `add`.
+    """Multiply two arrays; otherwise like `add`.
 
     Examples
     --------
@@ -235,7 +235,7 @@ def mul(input: Array | float, other: Array | float) -> Array:
 
 @op(shape=_shape_rule("div"), vjp=_div_vjp, **_PAIR)
 def div(input: Array | float, other: Array | float) -> Array:
-    """Divide the first by the second; otherwise as `add`. Division by 0 gives an infinity, or NaN.
+    """Divide the first by the second; otherwise like `add`. Division by 0 gives an infinity, or NaN.
 
     Examples
     --------
@@ -259,7 +259,7 @@ def _pow_shape(input: Any, exponent: Any) -> Shape:
     receptive=pointwise,
 )
 def pow(input: Array | float, exponent: Array | float) -> Array:
-    """Raise the first to the power of the second, NaN where that is not a real number; otherwise as `add`.
+    """Raise the first to the power of the second, NaN where that is not a real number; otherwise like `add`.
 
     Examples
     --------
@@ -277,7 +277,7 @@ def pow(input: Array | float, exponent: Array | float) -> Array:
     **_PAIR,
 )
 def maximum(input: Array | float, other: Array | float) -> Array:
-    """Take the larger of two numbers, NaN if either is NaN; otherwise as `add`.
+    """Take the larger of two numbers, NaN if either is NaN; otherwise like `add`.
 
     Examples
     --------
@@ -295,7 +295,7 @@ def maximum(input: Array | float, other: Array | float) -> Array:
     **_PAIR,
 )
 def minimum(input: Array | float, other: Array | float) -> Array:
-    """Take the smaller of two numbers, NaN if either is NaN; otherwise as `add`.
+    """Take the smaller of two numbers, NaN if either is NaN; otherwise like `add`.
 
     Examples
     --------
@@ -332,9 +332,9 @@ def scale(input: Array, scale: Array) -> Array:
     Raises
     ------
     TypeError
-        If one is not a float32 array.
+        If an argument is not a float32 array.
     ValueError
-        If the shapes do not fit.
+        If the shapes do not match.
 
     Examples
     --------
@@ -358,7 +358,7 @@ def scale(input: Array, scale: Array) -> Array:
 def affine(input: Array, factor: float = 1.0, offset: float = 0.0) -> Array:
     """Multiply by one number and add another: ``input * factor + offset``.
 
-    Python's operators with a number do this while gradients are recorded or a network is traced: ``0.4 * loss``.
+    Python's operators with a number call this while gradients are recorded or a network is traced: ``0.4 * loss``.
 
     Parameters
     ----------

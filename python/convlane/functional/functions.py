@@ -17,7 +17,7 @@ from convlane.functional.elementwise import affine, div, mul
 def _function(
     pull: Callable[[Array, Array, Array], Array] | None,
 ) -> Callable[[Callable[[Array], Array]], Callable[[Array], Array]]:
-    """Make an element-wise function an operation.
+    """Turn an element-wise function into an operation.
 
     `pull` returns the gradient of the input from that of the output, the input and the output; None if it is 0.
     """
@@ -63,7 +63,7 @@ def neg(input: Array) -> Array:
     TypeError
         If `input` is not a float32 array.
     ValueError
-        If it has more than eight dimensions.
+        If `input` has more than eight dimensions.
 
     Examples
     --------
@@ -77,7 +77,7 @@ def neg(input: Array) -> Array:
 
 @_function(lambda gradient, x, y: mul(gradient, _core.unary("sign", x)))
 def abs(input: Array) -> Array:
-    """Compute the absolute value of every number; otherwise as `neg`. The gradient at 0 is 0.
+    """Compute the absolute value of every number; otherwise like `neg`. The gradient at 0 is 0.
 
     Examples
     --------
@@ -91,7 +91,7 @@ def abs(input: Array) -> Array:
 
 @_function(None)
 def sign(input: Array) -> Array:
-    """Return 1 for positive numbers, -1 for negative ones and 0 for 0; otherwise as `neg`.
+    """Return 1 for positive numbers, -1 for negative ones and 0 for 0; otherwise like `neg`.
 
     Examples
     --------
@@ -105,7 +105,7 @@ def sign(input: Array) -> Array:
 
 @_function(lambda gradient, x, y: mul(gradient, affine(x, 2)))
 def square(input: Array) -> Array:
-    """Multiply every number by itself; otherwise as `neg`.
+    """Multiply every number by itself; otherwise like `neg`.
 
     Examples
     --------
@@ -119,7 +119,7 @@ def square(input: Array) -> Array:
 
 @_function(lambda gradient, x, y: div(affine(gradient, 0.5), y))
 def sqrt(input: Array) -> Array:
-    """Take the square root of every number, NaN below 0; otherwise as `neg`.
+    """Take the square root of every number, NaN below 0; otherwise like `neg`.
 
     Examples
     --------
@@ -133,7 +133,7 @@ def sqrt(input: Array) -> Array:
 
 @_function(lambda gradient, x, y: mul(affine(gradient, -0.5), div(y, x)))
 def rsqrt(input: Array) -> Array:
-    """Take the reciprocal of the square root of every number; otherwise as `neg`.
+    """Take the reciprocal of the square root of every number; otherwise like `neg`.
 
     Examples
     --------
@@ -147,7 +147,7 @@ def rsqrt(input: Array) -> Array:
 
 @_function(lambda gradient, x, y: affine(mul(gradient, mul(y, y)), -1))
 def reciprocal(input: Array) -> Array:
-    """Divide 1 by every number; otherwise as `neg`.
+    """Divide 1 by every number; otherwise like `neg`.
 
     Examples
     --------
@@ -161,7 +161,7 @@ def reciprocal(input: Array) -> Array:
 
 @_function(lambda gradient, x, y: mul(gradient, y))
 def exp(input: Array) -> Array:
-    """Compute ``e**x`` of every number; otherwise as `neg`. Within 2 units in the last place.
+    """Compute ``e**x`` for every number; otherwise like `neg`. Accurate to 2 units in the last place.
 
     Examples
     --------
@@ -175,9 +175,9 @@ def exp(input: Array) -> Array:
 
 @_function(lambda gradient, x, y: div(gradient, x))
 def log(input: Array) -> Array:
-    """Compute the natural logarithm of every number, minus infinity at 0 and NaN below; otherwise as `neg`.
+    """Compute the natural logarithm of every number, minus infinity at 0 and NaN below; otherwise like `neg`.
 
-    Within 1 unit in the last place. For the logarithm of probabilities use `log_softmax`.
+    Accurate to 1 unit in the last place. For the logarithm of probabilities use `log_softmax`.
 
     Examples
     --------
@@ -191,7 +191,9 @@ def log(input: Array) -> Array:
 
 @_function(lambda gradient, x, y: div(gradient, affine(x, 1, 1)))
 def log1p(input: Array) -> Array:
-    """Compute the natural logarithm of 1 plus every number; otherwise as `neg`. Within 2 units in the last place.
+    """Compute the natural logarithm of 1 plus every number; otherwise like `neg`.
+
+    Accurate to 2 units in the last place.
 
     Examples
     --------
@@ -205,7 +207,7 @@ def log1p(input: Array) -> Array:
 
 @_function(lambda gradient, x, y: mul(gradient, _core.unary("cos", x)))
 def sin(input: Array) -> Array:
-    """Compute the sine of every number, an angle in radians; otherwise as `neg`.
+    """Compute the sine of every number, an angle in radians; otherwise like `neg`.
 
     Examples
     --------
@@ -219,7 +221,7 @@ def sin(input: Array) -> Array:
 
 @_function(lambda gradient, x, y: mul(affine(gradient, -1), _core.unary("sin", x)))
 def cos(input: Array) -> Array:
-    """Compute the cosine of every number, an angle in radians; otherwise as `neg`.
+    """Compute the cosine of every number, an angle in radians; otherwise like `neg`.
 
     Examples
     --------
@@ -235,7 +237,7 @@ def cos(input: Array) -> Array:
     lambda gradient, x, y: mul(gradient, affine(_core.unary("exp", affine(mul(x, x), -1)), 2 / math.sqrt(math.pi)))
 )
 def erf(input: Array) -> Array:
-    """Compute ``2 / sqrt(pi)`` times the integral of ``exp(-t**2)`` from 0 to every number; otherwise as `neg`.
+    """Compute ``2 / sqrt(pi)`` times the integral of ``exp(-t**2)`` from 0 to every number; otherwise like `neg`.
 
     Examples
     --------
@@ -249,7 +251,7 @@ def erf(input: Array) -> Array:
 
 @_function(None)
 def floor(input: Array) -> Array:
-    """Round every number down; otherwise as `neg`. The gradient is 0.
+    """Round every number down; otherwise like `neg`. The gradient is 0.
 
     Examples
     --------
@@ -263,7 +265,7 @@ def floor(input: Array) -> Array:
 
 @_function(None)
 def ceil(input: Array) -> Array:
-    """Round every number up; otherwise as `neg`. The gradient is 0.
+    """Round every number up; otherwise like `neg`. The gradient is 0.
 
     Examples
     --------
@@ -277,7 +279,7 @@ def ceil(input: Array) -> Array:
 
 @_function(None)
 def round(input: Array) -> Array:
-    """Round every number to the nearest integer, halves to even; otherwise as `neg`. The gradient is 0.
+    """Round every number to the nearest integer, halves to even; otherwise like `neg`. The gradient is 0.
 
     Examples
     --------
@@ -305,7 +307,7 @@ def _bounds(min: Any, max: Any) -> tuple[float, float]:
     low = -math.inf if min is None else as_float(min, "clamp", "min")
     high = math.inf if max is None else as_float(max, "clamp", "max")
     if math.isnan(low) or math.isnan(high):
-        raise ValueError("clamp: a bound is NaN")
+        raise ValueError("clamp: min and max must not be NaN")
     return low, high
 
 
@@ -316,7 +318,7 @@ def _bounds(min: Any, max: Any) -> tuple[float, float]:
     receptive=pointwise,
 )
 def clamp(input: Array, min: float | None = None, max: float | None = None) -> Array:
-    """Limit every number to a range; NaN stays NaN. Otherwise as `neg`.
+    """Limit every number to a range; NaN stays NaN. Otherwise like `neg`.
 
     Parameters
     ----------

@@ -77,7 +77,7 @@ def _grid_sample_vjp(
 
 
 def _grid_sample_receptive(axis: Axis, name: str, *, input: Any, **arguments: Any) -> Axis:
-    """Let each pixel see what its coordinates depend on, and all of the image, as they may point anywhere."""
+    """Return what each pixel sees: what its coordinates depend on, and all of the image, where they may point."""
     rank = len(input.shape)
     if axis.dim is None or axis.dim % rank == 0:
         return axis
@@ -104,13 +104,13 @@ def grid_sample(
         float32, (N, C, H, W) or (N, C, D, H, W).
     grid
         float32, (N, H, W, 2) or (N, D, H, W, 3) with the sizes of the result: for each of its pixels the coordinates
-        (x, y) or (x, y, z) to read at, from -1 to 1 along each axis. NaN lies outside the image; with
+        (x, y) or (x, y, z) to read at, from -1 to 1 along each axis. NaN is outside the image; with
         ``"reflection"`` and ``"border"`` it reads the first pixel.
     mode
         ``"bilinear"`` (for volumes too), ``"nearest"``, or ``"bicubic"`` (Keys 1981, with a slope of -3/4; images
         only).
     padding_mode
-        What lies outside: ``"zeros"``, the pixels at the ``"border"``, or the image's ``"reflection"``.
+        What is read outside the image: ``"zeros"``, the pixels at the ``"border"``, or the image's ``"reflection"``.
     align_corners
         Whether -1 and 1 are the centres of the first and the last pixel, or their outer edges.
 
@@ -122,9 +122,9 @@ def grid_sample(
     Raises
     ------
     TypeError
-        An argument of the wrong kind.
+        If an argument has the wrong type.
     ValueError
-        Shapes that do not fit, an empty image, or a mode that does not exist.
+        If the shapes do not match, the image is empty, or the mode does not exist.
 
     Examples
     --------
@@ -160,7 +160,7 @@ def _images(volumes: Array, rank: int) -> Array:
 
 
 def affine_grid(theta: Array, size: Sequence[int], align_corners: bool = False) -> Array:
-    """Return the grid with which `grid_sample` rotates, scales, shears and translates.
+    """Return the grid with which `grid_sample` applies affine maps: rotation, scaling, shearing and translation.
 
     Parameters
     ----------
@@ -180,9 +180,9 @@ def affine_grid(theta: Array, size: Sequence[int], align_corners: bool = False) 
     Raises
     ------
     TypeError
-        An argument of the wrong kind.
+        If an argument has the wrong type.
     ValueError
-        Matrices whose shape does not match the size.
+        If the shape of the matrices does not match the size.
 
     Examples
     --------
@@ -211,7 +211,7 @@ def affine_grid(theta: Array, size: Sequence[int], align_corners: bool = False) 
 
 
 def _evenly(length: int, align_corners: bool) -> Any:
-    """Return the centres of so many pixels between -1 and 1."""
+    """Return the centres of `length` pixels between -1 and 1."""
     if align_corners:
         return np.linspace(-1, 1, length) if length > 1 else np.zeros(1)
     return (2 * np.arange(length) + 1) / length - 1

@@ -56,9 +56,9 @@ def index_select(input: Tensor, dim: int, index: Indices) -> Tensor:
     input
         float32, int64 or bool, at most eight dimensions, any strides.
     dim
-        Negative ones count from the end.
+        The dimension; negative numbers count from the end.
     index
-        int64, (K,), none negative. An index may occur several times; its entry then gets the sum of the gradients.
+        int64, (K,), none negative. An index may occur several times; the gradients of its entry are then summed.
 
     Returns
     -------
@@ -68,9 +68,9 @@ def index_select(input: Tensor, dim: int, index: Indices) -> Tensor:
     Raises
     ------
     TypeError
-        An argument of the wrong kind.
+        If an argument has the wrong type.
     ValueError
-        An index or a dimension that does not exist.
+        If an index or the dimension does not exist.
 
     Examples
     --------
@@ -110,14 +110,14 @@ def _gather_vjp(wanted: frozenset[str], input: Any, dim: Any, index: Any) -> tup
     receptive=_receptive,
 )
 def gather(input: Tensor, dim: int, index: Indices) -> Tensor:
-    """Take one element for each of `index`: ``input[i, index[i, j]]`` for ``dim=1``, and so on.
+    """Take one element for each index: ``input[i, index[i, j]]`` for ``dim=1``, and so on.
 
     Parameters
     ----------
     input
         float32, int64 or bool, at least one and at most eight dimensions, any strides.
     dim
-        Negative ones count from the end.
+        The dimension; negative numbers count from the end.
     index
         int64, none negative, of the shape of `input` except along `dim`.
 
@@ -129,9 +129,9 @@ def gather(input: Tensor, dim: int, index: Indices) -> Tensor:
     Raises
     ------
     TypeError
-        An argument of the wrong kind.
+        If an argument has the wrong type.
     ValueError
-        An index or a dimension that does not exist, or shapes that do not fit.
+        If an index or the dimension does not exist, or the shapes do not match.
 
     Examples
     --------
@@ -150,7 +150,7 @@ def _topk_shape(input: Any, k: Any, dim: Any = -1, largest: Any = True) -> Shape
     shape = operand_shape(input, "topk_indices", "input")
     axis, count = as_dim(dim, "topk_indices", len(shape)), as_int(k, "topk_indices", "k")
     if not 0 <= count <= shape[axis]:
-        raise ValueError(f"topk_indices: there are no k={count} numbers in dim {axis} of shape {shape}")
+        raise ValueError(f"topk_indices: k={count} is out of range for dim {axis} of shape {shape}")
     return (*shape[:axis], count, *shape[axis + 1 :])
 
 
@@ -180,16 +180,16 @@ def topk_indices(input: Array, k: int, dim: int = -1, largest: bool = True) -> I
 def topk(input: Array, k: int, dim: int = -1, largest: bool = True) -> tuple[Array, Indices]:
     """Find the largest (smallest) numbers along a dimension, in descending (ascending) order, and their indices.
 
-    NaN is above all numbers. Equal numbers come in the order of their indices.
+    NaN counts as larger than all numbers. Equal numbers are in the order of their indices.
 
     Parameters
     ----------
     input
         float32, at least one and at most eight dimensions, any strides.
     k
-        How many.
+        How many numbers to return.
     dim
-        Negative ones count from the end.
+        The dimension; negative numbers count from the end.
     largest
         If false, the smallest are found.
 
@@ -203,9 +203,9 @@ def topk(input: Array, k: int, dim: int = -1, largest: bool = True) -> tuple[Arr
     Raises
     ------
     TypeError
-        An argument of the wrong kind.
+        If an argument has the wrong type.
     ValueError
-        A dimension that does not exist, or has fewer numbers.
+        If the dimension does not exist, or has fewer than `k` numbers.
 
     Examples
     --------

@@ -82,7 +82,7 @@ def linear(
     input
         float32, (..., I).
     weight
-        float32, (O, I), or such a weight from `pack_linear`.
+        float32, (O, I), or such a weight packed by `pack_linear`.
     bias
         float32, (O,).
     activation, negative_slope

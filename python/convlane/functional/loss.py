@@ -53,7 +53,7 @@ def mse_loss(input: Array, target: Array, *, reduction: str = "mean") -> Array:
     Parameters
     ----------
     input, target
-        float32, any shape, both the same.
+        float32, any shape, the same for both.
     reduction
         ``"mean"``, ``"sum"`` or ``"none"``.
 
@@ -65,9 +65,9 @@ def mse_loss(input: Array, target: Array, *, reduction: str = "mean") -> Array:
     Raises
     ------
     TypeError
-        If one is not a float32 array.
+        If an argument is not a float32 array.
     ValueError
-        Shapes that differ, or an unknown reduction.
+        If the shapes differ, or the reduction is unknown.
 
     Examples
     --------
@@ -80,7 +80,7 @@ def mse_loss(input: Array, target: Array, *, reduction: str = "mean") -> Array:
 
 
 def l1_loss(input: Array, target: Array, *, reduction: str = "mean") -> Array:
-    """Average the absolute differences; otherwise as `mse_loss`. The gradient of equal numbers is 0.
+    """Average the absolute differences; otherwise like `mse_loss`. The gradient of equal numbers is 0.
 
     Examples
     --------
@@ -95,23 +95,23 @@ def l1_loss(input: Array, target: Array, *, reduction: str = "mean") -> Array:
 
 
 def smooth_l1_loss(input: Array, target: Array, *, reduction: str = "mean", beta: float = 1.0) -> Array:
-    """Average the absolute differences, smoothed by a parabola where they are small; otherwise as `mse_loss`.
+    """Average the absolute differences, smoothed by a parabola where they are small; otherwise like `mse_loss`.
 
-    With d, the absolute difference, it is ``d**2 / (2 * beta)`` below `beta`, and ``d - beta / 2`` above.
+    For the absolute difference d, the loss is ``d**2 / (2 * beta)`` below `beta`, and ``d - beta / 2`` above.
 
     Parameters
     ----------
     input, target, reduction
         As in `mse_loss`.
     beta
-        Where the parabola ends; 0 gives `l1_loss`.
+        The difference at which the parabola ends; 0 gives `l1_loss`.
 
     Raises
     ------
     TypeError
-        If one is not a float32 array, or `beta` is not a number.
+        If an array is not float32, or `beta` is not a number.
     ValueError
-        Shapes that differ, an unknown reduction, or a `beta` that is negative or not finite.
+        If the shapes differ, the reduction is unknown, or `beta` is negative or not finite.
 
     Examples
     --------
@@ -137,22 +137,22 @@ def smooth_l1_loss(input: Array, target: Array, *, reduction: str = "mean", beta
 def huber_loss(input: Array, target: Array, *, reduction: str = "mean", delta: float = 1.0) -> Array:
     """Average half the squared differences, but absolute differences where they are large.
 
-    With d, the absolute difference, it is ``d**2 / 2`` below `delta`, and ``delta * (d - delta / 2)`` above: `delta`
-    times `smooth_l1_loss`.
+    For the absolute difference d, the loss is ``d**2 / 2`` below `delta`, and ``delta * (d - delta / 2)`` above:
+    `delta` times `smooth_l1_loss`.
 
     Parameters
     ----------
     input, target, reduction
         As in `mse_loss`.
     delta
-        Where the parabola ends, above 0.
+        The difference at which the parabola ends, above 0.
 
     Raises
     ------
     TypeError
-        If one is not a float32 array, or `delta` is not a number.
+        If an array is not float32, or `delta` is not a number.
     ValueError
-        Shapes that differ, an unknown reduction, or a `delta` that is not positive or not finite.
+        If the shapes differ, the reduction is unknown, or `delta` is not positive and finite.
 
     Examples
     --------
@@ -183,10 +183,10 @@ def kl_div(input: Array, target: Array, *, reduction: str = "mean", log_target: 
     target
         float32, the same shape: probabilities; where they are 0, ``t * log(t)`` is 0.
     reduction
-        ``"mean"`` over all numbers, ``"batchmean"`` (the sum over the first dimension's size, which is the divergence
-        per example), ``"sum"`` or ``"none"``.
+        ``"mean"`` over all numbers, ``"batchmean"`` (the sum divided by the first dimension's size, which is the
+        divergence per example), ``"sum"`` or ``"none"``.
     log_target
-        Whether `target` holds log-probabilities, too.
+        Whether `target` also holds log-probabilities.
 
     Returns
     -------
@@ -196,7 +196,7 @@ def kl_div(input: Array, target: Array, *, reduction: str = "mean", log_target: 
     Raises
     ------
     TypeError, ValueError
-        As in `mse_loss`; ``"batchmean"`` of an array without dimensions.
+        As in `mse_loss`, or if ``"batchmean"`` is given for an array without dimensions.
 
     Examples
     --------
@@ -233,7 +233,7 @@ def dice_loss(
 ) -> Array:
     """Compute 1 minus Dice's coefficient of the overlap of regions, for every class of every image.
 
-    With p, the probabilities of a class at the positions of an image, and t, the target's, it is
+    For the probabilities p of a class at the positions of an image, and the target's probabilities t, the loss is
     ``1 - (2 * sum(p * t) + smooth) / (sum(p**2) + sum(t**2) + smooth)``. Each class counts the same, however small its
     region is.
 
@@ -245,10 +245,10 @@ def dice_loss(
     target
         float32, the same shape: probabilities; or integers, (N, ...): classes.
     smooth
-        At least 0. If positive, a class that an image lacks has a loss, which is 0 if it is not predicted either; at 0
-        that loss is NaN.
+        At least 0. If positive, a class that is neither in the image nor predicted has a loss of 0; if 0, its loss is
+        NaN.
     ignore_index
-        Positions with this class as target do not count.
+        Positions whose target is this class do not count.
     reduction
         ``"mean"``, ``"sum"`` or ``"none"``.
 
@@ -260,9 +260,9 @@ def dice_loss(
     Raises
     ------
     TypeError
-        `input` is not float32, or `target` neither float32 nor integers.
+        If `input` is not float32, or `target` is neither float32 nor integers.
     ValueError
-        Shapes that do not fit, a class that does not exist, or a value out of range.
+        If the shapes do not match, a class does not exist, or a value is out of range.
 
     Examples
     --------
@@ -302,7 +302,7 @@ def dice_loss(
 
 
 def _huber(x: Any, y: Any, bound: float) -> Array:
-    """Compute c * (d - c / 2) with d, the absolute difference, and c, d up to a bound; right at infinity, too."""
+    """Compute c * (d - c / 2) for the absolute difference d and c = min(d, bound), which also holds at infinity."""
     distance = abs(sub(x, y))
     clamped = clamp(distance, max=bound)
     return mul(clamped, sub(distance, affine(clamped, 0.5)))

@@ -21,7 +21,7 @@ def _as_matrices(input: Shape, other: Shape) -> tuple[Shape, Shape]:
     a = (1, *input) if len(input) == 1 else input
     b = (*other, 1) if len(other) == 1 else other
     if a[-1] != b[-2]:
-        raise ValueError(f"matmul: shapes {input} and {other} do not fit: {a[-1]} columns meet {b[-2]} rows")
+        raise ValueError(f"matmul: shapes {input} and {other} do not fit: {a[-1]} columns but {b[-2]} rows")
     return a, b
 
 
@@ -90,9 +90,9 @@ def matmul(input: Array, other: Array) -> Array:
     Raises
     ------
     TypeError
-        If one is not a float32 array.
+        If an argument is not a float32 array.
     ValueError
-        If the shapes do not fit, or there are more than eight dimensions.
+        If the shapes do not match, or there are more than eight dimensions.
 
     Examples
     --------

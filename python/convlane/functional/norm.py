@@ -22,7 +22,16 @@ from convlane.functional._arguments import (
     is_channels_last,
     shape_of,
 )
-from convlane.functional._op import ACTIVATIONS, TOLD_BY_OUTPUT, Pending, Pullback, Shape, Traits, check_vector, op
+from convlane.functional._op import (
+    ACTIVATIONS,
+    DERIVATIVE_FROM_OUTPUT,
+    Pending,
+    Pullback,
+    Shape,
+    Traits,
+    check_vector,
+    op,
+)
 from convlane.functional._receptive import mixes, pointwise
 from convlane.functional.elementwise import div, pow
 from convlane.functional.functions import abs as absolute
@@ -139,7 +148,7 @@ _VECTORS = frozenset({"weight", "bias"})
 
 
 class _Normalised(Pending):
-    """Batch norm's output, into whose pass an activation, or an addition and its activation, can be fused."""
+    """Batch norm's output, with which an activation, or an addition and its activation, can be fused."""
 
     def __init__(
         self,
@@ -183,9 +192,9 @@ class _Normalised(Pending):
         self, activation: str, slope: float, residual: Array | None = None, residual_name: str = ""
     ) -> tuple[Array, Pullback]:
         output = _core.batch_norm_apply(self._image, *self._arguments, activation, slope, residual)
-        kept: dict[str, Any] = {}  # with a residual: where the activation is to be differentiated
+        kept: dict[str, Any] = {}  # with a residual: what the activation's derivative is computed from
         if residual is not None:
-            kept = {"output": output} if activation in TOLD_BY_OUTPUT else {"residual": residual}
+            kept = {"output": output} if activation in DERIVATIVE_FROM_OUTPUT else {"residual": residual}
         return output, lambda gradient: self._back(gradient, activation, slope, kept, residual_name)
 
     def _back(
@@ -263,9 +272,9 @@ def batch_norm(
 ) -> Array:
     """Normalise every channel: ``(x - mean) / sqrt(var + eps) * weight + bias``.
 
-    In training, mean and (biased) variance are those of the batch, and the running ones are moved towards them:
-    ``running = (1 - momentum) * running + momentum * batch``; for the variance with the unbiased one, n / (n - 1)
-    times as large, as in torch. The statistics are summed in an order that depends on the shape only.
+    In training, mean and (biased) variance are those of the batch, and the running statistics are moved towards them:
+    ``running = (1 - momentum) * running + momentum * batch``. The running variance uses the unbiased variance, which is
+    n / (n - 1) times as large, as in torch. The statistics are summed in an order that depends only on the shape.
 
     Parameters
     ----------
@@ -274,9 +283,9 @@ def batch_norm(
     running_mean, running_var
         float32, (C,). In training they are updated in place and may be None.
     weight, bias
-        float32, (C,); 1 and 0 where not given.
+        float32, (C,); 1 and 0 if not given.
     training
-        Normalise with the statistics of this batch, not with the running ones.
+        Whether to normalise with the statistics of this batch instead of the running ones.
     momentum
         The weight of the batch in the running statistics.
     eps
@@ -290,9 +299,10 @@ def batch_norm(
     Raises
     ------
     TypeError
-        An argument of the wrong kind; in training, also running statistics that cannot be updated in place.
+        If an argument has the wrong type or, in training, running statistics cannot be updated in place.
     ValueError
-        Shapes that do not fit, missing or read-only running statistics, or training with a single value per channel.
+        If the shapes do not match, running statistics are missing or read-only, or there is a single value per channel
+        in training.
 
     Examples
     --------
@@ -404,7 +414,7 @@ def layer_norm(
     normalized_shape
         The sizes of the last dimensions, which share a mean and a variance.
     weight, bias
-        float32, of `normalized_shape`; 1 and 0 where not given.
+        float32, of shape `normalized_shape`; 1 and 0 if not given.
     eps
         Added to the variance.
 
@@ -416,9 +426,9 @@ def layer_norm(
     Raises
     ------
     TypeError
-        An argument of the wrong kind.
+        If an argument has the wrong type.
     ValueError
-        Shapes that do not fit.
+        If the shapes do not match.
 
     Examples
     --------
@@ -453,9 +463,9 @@ def rms_norm(
     input, normalized_shape
         As in `layer_norm`.
     weight
-        float32, of `normalized_shape`; 1 where not given.
+        float32, of shape `normalized_shape`; 1 if not given.
     eps
-        Added to the mean square; None stands for the distance from 1 to the next float32.
+        Added to the mean square; None means the distance from 1 to the next float32.
 
     Returns
     -------
@@ -465,9 +475,9 @@ def rms_norm(
     Raises
     ------
     TypeError
-        An argument of the wrong kind.
+        If an argument has the wrong type.
     ValueError
-        Shapes that do not fit.
+        If the shapes do not match.
 
     Examples
     --------
@@ -499,7 +509,7 @@ def channel_norm(input: Array, weight: Array | None = None, bias: Array | None =
     input
         float32, (N, C, H, W) or (N, C).
     weight, bias
-        float32, (C,); 1 and 0 where not given.
+        float32, (C,); 1 and 0 if not given.
     eps
         Added to the variance.
 
@@ -511,9 +521,9 @@ def channel_norm(input: Array, weight: Array | None = None, bias: Array | None =
     Raises
     ------
     TypeError
-        An argument of the wrong kind.
+        If an argument has the wrong type.
     ValueError
-        Shapes that do not fit.
+        If the shapes do not match.
 
     Examples
     --------
@@ -562,7 +572,7 @@ def _as_pixels(input: Any, weight: Any, bias: Any, eps: Any) -> tuple[Array, Arr
 
 
 def _as_signals(x: Array) -> Array:
-    """Return what is channels last, and images not in C order, as images; all else in C order as (N, C, L)."""
+    """Return channels-last arrays, and images not in C order, as images; all others in C order as (N, C, L)."""
     return as_pixels(x) if is_channels_last(x) or (x.ndim == 4 and not x.flags.c_contiguous) else _in_c_order(x)
 
 
@@ -573,7 +583,7 @@ def _in_c_order(x: Array) -> Array:
 def _groups_vjp(
     wanted: frozenset[str], x: Array, groups: int, weight: Array | None, bias: Array | None, eps: float
 ) -> tuple[Array, Pullback, Sequence[Any]]:
-    """Normalise groups of channels; return also the means and variances of the groups."""
+    """Normalise groups of channels; also return the means and variances of the groups."""
     signals, vectors = _as_signals(x), not wanted.isdisjoint({"weight", "bias"})
     output, mean, var = _core.group_norm(signals, groups, weight, bias, eps)
 
@@ -617,16 +627,16 @@ def group_norm(
     """Normalise groups of channels of every image: ``(x - mean) / sqrt(var + eps) * weight + bias``.
 
     Mean and (biased) variance are those of one group of neighbouring channels, over all positions. They are summed in
-    an order that depends on the shape of one image only.
+    an order that depends only on the shape of one image.
 
     Parameters
     ----------
     input
-        float32, (N, C, ...). In C order or channels last it is read without a copy.
+        float32, (N, C, ...). C order and channels last are read without a copy.
     num_groups
         How many groups the channels are divided into.
     weight, bias
-        float32, (C,); 1 and 0 where not given.
+        float32, (C,); 1 and 0 if not given.
     eps
         Added to the variance.
 
@@ -639,9 +649,9 @@ def group_norm(
     Raises
     ------
     TypeError
-        An argument of the wrong kind.
+        If an argument has the wrong type.
     ValueError
-        Shapes that do not fit, or a number of groups that does not divide the channels.
+        If the shapes do not match, or the number of groups does not divide the number of channels.
 
     Examples
     --------
@@ -711,12 +721,12 @@ def instance_norm(
     input
         As in `group_norm`.
     running_mean, running_var
-        float32, (C,), or None. With the input's own statistics they are updated in place as in `batch_norm`, with
-        the means over the images.
+        float32, (C,), or None. If the input's own statistics are used, these are updated in place as in `batch_norm`,
+        with the mean of the statistics over the images.
     weight, bias
-        float32, (C,); 1 and 0 where not given.
+        float32, (C,); 1 and 0 if not given.
     use_input_stats
-        Normalise with each image's own statistics, not with the running ones.
+        Whether to normalise with each image's own statistics instead of the running ones.
     momentum
         The weight of the batch in the running statistics.
     eps
@@ -730,9 +740,10 @@ def instance_norm(
     Raises
     ------
     TypeError
-        An argument of the wrong kind, or running statistics that cannot be updated in place.
+        If an argument has the wrong type, or running statistics cannot be updated in place.
     ValueError
-        Shapes that do not fit, missing or read-only running statistics, or statistics of a single value.
+        If the shapes do not match, running statistics are missing or read-only, or there is a single value per channel
+        to compute statistics of.
 
     Examples
     --------
@@ -763,7 +774,7 @@ def normalize(input: Array, p: float = 2.0, dim: int | tuple[int, ...] = 1, eps:
         The exponent of the norm, above 0: ``sum(abs(x) ** p) ** (1 / p)``; for infinity it is the largest ``abs(x)``.
         Norms are accurate down to the p-th root of the smallest normal number.
     dim
-        The dimension, or several; negative numbers count from the end.
+        One dimension or several; negative numbers count from the end.
     eps
         The smallest divisor.
 
@@ -775,7 +786,7 @@ def normalize(input: Array, p: float = 2.0, dim: int | tuple[int, ...] = 1, eps:
     Raises
     ------
     TypeError
-        An argument of the wrong kind.
+        If an argument has the wrong type.
     ValueError
         If `dim` is out of range, `p` is not positive or `eps` is negative.
 
@@ -799,7 +810,7 @@ def normalize(input: Array, p: float = 2.0, dim: int | tuple[int, ...] = 1, eps:
         return div(input, clamp(amax(absolute(input), dim, keepdim=True), min=least))
     if order == 1:
         return div(input, clamp(sum(absolute(input), dim, keepdim=True), min=least))
-    # The root of 0 has no gradient.
+    # The root has no gradient at 0.
     powers = square(input) if order == 2 else pow(absolute(input), order)
     total = clamp(sum(powers, dim, keepdim=True), min=max(least**order, float(np.finfo(np.float32).tiny)))
     return div(input, sqrt(total) if order == 2 else pow(total, 1 / order))
@@ -815,7 +826,7 @@ def _local_response_vjp(
 
 @op(shape=_local_response_shape, vjp=_local_response_vjp, traits=Traits(in_place=True), receptive=pointwise)
 def local_response_norm(input: Array, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Array:
-    """Divide every value by a power of the mean square of its neighbours in the channels.
+    """Divide every value by a power of the mean square of its neighbours along the channels.
 
     ``y[c] = x[c] / (k + alpha / size * sum of x[i]^2)^beta`` over ``c - size // 2 <= i <= c + (size - 1) // 2``, with
     zeros beyond the first and the last channel. This is torch's formula; Caffe's and the paper's `alpha` differ by
@@ -826,7 +837,7 @@ def local_response_norm(input: Array, size: int, alpha: float = 1e-4, beta: floa
     input
         float32, (N, C, H, W).
     size
-        Channels in the window, at least 1.
+        The number of channels in the window, at least 1.
     alpha, beta, k
         As in the formula. ``beta=0.75`` is the fastest.
 
@@ -838,7 +849,7 @@ def local_response_norm(input: Array, size: int, alpha: float = 1e-4, beta: floa
     Raises
     ------
     TypeError
-        An argument of the wrong kind.
+        If an argument has the wrong type.
     ValueError
         If `input` is not an image, or `size` is not positive.
 
@@ -884,7 +895,7 @@ def _move_running(
     moments: Sequence[Any],
     momentum: Any,
 ) -> None:
-    """Move running statistics towards those of a batch, which are of `count` values each."""
+    """Move running statistics towards those of a batch of `values` values per channel."""
     part, (mean, var) = as_float(momentum, op, "momentum"), moments
     unbiased = values / (values - 1)
     if running_mean is not None:
@@ -894,14 +905,14 @@ def _move_running(
 
 
 def _values(image: Array) -> int:
-    """Return how many values a channel has."""
+    """Return the number of values per channel."""
     return int(image.shape[0]) * math.prod(image.shape[2:])
 
 
 def _check_present(op: str, running_mean: Any, running_var: Any) -> None:
     if running_mean is None or running_var is None:
         when = "training" if op == "batch_norm" else "use_input_stats"
-        raise ValueError(f"{op}: running_mean and running_var are needed when not {when}")
+        raise ValueError(f"{op}: running_mean and running_var are required unless {when}=True")
 
 
 def _check_updatable(op: str, running_mean: Any, running_var: Any, channels: int) -> None:

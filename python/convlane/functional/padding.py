@@ -17,7 +17,7 @@ _MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "ci
 
 
 class Run(NamedTuple):
-    """Indices of one dimension: `length` from `start` on in steps of `step`; a step of 0 repeats the first."""
+    """Indices of one dimension: `length` of them from `start` on, in steps of `step`; a step of 0 repeats the first."""
 
     start: int
     length: int
@@ -25,7 +25,7 @@ class Run(NamedTuple):
 
     @property
     def indices(self) -> slice:
-        """Return them as a slice, of one index if that is repeated."""
+        """Return the indices as a slice, which has one index if that is repeated."""
         end = self.start + (self.length * self.step if self.step else 1)
         return slice(self.start, end if end >= 0 else None, self.step or 1)
 
@@ -73,16 +73,16 @@ def _pad_shape(input: Any, pad: Any, mode: Any = "constant", value: Any = 0) -> 
 
 
 def inner_regions(shape: Shape, sides: Sequence[tuple[int, int]]) -> tuple[Region, Region]:
-    """Return the regions of the argument and of the result that hold what is not cut off."""
+    """Return the regions of the argument and of the result that contain what is not cut off."""
     counts = [size + min(before, 0) + min(after, 0) for size, (before, after) in zip(shape, sides, strict=True)]
     source = tuple(Run(max(-before, 0), count) for count, (before, _) in zip(counts, sides, strict=True))
     return source, tuple(Run(max(before, 0), count) for count, (before, _) in zip(counts, sides, strict=True))
 
 
 def outer_regions(inner: Region, sides: Sequence[tuple[int, int]], mode: str) -> Iterator[tuple[Region, Region | None]]:
-    """Return the regions of the result around `inner`, in the order to fill them, and those that they repeat.
+    """Return the regions of the result around `inner`, in the order of filling, and the regions that they repeat.
 
-    Each dimension is filled over the width to which the later ones have already been padded.
+    Each dimension is filled across the later dimensions including their padding, which has been filled before.
     """
     region = list(inner)
     for axis in reversed(range(len(inner))):
@@ -168,9 +168,9 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         cut off before anything is added on the other side.
     mode
         ``"constant"``; ``"reflect"``, which mirrors at the outermost elements without repeating them; ``"replicate"``,
-        which repeats these; ``"circular"``, which continues at the opposite end.
+        which repeats the outermost elements; ``"circular"``, which continues at the opposite end.
     value
-        For mode ``"constant"``; None is 0.
+        The value to fill in with mode ``"constant"``; None means 0.
 
     Returns
     -------
@@ -180,10 +180,10 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     Raises
     ------
     TypeError
-        An argument of the wrong kind.
+        If an argument has the wrong type.
     ValueError
-        Sides that are not in pairs, or more pairs than dimensions; more cut off than there is; fewer elements than a
-        mode repeats; a mode that does not exist, or a value for a mode that takes none.
+        If `pad` is not in pairs or has more pairs than there are dimensions, more is cut off than there is, a dimension
+        has too few elements for the mode, the mode does not exist, or a value is given for a mode that takes none.
 
     Examples
     --------

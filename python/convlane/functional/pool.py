@@ -29,9 +29,9 @@ OutputSize: TypeAlias = "int | tuple[int | None, int | None] | None"
 
 
 _TRAITS = Traits(reads_any_layout=True, reads_slices=True, writes_slices=True)
-"""Of every pooling."""
+"""The traits of every pooling."""
 
-_ADAPTIVE = replace(_TRAITS, identity=unless_shape_changes)  # if the size stays, windows are single pixels
+_ADAPTIVE = replace(_TRAITS, identity=unless_shape_changes)  # if the size stays the same, windows are single pixels
 
 
 def _window(op_name: str) -> Callable[..., Any]:
@@ -80,7 +80,7 @@ def _max_dtype(*_: Any, return_indices: bool = False, **__: Any) -> DType | tupl
 
 
 def _image_rule(output: Any, single: bool, back: Callable[[Array], Array]) -> tuple[Any, Pullback]:
-    """Return output or outputs and pullback of a batch, or of the single image that was given."""
+    """Return the output or outputs and the pullback for a batch, or for the single image that was given."""
     if single:
         return _unbatched(output, single), lambda gradient: {"input": back(gradient[None])[0]}
     return output, lambda gradient: {"input": back(gradient)}
@@ -105,7 +105,7 @@ def _max_pool2d_vjp(
 
 
 def _as_indices(indices: NDArray[np.int32]) -> Indices:
-    """Return indices for users from those for gradients: 0 for windows that lie in the padding."""
+    """Convert indices for gradients to those for users: 0 for windows in the padding."""
     return np.maximum(indices, 0).astype(np.int64)
 
 
@@ -127,37 +127,37 @@ def max_pool2d(
 ) -> Array | tuple[Array, Indices]:
     """Take the maximum of each window.
 
-    Padding never wins: only what lies inside the image is compared. A NaN wins over everything.
+    Padding is ignored: only values inside the image are compared. The maximum of a window with a NaN is NaN.
 
     Parameters
     ----------
     input
-        float32, (N, C, H, W) or one image (C, H, W); any strides; channels last is read without a copy.
+        float32, (N, C, H, W) or one image (C, H, W), any strides; channels last is read without a copy.
     kernel_size, dilation
         An integer or a pair (height, width).
     stride
-        The same; the kernel's size when it is None.
+        The same; None means the kernel's size.
     padding
         As in `conv2d`; at most half of the dilated kernel on each side.
     ceil_mode
-        Keep a last window that extends beyond the right or bottom edge, as long as it starts inside the image or its
-        left or top padding.
+        Whether to keep a last window that extends beyond the right or bottom edge, if it starts inside the image or
+        its left or top padding.
     return_indices
-        Whether to return the indices of the maxima, too.
+        Whether to also return the indices of the maxima.
 
     Returns
     -------
     numpy.ndarray or tuple of two
         float32, (N, C, OH, OW), channels last in memory. With `return_indices` also int64 of the same shape: the
-        position ``h * W + w`` in the input's plane, the first among equal values, the last NaN. A dilated window
-        whose every tap lies in the padding gives minus infinity and index 0.
+        position ``h * W + w`` in the input's plane, that of the first among equal values and of the last NaN. A dilated
+        window with all taps in the padding gives minus infinity and index 0.
 
     Raises
     ------
     TypeError
-        An argument of the wrong kind, for example float64 input.
+        If an argument has the wrong type, for example float64 input.
     ValueError
-        Shapes that do not fit or a value out of range.
+        If the shapes do not match or a value is out of range.
 
     Examples
     --------
@@ -192,7 +192,7 @@ def max_pool2d_indices(
     dilation: int | Pair,
     ceil_mode: bool,
 ) -> Indices:
-    """Return only the second result of `max_pool2d`, as plans compute it.
+    """Return only the second result of `max_pool2d`, for plans.
 
     Examples
     --------
@@ -251,10 +251,10 @@ def avg_pool2d(
     input, kernel_size, stride, padding, ceil_mode
         As in `max_pool2d`.
     count_include_pad
-        Divide by the window's size inside the *padded* image, else by the number of pixels that it covers. (What
-        `ceil_mode` adds beyond the padding counts in neither case.)
+        If true, divide by the window's size inside the *padded* image, else by the number of pixels that it covers.
+        (What `ceil_mode` adds beyond the padding counts in neither case.)
     divisor_override
-        Divide the sums by this instead.
+        The number to divide the sums by instead.
 
     Returns
     -------
@@ -264,9 +264,9 @@ def avg_pool2d(
     Raises
     ------
     TypeError
-        An argument of the wrong kind, for example float64 input.
+        If an argument has the wrong type, for example float64 input.
     ValueError
-        Shapes that do not fit or a value out of range, for example a divisor of 0.
+        If the shapes do not match or a value is out of range, for example a divisor of 0.
 
     Examples
     --------
@@ -303,7 +303,7 @@ def _lp_pool2d_vjp(
 
     def back(gradient: Array) -> Array:
         # y**p is the mean of |x|**p times the kernel's size, so dy/dx is x's share of the mean times y**(1 - p), which
-        # belongs to the window, times |x|**(p - 1) and x's sign, which belong to the pixel.
+        # depends on the window, times |x|**(p - 1) and x's sign, which depend on the pixel.
         with np.errstate(all="ignore"):
             of_window = np.float32(math.prod(kernel)) * gradient * output ** np.float32(1 - power)
             of_window[output == 0] = 0
@@ -338,28 +338,29 @@ def lp_pool2d(
 ) -> Array:
     """Take the p-norm of each window: ``(sum of |x|**p) ** (1 / p)``.
 
-    torch sums ``x**p`` instead, the same for even p; for other p it gives NaN where negative values outweigh the
-    others. As in torch, a window that `ceil_mode` lets extend beyond the edge has its sum scaled up to the full kernel.
-    Values of 0 and windows of zeros, where the norm may have no derivative, have the gradient 0 (torch: often NaN).
+    torch sums ``x**p`` instead, which is the same for even p; for other p it gives NaN where negative values outweigh
+    the others. As in torch, a window that `ceil_mode` lets extend beyond the edge has its sum scaled up to the full
+    kernel. Values of 0 and windows of zeros, where the norm may have no derivative, have a gradient of 0 (in torch,
+    often NaN).
 
     Parameters
     ----------
     input, kernel_size, stride, ceil_mode
         As in `max_pool2d`.
     norm_type
-        p, larger than 0; 2 is fast, infinity is the maximum of the absolute values.
+        The exponent p, larger than 0; 2 is fast, and infinity means the maximum of the absolute values.
 
     Returns
     -------
     numpy.ndarray
-        float32, (N, C, OH, OW), channels last in memory. A power of a value that float32 cannot hold is infinite.
+        float32, (N, C, OH, OW), channels last in memory. A power that exceeds the range of float32 is infinite.
 
     Raises
     ------
     TypeError
-        An argument of the wrong kind, for example float64 input.
+        If an argument has the wrong type, for example float64 input.
     ValueError
-        Shapes that do not fit or a value out of range.
+        If the shapes do not match or a value is out of range.
 
     Examples
     --------
@@ -392,29 +393,29 @@ def _divisor(divisor_override: Any, op_name: str = "avg_pool2d") -> int | None:
     return divisor
 
 
-def pool_geometry(operation: str, said_by: str, image: Any, at: Mapping[str, Any]) -> _core.PoolGeometry:
-    """Return the geometry of pooling images of a shape (N, C, H, W).
+def pool_geometry(operation: str, op_name: str, image: Any, at: Mapping[str, Any]) -> _core.PoolGeometry:
+    """Return the geometry of pooling images.
 
     Parameters
     ----------
     operation
         One of the functions of this file.
-    said_by
+    op_name
         The name of the function in error messages.
     image
-        The shape.
+        The shape of the images, (N, C, H, W).
     at
         The function's arguments by name, without the input. Those with defaults may be left out, except `stride` and
         `ceil_mode`.
     """
     kind = "max" if "max" in operation else "power" if operation == "lp_pool2d" else "average"
     if "kernel_size" not in at:
-        size = pooled_size(said_by, at.get("output_size", 1), image[2:])
-        return _core.PoolGeometry.adaptive(said_by, kind, image, size)
-    window = as_window(said_by, image[2:], at["kernel_size"], at["stride"], at.get("padding", 0), at.get("dilation", 1))
-    counted, divisor = bool(at.get("count_include_pad", True)), _divisor(at.get("divisor_override"), said_by)
-    power = _norm_power(at["norm_type"], said_by) if kind == "power" else 0.0
-    return _core.PoolGeometry(said_by, kind, image, *window, bool(at["ceil_mode"]), counted, divisor, power)
+        size = pooled_size(op_name, at.get("output_size", 1), image[2:])
+        return _core.PoolGeometry.adaptive(op_name, kind, image, size)
+    window = as_window(op_name, image[2:], at["kernel_size"], at["stride"], at.get("padding", 0), at.get("dilation", 1))
+    counted, divisor = bool(at.get("count_include_pad", True)), _divisor(at.get("divisor_override"), op_name)
+    power = _norm_power(at["norm_type"], op_name) if kind == "power" else 0.0
+    return _core.PoolGeometry(op_name, kind, image, *window, bool(at["ceil_mode"]), counted, divisor, power)
 
 
 def pooled_size(op_name: str, value: Any, size: Any) -> Pair:
@@ -502,9 +503,9 @@ def adaptive_avg_pool2d(input: Array, output_size: OutputSize) -> Array:
     Raises
     ------
     TypeError
-        An argument of the wrong kind, for example float64 input.
+        If an argument has the wrong type, for example float64 input.
     ValueError
-        Shapes that do not fit or a value out of range.
+        If the shapes do not match or a value is out of range.
 
     Examples
     --------
@@ -535,9 +536,9 @@ def adaptive_max_pool2d(
     Parameters
     ----------
     input, output_size
-        As in `adaptive_avg_pool2d`, as are the windows.
+        As in `adaptive_avg_pool2d`, with the same windows.
     return_indices
-        As in `max_pool2d`, as are NaNs and equal values.
+        As in `max_pool2d`, also for NaNs and equal values.
 
     Returns
     -------
@@ -569,7 +570,7 @@ def adaptive_max_pool2d(
     receptive=_adaptive(_adaptive_max_pool2d_shape),
 )
 def adaptive_max_pool2d_indices(input: Array, output_size: OutputSize) -> Indices:
-    """Return only the second result of `adaptive_max_pool2d`, as plans compute it.
+    """Return only the second result of `adaptive_max_pool2d`, for plans.
 
     Examples
     --------
@@ -633,7 +634,7 @@ def global_max_pool2d(input: Array) -> Array:
     Parameters
     ----------
     input
-        As in `max_pool2d`, as are NaNs.
+        As in `max_pool2d`, also for NaNs.
 
     Returns
     -------

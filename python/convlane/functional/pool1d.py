@@ -1,4 +1,4 @@
-"""Pooling of signals (N, C, L), as images of one row."""
+"""Pooling of signals (N, C, L), computed as that of images of one row."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def max_pool1d(
     Parameters
     ----------
     input
-        float32, (N, C, L) or one signal (C, L); any strides; channels last, (N, L, C) in memory, is read without a
+        float32, (N, C, L) or one signal (C, L), any strides; channels last, (N, L, C) in memory, is read without a
         copy.
     kernel_size, dilation
         An integer.
     stride
-        The same; the kernel's size when it is None.
+        The same; None means the kernel's size.
     padding
-        An integer, a pair (before, behind) or a name as in `conv2d`; at most half of the dilated kernel on each side.
+        An integer, a pair (left, right) or a name as in `conv2d`; at most half of the dilated kernel on each side.
     ceil_mode
-        As in `max_pool2d`, as are NaNs.
+        As in `max_pool2d`, also for NaNs.
     return_indices
-        Whether to return the indices of the maxima, too.
+        Whether to also return the indices of the maxima.
 
     Returns
     -------
@@ -56,9 +56,9 @@ def max_pool1d(
     Raises
     ------
     TypeError
-        An argument of the wrong kind, for example float64 input.
+        If an argument has the wrong type, for example float64 input.
     ValueError
-        Shapes that do not fit or a value out of range.
+        If the shapes do not match or a value is out of range.
 
     Examples
     --------
@@ -115,7 +115,7 @@ def lp_pool1d(
 ) -> Array:
     """Take the p-norm of each window of a signal: ``(sum of |x|**p) ** (1 / p)``.
 
-    How it differs from torch's and its gradients are as for `lp_pool2d`.
+    It differs from torch's function as `lp_pool2d` does, also in its gradients.
 
     Parameters
     ----------
@@ -210,7 +210,7 @@ def adaptive_max_pool1d(
 
 
 def _pooled(name: str, operation: Callable[..., Any], input: Any, windows: dict[str, Any], **options: Any) -> Any:
-    """Pool a signal as an image by an operation with these arguments; errors name the function `name`."""
+    """Pool a signal as an image with an operation and these arguments; errors name the function `name`."""
     arguments = windows | options
     with checking(input):
         shape = _signal_shape(name, input)

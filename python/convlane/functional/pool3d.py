@@ -1,8 +1,8 @@
 """Pooling of volumes (N, C, D, H, W): first each plane as an image, then the depth as the rows of an image.
 
 The maximum, sum or norm of a box is that of its planes' results, and so is the average, whose divisor is a product of
-one factor per axis. In memory a volume that is channels last is both a batch of planes and an image whose rows are
-whole planes, so that both passes run the kernels for images without a copy.
+one factor per axis. In memory, a volume that is channels last is both a batch of planes and an image whose rows are
+whole planes, so both passes run the kernels for images without a copy.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ OutputSize3d: TypeAlias = "int | tuple[int | None, int | None, int | None] | Non
 
 
 class _Passes(NamedTuple):
-    """A pooling of volumes as two of images: its arguments for the planes and for the depth."""
+    """A pooling of volumes as two poolings of images: the arguments for the planes and for the depth."""
 
     operation: Callable[..., Any]
     planes: Mapping[str, Any]
     depth: Mapping[str, Any]
 
-    def geometries(self, shape: Shape, said_by: str) -> tuple[_core.PoolGeometry, _core.PoolGeometry]:
+    def geometries(self, shape: Shape, op_name: str) -> tuple[_core.PoolGeometry, _core.PoolGeometry]:
         """Return the geometries of both passes over a volume of this shape."""
         n, c, d, h, w = shape
-        planes = pool_geometry(self.operation.__name__, said_by, (n * d, c, h, w), self.planes)
+        planes = pool_geometry(self.operation.__name__, op_name, (n * d, c, h, w), self.planes)
         image = (n, c, d, math.prod(planes.shape[2:]))
-        return planes, pool_geometry(self.operation.__name__, said_by, image, self.depth)
+        return planes, pool_geometry(self.operation.__name__, op_name, image, self.depth)
 
 
 _PASSES: dict[str, Callable[..., _Passes]] = {}
-"""The passes of every operation, from its name and arguments."""
+"""For the name of each operation, the function that returns its passes from its arguments."""
 
 
 def volume_geometries(
@@ -72,7 +72,7 @@ def volume_geometries(
 
 
 def _pooling(passes: Callable[..., _Passes]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Make a function an operation; `passes` takes its arguments, of which the first may be only a shape."""
+    """Turn a function into an operation; `passes` takes its arguments, the first of which may only have a shape."""
 
     def decorate(forward: Callable[P, R]) -> Callable[P, R]:
         name, signature = forward.__name__, inspect.signature(forward)
@@ -115,7 +115,7 @@ def _pooling(passes: Callable[..., _Passes]) -> Callable[[Callable[P, R]], Calla
 
 
 def _volume_shape(input: Any, name: str) -> Shape:
-    """Return (N, C, D, H, W) of an argument, which may lack the batch."""
+    """Return the shape (N, C, D, H, W) of an argument, which may lack the batch dimension."""
     shape = shape_of(input, name)
     if len(shape) not in (4, 5):
         raise ValueError(f"{name}: input must be (N, C, D, H, W) or one volume (C, D, H, W), got shape {shape}")
@@ -126,7 +126,7 @@ def _pooled(name: str, **arguments: Any) -> Any:
     """Run an operation on an array."""
     x = as_array(arguments.pop("input"), name, "input")
     passes = _PASSES[name](x, **arguments)
-    passes.geometries(_volume_shape(x, name), name)  # raises if something does not fit
+    passes.geometries(_volume_shape(x, name), name)  # raises if the arguments do not fit
     if x.ndim == 4:
         return _first(_run(x[None], passes, bool(arguments.get("return_indices"))))
     return _run(x, passes, bool(arguments.get("return_indices")))
@@ -180,26 +180,26 @@ def _vjp(operation: Callable[..., Any], x: Array, **arguments: Any) -> tuple[Any
 
 
 def _as_planes(x: Array) -> Array:
-    """(N, C, D, H, W) as (N * D, C, H, W)."""
+    """Return (N, C, D, H, W) as (N * D, C, H, W)."""
     n, c, d, h, w = x.shape
     flat = channels_last(dense_unless_view(x, (n, c, d * h, w)))
     return flat.transpose(0, 2, 3, 1).reshape(n * d, h, w, c).transpose(0, 3, 1, 2)
 
 
 def _as_rows(planes: Array, n: int, d: int) -> Array:
-    """(N * D, C, H, W) as (N, C, D, H * W)."""
+    """Return (N * D, C, H, W) as (N, C, D, H * W)."""
     _, c, h, w = planes.shape
     return planes.transpose(0, 2, 3, 1).reshape(n, d, h * w, c).transpose(0, 3, 1, 2)
 
 
 def _rows_as_planes(rows: Array, plane: tuple[int, ...]) -> Array:
-    """(N, C, D, H * W) as (N * D, C, H, W)."""
+    """Return (N, C, D, H * W) as (N * D, C, H, W)."""
     n, c, d, _ = rows.shape
     return rows.transpose(0, 2, 3, 1).reshape(n * d, *plane, c).transpose(0, 3, 1, 2)
 
 
 def _as_volumes(rows: Any, plane: tuple[int, ...]) -> Any:
-    """(N, C, D, H * W) as (N, C, D, H, W)."""
+    """Return (N, C, D, H * W) as (N, C, D, H, W)."""
     n, c, d, _ = rows.shape
     return rows.transpose(0, 2, 3, 1).reshape(n, d, *plane, c).transpose(0, 4, 1, 2, 3)
 
@@ -243,33 +243,33 @@ def max_pool3d(
     Parameters
     ----------
     input
-        float32, (N, C, D, H, W) or one volume (C, D, H, W); any strides; channels last, (N, D, H, W, C) in memory, is
+        float32, (N, C, D, H, W) or one volume (C, D, H, W), any strides; channels last, (N, D, H, W, C) in memory, is
         read without a copy.
     kernel_size, dilation
-        An integer or three (depth, height, width).
+        An integer or three integers (depth, height, width).
     stride
-        The same; the kernel's size when it is None.
+        The same; None means the kernel's size.
     padding
-        An integer, three, six sides (front, back, top, bottom, left, right) or a name as in `conv2d`; at most half of
-        the dilated kernel on each side.
+        An integer, three integers, six sides (front, back, top, bottom, left, right) or a name as in `conv2d`; at most
+        half of the dilated kernel on each side.
     ceil_mode
-        As in `max_pool2d`, as are NaNs.
+        As in `max_pool2d`, also for NaNs.
     return_indices
-        Whether to return the indices of the maxima, too.
+        Whether to also return the indices of the maxima.
 
     Returns
     -------
     numpy.ndarray or tuple of two
         float32, (N, C, OD, OH, OW), channels last in memory. With `return_indices` also int64 of the same shape: the
-        position ``(d * H + h) * W + w`` in the input's volume, the first among equal values, the last NaN. A dilated
-        window whose every tap lies in the padding gives minus infinity and a meaningless index.
+        position ``(d * H + h) * W + w`` in the input's volume, that of the first among equal values and of the last
+        NaN. A dilated window with all taps in the padding gives minus infinity and a meaningless index.
 
     Raises
     ------
     TypeError
-        An argument of the wrong kind, for example float64 input.
+        If an argument has the wrong type, for example float64 input.
     ValueError
-        Shapes that do not fit or a value out of range.
+        If the shapes do not match or a value is out of range.
 
     Examples
     --------
@@ -305,7 +305,7 @@ def max_pool3d_indices(
     dilation: int | Triple,
     ceil_mode: bool,
 ) -> Indices:
-    """Return only the second result of `max_pool3d`, as plans compute it.
+    """Return only the second result of `max_pool3d`, for plans.
 
     Examples
     --------
@@ -362,9 +362,9 @@ def avg_pool3d(
     Raises
     ------
     TypeError
-        An argument of the wrong kind, for example float64 input.
+        If an argument has the wrong type, for example float64 input.
     ValueError
-        Shapes that do not fit or a value out of range, for example a divisor of 0.
+        If the shapes do not match or a value is out of range, for example a divisor of 0.
 
     Examples
     --------
@@ -403,7 +403,7 @@ def lp_pool3d(
 ) -> Array:
     """Take the p-norm of each window of a volume: ``(sum of |x|**p) ** (1 / p)``.
 
-    How it differs from torch's and its gradients are as for `lp_pool2d`.
+    It differs from torch's function as `lp_pool2d` does, also in its gradients.
 
     Parameters
     ----------
@@ -420,9 +420,9 @@ def lp_pool3d(
     Raises
     ------
     TypeError
-        An argument of the wrong kind, for example float64 input.
+        If an argument has the wrong type, for example float64 input.
     ValueError
-        Shapes that do not fit or a value out of range.
+        If the shapes do not match or a value is out of range.
 
     Examples
     --------
@@ -457,7 +457,7 @@ def adaptive_avg_pool3d(input: Array, output_size: OutputSize3d) -> Array:
     input
         As in `max_pool3d`.
     output_size
-        An integer or three (depth, height, width); None keeps the input's size. The windows are those of
+        An integer or three integers (depth, height, width); None keeps the input's size. The windows are those of
         `adaptive_avg_pool2d` along each axis.
 
     Returns
@@ -468,9 +468,9 @@ def adaptive_avg_pool3d(input: Array, output_size: OutputSize3d) -> Array:
     Raises
     ------
     TypeError
-        An argument of the wrong kind, for example float64 input.
+        If an argument has the wrong type, for example float64 input.
     ValueError
-        Shapes that do not fit or a value out of range.
+        If the shapes do not match or a value is out of range.
 
     Examples
     --------
@@ -525,7 +525,7 @@ def adaptive_max_pool3d(
     receptive=rules(adaptive_max_pool3d).receptive,
 )
 def adaptive_max_pool3d_indices(input: Array, output_size: OutputSize3d) -> Indices:
-    """Return only the second result of `adaptive_max_pool3d`, as plans compute it.
+    """Return only the second result of `adaptive_max_pool3d`, for plans.
 
     Examples
     --------

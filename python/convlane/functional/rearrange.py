@@ -28,15 +28,15 @@ from convlane.functional._size import Size
 from convlane.functional.reduce import axes_of, dense
 from convlane.functional.shape import cat, narrow
 
-_MOST = 8  # dimensions
+_MAX_DIMS = 8
 
 
 def _sizes(op: str, name: str, sizes: Any) -> tuple[int, ...]:
     if not isinstance(sizes, (list, tuple)):
         raise TypeError(f"{op}: {name} must be a list or a tuple of integers, got {type(sizes).__name__}")
     numbers = tuple(as_int(size, op, name) for size in sizes)
-    if len(numbers) > _MOST:
-        raise ValueError(f"{op}: at most {_MOST} dimensions, got {name}={numbers}")
+    if len(numbers) > _MAX_DIMS:
+        raise ValueError(f"{op}: at most {_MAX_DIMS} dimensions, got {name}={numbers}")
     return numbers
 
 
@@ -89,7 +89,7 @@ def permute(input: Tensor, dims: Sequence[int]) -> Tensor:
     Raises
     ------
     TypeError
-        An argument of the wrong kind.
+        If an argument has the wrong type.
     ValueError
         If `dims` does not name each dimension once.
 
@@ -105,7 +105,7 @@ def permute(input: Tensor, dims: Sequence[int]) -> Tensor:
 
 
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
-    """Exchange two dimensions; otherwise as `permute`.
+    """Exchange two dimensions; otherwise like `permute`.
 
     Examples
     --------
@@ -156,10 +156,10 @@ def dense_unless_view(x: Tensor, shape: Shape) -> Tensor:
 
 
 def _is_view(x: Tensor, shape: Shape) -> bool:
-    """Whether an array can be reshaped without a copy. NumPy only tells by making one."""
+    """Return whether an array can be reshaped without a copy, which NumPy only reveals by making one."""
     if x.flags.c_contiguous or x.size == 0:
         return True
-    runs: list[int] = []  # dimensions that one stride runs through, merged
+    runs: list[int] = []  # sizes of dimensions merged because one stride runs through them
     before = 0
     for size, stride in zip(x.shape, x.strides, strict=True):
         if size == 1:
@@ -187,14 +187,14 @@ def _is_view(x: Tensor, shape: Shape) -> bool:
     receptive=_reshape_receptive,
 )
 def reshape(input: Tensor, shape: Sequence[int]) -> Tensor:
-    """Give the same elements, in the order of their indices, another shape.
+    """Return the same elements, in the order of their indices, in another shape.
 
     Parameters
     ----------
     input
         float32, int64 or bool, at most eight dimensions.
     shape
-        Of as many elements; one size may be -1, for what remains.
+        A shape with as many elements; one size may be -1, which stands for what remains.
 
     Returns
     -------
@@ -204,7 +204,7 @@ def reshape(input: Tensor, shape: Sequence[int]) -> Tensor:
     Raises
     ------
     TypeError
-        An argument of the wrong kind.
+        If an argument has the wrong type.
     ValueError
         If `shape` has another number of elements.
 
@@ -221,7 +221,7 @@ def reshape(input: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
-    """Drop dimensions of size 1, all or those of `dim`; otherwise as `reshape`.
+    """Drop dimensions of size 1: all of them, or those in `dim`; otherwise like `reshape`.
 
     Examples
     --------
@@ -230,13 +230,13 @@ def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     >>> squeeze(np.zeros((1, 3, 1), np.float32), -1).shape
     (1, 3)
     """
-    shape = _looked_at(input, "squeeze")
+    shape = _noted_shape(input, "squeeze")
     dropped = {axis for axis in axes_of("squeeze", len(shape), dim) if shape[axis] == 1}
     return reshape(input, _of_dims(shape, [axis for axis in range(len(shape)) if axis not in dropped]))
 
 
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
-    """Insert a dimension of size 1; otherwise as `reshape`.
+    """Insert a dimension of size 1; otherwise like `reshape`.
 
     Examples
     --------
@@ -245,20 +245,20 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
     >>> unsqueeze(np.zeros((2, 3), np.float32), -1).shape
     (2, 3, 1)
     """
-    shape = _looked_at(input, "unsqueeze")
+    shape = _noted_shape(input, "unsqueeze")
     at = as_dim(dim, "unsqueeze", len(shape) + 1)
     return reshape(input, _of_dims(shape, [*range(at), None, *range(at, len(shape))]))
 
 
-def _looked_at(input: Any, op: str) -> tuple[int, ...]:
-    """Return the shape; while a network is traced it notes which of its sizes are looked at."""
+def _noted_shape(input: Any, op: str) -> tuple[int, ...]:
+    """Return the shape, which notes which of its sizes are read while a network is traced."""
     return input.shape if hasattr(type(input), "__convlane_op__") else operand_shape(input, op, "input")
 
 
 def _of_dims(shape: tuple[int, ...], dims: Sequence[int | None]) -> list[int]:
     """Return the sizes of these dimensions, which are all but those of size 1, with 1 for None.
 
-    The last is -1 where that tells it, so that a network which is traced does not depend on it.
+    The last is -1 if the size follows from the others, so that a traced network does not depend on it.
     """
     last = max((dim for dim in dims if dim is not None), default=None)
     sizes = [1 if dim is None else -1 if dim == last else shape[dim] for dim in dims]
@@ -270,9 +270,9 @@ def _of_dims(shape: tuple[int, ...], dims: Sequence[int | None]) -> list[int]:
 def _expand_shape(input: Any, size: Any) -> Shape:
     given, sizes = operand_shape(input, "expand", "input"), _sizes("expand", "size", size)
     added = len(sizes) - len(given)
-    if added < 0 or any(wish < 0 and (wish != -1 or i < added) for i, wish in enumerate(sizes)):
+    if added < 0 or any(each < 0 and (each != -1 or i < added) for i, each in enumerate(sizes)):
         raise ValueError(f"expand: size={sizes} does not fit shape {given}; -1 keeps a size that exists")
-    found = tuple(given[i - added] if wish == -1 else wish for i, wish in enumerate(sizes))
+    found = tuple(given[i - added] if each == -1 else each for i, each in enumerate(sizes))
     if any(old not in (1, new) for old, new in zip(given, found[added:], strict=True)):
         raise ValueError(f"expand: shape {given} cannot become {found}: only sizes of 1 repeat")
     return found
@@ -297,7 +297,7 @@ def expand(input: Tensor, size: Sequence[int]) -> Tensor:
     input
         float32, int64 or bool, at most eight dimensions.
     size
-        The shape of the result, -1 for sizes that stay.
+        The shape of the result; -1 keeps a size.
 
     Returns
     -------
@@ -307,7 +307,7 @@ def expand(input: Tensor, size: Sequence[int]) -> Tensor:
     Raises
     ------
     TypeError
-        An argument of the wrong kind.
+        If an argument has the wrong type.
     ValueError
         If a size other than 1 would change.
 
@@ -334,8 +334,8 @@ def _flip_vjp(wanted: frozenset[str], input: Any, dims: Any) -> tuple[Array, Pul
 
 def _flip_receptive(axis: Axis, name: str, *, input: Any, dims: Any) -> Axis:
     ndim = len(operand_shape(input, "flip", "input"))
-    turned = axis.dim is not None and axis.dim % ndim in _flip_dims(input, dims)
-    return axis.part(slice(None, None, -1)) if turned else axis
+    flipped = axis.dim is not None and axis.dim % ndim in _flip_dims(input, dims)
+    return axis.part(slice(None, None, -1)) if flipped else axis
 
 
 @op(
@@ -352,7 +352,7 @@ def flip(input: Tensor, dims: int | Sequence[int]) -> Tensor:
     input
         float32, int64 or bool, at most eight dimensions.
     dims
-        One or several; negative ones count from the end.
+        One dimension or several; negative numbers count from the end.
 
     Returns
     -------
@@ -362,9 +362,9 @@ def flip(input: Tensor, dims: int | Sequence[int]) -> Tensor:
     Raises
     ------
     TypeError
-        An argument of the wrong kind.
+        If an argument has the wrong type.
     ValueError
-        A dimension that does not exist, or is named twice.
+        If a dimension does not exist, or is named twice.
 
     Examples
     --------
@@ -385,10 +385,10 @@ def sliced(input: Any, dim: Any, start: Any, end: Any, step: Any) -> tuple[int, 
     """Return the dimension to slice, and the slice."""
     shape = operand_shape(input, "strided_slice", "input")
     axis = as_dim(dim, "strided_slice", len(shape))
-    pace = as_int(step, "strided_slice", "step")
-    if pace == 0:
+    stride = as_int(step, "strided_slice", "step")
+    if stride == 0:
         raise ValueError("strided_slice: step must not be 0")
-    return axis, slice(_bound(start, "start"), _bound(end, "end"), pace)
+    return axis, slice(_bound(start, "start"), _bound(end, "end"), stride)
 
 
 def _bound(value: Any, name: str) -> int | None:
@@ -427,17 +427,17 @@ def _slice_receptive(axis: Axis, name: str, *, input: Any, dim: Any, start: Any,
 def strided_slice(input: Tensor, dim: int, start: int | None = None, end: int | None = None, step: int = 1) -> Tensor:
     """Take indices along a dimension as Python's slices do: ``input[start:end:step]``.
 
-    Indexing with slices does this while gradients are recorded or a network is traced: ``x[:, ::2]``.
+    Indexing with slices calls this while gradients are recorded or a network is traced: ``x[:, ::2]``.
 
     Parameters
     ----------
     input
         float32, int64 or bool, at most eight dimensions.
     dim
-        Negative ones count from the end.
+        The dimension; negative numbers count from the end.
     start, end, step
-        Negative bounds count from the end, bounds beyond the dimension are clipped, None is its end; a negative
-        step goes backwards.
+        Negative bounds count from the end, bounds beyond the dimension are clipped, and None means its start or end; a
+        negative step goes backwards.
 
     Returns
     -------
@@ -447,9 +447,9 @@ def strided_slice(input: Tensor, dim: int, start: int | None = None, end: int | 
     Raises
     ------
     TypeError
-        An argument of the wrong kind.
+        If an argument has the wrong type.
     ValueError
-        A dimension that does not exist, or a step of 0.
+        If the dimension does not exist, or the step is 0.
 
     Examples
     --------
@@ -464,7 +464,7 @@ def strided_slice(input: Tensor, dim: int, start: int | None = None, end: int | 
 
 
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """Join arrays of one shape along a new dimension; otherwise as `cat`.
+    """Join arrays of one shape along a new dimension; otherwise like `cat`.
 
     Examples
     --------
@@ -488,7 +488,7 @@ def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int =
     Returns
     -------
     tuple of numpy.ndarray
-        Views of `input`, as `narrow` gives them.
+        Views of `input`, as returned by `narrow`.
 
     Examples
     --------
@@ -512,7 +512,7 @@ def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int =
 
 
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
-    """Split a dimension into at most `chunks` parts of one size, the last possibly smaller; otherwise as `split`.
+    """Split a dimension into at most `chunks` parts of one size, the last possibly smaller; otherwise like `split`.
 
     Examples
     --------
@@ -547,8 +547,8 @@ def _tile_vjp(wanted: frozenset[str], input: Any, dims: Any) -> tuple[Array, Pul
         sums = gradient
         for axis, repeat in enumerate(repeats):
             if repeat != 1:
-                behind = math.prod(shape[axis:]) * math.prod(repeats[axis + 1 :])
-                sums = _core.reduce("sum", sums.reshape(math.prod(shape[:axis]), repeat, behind), (1,))
+                inner = math.prod(shape[axis:]) * math.prod(repeats[axis + 1 :])
+                sums = _core.reduce("sum", sums.reshape(math.prod(shape[:axis]), repeat, inner), (1,))
         return {"input": sums.reshape(before)}
 
     return tile(input, dims), pullback
@@ -572,7 +572,8 @@ def tile(input: Tensor, dims: Sequence[int]) -> Tensor:
     input
         float32, int64 or bool, at most eight dimensions.
     dims
-        How often along each dimension: the last ones if there are fewer, new ones in front if there are more.
+        The number of repeats along each dimension: the last dimensions if there are fewer numbers, new dimensions in
+        front if there are more.
 
     Returns
     -------
@@ -582,9 +583,9 @@ def tile(input: Tensor, dims: Sequence[int]) -> Tensor:
     Raises
     ------
     TypeError
-        An argument of the wrong kind.
+        If an argument has the wrong type.
     ValueError
-        A negative number, or more than eight dimensions.
+        If a number is negative, or there are more than eight dimensions.
 
     Examples
     --------
@@ -597,7 +598,7 @@ def tile(input: Tensor, dims: Sequence[int]) -> Tensor:
     shape, repeats = _repeats(input, dims)
     y = dense(as_tensor(input, "tile", "input"))
     for axis in reversed(range(len(shape))):
-        if repeats[axis] != 1:  # blocks that grow are copied, so that most of the work is in large ones
+        if repeats[axis] != 1:  # the copied blocks grow, so that most of the data is copied in large ones
             count = math.prod(shape[:axis])
             once = y.reshape(count, 1, y.size // max(count, 1))
             y = _core.empty((count, repeats[axis], once.shape[2]), y.dtype)
@@ -608,7 +609,7 @@ def tile(input: Tensor, dims: Sequence[int]) -> Tensor:
 def getitem(input: Tensor, key: Any) -> Tensor:
     """Index with integers, slices, None and an ellipsis, as in NumPy."""
     keys = key if isinstance(key, tuple) else (key,)
-    shape = _looked_at(input, "indexing")
+    shape = _noted_shape(input, "indexing")
     taken = sum(each is not None and each is not Ellipsis for each in keys)
     if sum(each is Ellipsis for each in keys) > 1 or taken > len(shape):
         raise IndexError(f"indexing: too many indices or ellipses for shape {tuple(shape)}")
@@ -631,22 +632,22 @@ def getitem(input: Tensor, key: Any) -> Tensor:
             axis += 1
     if dims == list(range(len(shape))):
         return input
-    return reshape(input, _of_dims(_looked_at(input, "indexing"), dims))
+    return reshape(input, _of_dims(_noted_shape(input, "indexing"), dims))
 
 
 def _indexed_by_slice(input: Tensor, axis: int, each: slice) -> Tensor:
-    """Leave it to `strided_slice` what there is at these bounds, but for channels, which plans read where they lie."""
-    pace = 1 if each.step is None else each.step
-    if each.start in (None, 0) and each.stop is None and pace == 1:
+    """Slice with `strided_slice`, but use `narrow` for batches and channels, which plans read without a copy."""
+    step = 1 if each.step is None else each.step
+    if each.start in (None, 0) and each.stop is None and step == 1:
         return input
-    shape = _looked_at(input, "indexing")
-    if pace == 1 and len(shape) == 4 and axis < 2:
+    shape = _noted_shape(input, "indexing")
+    if step == 1 and len(shape) == 4 and axis < 2:
         bounds = range(*each.indices(shape[axis]))
         if len(bounds) == shape[axis]:
             return input
         if len(bounds) > 0:
             return narrow(input, axis, bounds.start, len(bounds))
-    return strided_slice(input, axis, each.start, each.stop, pace)
+    return strided_slice(input, axis, each.start, each.stop, step)
 
 
 def _indexed_by_integer(input: Tensor, axis: int, at: int) -> Tensor:

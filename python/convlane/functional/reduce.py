@@ -30,7 +30,7 @@ def axes_of(name: str, ndim: int, dim: Any) -> tuple[int, ...]:
 
 
 def dense(x: Tensor) -> Tensor:
-    """Return an array in C order: itself if it is already."""
+    """Return an array in C order: the array itself if it already is."""
     if x.flags.c_contiguous:
         return x
     copy = _core.empty(x.shape, x.dtype)
@@ -54,7 +54,7 @@ def _shape_rule(name: str, *, several: bool = True) -> Callable[..., Shape]:
         if not several and isinstance(dim, (tuple, list)):
             raise TypeError(f"{name}: dim must be an integer or None, got {dim!r}")
         axes = axes_of(name, len(input.shape), dim)
-        if name in _OF_SOMETHING and math.prod(input.shape[axis] for axis in axes) == 0:
+        if name in _NONEMPTY and math.prod(input.shape[axis] for axis in axes) == 0:
             raise ValueError(f"{name}: input of shape {tuple(input.shape)} has no elements along dim={dim}")
         if keepdim:
             return tuple(1 if axis in axes else size for axis, size in enumerate(input.shape))
@@ -63,7 +63,7 @@ def _shape_rule(name: str, *, several: bool = True) -> Callable[..., Shape]:
     return shape
 
 
-_OF_SOMETHING = {"amax", "amin", "argmax", "argmin"}
+_NONEMPTY = {"amax", "amin", "argmax", "argmin"}
 
 
 def _receptive(axis: Axis, name: str, *, input: Any, dim: Any, keepdim: bool, **others: Any) -> Axis:
@@ -76,8 +76,8 @@ def _receptive(axis: Axis, name: str, *, input: Any, dim: Any, keepdim: bool, **
 
 
 Spread: TypeAlias = Callable[[Array, Array, Array, "tuple[int, ...]"], Array]
-"""From the gradient of a reduction's result, the input, the result (both with all dimensions) and the dimensions
-to the gradient of the input."""
+"""Maps the gradient of a reduction's result, the input, the result and the reduced dimensions to the gradient of the
+input; the gradient and the result keep all dimensions."""
 
 
 def _rule(name: str, spread: Spread) -> Callable[..., tuple[Array, Pullback]]:
@@ -98,7 +98,7 @@ def _rule(name: str, spread: Spread) -> Callable[..., tuple[Array, Pullback]]:
 def _reduce(name: str, x: Array, dim: Any, keepdim: Any, correction: float = 0.0) -> Array:
     axes = axes_of(name, x.ndim, dim)
     if x.size == 0:
-        _shape_rule(name)(x, dim)  # which refuses extremes of nothing
+        _shape_rule(name)(x, dim)  # raises for the extremes of no elements
     return _core.reduce(name, x, axes, bool(keepdim), correction)
 
 
@@ -121,15 +121,15 @@ def _spread_extreme(gradient: Array, x: Array, output: Array, axes: tuple[int, .
 
 
 def _spread_prod(gradient: Array, x: Array, output: Array, axes: tuple[int, ...]) -> Array:
-    """Multiply by the product of all other numbers, those before and those after each, because a factor may be 0."""
+    """Multiply by the product of the numbers before and that of the numbers after each, because a factor may be 0."""
     order = (*(axis for axis in range(x.ndim) if axis not in axes), *axes)
     moved = x.transpose(order)
     rows = moved.reshape(*moved.shape[: x.ndim - len(axes)], -1 if x.size else 0).astype(np.float64)
     ones = np.ones((*rows.shape[:-1], 1))
     with np.errstate(all="ignore"):
         before = np.cumprod(np.concatenate([ones, rows[..., :-1]], -1), -1) if rows.size else rows
-        behind = np.cumprod(np.concatenate([ones, rows[..., :0:-1]], -1), -1)[..., ::-1] if rows.size else rows
-        others = (before * behind).astype(np.float32).reshape(moved.shape)
+        after = np.cumprod(np.concatenate([ones, rows[..., :0:-1]], -1), -1)[..., ::-1] if rows.size else rows
+        others = (before * after).astype(np.float32).reshape(moved.shape)
     return _core.binary("mul", others.transpose(np.argsort(order)), gradient)
 
 
@@ -163,23 +163,23 @@ def sum(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
     input
         float32, any shape of at most eight dimensions, any strides.
     dim
-        A dimension, several, or None for all of them. Negative ones count from the end.
+        One dimension, several, or None for all. Negative numbers count from the end.
     keepdim
-        Whether these dimensions stay, with size 1.
+        Whether to keep these dimensions, with size 1.
 
     Returns
     -------
     numpy.ndarray
         float32, the shape of `input` without these dimensions, ``()`` for all; in C order. Numbers are added in trees
-        of eight in float32, and the trees in float64, in the order of memory; neither threads nor other elements of
-        the result change the sum.
+        of eight in float32, and the sums of the trees in float64, in memory order; neither the number of threads nor
+        other elements of the result change the sum.
 
     Raises
     ------
     TypeError
-        An argument of the wrong kind, for example float64 input.
+        If an argument has the wrong type, for example float64 input.
     ValueError
-        A dimension that does not exist, or is named twice; more than eight dimensions.
+        If a dimension does not exist or is named twice, or there are more than eight dimensions.
 
     Examples
     --------
@@ -193,11 +193,11 @@ def sum(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
 
 @op(shape=_shape_rule("mean"), vjp=_rule("mean", _spread_mean), receptive=_receptive)
 def mean(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
-    """Average over some dimensions or all; otherwise as `sum`. The mean of nothing is NaN.
+    """Average over some dimensions or all; otherwise like `sum`. The mean of nothing is NaN.
 
     Examples
     --------
-    A loss of one's own, Charbonnier's:
+    A custom loss, Charbonnier's:
 
     >>> import convlane, numpy as np
     >>> from convlane import nn
@@ -216,7 +216,7 @@ def mean(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
 
 @op(shape=_shape_rule("prod"), vjp=_rule("prod", _spread_prod), receptive=_receptive)
 def prod(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
-    """Multiply numbers, in float64; otherwise as `sum`. The product of nothing is 1.
+    """Multiply numbers, in float64; otherwise like `sum`. The product of nothing is 1.
 
     Examples
     --------
@@ -230,7 +230,7 @@ def prod(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
 
 @op(shape=_shape_rule("amax"), vjp=_rule("amax", _spread_extreme), receptive=_receptive)
 def amax(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
-    """Find the largest number, NaN if there is one; otherwise as `sum`, but of nothing it raises a ValueError.
+    """Find the largest number, or NaN if there is one; otherwise like `sum`, but raise a ValueError for no elements.
 
     Equal numbers share the gradient.
 
@@ -246,7 +246,7 @@ def amax(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
 
 @op(shape=_shape_rule("amin"), vjp=_rule("amin", _spread_extreme), receptive=_receptive)
 def amin(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
-    """Find the smallest number, NaN if there is one; otherwise as `amax`.
+    """Find the smallest number, or NaN if there is one; otherwise like `amax`.
 
     Examples
     --------
@@ -262,7 +262,8 @@ def amin(input: Array, dim: Dims = None, keepdim: bool = False) -> Array:
 def var(input: Array, dim: Dims = None, *, correction: float = 1, keepdim: bool = False) -> Array:
     """Compute the variance: the sum of squared deviations from the mean, divided by ``count - correction``.
 
-    Otherwise as `sum`. The mean is computed first, so that a large one costs no digits. NaN if the divisor is 0.
+    Otherwise like `sum`. The mean is computed first, so that a large mean costs no precision. The result is NaN if the
+    divisor is 0.
 
     Parameters
     ----------
@@ -306,9 +307,9 @@ def argmax(input: Array, dim: int | None = None, keepdim: bool = False) -> Indic
     input
         float32, any shape of at most eight dimensions, any strides.
     dim
-        The dimension to look along, or None for all numbers in C order. Negative ones count from the end.
+        The dimension to search along, or None for all numbers in C order. Negative numbers count from the end.
     keepdim
-        Whether the dimension stays, with size 1.
+        Whether to keep the dimension, with size 1.
 
     Returns
     -------
@@ -318,9 +319,9 @@ def argmax(input: Array, dim: int | None = None, keepdim: bool = False) -> Indic
     Raises
     ------
     TypeError
-        An argument of the wrong kind.
+        If an argument has the wrong type.
     ValueError
-        A dimension that does not exist or is empty; more than eight dimensions.
+        If the dimension does not exist or is empty, or there are more than eight dimensions.
 
     Examples
     --------
@@ -340,7 +341,7 @@ def argmax(input: Array, dim: int | None = None, keepdim: bool = False) -> Indic
     receptive=_receptive,
 )
 def argmin(input: Array, dim: int | None = None, keepdim: bool = False) -> Indices:
-    """Find the index of the smallest number; otherwise as `argmax`.
+    """Find the index of the smallest number; otherwise like `argmax`.
 
     Examples
     --------
@@ -365,7 +366,7 @@ def cumsum(input: Array, dim: int) -> Array:
     input
         float32, at least one and at most eight dimensions, any strides.
     dim
-        Negative ones count from the end.
+        The dimension; negative numbers count from the end.
 
     Returns
     -------
@@ -375,9 +376,9 @@ def cumsum(input: Array, dim: int) -> Array:
     Raises
     ------
     TypeError
-        An argument of the wrong kind.
+        If an argument has the wrong type.
     ValueError
-        A dimension that does not exist; more than eight dimensions.
+        If the dimension does not exist, or there are more than eight dimensions.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """Resampling of signals, images and volumes along their axes.
 
 Every way to resize is one linear map per axis, given by a small table (the inputs of each output, and their weights).
-One kernel runs all of them, and their gradients with the transposed tables.
+A single kernel applies all of these tables, and transposed tables for the gradients.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MODES = ("nearest", "linear", "cubic", "area")
 
 
 class _Rule(NamedTuple):
-    """All that the table of an axis depends on besides its sizes."""
+    """Everything that the table of an axis depends on besides its sizes."""
 
     mode: str = "linear"
     coordinates: str = "half_pixel"
@@ -95,7 +95,7 @@ def resize(
     antialias: bool = False,
     divide: bool = False,
 ) -> Array:
-    """Resample to a size by the rules that ONNX names; `interpolate` has torch's arguments.
+    """Resample to a size by the rules that ONNX defines; `interpolate` has torch's arguments.
 
     Parameters
     ----------
@@ -107,26 +107,25 @@ def resize(
         ``"nearest"``, ``"linear"``, ``"cubic"`` (Keys 1981), or ``"area"``: the mean of all inputs that an output
         covers, as in adaptive pooling.
     coordinates
-        Where output i lies among the inputs: ``"half_pixel"`` at (i + 1/2) / scale - 1/2; ``"pytorch_half_pixel"`` the
-        same, but at 0 if there is only one output; ``"align_corners"`` at i (inputs - 1) / (outputs - 1);
-        ``"asymmetric"`` at i / scale; ``"half_pixel_symmetric"`` as the first, but with the middles of input and output
-        upon each other where the size is not the scale times the input's; ``"tf_half_pixel_for_nn"`` at
+        The coordinate of output i among the inputs: ``"half_pixel"`` (i + 1/2) / scale - 1/2; ``"pytorch_half_pixel"``
+        the same, but 0 if there is only one output; ``"align_corners"`` i (inputs - 1) / (outputs - 1);
+        ``"asymmetric"`` i / scale; ``"half_pixel_symmetric"`` like ``"half_pixel"``, but shifted so that the centres of
+        input and output coincide if the size is not the scale times the input's; ``"tf_half_pixel_for_nn"``
         (i + 1/2) / scale.
     scales
-        One for each axis; by default outputs over inputs.
+        One for each axis; by default the number of outputs divided by that of inputs.
     rounding
-        Which input is the nearest: ``"round_prefer_floor"`` and ``"round_prefer_ceil"`` round, and differ halfway
-        between two; ``"floor"``, ``"ceil"``.
+        Which input is the nearest: ``"round_prefer_floor"`` and ``"round_prefer_ceil"`` round to the nearest, and
+        differ halfway between two inputs; ``"floor"`` and ``"ceil"`` round down and up.
     cubic_a
-        The slope of the cubic at the next input but one.
+        The coefficient *a* of cubic convolution, which is its slope at distance 1.
     exclude_outside
         Whether inputs outside the image are left out; otherwise those at the border are repeated.
     antialias
         Whether linear and cubic filters widen with the step when there are fewer outputs than inputs.
     divide
-        Whether the nearest input is found as ONNX Runtime finds it, which divides by the scale and rounds in float32,
-        and not as torch does, which multiplies with its reciprocal: the last bit decides between two that are equally
-        near.
+        Whether the nearest input is found as in ONNX Runtime, which divides by the scale and rounds in float32, rather
+        than as in torch, which multiplies by its reciprocal; the last bit decides between two equally near inputs.
 
     Returns
     -------
@@ -136,7 +135,7 @@ def resize(
     Raises
     ------
     TypeError, ValueError
-        An argument is of the wrong kind or a name not listed above, or the input is empty along an axis.
+        If an argument has the wrong type or is a name not listed above, or the input is empty along an axis.
 
     Examples
     --------
@@ -177,7 +176,7 @@ def interpolate(
     input
         (N, C, L), (N, C, H, W) or (N, C, D, H, W).
     size, scale_factor
-        One of the two, an integer or a number for all axes after C, or one for each. A factor gives
+        Exactly one of the two: a size or a factor for all axes after C, or one for each. A factor gives
         ``floor(size * factor)``.
     mode
         ``"nearest"`` (which rounds down), ``"nearest-exact"``, ``"linear"``, ``"bilinear"``, ``"trilinear"``,
@@ -198,7 +197,7 @@ def interpolate(
     Raises
     ------
     TypeError, ValueError
-        As for `resize`; or a mode does not fit the number of axes, or an option does not fit the mode.
+        As in `resize`, or if the mode does not fit the number of axes, or an option does not fit the mode.
 
     Examples
     --------
@@ -246,9 +245,9 @@ def interpolate(
     if mode == "area":
         return resize(input, sizes, "area")
     coordinates = "align_corners" if align_corners else "half_pixel"
-    cubic_a = -0.5 if antialias else -0.75  # Pillow's and OpenCV's, of which torch uses either
+    cubic_a = -0.5 if antialias else -0.75  # Pillow's and OpenCV's, as in torch
     kind = "cubic" if mode == "bicubic" else "linear"
-    # A filter that extends beyond the image counts only what is inside, as Pillow's does.
+    # A filter that extends beyond the image uses only the pixels inside, as in Pillow.
     return resize(
         input, sizes, kind, coordinates, scales=scales, cubic_a=cubic_a, antialias=antialias, exclude_outside=antialias
     )
@@ -352,26 +351,27 @@ def _table(before: int, after: int, scale: float | None, rule: _Rule) -> Table:
 def _coordinates(before: int, after: int, step: float, rule: _Rule) -> NDArray[Any]:
     """Return the coordinate of each output among the inputs.
 
-    The last bit decides between two inputs that are equally near: to float32 torch rounds the step, the coordinate
-    (once: it multiplies and subtracts in one instruction) and the sum that it truncates.
+    The last bit decides between two inputs that are equally near. As in torch, the step, the coordinate (once: torch
+    multiplies and subtracts in one instruction) and the sum that is truncated are rounded to float32.
     """
     if rule.coordinates == "pytorch_half_pixel" and after == 1:
         return np.zeros(1)
-    first = 0.0 if rule.coordinates in ("align_corners", "asymmetric") else 0.5
-    behind = 0.0 if rule.coordinates == "tf_half_pixel_for_nn" else first
+    offset = 0.0 if rule.coordinates in ("align_corners", "asymmetric") else 0.5
+    shift = 0.0 if rule.coordinates == "tf_half_pixel_for_nn" else offset
     if rule.coordinates == "half_pixel_symmetric":
-        behind -= (before - after * step) / 2
+        shift -= (before - after * step) / 2
     nearest = rule.mode == "nearest"
-    at = (np.arange(after) + first) * (float(np.float32(step)) if nearest else step) - behind
+    at = (np.arange(after) + offset) * (float(np.float32(step)) if nearest else step) - shift
     return at.astype(np.float32) if nearest else at
 
 
 def nearest_inputs(before: int, after: int, scale: float | None, coordinates: str, rounding: str) -> NDArray[np.int64]:
-    """Return the input that is nearest to each output, to the bit as ONNX Runtime finds it.
+    """Return the input that is nearest to each output, exactly as ONNX Runtime finds it.
 
     Coordinates are float32 and computed in the order of ``GetOriginalCoordinateFromResizedCoordinate`` in its
-    upsamplebase.h, and two inputs are equally near if they are so to a millionth (found by trying ONNX Runtime 1.32:
-    2^-20 is a tie, 1.19e-6 is not). ONNX's reference computes in float64 and knows exact ties alone.
+    upsamplebase.h. Two inputs count as equally near if their distances agree to a millionth (determined by experiment
+    with ONNX Runtime 1.32: 2^-20 is a tie, 1.19e-6 is not). ONNX's reference computes in float64 and has exact ties
+    only.
     """
     i, one, half = np.arange(after, dtype=np.float32), np.float32(1), np.float32(0.5)
     inputs, outputs = np.float32(before), np.float32(after)
@@ -416,7 +416,7 @@ def _filter(distance: NDArray[np.float64], rule: _Rule) -> NDArray[np.float64]:
 
 
 def _stretched(before: int, after: int, step: float, rule: _Rule) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the weights of all inputs for each output by a filter as wide as the step, as in Pillow."""
+    """Return the inputs of each output and their weights for a filter as wide as the step, as in Pillow."""
     stretch = max(step, 1.0)
     support = stretch * (1 if rule.mode == "linear" else 2)
     centre = step * (np.arange(after) + 0.5)

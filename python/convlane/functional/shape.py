@@ -95,7 +95,7 @@ def _narrow_shape(input: Any, dim: int, start: int, length: int) -> Shape:
     axis = as_dim(dim, "narrow", len(shape))
     start, length = as_int(start, "narrow", "start"), as_positive(length, "narrow", "length")
     if not 0 <= start <= shape[axis] - length:
-        raise ValueError(f"narrow: {length} indices from {start} on are not in dim {axis} of shape {shape}")
+        raise ValueError(f"narrow: start={start} and length={length} are out of range for dim {axis} of shape {shape}")
     return (*shape[:axis], length, *shape[axis + 1 :])
 
 
@@ -187,7 +187,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 1) -> Tensor:
     tensors
         A list or tuple of arrays of one type, float32, int64 or bool, which may differ in size along `dim` only.
     dim
-        Negative numbers count from the end.
+        The dimension; negative numbers count from the end.
 
     Returns
     -------
@@ -199,7 +199,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 1) -> Tensor:
     TypeError
         If `tensors` is not a list or tuple of such arrays.
     ValueError
-        If there are none, their shapes do not fit, or `dim` is out of range.
+        If there are none, their shapes do not match, or `dim` is out of range.
 
     Examples
     --------
@@ -235,7 +235,7 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     input
         float32, int64 or bool, any shape.
     dim
-        Negative numbers count from the end.
+        The dimension; negative numbers count from the end.
     start, length
         The first index, which may not count from the end, and the number of indices.
 
@@ -247,7 +247,7 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     Raises
     ------
     TypeError
-        If `input` is not a float32 array, or a number not an integer.
+        If `input` is not such an array, or a number is not an integer.
     ValueError
         If `length` is not positive, the indices leave the dimension, or `dim` is out of range.
 
@@ -273,7 +273,7 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
 def interleave(tensors: Sequence[Array]) -> Array:
     """Interleave the channels of images: the first channel of each, then the second of each, and so on.
 
-    ``channel_shuffle(cat(tensors), len(tensors))`` in one pass.
+    This is ``channel_shuffle(cat(tensors), len(tensors))`` in one pass.
 
     Parameters
     ----------
@@ -314,7 +314,7 @@ def channel_shuffle(input: Array, groups: int) -> Array:
     input
         float32, (N, C, H, W).
     groups
-        Divides C.
+        The number of groups, which must divide C.
 
     Returns
     -------
@@ -325,7 +325,7 @@ def channel_shuffle(input: Array, groups: int) -> Array:
     Raises
     ------
     TypeError
-        If `input` is not a float32 array, or `groups` not an integer.
+        If `input` is not a float32 array, or `groups` is not an integer.
     ValueError
         If `input` is not an image, or `groups` is not positive or does not divide its channels.
 
@@ -355,7 +355,7 @@ def channel_shuffle(input: Array, groups: int) -> Array:
     receptive=_flatten_receptive,
 )
 def flatten(input: Array, start_dim: int = 1, end_dim: int = -1) -> Array:
-    """Join neighbouring dimensions into one, in the order of indices (N, C, H, W) whatever the memory layout.
+    """Join neighbouring dimensions into one, in the order of indices (N, C, H, W), whatever the memory layout is.
 
     Parameters
     ----------
@@ -373,7 +373,7 @@ def flatten(input: Array, start_dim: int = 1, end_dim: int = -1) -> Array:
     Raises
     ------
     TypeError
-        If `input` is not a float32 array, or a dimension not an integer.
+        If `input` is not a float32 array, or a dimension is not an integer.
     ValueError
         If a dimension is out of range, or `start_dim` comes after `end_dim`.
 
@@ -408,7 +408,7 @@ def _image_rows_vjp(wanted: frozenset[str], input: Any) -> tuple[Array, Pullback
 def image_rows(input: Array) -> Array:
     """Return images (N, C, H, W) as rows (N, H * W * C), in the order of channels last.
 
-    It is a view, so passes replace `flatten` by it and permute the weight of the linear layer to match.
+    The result is a view, so passes replace `flatten` by this and permute the weight of the linear layer to match.
 
     Examples
     --------
@@ -435,9 +435,9 @@ def unflatten(input: Array, dim: int, sizes: Sequence[int]) -> Array:
     input
         float32, any shape.
     dim
-        Negative numbers count from the end.
+        The dimension; negative numbers count from the end.
     sizes
-        What the dimension becomes; their product is its size.
+        The sizes that the dimension is split into; their product is its size.
 
     Returns
     -------
@@ -447,7 +447,7 @@ def unflatten(input: Array, dim: int, sizes: Sequence[int]) -> Array:
     Raises
     ------
     TypeError
-        If `input` is not a float32 array, or `sizes` not a list or tuple of integers.
+        If `input` is not a float32 array, or `sizes` is not a list or tuple of integers.
     ValueError
         If the product of the sizes is not the dimension's, or `dim` is out of range.
 
@@ -473,14 +473,14 @@ def _always(arguments: Mapping[str, Any], same_shape: bool) -> bool:
     receptive=pointwise,
 )
 def channels_last(input: Array) -> Array:
-    """Return images (N, C, H, W) that are channels last in memory: `input` itself if it is already.
+    """Return images (N, C, H, W) that are channels last in memory: `input` itself if it already is.
 
     Raises
     ------
     TypeError
         If `input` is not a float32 array.
     ValueError
-        If it does not have four dimensions.
+        If `input` does not have four dimensions.
 
     Examples
     --------
@@ -495,14 +495,14 @@ def channels_last(input: Array) -> Array:
 
 @op(shape=same_shape, vjp=_nchw_vjp, traits=Traits(in_place=True, identity=_always), receptive=pointwise)
 def nchw(input: Array) -> Array:
-    """Return images (N, C, H, W) that are C-contiguous: `input` itself if it is already.
+    """Return images (N, C, H, W) that are C-contiguous: `input` itself if it already is.
 
     Raises
     ------
     TypeError
         If `input` is not a float32 array.
     ValueError
-        If it does not have four dimensions.
+        If `input` does not have four dimensions.
 
     Examples
     --------
@@ -523,6 +523,6 @@ def _four_dimensions(input: Any, op: str) -> Array:
 
 
 def _joins_in_place(x: Array, start_dim: int, end_dim: int) -> bool:
-    """Whether one stride runs through all of these dimensions, so that they can be joined without a copy."""
+    """Return whether one stride runs through all of these dimensions, so that they can be joined without a copy."""
     dims = [d for d in range(start_dim % x.ndim, end_dim % x.ndim + 1) if x.shape[d] != 1]
     return all(x.strides[outer] == x.shape[inner] * x.strides[inner] for outer, inner in pairwise(dims))

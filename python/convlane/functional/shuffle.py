@@ -21,8 +21,8 @@ def _shuffle_shape(input: Any, upscale_factor: Any) -> Shape:
     factor = as_positive(upscale_factor, "pixel_shuffle", "upscale_factor")
     if len(shape) < 3 or shape[-3] % factor**2:
         raise ValueError(
-            f"pixel_shuffle: input must be (..., C, H, W), and upscale_factor={factor} squared divide C, got shape "
-            f"{shape}"
+            f"pixel_shuffle: input must be (..., C, H, W), and upscale_factor={factor} squared must divide C, got "
+            f"shape {shape}"
         )
     *outer, channels, height, width = shape
     return (*outer, channels // factor**2, height * factor, width * factor)
@@ -33,8 +33,8 @@ def _unshuffle_shape(input: Any, downscale_factor: Any) -> Shape:
     factor = as_positive(downscale_factor, "pixel_unshuffle", "downscale_factor")
     if len(shape) < 3 or shape[-2] % factor or shape[-1] % factor:
         raise ValueError(
-            f"pixel_unshuffle: input must be (..., C, H, W), and downscale_factor={factor} divide H and W, got shape "
-            f"{shape}"
+            f"pixel_unshuffle: input must be (..., C, H, W), and downscale_factor={factor} must divide H and W, "
+            f"got shape {shape}"
         )
     *outer, channels, height, width = shape
     return (*outer, channels * factor**2, height // factor, width // factor)
@@ -86,7 +86,7 @@ def pixel_shuffle(input: Array, upscale_factor: int) -> Array:
     Raises
     ------
     TypeError
-        An argument of the wrong kind.
+        If an argument has the wrong type.
     ValueError
         If the square of the factor does not divide the channels, or the factor is not positive.
 
@@ -126,7 +126,7 @@ def pixel_unshuffle(input: Array, downscale_factor: int) -> Array:
     Raises
     ------
     TypeError
-        An argument of the wrong kind.
+        If an argument has the wrong type.
     ValueError
         If the factor is not positive, or does not divide height and width.
 
@@ -161,7 +161,7 @@ def _unshuffled(input: Any, factor: Any) -> Array:
 
 
 def _empty(shape: Shape) -> Array:
-    """Return an array of the shape, with at most one dimension in front of the channels."""
+    """Return an empty array of the shape, with all dimensions in front of the channels joined into at most one."""
     if len(shape) > 4:
         return _core.empty((math.prod(shape[:-3]), *shape[-3:]), _FLOAT32)
     return _core.empty(shape, _FLOAT32, len(shape) == 4)
@@ -174,7 +174,7 @@ def _split_channels(x: Array, factor: int) -> Array:
 
 
 def _split_pixels(x: Array, factor: int) -> Array:
-    """Return (N, C, H * factor, W * factor) in the same form."""
+    """Return (N, C, H * factor, W * factor) in the same form as `_split_channels`."""
     *_, channels, height, width = x.shape
     split = x.reshape(math.prod(x.shape[:-3]), channels, height // factor, factor, width // factor, factor)
     return split.transpose(0, 1, 3, 5, 2, 4)

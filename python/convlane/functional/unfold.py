@@ -60,9 +60,9 @@ def im2col(
     Raises
     ------
     TypeError
-        An argument of the wrong kind, for example float64 input.
+        If an argument has the wrong type, for example float64 input.
     ValueError
-        Shapes that do not fit or a value out of range.
+        If the shapes do not match or a value is out of range.
 
     Examples
     --------
@@ -80,7 +80,7 @@ def im2col(
 
 
 def _image_shape(columns: Any, output_size: Any, kernel: Pair) -> tuple[int, int, int, int]:
-    """(N, C, H, W) of the image that columns of this shape (N, C * KH * KW, L) came from."""
+    """Return the shape (N, C, H, W) of the image that columns of this shape (N, C * KH * KW, L) came from."""
     height, width = as_pair(output_size, "col2im", "output_size")
     taps = kernel[0] * kernel[1]
     if taps < 1 or columns[1] % taps:
@@ -131,7 +131,7 @@ def col2im(
 ) -> Array:
     """Sum columns of windows into an image: the adjoint of `im2col` (torch's ``fold``).
 
-    Pixels that several windows cover receive the sum of these, in the order of the rows.
+    A pixel that several windows cover is the sum of their values, in the order of the rows.
 
     Parameters
     ----------
@@ -150,9 +150,9 @@ def col2im(
     Raises
     ------
     TypeError
-        An argument of the wrong kind, for example float64 input.
+        If an argument has the wrong type, for example float64 input.
     ValueError
-        Shapes that do not fit or a value out of range.
+        If the shapes do not match or a value is out of range.
 
     Examples
     --------

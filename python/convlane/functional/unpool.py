@@ -25,7 +25,7 @@ def max_unpool1d(
     padding: Sizes = 0,
     output_size: Sequence[int] | None = None,
 ) -> Array:
-    """Put the results of `max_pool1d` back in position; otherwise as `max_unpool2d`, for (N, C, L) or (C, L).
+    """Put the results of `max_pool1d` back in position; otherwise like `max_unpool2d`, for (N, C, L) or (C, L).
 
     Examples
     --------
@@ -52,11 +52,12 @@ def max_unpool2d(
     input
         float32, (N, C, OH, OW) or one image (C, OH, OW).
     indices
-        int64 of the same shape, as `max_pool2d` returns them. Of several values with one index the last is kept.
+        int64 of the same shape, as returned by `max_pool2d`. If several values have the same index, the last is kept.
     kernel_size, stride, padding
-        Those of the pooling, integers or pairs. They determine the size of the result.
+        Those of the pooling, integers or pairs. They determine the default size of the result.
     output_size
-        The size itself, (H, W) or a whole shape: pooling maps several sizes to one, and this chooses among them.
+        The size of the result, (H, W), or its whole shape: pooling maps several sizes to one, and this chooses among
+        them.
 
     Returns
     -------
@@ -66,9 +67,10 @@ def max_unpool2d(
     Raises
     ------
     TypeError
-        An argument of the wrong kind.
+        If an argument has the wrong type.
     ValueError
-        Shapes that do not fit, an index outside the result, or a size that pooling would not reduce to this one.
+        If the shapes do not match, an index is outside the result, or pooling would not reduce `output_size` to the
+        size of `input`.
 
     Examples
     --------
@@ -94,7 +96,7 @@ def max_unpool3d(
     padding: Sizes = 0,
     output_size: Sequence[int] | None = None,
 ) -> Array:
-    """Put the results of `max_pool3d` back in position; otherwise as `max_unpool2d`, for volumes.
+    """Put the results of `max_pool3d` back in position; otherwise like `max_unpool2d`, for volumes.
 
     Examples
     --------
@@ -110,7 +112,7 @@ def max_unpool3d(
 def _unpooled(
     name: str, axes: int, input: Any, indices: Any, kernel_size: Any, stride: Any, padding: Any, output_size: Any
 ) -> Any:
-    """Unpool signals as images of one row, and volumes as images of all of their rows, as their indices count."""
+    """Unpool signals as images of one row, and volumes as images of all their rows, to which their indices refer."""
     shape, found = shape_of(input, name), operand_shape(indices, name, "indices")
     if len(shape) not in (axes + 1, axes + 2):
         raise ValueError(f"{name}: input must have {axes + 2} dimensions, or {axes + 1} without a batch, got {shape}")
@@ -119,12 +121,13 @@ def _unpooled(
     outer, pooled = shape[:-axes], shape[-axes:]
     sizes = _output_sizes(name, pooled, kernel_size, stride, padding, output_size)
     flat = ((1, *outer)[-2], outer[-1], math.prod(pooled[:-1]), pooled[-1])
-    whole = max_unpool(_seen(input, shape, flat), _seen(indices, shape, flat), (math.prod(sizes[:-1]), sizes[-1]))
-    return _seen(whole, (*flat[:2], math.prod(sizes[:-1]), sizes[-1]), (*outer, *sizes))
+    plane = (math.prod(sizes[:-1]), sizes[-1])
+    whole = max_unpool(_reshaped(input, shape, flat), _reshaped(indices, shape, flat), plane)
+    return _reshaped(whole, (*flat[:2], *plane), (*outer, *sizes))
 
 
-def _seen(x: Any, shape: Shape, wanted: Shape) -> Any:
-    """Reshape an array, unless it has the shape already, so that plans need no step for it."""
+def _reshaped(x: Any, shape: Shape, wanted: Shape) -> Any:
+    """Reshape an array, unless it already has the shape, so that plans need no step for it."""
     return x if shape == wanted else reshape(x, wanted)
 
 
@@ -139,7 +142,7 @@ def _output_sizes(
     sizes = tuple((size - 1) * step + taps - 2 * side for size, taps, step, side in given)
     if output_size is None:
         if min(sizes) < 0:
-            raise ValueError(f"{name}: kernel_size, stride and padding make the result {sizes}")
+            raise ValueError(f"{name}: kernel_size, stride and padding give a result of negative size {sizes}")
         return sizes
     if not isinstance(output_size, (tuple, list)) or len(output_size) < axes:
         raise ValueError(f"{name}: output_size must be a tuple of {axes} or a whole shape, got {output_size!r}")
@@ -173,7 +176,7 @@ def _vjp(wanted: frozenset[str], input: Any, indices: Any, size: Any) -> tuple[A
     receptive=lambda axis, name, **arguments: axis if _is_outer(axis) else axis.everywhere(),
 )
 def max_unpool(input: Array, indices: Indices, size: Sequence[int]) -> Array:
-    """Put the values of images (N, C, H, W) at indices of planes of another size (H, W), among zeros.
+    """Put the values of images (N, C, H, W) at indices of planes of size `size`, among zeros.
 
     Examples
     --------
@@ -199,7 +202,7 @@ def _indices(indices: Any) -> Indices:
 
 
 def _rows(images: Tensor) -> Tensor:
-    """(N, C, H, W) as (N, H * W, C)."""
+    """Return (N, C, H, W) as (N, H * W, C)."""
     n, c, h, w = images.shape
     return dense(images.transpose(0, 2, 3, 1)).reshape(n, h * w, c)
 

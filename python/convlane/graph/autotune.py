@@ -123,7 +123,7 @@ def _with_algorithms(conv: Node, geometry: Geometry, image: Shape, winograd: boo
     """Return a convolution of an image or volume with each of its algorithms, or none where one was asked for."""
     if conv.attributes["algorithm"] != "auto":
         return {}
-    names = geometry.core(*_written_out(conv, geometry, image)).candidates(winograd)
+    names = geometry.core(*_normalised(conv, geometry, image)).candidates(winograd)
     return {name: replace(conv, attributes={**conv.attributes, "algorithm": name}) for name in names}
 
 
@@ -243,7 +243,7 @@ def _features(node: Node, shapes: Mapping[Value, Shape]) -> str:
     if geometry is None:
         return f"{node.op} {_by(shapes[node.inputs['input']][1:])}"
     at = node.attributes
-    image, weight, stride, padding, dilation, groups = _written_out(node, geometry, shapes[node.inputs["input"]])
+    image, weight, stride, padding, dilation, groups = _normalised(node, geometry, shapes[node.inputs["input"]])
     others = ["" if at["bias"] is None else "bias", at["activation"], *sorted(node.inputs.keys() - {"input"})]
     text = f"{node.op} {_by(image[1:])} with {_by(weight)}, stride {_by(stride)}, padding {_by(padding)}"
     return " ".join([f"{text}, dilation {_by(dilation)}, groups {groups},", *filter(None, others)])
@@ -253,9 +253,9 @@ def _by(sizes: Iterable[int]) -> str:
     return "x".join(map(str, sizes))
 
 
-def _written_out(node: Node, geometry: Geometry, image: Shape) -> tuple[Any, ...]:
+def _normalised(node: Node, geometry: Geometry, image: Shape) -> tuple[Any, ...]:
     at = node.attributes
-    return geometry.written_out(image, at["weight"].shape, at["stride"], at["padding"], at["dilation"], at["groups"])
+    return geometry.normalise(image, at["weight"].shape, at["stride"], at["padding"], at["dilation"], at["groups"])
 
 
 def _setting(images: int) -> str:

@@ -7,7 +7,7 @@
 Linear(in_features=512, out_features=10, bias=True)
 """
 
-from convlane.models import (  # noqa: F401  (they register)
+from convlane.models import (  # noqa: F401  (importing registers the networks)
     alexnet,
     convnext,
     densenet,

@@ -1,4 +1,4 @@
-"""AlexNet, of 2014 as in torchvision, and of 2012.
+"""AlexNet, in the version of 2014, as in torchvision, and in that of 2012.
 
 alexnet: Krizhevsky, One weird trick for parallelizing convolutional neural networks, 2014: the network for one machine,
 without local response normalisation and groups. alexnet_2012: Krizhevsky, Sutskever and Hinton, ImageNet Classification
@@ -15,7 +15,7 @@ from convlane.models.preparation import TORCHVISION
 from convlane.models.registry import register
 
 # Output channels, kernel, stride, padding, groups, initial bias, whether normalised, whether pooled.
-# Sections 3.5 and 5 of the paper of 2012; the groups are its two GPUs.
+# Sections 3.5 and 5 of the paper of 2012, where each of the two groups was on its own GPU.
 CONVOLUTIONS_2012 = (
     (96, 11, 4, 0, 1, 0, True, True),
     (256, 5, 1, 2, 2, 1, True, True),
@@ -66,9 +66,9 @@ class AlexNet(nn.Module):
 
 
 class AlexNet2012(nn.Module):
-    """Five convolutions, some of them in two groups, local response normalisation, overlapping max pools, then linear.
+    """Five convolutions, some in two groups, local response normalisation, overlapping max pools, linear layers.
 
-    The paper says 224 pixels, but its first maps of 55 x 55 need 227, as in Caffe.
+    The paper says 224 pixels, but its first maps of 55x55 need 227, as in Caffe.
     """
 
     def __init__(self, num_classes: int = 1000, dropout: float = 0.5) -> None:

@@ -22,7 +22,7 @@ def conv_norm(
     norm: Callable[[int], nn.Module] = nn.BatchNorm2d,
     activation: Callable[[], nn.Module] | None = None,
 ) -> nn.Sequential:
-    """Return a convolution that pads by half its kernel, its normalisation and, if given, its activation."""
+    """Return a convolution padded by half its kernel, a normalisation and, if given, an activation."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2 * dilation, dilation, groups, bias=False),
         norm(out_channels),
@@ -33,7 +33,7 @@ def conv_norm(
 def named_conv(
     in_channels: int, out_channels: int, kernel: int | Pair, stride: int = 1, padding: int | Pair | None = None
 ) -> nn.Sequential:
-    """Return a convolution, its normalisation and a ReLU with the names that they have in the Inception networks.
+    """Return a convolution, a batch norm and a ReLU with the names that they have in the Inception networks.
 
     The padding is half the kernel by default.
     """
@@ -49,7 +49,7 @@ def named_conv(
 
 
 def head(in_features: int, num_classes: int, layer: Callable[[int, int], nn.Module] = nn.Linear) -> nn.Module:
-    """Return the last classifier of a network, or an identity for no classes."""
+    """Return the last classifier of a network, or the identity for 0 classes."""
     return layer(in_features, num_classes) if num_classes else nn.Identity()
 
 
@@ -99,6 +99,6 @@ class FromImageNet(nn.Module):
 
 
 def divisible(channels: float, divisor: int = 8) -> int:
-    """Round to a multiple of the divisor, but not down by more than 10 % (the rule of MobileNet's authors)."""
+    """Round to a multiple of the divisor, but not down by more than 10 % (the rule used by MobileNet's authors)."""
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded

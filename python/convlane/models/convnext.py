@@ -25,7 +25,7 @@ _norm = partial(nn.LayerNorm2d, eps=1e-6)
 
 
 class PixelLinear(nn.Linear):
-    """A linear layer from all channels of a pixel to others: a 1x1 convolution with the weight of a linear layer."""
+    """A linear layer over the channels of each pixel: a 1x1 convolution with the weight of a linear layer."""
 
     def pack(self, weight: Array) -> _core.PackedWeight:
         """Pack a weight for this layer."""
@@ -41,16 +41,16 @@ class PixelLinear(nn.Linear):
 
 
 class CNBlock(nn.Module):
-    """Filter each channel by a 7x7, normalise every pixel, widen and narrow it; a shortcut.
+    """A depthwise 7x7 convolution, layer norm, two linear layers that widen and narrow each pixel, and a shortcut.
 
-    The branch is multiplied by a factor for each channel, which begins close to 0.
+    The branch is multiplied by a learned factor for each channel, which is initially close to 0.
     """
 
     def __init__(self, channels: int, drop: float) -> None:
         self.register_parameter("layer_scale", nn.init.constant((channels, 1, 1), LAYER_SCALE))
         self.block = nn.Sequential(
             {
-                # torchvision permutes dimensions at 1 and 6, which here costs nothing and needs no layer.
+                # torchvision permutes dimensions in layers 1 and 6, which are not needed here.
                 "0": nn.Conv2d(channels, channels, 7, padding=3, groups=channels),
                 "2": _norm(channels),
                 "3": PixelLinear(channels, 4 * channels),
@@ -69,7 +69,7 @@ class CNBlock(nn.Module):
 
 
 class ConvNeXt(nn.Module):
-    """A 4x4 stem of stride 4, four stages with 2x2 convolutions between them, the mean over each map, one linear layer.
+    """A 4x4 stem of stride 4, four stages with 2x2 convolutions between them, the mean over each map, a linear layer.
 
     `stochastic_depth_prob` is the probability of dropping the last residual branch; it grows linearly from 0.
     """
@@ -92,7 +92,7 @@ class ConvNeXt(nn.Module):
         self.classifier = nn.Sequential(_norm(before), nn.Flatten(1), head(before, num_classes))
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
-                # torchvision cuts this off at 100 standard deviations, where nothing is left to cut off.
+                # torchvision truncates this at 100 standard deviations, which has no effect.
                 module.weight = nn.init.normal(module.weight.shape, std=0.02)
                 module.bias = nn.init.constant(module.weight.shape[:1], 0)
 
@@ -113,7 +113,7 @@ def convnext_tiny(num_classes: int = 1000, *, stochastic_depth_prob: float = 0.1
 
 @register(preprocessing={"torchvision": {"resize": 230}})
 def convnext_small(num_classes: int = 1000, *, stochastic_depth_prob: float = 0.4) -> ConvNeXt:
-    """Build three times as many blocks in the third stage."""
+    """Build the tiny network with three times as many blocks in the third stage."""
     return ConvNeXt("small", num_classes, stochastic_depth_prob)
 
 

@@ -10,8 +10,8 @@ from convlane.models.preparation import TORCHVISION, WHOLE
 from convlane.models.registry import register
 
 BOTTLENECK = 4
-# Channels after the stem, channels that each layer adds, layers in each of the four blocks. Table 1 of the paper; 161
-# comes from the authors' code.
+# Channels after the stem, channels that each layer adds, layers in each of the four blocks. Table 1 of the paper; the
+# network of 161 layers is from the authors' code.
 VARIANTS = {
     121: (64, 32, (6, 12, 24, 16)),
     161: (96, 48, (6, 12, 36, 24)),
@@ -21,7 +21,7 @@ VARIANTS = {
 
 
 class DenseLayer(nn.Sequential):
-    """A 1x1 convolution that reduces the channels and a 3x3, each after its normalisation and activation."""
+    """A 1x1 convolution that reduces the channels and a 3x3 convolution, each after batch norm and ReLU."""
 
     def __init__(self, in_channels: int, growth: int) -> None:
         width = BOTTLENECK * growth
@@ -38,7 +38,7 @@ class DenseLayer(nn.Sequential):
 
 
 class DenseBlock(nn.Sequential):
-    """Layers, each of which reads the results of all before it."""
+    """Layers, each of which reads the results of all layers before it."""
 
     def __init__(self, in_channels: int, growth: int, count: int) -> None:
         super().__init__({f"denselayer{i + 1}": DenseLayer(in_channels + i * growth, growth) for i in range(count)})
@@ -51,7 +51,7 @@ class DenseBlock(nn.Sequential):
 
 
 class DenseNet(nn.Module):
-    """A 7x7 stem, four dense blocks, transitions that halve channels and size between, the mean, one linear layer."""
+    """A 7x7 stem, four dense blocks with transitions that halve channels and size, the mean, and one linear layer."""
 
     def __init__(self, depth: int, num_classes: int = 1000) -> None:
         channels, growth, blocks = VARIANTS[depth]
@@ -100,23 +100,23 @@ def _transition(in_channels: int, out_channels: int) -> nn.Sequential:
 
 @register(preprocessing={**TORCHVISION, "keras": WHOLE})
 def densenet121(num_classes: int = 1000) -> DenseNet:
-    """Build 121 layers."""
+    """Build the network with 121 layers."""
     return DenseNet(121, num_classes)
 
 
 @register(preprocessing=TORCHVISION)
 def densenet161(num_classes: int = 1000) -> DenseNet:
-    """Build 161 layers, each of which adds 48 channels instead of 32."""
+    """Build the network with 161 layers, each of which adds 48 channels instead of 32."""
     return DenseNet(161, num_classes)
 
 
 @register(preprocessing=TORCHVISION)
 def densenet169(num_classes: int = 1000) -> DenseNet:
-    """Build 169 layers."""
+    """Build the network with 169 layers."""
     return DenseNet(169, num_classes)
 
 
 @register(preprocessing=TORCHVISION)
 def densenet201(num_classes: int = 1000) -> DenseNet:
-    """Build 201 layers."""
+    """Build the network with 201 layers."""
     return DenseNet(201, num_classes)

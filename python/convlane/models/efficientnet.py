@@ -1,6 +1,6 @@
 """EfficientNet: Tan and Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, 2019.
 
-The paper's eight networks, others of any width and depth, and the search for the largest that fits a device.
+The paper's eight networks, others of any width and depth, and the search for the largest that fits a budget.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from convlane.functional import add, flatten
 from convlane.functional._arguments import Array, as_float, as_positive
 from convlane.graph import compile, trace
 from convlane.models.blocks import conv_norm, divisible, head, layers_of
-from convlane.models.keras import EPSILON, State, Twin, epsilon, numbered, pad_as_tensorflow, with_head
+from convlane.models.keras import EPSILON, KerasVariant, State, epsilon, numbered, pad_as_tensorflow, with_head
 from convlane.models.preparation import WHOLE, Preparations
 from convlane.models.registry import build, register
 from convlane.weights.keras_file import Layers, names_for
@@ -49,16 +49,16 @@ VARIANTS = (
 )
 
 
-# By how much one step of compound scaling multiplies depth, width and resolution; multiply-adds about double. Section
-# 3.3 of the paper.
+# The factors by which one step of compound scaling multiplies depth, width and resolution; multiply-adds about double.
+# Section 3.3 of the paper.
 ALPHA, BETA, GAMMA = 1.2, 1.1, 1.15
 RESOLUTION = 224
-# Where `efficientnet_for` looks: steps of compound scaling from the baseline, in eighths; B7 is about 7 of them.
+# The range that `efficientnet_for` searches: compound coefficients in eighths from the baseline; B7 has about 7.
 _EIGHTHS = range(-64, 57)
 
 
 class MBConv(nn.Module):
-    """Widen by a 1x1 convolution, filter each channel, weigh the channels, narrow by a 1x1; a shortcut."""
+    """An inverted residual: 1x1 that widens, depthwise, squeeze-and-excitation, 1x1 that narrows, and a shortcut."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class MBConv(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Features, the mean over each map, dropout and one linear layer: what all EfficientNets share."""
+    """The base class of the EfficientNets: features, the mean over each map, dropout and one linear layer."""
 
     def __init__(self, features: Sequence[nn.Module], channels: int, num_classes: int, dropout: float) -> None:
         self.features = nn.Sequential(*features)
@@ -116,10 +116,11 @@ class Classifier(nn.Module):
 
 
 class EfficientNet(Classifier):
-    """A 3x3 stem, seven stages of inverted residuals, a 1x1 convolution, the mean over each map, one linear layer.
+    """A 3x3 stem, seven stages of inverted residuals, a 1x1 convolution, the mean over each map, and a linear layer.
 
-    `width` and `depth` multiply the baseline's channels, which are then rounded to multiples of 8, and its blocks,
-    which are rounded up; `resolution` is the height and width of the images it is meant for, and changes nothing else.
+    `width` multiplies the baseline's numbers of channels, which are then rounded to multiples of 8; `depth` multiplies
+    its numbers of blocks, which are rounded up. `resolution` is the height and width of the images that the network is
+    meant for, and is only stored.
     `stochastic_depth_prob` is the probability of dropping the last residual branch; it grows linearly from 0.
     """
 
@@ -156,10 +157,10 @@ class EfficientNet(Classifier):
 
 
 def _variant(number: int, num_classes: int, dropout: float | None, stochastic_depth_prob: float) -> EfficientNet:
-    width, depth, usual_dropout = VARIANTS[number]
-    # As in torchvision, whose larger networks have TensorFlow's defaults.
+    width, depth, default_dropout = VARIANTS[number]
+    # As in torchvision, whose larger networks use TensorFlow's defaults.
     norm = partial(nn.BatchNorm2d, eps=0.001, momentum=0.01) if number >= 5 else nn.BatchNorm2d
-    dropout = usual_dropout if dropout is None else dropout
+    dropout = default_dropout if dropout is None else dropout
     return EfficientNet(width, depth, num_classes, dropout, stochastic_depth_prob, norm=norm)
 
 
@@ -185,38 +186,38 @@ def efficientnet_for(
     num_classes: int = 1000,
     stochastic_depth_prob: float = 0.2,
 ) -> EfficientNet:
-    """Build the largest network of compound scaling that keeps within a budget.
+    """Build the largest network of compound scaling that is within a budget.
 
     With the compound coefficient phi, depth is ``1.2**phi``, width ``1.1**phi`` and resolution ``224 * 1.15**phi``
-    (rounded to a multiple of 8), so that multiply-adds grow by about ``2**phi``. Looked for is the largest phi among
-    the multiples of 1/8 from -8 to 7 that fits, by bisection: all costs grow with phi. Multiply-adds and parameters are
-    counted. Milliseconds are measured on this machine: the median time of the compiled network for one image, with the
-    number of threads now in force; about seven candidates, half a second each and the time to compile them, so let
-    nothing else run.
+    (rounded to a multiple of 8), so that multiply-adds grow by about ``2**phi``. The largest phi within the budget is
+    found by bisection among the multiples of 1/8 from -8 to 7, as all costs grow with phi. Multiply-adds and parameters
+    are counted. Milliseconds are measured on this machine: the median time of the compiled network for one image, with
+    the current number of threads. About seven candidates are compiled and run for half a second each, so do not run
+    anything else at the same time.
 
     Parameters
     ----------
     budget_madds
-        Multiply-adds for one image.
+        The number of multiply-adds for one image.
     budget_params
-        Parameters.
+        The number of parameters.
     budget_ms
-        Milliseconds for one image on this machine.
+        The time for one image on this machine, in milliseconds.
     num_classes, stochastic_depth_prob
         As in `convlane.models.create`.
 
     Returns
     -------
     EfficientNet
-        With random weights, in eval mode. Its attributes `width`, `depth` and `resolution` tell what was chosen, and
-        ``create("efficientnet", width=..., depth=..., resolution=...)`` builds it again.
+        A network with random weights, in eval mode. Its attributes `width`, `depth` and `resolution` are those chosen;
+        ``create("efficientnet", width=..., depth=..., resolution=...)`` builds the network again.
 
     Raises
     ------
     TypeError
-        A budget is not a number.
+        If a budget is not a number.
     ValueError
-        There is no budget, or even the smallest candidate exceeds one.
+        If no budget is given, or even the smallest candidate exceeds one.
 
     Examples
     --------
@@ -259,7 +260,7 @@ def _scaled(phi: float) -> dict[str, Any]:
 
 
 def _excess(config: Mapping[str, Any], num_classes: int, budgets: Mapping[str, float]) -> str:
-    """Tell by what a candidate exceeds the budgets; nothing if it keeps within them. What takes longest comes last."""
+    """Return by what a candidate exceeds the budgets, or an empty string. The slowest check comes last."""
     with nn.init.skip():
         network = build("efficientnet", num_classes, config)
     costs: dict[str, tuple[Callable[[], float], str]] = {
@@ -298,9 +299,9 @@ def _bicubic(crop: int, resize: int) -> Preparations:
 @register(
     preprocessing={
         **_bicubic(224, 256),
-        "keras": WHOLE,  # the network of Keras does it by layers of its own
+        "keras": WHOLE,  # the network of Keras normalises with layers of its own
     },
-    keras=Twin((epsilon(EPSILON), pad_as_tensorflow)),
+    keras=KerasVariant((epsilon(EPSILON), pad_as_tensorflow)),
 )
 def efficientnet_b0(
     num_classes: int = 1000, *, dropout: float | None = None, stochastic_depth_prob: float = 0.2
@@ -375,14 +376,14 @@ def _names_of_keras(layers: Layers) -> dict[str, NDArray[Any]]:
     for stage in range(1, 8):
         i = 0
         while (name := f"block{stage}{chr(ord('a') + i)}") + "_dwconv" in state:
-            key, place = f"features.{stage}.{i}.block", 0
+            key, index = f"features.{stage}.{i}.block", 0
             if stage > 1:
                 state.block(f"{name}_expand_conv", f"{name}_expand_bn", f"{key}.0")
-                place = 1
-            state.block(f"{name}_dwconv", f"{name}_bn", f"{key}.{place}", depthwise=True)
-            state.conv_with_bias(f"{name}_se_reduce", f"{key}.{place + 1}.fc1")
-            state.conv_with_bias(f"{name}_se_expand", f"{key}.{place + 1}.fc2")
-            state.block(f"{name}_project_conv", f"{name}_project_bn", f"{key}.{place + 2}")
+                index = 1
+            state.block(f"{name}_dwconv", f"{name}_bn", f"{key}.{index}", depthwise=True)
+            state.conv_with_bias(f"{name}_se_reduce", f"{key}.{index + 1}.fc1")
+            state.conv_with_bias(f"{name}_se_expand", f"{key}.{index + 1}.fc2")
+            state.block(f"{name}_project_conv", f"{name}_project_bn", f"{key}.{index + 2}")
             i += 1
     state.block("top_conv", "top_bn", "features.8")
     return with_head(state, "classifier.1", *numbered(layers, "normalization"))

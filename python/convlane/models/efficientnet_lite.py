@@ -1,8 +1,8 @@
 """EfficientNet-Lite: EfficientNet without squeeze-and-excitation and with ReLU6, for devices that have neither.
 
-The authors' code, https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite, 2020. Unlike the
-networks in `convlane.models.efficientnet` these pad as TensorFlow does, as the published weights need.
-Names of layers are those of the common port of these weights to torch
+The authors' code is at https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite, 2020. Unlike
+the networks in `convlane.models.efficientnet`, these pad as TensorFlow does, as the published weights require. The
+names of layers are those of the common port of these weights to torch
 (https://github.com/RangiLyu/EfficientNet-Lite).
 """
 
@@ -34,7 +34,7 @@ def _conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, gro
 
 
 class LiteBlock(nn.Module):
-    """Widen by a 1x1 convolution, filter each channel, narrow by a 1x1; a shortcut."""
+    """An inverted residual: a 1x1 convolution that widens, a depthwise one, a 1x1 that narrows, and a shortcut."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel: int, stride: int, expansion: int, drop: float
@@ -61,9 +61,9 @@ class LiteBlock(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """A 3x3 stem, seven stages of inverted residuals, a 1x1 convolution, the mean over each map, one linear layer.
+    """A 3x3 stem, seven stages of inverted residuals, a 1x1 convolution, the mean over each map, and a linear layer.
 
-    Neither the stem nor the last convolution grows with `width`, nor do the first and the last stage with `depth`.
+    The stem and the last convolution do not grow with `width`, nor the first and the last stage with `depth`.
     `stochastic_depth_prob` is the probability of dropping the last residual branch; it grows linearly from 0.
     """
 
@@ -105,7 +105,7 @@ class EfficientNetLite(nn.Module):
 
 
 def _prepared(size: int) -> Preparations:
-    """Return how the authors prepare pictures: a crop of about the middle 7/8, then resized."""
+    """Return how the authors prepare pictures: cropped to about the middle 7/8, then resized."""
     return {"tensorflow": Preparation(crop=size, resize=size + 32, interpolation="bicubic", **_COLOURS)}
 
 
@@ -113,8 +113,8 @@ _COLOURS = Preparation(divisor=128.0, mean=(127 / 128,) * 3, std=(1.0, 1.0, 1.0)
 
 
 def _variant(number: int, num_classes: int, dropout: float | None, stochastic_depth_prob: float) -> EfficientNetLite:
-    width, depth, usual_dropout = VARIANTS[number]
-    dropout = usual_dropout if dropout is None else dropout
+    width, depth, default_dropout = VARIANTS[number]
+    dropout = default_dropout if dropout is None else dropout
     return EfficientNetLite(width, depth, num_classes, dropout, stochastic_depth_prob)
 
 

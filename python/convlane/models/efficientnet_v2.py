@@ -61,7 +61,7 @@ _norm = partial(nn.BatchNorm2d, eps=0.001)
 
 
 class FusedMBConv(nn.Module):
-    """Widen by a 3x3 convolution and narrow by a 1x1, or a 3x3 alone where nothing is widened; a shortcut."""
+    """A 3x3 convolution that widens and a 1x1 that narrows, or only a 3x3 if `expansion` is 1, and a shortcut."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class FusedMBConv(nn.Module):
 
 
 class EfficientNetV2(Classifier):
-    """A 3x3 stem, stages of fused and of plain inverted residuals, a 1x1 convolution, the mean, one linear layer.
+    """A 3x3 stem, stages of fused and plain inverted residuals, a 1x1 convolution, the mean, and a linear layer.
 
     `stochastic_depth_prob` is the probability of dropping the last residual branch; it grows linearly from 0.
     """
@@ -100,7 +100,7 @@ class EfficientNetV2(Classifier):
         dropout: float | None = None,
         stochastic_depth_prob: float = 0.2,
     ) -> None:
-        channels, usual_dropout, stages = VARIANTS[variant]
+        channels, default_dropout, stages = VARIANTS[variant]
         features = [conv_norm(3, channels, 3, 2, norm=_norm, activation=nn.SiLU)]
         total, done = sum(count for *_, count in stages), 0
         for fused, expansion, first_stride, out_channels, count in stages:
@@ -114,7 +114,7 @@ class EfficientNetV2(Classifier):
                 channels, done = out_channels, done + 1
             features.append(nn.Sequential(*blocks))
         features.append(conv_norm(channels, LAST_CHANNELS, 1, norm=_norm, activation=nn.SiLU))
-        super().__init__(features, LAST_CHANNELS, num_classes, usual_dropout if dropout is None else dropout)
+        super().__init__(features, LAST_CHANNELS, num_classes, default_dropout if dropout is None else dropout)
 
 
 @register(input_shape=(3, 384, 384), preprocessing={"torchvision": {"crop": 384, "resize": 384}})

@@ -1,4 +1,4 @@
-"""Networks without their heads, as trunks for detection and segmentation: a pyramid of feature maps."""
+"""Networks without their heads, as backbones for detection and segmentation: a pyramid of feature maps."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ _TRANSFORM = "transform"  # the layer that only scales the image
 
 
 class FeaturePyramid(nn.Module):
-    """The layers of a network before its head; it returns the last maps of every size.
+    """The layers of a network before its head, which return the last maps of every size.
 
     Its state dict has the network's keys. `convlane.models.create` builds it.
 
     Attributes
     ----------
     channels, reductions
-        For each map, from the largest on: its channels, and how many times smaller than the image it is.
+        For each map, from the largest on: its number of channels, and how many times smaller than the image it is.
 
     Parameters
     ----------
     layers
-        The layers in order, by their names in the network, which may have one dot.
+        The layers in order, by their names in the network, which may contain one dot.
     input_shape
-        Channels, height and width of the images that decide which layers make their input smaller.
+        Channels, height and width of the images, which determine where layers reduce the size.
     """
 
     def __init__(self, layers: Mapping[str, nn.Module], input_shape: tuple[int, int, int]) -> None:
@@ -60,12 +60,12 @@ class FeaturePyramid(nn.Module):
 
 
 def feature_pyramid(network: nn.Module, name: str, input_shape: tuple[int, int, int]) -> FeaturePyramid:
-    """Return the pyramid of a network.
+    """Return the feature pyramid of a network.
 
     Raises
     ------
     ValueError
-        Its layers do not run in sequence.
+        If its layers do not run in sequence.
     """
     if not hasattr(network, "feature_layers"):
         raise ValueError(f"create: {name} has no pyramid of feature maps, so features_only cannot be true")
@@ -78,7 +78,7 @@ def feature_pyramid(network: nn.Module, name: str, input_shape: tuple[int, int, 
 def _levels(
     layers: Mapping[str, nn.Module], input_shape: tuple[int, int, int]
 ) -> tuple[tuple[tuple[str, ...], ...], tuple[int, ...], tuple[int, ...]]:
-    """Divide the layers where the maps shrink to a half or less; also return channels and reductions."""
+    """Split the layers where maps shrink to half or less; return the parts, the channels and the reductions."""
     shapes: list[Any] = []
 
     def run(maps: Any) -> Any:

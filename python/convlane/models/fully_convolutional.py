@@ -25,33 +25,33 @@ _POOLS = {
 
 
 def to_fully_convolutional(model: Module, input_shape: tuple[int, int, int] | None = None) -> FullyConvolutional:
-    """Return a network that returns a map of logits for pictures larger than a classifier's own size.
+    """Turn a classifier into a network that returns a map of logits for pictures larger than the classifier's own size.
 
-    A fully connected layer that reads a flattened map becomes a convolution whose kernel is as large as the map, those
+    A fully connected layer that reads a flattened map becomes a convolution whose kernel is as large as the map; those
     after it become 1x1 convolutions. Pooling to a fixed size becomes pooling with the windows that it has at the
-    classifier's own size. So the features of a large picture are computed once for all positions, instead of again for
-    each crop (Sermanet et al., OverFeat, 2013; Long et al., 2015).
+    classifier's own size. The features of a large picture are thus computed once for all positions, instead of
+    separately for each crop (Sermanet et al., OverFeat, 2013; Long et al., 2015).
 
     Parameters
     ----------
     model
         A classifier from images to (N, classes); it is not changed.
     input_shape
-        Channels, height and width of the images that it is made for; may be left out for networks of
+        Channels, height and width of the images that it is made for; may be left out for networks from
         `convlane.models.create`.
 
     Returns
     -------
     FullyConvolutional
-        In eval mode; from images (N, C, H, W) to (N, classes, Y, X), for the classifier's own size (N, classes, 1, 1).
-        The distance of neighbouring positions, in pixels, is the product of all strides.
+        A network in eval mode, from images (N, C, H, W) to (N, classes, Y, X), which is (N, classes, 1, 1) for the
+        classifier's own size. The distance between neighbouring positions, in pixels, is the product of all strides.
 
     Raises
     ------
     ValueError
-        The size is not known, or does not fit the network.
+        If the size is not known, or does not fit the network.
     TypeError
-        The network has an operation that is not the same at every position, such as squeeze-and-excitation.
+        If the network has an operation that is not the same at every position, such as squeeze-and-excitation.
 
     Examples
     --------
@@ -68,8 +68,8 @@ def to_fully_convolutional(model: Module, input_shape: tuple[int, int, int] | No
 
     Notes
     -----
-    Where convolutions pad, a crop sees zeros beyond its edge and the map sees the picture, so that the two differ; from
-    the first fully connected layer on they are equal.
+    Where convolutions pad, a crop sees zeros beyond its edge, but the map sees the rest of the picture, so the two
+    differ; from the first fully connected layer on, the computation is the same.
     """
     if input_shape is None:
         architecture = registry.architecture(model)
@@ -90,14 +90,14 @@ def to_fully_convolutional(model: Module, input_shape: tuple[int, int, int] | No
 
 
 class FullyConvolutional(Module):
-    """The result of `to_fully_convolutional`: a network's operations, and its parameters under names with ``_``."""
+    """The result of `to_fully_convolutional`: a network's operations, and its parameters, with ``_`` for dots."""
 
     def __init__(self, graph: Graph, names: Mapping[int, str]) -> None:
         self._nodes: dict[Value, Node] = {}
-        self._owned: dict[Value, Mapping[str, str]] = {}  # arguments that are parameters, by the parameter's name
+        self._owned: dict[Value, Mapping[str, str]] = {}  # arguments that are parameters, with the parameters' names
         self._output = graph.output
-        same: dict[Value, Value] = {}  # results that are now those of other nodes
-        maps: dict[Value, Shape] = {}  # (C, H, W) of what is flattened in the classifier
+        same: dict[Value, Value] = {}  # results that are replaced by those of other nodes
+        maps: dict[Value, Shape] = {}  # (C, H, W) of maps that the classifier flattens
         for value, node in graph.nodes.items():
             flat = next((maps[source] for source in node.inputs.values() if source in maps), None)
             shapes = {name: graph.nodes[source].shape for name, source in node.inputs.items()}
@@ -113,7 +113,7 @@ class FullyConvolutional(Module):
                 same[value] = same.get(source, source)
                 continue
             inputs = {name: same.get(source, source) for name, source in node.inputs.items()}
-            self._owned[value] = self._adopt(sliding, node, names)
+            self._owned[value] = self._register_parameters(sliding, node, names)
             self._nodes[value] = replace(sliding, inputs=inputs)
         self._output = same.get(graph.output, graph.output)
         self.eval()
@@ -130,8 +130,8 @@ class FullyConvolutional(Module):
         ((_, result),) = interpret(nodes, [self._output], input)
         return result
 
-    def _adopt(self, sliding: Node, node: Node, names: Mapping[int, str]) -> dict[str, str]:
-        """Make the classifier's parameters among an operation's arguments parameters of this module."""
+    def _register_parameters(self, sliding: Node, node: Node, names: Mapping[int, str]) -> dict[str, str]:
+        """Register those of an operation's arguments that are the classifier's parameters; return their names."""
         owned = {}
         for argument, array in node.attributes.items():
             if id(array) in names and argument in sliding.attributes:
@@ -142,12 +142,12 @@ class FullyConvolutional(Module):
 
 
 def _converted(node: Node, shapes: Mapping[str, Shape], flat: Shape | None) -> Node | None:
-    """Return the replacement of an operation on maps of these shapes or on flattened ones; None for none."""
+    """Return the replacement for an operation on maps of these shapes or on flattened maps; None removes it."""
     attributes = dict(node.attributes)
     shape = next(iter(shapes.values()), ())
     if node.op == "flatten":
         if flat is None and (len(shape) != 4 or len(node.shape) != 2):
-            raise TypeError(f"to_fully_convolutional: flatten from {shape} to {node.shape} keeps no positions")
+            raise TypeError(f"to_fully_convolutional: flatten from {shape} to {node.shape} does not keep positions")
         return None
     if node.op == "linear":
         if flat is None or "weight" in node.inputs:

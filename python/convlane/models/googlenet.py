@@ -1,4 +1,4 @@
-"""GoogLeNet, also Inception v1: Szegedy et al., Going Deeper with Convolutions, 2014.
+"""GoogLeNet, also called Inception v1: Szegedy et al., Going Deeper with Convolutions, 2014.
 
 As in torchvision, with batch norm, and with 3x3 convolutions where the paper has 5x5.
 """
@@ -24,7 +24,7 @@ class GoogLeNetOutputs(NamedTuple):
 
 
 class Inception(nn.Concat):
-    """Four parallel branches: a 1x1 convolution, two of a 1x1 and a 3x3, and a max pool with a 1x1."""
+    """Four branches: a 1x1 convolution, twice a 1x1 and a 3x3 convolution, and a max pool with a 1x1 convolution."""
 
     def __init__(
         self, in_channels: int, ch1x1: int, ch3x3red: int, ch3x3: int, ch5x5red: int, ch5x5: int, pool_proj: int
@@ -53,10 +53,10 @@ class InceptionAux(nn.Module):
 
 
 class GoogLeNet(nn.Module):
-    """A stem of three convolutions, nine inception blocks, the mean over each map, one linear layer.
+    """A stem of three convolutions, nine inception blocks, the mean over each map, and one linear layer.
 
-    `aux_logits` adds two auxiliary classifiers, which run in training mode only. `transform_input` takes images that
-    were normalised by the mean and deviation of ImageNet's colours to the range from -1 to 1, which is what
+    `aux_logits` adds two auxiliary classifiers, which run in training mode only. `transform_input` maps images that
+    were normalised with the mean and standard deviation of ImageNet's colours to the range from -1 to 1, which
     torchvision's pretrained weights expect.
     """
 
@@ -94,7 +94,7 @@ class GoogLeNet(nn.Module):
         self.fc = head(1024, num_classes)
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
-                # torchvision cuts this off at 200 standard deviations, where nothing is left to cut off.
+                # torchvision truncates this at 200 standard deviations, which has no effect.
                 module.weight = nn.init.normal(module.weight.shape, std=0.01)
 
     def feature_layers(self) -> dict[str, nn.Module]:

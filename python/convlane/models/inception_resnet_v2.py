@@ -1,6 +1,6 @@
 """Inception-ResNet v2: Szegedy et al., Inception-v4, Inception-ResNet and the Impact of Residual Connections, 2016.
 
-Layers and state dict keys are timm's. It takes colours between -1 and 1: ``(x - 0.5) / 0.5``.
+Layers and state dict keys are those of timm. The network takes colours between -1 and 1: ``(x - 0.5) / 0.5``.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from convlane.models.blocks import head, named_conv, scale_and_shift
 from convlane.models.preparation import BOTH_SIGNS
 from convlane.models.registry import register
 
-# A convolution is its output channels, its kernel and, if it is 2, its stride; without padding then. Figures 3, 7 and
-# 16 to 19 of the paper, with the channels of the authors' code.
+# A convolution is given by its output channels, its kernel and, if it is 2, its stride; it is then not padded. Figures
+# 3, 7 and 16 to 19 of the paper, with the channels of the authors' code.
 MIXED_5B = ([(96, 1)], [(48, 1), (64, 5)], [(64, 1), (96, 3), (96, 3)], ["average", (64, 1)])
 MIXED_6A = ([(384, 3, 2)], [(256, 1), (256, 3), (384, 3, 2)], ["maximum"])
 MIXED_7A = ([(256, 1), (384, 3, 2)], [(256, 1), (288, 3, 2)], [(256, 1), (288, 3), (320, 3, 2)], ["maximum"])
-# Channels, number of blocks, what the branch is multiplied by, and its convolutions.
+# Channels, number of blocks, the factor of the branch, and its convolutions.
 STAGES = {
     "repeat": (320, 10, 0.17, ([(32, 1)], [(32, 1), (32, 3)], [(32, 1), (48, 3), (64, 3)])),
     "repeat_1": (1088, 20, 0.10, ([(192, 1)], [(128, 1), (160, (1, 7)), (192, (7, 1))])),
@@ -37,7 +37,7 @@ _POOLS: dict[str, Callable[[], nn.Module]] = {
 
 
 class Mixed(nn.Concat):
-    """Branches of convolutions on one input, with their maps concatenated."""
+    """Parallel branches of convolutions, with their maps concatenated."""
 
     def __init__(self, in_channels: int, branches: Sequence[Sequence[Any]]) -> None:
         for name, branch in _branches(in_channels, branches).items():
@@ -60,7 +60,7 @@ def _convolution(in_channels: int, out_channels: int, kernel: Any, stride: int =
 
 
 class Residual(nn.Module):
-    """Branches, a 1x1 convolution to as many channels as the input has, and the input plus a fraction of that."""
+    """The input plus a fraction of the output of parallel branches, which a 1x1 convolution maps to its channels."""
 
     def __init__(self, channels: int, scale: float, branches: Sequence[Sequence[Any]], activation: bool = True) -> None:
         for name, branch in _branches(channels, branches).items():
@@ -77,7 +77,7 @@ class Residual(nn.Module):
 
 
 class InceptionResNetV2(nn.Module):
-    """A stem of convolutions, three stages of residual inception blocks, the mean over each map, one linear layer."""
+    """A stem of convolutions, three stages of residual inception blocks, the mean over each map, and a linear layer."""
 
     def __init__(self, num_classes: int = 1000, dropout: float = 0.0) -> None:
         self.conv2d_1a = named_conv(3, 32, 3, 2, 0)

@@ -11,7 +11,7 @@ from convlane import nn
 from convlane.functional import adaptive_avg_pool2d, avg_pool2d, cat, flatten
 from convlane.functional._arguments import Array
 from convlane.models.blocks import from_imagenet, head, named_conv
-from convlane.models.keras import EPSILON, State, Twin, count_pixels_alone, epsilon, numbered, with_head
+from convlane.models.keras import EPSILON, KerasVariant, State, count_pixels_alone, epsilon, numbered, with_head
 from convlane.models.preparation import BOTH_SIGNS
 from convlane.models.registry import register
 from convlane.weights.keras_file import Layers, names_for
@@ -43,9 +43,9 @@ _E = {
     "branch3x3dbl": [(448, 1), (384, 3), _ENDS],
     "branch_pool": [(192, 1)],
 }
-# Input channels and branches of the blocks. A convolution is its output channels, its kernel and, if it is 2, its
-# stride; a list stands for several side by side. Blocks without "branch_pool" halve the size. Figures 5 to 7 of the
-# paper.
+# Input channels and branches of the blocks. A convolution is given by its output channels, its kernel and, if it is 2,
+# its stride; a list stands for several in parallel. Blocks without "branch_pool" halve the size. Figures 5 to 7 of
+# the paper.
 BLOCKS: dict[str, tuple[int, dict[str, Any]]] = {
     "Mixed_5b": (192, _a(32)),
     "Mixed_5c": (256, _a(64)),
@@ -73,7 +73,7 @@ class InceptionOutputs(NamedTuple):
 
 
 class Mixed(nn.Module):
-    """Branches of convolutions on one input, and a pooling, with their maps concatenated."""
+    """Parallel branches of convolutions, and a pooling, with their maps concatenated."""
 
     def __init__(self, in_channels: int, branches: Mapping[str, Any]) -> None:
         self.branches = []
@@ -120,9 +120,9 @@ class InceptionAux(nn.Module):
 
 
 class InceptionV3(nn.Module):
-    """A stem of five convolutions, eleven blocks of branches, the mean over each map, one linear layer.
+    """A stem of five convolutions, eleven blocks of branches, the mean over each map, and one linear layer.
 
-    `aux_logits` adds an auxiliary classifier, which runs in training mode only. `transform_input` is that of googlenet.
+    `aux_logits` adds an auxiliary classifier, which runs in training mode only. `transform_input` is as in GoogLeNet.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class InceptionV3(nn.Module):
         self.fc = head(2048, num_classes)
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
-                # torchvision cuts this off at 20 standard deviations, where nothing is left to cut off.
+                # torchvision truncates this at 20 standard deviations, which has no effect.
                 module.weight = nn.init.normal(module.weight.shape, std=0.1)
         if self.AuxLogits is not None:
             self.AuxLogits.fc.weight = nn.init.normal(self.AuxLogits.fc.weight.shape, std=0.001)
@@ -187,7 +187,7 @@ def _convolution(in_channels: int, out_channels: int, kernel: Any, stride: int =
 @register(
     input_shape=(3, 299, 299),
     preprocessing={"torchvision": {"crop": 299, "resize": 342}, "keras": {**BOTH_SIGNS, "crop": 299}},
-    keras=Twin((epsilon(EPSILON), count_pixels_alone), {"aux_logits": False}),
+    keras=KerasVariant((epsilon(EPSILON), count_pixels_alone), {"aux_logits": False}),
 )
 def inception_v3(
     num_classes: int = 1000, *, aux_logits: bool = True, transform_input: bool = False, dropout: float = 0.5

@@ -1,6 +1,6 @@
-"""What Keras's networks have otherwise than torchvision's: paddings, epsilons and the names of weights.
+"""How Keras's networks differ from torchvision's: in paddings, epsilons and the names of weights.
 
-Here are the words for it; which of it a network has is said in its file.
+This file defines the changes; the file of each network declares those that apply to it.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from convlane.safetensors_file import shown
 from convlane.weights.keras_file import Layers
 
 Change: TypeAlias = Callable[[nn.Module], None]
-"""What is done to every module of a network."""
+"""A change that is applied to every module of a network."""
 
 
-class Twin(NamedTuple):
-    """How a network becomes one that computes what Keras's does with the same weights."""
+class KerasVariant(NamedTuple):
+    """What makes a network compute the same as Keras's network with the same weights."""
 
     changes: tuple[Change, ...] = ()
     config: Mapping[str, Any] = {}
-    """Arguments of the family that are others in Keras."""
+    """Arguments of the builder that differ in Keras."""
 
 
 EPSILON = 1e-3  # of most batch norms
 
 
 def epsilon(value: float) -> Change:
-    """Return the change of the epsilon of all batch norms."""
+    """Return the change that sets the epsilon of all batch norms."""
 
     def change(module: nn.Module) -> None:
         if isinstance(module, nn.BatchNorm2d):
@@ -42,19 +42,19 @@ def epsilon(value: float) -> Change:
 
 
 def pad_as_tensorflow(module: nn.Module) -> None:
-    """TensorFlow's padding "same": where one side has to get more, that is the right or the lower one."""
+    """Use TensorFlow's padding "same": an odd pixel is added on the right or at the bottom."""
     if isinstance(module, nn.Conv2d) and module.stride != (1, 1) and module.kernel_size != (1, 1):
         module.padding = "same_tf"
 
 
 def count_pixels_alone(module: nn.Module) -> None:
-    """TensorFlow's averages leave out the padding."""
+    """Leave out the padding from averages, as TensorFlow does."""
     if isinstance(module, nn.AvgPool2d):
         module.count_include_pad = False
 
 
 class State:
-    """A state dict that is being made of layers."""
+    """A state dict under construction from the layers of a Keras file."""
 
     def __init__(self, layers: Layers) -> None:
         self._layers = dict(layers)
@@ -72,7 +72,7 @@ class State:
         return arrays
 
     def conv(self, name: str, key: str, *, depthwise: bool = False) -> NDArray[Any] | None:
-        """Take a convolution, (height, width, in, out), or (height, width, channels, 1); return its bias."""
+        """Take a convolution (height, width, in, out), depthwise (height, width, channels, 1); return its bias."""
         kernel, *bias = self._take(name, 1, 2)
         if kernel.ndim != 4:
             raise ValueError(f"layer {shown(name)} has a kernel of shape {kernel.shape}")
@@ -87,7 +87,7 @@ class State:
         self.arrays[f"{key}.bias"] = bias
 
     def norm(self, name: str, key: str, bias: NDArray[Any] | None = None) -> None:
-        """Take a batch norm, whose scale may be missing; a bias of the convolution before goes into the mean."""
+        """Take a batch norm, which may lack a scale; the convolution's bias is subtracted from the mean."""
         *scale, shift, mean, variance = self._take(name, 3, 4)
         self.arrays[f"{key}.weight"] = scale[0] if scale else np.ones_like(shift)
         self.arrays[f"{key}.bias"] = shift
@@ -95,11 +95,11 @@ class State:
         self.arrays[f"{key}.running_var"] = variance
 
     def block(self, name: str, norm: str, key: str, *, depthwise: bool = False) -> None:
-        """Take a convolution and the batch norm after it, which stand in a sequence."""
+        """Take a convolution and the batch norm after it, which are 0 and 1 of a sequence."""
         self.norm(norm, f"{key}.1", self.conv(name, f"{key}.0", depthwise=depthwise))
 
     def dense(self, name: str, key: str, image: tuple[int, int, int] | None = None) -> None:
-        """Take a linear layer, (in, out); `image` is the height, width and channels that it reads flattened."""
+        """Take a linear layer (in, out); `image` is the height, width and channels of a flattened input."""
         kernel, bias = self._take(name, 2)
         if image is not None:
             kernel = kernel.reshape(*image, -1).transpose(2, 0, 1, 3)
@@ -107,19 +107,19 @@ class State:
         self.arrays[f"{key}.bias"] = bias
 
     def finished(self, *unused: str) -> dict[str, NDArray[Any]]:
-        """Return the arrays, if no layer but those that are not used is left."""
+        """Return the arrays; raise a ValueError if any layers but the unused ones are left."""
         if left := sorted(self._layers.keys() - set(unused)):
-            raise ValueError(f"layer {shown(left[0])} is one too many")
+            raise ValueError(f"layer {shown(left[0])} is unexpected")
         return self.arrays
 
 
 def with_head(state: State, key: str, *unused: str) -> dict[str, NDArray[Any]]:
-    """Return the arrays, with those of the last linear layer where the file has one."""
+    """Return the arrays, with those of the last linear layer if the file has one."""
     if "predictions" in state:
         state.dense("predictions", key)
     return state.finished(*unused)
 
 
 def numbered(layers: Layers, kind: str) -> list[str]:
-    """Return the layers that Keras has named by their kind and a number."""
+    """Return the layers that Keras has named after their type, with a number."""
     return [name for name in layers if re.fullmatch(rf"{kind}(_\d+)?", name)]

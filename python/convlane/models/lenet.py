@@ -1,8 +1,8 @@
 """LeNet-5: LeCun, Bottou, Bengio and Haffner, Gradient-Based Learning Applied to Document Recognition, 1998.
 
-lenet5 is the version taught today: the same sizes with ReLU, max pooling, all connections and a linear classifier.
-lenet5_1998 is the paper's: sub-sampling layers with a coefficient and a bias per map, squashed afterwards,
-partial connections in C3, a scaled hyperbolic tangent, and an output of distances to drawn characters.
+lenet5 is the version taught today: the same sizes with ReLU, max pooling, full connections and a linear classifier.
+lenet5_1998 is the paper's version: sub-sampling layers with a coefficient and a bias per map, a scaled hyperbolic
+tangent, partial connections in C3, and an output of distances to drawn characters.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CONNECTIONS = (
 )
 # The scaled tangent A tanh(S x), which maps 1 to 1 and -1 to -1. Appendix A of the paper.
 AMPLITUDE, SLOPE = 1.7159, 2 / 3
-# The ten digits, 7 wide and 12 high as F6 is, in the manner of figure 3 of the paper.
+# The ten digits, 7 pixels wide and 12 high, as many pixels as F6 has units, in the style of figure 3 of the paper.
 DIGITS = (
     "..###.. ...#... .#####. .#####. .....#. ####### ..####. ####### .#####. .#####.",
     ".#...#. ..##... #.....# #.....# ....##. #...... .#..... ......# #.....# #.....#",
@@ -70,8 +70,8 @@ class LeNet5(nn.Module):
 class LeNet5Of1998(nn.Module):
     """Convolutions C1, C3 and C5, sub-sampling S2 and S4 between them, the layer F6 and the distances to characters.
 
-    S2, S4, C5 and F6 are squashed, C1 and C3 only where S2 and S4 have summed them. The 60,000 parameters are those of
-    the paper; the characters are not learned.
+    The squashing function follows S2, S4, C5 and F6, but not C1 and C3, which S2 and S4 sum first. The 60,000
+    parameters are those of the paper; the characters are not learned.
     """
 
     def __init__(self, num_classes: int = 10) -> None:
@@ -90,9 +90,9 @@ class LeNet5Of1998(nn.Module):
                 module.bias = nn.init.uniform(module.weight.shape[:1], -bound, bound)
 
     def forward(self, input: Array) -> Array:
-        """Return penalties (N, num_classes), the least for the best class, for images (N, 1, 32, 32).
+        """Return penalties (N, num_classes), lowest for the best class, for images (N, 1, 32, 32).
 
-        `map_criterion` is their loss. The paper's pixels are -0.1 for white and 1.175 for black.
+        `map_criterion` is the loss for them. The paper's pixels are -0.1 for white and 1.175 for black.
         """
         maps = self.c5(self.s4(self.c3(self.s2(self.c1(input)))))
         return self.output(self.f6(flatten(maps)))  # type: ignore[no-any-return]
@@ -102,7 +102,7 @@ class ScaledTanh(nn.Module):
     """``1.7159 tanh(2 x / 3)``."""
 
     def forward(self, input: Array) -> Array:
-        """Apply it to every element of images or vectors."""
+        """Apply the function to every element of images or vectors."""
         slopes, amplitudes = (np.full(input.shape[1], value, np.float32) for value in (SLOPE, AMPLITUDE))
         return scale_and_shift(tanh(scale_and_shift(input, slopes)), amplitudes)
 
@@ -110,7 +110,7 @@ class ScaledTanh(nn.Module):
 class Distances(nn.Module):
     """Euclidean radial basis functions: squared distances to one vector of -1 and 1 for each class.
 
-    These are drawn digits, and random for classes beyond the tenth, as in the paper for other codes.
+    The vectors are drawn digits, but random for classes beyond the tenth, as the paper suggests for other codes.
     """
 
     centers: Array
@@ -124,16 +124,16 @@ class Distances(nn.Module):
         self.register_buffer("centers", np.where(signs, 1, -1).astype(np.float32))
 
     def forward(self, input: Array) -> Array:
-        """Return ``sum((x - center)^2)`` (N, num_classes) for vectors (N, C), multiplied out."""
+        """Return ``sum((x - center)^2)``, expanded, as (N, num_classes) for vectors (N, C)."""
         centers = self.centers
         ones = np.ones_like(centers)
         return add(linear(mul(input, input), ones), linear(input, -2 * centers, (centers**2).sum(1)))
 
 
 def map_criterion(penalties: Array, targets: NDArray[np.integer[Any]], rubbish: float = 1.0) -> Array:
-    """Return the paper's loss (9), maximum a posteriori, for what `LeNet5Of1998` returns.
+    """Return the paper's loss (9), maximum a posteriori, for the penalties that `LeNet5Of1998` returns.
 
-    That is the penalty of the right class plus ``log(exp(-rubbish) + sum(exp(-penalties)))``, averaged: the right one
+    It is the penalty of the right class plus ``log(exp(-rubbish) + sum(exp(-penalties)))``, averaged: the right penalty
     is pulled down, and the others are pushed up unless they are far above that of the rubbish class, which represents
     pictures of no class.
 
@@ -144,7 +144,7 @@ def map_criterion(penalties: Array, targets: NDArray[np.integer[Any]], rubbish: 
     targets
         Integers, (N,).
     rubbish
-        The penalty of the rubbish class, ``j`` in the paper, which does not give its value.
+        The penalty of the rubbish class; the paper calls it ``j`` and does not give its value.
 
     Examples
     --------
@@ -158,7 +158,7 @@ def map_criterion(penalties: Array, targets: NDArray[np.integer[Any]], rubbish: 
 
 
 def sub_sampling(channels: int) -> nn.Sequential:
-    """Return the sum over 2x2 pixels, times a coefficient and plus a bias for each map, squashed."""
+    """Return a layer: the sum over 2x2 pixels, times a coefficient and plus a bias for each map, squashed."""
     return nn.Sequential(
         nn.AvgPool2d(2, divisor_override=1), nn.Conv2d(channels, channels, 1, groups=channels), ScaledTanh()
     )
@@ -177,7 +177,7 @@ class Selected(nn.Module):
 
 
 def partly_connected(channels: int) -> nn.Concat:
-    """Return the convolutions of C3; maps that see equally many others form the groups of one convolution."""
+    """Return the convolutions of C3; maps with equally many inputs form the groups of one convolution."""
     branches = []
     for _, rows in groupby(CONNECTIONS, len):
         seen = list(rows)

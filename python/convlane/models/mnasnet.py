@@ -13,7 +13,7 @@ from convlane.models.registry import register
 
 STEM_CHANNELS, FIRST_CHANNELS, LAST_CHANNELS = 32, 16, 1280
 # Output channels, kernel, stride of the first block, expansion, number of blocks. Figure 7 of the paper, without
-# squeeze-and-excitation, as torchvision has it.
+# squeeze-and-excitation, as in torchvision.
 STAGES = ((24, 3, 2, 3, 3), (40, 5, 2, 3, 3), (80, 5, 2, 6, 3), (96, 3, 1, 6, 2), (192, 5, 2, 6, 4), (320, 3, 1, 6, 1))
 
 _norm = partial(nn.BatchNorm2d, momentum=1 - 0.9997)
@@ -25,7 +25,7 @@ def _conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1, gro
 
 
 class InvertedResidual(nn.Module):
-    """Widen by a 1x1 convolution, filter each channel, narrow by a 1x1 without activation; a shortcut."""
+    """A 1x1 convolution that widens, a depthwise one, a 1x1 that narrows, without activation, and a shortcut."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, expansion: int) -> None:
         width = in_channels * expansion
@@ -45,9 +45,9 @@ class InvertedResidual(nn.Module):
 
 
 class MNASNet(nn.Module):
-    """A 3x3 stem, a separable convolution, six stages of inverted residuals, a 1x1 convolution, one linear layer.
+    """A 3x3 stem, a separable convolution, six stages of inverted residuals, a 1x1 convolution, and a linear layer.
 
-    `alpha` multiplies all channels but the last 1280.
+    `alpha` multiplies all numbers of channels but the last, 1280.
     """
 
     def __init__(self, alpha: float, num_classes: int = 1000, dropout: float = 0.2) -> None:
@@ -66,7 +66,7 @@ class MNASNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 module.weight = nn.init.kaiming_normal(module.weight.shape, mode="fan_out")
             elif isinstance(module, nn.Linear):
-                bound = (3 / module.out_features) ** 0.5  # He et al. with fan out and the gain of the sigmoid, 1
+                bound = (3 / module.out_features) ** 0.5  # He et al. with fan_out and the gain of the sigmoid, 1
                 module.weight = nn.init.uniform(module.weight.shape, -bound, bound)
                 module.bias = nn.init.constant((module.out_features,), 0)
 

@@ -14,7 +14,7 @@ from convlane import nn
 from convlane.functional import flatten
 from convlane.functional._arguments import Array
 from convlane.models.blocks import conv_norm, divisible, head, layers_of
-from convlane.models.keras import EPSILON, State, Twin, epsilon, pad_as_tensorflow
+from convlane.models.keras import EPSILON, KerasVariant, State, epsilon, pad_as_tensorflow
 from convlane.models.preparation import BOTH_SIGNS
 from convlane.models.registry import register
 from convlane.weights.keras_file import Layers, names_for
@@ -41,9 +41,10 @@ _conv_bn_relu6 = partial(conv_norm, norm=partial(nn.BatchNorm2d, eps=0.001, mome
 
 
 class MobileNetV1(nn.Module):
-    """A 3x3 stem, 13 pairs of a depthwise 3x3 and a 1x1 convolution, the mean over each map, one linear layer.
+    """A 3x3 stem, 13 pairs of a depthwise 3x3 and a 1x1 convolution, the mean over each map, and one linear layer.
 
-    `width` scales all channels, which are then rounded to multiples of 8; the paper's are 0.25, 0.5, 0.75 and 1.
+    `width` scales all numbers of channels, which are then rounded to multiples of 8; the paper uses 0.25, 0.5, 0.75
+    and 1.
     """
 
     def __init__(self, num_classes: int = 1000, width: float = 1.0, dropout: float = 0.001) -> None:
@@ -75,7 +76,7 @@ class MobileNetV1(nn.Module):
         return self.classifier(flatten(self.avgpool(self.features(input))))  # type: ignore[no-any-return]
 
 
-@register(preprocessing={"keras": BOTH_SIGNS}, keras=Twin((epsilon(EPSILON), pad_as_tensorflow)))
+@register(preprocessing={"keras": BOTH_SIGNS}, keras=KerasVariant((epsilon(EPSILON), pad_as_tensorflow)))
 def mobilenet_v1(num_classes: int = 1000, *, width: float = 1.0, dropout: float = 0.001) -> MobileNetV1:
     """Build the network of the paper."""
     return MobileNetV1(num_classes, width, dropout)

@@ -11,13 +11,13 @@ from convlane import nn
 from convlane.functional import adaptive_avg_pool2d, add, flatten
 from convlane.functional._arguments import Array
 from convlane.models.blocks import conv_norm, divisible, head, layers_of
-from convlane.models.keras import EPSILON, State, Twin, epsilon, pad_as_tensorflow, with_head
+from convlane.models.keras import EPSILON, KerasVariant, State, epsilon, pad_as_tensorflow, with_head
 from convlane.models.preparation import BOTH_SIGNS, TORCHVISION_V2
 from convlane.models.registry import register
 from convlane.weights.keras_file import Layers, names_for
 
 STEM_CHANNELS, LAST_CHANNELS = 32, 1280
-# Expansion, output channels, number of blocks, stride of the first. Table 2 of the paper.
+# Expansion, output channels, number of blocks, stride of the first block. Table 2 of the paper.
 STAGES = (
     (1, 16, 1, 1),
     (6, 24, 2, 2),
@@ -32,7 +32,7 @@ _conv_bn_relu6 = partial(conv_norm, activation=nn.ReLU6)
 
 
 class InvertedResidual(nn.Module):
-    """Widen by a 1x1 convolution, filter each channel by a 3x3, narrow by a 1x1 without activation; a shortcut."""
+    """A 1x1 convolution that widens, a depthwise 3x3, a 1x1 that narrows, without activation, and a shortcut."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, expansion: int) -> None:
         width = in_channels * expansion
@@ -51,9 +51,9 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """A 3x3 stem, seven stages of inverted residuals, a 1x1 convolution, the mean over each map, one linear layer.
+    """A 3x3 stem, seven stages of inverted residuals, a 1x1 convolution, the mean over each map, and a linear layer.
 
-    `width_mult` scales all channels, which are then rounded to multiples of 8.
+    `width_mult` scales all numbers of channels, which are then rounded to multiples of 8.
     """
 
     def __init__(self, num_classes: int = 1000, width_mult: float = 1.0, dropout: float = 0.2) -> None:
@@ -89,7 +89,9 @@ class MobileNetV2(nn.Module):
         return self.classifier(flatten(maps))  # type: ignore[no-any-return]
 
 
-@register(preprocessing={**TORCHVISION_V2, "keras": BOTH_SIGNS}, keras=Twin((epsilon(EPSILON), pad_as_tensorflow)))
+@register(
+    preprocessing={**TORCHVISION_V2, "keras": BOTH_SIGNS}, keras=KerasVariant((epsilon(EPSILON), pad_as_tensorflow))
+)
 def mobilenet_v2(num_classes: int = 1000, *, width_mult: float = 1.0, dropout: float = 0.2) -> MobileNetV2:
     """Build the network of the paper."""
     return MobileNetV2(num_classes, width_mult, dropout)
@@ -101,11 +103,11 @@ def _names_of_keras(layers: Layers) -> dict[str, NDArray[Any]]:
     state.block("Conv1", "bn_Conv1", "features.0")
     for i in range(17):
         name, key = f"block_{i}" if i else "expanded_conv", f"features.{i + 1}.conv"
-        place = 0
+        index = 0
         if i:
             state.block(f"{name}_expand", f"{name}_expand_BN", f"{key}.0")
-            place = 1
-        state.block(f"{name}_depthwise", f"{name}_depthwise_BN", f"{key}.{place}", depthwise=True)
-        state.norm(f"{name}_project_BN", f"{key}.{place + 2}", state.conv(f"{name}_project", f"{key}.{place + 1}"))
+            index = 1
+        state.block(f"{name}_depthwise", f"{name}_depthwise_BN", f"{key}.{index}", depthwise=True)
+        state.norm(f"{name}_project_BN", f"{key}.{index + 2}", state.conv(f"{name}_project", f"{key}.{index + 1}"))
     state.block("Conv_1", "Conv_1_bn", "features.18")
     return with_head(state, "classifier.1")

@@ -13,8 +13,8 @@ from convlane.models.registry import register
 
 STEM_CHANNELS = 16
 DILATED = 3  # the number of last blocks that can keep the size of their maps
-# Kernel, channels between, output channels, squeeze-and-excitation, hard swish instead of ReLU, stride; and the size
-# of the hidden linear layer. Tables 1 and 2 of the paper.
+# Kernel, inner channels, output channels, squeeze-and-excitation, hard swish instead of ReLU, stride; and the size of
+# the hidden linear layer. Tables 1 and 2 of the paper.
 VARIANTS = {
     "large": (
         (
@@ -58,7 +58,7 @@ _conv_bn = partial(conv_norm, norm=partial(nn.BatchNorm2d, eps=0.001, momentum=0
 
 
 class InvertedResidual(nn.Module):
-    """Widen by a 1x1 convolution, filter each channel, weigh the channels if asked, narrow by a 1x1; a shortcut."""
+    """1x1 that widens, depthwise convolution, optional squeeze-and-excitation, 1x1 that narrows, and a shortcut."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV3(nn.Module):
-    """A 3x3 stem, inverted residuals, a 1x1 convolution, the mean over each map, two linear layers.
+    """A 3x3 stem, inverted residuals, a 1x1 convolution, the mean over each map, and two linear layers.
 
     With `dilated`, the last three blocks do not halve the maps; their depthwise kernels are dilated instead.
     """

@@ -11,12 +11,12 @@ from convlane.models.blocks import head, layers_of
 from convlane.models.registry import register
 
 # Output channels, kernel, stride and padding of the spatial convolutions; two 1x1 convolutions follow each of them.
-# The authors' model for Caffe; between the blocks is a 3x3 max pool with stride 2.
+# The authors' Caffe model; between the blocks is a 3x3 max pool with stride 2.
 CONVOLUTIONS = ((96, 11, 4, 0), (256, 5, 1, 2), (384, 3, 1, 1), (1024, 3, 1, 1))
 
 
 class NIN(nn.Module):
-    """Four small networks that slide over the image; the last has a map per class, whose mean is the logit."""
+    """Four small networks that slide over the image; the last has one map per class, whose mean is the logit."""
 
     def __init__(self, num_classes: int = 1000, dropout: float = 0.5) -> None:
         layers: list[nn.Module] = []

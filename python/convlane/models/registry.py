@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar, overload
 
 from convlane.functional._arguments import as_int
 from convlane.models.features import feature_pyramid
-from convlane.models.keras import Twin
+from convlane.models.keras import KerasVariant
 from convlane.models.preparation import Preparation, Preparations
 from convlane.nn import Module, init
 from convlane.safetensors_file import Path
@@ -19,7 +19,7 @@ from convlane.weights.files import is_hdf5, load_weights
 
 B = TypeVar("B", bound="Callable[..., Module]")
 
-_ARCHITECTURE = "_architecture"  # the attribute of a network
+_ARCHITECTURE = "_architecture"  # the attribute that networks store it in
 
 
 class _Entry(NamedTuple):
@@ -28,7 +28,7 @@ class _Entry(NamedTuple):
     builder: Callable[..., Module]
     input_shape: tuple[int, int, int]
     preprocessing: Preparations
-    keras: Twin | None
+    keras: KerasVariant | None
 
 
 _NETWORKS: dict[str, _Entry] = {}
@@ -38,18 +38,18 @@ _NETWORKS: dict[str, _Entry] = {}
 def register(builder: B) -> B: ...
 @overload
 def register(
-    *, input_shape: tuple[int, int, int] = ..., preprocessing: Preparations = ..., keras: Twin | None = ...
+    *, input_shape: tuple[int, int, int] = ..., preprocessing: Preparations = ..., keras: KerasVariant | None = ...
 ) -> Callable[[B], B]: ...
 def register(
     builder: B | None = None,
     *,
     input_shape: tuple[int, int, int] = (3, 224, 224),
     preprocessing: Preparations | None = None,
-    keras: Twin | None = None,
+    keras: KerasVariant | None = None,
 ) -> Any:
-    """Make a function ``builder(num_classes=1000, **config)`` a network under its own name.
+    """Register a function ``builder(num_classes=1000, **config)`` as a network under the function's name.
 
-    It builds its last layer with `blocks.head`, so that `num_classes` may be 0.
+    The function builds the last layer with `blocks.head`, so that `num_classes` may be 0.
 
     Parameters
     ----------
@@ -58,21 +58,23 @@ def register(
     input_shape
         Channels, height and width of the images that the network is designed for.
     preprocessing
-        How pictures are prepared for published weights, by their source (``"torchvision"``, ``"torchvision_v2"``,
-        ``"keras"`` or another name): what differs from the defaults of `convlane.data.Preprocessing`.
+        How pictures are prepared for published weights, by the source of the weights (``"torchvision"``,
+        ``"torchvision_v2"``, ``"keras"`` or another name): what differs from the defaults of
+        `convlane.data.Preprocessing`.
     keras
-        The changes that make the network compute as Keras's does with the same weights; None if Keras has none.
+        The changes that make the network compute what that of Keras computes with the same weights; None if Keras does
+        not have this network.
 
     Raises
     ------
     ValueError
-        There is a network of this name already.
+        If there is a network of this name already.
     """
 
     def add(builder: B) -> B:
         name = builder.__name__
         if name in _NETWORKS:
-            raise ValueError(f"a model named {name!r} is registered already")
+            raise ValueError(f"a model named {name!r} is already registered")
         _NETWORKS[name] = _Entry(builder, input_shape, preprocessing or {}, keras)
         return builder
 
@@ -88,35 +90,35 @@ def create(
     keras: bool | None = None,
     **config: Any,
 ) -> Module:
-    """Build a network, ready to run: in eval mode. Train it after ``.train()``.
+    """Build a network in eval mode, ready to run; call ``.train()`` before training it.
 
     Parameters
     ----------
     name
         One of `convlane.models.list`.
     num_classes
-        Number of outputs; by default the network's own, 1000 for ImageNet's and 10 for those of small pictures.
-        0 drops the head: the network then returns the features before its last classifier, (N, C).
+        The number of outputs; the network's own by default, 1000 for networks for ImageNet and 10 for those for small
+        pictures. 0 drops the head: the network then returns the features before its last classifier, (N, C).
     weights
         A file that `convlane.load_weights` reads; None for random weights.
     features_only
-        Whether to return a network that returns its feature maps: a tuple of arrays, the last of each size, from the
-        largest to the smallest. Its attributes `channels` and `reductions` describe them. The head is dropped,
-        whatever `num_classes` is; a file of weights may have it.
+        Whether to build a network that returns its feature maps: a tuple of arrays, the last of each size, from the
+        largest to the smallest. Its attributes `channels` and `reductions` describe the maps. The head is dropped,
+        whatever `num_classes` is; a weights file may contain it.
     keras
-        Compute what Keras's network of this name does with the same weights, see the Notes of `convlane.load_weights`.
-        By default only if `weights` is a file of Keras.
+        Whether to compute what Keras's network of this name computes with the same weights, see the Notes of
+        `convlane.load_weights`. By default, this depends on whether `weights` is a Keras file.
     config
-        Further arguments of the family, for example ``dropout``; see its file.
+        Further arguments of the network, for example ``dropout``; see the file of its family.
 
     Raises
     ------
     OSError
-        The file cannot be opened or read.
+        If the file cannot be opened or read.
     TypeError
-        `num_classes` is not an integer, or the family does not know an argument of `config`.
+        If `num_classes` is not an integer, or the family does not know an argument of `config`.
     ValueError
-        There is no such network, `num_classes` is negative, `features_only` is given for a network whose layers do
+        If there is no such network, `num_classes` is negative, `features_only` is given for a network whose layers do
         not run in sequence or `keras` for one that Keras does not have, or the file is damaged or does not fit the
         network.
 
@@ -156,7 +158,7 @@ class Architecture(NamedTuple):
 
 
 def build(name: str, num_classes: int | None, config: Mapping[str, Any]) -> Module:
-    """Build a network as `create` does, from arguments that may come from a file, so none of them names another."""
+    """Build a network as `create` does, from arguments that may come from a file, so none of them names a file."""
     _check_name(name, "create")
     if num_classes is None:
         num_classes = inspect.signature(_NETWORKS[name].builder).parameters["num_classes"].default
@@ -171,23 +173,23 @@ def build(name: str, num_classes: int | None, config: Mapping[str, Any]) -> Modu
 def _assembled(name: str, num_classes: int, config: dict[str, Any]) -> Module:
     """Build a network and apply the arguments that all families share."""
     features_only, keras = (config.pop(option, False) for option in ("features_only", "keras"))
-    entry, twin = _NETWORKS[name], _twin(name) if keras else Twin()
-    model = entry.builder(0 if features_only else num_classes, **{**twin.config, **config})
-    for change in twin.changes:
+    entry, variant = _NETWORKS[name], _keras_variant(name) if keras else KerasVariant()
+    model = entry.builder(0 if features_only else num_classes, **{**variant.config, **config})
+    for change in variant.changes:
         model.apply(change)
     return feature_pyramid(model, name, entry.input_shape) if features_only else model
 
 
-def _twin(name: str) -> Twin:
-    twin = _NETWORKS[name].keras
-    if twin is None:
+def _keras_variant(name: str) -> KerasVariant:
+    variant = _NETWORKS[name].keras
+    if variant is None:
         having = ", ".join(other for other, entry in _NETWORKS.items() if entry.keras is not None)
-        raise ValueError(f"create: {name} is none of the networks that can compute as Keras's ({having})")
-    return twin
+        raise ValueError(f"create: {name} has no variant for Keras, only these have one: {having}")
+    return variant
 
 
 def architecture(model: Module) -> Architecture | None:
-    """Return the arguments of `create` that made this network, None for any other."""
+    """Return the arguments of `create` that made this network, or None for any other network."""
     return vars(model).get(_ARCHITECTURE)
 
 
@@ -202,7 +204,7 @@ def input_shape(name: str) -> tuple[int, int, int]:
     Raises
     ------
     ValueError
-        There is no such network.
+        If there is no such network.
 
     Examples
     --------

@@ -16,13 +16,13 @@ from convlane.models.registry import register
 
 
 class Design(NamedTuple):
-    """The parameters that determine all widths of a network, see section 3.3 of the paper."""
+    """The parameters that determine all widths of a network; see section 3.3 of the paper."""
 
     depth: int
     initial_width: int
     slope: float
     step: float
-    """The factor of the width from one stage to the next."""
+    """The factor by which the width grows from one stage to the next."""
     group_width: int
     squeezed: bool = False
     """Whether blocks have squeeze-and-excitation (the networks Y)."""
@@ -46,7 +46,7 @@ DESIGNS = {
     "regnet_y_32gf": Design(20, 232, 115.89, 2.53, 232, True),
     "regnet_y_128gf": Design(27, 456, 160.83, 2.52, 264, True),
 }
-# Whose weights torchvision has: trained on ImageNet alone, and trained on other pictures before.
+# The networks whose weights torchvision has, trained on ImageNet only and pretrained on other pictures.
 V1 = DESIGNS.keys() - {"regnet_y_128gf"}
 SWAG = {"regnet_y_16gf", "regnet_y_32gf", "regnet_y_128gf"}
 STEM_CHANNELS = 32
@@ -54,7 +54,7 @@ SQUEEZE_RATIO = 0.25
 
 
 def stages_of(design: Design) -> list[tuple[int, int]]:
-    """Return width and number of blocks of each stage: equations 2 to 4 of the paper, then whole groups."""
+    """Return width and number of blocks of each stage: equations 2 to 4 of the paper, rounded to whole groups."""
     widths = []
     for block in range(design.depth):
         linear = design.initial_width + design.slope * block
@@ -64,7 +64,7 @@ def stages_of(design: Design) -> list[tuple[int, int]]:
 
 
 class Block(nn.Module):
-    """A bottleneck of constant width: 1x1, grouped 3x3, optional squeeze-and-excitation, 1x1; a shortcut."""
+    """A bottleneck of constant width: 1x1, grouped 3x3, optional squeeze-and-excitation, 1x1, and a shortcut."""
 
     def __init__(self, in_channels: int, channels: int, stride: int, group_width: int, squeezed: bool) -> None:
         if in_channels != channels or stride != 1:
@@ -85,7 +85,7 @@ class Block(nn.Module):
 
 
 class RegNet(nn.Module):
-    """A 3x3 stem, stages of blocks that each begin with stride 2, the mean over each map, one linear layer."""
+    """A 3x3 stem, stages of blocks that begin with stride 2, the mean over each map, and one linear layer."""
 
     def __init__(self, design: Design, num_classes: int = 1000) -> None:
         channels = STEM_CHANNELS
@@ -128,7 +128,7 @@ def _register(name: str, design: Design) -> None:
         return RegNet(design, num_classes)
 
     build.__name__ = name
-    build.__doc__ = f"Build {design.depth} blocks of {name.replace('_', ' ')}."
+    build.__doc__ = f"Build the {design.depth} blocks of {name.replace('_', ' ')}."
     preprocessing = {**(TORCHVISION_V2 if name in V1 else {}), **(TORCHVISION_SWAG if name in SWAG else {})}
     register(preprocessing=preprocessing)(build)
 

@@ -18,7 +18,7 @@ from convlane import nn
 from convlane.functional import add, flatten
 from convlane.functional._arguments import Array
 from convlane.models.blocks import head, layers_of
-from convlane.models.keras import State, Twin, epsilon, with_head
+from convlane.models.keras import KerasVariant, State, epsilon, with_head
 from convlane.models.preparation import CAFFE, TORCHVISION, TORCHVISION_V2
 from convlane.models.registry import register
 from convlane.weights.keras_file import Layers, names_for
@@ -26,7 +26,7 @@ from convlane.weights.keras_file import Layers, names_for
 WIDTHS = (64, 128, 256, 512)
 NO_DILATION = (False, False, False)
 KERAS_EPSILON = 1.001e-5
-# Whether the blocks are bottlenecks, and their number in each of the four stages. Table 1 of the paper.
+# Whether the blocks are bottlenecks, and the number of blocks in each of the four stages. Table 1 of the paper.
 STAGES = {
     18: (False, (2, 2, 2, 2)),
     34: (False, (3, 4, 6, 3)),
@@ -70,7 +70,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A 3x3 convolution between two 1x1 that narrow and widen, and a shortcut."""
+    """A 3x3 convolution between two 1x1 convolutions that narrow and widen, and a shortcut."""
 
     expansion = 4
 
@@ -103,11 +103,11 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A 7x7 stem, four stages of residual blocks, the mean over each map, one linear layer.
+    """A 7x7 stem, four stages of residual blocks, the mean over each map, and one linear layer.
 
     The 3x3 convolutions of bottlenecks have `groups` groups, of `width_per_group` channels in the first stage. Each of
-    the last three stages halves the maps, unless `replace_stride_with_dilation` is true for it: then the dilation of
-    all 3x3 kernels after its first block, those of later stages included, is doubled instead.
+    the last three stages halves the maps, unless `replace_stride_with_dilation` is true for the stage: then the
+    dilation of all 3x3 kernels after its first block, including those of later stages, is doubled instead.
     """
 
     layer1: nn.Sequential
@@ -172,56 +172,56 @@ def _checked(stages: Sequence[bool]) -> Sequence[bool]:
 
 
 def _stride_first(module: nn.Module) -> None:
-    """As in the first version of the paper, the first convolution of a block has the stride, not the second."""
+    """Give the stride to the first convolution of a block, not the second, as in the first version of the paper."""
     if isinstance(module, Bottleneck):
         module.conv1.stride, module.conv2.stride = module.conv2.stride, module.conv1.stride
 
 
 @register(preprocessing=TORCHVISION)
 def resnet18(num_classes: int = 1000) -> ResNet:
-    """Build 18 layers of basic blocks."""
+    """Build the network with 18 layers of basic blocks."""
     return ResNet(18, num_classes)
 
 
 @register(preprocessing=TORCHVISION)
 def resnet34(num_classes: int = 1000) -> ResNet:
-    """Build 34 layers of basic blocks."""
+    """Build the network with 34 layers of basic blocks."""
     return ResNet(34, num_classes)
 
 
-@register(preprocessing={**TORCHVISION_V2, "keras": CAFFE}, keras=Twin((epsilon(KERAS_EPSILON), _stride_first)))
+@register(preprocessing={**TORCHVISION_V2, "keras": CAFFE}, keras=KerasVariant((epsilon(KERAS_EPSILON), _stride_first)))
 def resnet50(num_classes: int = 1000, *, replace_stride_with_dilation: Sequence[bool] = NO_DILATION) -> ResNet:
-    """Build 50 layers of bottlenecks."""
+    """Build the network with 50 layers of bottlenecks."""
     return ResNet(50, num_classes, replace_stride_with_dilation=replace_stride_with_dilation)
 
 
 @register(preprocessing={**TORCHVISION_V2, "keras": CAFFE})
 def resnet101(num_classes: int = 1000, *, replace_stride_with_dilation: Sequence[bool] = NO_DILATION) -> ResNet:
-    """Build 101 layers of bottlenecks."""
+    """Build the network with 101 layers of bottlenecks."""
     return ResNet(101, num_classes, replace_stride_with_dilation=replace_stride_with_dilation)
 
 
 @register(preprocessing={**TORCHVISION_V2, "keras": CAFFE})
 def resnet152(num_classes: int = 1000, *, replace_stride_with_dilation: Sequence[bool] = NO_DILATION) -> ResNet:
-    """Build 152 layers of bottlenecks."""
+    """Build the network with 152 layers of bottlenecks."""
     return ResNet(152, num_classes, replace_stride_with_dilation=replace_stride_with_dilation)
 
 
 @register(preprocessing=TORCHVISION_V2)
 def wide_resnet50_2(num_classes: int = 1000, *, replace_stride_with_dilation: Sequence[bool] = NO_DILATION) -> ResNet:
-    """Build 50 layers of bottlenecks that are twice as wide inside."""
+    """Build the network with 50 layers of bottlenecks that are twice as wide inside."""
     return ResNet(50, num_classes, width_per_group=128, replace_stride_with_dilation=replace_stride_with_dilation)
 
 
 @register(preprocessing=TORCHVISION_V2)
 def wide_resnet101_2(num_classes: int = 1000, *, replace_stride_with_dilation: Sequence[bool] = NO_DILATION) -> ResNet:
-    """Build 101 layers of bottlenecks that are twice as wide inside."""
+    """Build the network with 101 layers of bottlenecks that are twice as wide inside."""
     return ResNet(101, num_classes, width_per_group=128, replace_stride_with_dilation=replace_stride_with_dilation)
 
 
 @register(preprocessing=TORCHVISION_V2)
 def resnext50_32x4d(num_classes: int = 1000, *, replace_stride_with_dilation: Sequence[bool] = NO_DILATION) -> ResNet:
-    """Build 50 layers of bottlenecks with 32 groups of 4 channels and more."""
+    """Build the network with 50 layers of bottlenecks with 32 groups of 4 or more channels."""
     return ResNet(
         50, num_classes, groups=32, width_per_group=4, replace_stride_with_dilation=replace_stride_with_dilation
     )
@@ -229,7 +229,7 @@ def resnext50_32x4d(num_classes: int = 1000, *, replace_stride_with_dilation: Se
 
 @register(preprocessing=TORCHVISION_V2)
 def resnext101_32x8d(num_classes: int = 1000, *, replace_stride_with_dilation: Sequence[bool] = NO_DILATION) -> ResNet:
-    """Build 101 layers of bottlenecks with 32 groups of 8 channels and more."""
+    """Build the network with 101 layers of bottlenecks with 32 groups of 8 or more channels."""
     return ResNet(
         101, num_classes, groups=32, width_per_group=8, replace_stride_with_dilation=replace_stride_with_dilation
     )
@@ -237,7 +237,7 @@ def resnext101_32x8d(num_classes: int = 1000, *, replace_stride_with_dilation: S
 
 @register(preprocessing={"torchvision": {"resize": 232}})
 def resnext101_64x4d(num_classes: int = 1000, *, replace_stride_with_dilation: Sequence[bool] = NO_DILATION) -> ResNet:
-    """Build 101 layers of bottlenecks with 64 groups of 4 channels and more."""
+    """Build the network with 101 layers of bottlenecks with 64 groups of 4 or more channels."""
     return ResNet(
         101, num_classes, groups=64, width_per_group=4, replace_stride_with_dilation=replace_stride_with_dilation
     )

@@ -1,7 +1,7 @@
 """ResNet for CIFAR-10: He, Zhang, Ren and Sun, Deep Residual Learning for Image Recognition, 2015, section 4.2.
 
-The plain networks are the same layers without shortcuts, which the paper compares with; their state dict keys are
-those of the residual ones with option A.
+The plain networks, with which the paper compares, are the same layers without shortcuts; their state dict keys are
+those of the residual networks with option A.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from convlane.models.registry import register
 from convlane.models.resnet import BasicBlock, projection
 
 WIDTHS = (16, 32, 64)
-# Blocks of two convolutions in each of the three stages; one convolution before and one linear layer after them.
+# Blocks of two convolutions in each of the three stages; one convolution precedes and one linear layer follows them.
 BLOCKS = {20: 3, 32: 5, 44: 7, 56: 9, 110: 18}
 
 
 class CifarResNet(nn.Module):
-    """A 3x3 convolution, three stages of pairs of 3x3 convolutions, the mean over each map, one linear layer.
+    """A 3x3 convolution, three stages of pairs of 3x3 convolutions, the mean over each map, and one linear layer.
 
     `shortcut` is ``"A"`` (the identity, with zeros for the channels that the input does not have), ``"B"`` (a
     projection where the shape changes) or None for the plain network.
@@ -69,15 +69,15 @@ class CifarResNet(nn.Module):
 
 
 class Zeros(nn.Module):
-    """Maps of zeros, as many as those of the input."""
+    """As many maps of zeros as the input has maps."""
 
     def forward(self, input: Array) -> Array:
-        """Return zero times the input, so that it is an operation on the input; what is not finite becomes NaN."""
+        """Return zero times the input, which makes it an operation on the input; non-finite values become NaN."""
         return scale_and_shift(input, np.zeros(input.shape[1], np.float32))
 
 
 def zero_padding(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """Return the identity, which skips pixels and doubles the channels by zeros where it must (option A)."""
+    """Return the identity, with pixels skipped and channels of zeros added if the shape changes (option A)."""
     if stride == 1 and in_channels == out_channels:
         return nn.Identity()
     return nn.Sequential(nn.MaxPool2d(1, stride), nn.Concat(nn.Identity(), Zeros()))
@@ -99,59 +99,59 @@ def plain_block(in_channels: int, width: int, stride: int) -> nn.Module:
 
 @register(input_shape=(3, 32, 32))
 def resnet20(num_classes: int = 10, *, shortcut: str = "A") -> CifarResNet:
-    """Build 20 layers with shortcuts, ``"A"`` without or ``"B"`` with projections."""
+    """Build the network with 20 layers and shortcuts, ``"A"`` without or ``"B"`` with projections."""
     return CifarResNet(20, num_classes, shortcut)
 
 
 @register(input_shape=(3, 32, 32))
 def resnet32(num_classes: int = 10, *, shortcut: str = "A") -> CifarResNet:
-    """Build 32 layers with shortcuts, ``"A"`` without or ``"B"`` with projections."""
+    """Build the network with 32 layers and shortcuts, ``"A"`` without or ``"B"`` with projections."""
     return CifarResNet(32, num_classes, shortcut)
 
 
 @register(input_shape=(3, 32, 32))
 def resnet44(num_classes: int = 10, *, shortcut: str = "A") -> CifarResNet:
-    """Build 44 layers with shortcuts, ``"A"`` without or ``"B"`` with projections."""
+    """Build the network with 44 layers and shortcuts, ``"A"`` without or ``"B"`` with projections."""
     return CifarResNet(44, num_classes, shortcut)
 
 
 @register(input_shape=(3, 32, 32))
 def resnet56(num_classes: int = 10, *, shortcut: str = "A") -> CifarResNet:
-    """Build 56 layers with shortcuts, ``"A"`` without or ``"B"`` with projections."""
+    """Build the network with 56 layers and shortcuts, ``"A"`` without or ``"B"`` with projections."""
     return CifarResNet(56, num_classes, shortcut)
 
 
 @register(input_shape=(3, 32, 32))
 def resnet110(num_classes: int = 10, *, shortcut: str = "A") -> CifarResNet:
-    """Build 110 layers with shortcuts, ``"A"`` without or ``"B"`` with projections."""
+    """Build the network with 110 layers and shortcuts, ``"A"`` without or ``"B"`` with projections."""
     return CifarResNet(110, num_classes, shortcut)
 
 
 @register(input_shape=(3, 32, 32))
 def plain20(num_classes: int = 10) -> CifarResNet:
-    """Build 20 layers without shortcuts."""
+    """Build the network with 20 layers, without shortcuts."""
     return CifarResNet(20, num_classes, None)
 
 
 @register(input_shape=(3, 32, 32))
 def plain32(num_classes: int = 10) -> CifarResNet:
-    """Build 32 layers without shortcuts."""
+    """Build the network with 32 layers, without shortcuts."""
     return CifarResNet(32, num_classes, None)
 
 
 @register(input_shape=(3, 32, 32))
 def plain44(num_classes: int = 10) -> CifarResNet:
-    """Build 44 layers without shortcuts."""
+    """Build the network with 44 layers, without shortcuts."""
     return CifarResNet(44, num_classes, None)
 
 
 @register(input_shape=(3, 32, 32))
 def plain56(num_classes: int = 10) -> CifarResNet:
-    """Build 56 layers without shortcuts."""
+    """Build the network with 56 layers, without shortcuts."""
     return CifarResNet(56, num_classes, None)
 
 
 @register(input_shape=(3, 32, 32))
 def plain110(num_classes: int = 10) -> CifarResNet:
-    """Build 110 layers without shortcuts."""
+    """Build the network with 110 layers, without shortcuts."""
     return CifarResNet(110, num_classes, None)

@@ -1,4 +1,4 @@
-"""Networks in files: name and configuration as JSON in a safetensors file of their weights."""
+"""Networks in files: the name and configuration as JSON in a safetensors file of the weights."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def load(path: Path) -> Module:
     """Load a network that `Module.save` has written: the same layers and weights, in eval mode.
 
     The file names one of `convlane.models.list`, so your own networks must be registered with
-    ``convlane.models.register`` first. Nothing in the file is executed, and one of unknown origin does no harm.
+    ``convlane.models.register`` first. Nothing in the file is executed, so files from untrusted sources do no harm.
 
     Raises
     ------
     OSError
-        The file cannot be opened or read.
+        If the file cannot be opened or read.
     ValueError
-        It is damaged, holds no network, one that is not registered, or one of another version's format; the message
-        names the file and says what is wrong.
+        If it is damaged, or holds no network, one that is not registered, or one in the format of another version; the
+        message names the file and says what is wrong.
     MemoryError
-        The network does not fit into memory.
+        If the network does not fit into memory.
 
     Examples
     --------
@@ -64,8 +64,8 @@ def save(model: Module, path: Path) -> None:
     architecture = registry.architecture(model)
     if architecture is None:
         raise ValueError(
-            f"save: convlane.models.create has not made this {type(model).__name__}, so a file could not tell how to; "
-            "convlane.save_weights(path, model.state_dict()) writes its weights"
+            f"save: convlane.models.create has not made this {type(model).__name__}, so a file could not say how to "
+            "rebuild it; convlane.save_weights(path, model.state_dict()) writes its weights"
         )
     name, num_classes, config = architecture
     try:
@@ -76,16 +76,16 @@ def save(model: Module, path: Path) -> None:
         ) from None
     state = model.state_dict()
     with nn.init.skip():
-        twin = registry.build(*_architecture(_metadata(text, __version__)))
+        rebuilt = registry.build(*_architecture(_metadata(text, __version__)))
     try:
-        twin.load_state_dict(state)  # what cannot be read is not written
-        changed = repr(twin) != repr(model)
+        rebuilt.load_state_dict(state)  # so that nothing is written that cannot be read
+        changed = repr(rebuilt) != repr(model)
     except ValueError:
         changed = True
     if changed:
         raise ValueError(
-            f"save: the layers of this {name} have been changed since it was created, so a file could not tell how to; "
-            "convlane.save_weights(path, model.state_dict()) writes its weights"
+            f"save: the layers of this {name} have been changed since it was created, so a file could not say how to "
+            "rebuild it; convlane.save_weights(path, model.state_dict()) writes its weights"
         )
     write_tensors(path, state, _metadata(text, __version__))
 
@@ -113,5 +113,5 @@ def _architecture(metadata: Mapping[str, str]) -> registry.Architecture:
         raise ValueError(f"its model must be an object with name, num_classes and config, got {shown(record)}")
     name, num_classes, config = record["name"], record["num_classes"], record["config"]
     if not isinstance(name, str) or type(num_classes) is not int or not isinstance(config, dict):
-        raise ValueError(f"its model is of the wrong types: {shown(record)}")
+        raise ValueError(f"its model has values of the wrong types: {shown(record)}")
     return registry.Architecture(name, num_classes, config)

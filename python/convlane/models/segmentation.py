@@ -1,11 +1,11 @@
-"""Segmentation: a class for every pixel, by networks with large receptive fields on maps of an eighth of the size.
+"""Segmentation: a class for every pixel, from networks with large receptive fields on maps of an eighth of the size.
 
 FCN: Long, Shelhamer and Darrell, Fully Convolutional Networks for Semantic Segmentation, 2015. DeepLab v3: Chen,
 Papandreou, Schroff and Adam, Rethinking Atrous Convolution for Semantic Image Segmentation, 2017. LR-ASPP: Howard et
 al., Searching for MobileNetV3, 2019.
 
-As in torchvision, the trunk of the first two is a ResNet whose last two stages have dilated kernels instead of strides,
-and their classes are those of Pascal VOC with the background.
+As in torchvision, the backbone of the first two is a ResNet whose last two stages have dilated kernels instead of
+strides, and the classes are those of Pascal VOC with the background.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ LRASPP_CHANNELS = 128
 
 
 class Tap(NamedTuple):
-    """A layer whose maps are used."""
+    """A layer whose maps are used, and their number of channels."""
 
     layer: str
     channels: int
 
 
-# One in the middle and the last. That of MobileNet is its first with maps of an eighth of the picture's size.
+# One layer in the middle and the last one. In MobileNet, the first with maps of an eighth of the picture's size.
 RESNET_TAPS = Tap("layer3", 1024), Tap("layer4", 2048)
 MOBILENET_TAPS = Tap("4", 40), Tap("16", 960)
 
@@ -45,15 +45,15 @@ _conv_norm = partial(conv_norm, activation=nn.ReLU)
 _register = register(input_shape=(3, 520, 520), preprocessing=TORCHVISION_VOC)
 
 
-class Trunk(nn.Module):
-    """The layers of a classifier up to the last whose maps are used, with their names.
+class Backbone(nn.Module):
+    """The layers of a classifier up to the last one whose maps are used, with their names.
 
     Parameters
     ----------
     layers
         The layers in order, by names without dots.
     taps
-        The name under which the maps of a layer are returned.
+        For each layer whose maps are returned, the name under which they are returned.
     """
 
     def __init__(self, layers: Mapping[str, nn.Module], taps: Mapping[str, str]) -> None:
@@ -72,19 +72,19 @@ class Trunk(nn.Module):
 
 
 class SegmentationNetwork(nn.Module):
-    """A trunk, a classifier of its last maps and, for training, one of its middle ones.
+    """A backbone, a classifier of its last maps and, for training, one of maps from its middle.
 
     Parameters
     ----------
     backbone
-        Returns the maps ``"out"`` and, if they are classified too, ``"aux"``.
+        Returns the maps ``"out"`` and, if those are also classified, ``"aux"``.
     """
 
-    def __init__(self, backbone: Trunk, classifier: nn.Module, aux_classifier: nn.Module | None = None) -> None:
+    def __init__(self, backbone: Backbone, classifier: nn.Module, aux_classifier: nn.Module | None = None) -> None:
         self.backbone, self.classifier, self.aux_classifier = backbone, classifier, aux_classifier
 
     def forward(self, input: Array) -> dict[str, Array]:
-        """Return logits (N, num_classes, H, W) as ``"out"``, and as ``"aux"``, for images (N, 3, H, W)."""
+        """Return logits (N, num_classes, H, W) as ``"out"``, and maybe as ``"aux"``, for images (N, 3, H, W)."""
         maps = self.backbone(input)
         logits = {"out": self.classifier(maps["out"])}
         if self.aux_classifier is not None:
@@ -127,7 +127,7 @@ class ASPP(nn.Module):
 
 
 class WholePicture(nn.Sequential):
-    """The mean over each map, a 1x1 convolution, and the result at every position."""
+    """The mean over each map and a 1x1 convolution, with the result repeated at every position."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__(nn.AdaptiveAvgPool2d(1), *_conv_norm(in_channels, channels, 1))
@@ -138,9 +138,9 @@ class WholePicture(nn.Sequential):
 
 
 class LRASPP(nn.Module):
-    """The last maps of a trunk, weighted by the whole picture, and finer ones of its middle, classified together."""
+    """Classify the last maps of a backbone, scaled by the whole picture, together with finer maps from its middle."""
 
-    def __init__(self, backbone: Trunk, low_channels: int, high_channels: int, num_classes: int) -> None:
+    def __init__(self, backbone: Backbone, low_channels: int, high_channels: int, num_classes: int) -> None:
         self.backbone = backbone
         self.classifier = LRASPPHead(low_channels, high_channels, num_classes)
 
@@ -150,7 +150,7 @@ class LRASPP(nn.Module):
 
 
 class LRASPPHead(nn.Module):
-    """The layers that `LRASPP` adds to its trunk."""
+    """The layers that `LRASPP` adds to its backbone."""
 
     def __init__(self, low_channels: int, high_channels: int, num_classes: int) -> None:
         self.cbr = _conv_norm(high_channels, LRASPP_CHANNELS, 1)
@@ -189,38 +189,38 @@ def _network(
 ) -> SegmentationNetwork:
     middle, last = tapped
     if not (aux_loss and num_classes):
-        return SegmentationNetwork(Trunk(layers, {last.layer: "out"}), classifier(last.channels, num_classes))
-    trunk = Trunk(layers, {middle.layer: "aux", last.layer: "out"})
-    return SegmentationNetwork(trunk, classifier(last.channels, num_classes), FCNHead(middle.channels, num_classes))
+        return SegmentationNetwork(Backbone(layers, {last.layer: "out"}), classifier(last.channels, num_classes))
+    backbone = Backbone(layers, {middle.layer: "aux", last.layer: "out"})
+    return SegmentationNetwork(backbone, classifier(last.channels, num_classes), FCNHead(middle.channels, num_classes))
 
 
 @_register
 def fcn_resnet50(num_classes: int = CLASSES, *, aux_loss: bool = False) -> SegmentationNetwork:
-    """Build FCN on 50 layers; published weights have `aux_loss`, the classifier of the third stage's maps."""
+    """Build FCN on ResNet-50; published weights have `aux_loss`, a classifier of the third stage's maps."""
     return _network(_resnet(50), RESNET_TAPS, FCNHead, num_classes, aux_loss)
 
 
 @_register
 def fcn_resnet101(num_classes: int = CLASSES, *, aux_loss: bool = False) -> SegmentationNetwork:
-    """Build FCN on 101 layers; published weights have `aux_loss`, the classifier of the third stage's maps."""
+    """Build FCN on ResNet-101; published weights have `aux_loss`, a classifier of the third stage's maps."""
     return _network(_resnet(101), RESNET_TAPS, FCNHead, num_classes, aux_loss)
 
 
 @_register
 def deeplabv3_resnet50(num_classes: int = CLASSES, *, aux_loss: bool = False) -> SegmentationNetwork:
-    """Build DeepLab v3 on 50 layers; published weights have `aux_loss`, the classifier of the third stage's maps."""
+    """Build DeepLab v3 on ResNet-50; published weights have `aux_loss`, a classifier of the third stage's maps."""
     return _network(_resnet(50), RESNET_TAPS, DeepLabHead, num_classes, aux_loss)
 
 
 @_register
 def deeplabv3_resnet101(num_classes: int = CLASSES, *, aux_loss: bool = False) -> SegmentationNetwork:
-    """Build DeepLab v3 on 101 layers; published weights have `aux_loss`, the classifier of the third stage's maps."""
+    """Build DeepLab v3 on ResNet-101; published weights have `aux_loss`, a classifier of the third stage's maps."""
     return _network(_resnet(101), RESNET_TAPS, DeepLabHead, num_classes, aux_loss)
 
 
 @_register
 def deeplabv3_mobilenet_v3_large(num_classes: int = CLASSES, *, aux_loss: bool = False) -> SegmentationNetwork:
-    """Build DeepLab v3 on MobileNet v3; published weights have `aux_loss`, the classifier of maps of its middle."""
+    """Build DeepLab v3 on MobileNet v3; published weights have `aux_loss`, a classifier of maps from its middle."""
     return _network(_mobilenet(), MOBILENET_TAPS, DeepLabHead, num_classes, aux_loss)
 
 
@@ -228,5 +228,5 @@ def deeplabv3_mobilenet_v3_large(num_classes: int = CLASSES, *, aux_loss: bool =
 def lraspp_mobilenet_v3_large(num_classes: int = CLASSES) -> LRASPP:
     """Build LR-ASPP on MobileNet v3."""
     low, high = MOBILENET_TAPS
-    trunk = Trunk(_mobilenet(), {low.layer: "low", high.layer: "high"})
-    return LRASPP(trunk, low.channels, high.channels, num_classes)
+    backbone = Backbone(_mobilenet(), {low.layer: "low", high.layer: "high"})
+    return LRASPP(backbone, low.channels, high.channels, num_classes)

@@ -21,9 +21,9 @@ WIDTHS = {
 
 
 class InvertedResidual(nn.Module):
-    """Half of the channels stay as they are, the others are filtered; then both are shuffled.
+    """A unit that leaves half of the channels as they are, convolves the others, and shuffles both.
 
-    With stride 2 both branches filter all channels, and halve height and width.
+    With stride 2, both branches convolve all channels, and halve height and width.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -51,7 +51,7 @@ class InvertedResidual(nn.Module):
 
 
 class ShuffleNetV2(nn.Module):
-    """A 3x3 stem and pooling, three stages of units, a 1x1 convolution, the mean over each map, one linear layer."""
+    """A 3x3 stem and pooling, three stages of units, a 1x1 convolution, the mean over each map, and a linear layer."""
 
     def __init__(self, width: float, num_classes: int = 1000) -> None:
         *widths, last_channels = WIDTHS[width]
@@ -80,7 +80,7 @@ class ShuffleNetV2(nn.Module):
 
 @register(preprocessing=TORCHVISION)
 def shufflenet_v2_x0_5(num_classes: int = 1000) -> ShuffleNetV2:
-    """Build the network with half the channels, or a little less."""
+    """Build the network with half the channels or slightly fewer."""
     return ShuffleNetV2(0.5, num_classes)
 
 
@@ -98,5 +98,5 @@ def shufflenet_v2_x1_5(num_classes: int = 1000) -> ShuffleNetV2:
 
 @register(preprocessing={"torchvision": {"resize": 232}})
 def shufflenet_v2_x2_0(num_classes: int = 1000) -> ShuffleNetV2:
-    """Build the network with twice the channels and more."""
+    """Build the network with slightly more than twice the channels."""
     return ShuffleNetV2(2.0, num_classes)

@@ -11,8 +11,8 @@ from convlane.models.blocks import head, layers_of
 from convlane.models.preparation import TORCHVISION
 from convlane.models.registry import register
 
-# Channels and kernel of the stem, then per fire module its input, squeezed and expanded channels (as many of 1x1 as of
-# 3x3); None is a pooling. Table 1 of the paper, and version 1.1 of the authors' repository.
+# Channels and kernel of the stem, then for each fire module its input, squeezed and expanded channels (as many of 1x1
+# as of 3x3); None is a pooling layer. Table 1 of the paper, and version 1.1 of the authors' repository.
 VARIANTS = {
     "1_0": (
         (96, 7),
@@ -69,7 +69,7 @@ class Fire(nn.Module):
 
 
 class SqueezeNet(nn.Module):
-    """A stem, eight fire modules, a 1x1 convolution to one map per class, the mean over each map."""
+    """A stem, eight fire modules, a 1x1 convolution to one map per class, and the mean over each map."""
 
     def __init__(self, variant: str, num_classes: int = 1000, dropout: float = 0.5) -> None:
         (channels, kernel), blocks = VARIANTS[variant]

@@ -1,7 +1,7 @@
 """U-Net: Ronneberger, Fischer and Brox, U-Net: Convolutional Networks for Biomedical Image Segmentation, 2015.
 
 The paper's network classifies only the pixels in the middle of a picture, 388x388 of 572x572, because its convolutions
-do not pad. Most of today's classify every pixel, with padded convolutions and batch norm.
+do not pad. Most of today's networks classify every pixel, with padded convolutions and batch norm.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from convlane.models.blocks import head
 from convlane.models.registry import register
 
 WIDTH = 64  # channels of the largest maps
-DEPTH = 4  # how often they are halved
+DEPTH = 4  # how often the maps are halved
 
 
 class UNet(nn.Module):
@@ -26,18 +26,18 @@ class UNet(nn.Module):
     Parameters
     ----------
     in_channels
-        Channels of the pictures.
+        The number of channels of the pictures.
     width
-        Channels of the largest maps.
+        The number of channels of the largest maps.
     depth
         How often the maps are halved.
     padded
-        Whether the convolutions pad, so that the result is as large as the picture. Otherwise each removes a pixel on
-        every side, and maps that are concatenated with smaller ones are cropped to their middle.
+        Whether the convolutions pad, so that the result is as large as the picture. Otherwise, each removes a pixel
+        on every side, and maps that are concatenated with smaller maps are cropped to their middle.
     batch_norm
         Whether batch norm follows the convolutions.
     bilinear
-        Whether maps are doubled by interpolation, with a 1x1 convolution, instead of a transposed 2x2 convolution.
+        Whether maps are enlarged by a 1x1 convolution and interpolation instead of a transposed 2x2 convolution.
     dropout
         The probability of dropping elements of the smallest maps in training.
     """
@@ -69,18 +69,18 @@ class UNet(nn.Module):
 
     def forward(self, input: Array) -> Array:
         """Return logits (N, num_classes, H, W) for pictures (N, in_channels, H, W); without padding, H and W shrink."""
-        maps, across = input, []
+        maps, skip = input, []
         for level in self.down:
-            across.append(level(maps))
-            maps = self.pool(across[-1])
+            skip.append(level(maps))
+            maps = self.pool(skip[-1])
         maps = self.dropout(self.bottom(maps))
         for up in self.up:
-            maps = up(maps, across.pop())
+            maps = up(maps, skip.pop())
         return self.classifier(maps)  # type: ignore[no-any-return]
 
 
 class Up(nn.Module):
-    """Double the maps, concatenate them with the earlier ones of that size, and convolve both."""
+    """Double the size of maps, concatenate them with the earlier maps of that size, and convolve both."""
 
     def __init__(self, channels: int, convolutions: nn.Module, padded: bool, bilinear: bool) -> None:
         if bilinear:  # convolved first, on fewer pixels, with the same result
@@ -90,16 +90,16 @@ class Up(nn.Module):
             self.double = nn.ConvTranspose2d(2 * channels, channels, 2, 2)
         self.convolutions, self.padded = convolutions, padded
 
-    def forward(self, input: Array, across: Array) -> Array:
+    def forward(self, input: Array, skip: Array) -> Array:
         """Return the convolved maps."""
         doubled = self.double(input)
         sizes = doubled.shape[2:]
-        rows, columns = (before - now for before, now in zip(across.shape[2:], sizes, strict=True))
+        rows, columns = (before - now for before, now in zip(skip.shape[2:], sizes, strict=True))
         if not self.padded:
-            across = narrow(narrow(across, 2, rows // 2, sizes[0]), 3, columns // 2, sizes[1])
+            skip = narrow(narrow(skip, 2, rows // 2, sizes[0]), 3, columns // 2, sizes[1])
         elif rows or columns:  # an odd row or column was lost when the maps were halved
             doubled = pad(doubled, (0, columns, 0, rows))
-        return self.convolutions(cat([across, doubled], 1))  # type: ignore[no-any-return]
+        return self.convolutions(cat([skip, doubled], 1))  # type: ignore[no-any-return]
 
 
 def _pair(in_channels: int, out_channels: int, *, padded: bool, batch_norm: bool) -> nn.Sequential:
@@ -122,7 +122,7 @@ def unet(
     bilinear: bool = False,
     dropout: float = 0.0,
 ) -> UNet:
-    """Build the network common today, for pictures of any size from ``2**depth`` on; see `UNet`."""
+    """Build the network that is common today, for pictures of any size from ``2**depth`` on; see `UNet`."""
     return UNet(num_classes, in_channels, width, depth, padded, batch_norm, bilinear, dropout)
 
 

@@ -10,7 +10,7 @@ from convlane import nn
 from convlane.functional import flatten
 from convlane.functional._arguments import Array
 from convlane.models.blocks import layers_of, linear_layers
-from convlane.models.keras import State, Twin
+from convlane.models.keras import KerasVariant, State
 from convlane.models.preparation import CAFFE, TORCHVISION
 from convlane.models.registry import register
 from convlane.weights.keras_file import Layers, names_for
@@ -88,7 +88,7 @@ def vgg13_bn(num_classes: int = 1000, *, dropout: float = 0.5) -> VGG:
     return VGG(13, True, num_classes, dropout)
 
 
-@register(preprocessing={**TORCHVISION, "keras": CAFFE}, keras=Twin())
+@register(preprocessing={**TORCHVISION, "keras": CAFFE}, keras=KerasVariant())
 def vgg16(num_classes: int = 1000, *, dropout: float = 0.5) -> VGG:
     """Build configuration D of the paper."""
     return VGG(16, False, num_classes, dropout)
@@ -114,13 +114,13 @@ def vgg19_bn(num_classes: int = 1000, *, dropout: float = 0.5) -> VGG:
 
 @names_for("VGG16", "block1_conv1")
 def _names_of_keras(layers: Layers) -> dict[str, NDArray[Any]]:
-    state, place = State(layers), 0
+    state, index = State(layers), 0
     for block in range(1, 6):
         conv = 1
         while (name := f"block{block}_conv{conv}") in state:
-            state.conv_with_bias(name, f"features.{place}")
-            conv, place = conv + 1, place + 2
-        place += 1  # the pooling
+            state.conv_with_bias(name, f"features.{index}")
+            conv, index = conv + 1, index + 2
+        index += 1  # the pooling
     if "fc1" in state:
         state.dense("fc1", "classifier.0", image=(7, 7, 512))
         state.dense("fc2", "classifier.3")

@@ -9,7 +9,7 @@ from convlane.models.alexnet import response_norm
 from convlane.models.blocks import layers_of, linear_layers
 from convlane.models.registry import register
 
-# Output channels, kernel, stride, padding, whether pooled, whether normalised after that. Figure 3 of the paper.
+# Output channels, kernel, stride, padding, whether pooled, whether normalised after pooling. Figure 3 of the paper.
 CONVOLUTIONS = (
     (96, 7, 2, 1, True, True),
     (256, 5, 2, 0, True, True),
@@ -20,7 +20,7 @@ CONVOLUTIONS = (
 
 
 class ZFNet(nn.Module):
-    """AlexNet with a smaller first kernel and stride and without groups; normalised after pooling."""
+    """AlexNet with a smaller first kernel and stride, without groups, and with normalisation after pooling."""
 
     def __init__(self, num_classes: int = 1000, dropout: float = 0.5) -> None:
         layers: list[nn.Module] = []

@@ -13,7 +13,7 @@ from convlane.nn.module import Module
 
 
 class Identity(Module):
-    """Returns its input; as a branch of `Add`, the shortcut of a residual block."""
+    """Return the input; as a branch of `Add`, this is the shortcut of a residual block."""
 
     def forward(self, input: Any) -> Any:
         """Return the input itself."""
@@ -24,7 +24,7 @@ class ReLU(Module):
     """``max(x, 0)``."""
 
     def forward(self, input: Array) -> Array:
-        """Apply it to every element."""
+        """Apply the function to every element."""
         return F.relu(input)
 
 
@@ -32,7 +32,7 @@ class ReLU6(Module):
     """``min(max(x, 0), 6)``."""
 
     def forward(self, input: Array) -> Array:
-        """Apply it to every element."""
+        """Apply the function to every element."""
         return F.relu6(input)
 
 
@@ -43,7 +43,7 @@ class LeakyReLU(Module):
         self.negative_slope = negative_slope
 
     def forward(self, input: Array) -> Array:
-        """Apply it to every element."""
+        """Apply the function to every element."""
         return F.leaky_relu(input, self.negative_slope)
 
     def extra_repr(self) -> str:
@@ -55,18 +55,18 @@ class SiLU(Module):
     """``x * sigmoid(x)``."""
 
     def forward(self, input: Array) -> Array:
-        """Apply it to every element."""
+        """Apply the function to every element."""
         return F.silu(input)
 
 
 class GELU(Module):
-    """``x`` times the normal distribution function of x, which ``approximate="tanh"`` approximates."""
+    """``x`` times the normal distribution function of x; ``approximate="tanh"`` uses an approximation."""
 
     def __init__(self, approximate: str = "none") -> None:
         self.approximate = approximate
 
     def forward(self, input: Array) -> Array:
-        """Apply it to every element."""
+        """Apply the function to every element."""
         return F.gelu(input, approximate=self.approximate)
 
     def extra_repr(self) -> str:
@@ -100,7 +100,7 @@ class PReLU(Module):
         self.register_parameter("weight", constant((count,), self.init))
 
     def forward(self, input: Array) -> Array:
-        """Apply it to every element."""
+        """Apply the function to every element."""
         return F.prelu(input, self.weight)
 
     def extra_repr(self) -> str:
@@ -115,7 +115,7 @@ class ELU(Module):
         self.alpha = alpha
 
     def forward(self, input: Array) -> Array:
-        """Apply it to every element."""
+        """Apply the function to every element."""
         return F.elu(input, self.alpha)
 
     def extra_repr(self) -> str:
@@ -130,7 +130,7 @@ class CELU(Module):
         self.alpha = alpha
 
     def forward(self, input: Array) -> Array:
-        """Apply it to every element."""
+        """Apply the function to every element."""
         return F.celu(input, self.alpha)
 
     def extra_repr(self) -> str:
@@ -142,7 +142,7 @@ class SELU(Module):
     """`ELU` with the factors that keep mean 0 and variance 1 from layer to layer."""
 
     def forward(self, input: Array) -> Array:
-        """Apply it to every element."""
+        """Apply the function to every element."""
         return F.selu(input)
 
 
@@ -150,18 +150,18 @@ class Mish(Module):
     """``x * tanh(log(1 + exp(x)))``."""
 
     def forward(self, input: Array) -> Array:
-        """Apply it to every element."""
+        """Apply the function to every element."""
         return F.mish(input)
 
 
 class Softplus(Module):
-    """``log(1 + exp(beta * x)) / beta``, and x where ``beta * x`` is above `threshold`."""
+    """``log(1 + exp(beta * x)) / beta``, but x itself where ``beta * x`` is above `threshold`."""
 
     def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
         self.beta, self.threshold = beta, threshold
 
     def forward(self, input: Array) -> Array:
-        """Apply it to every element."""
+        """Apply the function to every element."""
         return F.softplus(input, self.beta, self.threshold)
 
     def extra_repr(self) -> str:
@@ -173,7 +173,7 @@ class Softsign(Module):
     """``x / (1 + abs(x))``."""
 
     def forward(self, input: Array) -> Array:
-        """Apply it to every element."""
+        """Apply the function to every element."""
         return F.softsign(input)
 
 
@@ -181,7 +181,7 @@ class LogSigmoid(Module):
     """Logarithm of the sigmoid."""
 
     def forward(self, input: Array) -> Array:
-        """Apply it to every element."""
+        """Apply the function to every element."""
         return F.logsigmoid(input)
 
 
@@ -196,7 +196,7 @@ class Hardtanh(Module):
             raise ValueError(f"Hardtanh: min_val must be below max_val, got {min_val} and {max_val}")
 
     def forward(self, input: Array) -> Array:
-        """Apply it to every element."""
+        """Apply the function to every element."""
         return F.hardtanh(input, self.min_val, self.max_val)
 
     def extra_repr(self) -> str:
@@ -211,7 +211,7 @@ class Threshold(Module):
         self.threshold, self.value = threshold, value
 
     def forward(self, input: Array) -> Array:
-        """Apply it to every element."""
+        """Apply the function to every element."""
         return F.threshold(input, self.threshold, self.value)
 
     def extra_repr(self) -> str:
@@ -238,7 +238,7 @@ class Hardswish(Module):
     """``x * min(max(x + 3, 0), 6) / 6``."""
 
     def forward(self, input: Array) -> Array:
-        """Apply it to every element."""
+        """Apply the function to every element."""
         return F.hardswish(input)
 
 
@@ -246,7 +246,7 @@ class Hardsigmoid(Module):
     """``min(max(x + 3, 0), 6) / 6``."""
 
     def forward(self, input: Array) -> Array:
-        """Apply it to every element."""
+        """Apply the function to every element."""
         return F.hardsigmoid(input)
 
 
@@ -254,7 +254,7 @@ class Sigmoid(Module):
     """``1 / (1 + exp(-x))``."""
 
     def forward(self, input: Array) -> Array:
-        """Apply it to every element."""
+        """Apply the function to every element."""
         return F.sigmoid(input)
 
 
@@ -262,7 +262,7 @@ class Tanh(Module):
     """Hyperbolic tangent."""
 
     def forward(self, input: Array) -> Array:
-        """Apply it to every element."""
+        """Apply the function to every element."""
         return F.tanh(input)
 
 
@@ -273,7 +273,7 @@ class Softmax(Module):
         self.dim = dim
 
     def forward(self, input: Array) -> Array:
-        """Apply it along the dimension."""
+        """Apply the function along the dimension."""
         return F.softmax(input, self.dim)
 
     def extra_repr(self) -> str:
@@ -288,7 +288,7 @@ class LogSoftmax(Module):
         self.dim = dim
 
     def forward(self, input: Array) -> Array:
-        """Apply it along the dimension."""
+        """Apply the function along the dimension."""
         return F.log_softmax(input, self.dim)
 
     def extra_repr(self) -> str:
@@ -297,7 +297,7 @@ class LogSoftmax(Module):
 
 
 class Dropout(Module):
-    """In training mode, zeroes elements with probability `p` and scales the others by ``1 / (1 - p)``."""
+    """In training mode, zero elements with probability `p` and scale the others by ``1 / (1 - p)``."""
 
     def __init__(self, p: float = 0.5) -> None:
         if not 0 <= as_float(p, "Dropout", "p") <= 1:
@@ -314,10 +314,10 @@ class Dropout(Module):
 
 
 class StochasticDepth(Module):
-    """In training mode, zeroes whole images with probability `p` and scales the others by ``1 / (1 - p)``.
+    """In training mode, zero whole images with probability `p` and scale the others by ``1 / (1 - p)``.
 
-    At the end of a residual branch it leaves some images only the shortcut (Huang et al. 2016); torchvision's mode
-    ``"row"``.
+    At the end of a residual branch, it leaves only the shortcut for some images (Huang et al. 2016). It corresponds to
+    torchvision's mode ``"row"``.
 
     Examples
     --------
@@ -350,7 +350,7 @@ class StochasticDepth(Module):
 
 
 class Flatten(Module):
-    """Flattens dimensions `start_dim` to `end_dim` into one, in the order of (N, C, H, W)."""
+    """Flatten the dimensions from `start_dim` on into one, in the order of (N, C, H, W)."""
 
     def __init__(self, start_dim: int = 1) -> None:
         self.start_dim = start_dim

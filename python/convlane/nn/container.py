@@ -1,4 +1,4 @@
-"""Modules made of modules, in sequence or in parallel."""
+"""Containers: modules that run other modules in sequence or in parallel."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from convlane.nn.module import Module
 
 
 class Sequential(Module):
-    """A chain of modules: each takes the result of the one before.
+    """A chain of modules, each of which takes the result of the one before.
 
-    They are named "0", "1", ... or by the keys of a dictionary. Indexing takes integers, also for assignment, and
-    slices, which share their modules (and names) with this one.
+    The modules are named "0", "1", ... or by the keys of a dictionary. Indexing takes integers, also for assignment,
+    and slices, which give a `Sequential` that shares modules (and their names) with this one.
 
     Examples
     --------
@@ -31,7 +31,7 @@ class Sequential(Module):
 
     def __init__(self, *modules: Module | dict[str, Module]) -> None:
         first = modules[0] if len(modules) == 1 else None
-        _adopt(self, first if isinstance(first, dict) else _numbered(modules))
+        _add_children(self, first if isinstance(first, dict) else _numbered(modules))
 
     def forward(self, input: Any) -> Any:
         """Run the modules in order."""
@@ -56,11 +56,11 @@ class Sequential(Module):
         return module
 
     def __setitem__(self, index: int, module: Module) -> None:
-        _adopt(self, {self._child_names[index]: module})
+        _add_children(self, {self._child_names[index]: module})
 
 
 class Add(Module):
-    """Parallel branches with one input, whose results, all of one shape, are added.
+    """Parallel branches with one input; their results, which must have the same shape, are added.
 
     Examples
     --------
@@ -72,7 +72,7 @@ class Add(Module):
     """
 
     def __init__(self, *branches: Module) -> None:
-        _adopt_branches(self, branches)
+        _add_branches(self, branches)
 
     def forward(self, input: Any) -> Any:
         """Run the branches and add their results from first to last."""
@@ -80,7 +80,7 @@ class Add(Module):
 
 
 class Concat(Module):
-    """Parallel branches with one input, whose results are concatenated along the channels.
+    """Parallel branches with one input; their results are concatenated along the channels.
 
     Examples
     --------
@@ -92,24 +92,24 @@ class Concat(Module):
     """
 
     def __init__(self, *branches: Module) -> None:
-        _adopt_branches(self, branches)
+        _add_branches(self, branches)
 
     def forward(self, input: Any) -> Array:
         """Run the branches and concatenate their results."""
         return cat([branch(input) for branch in self.children()], 1)
 
 
-def _adopt_branches(parent: Module, branches: tuple[Module, ...]) -> None:
+def _add_branches(parent: Module, branches: tuple[Module, ...]) -> None:
     if not branches:
         raise ValueError(f"{type(parent).__name__}: at least one branch is needed")
-    _adopt(parent, _numbered(branches))
+    _add_children(parent, _numbered(branches))
 
 
 def _numbered(modules: Iterable[Any]) -> dict[str, Any]:
     return {str(i): module for i, module in enumerate(modules)}
 
 
-def _adopt(parent: Module, children: dict[str, Any]) -> None:
+def _add_children(parent: Module, children: dict[str, Any]) -> None:
     for name, child in children.items():
         kind = type(parent).__name__
         if not isinstance(child, Module):

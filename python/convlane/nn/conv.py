@@ -20,7 +20,7 @@ PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
 class _Convolution(PackingModule):
-    """What convolution layers over any number of axes share."""
+    """The base class of the convolution layers over any number of axes."""
 
     bias: Array | None
     kernel_size: tuple[int, ...]
@@ -57,7 +57,7 @@ class _Convolution(PackingModule):
         self.padding = as_numbers(padding, name, "padding", self._axes) if isinstance(padding, int) else padding
         self.padding_mode = padding_mode
         shape = (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
-        reach = (apart * (size - 1) + 1 for apart, size in zip(self.dilation, self.kernel_size, strict=True))
+        reach = (spacing * (size - 1) + 1 for spacing, size in zip(self.dilation, self.kernel_size, strict=True))
         self._check((1, self.in_channels, *reach), shape)
         weight, bias_array = default_weight_and_bias(shape, bias)
         self.register_parameter("weight", weight)
@@ -65,7 +65,7 @@ class _Convolution(PackingModule):
 
     @abstractmethod
     def _check(self, input: Shape, weight: Shape) -> None:
-        """Check the arguments by the operation's own rules, on the smallest input that the kernel fits into."""
+        """Check the arguments with the operation's own rules, for the smallest input that the kernel fits into."""
 
     def _padded(self, input: Array) -> tuple[Array, Any]:
         """Return the input, padded if that is not with zeros, and the padding that is left for the operation."""
@@ -90,7 +90,7 @@ class _Convolution(PackingModule):
 
 
 class Conv1d(_Convolution):
-    """Convolution of sequences with learned filters, see `convlane.functional.conv1d`; the parameters are Conv2d's.
+    """Convolution of sequences with learned filters, see `convlane.functional.conv1d`; parameters as in `Conv2d`.
 
     Examples
     --------
@@ -175,7 +175,7 @@ class Conv2d(_Convolution):
 
 
 class Conv3d(_Convolution):
-    """Convolution of volumes with learned filters, see `convlane.functional.conv3d`; the parameters are Conv2d's.
+    """Convolution of volumes with learned filters, see `convlane.functional.conv3d`; parameters as in `Conv2d`.
 
     Examples
     --------

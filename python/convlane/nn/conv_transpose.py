@@ -1,4 +1,4 @@
-"""Layers of transposed convolution."""
+"""The transposed convolution layers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from convlane.nn.packing import PackingModule
 
 
 class _ConvTranspose(Module):
-    """What the layers over any number of axes share: arguments, parameters and the rule for `output_size`."""
+    """The base class of these layers over any number of axes: arguments, parameters and the rule for `output_size`."""
 
     bias: Array | None
     _axes: int
@@ -45,8 +45,8 @@ class _ConvTranspose(Module):
         self.padding = self._sizes(padding, "padding", 0)
         self.output_padding = self._sizes(output_padding, "output_padding", 0)
         self.dilation = self._sizes(dilation, "dilation", 1)
-        for added, step, apart in zip(self.output_padding, self.stride, self.dilation, strict=True):
-            if added >= max(step, apart):
+        for added, step, spacing in zip(self.output_padding, self.stride, self.dilation, strict=True):
+            if added >= max(step, spacing):
                 raise ValueError(
                     f"{name}: output_padding must be smaller than stride or dilation, got {self.output_padding} "
                     f"with stride={self.stride} and dilation={self.dilation}"
@@ -75,7 +75,7 @@ class _ConvTranspose(Module):
         return self._run(input, self.output_padding if output_size is None else self._added(input, output_size))
 
     def _added(self, input: Array, output_size: Sequence[int]) -> tuple[int, ...]:
-        """Return the output padding that gives a size."""
+        """Return the output padding that gives `output_size`."""
         name, axes = type(self).__name__, self._axes
         wanted = [as_int(size, name, "output_size") for size in output_size]
         if len(wanted) not in (axes, len(input.shape)):

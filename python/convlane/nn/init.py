@@ -1,7 +1,7 @@
 """Initial values of parameters, random and constant, with torch's names and formulas.
 
 Each function returns a new read-only array of the given shape, ready to be assigned:
-``layer.weight = init.kaiming_normal(layer.weight.shape)``. All draw from one sequence, see `seed`.
+``layer.weight = init.kaiming_normal(layer.weight.shape)``. All of them draw from one random sequence, see `seed`.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ __all__ = [
 
 _CHUNK = 2**20  # numbers per generator; the values depend on this, but not on the number of threads
 _seeds: np.random.SeedSequence | None = None  # made on first use: importing numpy.random takes 12 ms
-_skipping: ContextVar[float | None] = ContextVar("_skipping", default=None)  # the most elements of an array
+_skipping: ContextVar[float | None] = ContextVar("_skipping", default=None)  # the largest size of an array
 
 
 def seed(value: int) -> None:
-    """Restart the random sequence, so that networks built from here on are the same in every run.
+    """Restart the random sequence, so that networks built afterwards are the same in every run.
 
     Examples
     --------
@@ -52,9 +52,9 @@ def seed(value: int) -> None:
 
 @contextmanager
 def skip(at_most: float = math.inf) -> Iterator[None]:
-    """Within the block, return zeros instead of random numbers, for layers whose weights are loaded right after.
+    """Within the block, return zeros instead of random numbers, for layers whose weights are loaded afterwards.
 
-    An array of more than `at_most` elements, more than the file has, is a ValueError.
+    An array of more than `at_most` elements (for example, as many as the file contains) raises a ValueError.
 
     Examples
     --------
@@ -74,11 +74,11 @@ def skip(at_most: float = math.inf) -> Iterator[None]:
 @quiet
 def constant(shape: Sequence[int], value: float) -> Array:
     """Return an array full of `value`."""
-    return _done(np.full(shape, value, np.float32))
+    return _read_only(np.full(shape, value, np.float32))
 
 
 def uniform(shape: Sequence[int], low: float = 0.0, high: float = 1.0) -> Array:
-    """Draw from [low, high)."""
+    """Draw uniformly from [low, high)."""
 
     @quiet
     def fill(generator: np.random.Generator, part: Array) -> None:
@@ -90,7 +90,7 @@ def uniform(shape: Sequence[int], low: float = 0.0, high: float = 1.0) -> Array:
 
 
 def normal(shape: Sequence[int], mean: float = 0.0, std: float = 1.0) -> Array:
-    """Draw from the normal distribution."""
+    """Draw from a normal distribution."""
 
     @quiet
     def fill(generator: np.random.Generator, part: Array) -> None:
@@ -122,11 +122,11 @@ def kaiming_uniform(
     shape
         (O, I) or (O, I, KH, KW).
     a
-        Negative slope of a leaky ReLU after the layer.
+        The negative slope of a leaky ReLU after the layer.
     mode
         ``"fan_in"`` keeps the variance in the forward pass, ``"fan_out"`` in the backward pass.
     nonlinearity
-        What follows the layer: ``leaky_relu``, ``relu``, ``tanh``, ``sigmoid``, ``selu`` or ``linear``.
+        The activation after the layer: ``leaky_relu``, ``relu``, ``tanh``, ``sigmoid``, ``selu`` or ``linear``.
     """
     bound = math.sqrt(3) * _kaiming_std(shape, a, mode, nonlinearity)
     return uniform(shape, -bound, bound)
@@ -179,15 +179,15 @@ def _fans(shape: Sequence[int]) -> tuple[int, int]:
 
 
 def _draw(shape: Sequence[int], fill: Callable[[np.random.Generator, Array], None]) -> Array:
-    """Fill an array by threads, chunk by chunk, each chunk from its own generator."""
-    from concurrent.futures import ThreadPoolExecutor  # takes 6 ms, which a process that loads a plan does not need
+    """Fill an array chunk by chunk with several threads, each chunk from its own generator."""
+    from concurrent.futures import ThreadPoolExecutor  # takes 6 ms, which a process that only loads a plan is spared
 
     global _seeds
     at_most = _skipping.get()
     if at_most is not None:
         if math.prod(shape) > at_most:
             raise ValueError(f"an array of shape {tuple(shape)} has more than {at_most} elements")
-        return _done(np.zeros(shape, np.float32))
+        return _read_only(np.zeros(shape, np.float32))
     array = np.empty(shape, np.float32)
     flat = array.reshape(-1)
     parts = [flat[i : i + _CHUNK] for i in range(0, flat.size, _CHUNK)]
@@ -198,9 +198,9 @@ def _draw(shape: Sequence[int], fill: Callable[[np.random.Generator, Array], Non
     else:
         with ThreadPoolExecutor(get_num_threads()) as pool:
             list(pool.map(fill, generators, parts))
-    return _done(array)
+    return _read_only(array)
 
 
-def _done(array: Array) -> Array:
+def _read_only(array: Array) -> Array:
     array.flags.writeable = False  # so that a parameter takes it without a copy
     return array

@@ -37,7 +37,7 @@ class Linear(PackingModule):
         return pack_linear(weight)
 
     def forward(self, input: Array) -> Array:
-        """Map rows (..., in_features) to (..., out_features)."""
+        """Map arrays (..., in_features) to (..., out_features)."""
         return linear(input, self.weight_for(input), self.bias)
 
     def extra_repr(self) -> str:

@@ -13,7 +13,7 @@ from convlane.nn.module import Module
 
 
 class _Loss(Module):
-    """A loss with further options besides the reduction."""
+    """The base class of losses, whose options besides the reduction are listed in `_options`."""
 
     _options: tuple[str, ...] = ()
 
@@ -111,7 +111,7 @@ class SmoothL1Loss(_Loss):
 
 
 class HuberLoss(_Loss):
-    """Squared differences, absolute ones beyond `delta`, see `convlane.functional.huber_loss`."""
+    """Squared differences, but absolute differences beyond `delta`, see `convlane.functional.huber_loss`."""
 
     _options = ("delta",)
 
@@ -151,7 +151,7 @@ class BCELoss(_Loss):
 
 
 class BCEWithLogitsLoss(_Loss):
-    """The same from logits, see `convlane.functional.binary_cross_entropy_with_logits`."""
+    """Cross-entropy of yes-or-no questions, from logits, see `convlane.functional.binary_cross_entropy_with_logits`."""
 
     weight: Array | None
     pos_weight: Array | None

@@ -27,10 +27,10 @@ class Module:
     """A layer or a network: named children, parameters and buffers, and a `forward` that uses them.
 
     A module that is assigned to an attribute becomes a child. Parameters are registered with `register_parameter` and
-    are read-only float32 arrays: change one by assigning a new array, which is checked for its shape and copied (an
-    array that owns its memory and is read-only itself is shared). What is derived from a parameter, such as a packed
+    are read-only float32 arrays: change one by assigning a new array, whose shape is checked and which is copied (an
+    array that owns its memory and is itself read-only is shared). What is derived from a parameter, such as a packed
     weight, therefore stays valid as long as the array is the same object. Running a network in eval mode changes
-    nothing that another thread could see; several threads may share a network.
+    nothing that another thread could see, so several threads may share a network.
 
     Modules start in training mode, as in torch. They can be pickled and deep-copied.
 
@@ -59,7 +59,7 @@ class Module:
     _buffer_names: list[str]
     _optional_names: list[str]
     _child_names: list[str]
-    _unsaved: frozenset[str] = frozenset()  # attributes that copies do not share
+    _unsaved: frozenset[str] = frozenset()  # attributes that copies and pickles leave out
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Module:
         """Create the lists of names before ``__init__``, so that subclasses need not call this class's."""
@@ -112,7 +112,7 @@ class Module:
         return (child for _, child in self.named_children())
 
     def named_modules(self) -> Iterator[tuple[str, Module]]:
-        """Yield this module under the name ``""`` and all below it under dotted names, each module once."""
+        """Yield this module with the name ``""`` and all modules below it with dotted names, each module once."""
         seen = set()
         for path, module in self._walk(""):
             if id(module) not in seen:
@@ -120,11 +120,11 @@ class Module:
                 yield path, module
 
     def modules(self) -> Iterator[Module]:
-        """Yield this module and all below it, each once."""
+        """Yield this module and all modules below it, each once."""
         return (module for _, module in self.named_modules())
 
     def apply(self: M, fn: Callable[[Module], Any]) -> M:
-        """Call `fn` on every module, children before their parents, and return this one."""
+        """Call `fn` on every module, children before their parents, and return this module."""
         for child in self.children():
             child.apply(fn)
         fn(self)
@@ -165,13 +165,13 @@ class Module:
     # parameters and buffers
 
     def register_parameter(self, name: str, array: Array | None) -> None:
-        """Add a parameter; None reserves the name of one that this module does not use."""
+        """Add a parameter; None reserves the name for a parameter that this module does not use."""
         self._register(self._parameter_names, name, array)
 
     def register_buffer(self, name: str, array: NDArray[Any] | None, *, optional: bool = False) -> None:
         """Add an array that is part of the state but not learned: float32 or int64, writable by its module.
 
-        An `optional` one may be missing in a state dict; it then keeps its value.
+        An `optional` buffer may be missing from a state dict; it then keeps its value.
         """
         self._register(self._buffer_names, name, array)
         if optional:
@@ -218,9 +218,9 @@ class Module:
         Parameters
         ----------
         state_dict
-            Keys to NumPy arrays, torch tensors or anything else that has ``__array__``. All floating-point types are
-            cast to float32, torch's bfloat16 included. Batch norm's ``num_batches_tracked`` must be an integer, and
-            may be missing.
+            A mapping of keys to NumPy arrays, torch tensors or anything else that has ``__array__``. All floating-point
+            types, including torch's bfloat16, are cast to float32. Batch norm's ``num_batches_tracked`` must be an
+            integer, and may be missing.
         strict
             Whether missing and unexpected keys are errors.
 
@@ -232,10 +232,10 @@ class Module:
         Raises
         ------
         ValueError
-            Names every missing and unexpected key (if strict) and every array of another shape or type (always).
-            Then nothing has been changed.
+            If keys are missing or unexpected (only if strict), or arrays have another shape or type; the message names
+            all of them. Nothing has been changed then.
         TypeError
-            `state_dict` is not a mapping.
+            If `state_dict` is not a mapping.
         """
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"load_state_dict: expected a mapping of keys to arrays, got {type(state_dict).__name__}")
@@ -258,22 +258,23 @@ class Module:
         lists = {
             "missing": missing if strict else [],
             "unexpected": unexpected if strict else [],
-            "not fitting": misfits,
+            "of another shape or type": misfits,
         }
         if any(lists.values()):
             lines = [f"{len(keys)} {kind}: {', '.join(keys)}" for kind, keys in lists.items() if keys]
             if missing and strict and (prefix := _prefix(unexpected, missing)):
-                lines.append(f"all that is missing is there with the prefix {prefix!r}, which is to be removed")
+                lines.append(f"all missing keys exist with the prefix {prefix!r}; remove it")
             if unexpected and strict and (prefix := _prefix(missing, unexpected)):
-                lines.append(f"all that is unexpected would fit with the prefix {prefix!r}")
-            raise ValueError(f"load_state_dict: the keys do not fit {type(self).__name__}:\n  " + "\n  ".join(lines))
+                lines.append(f"all unexpected keys would match with the prefix {prefix!r}; add it")
+            kind = type(self).__name__
+            raise ValueError(f"load_state_dict: the state dict does not match {kind}:\n  " + "\n  ".join(lines))
         for key, array in loaded.items():
             module, name = entries[key]
             vars(module)[name] = array
         return IncompatibleKeys(missing, unexpected)
 
     def save(self, path: Path) -> None:
-        """Write a network that `convlane.models.create` has built to a file; `convlane.load` builds it from that.
+        """Write a network that `convlane.models.create` has built to a file, from which `convlane.load` rebuilds it.
 
         The file is a safetensors file of the state dict, with the network's name and configuration in its metadata. It
         is written atomically: an existing file is replaced only when the new one is complete.
@@ -281,15 +282,15 @@ class Module:
         Raises
         ------
         OSError
-            It cannot be written. Then nothing is left behind.
+            If it cannot be written. Nothing is left behind then.
         ValueError
-            The network was not made by `create` or its layers have changed since, so that only its weights could be
+            If the network was not made by `create` or its layers have changed since, so that only its weights could be
             written, as ``convlane.save_weights`` does.
         """
         hooks["save"](self, path)
 
     def _walk(self, path: str) -> Iterator[tuple[str, Module]]:
-        """Yield this module and all below it with their paths; a module reached twice comes under both names."""
+        """Yield this module and all modules below it with their paths; a module reached twice appears with both."""
         yield path, self
         for name, child in self.named_children():
             yield from child._walk(_join(path, name))
@@ -305,7 +306,7 @@ class Module:
         if not isinstance(name, str) or not name or "." in name:
             raise ValueError(f"the name of a parameter or buffer must be a non-empty string without dots, got {name!r}")
         if hasattr(self, name):
-            raise ValueError(f"{type(self).__name__} has an attribute {name!r} already")
+            raise ValueError(f"{type(self).__name__} already has an attribute {name!r}")
         vars(self)[name] = None
         names.append(name)
         try:
@@ -339,12 +340,12 @@ class Module:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        for name in self._parameter_names:  # NumPy forgets the flag
+        for name in self._parameter_names:  # NumPy does not pickle the flag
             if vars(self)[name] is not None:
                 vars(self)[name].flags.writeable = False
 
     def extra_repr(self) -> str:
-        """Return what `repr` shows between the brackets."""
+        """Return what `repr` shows between the parentheses."""
         return ""
 
     def __repr__(self) -> str:
@@ -360,14 +361,14 @@ def _join(path: str, name: str) -> str:
 
 
 def _to_numpy(value: Any) -> NDArray[Any]:
-    if hasattr(value, "detach"):  # a torch tensor: NumPy takes none that require gradients, and does not know bfloat16
+    if hasattr(value, "detach"):  # a torch tensor: NumPy rejects those that require gradients, and bfloat16
         value = value.detach()
         value = value.float() if str(value.dtype) == "torch.bfloat16" else value
     return np.asarray(value)
 
 
 def _frozen(array: NDArray[Any]) -> Array:
-    """Return the array as a parameter holds it: float32, read-only and owning its memory."""
+    """Return the array as parameters store it: float32, read-only and owning its memory."""
     flags = array.flags
     plain = type(array) is np.ndarray and array.dtype == np.float32 and array.dtype.isnative
     if plain and flags.c_contiguous and flags.owndata and not flags.writeable:
@@ -378,7 +379,7 @@ def _frozen(array: NDArray[Any]) -> Array:
 
 
 def _prefix(longer: Sequence[str], shorter: Sequence[str]) -> str | None:
-    """Return the prefix that turns all of some keys into some of the others."""
+    """Return the prefix that turns all keys of `shorter` into keys of `longer`, if there is one."""
     known = set(longer)
     candidates = (key.removesuffix(shorter[0]) for key in longer if key.endswith(f".{shorter[0]}"))
     return next((prefix for prefix in candidates if all(prefix + key in known for key in shorter)), None)

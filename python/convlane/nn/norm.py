@@ -25,21 +25,21 @@ from convlane.nn.module import Module
 class BatchNorm2d(Module):
     """Normalise every channel, then scale and shift it (Ioffe and Szegedy 2015).
 
-    In training mode it uses the mean and variance of the batch and updates the running ones with them; in eval mode it
-    uses the running ones.
+    In training mode, it uses the mean and variance of the batch and updates the running statistics with them; in eval
+    mode, it uses the running statistics.
 
     Parameters
     ----------
     num_features
-        C.
+        The number of channels, C.
     eps
         Added to the variance.
     momentum
-        Weight of the batch in the running statistics; None for the cumulative average of all batches.
+        The weight of the batch in the running statistics; None for the cumulative average of all batches.
     affine
         Whether there are a learned scale (weight) and shift (bias).
     track_running_stats
-        Whether there are running statistics; without, the batch's are used in eval mode, too.
+        Whether there are running statistics; without them, eval mode also uses the statistics of the batch.
 
     Examples
     --------
@@ -106,7 +106,7 @@ class BatchNorm2d(Module):
 
 
 class BatchNorm1d(BatchNorm2d):
-    """`BatchNorm2d` of sequences (N, C, L), and of vectors (N, C).
+    """`BatchNorm2d` for sequences (N, C, L) and vectors (N, C).
 
     Examples
     --------
@@ -124,7 +124,7 @@ class BatchNorm1d(BatchNorm2d):
 
 
 class BatchNorm3d(BatchNorm2d):
-    """`BatchNorm2d` of volumes (N, C, D, H, W).
+    """`BatchNorm2d` for volumes (N, C, D, H, W).
 
     Examples
     --------
@@ -261,7 +261,7 @@ class GroupNorm(Module):
 
 
 class _InstanceNorm(Module):
-    """What the instance norms of signals, images and volumes share."""
+    """The base class of the instance norms of signals, images and volumes."""
 
     weight: Array | None
     bias: Array | None
@@ -337,17 +337,17 @@ class InstanceNorm1d(_InstanceNorm):
 class InstanceNorm2d(_InstanceNorm):
     """Normalise every channel of every image, see `convlane.functional.instance_norm`.
 
-    In training mode, or without running statistics, it uses the mean and variance of each image and updates the running
-    ones with them; otherwise it uses the running ones.
+    In training mode, or without running statistics, it uses the mean and variance of each image, with which it updates
+    the running statistics if there are any; otherwise it uses the running statistics.
 
     Parameters
     ----------
     num_features
-        C.
+        The number of channels, C.
     eps
         Added to the variance.
     momentum
-        Weight of the batch in the running statistics; None leaves them as they are.
+        The weight of the batch in the running statistics; None leaves them as they are.
     affine
         Whether there are a learned scale (weight) and shift (bias).
     track_running_stats

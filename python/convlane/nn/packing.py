@@ -14,8 +14,8 @@ from convlane.nn.module import Module
 class PackingModule(Module, ABC):
     """A module that keeps a packed copy of its weight, made by the first run on arrays and again for each new weight.
 
-    The copy is kept in one tuple with the array that it was made from, so that threads that share the module never see
-    one without the other; at worst two of them pack the same weight.
+    The copy is stored in one tuple with the array that it was made from, so that threads that share the module never
+    see one without the other; at worst, two threads pack the same weight.
     """
 
     weight: Array

@@ -65,37 +65,37 @@ class _ZeroPad(_ConstantPad):
 
 
 class ConstantPad1d(_ConstantPad):
-    """Pad with one value: signals (C, L) or (N, C, L)."""
+    """Pad signals (C, L) or (N, C, L) with one value."""
 
     axes = 1
 
 
 class ConstantPad2d(_ConstantPad):
-    """Pad with one value: images (C, H, W) or (N, C, H, W)."""
+    """Pad images (C, H, W) or (N, C, H, W) with one value."""
 
     axes = 2
 
 
 class ConstantPad3d(_ConstantPad):
-    """Pad with one value: volumes (C, D, H, W) or (N, C, D, H, W)."""
+    """Pad volumes (C, D, H, W) or (N, C, D, H, W) with one value."""
 
     axes = 3
 
 
 class ZeroPad1d(_ZeroPad):
-    """Pad with zeros: signals (C, L) or (N, C, L)."""
+    """Pad signals (C, L) or (N, C, L) with zeros."""
 
     axes = 1
 
 
 class ZeroPad2d(_ZeroPad):
-    """Pad with zeros: images (C, H, W) or (N, C, H, W)."""
+    """Pad images (C, H, W) or (N, C, H, W) with zeros."""
 
     axes = 2
 
 
 class ZeroPad3d(_ZeroPad):
-    """Pad with zeros: volumes (C, D, H, W) or (N, C, D, H, W)."""
+    """Pad volumes (C, D, H, W) or (N, C, D, H, W) with zeros."""
 
     axes = 3
 
@@ -143,21 +143,21 @@ class ReplicationPad3d(_Pad):
 
 
 class CircularPad1d(_Pad):
-    """Continue at the opposite end of signals (C, L) or (N, C, L)."""
+    """Pad signals (C, L) or (N, C, L) with elements from their opposite end."""
 
     axes = 1
     mode = "circular"
 
 
 class CircularPad2d(_Pad):
-    """Continue at the opposite end of images (C, H, W) or (N, C, H, W)."""
+    """Pad images (C, H, W) or (N, C, H, W) with elements from their opposite end."""
 
     axes = 2
     mode = "circular"
 
 
 class CircularPad3d(_Pad):
-    """Continue at the opposite end of volumes (C, D, H, W) or (N, C, D, H, W)."""
+    """Pad volumes (C, D, H, W) or (N, C, D, H, W) with elements from their opposite end."""
 
     axes = 3
     mode = "circular"

@@ -1,4 +1,4 @@
-"""Pooling layers. Each takes the arguments of its namesake in `convlane.functional`."""
+"""Pooling layers, each with the arguments of the function of that name in `convlane.functional`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class _MaxPool(Module):
         _check(self._pool, self._axes, kernel_size, stride, padding, dilation, ceil_mode)
 
     def forward(self, input: Array) -> Any:
-        """Pool a batch; return a pair (output, indices) with `return_indices`."""
+        """Pool a batch; with `return_indices`, return a pair (output, indices)."""
         return self._pool(
             input,
             self.kernel_size,
@@ -120,13 +120,13 @@ class _MaxUnpool(Module):
 
 
 class MaxUnpool1d(_MaxUnpool):
-    """Puts the results of `MaxPool1d` back in position, see `convlane.functional.max_unpool1d`."""
+    """Put the results of `MaxPool1d` back in position, see `convlane.functional.max_unpool1d`."""
 
     _unpool, _axes = staticmethod(max_unpool1d), 1
 
 
 class MaxUnpool2d(_MaxUnpool):
-    """Puts the results of `MaxPool2d` back in position, see `convlane.functional.max_unpool2d`.
+    """Put the results of `MaxPool2d` back in position, see `convlane.functional.max_unpool2d`.
 
     Examples
     --------
@@ -142,7 +142,7 @@ class MaxUnpool2d(_MaxUnpool):
 
 
 class MaxUnpool3d(_MaxUnpool):
-    """Puts the results of `MaxPool3d` back in position, see `convlane.functional.max_unpool3d`."""
+    """Put the results of `MaxPool3d` back in position, see `convlane.functional.max_unpool3d`."""
 
     _unpool, _axes = staticmethod(max_unpool3d), 3
 
@@ -288,7 +288,7 @@ class AdaptiveAvgPool1d(_AdaptiveAvgPool):
 
 
 class AdaptiveAvgPool2d(_AdaptiveAvgPool):
-    """Mean over windows chosen to give `output_size`, see `convlane.functional.adaptive_avg_pool2d`."""
+    """Mean over windows of images chosen to give `output_size`, see `convlane.functional.adaptive_avg_pool2d`."""
 
     _pool, _axes = staticmethod(adaptive_avg_pool2d), 2
 
@@ -311,7 +311,7 @@ class _AdaptiveMaxPool(Module):
         _check(self._pool, self._axes, output_size)
 
     def forward(self, input: Array) -> Any:
-        """Pool a batch; return a pair (output, indices) with `return_indices`."""
+        """Pool a batch; with `return_indices`, return a pair (output, indices)."""
         return self._pool(input, self.output_size, self.return_indices)
 
     def extra_repr(self) -> str:
@@ -329,7 +329,7 @@ class AdaptiveMaxPool1d(_AdaptiveMaxPool):
 
 
 class AdaptiveMaxPool2d(_AdaptiveMaxPool):
-    """Maximum over windows chosen to give `output_size`, see `convlane.functional.adaptive_max_pool2d`."""
+    """Maximum over windows of images chosen to give `output_size`, see `convlane.functional.adaptive_max_pool2d`."""
 
     _pool, _axes = staticmethod(adaptive_max_pool2d), 2
 
@@ -360,7 +360,7 @@ class GlobalMaxPool2d(Module):
 
 
 class _Sized:
-    """Stands for an array while operations only check whether its shape fits."""
+    """A placeholder for an array whose shape is all that is checked."""
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
@@ -373,6 +373,6 @@ class _Sized:
 
 
 def _check(operation: Callable[..., Any], axes: int, *args: Any) -> None:
-    """Check the arguments by the shape rules, on an input larger than any sensible window."""
+    """Check the arguments with the shape rules, for an input larger than any sensible window."""
     sizes = {1: (2**24,), 2: (2**24, 2**24), 3: (2**24, 2**15, 2**15)}[axes]
     operation(_Sized((1, 1, *sizes)), *args)

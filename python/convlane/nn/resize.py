@@ -44,8 +44,8 @@ class Upsample(Module):
 
     def extra_repr(self) -> str:
         """Return the constructor's arguments."""
-        asked = f"size={self.size}" if self.scale_factor is None else f"scale_factor={self.scale_factor}"
-        return f"{asked}, mode={self.mode!r}"
+        given = f"size={self.size}" if self.scale_factor is None else f"scale_factor={self.scale_factor}"
+        return f"{given}, mode={self.mode!r}"
 
 
 class UpsamplingNearest2d(Upsample):

@@ -8,7 +8,7 @@ from convlane.nn.module import Module
 
 
 class PixelShuffle(Module):
-    """Each pixel becomes a square of pixels, see `convlane.functional.pixel_shuffle`.
+    """Turn each pixel into a square of pixels, see `convlane.functional.pixel_shuffle`.
 
     Examples
     --------
@@ -31,7 +31,7 @@ class PixelShuffle(Module):
 
 
 class PixelUnshuffle(Module):
-    """Each square of pixels becomes one pixel, see `convlane.functional.pixel_unshuffle`.
+    """Turn each square of pixels into one pixel, see `convlane.functional.pixel_unshuffle`.
 
     Examples
     --------

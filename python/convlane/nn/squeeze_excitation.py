@@ -1,4 +1,4 @@
-"""Squeeze-and-excitation: channels weighted by what is in the image."""
+"""Squeeze-and-excitation: channels scaled by factors computed from the whole image."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class SqueezeExcitation(Module):
     Parameters
     ----------
     input_channels
-        C.
+        The number of channels, C.
     squeeze_channels
-        Channels between the two layers.
+        The number of channels between the two layers.
     activation, scale_activation
-        Make the modules after the first and after the second layer.
+        Functions that make the modules after the first and after the second layer.
 
     Examples
     --------

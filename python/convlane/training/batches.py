@@ -1,4 +1,4 @@
-"""Training data: two arrays, or anything that can be iterated over for batches, again and again."""
+"""Training data: two arrays, or any iterable of batches that can be iterated over repeatedly."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from numpy.typing import NDArray
 from convlane.functional._arguments import Array
 
 Batch: TypeAlias = tuple[Array, NDArray[Any]]
-"""Images and targets."""
+"""The images and targets of a batch."""
 Data: TypeAlias = Batch | Iterable[Batch]
-"""Those of all examples, or a re-iterable of those of batches."""
+"""The images and targets of all examples, or an iterable of batches."""
 Cut: TypeAlias = Callable[[int], Sequence[slice]]
-"""From the number of examples of a batch to the parts of it that are wanted."""
+"""A function from the number of examples of a batch to the parts of it that are wanted."""
 
 
 def is_arrays(data: Any) -> bool:
-    """Return whether data are the two arrays."""
+    """Return whether data consists of two arrays."""
     return isinstance(data, tuple) and len(data) == 2 and all(hasattr(part, "shape") for part in data)
 
 
 def check_data(data: Any, batch_size: int, caller: str) -> None:
-    """Refuse anything that is not data."""
+    """Raise an error for anything that is not training data."""
     if batch_size < 1:
         raise ValueError(f"{caller}: batch_size must be at least 1, got {batch_size}")
     if is_arrays(data):
@@ -40,10 +40,10 @@ def check_data(data: Any, batch_size: int, caller: str) -> None:
 def batches(
     data: Data, batch_size: int, caller: str, cut: Cut | None = None, order: NDArray[np.integer[Any]] | None = None
 ) -> Generator[list[Batch], None, None]:
-    """Yield the parts of one batch after the other: images and targets of each slice, or of all without `cut`.
+    """Yield the parts of each batch: the images and targets of each slice, or of the whole batch without `cut`.
 
-    `order` is that of the examples of two arrays. What has a method `parts`, as a `Loader` has, reads no more than it
-    is asked for.
+    `order` is the order of the examples if the data is two arrays. Data with a method `parts`, such as a `Loader`,
+    reads only these parts.
     """
     if is_arrays(data):
         images, targets = data
@@ -52,8 +52,8 @@ def batches(
             wanted = [slice(start, end)]
             if cut is not None:
                 wanted = [slice(start + part.start, start + part.stop) for part in cut(end - start)]
-            places = wanted if order is None else [order[part] for part in wanted]
-            yield [(images[part], targets[part]) for part in places]
+            indices = wanted if order is None else [order[part] for part in wanted]
+            yield [(images[part], targets[part]) for part in indices]
     elif cut is not None and hasattr(data, "parts"):
         for parts in data.parts(cut):  # type: ignore[union-attr]
             yield [_checked(part, caller) for part in parts]
@@ -78,7 +78,7 @@ def is_pair(batch: Any) -> bool:
 
 
 def kind(data: Any) -> str:
-    """Describe the type of data, for an error: ``tuple of ndarray, list``."""
+    """Describe the type of data for an error message: ``tuple of ndarray, list``."""
     name = type(data).__name__
     if not isinstance(data, (tuple, list)):
         return name

@@ -22,7 +22,7 @@ _FORMAT = "1"  # increased by changes that would make older versions misread a f
 def save_checkpoint(path: Path, model: Module, optimizer: Optimizer, **more: Mapping[str, Any]) -> None:
     """Write a network, its optimiser and whatever else is needed to resume training.
 
-    The file is written atomically: an existing one is replaced only when the new one is complete.
+    The file is written atomically: an existing file is replaced only when the new one is complete.
     `convlane.load_weights` reads the network's weights from it.
 
     Parameters
@@ -32,14 +32,14 @@ def save_checkpoint(path: Path, model: Module, optimizer: Optimizer, **more: Map
     model, optimizer
         Their state dicts are written.
     more
-        Dictionaries of numbers or arrays under names of your own: ``progress={"epoch": 3}``.
+        Further dictionaries of numbers or arrays, under any names: ``progress={"epoch": 3}``.
 
     Raises
     ------
     OSError
-        It cannot be written. Then nothing is left behind.
+        If it cannot be written. Nothing is left behind then.
     TypeError
-        Something is neither a number nor an array of numbers.
+        If a value is neither a number nor an array of numbers.
 
     Examples
     --------
@@ -61,16 +61,16 @@ def save_checkpoint(path: Path, model: Module, optimizer: Optimizer, **more: Map
 
 
 def load_checkpoint(path: Path, model: Module, optimizer: Optimizer) -> dict[str, dict[str, NDArray[Any]]]:
-    """Restore a network and its optimiser from a checkpoint, and return the rest of it.
+    """Restore a network and its optimiser from a checkpoint, and return the rest of its contents.
 
-    Nothing in the file is executed, and one of unknown origin does no harm.
+    Nothing in the file is executed, so files from untrusted sources do no harm.
 
     Raises
     ------
     OSError
-        The file cannot be opened or read.
+        If the file cannot be opened or read.
     ValueError
-        It is damaged, not a checkpoint, or one of another network or optimiser. Then nothing has been changed.
+        If it is damaged, not a checkpoint, or one of another network or optimiser. Nothing has been changed then.
     """
     groups = read_checkpoint(path)
     restore(groups, path, model, optimizer)
@@ -78,7 +78,7 @@ def load_checkpoint(path: Path, model: Module, optimizer: Optimizer) -> dict[str
 
 
 def restore(groups: dict[str, dict[str, NDArray[Any]]], path: Path, model: Module, optimizer: Optimizer) -> None:
-    """Set a network and its optimiser to what was read from a file, and take that out of it."""
+    """Restore a network and its optimiser from the contents of a file, and remove these from `groups`."""
     before = model.state_dict()
     try:
         model.load_state_dict(groups.pop("model"))
@@ -89,11 +89,11 @@ def restore(groups: dict[str, dict[str, NDArray[Any]]], path: Path, model: Modul
 
 
 def read_checkpoint(path: Path) -> dict[str, dict[str, NDArray[Any]]]:
-    """Return all that a checkpoint holds."""
+    """Return the contents of a checkpoint."""
     with open_tensors(path) as file:
         kind, version = file.metadata.get("format"), file.metadata.get("format_version")
         if kind != CHECKPOINT:
-            raise ValueError(f"{file.path}: not a checkpoint, by its metadata")
+            raise ValueError(f"{file.path}: not a checkpoint, according to its metadata")
         if version != _FORMAT:
             raise ValueError(f"{file.path}: a checkpoint of format {shown(version)}; this convlane reads {_FORMAT}")
         groups: dict[str, dict[str, NDArray[Any]]] = {"model": {}, "optimizer": {}}

@@ -1,12 +1,12 @@
-"""Training by several processes: what they tell each other, and how gradients of shards become those of a batch.
+"""Training by several processes: their messages, and how the gradients of shards become those of a batch.
 
-A batch is cut into a fixed number of shards, and each process (rank) computes a range of them. What is summed over them
-is summed in a tree that depends on their number alone: neighbours of equal size are added, 0 and 1, 2 and 3, then these
-two sums, and so on. A rank adds what lies within its range; the rest is added by one rank for all, so that any
-number of ranks gives the same bits as one, and none of them drifts off. Each rank adds another part of every bucket of
-parameters (reduce-scatter, then all-gather), while the gradients of earlier layers are still being computed.
+A batch is cut into a fixed number of shards, and each process (rank) computes a range of them. Sums over shards are
+computed in a tree that depends only on their number: neighbours of equal size are added, 0 and 1, 2 and 3, then these
+two sums, and so on. A rank adds the nodes within its range; the others are added by one rank for all, so that any
+number of ranks gives the same bits as one, and no rank diverges. Each rank adds a different part of every bucket of
+parameters (reduce-scatter, then all-gather) while the gradients of earlier layers are still being computed.
 
-Nothing blocks within the communicator: who waits also listens for ranks that have failed. Background: Li et al.,
+Nothing blocks within the communicator: a rank that waits also checks for ranks that have failed. Background: Li et al.,
 "PyTorch Distributed: Experiences on Accelerating Data Parallel Training", VLDB 2020 (buckets, overlap); Thakur,
 Rabenseifner, Gropp, "Optimization of Collective Communication Operations in MPICH", 2005.
 """
@@ -34,60 +34,60 @@ from convlane.training.metrics import Means, count_examples
 __all__ = ["Communicator", "Request"]
 
 Loss: TypeAlias = Callable[[Any, Any], Any]
-"""From outputs and targets of a batch to one number."""
+"""A function from the outputs and targets of a batch to one number."""
 
-_SIZES, _OBJECTS, _WORDS, _BUCKETS = range(4)  # tags; each bucket has two from the last on
-_WORD = 1024  # bytes of the message that tells how a rank has ended
-_BUCKET = 1 << 20  # floats. ResNet-18 on two ranks, 2026-11-26: 1/4 and 4 times as many make no difference
-_MOST_SHARDS = 4096  # each takes the time of a sum over all gradients, examples or not
-_PAUSE = 50e-6  # seconds; a rank that waits leaves its core to the others
-_FAREWELL = 5.0  # seconds for telling that this rank has failed
+_SIZES, _OBJECTS, _STATUSES, _BUCKETS = range(4)  # tags; each bucket has two, from the last one on
+_STATUS = 1024  # bytes of the message about how a rank has ended
+_BUCKET = 1 << 20  # floats; a quarter or four times as many made no difference for ResNet-18 on two ranks, 2026-11-26
+_MAX_SHARDS = 4096  # each takes the time of a sum over all gradients, even without examples
+_PAUSE = 50e-6  # seconds for which a rank that waits leaves its core to the others
+_FAILURE_TIMEOUT = 5.0  # seconds for sending the others the error of this rank
 
 
 class Request(Protocol):
-    """A message under way."""
+    """A message in transit."""
 
     def Test(self) -> bool:
-        """Return whether it has arrived or been handed over, without waiting, and move it on where that needs help."""
+        """Return, without waiting, whether it has arrived or been sent, and make progress if that needs calls."""
 
 
 class Communicator(Protocol):
-    """What `fit` needs to know of several processes: a subset of ``mpi4py.MPI.Comm``.
+    """The interface that `fit` needs for several processes: a subset of ``mpi4py.MPI.Comm``.
 
-    Another engine takes part through a class with these six members. Arrays are contiguous. Messages of the same
-    sender, receiver and tag arrive in their order. Where a process is lost, the launcher ends the others, as
-    ``mpiexec`` does, or `Request.Test` raises.
+    Another library can be used through a class with these six members. Arrays are contiguous. Messages with the same
+    sender, receiver and tag arrive in order. If a process is lost, the launcher ends the others, as ``mpiexec`` does,
+    or `Request.Test` raises.
     """
 
     @property
     def rank(self) -> int:
-        """Which of the processes this is, from 0 on."""
+        """The index of this process, from 0 on."""
 
     @property
     def size(self) -> int:
-        """How many processes there are."""
+        """The number of processes."""
 
     def Isend(self, buf: Any, dest: int, tag: int) -> Request:
-        """Begin to send an array, which stays as it is until the request is done."""
+        """Begin to send an array, which must not change until the request is done."""
 
     def Irecv(self, buf: Any, source: int, tag: int) -> Request:
-        """Begin to receive what fits into an array."""
+        """Begin to receive a message into an array of its size."""
 
     def Dup(self) -> Communicator:
-        """Return one of the same processes whose messages do not mix with those of this one; all call it together."""
+        """Return a communicator of the same processes with separate messages; all processes call this together."""
 
     def Free(self) -> None:
-        """Give a duplicate up; all call it together."""
+        """Free a duplicate; all processes call this together."""
 
 
 _MEMBERS = [name for name in vars(Communicator) if not name.startswith("_")]
 
 
 class Ranks:
-    """The processes of a training, one without a communicator; a context that all of them leave together.
+    """The processes of a training run, one without a communicator; a context that all of them leave together.
 
-    Where one leaves with an error, the others get a `RuntimeError` that tells it as soon as they wait for something. An
-    error that is due to all alike, because they know the same, is named in `agreed` before it is raised.
+    If one leaves it with an error, the others get a `RuntimeError` with its message as soon as they wait for something.
+    An error that all ranks raise, because they have the same information, is stored in `agreed` before it is raised.
     """
 
     def __init__(self, communicator: Communicator | None) -> None:
@@ -99,16 +99,16 @@ class Ranks:
         self.size = 1 if communicator is None else communicator.size
         self.others = [rank for rank in range(self.size) if rank != self.rank]
         self.agreed: BaseException | None = None
-        self._heard = ""  # what another one has failed with
-        self.meanwhile: Callable[[], Any] | None = None  # what is moved on while this rank waits
+        self._failure = ""  # the error of another rank
+        self.while_waiting: Callable[[], Any] | None = None  # called while this rank waits
         self._communicator = None if communicator is None or not self.others else communicator.Dup()
-        self._sent: list[tuple[Request, Any]] = []  # with arrays, which have to stay until the messages have gone
+        self._sent: list[tuple[Request, Any]] = []  # with arrays, which must exist until they have been sent
         self._received: list[tuple[Request, Any]] = []
-        self._words = {rank: np.zeros(_WORD, np.uint8) for rank in self.others}
-        self._listening = {rank: self.receive(word, rank, _WORDS) for rank, word in self._words.items()}
+        self._statuses = {rank: np.zeros(_STATUS, np.uint8) for rank in self.others}
+        self._listening = {rank: self.receive(status, rank, _STATUSES) for rank, status in self._statuses.items()}
 
     def shards(self, count: int) -> range:
-        """Return which of so many shards are this rank's."""
+        """Return which of `count` shards this rank computes."""
         return _range(count, self.rank, self.size)
 
     def send(self, array: Any, rank: int, tag: int) -> None:
@@ -122,7 +122,7 @@ class Ranks:
         return request
 
     def gather(self, item: Any) -> list[Any]:
-        """Return what the ranks give, in their order, on every rank."""
+        """Return the items of all ranks, in their order, on every rank."""
         if not self.others:
             return [item]
         own = np.frombuffer(pickle.dumps(item), np.uint8)
@@ -134,15 +134,15 @@ class Ranks:
         self.wait(arriving)
         arrays = [own if rank == self.rank else np.empty(size, np.uint8) for rank, size in enumerate(sizes)]
         self.wait([self.receive(arrays[rank], rank, _OBJECTS) for rank in self.others])
-        if self.meanwhile is None:  # else what it sends is not to be waited for here
+        if self.while_waiting is None:  # else messages of `while_waiting` are not waited for here
             self.flush()
         return [item if rank == self.rank else pickle.loads(array.tobytes()) for rank, array in enumerate(arrays)]
 
     def check_same(self, settings: Mapping[str, Any]) -> None:
-        """Raise on all ranks if something is not the same on all."""
-        everyones = self.gather(dict(settings))
-        for rank, other in enumerate(everyones):
-            for name, value in everyones[0].items():
+        """Raise on all ranks if a setting is not the same on all of them."""
+        gathered = self.gather(dict(settings))
+        for rank, other in enumerate(gathered):
+            for name, value in gathered[0].items():
                 if other[name] != value:
                     self.fail(
                         ValueError(
@@ -152,7 +152,7 @@ class Ranks:
                     )
 
     def fail(self, error: BaseException) -> None:
-        """Raise what all ranks raise."""
+        """Raise an error that all ranks raise."""
         self.agreed = error
         raise error
 
@@ -165,25 +165,25 @@ class Ranks:
         """Raise if another rank has failed."""
         for rank in [rank for rank, request in self._listening.items() if request.Test()]:
             del self._listening[rank]
-            if word := bytes(self._words[rank]).rstrip(b"\0"):
-                self._heard = word.decode(errors="replace")
-                raise RuntimeError(f"fit: {self._heard}")
+            if status := bytes(self._statuses[rank]).rstrip(b"\0"):
+                self._failure = status.decode(errors="replace")
+                raise RuntimeError(f"fit: {self._failure}")
 
     def pause(self) -> None:
-        """Pass a moment of waiting."""
-        if self.meanwhile is not None:
-            self.meanwhile()
+        """Wait for a moment, in which other ranks and `while_waiting` make progress."""
+        if self.while_waiting is not None:
+            self.while_waiting()
         self.listen()
         time.sleep(_PAUSE)
 
     def flush(self) -> None:
-        """Wait until all that was sent has gone."""
+        """Wait until all messages have been sent."""
         self.wait([request for request, _ in self._sent])
         self._sent = []
         self._received = [(request, array) for request, array in self._received if not request.Test()]
 
     def _open(self) -> Communicator:
-        assert self._communicator is not None  # one rank talks to nobody
+        assert self._communicator is not None  # a single rank sends nothing
         return self._communicator
 
     def __enter__(self) -> Ranks:
@@ -192,45 +192,47 @@ class Ranks:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.meanwhile = None
+        self.while_waiting = None
         if self._communicator is None:
             return
         if error is None:
             try:
-                self._part_well()
+                self._leave()
                 self.flush()
                 self._communicator.Free()
             except BaseException:
-                _keep_for_ever(self)
+                _keep_forever(self)
                 raise
             return
-        _keep_for_ever(self)
+        _keep_forever(self)
         if error is self.agreed:
-            self._part_well()
+            self._leave()
             return
-        with suppress(Exception):  # the error that is on its way tells more
-            words = self._tell(self._heard or f"rank {self.rank} has failed: {type(error).__name__}: {error}")
-            until = time.monotonic() + _FAREWELL
-            while time.monotonic() < until and not all(request.Test() for request in words):
+        with suppress(Exception):  # the error being raised says more
+            requests = self._send_status(
+                self._failure or f"rank {self.rank} has failed: {type(error).__name__}: {error}"
+            )
+            until = time.monotonic() + _FAILURE_TIMEOUT
+            while time.monotonic() < until and not all(request.Test() for request in requests):
                 time.sleep(_PAUSE)
 
-    def _part_well(self) -> None:
-        """Wait until all ranks have ended well, as this one has."""
-        self.wait([*self._tell(""), *self._listening.values()])
+    def _leave(self) -> None:
+        """Wait until all ranks have ended without an error, as this one has."""
+        self.wait([*self._send_status(""), *self._listening.values()])
         self.listen()
 
-    def _tell(self, word: str) -> list[Request]:
-        """Begin to tell the others how this rank has ended; nothing means well."""
-        array = np.frombuffer(word.encode()[:_WORD].ljust(_WORD, b"\0"), np.uint8)
+    def _send_status(self, status: str) -> list[Request]:
+        """Begin to send the others how this rank has ended; an empty string means without an error."""
+        array = np.frombuffer(status.encode()[:_STATUS].ljust(_STATUS, b"\0"), np.uint8)
         for rank in self.others:
-            self.send(array, rank, _WORDS)
+            self.send(array, rank, _STATUSES)
         return [request for request, _ in self._sent[-len(self.others) :]]
 
 
-def _keep_for_ever(ranks: Ranks) -> None:
-    """Let the arrays of messages outlive the interpreter.
+def _keep_forever(ranks: Ranks) -> None:
+    """Keep the arrays of messages until the process ends.
 
-    What was begun before a failure may still be written when MPI is finalised, which mpi4py does at the very end.
+    Messages begun before a failure may still be written when MPI is finalised, which mpi4py does at the very end.
     """
     import ctypes
 
@@ -238,7 +240,7 @@ def _keep_for_ever(ranks: Ranks) -> None:
 
 
 def cut(shards: Sequence[int], count: int) -> Cut | None:
-    """Return the function that tells where some of `count` shards lie in a batch of any size; None for all of it."""
+    """Return the function from the size of a batch to the slices of some of `count` shards; None for one shard."""
     if count == 1:
         return None
 
@@ -251,9 +253,9 @@ def cut(shards: Sequence[int], count: int) -> Cut | None:
 def as_shards(shards: Any, ranks: Ranks) -> int:
     """Return the number of shards, by default one for each rank."""
     count = ranks.size if shards is None else as_positive(shards, "fit", "shards")
-    if count > _MOST_SHARDS:
+    if count > _MAX_SHARDS:
         raise ValueError(
-            f"fit: shards must be at most {_MOST_SHARDS}, got {count}; more than a batch has examples are of no use"
+            f"fit: shards must be at most {_MAX_SHARDS}, got {count}; more shards than a batch has examples are useless"
         )
     if count < ranks.size:
         raise ValueError(f"fit: shards must be at least the number of ranks, {ranks.size}, got {count}")
@@ -264,22 +266,22 @@ def _range(count: int, rank: int, size: int) -> range:
     return range(count * rank // size, count * (rank + 1) // size)
 
 
-class Found(NamedTuple):
-    """What a batch has brought, the same on all ranks."""
+class BatchResult(NamedTuple):
+    """The results of a batch, the same on all ranks."""
 
     loss: float
     examples: int
     gradients: dict[str, Array]
     factor: float
-    """What the gradients are to be multiplied with."""
+    """The number that the gradients have to be multiplied by."""
     interrupted: bool
 
 
 class ShardedGradients:
-    """Gradients of a loss over batches whose shards are computed by themselves, and the buffers that these leave.
+    """Gradients of a loss over batches whose shards are computed separately, and the resulting buffers.
 
-    The loss of a batch is the mean over its examples that count, as it is told in a history. Every shard begins with
-    the buffers from before the batch; floating-point ones move by the mean of what the shards' did.
+    The loss of a batch is the mean over its examples that count, as in a `History`. Every shard begins with the buffers
+    from before the batch; floating-point buffers change by the mean of the shards' changes.
     """
 
     def __init__(self, model: Module, loss: Loss, means: Means, shards: int, ranks: Ranks) -> None:
@@ -299,23 +301,23 @@ class ShardedGradients:
 
         self._run = value_and_grad(run, model, has_aux=True, ready=None if self._sum is None else self._sum.put)
 
-    def __call__(self, parts: Sequence[Batch], seed: tuple[int, int], interrupted: Callable[[], bool]) -> Found:
-        """Return what this rank's parts contribute to a batch; `interrupted` is asked after its shards."""
+    def __call__(self, parts: Sequence[Batch], seed: tuple[int, int], interrupted: Callable[[], bool]) -> BatchResult:
+        """Compute this rank's parts of a batch and return the results; `interrupted` is called after its shards."""
         if self._sum is None:
             ((images, targets),) = parts
             with seeded(*seed):
                 (loss, (_, outputs)), gradients = self._run(images, targets)
             examples = self._means.add(loss, outputs, targets)
-            return Found(loss, examples, gradients, 1.0, interrupted())
+            return BatchResult(loss, examples, gradients, 1.0, interrupted())
 
         before = self._buffers()
         computed = [
             self._shard(self._sum, before, images, targets, shard, seed)
             for shard, (images, targets) in zip(self._mine, parts, strict=True)
         ]
-        everyones = self._ranks.gather((computed, interrupted()))
-        self._check_together([each is None for each in everyones])
-        shards = [shard for computed, _ in everyones for shard in computed if shard is not None]
+        gathered = self._ranks.gather((computed, interrupted()))
+        self._check_together([each is None for each in gathered])
+        shards = [shard for computed, _ in gathered for shard in computed if shard is not None]
         totals = self._sum.totals()
         self._model.load_state_dict(self._moved(before, totals, shards), strict=False)
         for shard in shards:
@@ -323,7 +325,9 @@ class ShardedGradients:
         examples = sum(shard.examples for shard in shards)
         loss = sum(shard.sums["loss"] for shard in shards) / examples if examples else math.nan
         gradients = {name: totals[name] for name, _ in self._model.named_parameters(trainable=True)}
-        return Found(loss, examples, gradients, 1 / examples if examples else 1.0, any(asked for _, asked in everyones))
+        return BatchResult(
+            loss, examples, gradients, 1 / examples if examples else 1.0, any(stopped for _, stopped in gathered)
+        )
 
     def check_end(self) -> None:
         """Raise if an epoch ends here, but not on all ranks."""
@@ -345,14 +349,14 @@ class ShardedGradients:
             tree.put_zeros()
         else:
             self._model.load_state_dict(before, strict=False)
-            with seeded(*seed, 2, shard):  # 1 is that of the order of examples
+            with seeded(*seed, 2, shard):  # 1 is for the order of examples
                 (_, (loss, outputs)), _ = self._run(images, targets)
             examples, sums = self._means.measure(float(loss), outputs, targets)
             counters = {}
             for name, array in self._buffers().items():
                 if array.dtype == np.float32:
-                    moved = np.subtract(array, before[name], out=np.zeros_like(array), where=array != before[name])
-                    tree.put(name, moved * np.float32(len(images)))
+                    change = np.subtract(array, before[name], out=np.zeros_like(array), where=array != before[name])
+                    tree.put(name, change * np.float32(len(images)))
                 else:
                     counters[name] = array
             computed = _Shard(len(images), examples, sums, counters)
@@ -379,7 +383,7 @@ class ShardedGradients:
 
 
 class _Shard(NamedTuple):
-    """A shard's report: how large it is, how many of its examples count, their sums, and the buffers that count."""
+    """A shard's size, the number of its examples that count, their sums, and the integer buffers (counters)."""
 
     size: int
     examples: int
@@ -388,7 +392,7 @@ class _Shard(NamedTuple):
 
 
 class _Node(NamedTuple):
-    """A sum over shards: where they begin, and how many."""
+    """A sum over shards: the first one, and how many there are."""
 
     start: int
     size: int
@@ -400,13 +404,13 @@ class _Node(NamedTuple):
 
 
 def _joined(nodes: Sequence[_Node]) -> list[_Node]:
-    """Add what the tree adds, into the arrays of the left ones."""
+    """Add the nodes that the tree adds, into the arrays of the left ones."""
     done: list[_Node] = []
     for node in nodes:
         done.append(node)
         while len(done) > 1 and done[-2].is_left_of(done[-1]):
             right, left = done.pop(), done.pop()
-            if left.sum is not None:  # else only their places are asked for
+            if left.sum is not None:  # None if only the positions are needed
                 np.add(left.sum, right.sum, out=left.sum)
             done.append(_Node(left.start, 2 * left.size, left.sum))
     return done
@@ -415,7 +419,7 @@ def _joined(nodes: Sequence[_Node]) -> list[_Node]:
 def _add_up(nodes: Sequence[_Node], total: Array) -> None:
     """Write the sum over all shards.
 
-    What is left over, because their number is no power of two, is added from the right.
+    Nodes that are left over, because the number of shards is not a power of two, are added from the right.
     """
     *others, last = nodes
     others, right = _joined(others), last.sum
@@ -427,14 +431,14 @@ def _add_up(nodes: Sequence[_Node], total: Array) -> None:
 
 
 class _Bucket:
-    """Neighbouring arrays that travel together: a range of the numbers of all."""
+    """Neighbouring arrays that are sent together: a range of the numbers of all arrays."""
 
     def __init__(self, tag: int, start: int) -> None:
         self.tag, self.start, self.end = tag, start, start
         self.names: set[str] = set()
 
     def begin(self) -> None:
-        """Forget the batch before."""
+        """Reset the state for a new batch."""
         self.missing = set(self.names)
         self.nodes: list[_Node] = []
         self.awaited: list[tuple[int, _Node, Request]] = []
@@ -448,11 +452,11 @@ class TreeSum:
     Parameters
     ----------
     ranks
-        Who computes which shards.
+        The processes that compute the shards.
     shards
-        How many there are.
+        The number of shards.
     shapes
-        Of the arrays by name, in the order of a forward pass.
+        The shapes of the arrays by name, in the order of a forward pass.
     """
 
     def __init__(self, ranks: Ranks, shards: int, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -461,7 +465,7 @@ class TreeSum:
         self._buckets: list[_Bucket] = []
         self._bucket_of: dict[str, _Bucket] = {}
         end = 0
-        for name, shape in reversed(list(shapes.items())):  # as they come
+        for name, shape in reversed(list(shapes.items())):  # in the order of the backward pass
             if not self._buckets or self._buckets[-1].end - self._buckets[-1].start >= _BUCKET:
                 self._buckets.append(_Bucket(_BUCKETS + 2 * len(self._buckets), end))
             bucket = self._bucket_of[name] = self._buckets[-1]
@@ -472,17 +476,18 @@ class TreeSum:
         self._total = np.empty(end, np.float32)
         self._spare: list[Array] = []
         self._nodes: list[_Node] = []
-        # Where the sums of the other ranks begin and how many shards they have, and room for those of my chunks.
+        # The nodes of the other ranks (first shards and numbers of shards), and buffers for receiving this rank's
+        # chunks.
         self._theirs = {
             rank: _joined([_Node(shard, 1, None) for shard in _range(shards, rank, ranks.size)])
             for rank in ranks.others
         }
         most = max(-(-(bucket.end - bucket.start) // ranks.size) for bucket in self._buckets)
         count = sum(map(len, self._theirs.values()))
-        self._room = [np.empty((count, most), np.float32) for _ in self._buckets]
+        self._receive_buffers = [np.empty((count, most), np.float32) for _ in self._buckets]
 
     def begin(self, shard: int) -> None:
-        """Begin with a shard, of which every array is to be `put`."""
+        """Begin a shard, every array of which has to be passed to `put`."""
         if shard == self._mine.start:
             self._spare += [node.sum for node in self._nodes]
             self._nodes = []
@@ -490,12 +495,12 @@ class TreeSum:
                 bucket.begin()
         self._nodes.append(_Node(shard, 1, self._spare.pop() if self._spare else np.empty_like(self._total)))
         if shard == self._mine[-1]:
-            self._ranks.meanwhile = self.advance
+            self._ranks.while_waiting = self.advance
             for bucket in self._buckets:
                 self._expect(bucket)
 
     def put(self, name: str, array: Array) -> None:
-        """Give an array of the shard; that of the rank's last one is added up and sent."""
+        """Take an array of the shard; arrays of the rank's last shard are added up and sent."""
         self._part(self._nodes[-1].sum, name)[...] = array
         if self._nodes[-1].start == self._mine[-1]:
             bucket = self._bucket_of[name]
@@ -505,46 +510,46 @@ class TreeSum:
             self.advance()
 
     def put_zeros(self) -> None:
-        """Give zeros for every array."""
+        """Take zeros for every array."""
         for name, shape in self._shapes.items():
             self.put(name, np.zeros(shape, np.float32))
 
     def end(self) -> None:
-        """End with a shard that is not the rank's last."""
+        """End a shard that is not the rank's last."""
         before = self._nodes
         self._nodes = _joined(before)
         kept = {id(node.sum) for node in self._nodes}
         self._spare += [node.sum for node in before if id(node.sum) not in kept]
 
     def totals(self) -> dict[str, Array]:
-        """Wait for the sums over all shards and return them; they are overwritten with the next batch."""
+        """Wait for the sums over all shards and return them; the next batch overwrites them."""
         while not self.advance():
             self._ranks.pause()
-        self._ranks.meanwhile = None
+        self._ranks.while_waiting = None
         self._ranks.flush()
         return {name: self._part(self._total, name) for name in self._shapes}
 
     def advance(self) -> bool:
-        """Move on what has arrived; return whether all is there."""
-        there = [self._advance(bucket) for bucket in self._buckets]
-        return all(there)
+        """Process messages that have arrived; return whether all sums are complete."""
+        complete = [self._advance(bucket) for bucket in self._buckets]
+        return all(complete)
 
     def _part(self, array: Array, name: str) -> Array:
         shape, start = self._shapes[name], self._offsets[name]
         return array[start : start + math.prod(shape)].reshape(shape)
 
     def _chunk(self, bucket: _Bucket, rank: int) -> slice:
-        """Return what of a bucket a rank adds up for all."""
+        """Return the part of a bucket that a rank adds up for all."""
         chunk = _range(bucket.end - bucket.start, rank, self._ranks.size)
         return slice(bucket.start + chunk.start, bucket.start + chunk.stop)
 
     def _expect(self, bucket: _Bucket) -> None:
         """Begin to receive what the other ranks will send."""
         mine = self._chunk(bucket, self._ranks.rank)
-        room = iter(self._room[(bucket.tag - _BUCKETS) // 2])
+        buffers = iter(self._receive_buffers[(bucket.tag - _BUCKETS) // 2])
         for rank, nodes in self._theirs.items():
             for node in nodes:
-                array = next(room)[: mine.stop - mine.start]
+                array = next(buffers)[: mine.stop - mine.start]
                 request = self._ranks.receive(array, rank, bucket.tag)
                 bucket.awaited.append((rank, node._replace(sum=array), request))
             bucket.totals.append(self._ranks.receive(self._total[self._chunk(bucket, rank)], rank, bucket.tag + 1))
@@ -559,8 +564,8 @@ class TreeSum:
             for node in nodes:
                 self._ranks.send(node.sum[chunk.start - bucket.start : chunk.stop - bucket.start], rank, bucket.tag)
         mine = self._chunk(bucket, self._ranks.rank)
-        place = slice(mine.start - bucket.start, mine.stop - bucket.start)
-        bucket.nodes = [node._replace(sum=node.sum[place]) for node in nodes]
+        part = slice(mine.start - bucket.start, mine.stop - bucket.start)
+        bucket.nodes = [node._replace(sum=node.sum[part]) for node in nodes]
 
     def _advance(self, bucket: _Bucket) -> bool:
         if not bucket.launched:

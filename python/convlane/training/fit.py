@@ -56,92 +56,94 @@ def fit(
 ) -> History:
     """Train a network.
 
-    It is set to training mode, and back to its former mode afterwards; frozen modules stay in eval mode. All random
-    numbers (the order of examples, dropout) depend on `seed` and the number of steps that the optimiser has done, so
-    that the same call gives the same bits, for any number of threads, and also if it was interrupted and resumed.
+    The network is set to training mode, and back to its former mode afterwards; frozen modules stay in eval mode. All
+    random numbers (the order of examples, dropout) depend on `seed` and the number of steps that the optimiser has
+    done, so that the same call gives the same bits, for any number of threads, even if it was interrupted and resumed.
 
     Parameters
     ----------
     model
         The network.
     data
-        Images and targets of all examples, a tuple of two arrays: float32 (N, C, H, W) and integers, (N,) or (N, H, W)
-        for maps, or whatever the network and the loss take. Or an iterable of such pairs, one for each batch, which
-        is iterated over again in every epoch.
+        The images and targets of all examples, a tuple of two arrays: float32 (N, C, H, W) and integers, (N,) or
+        (N, H, W) for maps, or whatever the network and the loss take; or an iterable of such pairs, one for each batch,
+        which is iterated over again in every epoch.
     epochs
-        The number of passes over the data, those of a resumed checkpoint included.
+        The number of passes over the data, including those of a resumed checkpoint.
     optimizer
-        An optimiser of this network. For a schedule, give it a function as learning rate.
+        An optimiser of this network. For a schedule, its learning rate is a function.
     loss
-        A function from outputs and targets of a batch to a number, made of operations of `convlane.functional`.
+        A function from the outputs and targets of a batch to a number, made of operations of `convlane.functional`.
     metrics
-        ``"accuracy"``, ``"top5"``, ``"mean_iou"``, or functions from outputs and targets of a batch to one number per
-        example, or to their mean; a dict gives them names. A metric that is not a mean over examples is a `Tally`. If
-        the network has several outputs, metrics get the first. If the targets are classes, examples whose target is not
-        a class, such as `ignore_index`, count neither in the metrics nor in the average of the loss; in maps
-        (N, classes, H, W) every pixel has such a target.
+        ``"accuracy"``, ``"top5"``, ``"mean_iou"``, or functions from the outputs and targets of a batch to one number
+        per example, or to their mean; a dict gives them names. A metric that is not a mean over examples is a `Tally`.
+        If the network has several outputs, metrics get the first. If the targets are classes, examples whose target is
+        not a class, such as `ignore_index`, count neither in the metrics nor in the average of the loss. In maps (N,
+        classes, H, W), every pixel is an example.
     validation
-        Data to measure after every epoch, in eval mode.
+        Data on which the network is measured after every epoch, in eval mode.
     batch_size, shuffle
         How two arrays are divided into batches, the last of which may be smaller. They do not apply to iterables.
     seed
         At least 0.
     clip_norm
-        If the norm of all gradients together is larger, they are scaled down to it.
+        If the norm of all gradients together is larger than this, they are scaled down to it.
     patience
-        Stop after so many epochs without an improvement of `monitor`. In any case the network ends with the weights
-        of the best epoch.
+        Stop after this many epochs without an improvement of `monitor`. If given, the network always ends with the
+        weights of the best epoch.
     monitor
         The column of the history that `patience` watches: by default ``"validation_loss"`` if there is validation data,
         else ``"loss"``. Columns with ``loss`` or ``error`` in their names are better if smaller, all others if larger.
     checkpoint
         A file to write after every epoch, atomically, with the network, the optimiser and the progress of training.
         Ctrl-C lets the step finish, writes the checkpoint and raises `KeyboardInterrupt`; a second Ctrl-C does not
-        wait. This holds even if the process was started with Ctrl-C ignored, as shells without job control do with
-        ``&``; a handler that the program has installed stays in charge.
+        wait. This holds even if the process was started with Ctrl-C ignored, as by shells without job control for
+        ``&``; a handler that the program has installed is not replaced.
     resume
         Whether to continue from `checkpoint` if that file exists. An iterable as `data` must yield the same batches for
         the same epoch; if it has an attribute ``epoch``, that is restored.
     on_nan
-        ``"raise"``: stop if the loss is not finite, or the norm of clipped gradients, or that of the parameters after
-        an epoch. ``"ignore"``: continue.
+        ``"raise"``: stop if the loss, the norm of gradients that are clipped, or the norm of the parameters after an
+        epoch is not finite. ``"ignore"``: continue.
     verbose
         Whether to print a line for every epoch and, if tqdm is installed, show a progress bar on terminals.
     shards
-        Into how many parts every batch is cut, of sizes that differ by one at most; they are computed one by one, and
-        by several processes with `communicator`, so it is then at least their number, which is the default; else it is
-        1. At most 4096. The gradients, weighted by the examples that count, are summed in a tree that depends on this
-        number alone. Batch norm normalises each shard by itself, and its running statistics move by the mean of the
-        shards'.
+        The number of parts that every batch is cut into, whose sizes differ by at most one. Shards are computed one by
+        one, by one process or, with `communicator`, by several, whose number is then the least and the default; else
+        the default is 1. At most 4096. The gradients, weighted by the examples that count, are summed in a tree that
+        depends only on this number. Batch norm normalises each shard separately, and its running statistics change by
+        the mean of the shards' changes.
     communicator
-        Several processes that train the same network together: ``mpi4py.MPI.COMM_WORLD``, or what else has the members
-        of `convlane.training.distributed.Communicator`. All call `fit` with the same arguments, each reads and computes
-        its own shards, and all end with the same bits, which are those of one process with as many `shards`. The first
-        one's parameters are where all begin; it alone writes and reads the checkpoint, which any number of processes
-        can resume, and prints. Two arrays are cut by themselves, a `Loader` reads no more than is wanted of it, and of
-        the batches of another iterable each process takes its part. docs/distributed.md tells more.
+        Several processes that train the same network together: ``mpi4py.MPI.COMM_WORLD``, or another object with the
+        members of `convlane.training.distributed.Communicator`. All processes call `fit` with the same arguments, each
+        reads and computes its own shards, and all end with the same bits, which are those of one process with as many
+        `shards`. All begin with the parameters of the first process, which alone prints, and reads and writes the
+        checkpoint; any number of processes can resume it. Two arrays are cut automatically, a `Loader` reads only what
+        its process needs, and of the batches of any other iterable each process takes its part. See
+        docs/distributed.md.
 
     Returns
     -------
     History
-        The loss, the metrics, the learning rate and the seconds of every epoch. Losses and metrics of the
-        training data are means over the steps, while the network was learning.
+        The loss, the metrics, the learning rate and the seconds of every epoch. Losses and metrics of the training data
+        are means over the steps of the epoch, during which the network changes.
 
     Raises
     ------
     FloatingPointError
-        Something was not finite, see `on_nan`; the message says what, and in which epoch and step. The network has the
-        last parameters that gave a finite loss, and its buffers from before that step; the optimiser is not reset.
+        If something was not finite, see `on_nan`; the message says what, and in which epoch and step. The network has
+        the last parameters that gave a finite loss, and its buffers from before that step; the optimiser is not reset.
     KeyboardInterrupt
-        After writing the checkpoint, if there is one. The network has the state after the last step.
+        If training is interrupted; raised after writing the checkpoint, if there is one. The network has the state
+        after the last step.
     OSError
-        The checkpoint cannot be written or read.
+        If the checkpoint cannot be written or read.
     RuntimeError
-        Another `fit` is training this network, or a part of it, perhaps in another thread; or another process has
-        failed, and with what.
+        If another `fit` is training this network or a part of it, perhaps in another thread, or if another process has
+        failed (the message contains its error).
     TypeError, ValueError
-        An argument of the wrong kind or out of range, data that do not fit, or a checkpoint of another network,
-        optimiser or seed. An error within a step leaves the network as it was before that step.
+        If an argument has the wrong type or is out of range, the data do not fit, or the checkpoint is of another
+        network, optimiser or seed. An error within a step leaves the network as it was before that step.
 
     Examples
     --------
@@ -156,7 +158,7 @@ def fit(
     >>> history["accuracy"][-1] > 0.95
     True
     """
-    with Ranks(communicator) as ranks:  # from here on an error of one is told to all
+    with Ranks(communicator) as ranks:  # from here on, an error on one rank is reported to all
         check_data(data, batch_size, "fit")
         if validation is not None:
             check_data(validation, batch_size, "fit")
@@ -177,9 +179,9 @@ def fit(
             if not os.path.isdir(folder):
                 raise FileNotFoundError(
                     f"fit: there is no folder {folder} for the checkpoint"
-                )  # now, and not after an epoch
+                )  # now, rather than after an epoch
         if epochs > 1 and isinstance(data, Iterator):
-            raise TypeError("fit: data can be iterated only once; pass a list, or a class whose __iter__ starts anew")
+            raise TypeError("fit: data can be iterated only once; pass a list, or an object that can be iterated again")
         ranks.check_same(
             {
                 "batch_size": batch_size,
@@ -202,16 +204,16 @@ def fit(
 
         training = _Training(model, data, optimizer, loss, Means(scores), seed, clip_norm, on_nan, parts, ranks)
         verbose = verbose and ranks.rank == 0
-        with _alone(model), _modes_kept(model), _Interrupts() as interrupts:
+        with _exclusively(model), _modes_restored(model), _Interrupts() as interrupts:
             if training.start(checkpoint if resume else None, columns) and verbose:
-                print(f"going on in {training.where}, from {os.fspath(checkpoint)}", flush=True)  # type: ignore[arg-type]
+                print(f"continuing in {training.where}, from {os.fspath(checkpoint)}", flush=True)  # type: ignore[arg-type]
             try:
                 while training.epoch < epochs and not (patience is not None and training.waited(monitor) >= patience):
                     label = f"epoch {training.epoch + 1}/{epochs}"
                     begin = time.perf_counter()
                     training.run_epoch(batch_size, shuffle, interrupts, label if verbose else None)
                     training.check_parameters()
-                    training.check_alike()
+                    training.check_same_parameters()
                     row = training.means.result()
                     if validation is not None:
                         found = _measured(model, validation, loss, scores, batch_size, parts, ranks)
@@ -231,7 +233,7 @@ def fit(
                     training.save(checkpoint)
                     if verbose:
                         print(
-                            f"interrupted in {training.where}; resume=True goes on from {os.fspath(checkpoint)}",
+                            f"interrupted in {training.where}; resume=True continues from {os.fspath(checkpoint)}",
                             flush=True,
                         )
                 raise
@@ -252,14 +254,14 @@ def evaluate(
     Parameters
     ----------
     model
-        A network, which is set to eval mode meanwhile, or a compiled plan for any batch size.
+        A network, which is set to eval mode during the call, or a compiled plan for any batch size.
     data, loss, metrics, batch_size
         As for `fit`.
 
     Returns
     -------
     dict
-        Numbers by name, ``"loss"`` first.
+        The loss and the metrics by name, ``"loss"`` first.
 
     Raises
     ------
@@ -288,7 +290,7 @@ def predict(model: Callable[[Array], Any], data: Any, *, batch_size: int = 64) -
     data
         An array of images (N, C, H, W), data as for `fit` (whose targets are ignored), or an iterable of arrays.
     batch_size
-        How many images of an array are run together. The result does not depend on it.
+        The number of images of an array that are run together. The result does not depend on it.
 
     Returns
     -------
@@ -298,7 +300,7 @@ def predict(model: Callable[[Array], Any], data: Any, *, batch_size: int = 64) -
     Raises
     ------
     ValueError
-        There are no images.
+        If there are no images.
 
     Examples
     --------
@@ -316,12 +318,12 @@ def predict(model: Callable[[Array], Any], data: Any, *, batch_size: int = 64) -
         data = [data[start : start + batch_size] for start in range(0, len(data), batch_size)]
     if isinstance(data, (tuple, list)) and not all(is_pair(part) or hasattr(part, "shape") for part in data):
         raise TypeError(f"predict: data must be arrays of images, or pairs (images, targets), got {kind(data)}")
-    with _modes_kept(model):
+    with _modes_restored(model):
         if isinstance(model, Module):
             model.eval()
         outputs = [model(batch[0] if isinstance(batch, (tuple, list)) else batch) for batch in data]
     if not outputs:
-        raise ValueError("predict: the data are empty")
+        raise ValueError("predict: the data is empty")
     return np.concatenate(outputs)
 
 
@@ -334,10 +336,10 @@ def _measured(
     shards: int,
     ranks: Ranks,
 ) -> dict[str, float]:
-    """Return the loss and the metrics, for which every rank measures its shards."""
+    """Return the loss and the metrics; every rank measures its own shards."""
     means = Means(scores)
     results: list[list[tuple[int, dict[str, Any]]]] = []
-    with _modes_kept(model):
+    with _modes_restored(model):
         if isinstance(model, Module):
             model.eval()
         for parts in batches(data, batch_size, "evaluate", cut(ranks.shards(shards), shards)):
@@ -346,20 +348,20 @@ def _measured(
                 if shards == 1 or len(images):
                     outputs = model(images)
                     results[-1].append(means.measure(float(loss(outputs, targets)), outputs, targets))
-    everyones = ranks.gather(results)
-    counts = list(map(len, everyones))
+    gathered = ranks.gather(results)
+    counts = list(map(len, gathered))
     if len(set(counts)) > 1:
-        ranks.fail(ValueError(f"fit: the ranks must have as many batches of validation data, got {counts}"))
-    for batch in zip(*everyones, strict=True):
+        ranks.fail(ValueError(f"fit: all ranks must have the same number of batches of validation data, got {counts}"))
+    for batch in zip(*gathered, strict=True):
         for measured in chain(*batch):
             means.include(*measured)
     if not means.examples:
-        raise ValueError("evaluate: the data are empty, or no target is a class")
+        raise ValueError("evaluate: the data is empty, or no target is a class")
     return means.result()
 
 
 class _Training:
-    """The state of a training run: what a step does, and all that a checkpoint holds."""
+    """A training run: its steps, and the state that checkpoints hold."""
 
     def __init__(
         self,
@@ -377,9 +379,9 @@ class _Training:
         self.model, self.data, self.optimizer, self.means = model, data, optimizer, means
         self.seed, self.clip_norm, self.on_nan = seed, clip_norm, on_nan
         self.history = History()
-        self.epoch, self.step = 0, 0  # completed; the steps are those of the next epoch
+        self.epoch, self.step = 0, 0  # completed epochs, and completed steps of the next one
         self._best: dict[str, NDArray[Any]] = {}
-        self._good = model.state_dict()  # the last that gave finite numbers
+        self._good = model.state_dict()  # the last state that gave finite numbers
         self._data_epoch: int | None = None
         self.shards, self.ranks = shards, ranks
         self._gradients = ShardedGradients(model, loss, means, shards, ranks)
@@ -397,13 +399,13 @@ class _Training:
         count = batch_count(self.data, batch_size)
         left = None if count is None else count - self.step
         wanted = cut(self.ranks.shards(self.shards), self.shards)
-        with closing(batches(self.data, batch_size, "fit", wanted, order)) as every:  # it may have threads
+        with closing(batches(self.data, batch_size, "fit", wanted, order)) as every:  # ends the data's threads
             todo = islice(every, self.step, None)
             for parts in todo if label is None else progress(todo, label, left):
                 self.stop_if(self._do(parts, interrupts))
         self._gradients.check_end()
         if not self.step:
-            raise ValueError("fit: the data are empty")
+            raise ValueError("fit: the data is empty")
 
     def _do(self, parts: Sequence[Batch], interrupts: _Interrupts) -> bool:
         """Do one step, and return whether a rank was interrupted in it."""
@@ -424,7 +426,7 @@ class _Training:
         return found.interrupted
 
     def stop_if(self, interrupted: bool) -> None:
-        """Raise what one of the ranks has kept waiting, on all of them."""
+        """Raise a KeyboardInterrupt on all ranks if one of them was interrupted."""
         if interrupted:
             self.ranks.fail(KeyboardInterrupt())
 
@@ -437,13 +439,13 @@ class _Training:
             raise
 
     def check_finite(self, what: str, value: float) -> None:
-        """Raise if a number is not finite, after restoring the last parameters with which all were."""
+        """Raise if a number is not finite, after restoring the last parameters with which all numbers were finite."""
         if self.on_nan == "raise" and not math.isfinite(value):
             self.model.load_state_dict(self._good)
             self.ranks.fail(
                 FloatingPointError(
-                    f"fit: {what} is {value} in {self.where}. The network has the last parameters with which all was "
-                    "finite. A smaller learning rate or clip_norm may help, if it is not the data"
+                    f"fit: {what} is {value} in {self.where}. The network has the last parameters with which all "
+                    "numbers were finite. A smaller learning rate or clip_norm may help, unless the data is the cause"
                 )
             )
 
@@ -458,17 +460,17 @@ class _Training:
         return self.optimizer.learning_rate(first, self.optimizer.steps - 1)
 
     def check_parameters(self) -> None:
-        """Raise if the last step's gradients were not finite, as the next loss would reveal."""
+        """Raise if the last step's gradients were not finite, which otherwise only the next loss would reveal."""
         norm, _ = clip_grad_norm(dict(self.model.named_parameters(trainable=True)), math.inf)
         self.check_finite("the norm of the parameters", norm)
 
-    def check_alike(self) -> None:
-        """Raise on all ranks if their parameters differ: then something that cannot be compared is not the same."""
+    def check_same_parameters(self) -> None:
+        """Raise on all ranks if their parameters differ, because of something that cannot be compared directly."""
         if self.ranks.others and len(set(self.ranks.gather(self.optimizer.digest()))) > 1:
             self.ranks.fail(
                 RuntimeError(
-                    "fit: the parameters are not the same on all ranks after an epoch; are the schedule, the network "
-                    "and what it draws?"
+                    "fit: the parameters are not the same on all ranks after an epoch; check that the schedule, the "
+                    "network and its random numbers are the same"
                 )
             )
 
@@ -489,12 +491,12 @@ class _Training:
         return self.epoch - 1 - values.index(min(values))
 
     def keep_best(self) -> None:
-        """Give the network the weights of the best epoch, if they have been kept."""
+        """Load the weights of the best epoch into the network, if they have been kept."""
         if self._best:
             self.model.load_state_dict(self._best)
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint, for all ranks."""
+        """Write a checkpoint on the first rank, for all ranks."""
         if self.ranks.rank:
             return
         data_epoch = getattr(self.data, "epoch", None) if self._data_epoch is None else self._data_epoch
@@ -518,7 +520,7 @@ class _Training:
         )
 
     def start(self, path: Path | None, columns: Sequence[str]) -> bool:
-        """Begin where the first rank does, or go on from its checkpoint if it has one, and return whether it has."""
+        """Begin with the state of the first rank, or with its checkpoint; return whether there is a checkpoint."""
         groups = None
         if self.ranks.rank == 0 and path is not None and os.path.exists(path):
             groups = read_checkpoint(path)
@@ -534,7 +536,7 @@ class _Training:
         return False
 
     def _load(self, groups: dict[str, dict[str, NDArray[Any]]], path: Path, columns: Sequence[str]) -> None:
-        """Go on from what a checkpoint holds, whose history has these columns."""
+        """Continue from the contents of a checkpoint, whose history must have these columns."""
         try:
             counters = {name: int(array) for name, array in groups.get("progress", {}).items()}
             epoch, step, seed, examples = (counters[name] for name in ("epoch", "step", "seed", "examples"))
@@ -546,7 +548,7 @@ class _Training:
             if not self.means.fits(sums) or (history and history.keys() != known):
                 raise ValueError("it has other metrics or validation data")
             if any(len(column) != epoch for column in history.values()):
-                raise ValueError("its history has gaps")
+                raise ValueError("its history does not have one row for each epoch")
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{os.fspath(path)}: not a checkpoint of this fit: {error}") from error
         if seed != self.seed:
@@ -562,7 +564,7 @@ class _Training:
 
 
 class _Interrupts:
-    """Keeps Ctrl-C from breaking into a step: the first is `waiting`, the second acts at once."""
+    """Keeps Ctrl-C from interrupting a step: the first is recorded in `waiting`, the second acts at once."""
 
     def __init__(self) -> None:
         self.urgent = self.waiting = False
@@ -575,8 +577,8 @@ class _Interrupts:
         self.waiting = True
 
     def __enter__(self) -> _Interrupts:
-        # Only the main thread gets signals, and a handler of the program's own is respected. An ignored signal only
-        # means that a shell without job control started the process in the background.
+        # Only the main thread gets signals, and the program's own handler is not replaced. An ignored signal only means
+        # that a shell without job control started the process in the background.
         in_main = threading.current_thread() is threading.main_thread()
         self._before = signal.getsignal(signal.SIGINT)
         self._installed = in_main and self._before in (signal.default_int_handler, signal.SIG_IGN)
@@ -597,8 +599,8 @@ _in_training_lock = threading.Lock()
 
 
 @contextmanager
-def _alone(model: Module) -> Iterator[None]:
-    """Refuse to train modules that another `fit` is training."""
+def _exclusively(model: Module) -> Iterator[None]:
+    """Raise a RuntimeError if another `fit` is training one of the modules."""
     modules = {id(module) for module in model.modules()}
     with _in_training_lock:
         if not modules.isdisjoint(_in_training):
@@ -612,7 +614,7 @@ def _alone(model: Module) -> Iterator[None]:
 
 
 @contextmanager
-def _modes_kept(model: Any) -> Iterator[None]:
+def _modes_restored(model: Any) -> Iterator[None]:
     """Restore the mode of every module afterwards."""
     modes = [(module, module.training) for module in model.modules()] if isinstance(model, Module) else []
     try:
@@ -623,7 +625,7 @@ def _modes_kept(model: Any) -> Iterator[None]:
 
 
 def _check(epochs: int, seed: int, patience: int | None, clip_norm: float | None, on_nan: str) -> None:
-    """Refuse numbers out of range."""
+    """Raise an error for numbers out of range."""
     for name, value, least in [("epochs", epochs, 0), ("seed", seed, 0), ("patience", patience, 1)]:
         if value is not None and as_int(value, "fit", name) < least:
             raise ValueError(f"fit: {name} must be at least {least}, got {value}")

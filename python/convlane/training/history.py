@@ -17,12 +17,13 @@ __all__ = ["History"]
 class History(Mapping[str, list[float]]):
     """Columns by name, with one number per epoch: losses, metrics, learning rates and seconds.
 
-    Those of the validation data begin with ``validation_``. ``pandas.DataFrame(dict(history))`` makes a table of it.
+    The names of columns for the validation data begin with ``validation_``. ``pandas.DataFrame(dict(history))`` makes a
+    table of the history.
 
     Attributes
     ----------
     epochs
-        Their number.
+        The number of epochs.
     best_epoch
         The epoch, counted from 1, whose weights early stopping has kept; None without early stopping.
 
@@ -66,7 +67,7 @@ class History(Mapping[str, list[float]]):
         Parameters
         ----------
         path
-            Where to write the plot, if anywhere; the suffix determines the format.
+            The file to write the plot to, if any; the suffix determines the format.
 
         Returns
         -------
@@ -76,7 +77,7 @@ class History(Mapping[str, list[float]]):
         Raises
         ------
         ImportError
-            matplotlib is not installed.
+            If matplotlib is not installed.
         """
         try:
             from matplotlib.figure import Figure
@@ -91,8 +92,8 @@ class History(Mapping[str, list[float]]):
         metrics = [name for name in drawn if name not in losses]
         groups = [group for group in (losses, metrics) if group]
         epochs = range(1, self.epochs + 1)
-        for place, group in enumerate(groups, 1):
-            axes = figure.add_subplot(1, len(groups), place)
+        for column, group in enumerate(groups, 1):
+            axes = figure.add_subplot(1, len(groups), column)
             for name in group:
                 axes.plot(epochs, self._columns[name], label=name.replace("_", " "))
             if self.best_epoch is not None:

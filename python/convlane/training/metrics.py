@@ -15,7 +15,7 @@ from convlane.functional._arguments import Array
 __all__ = ["MeanIoU", "Tally", "accuracy", "top5"]
 
 Metric: TypeAlias = Callable[[Array, Any], Any]
-"""A function from outputs and targets of a batch to one number per example, or to their mean."""
+"""A function from the outputs and targets of a batch to one number per example, or to their mean."""
 Metrics: TypeAlias = Iterable[str | Metric] | Mapping[str, Metric]
 
 
@@ -27,7 +27,7 @@ def accuracy(outputs: Array, targets: NDArray[np.integer[Any]]) -> NDArray[np.bo
     outputs
         float32, (N, classes), or (N, classes, H, W) for maps.
     targets
-        Integers, (N,) or (N, H, W). One that is not a class, such as an ignored one, is never right.
+        Integers, (N,) or (N, H, W). A target that is not a class, such as an ignored one, is never right.
 
     Examples
     --------
@@ -43,8 +43,8 @@ def accuracy(outputs: Array, targets: NDArray[np.integer[Any]]) -> NDArray[np.bo
 def top5(outputs: Array, targets: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
     """Return for every example whether its class is among those with the five largest outputs.
 
-    Shapes and targets are those of `accuracy`. Among equal outputs the first classes rank higher, as in
-    `accuracy`; NaN ranks lowest.
+    Shapes and targets are as in `accuracy`. Among equal outputs, the first classes rank higher, as in `accuracy`; NaN
+    ranks lowest.
 
     Examples
     --------
@@ -85,7 +85,7 @@ class MeanIoU(Tally):
     Both are counted over all positions of all images, as for Pascal VOC and Cityscapes. A class that is neither
     predicted nor true anywhere does not count, nor does a position whose target is not a class, such as an ignored one.
 
-    Outputs are float32, (N, classes, ...), and targets integers, (N, ...). Its name in `fit` and `evaluate` is
+    Outputs are float32, (N, classes, ...), and targets integers, (N, ...). The metric's name in `fit` and `evaluate` is
     ``"mean_iou"``.
 
     Examples
@@ -98,7 +98,7 @@ class MeanIoU(Tally):
     """
 
     def count(self, outputs: Array, targets: Any) -> NDArray[np.float64]:
-        """Return the positions of every class's intersection and union, (2, classes)."""
+        """Return the numbers of positions in every class's intersection and union, (2, classes)."""
         classes, shape = np.asarray(targets), tuple(outputs.shape)
         if classes.dtype.kind not in "iu":
             raise TypeError(f"mean_iou: targets must hold integers (classes), got {classes.dtype}")
@@ -107,7 +107,7 @@ class MeanIoU(Tally):
         exists = _is_class(classes, shape[1])
         found, right = outputs.argmax(1)[exists], classes[exists].astype(np.int64)
         both, found_only, right_only = (
-            np.bincount(places, minlength=shape[1]) for places in (right[found == right], found, right)
+            np.bincount(classes, minlength=shape[1]) for classes in (right[found == right], found, right)
         )
         return np.stack([both, found_only + right_only - both]).astype(np.float64)
 
@@ -128,10 +128,10 @@ def named(metrics: Metrics, caller: str) -> dict[str, Metric]:
         result = {}
         for metric in [metrics] if isinstance(metrics, str) else metrics:
             if isinstance(metric, str) and metric not in _BY_NAME:
-                raise ValueError(f"{caller}: there is no metric {metric!r}; known are {', '.join(_BY_NAME)}")
+                raise ValueError(f"{caller}: there is no metric {metric!r}; known metrics are {', '.join(_BY_NAME)}")
             name = metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
             if name in result:
-                raise ValueError(f"{caller}: there are two metrics {name!r}; give them names by a dict")
+                raise ValueError(f"{caller}: there are two metrics {name!r}; pass a dict to give them different names")
             result[name] = _BY_NAME[metric] if isinstance(metric, str) else metric
     if taken := result.keys() & {"loss", "learning_rate", "seconds"}:
         raise ValueError(f"{caller}: a metric cannot have the name {min(taken)!r}")
@@ -147,7 +147,7 @@ def _is_class(targets: NDArray[np.integer[Any]], classes: int) -> NDArray[np.boo
 
 
 def _counted(outputs: Any, targets: Any) -> NDArray[np.bool_]:
-    """Return which examples count: if targets are classes, those whose class exists, so none that a loss ignores."""
+    """Return which examples count: if targets are classes, those whose class exists, not those a loss ignores."""
     classes = np.asarray(targets)
     shape = tuple(outputs.shape)
     if len(shape) > 1 and shape[1] > 1 and classes.dtype.kind in "iu" and classes.shape == (shape[0], *shape[2:]):
@@ -156,7 +156,7 @@ def _counted(outputs: Any, targets: Any) -> NDArray[np.bool_]:
 
 
 def count_examples(outputs: Any, targets: Any) -> int:
-    """Return how many examples of a batch count, by the first of several outputs."""
+    """Return how many examples of a batch count, according to the first of several outputs."""
     return int(_counted(_first(outputs), targets).sum())
 
 
@@ -166,7 +166,7 @@ def _first(outputs: Any) -> Any:
 
 
 class Means:
-    """The loss and the metrics, averaged (tallies: summed) over all examples that count.
+    """The loss and the metrics, averaged (or, for tallies, summed) over all examples that count.
 
     If every pixel has its own class, the pixels are the examples.
     """
@@ -176,7 +176,7 @@ class Means:
         self.start()
 
     def start(self, sums: Mapping[str, Any] | None = None, examples: int = 0) -> None:
-        """Start from nothing, or from former sums."""
+        """Start from zero, or from given sums."""
         self.sums: dict[str, Any] = dict(sums) if sums is not None else dict.fromkeys(["loss", *self._metrics], 0.0)
         self.examples = examples
 
@@ -187,7 +187,7 @@ class Means:
         )
 
     def add(self, loss: float, outputs: Any, targets: Any) -> int:
-        """Add a batch, by the first of several outputs; return how many of its examples count."""
+        """Add a batch, using the first of several outputs; return how many of its examples count."""
         count, found = self.measure(loss, outputs, targets)
         self.include(count, found)
         return count
@@ -210,7 +210,7 @@ class Means:
         return count, found
 
     def include(self, count: int, found: Mapping[str, Any]) -> None:
-        """Count in what has been measured."""
+        """Add what has been measured."""
         for name, total in found.items():
             self.sums[name] = self.sums[name] + total
         self.examples += count

@@ -1,7 +1,7 @@
 """Optimisers: how parameters are updated from their gradients.
 
-All parameters of a network are kept in one buffer, and a step is one pass of a kernel over it. The network holds
-read-only views of the buffer, new ones after every step. If anything else still holds the old ones (a state dict, a
+All parameters of a network are stored in one buffer, and a step is one pass of a kernel over it. The network holds
+read-only views of the buffer, new ones after every step. If anything else still holds old views (a state dict, a
 compiled plan), the step writes to a new buffer; otherwise it works in place.
 """
 
@@ -29,18 +29,19 @@ __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop", "clip_grad_norm"]
 Schedule: TypeAlias = Callable[[int], float]
 """A function from the number of completed steps to the learning rate."""
 
-_LINE = 16  # floats of a cache line, at which every parameter is aligned
+_LINE = 16  # floats in a cache line, to which every parameter is aligned
 
 
 class Optimizer(ABC):
-    """What all optimisers share: parameters, groups, learning rates, state.
+    """The base class of all optimisers: parameters, groups, learning rates and state.
 
     Parameters
     ----------
     model
         The network. Parameters that are frozen when the optimiser is created are excluded.
     lr
-        The learning rate, or a function to it from the number of completed steps (`convlane.training.schedule`).
+        The learning rate, or a function that returns it for the number of completed steps (see
+        `convlane.training.schedule`).
     weight_decay
         The multiple of every parameter that is added to its gradient.
     groups
@@ -51,7 +52,7 @@ class Optimizer(ABC):
     Raises
     ------
     TypeError, ValueError
-        An argument of the wrong kind or out of range, or a group without parameters.
+        If an argument has the wrong type or is out of range, or a group has no parameters.
     """
 
     _buffers: tuple[str, ...] = ()
@@ -77,7 +78,7 @@ class Optimizer(ABC):
             self._offsets[name] = end
             end += -(-self._current(name).size // _LINE) * _LINE
         self._size = end
-        self._spare: Array | None = None  # of the step before, for callers who always hold the last parameters
+        self._spare: Array | None = None  # that of the step before, for callers that always hold the last parameters
         self._views: dict[str, Array] = {}
         self._gather()
         self._state = {buffer: np.zeros(end, np.float32) for buffer in self._buffers}
@@ -92,14 +93,14 @@ class Optimizer(ABC):
         Parameters
         ----------
         gradients
-            The gradient of every parameter by name, as `convlane.value_and_grad` returns them.
+            The gradient of every parameter by name, as returned by `convlane.value_and_grad`.
         gradient_factor
-            A factor of all gradients, as `clip_grad_norm` returns it.
+            A factor of all gradients, as returned by `clip_grad_norm`.
 
         Raises
         ------
         ValueError
-            A gradient is missing, superfluous or of another shape. Then nothing has been changed.
+            If a gradient is missing, superfluous or of another shape. Nothing has been changed then.
         """
         if gradients.keys() != self._owners.keys():
             missing, extra = sorted(self._owners.keys() - gradients), sorted(gradients.keys() - self._owners)
@@ -110,13 +111,15 @@ class Optimizer(ABC):
         segments = []
         for name, array in arrays.items():
             options = self._options[name]
-            segments.append((self._offsets[name], array, *self._pace(self._rate(options["lr"], self.steps), options)))
+            segments.append(
+                (self._offsets[name], array, *self._coefficients(self._rate(options["lr"], self.steps), options))
+            )
         source, target = self._prepare()
         self._run(source, target, segments, gradient_factor)
         self.steps += 1
         self._spare = source if source is not target else None
         self._parameters = target
-        self._show()
+        self._renew_views()
 
     def digest(self) -> bytes:
         """Return a digest of all parameters."""
@@ -134,30 +137,30 @@ class Optimizer(ABC):
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, NDArray[Any]]) -> None:
-        """Restore a state that `state_dict` has returned.
+        """Restore a state that was returned by `state_dict`.
 
         Raises
         ------
         ValueError
-            It belongs to another optimiser or network. Then nothing has been changed.
+            If it belongs to another optimiser or network. Nothing has been changed then.
         """
-        mine = {
+        own = {
             f"{buffer}.{name}": part
             for buffer, array in self._state.items()
             for name, part in self._parts(array).items()
         }
-        if state_dict.keys() != mine.keys() | {"steps"}:
-            differing = sorted(state_dict.keys() ^ (mine.keys() | {"steps"}))
+        if state_dict.keys() != own.keys() | {"steps"}:
+            differing = sorted(state_dict.keys() ^ (own.keys() | {"steps"}))
             raise ValueError(f"load_state_dict: not the state of this optimiser; differing keys: {differing[:8]}")
-        for key, part in mine.items():
+        for key, part in own.items():
             if state_dict[key].shape != part.shape:
                 raise ValueError(f"load_state_dict: {key} has shape {state_dict[key].shape}, expected {part.shape}")
-        for key, part in mine.items():
+        for key, part in own.items():
             part[...] = state_dict[key]
         self.steps = int(state_dict["steps"])
 
     def settings(self) -> dict[str, Any]:
-        """Return what a step depends on beside gradients, parameters and state; of schedules, where they begin."""
+        """Return what a step depends on besides gradients, parameters and state; of schedules, the first rate."""
         numbers = {name: value for name, value in vars(self).items() if isinstance(value, (bool, float, tuple))}
         options = Counter(str({**each, "lr": self._rate(each["lr"], 0)}) for each in self._options.values())
         return {**numbers, "parameters with": dict(options)}
@@ -166,8 +169,8 @@ class Optimizer(ABC):
     def _run(self, source: Array, target: Array, segments: list[Any], gradient_factor: float) -> None:
         """Call the kernel."""
 
-    def _pace(self, lr: float, options: Mapping[str, Any]) -> tuple[float, float, float]:
-        """Return a parameter's learning rate, the multiple of it that is added to its gradient, and its own factor."""
+    def _coefficients(self, lr: float, options: Mapping[str, Any]) -> tuple[float, float, float]:
+        """Return a parameter's learning rate, its multiple to add to the gradient, and the factor that shrinks it."""
         return lr, options["weight_decay"], 1.0
 
     def _rate(self, lr: float | Schedule, steps: int) -> float:
@@ -181,36 +184,36 @@ class Optimizer(ABC):
         return np.ascontiguousarray(array)
 
     def _prepare(self) -> tuple[Array, Array]:
-        """Return the buffer that holds the network's parameters, and the buffer to write to: the same, or a new one."""
+        """Return the buffer with the network's parameters, and the buffer to write to: the same or a new one."""
         if any(
             self._current(name) is not view for name, view in self._views.items()
-        ):  # parameters have been loaded since
+        ):  # parameters have been loaded since the last step
             self._gather()
-        self._show()  # views for ourselves only, so that the old ones survive only if something else holds them
-        # Beside every view, the attribute and getrefcount's own argument refer to the buffer.
+        self._renew_views()  # new views, so that the old ones survive only if something else holds them
+        # Besides the views, the attribute and getrefcount's own argument refer to the buffer.
         alone = sys.getrefcount(self._parameters) == len(self._views) + 2
         spare, self._spare = self._spare, None
         if alone:
             return self._parameters, self._parameters
-        if spare is None or sys.getrefcount(spare) > 2:  # this variable and the argument
+        if spare is None or sys.getrefcount(spare) > 2:  # this variable and getrefcount's argument
             spare = np.empty(self._size, np.float32)
         return self._parameters, spare
 
     def _gather(self) -> None:
-        """Move the network's parameters into a new buffer, one by one, so that at most one exists twice."""
+        """Move the network's parameters into a new buffer, one by one, so that at most one of them exists twice."""
         self._views = {}
         self._parameters = np.zeros(self._size, np.float32)
         for name, part in self._parts(self._parameters).items():
             part[...] = self._current(name)
-            self._give(name, part)
+            self._set_view(name, part)
 
-    def _show(self) -> None:
-        """Give the network new views of the parameters."""
+    def _renew_views(self) -> None:
+        """Replace the network's parameters by new views of the buffer."""
         for name, view in self._parts(self._parameters).items():
-            self._give(name, view)
+            self._set_view(name, view)
 
-    def _give(self, name: str, view: Array) -> None:
-        """Make a part of the buffer this parameter of the network."""
+    def _set_view(self, name: str, view: Array) -> None:
+        """Replace a parameter of the network by a view of the buffer."""
         view.flags.writeable = False
         self._views[name] = view
         for module, attribute in self._owners[name]:
@@ -219,7 +222,7 @@ class Optimizer(ABC):
                 module.forget_packed()
 
     def _current(self, name: str) -> Array:
-        """Return the parameters that the network holds now."""
+        """Return the array that is now this parameter of the network."""
         module, attribute = self._owners[name][0]
         return vars(module)[attribute]  # type: ignore[no-any-return]
 
@@ -321,7 +324,7 @@ class RMSprop(Optimizer):
 
 
 class Adam(Optimizer):
-    """Running means of gradients divided by the roots of those of their squares, by torch's formulas.
+    """Running means of gradients divided by the roots of running means of their squares, by torch's formulas.
 
     References
     ----------
@@ -345,8 +348,8 @@ class Adam(Optimizer):
         self.eps = eps
         super().__init__(model, lr, weight_decay=weight_decay, groups=groups)
 
-    def _pace(self, lr: float, options: Mapping[str, Any]) -> tuple[float, float, float]:
-        lr, weight_decay, shrink = super()._pace(lr, options)
+    def _coefficients(self, lr: float, options: Mapping[str, Any]) -> tuple[float, float, float]:
+        lr, weight_decay, shrink = super()._coefficients(lr, options)
         return lr / (1 - self.betas[0] ** (self.steps + 1)), weight_decay, shrink
 
     def _run(self, source: Array, target: Array, segments: list[Any], gradient_factor: float) -> None:
@@ -386,15 +389,16 @@ class AdamW(Adam):
     ) -> None:
         super().__init__(model, lr, betas, eps, weight_decay=weight_decay, groups=groups)
 
-    def _pace(self, lr: float, options: Mapping[str, Any]) -> tuple[float, float, float]:
-        pace, weight_decay, _ = super()._pace(lr, options)
-        return pace, 0.0, 1 - lr * weight_decay
+    def _coefficients(self, lr: float, options: Mapping[str, Any]) -> tuple[float, float, float]:
+        rate, weight_decay, _ = super()._coefficients(lr, options)
+        return rate, 0.0, 1 - lr * weight_decay
 
 
 def clip_grad_norm(gradients: Mapping[str, Array], max_norm: float) -> tuple[float, float]:
     """Return the norm of all gradients together, and the factor, at most 1, that limits it to `max_norm`.
 
-    Nothing is written; the factor goes into `Optimizer.step`. The sum does not depend on the number of threads.
+    The gradients are not changed; pass the factor to `Optimizer.step`. The sum does not depend on the number of
+    threads.
 
     Examples
     --------
@@ -408,7 +412,7 @@ def clip_grad_norm(gradients: Mapping[str, Array], max_norm: float) -> tuple[flo
 
 
 def _owners(model: Module) -> dict[int, list[tuple[Module, str]]]:
-    """Return which modules hold each parameter, by its identity, and under which names."""
+    """Return, for the id of each parameter, the modules that hold it and its names there."""
     owners: dict[int, list[tuple[Module, str]]] = {}
     for module in model.modules():
         for name in module._parameter_names:
@@ -428,7 +432,7 @@ def _options(
     for pattern, changes in (groups or {}).items():
         members = [name for name in names if name.startswith(f"{pattern}.") or fnmatchcase(name, pattern)]
         if not members:
-            raise ValueError(f"{kind}: no parameter belongs to the group {pattern!r}; there are {', '.join(names)}")
+            raise ValueError(f"{kind}: the group {pattern!r} has no parameters; the parameters are {', '.join(names)}")
         if unknown := changes.keys() - {"lr", "weight_decay"}:
             raise ValueError(f"{kind}: a group may have lr and weight_decay, got {sorted(unknown)}")
         for name in members:

@@ -1,6 +1,6 @@
 """Learning-rate schedules: functions from the number of completed steps to the learning rate, for an optimiser's `lr`.
 
-They have no state, so that interrupted training resumes with the right rate.
+They have no state, so interrupted training resumes with the right rate.
 
 >>> from convlane.training import schedule
 >>> rate = schedule.warm_up(schedule.cosine(0.1, steps=100), steps=10)
@@ -19,24 +19,24 @@ Schedule = Callable[[int], float]
 
 
 def step(lr: float, every: int, factor: float = 0.1) -> Schedule:
-    """Multiply by `factor` once every `every` steps."""
+    """Multiply the rate by `factor` after every `every` steps."""
     _check("step", every=every)
     return lambda done: lr * factor ** (done // every)
 
 
 def multi_step(lr: float, at: Sequence[int], factor: float = 0.1) -> Schedule:
-    """Multiply by `factor` at each of these numbers of steps."""
+    """Multiply the rate by `factor` at each number of steps in `at`."""
     return lambda done: lr * factor ** sum(done >= milestone for milestone in at)
 
 
 def cosine(lr: float, steps: int, final: float = 0.0) -> Schedule:
-    """Fall to `final` along half a cosine, and stay there (Loshchilov and Hutter, "SGDR", ICLR 2017)."""
+    """Decrease to `final` along half a cosine, and stay there (Loshchilov and Hutter, "SGDR", ICLR 2017)."""
     _check("cosine", steps=steps)
     return lambda done: _between(lr, final, min(done / steps, 1.0))
 
 
 def warm_up(after: float | Schedule, steps: int) -> Schedule:
-    """Rise linearly to the first rate of `after` within `steps`, then follow it (Goyal et al. 2017)."""
+    """Increase linearly to the first rate of `after` within `steps`, then follow `after` (Goyal et al. 2017)."""
     _check("warm_up", steps=steps)
     follow = after if callable(after) else lambda done: after
     return lambda done: follow(0) * (done + 1) / steps if done < steps else follow(done - steps)
@@ -45,7 +45,7 @@ def warm_up(after: float | Schedule, steps: int) -> Schedule:
 def one_cycle(
     lr: float, steps: int, *, rise: float = 0.3, start_divisor: float = 25.0, end_divisor: float = 1e4
 ) -> Schedule:
-    """Rise to `lr` and fall to almost nothing, both along half a cosine (Smith and Topin 2018).
+    """Increase to `lr` and decrease to almost 0, both along half a cosine (Smith and Topin 2018).
 
     Parameters
     ----------
@@ -54,7 +54,9 @@ def one_cycle(
     steps
         The length of the whole cycle.
     rise
-        The fraction of the steps in which the rate rises.
+        The fraction of the steps in which the rate increases.
+    start_divisor, end_divisor
+        As in `lr`.
     """
     _check("one_cycle", steps=steps)
     first, top = lr / start_divisor, rise * steps - 1

@@ -1,4 +1,4 @@
-"""Transfer learning: freezing layers by name, replacing heads, precomputing the features of a frozen trunk."""
+"""Transfer learning: freezing layers by name, replacing heads, precomputing the features of a frozen backbone."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from convlane.training.batches import Data, batches, check_data
 
 __all__ = ["freeze", "freeze_all_but", "head_names", "precompute_features", "replace_head", "split_head"]
 
-_BATCH = 64  # images run together if an array holds all
+_BATCH = 64  # the number of images run together if the data is two arrays
 
 M = TypeVar("M", bound=Module)
 
 
 def freeze(model: M, *names: str, frozen: bool = True) -> M:
-    """Freeze the layers of these names, with all below them; return the network.
+    """Freeze the layers of these names and everything below them; return the network.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def freeze(model: M, *names: str, frozen: bool = True) -> M:
     Raises
     ------
     ValueError
-        No module has one of the names. Nothing has been changed then.
+        If no module has one of the names. Nothing has been changed then.
 
     Examples
     --------
@@ -62,13 +62,13 @@ def freeze_all_but(model: M, *names: str) -> M:
     model
         The network.
     names
-        As for `freeze`. Without any, the head stays trainable; dropout before it is frozen with everything else, and
-        so drops nothing.
+        As for `freeze`. By default, the head stays trainable; dropout before it is frozen with everything else, so it
+        drops nothing.
 
     Raises
     ------
     ValueError
-        No module has one of the names, or the network's head is not known. Nothing has been changed then.
+        If no module has one of the names, or the network's head is not known. Nothing has been changed then.
 
     Examples
     --------
@@ -92,7 +92,7 @@ def head_names(model: Module) -> list[str]:
     Raises
     ------
     ValueError
-        `convlane.models.create` has not made the network, or its layers have changed since.
+        If `convlane.models.create` has not made the network, or its layers have changed since.
 
     Examples
     --------
@@ -110,21 +110,21 @@ def replace_head(model: M, num_classes: int, head: str | None = None) -> M:
     Parameters
     ----------
     model
-        The network. What is frozen stays frozen; the new head is trainable.
+        The network. Frozen layers stay frozen; the new head is trainable.
     num_classes
         The number of classes.
     head
         The name of the layer to replace, a `Linear` or `Conv2d`. It may be left out for networks that
-        `convlane.models.create` has made, even those without a head (``num_classes=0``); side branches then get new
-        heads, too. In networks of `convlane.load_onnx` it is the name of a node (Gemm, MatMul before Add, Conv), and
-        may be left out if that is the last one before the only output.
+        `convlane.models.create` has made, even those without a head (``num_classes=0``); side branches then also
+        get new heads. In networks from `convlane.load_onnx`, it is the name of a node (Gemm, MatMul before Add, Conv),
+        and may be left out if that is the last node before the only output.
 
     Raises
     ------
     ValueError
-        There is no such layer, or it is not known which one is the head. Nothing has been changed then.
+        If there is no such layer, or it is not known which one is the head. Nothing has been changed then.
     TypeError
-        The head is of another kind.
+        If the head is of another kind.
 
     Examples
     --------
@@ -141,16 +141,16 @@ def replace_head(model: M, num_classes: int, head: str | None = None) -> M:
         head_of_file.replace_head(model, num_classes, head)
         return model
     old = _heads(model, num_classes, "replace_head") if head is None else {head: _module(model, head, "replace_head")}
-    new = {name: _fresh(layer, name, num_classes) for name, layer in old.items()}
+    new = {name: _reinitialised(layer, name, num_classes) for name, layer in old.items()}
     for name, layer in new.items():
-        _put(model, name, layer.train(model.training))
+        _replace(model, name, layer.train(model.training))
     if head is None:
         registry.set_num_classes(model, num_classes)
     return model
 
 
 def split_head(model: Module, head: str | None = None) -> tuple[Module, Module]:
-    """Return a network without its head, and the head, to train the latter on precomputed features.
+    """Return a network without its head, and the head, for training the head on precomputed features.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ def split_head(model: Module, head: str | None = None) -> tuple[Module, Module]:
     Returns
     -------
     trunk : Module
-        A copy of the network, frozen and in eval mode, with an identity in place of the head. It shares its parameters
+        A copy of the network, frozen and in eval mode, with an identity instead of the head. It shares its parameters
         with the network as long as these are not changed.
     head : Module
         The network's own head, so that training it trains the network.
@@ -170,9 +170,9 @@ def split_head(model: Module, head: str | None = None) -> tuple[Module, Module]:
     Raises
     ------
     ValueError
-        There is no such layer, or it is not known which one is the head.
+        If there is no such layer, or it is not known which one is the head.
     TypeError
-        The network is one of `convlane.load_onnx`, which runs the nodes of its file.
+        If the network comes from `convlane.load_onnx`, which runs the nodes of its file.
 
     Examples
     --------
@@ -186,38 +186,38 @@ def split_head(model: Module, head: str | None = None) -> tuple[Module, Module]:
     True
     """
     if isinstance(model, Network):
-        raise TypeError("split_head: a network of load_onnx runs the nodes of its file, of which none can be left out")
+        raise TypeError("split_head: a network from load_onnx runs the nodes of its file, so none can be left out")
     name = head_names(model)[-1] if head is None else head
     layer = _module(model, name, "split_head")
     trunk = deepcopy(model, {id(array): array for array in model.parameters()})  # parameters are never written to
-    _put(trunk, name, Identity())
+    _replace(trunk, name, Identity())
     return trunk.eval().freeze(), layer
 
 
 def precompute_features(trunk: Callable[[Array], Any], data: Data, *, epochs: int = 1) -> tuple[Array, NDArray[Any]]:
-    """Run a frozen trunk once over all data; the features are the data for training what follows it.
+    """Run a frozen backbone once over all data; train the layers that follow it on the features.
 
     Parameters
     ----------
     trunk
-        From images (N, C, H, W) to features, (N, C) or (N, C, H, W): a network in eval mode, for example one made with
-        ``num_classes=0`` or by `split_head`, or a compiled plan of one.
+        A function from images (N, C, H, W) to features, (N, C) or (N, C, H, W): a network in eval mode, for example one
+        made with ``num_classes=0`` or by `split_head`, or a compiled plan of such a network.
     data
         As for `convlane.training.fit`.
     epochs
-        The number of passes over the data, each with other augmentations.
+        The number of passes over the data, each with different augmentations.
 
     Returns
     -------
     features : numpy.ndarray
         float32, in the order of the data.
     targets : numpy.ndarray
-        In the same order. `convlane.data.Loader` takes the two.
+        In the same order. `convlane.data.Loader` takes both.
 
     Raises
     ------
     ValueError
-        The network is in training mode, in which features depend on their batch; or there is no data.
+        If the network is in training mode, in which features depend on their batch, or there is no data.
 
     Examples
     --------
@@ -231,7 +231,7 @@ def precompute_features(trunk: Callable[[Array], Any], data: Data, *, epochs: in
     (6, 84)
     """
     if isinstance(trunk, Module) and any(module.training for module in trunk.modules()):
-        raise ValueError("precompute_features: the trunk is in training mode; call its eval() first")
+        raise ValueError("precompute_features: trunk is in training mode; call its eval() first")
     epochs = as_positive(epochs, "precompute_features", "epochs")
     features, targets = [], []
     check_data(data, _BATCH, "precompute_features")
@@ -271,25 +271,25 @@ def _module(model: Module, name: str, caller: str) -> Module:
 
 def _unknown(name: str, paths: Iterable[str]) -> str:
     top = sorted({path.split(".")[0] for path in paths})
-    return f"no module has the name {name!r}; there are {', '.join(top)} and those below them"
+    return f"no module has the name {name!r}; the modules are {', '.join(top)} and those below them"
 
 
-def _put(model: Module, name: str, module: Module) -> None:
-    """Replace a module below another."""
+def _replace(model: Module, name: str, module: Module) -> None:
+    """Replace the module of this name."""
     *above, last = name.split(".")
     parent = _module(model, ".".join(above), "replace_head") if above else model
     setattr(parent, last, module)
 
 
 def _heads(model: Module, num_classes: int, caller: str) -> dict[str, Module]:
-    """Return the layers whose parameters depend on the number of classes, as they are for this number."""
+    """Return the layers whose parameters depend on the number of classes, as built for this number."""
     if isinstance(model, Network):
         return {path: module for path, module in model.named_modules() if module in _modules_of_head(model, caller)}
     architecture = registry.architecture(model)
     if architecture is None:
         raise ValueError(
             f"{caller}: convlane.models.create has not made this {type(model).__name__}, so it is not known which "
-            "layer is its head; name it"
+            "layer is its head; name the head"
         )
     name, _, config = architecture
     with init.skip():
@@ -300,10 +300,10 @@ def _heads(model: Module, num_classes: int, caller: str) -> dict[str, Module]:
         for path, module in network.named_modules()
         if [vars(module)[array].shape for array in _arrays(module)] != sizes[path]
     }
-    mine = {path for path, _ in model._walk("")}
-    heads = {path: module for path, module in heads.items() if path in mine}
+    own = {path for path, _ in model._walk("")}
+    heads = {path: module for path, module in heads.items() if path in own}
     if not heads:
-        raise ValueError(f"{caller}: the head of this {name} is not where it was made; name it")
+        raise ValueError(f"{caller}: this {name} no longer has its head where `create` made it; name the head")
     return heads
 
 
@@ -311,7 +311,7 @@ def _modules_of_head(network: Network, caller: str) -> list[Module]:
     head = head_of_file.find_head(network, None, caller)
     modules = [network.places[name][0] for name in (head.weight, head.bias) if name is not None]
     if any(module is network for module in modules):
-        raise ValueError(f"{caller}: the weights of {head.node} stand among others; replace_head gives them a module")
+        raise ValueError(f"{caller}: the weights of {head.node} are stored among others; call replace_head first")
     return modules
 
 
@@ -319,7 +319,7 @@ def _arrays(module: Module) -> list[str]:
     return [name for name in module._parameter_names + module._buffer_names if vars(module)[name] is not None]
 
 
-def _fresh(layer: Module, name: str, num_classes: int) -> Module:
+def _reinitialised(layer: Module, name: str, num_classes: int) -> Module:
     """Return a layer like this one with new random weights."""
     if isinstance(layer, Linear):
         return Linear(layer.in_features, num_classes, layer.bias is not None)

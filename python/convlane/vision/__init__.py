@@ -1,4 +1,4 @@
-"""What detectors need beside their network: boxes, and features of boxes. Plain functions of NumPy arrays, no layers.
+"""Functions that detectors need besides their network, for boxes and features of boxes, on NumPy arrays.
 
 Boxes are rows (x1, y1, x2, y2) with x1 <= x2 and y1 <= y2, in pixels, float32. Names, argument order and numerics are
 those of ``torchvision.ops``.

@@ -1,4 +1,4 @@
-"""Anchors, the boxes that detectors refine, and the code in which networks tell by how much.
+"""Anchors, which are the boxes that detectors refine, and the encoding of the refinements that networks predict.
 
 Ren, He, Girshick and Sun, Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks, 2015.
 """
@@ -14,7 +14,7 @@ from convlane._floats import quiet
 from convlane.functional._arguments import Array, as_float, as_pair
 from convlane.vision.boxes import as_boxes
 
-_LARGEST_GROWTH = math.log(1000 / 16)  # of torchvision's BoxCoder: what a box may grow by before exp overflows
+_LARGEST_GROWTH = math.log(1000 / 16)  # as in torchvision's BoxCoder, so that exp does not overflow
 
 
 @quiet
@@ -24,32 +24,32 @@ def anchor_boxes(
     sizes: Sequence[float],
     aspect_ratios: Sequence[float] = (0.5, 1.0, 2.0),
 ) -> Array:
-    """Return the anchors of one feature map: at each position boxes of all sizes and aspect ratios.
+    """Return the anchors of one feature map: at each position, boxes of all sizes and aspect ratios.
 
-    They are those of torchvision's ``AnchorGenerator``: an anchor of size s and aspect ratio r (height over width) is
-    ``s * sqrt(r)`` high and ``s / sqrt(r)`` wide; halves of the sides are rounded to whole pixels.
+    The anchors are those of torchvision's ``AnchorGenerator``: an anchor of size s and aspect ratio r (height over
+    width) is ``s * sqrt(r)`` high and ``s / sqrt(r)`` wide; halves of the sides are rounded to whole pixels.
 
     Parameters
     ----------
     feature_size
-        Height and width of the feature map.
+        The height and width of the feature map.
     stride
-        Pixels of the image between positions of the map: vertically, horizontally.
+        The number of image pixels between positions of the map, vertically and horizontally.
     sizes
-        Sizes in pixels: the square root of an anchor's area.
+        Sizes in pixels, the square roots of the anchors' areas.
     aspect_ratios
-        Height over width.
+        Height divided by width.
 
     Returns
     -------
     numpy.ndarray
-        float32 (H * W * R * S, 4) for R ratios and S sizes: positions row by row, at each the ratios, for each
-        ratio the sizes. A map that a network makes for them has its channels in that order.
+        float32 (H * W * R * S, 4) for R ratios and S sizes: positions row by row, at each position the ratios, and for
+        each ratio the sizes. A network's map for these anchors has its channels in that order.
 
     Raises
     ------
     TypeError, ValueError
-        An argument is no number, or not positive.
+        If an argument is not a number, or not positive.
 
     Examples
     --------
@@ -73,10 +73,10 @@ def anchor_boxes(
 
 @quiet
 def encode_boxes(boxes: Array, anchors: Array, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0)) -> Array:
-    """Return how the anchors have to move and grow to become the boxes: what a network is trained to say.
+    """Return how the anchors have to move and grow to become the boxes, which a network is trained to predict.
 
-    For centres (x, y), widths w and heights h it is ``(x - xa) / wa, (y - ya) / ha, log(w / wa), log(h / ha)``, times
-    the weights.
+    For centres (x, y), widths w and heights h, these are ``(x - xa) / wa, (y - ya) / ha, log(w / wa), log(h / ha)``,
+    times the weights.
 
     Parameters
     ----------
@@ -108,14 +108,14 @@ def encode_boxes(boxes: Array, anchors: Array, weights: Sequence[float] = (1.0, 
 
 @quiet
 def decode_boxes(deltas: Array, anchors: Array, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0)) -> Array:
-    """Return the boxes that a network means: the inverse of `encode_boxes`.
+    """Return the boxes that a network predicts: the inverse of `encode_boxes`.
 
-    A box grows at most 62.5 times, as in torchvision.
+    A box grows by a factor of at most 62.5, as in torchvision.
 
     Parameters
     ----------
     deltas
-        (N, 4), as `encode_boxes` returns them.
+        (N, 4), as returned by `encode_boxes`.
     anchors, weights
         As for `encode_boxes`.
 

@@ -1,4 +1,4 @@
-"""Areas, overlaps and the suppression of boxes that show the same thing."""
+"""Areas and overlaps of boxes, and the suppression of boxes of the same object."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def box_area(boxes: Array) -> Array:
 
 @quiet
 def box_iou(boxes1: Array, boxes2: Array) -> Array:
-    """Return for each pair of boxes the area that they share over the area that they cover together.
+    """Return the intersection over union for each pair of boxes.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def clip_boxes(boxes: Array, size: tuple[int, int]) -> Array:
     boxes
         (N, 4).
     size
-        Height and width of the image.
+        The height and width of the image.
 
     Examples
     --------
@@ -88,10 +88,10 @@ def clip_boxes(boxes: Array, size: tuple[int, int]) -> Array:
 
 @quiet
 def nms(boxes: Array, scores: Array, iou_threshold: float) -> NDArray[np.int64]:
-    """Drop the boxes that overlap a better one (non-maximum suppression); return which are left.
+    """Drop the boxes that overlap a better box (non-maximum suppression) and return the indices of the others.
 
-    The best box is kept, all that overlap it by more than the threshold are dropped, and so on with what is left.
-    Boxes of the same score are taken in their order.
+    The best box is kept, all boxes that overlap it by more than the threshold are dropped, and so on with the remaining
+    boxes. Boxes with equal scores are taken in their order.
 
     Parameters
     ----------
@@ -110,9 +110,9 @@ def nms(boxes: Array, scores: Array, iou_threshold: float) -> NDArray[np.int64]:
     Raises
     ------
     TypeError
-        An argument is no such array, or the threshold no number.
+        If an argument is not such an array, or the threshold is not a number.
     ValueError
-        The shapes do not fit together.
+        If the shapes do not match.
 
     Examples
     --------
@@ -128,7 +128,7 @@ def nms(boxes: Array, scores: Array, iou_threshold: float) -> NDArray[np.int64]:
 
 @quiet
 def batched_nms(boxes: Array, scores: Array, idxs: Any, iou_threshold: float) -> NDArray[np.int64]:
-    """Do the same as `nms` for each class of boxes by itself: boxes of different classes do not compete.
+    """Apply `nms` to each class of boxes separately, so that boxes of different classes do not compete.
 
     Parameters
     ----------
@@ -197,7 +197,7 @@ def _nms(boxes: Array, scores: Array, threshold: float) -> NDArray[np.int64]:
 
 
 def _iou(boxes1: Array, boxes2: Array, areas1: Array, areas2: Array) -> Array:
-    with np.errstate(all="ignore"):  # 0 / 0 of empty boxes is NaN, which suppresses nothing
+    with np.errstate(all="ignore"):  # 0 / 0 for empty boxes is NaN, which suppresses nothing
         first, last = np.maximum(boxes1[:, None, :2], boxes2[:, :2]), np.minimum(boxes1[:, None, 2:], boxes2[:, 2:])
         shared = np.prod(np.maximum(last - first, 0), axis=2)
         ratio: Array = shared / (areas1[:, None] + areas2 - shared)

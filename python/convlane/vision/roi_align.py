@@ -11,7 +11,7 @@ from convlane._floats import quiet
 from convlane.functional._arguments import Array, as_array, as_float, as_int, as_pair
 from convlane.functional.shape import channels_last
 
-_MOST_SAMPLES = 4096  # in one direction of a bin: a box of that many pixels and more is a mistake
+_MOST_SAMPLES = 4096  # in one direction of a bin; a larger box is a mistake
 
 
 @quiet
@@ -23,9 +23,9 @@ def roi_align(
     sampling_ratio: int = -1,
     aligned: bool = False,
 ) -> Array:
-    """Resample what lies in each box of a feature map to a map of one size.
+    """Resample each box of a feature map to a map of one size.
 
-    A box is divided into bins; each is the mean of points on a grid within it, interpolated bilinearly.
+    A box is divided into bins; each bin is the mean of bilinearly interpolated points on a grid within it.
 
     Parameters
     ----------
@@ -34,14 +34,14 @@ def roi_align(
     boxes
         (K, 5): the index of the image, then x1, y1, x2, y2 in pixels of the picture.
     output_size
-        Height and width of the result.
+        The height and width of the result.
     spatial_scale
-        By what coordinates are multiplied: 1 / 16 where the map has a sixteenth of the picture's size.
+        The factor of the coordinates: 1 / 16 if the map has a sixteenth of the picture's size.
     sampling_ratio
-        Points of a bin in each direction; with -1 there are as many as a bin has pixels, rounded up.
+        The number of points of a bin in each direction; -1 means as many as a bin has pixels, rounded up.
     aligned
-        Whether pixels are points at half numbers (0.5, 1.5, ...), which is exact. False does as older detectors did:
-        every box is at least one pixel large.
+        Whether the centres of pixels are at half-integers (0.5, 1.5, ...), which is exact. False is as in older
+        detectors, where every box is also at least one pixel large.
 
     Returns
     -------
@@ -51,13 +51,13 @@ def roi_align(
     Raises
     ------
     TypeError, ValueError
-        An argument is of the wrong kind or shape, an image index does not exist, or a box is not finite or larger than
+        If an argument has the wrong type or shape, an image index does not exist, or a box is not finite or larger than
         4096 points in a bin.
 
     Notes
     -----
-    The weights of bilinear interpolation are products of a vertical and a horizontal one, and so are means over a grid:
-    a box is the map between two small matrices.
+    The weights of bilinear interpolation are products of vertical and horizontal weights, and so are those of means
+    over a grid: the result for a box is the map multiplied by two small matrices.
 
     Examples
     --------
@@ -82,7 +82,9 @@ def roi_align(
         raise ValueError("roi_align: boxes must be finite")
     images = boxes[:, 0].astype(np.int64)
     if len(boxes) and (images.min() < 0 or images.max() >= len(input)):
-        raise ValueError(f"roi_align: boxes name images {images.min()} to {images.max()}, but there are {len(input)}")
+        raise ValueError(
+            f"roi_align: boxes refer to images {images.min()} to {images.max()}, but there are {len(input)}"
+        )
     result = np.empty((len(boxes), height, width, input.shape[1]), np.float32)
     corners = boxes[:, 1:].astype(np.float64) * scale - (0.5 if aligned else 0.0)
     for k, (x1, y1, x2, y2) in enumerate(corners.tolist()):
@@ -94,7 +96,7 @@ def roi_align(
 
 
 def _resampling(start: float, stop: float, bins: int, points: int, size: int, aligned: bool) -> tuple[int, Any]:
-    """Return the first pixel that a box needs in one direction, and the matrix (bins, pixels) of their weights."""
+    """Return the first pixel that a box reads in one direction, and the matrix (bins, pixels) of weights."""
     length = stop - start if aligned else max(stop - start, 1.0)
     count = points if points > 0 else max(math.ceil(length / bins), 0)
     if count > _MOST_SAMPLES:
