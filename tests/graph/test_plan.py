@@ -299,11 +299,26 @@ def test_inputs_that_are_refused(value, error, message):
         ((), ValueError, r"must be \(N, C, H, W\) .* got \(\)"),
         (((1, 3, 4, 4), (1,)), ValueError, r"input_shape of input1 must be \(N, C, H, W\) .* got \(1,\)"),
         ({"x": (1, 3, 4, 4), "y": (None, 3, 4, 4)}, ValueError, "the same N, got .1, 3, 4, 4., .None, 3, 4, 4."),
+        (3, TypeError, r"input_shape must be a shape, such as \(1, 3, 224, 224\), or several shapes, got 3"),
+        ("1, 3", TypeError, "input_shape must be a shape, .* got '1, 3'"),
+        ({"x": None}, TypeError, "input_shape of x must be a shape, .* got None"),
+        (np.zeros((1, 3, 4, 4)), TypeError, r"must be a shape, .* got an array of shape \(1, 3, 4, 4\)"),
     ],
 )
 def test_shapes_that_are_refused(shape, error, message):
     with pytest.raises(error, match=message):
         convlane.compile(F.relu, shape)
+
+
+@pytest.mark.parametrize("model", [None, 3, "resnet18"])
+def test_what_cannot_be_called_is_no_network(model):
+    with pytest.raises(TypeError, match="compile: model must be a network or a function of arrays, got"):
+        convlane.compile(model, (1, 3, 4, 4))
+
+
+def test_sizes_beyond_64_bits_are_refused():
+    with pytest.raises(ValueError, match="compile: sizes too large: their product overflows"):
+        convlane.compile(nn.Conv2d(3, 2, 3).eval(), (1, 3, 2**40, 2**40))
 
 
 def test_arithmetic_with_numbers(rng, tmp_path):
