@@ -17,7 +17,7 @@ from convlane import _core, machine
 
 _ROUNDS = 30
 _WARMUP_ROUNDS = 3
-# Faster calls are timed several at once, because the clock and the loop cost some 0.1 us. The rates are guesses.
+# Several calls faster than this are timed together, because clock and loop cost some 0.1 us. The rates are guesses.
 _ROUND_SECONDS = 1e-3
 _LIKELY_FLOPS, _LIKELY_BYTES = 1e11, 5e10
 
@@ -26,7 +26,7 @@ def pytest_addoption(parser):
     group = parser.getgroup("convlane")
     group.addoption("--threads", type=int, default=1, help="threads per operation (default 1)")
     group.addoption("--isa", choices=_core.supported_isas(), default=_core.active_isa(), help="instruction set")
-    group.addoption("--smoke", action="store_true", help="two rounds of one call each: does everything run?")
+    group.addoption("--smoke", action="store_true", help="two rounds of one call each, to check that everything runs")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Row:
     family: str | None
 
     def figures(self):
-        """What is reported; each array's bytes count once, however often a cache delivers them."""
+        """Return the reported figures; each array's bytes count once, however often they are read from a cache."""
         flops = 2 * self.multiply_adds
         figures = {}
         if flops:
@@ -62,7 +62,7 @@ _ROWS = pytest.StashKey[list[Row]]()
 
 @pytest.fixture(autouse=True)
 def _setting(request):
-    """The instruction set and threads that the command line asks for."""
+    """Use the instruction set and the number of threads given on the command line."""
     before = _core.active_isa()
     _core.set_active_isa(request.config.getoption("isa"))
     with convlane.num_threads(request.config.getoption("threads")):
@@ -95,7 +95,7 @@ def report(request, benchmark):
 
 @pytest.fixture
 def random():
-    """Random float32 arrays; those with the shape of images are channels last in memory, as between two layers."""
+    """Return a function that draws float32 arrays; images are channels last in memory, as between two layers."""
     generator = np.random.default_rng(0)
 
     def draw(*shape):

@@ -1,7 +1,7 @@
 """Compare convlane.filters with OpenCV and SciPy on one picture: ``python benchmarks/filters.py --help``.
 
-It prints the table of docs/filters.md. The libraries alternate, call by call, and pause before each call, so that none
-is slowed by threads of another that still spin; the best call of each counts.
+It prints the table of docs/filters.md. The libraries alternate, call by call, with a pause before each call, so that
+none is slowed down by spinning threads of another; the best call of each counts.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ PICTURES = {
     "float64": (np.float64, 1),
 }
 _SIGMA = 2
-_ROUNDS, _SECONDS = 9, 1.0  # the maximum number of calls, and the time after which a library gets no more
-_REST = 0.01  # seconds; longer than the libraries' threads spin
+_ROUNDS, _SECONDS = 9, 1.0  # the maximum number of calls, and the time after which a library makes no more calls
+_PAUSE = 0.01  # seconds; longer than the libraries' threads spin
 
 
 def main(argv=None):
@@ -64,7 +64,7 @@ def compare(libraries, kernel, dtype, channels, size, rounds):
     for _ in range(rounds):
         for name, call in calls.items():
             if sum(seconds[name]) < _SECONDS:
-                time.sleep(_REST)
+                time.sleep(_PAUSE)
                 start = time.perf_counter()
                 call()
                 seconds[name].append(time.perf_counter() - start)

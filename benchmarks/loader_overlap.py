@@ -1,9 +1,9 @@
-"""How much of a loader's time is hidden behind the training: one table, from ``python benchmarks/loader_overlap.py``.
+"""Measure how much of a loader's time is hidden behind training: ``python benchmarks/loader_overlap.py``.
 
-A small residual network is trained on coloured 32x32 pictures that are cropped, mirrored, turned and warped, with the
-batches made by the training's own thread or by others ahead of it. The network computes with `--threads` threads;
+A small residual network is trained on coloured 32x32 pictures that are cropped, mirrored, rotated and warped; the
+batches are made by the training thread or by worker threads ahead of it. The network computes with `--threads` threads;
 workers need cores of their own to hide their work. Times are medians per batch; "hidden" is the share of the loader's
-own time that the training does not wait for.
+own time for which training does not wait.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from convlane.training import SGD
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=1, help="of the network (default 1)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of the network (default 1)")
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2], help="threads that load (default 1 2)")
     parser.add_argument("--model", default="resnet20", help="a network for 32x32 pictures (default resnet20)")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--batches", type=int, default=32, help="per row (default 32)")
+    parser.add_argument("--batches", type=int, default=32, help="batches per row (default 32)")
     args = parser.parse_args()
 
     rng = np.random.default_rng(0)

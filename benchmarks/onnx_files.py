@@ -1,8 +1,8 @@
 """Compare convlane with ONNX Runtime and OpenVINO on ONNX files: ``python benchmarks/onnx_files.py FILE[:SHAPE]...``.
 
-A shape is written as 1x3x640x640; without one it is what the file declares, with ``--batch`` and ``--size`` where that
-is left open. Each measurement is one process of benchmarks/onnx_files_worker.py, and the runtimes take turns over
-several rounds. A file that declares a size, but holds for any, is opened for the one that is asked for.
+A shape is written as 1x3x640x640; the default is the shape that the file declares, with ``--batch`` and ``--size`` for
+dimensions that are open. Each measurement is one process of benchmarks/onnx_files_worker.py, and the runtimes take
+turns over several rounds. If a shape differs from the sizes that the file declares, those are replaced by open ones.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _WORKER = Path(__file__).with_name("onnx_files_worker.py")
 
 @dataclass(frozen=True)
 class File:
-    """A network, and the shape of its input, if that was told."""
+    """A network, and the shape of its input if it was given."""
 
     path: Path
     shape: tuple[int, ...] | None
@@ -65,12 +65,12 @@ def parse(argv):
     add("--runtimes", type=peers.list_of(peers.runtime_of(RUNTIMES)), default=list(RUNTIMES), help="default: all")
     add("--threads", type=peers.list_of(thread_count), default=cpus, help="default: one and all")
     add("--batch", type=positive, default=1, help="images per call where the file leaves it open, default 1")
-    add("--size", type=positive, default=224, help="of dimensions that the file leaves open, default 224")
+    add("--size", type=positive, default=224, help="size of dimensions that the file leaves open, default 224")
     add("--rounds", type=positive, default=5, help="processes per runtime and row, default 5")
     add("--seconds", type=peers.seconds, default=1.0, help="timed calls per process, default 1")
     add("--out", type=Path, default=Path("results"), help="folder of onnx_files.json")
     add("--markdown", type=Path, help="also rewrite the results in this file, between its markers")
-    add("--smoke", action="store_true", help="a few calls of a small network: does everything run?")
+    add("--smoke", action="store_true", help="a few calls of a small network, to check that everything runs")
     args = parser.parse_args(argv)
     if args.smoke:
         args.rounds, args.seconds, args.threads = 1, 0.0, [1]
@@ -90,7 +90,7 @@ def compare(args, runtimes):
 
 
 def measure(row, name, file, args):
-    """Add one process's times to the row, or why there are none."""
+    """Add one process's times to the row, or the reason why there are none."""
     task = {"path": str(file.path), "shape": file.shape, "batch": args.batch, "size": args.size}
     try:
         row.ms[name] += run_worker(_WORKER, **task, runtime=name, threads=row.threads, seconds=args.seconds)
@@ -99,7 +99,7 @@ def measure(row, name, file, args):
 
 
 def _file(text):
-    """Argument type: a path, and perhaps a shape behind a colon."""
+    """Argument type: a path, optionally followed by a colon and a shape."""
     found = re.fullmatch(r"(.+?)(?::(\d+(?:x\d+)*))?", text)
     if found is None or not Path(found[1]).is_file():
         raise argparse.ArgumentTypeError(f"there is no file {text!r}")
@@ -117,5 +117,5 @@ def _small(folder):
 
 
 if __name__ == "__main__":
-    peers.heed_signals()
+    peers.handle_signals()
     sys.exit(main())

@@ -1,6 +1,6 @@
 """One task of benchmarks/onnx_files.py in a process of its own: time calls of one ONNX file.
 
-The only argument is a JSON object, the only line on stdout is the JSON result, the milliseconds of all calls; what
+The only argument is a JSON object; the only line on stdout is the JSON result, the milliseconds of all calls. What
 libraries print goes to stderr. Every call begins with NumPy arrays and ends with the finished outputs.
 """
 
@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from peer_worker import run_task, time_calls
 
-TOLERANCE = 1e-3  # of the largest number
-FEW = 1e-4  # of the numbers: where a network compares two, the last bit may decide
+TOLERANCE = 1e-3  # relative to the largest number
+FEW = 1e-4  # the share of numbers that may be wrong: where a network compares two numbers, the last bit may decide
 
 
 def measure(path, shape, batch, size, runtime, threads, seconds):
-    """Return the milliseconds of all calls, after a check of what they return against ONNX's reference or a peer."""
+    """Return the milliseconds of all calls, after comparing the outputs with ONNX Runtime's or ONNX's reference."""
     data, name, shape = opened(Path(path), shape, batch, size)
     image = np.random.default_rng(0).random(shape, np.float32)
     run = _RUNTIMES[runtime](data, name, threads)
@@ -28,7 +28,7 @@ def measure(path, shape, batch, size, runtime, threads, seconds):
 
 
 def opened(path, shape, batch, size):
-    """Return the file's bytes with sizes left open where others are asked for, its input's name, and that's shape."""
+    """Return the file's bytes, its input's name and shape; the file's sizes become open where the shape differs."""
     import onnx
 
     model = onnx.load(path)
@@ -49,7 +49,7 @@ def opened(path, shape, batch, size):
 
 
 def compare(found, expected):
-    """Raise ValueError where outputs are wrong."""
+    """Raise a ValueError if outputs are wrong."""
     if len(found) != len(expected):
         raise ValueError(f"{len(found)} outputs instead of {len(expected)}")
     for ours, theirs in zip(found, expected, strict=True):
@@ -102,7 +102,7 @@ def _openvino(data, name, threads):
     compiled = []
 
     def run(image):
-        if not compiled:  # for this size, which is quicker than one left open
+        if not compiled:  # for this size, which is faster than an open one
             model = core.read_model(data)
             model.reshape({name: image.shape})
             compiled.append(core.compile_model(model, "CPU", settings))

@@ -1,7 +1,8 @@
 """One task of benchmarks/peers.py in a process of its own: make a network's files, or check and time one runtime.
 
-The only argument is a JSON object, the only line on stdout is the JSON result; what libraries print goes to stderr.
-A folder holds one network: ``weights.npz``, and for each batch size input, expected output and the exported graphs.
+The only argument is a JSON object; the only line on stdout is the JSON result. What libraries print goes to stderr. A
+folder holds one network: ``weights.npz``, and for each batch size the input, the expected output and the exported
+graphs.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ _LEAST_CALLS = 3
 
 
 def prepare(folder, model, batches, size, seed, runtimes):
-    """Write what the runtimes need; return the errors of those for which it failed.
+    """Write the files that the runtimes need; return the errors of runtimes for which that failed.
 
-    The expected output is torch's, or convlane's own where convlane runs alone.
+    The expected output is torch's, or convlane's own if convlane runs alone.
     """
     network = _random_network(model, size, seed)
     state = network.state_dict()
@@ -96,7 +97,7 @@ def _random_network(model, size, seed):
 
 
 def time_calls(run, image, seconds, least=_LEAST_CALLS):
-    """Return the milliseconds of each call; there are a few even if they take longer than the given time."""
+    """Return the milliseconds of each call; there are at least `least`, even if they take longer than `seconds`."""
     calls = []
     end = time.perf_counter() + seconds
     while len(calls) < least or time.perf_counter() < end:
@@ -107,7 +108,7 @@ def time_calls(run, image, seconds, least=_LEAST_CALLS):
 
 
 def main_output(outputs):
-    """Return the outputs of a network that returns several by name; the first is the network's own."""
+    """Return the main output of a network, which is the first one if it returns several by name."""
     return next(iter(outputs.values())) if isinstance(outputs, dict) else outputs
 
 
@@ -115,13 +116,13 @@ def main_output(outputs):
 
 
 def _torch_network(folder, model):
-    """Return the network; it gives its main output alone, as exported graphs do."""
+    """Return the network with its main output only, as exported graphs have it."""
     import torch
 
     weights = np.load(folder / "weights.npz")
     config = {"aux_logits": any(key.startswith("aux") for key in weights.files)} if model == "googlenet" else {}
     network = torch_network(model, **config)
-    state = network.state_dict()  # with the version, which MNASNet asks for
+    state = network.state_dict()  # with the version, which MNASNet needs
     state |= {key: torch.from_numpy(weights[key]) for key in weights.files}
     network.load_state_dict(state, assign=True)
 
@@ -151,7 +152,7 @@ def _export_onnx(folder, network, inputs):
 
 
 def _export_ncnn(folder, network, inputs):
-    """Export for one image: ncnn's layers know no batches."""
+    """Export for one image: ncnn's layers do not support batches."""
     import pnnx
     import torch
 
@@ -159,7 +160,7 @@ def _export_ncnn(folder, network, inputs):
     pnnx.export(network, str(folder / "network.pt"), (image,), fp16=False)
 
 
-# runtimes: each returns a function from the input to the output
+# runtimes: each function returns a function from the input to the output
 
 
 def _convlane(folder, model, image, threads):
@@ -238,7 +239,7 @@ def _ncnn(folder, model, image, threads):
 
 
 def _torch(folder, model, image, threads):
-    """Take the fastest of torch's ways to run a network: which one it is depends on the network."""
+    """Use the fastest of torch's ways to run a network; which one that is depends on the network."""
     import torch
     from torch.fx.experimental.optimization import fuse
 
@@ -279,8 +280,8 @@ def first_line(error):
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-def answering():
-    """Return a function that prints an answer for the parent; what libraries print from now on goes to stderr."""
+def redirect_output():
+    """Return a function that prints an answer for the parent; from now on, all other output goes to stderr."""
     warnings.simplefilter("ignore")  # deprecations in other people's code
     result = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -288,11 +289,11 @@ def answering():
 
 
 def run_task(function):
-    """Print, as JSON, what function(**task) returns for the task given as the only argument."""
-    answer = answering()
+    """Print, as JSON, the result of function(**task), where the task is the program's only argument."""
+    answer = redirect_output()
     try:
         found = function(**json.loads(sys.argv[1]))
-    except Exception as error:  # the parent reports it beside the runtimes that work
+    except Exception as error:  # the parent reports it with the results of the other runtimes
         sys.exit(first_line(error))
     answer(found)
 

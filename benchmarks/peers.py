@@ -1,7 +1,7 @@
 """Compare convlane with other CPU runtimes on the same networks: ``python benchmarks/peers.py --help``.
 
-Each measurement is one process of benchmarks/peer_worker.py, and no two of them exist at the same time: threads of one
-runtime that spin while they wait would slow the others. The runtimes alternate over several rounds. The method is
+Each measurement is one process of benchmarks/peer_worker.py, and no two of them exist at the same time, because
+spinning threads of one runtime would slow down the others. The runtimes alternate over several rounds. The method is
 described in docs/benchmarks.md.
 """
 
@@ -29,7 +29,7 @@ from convlane import machine, models, runtime
 from convlane.cli._common import model_name, positive, thread_count
 from convlane.models.registry import preparations
 
-# The distributions that each runtime needs; torch defines the graphs that the others import.
+# The packages that each runtime needs; torch exports the graphs that the others import.
 _TORCH = ("torch", "torchvision")
 _ONNX = (*_TORCH, "onnx", "onnxscript")
 PACKAGES = {
@@ -44,7 +44,7 @@ NETWORKS = ("alexnet", "vgg16", "resnet18", "resnet50", "googlenet", "mobilenet_
 ALL = "torchvision"
 """Stands for all classification networks of torchvision that convlane has."""
 BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
-BESIDE = "processes that each keep a core busy meanwhile, as on a shared machine; default 0"
+BESIDE = "number of other processes that each keep a core busy meanwhile, as on a shared machine; default 0"
 WORKER = Path(__file__).with_name("peer_worker.py")
 _TIMEOUT = 900  # seconds; a worker takes a few
 _WIDTH = 20  # of a column
@@ -52,7 +52,7 @@ _WIDTH = 20  # of a column
 
 @dataclass
 class Row:
-    """One network in one setting: the milliseconds of every call by runtime, and why a runtime has none."""
+    """One network in one setting: the milliseconds of every call by runtime, or the reason why a runtime has none."""
 
     model: str
     threads: int
@@ -65,7 +65,7 @@ class Row:
         return statistic(self.ms[name]) if self.ms.get(name) and name not in self.problems else None
 
     def ratio(self, statistic):
-        """Return the best peer's time over convlane's; above 1, convlane is the fastest."""
+        """Return the best peer's time divided by convlane's; above 1, convlane is the fastest."""
         ours = self.figure("convlane", statistic)
         peers = [self.figure(name, statistic) for name in self.ms if name != "convlane"]
         peers = [time for time in peers if time is not None]
@@ -88,7 +88,7 @@ def main(argv=None):
 
 
 def publish(args, name, report, text, begin, end):
-    """Print the text, write the report into the folder, and the text between its markers in a document, if any."""
+    """Print the text, write the report into the folder, and insert the text in the document, if there is one."""
     print(text)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
@@ -102,7 +102,7 @@ def exit_status(rows):
 
 
 def timed(compare, args, runtimes, packages_of):
-    """Measure the rows; return them and all that is known of the run. Ctrl-C ends the program as shells expect it."""
+    """Measure the rows; return them and a description of the run. Ctrl-C ends the program as shells expect it."""
     load = os.getloadavg()[0]
     try:
         rows = compare(args, runtimes)
@@ -126,7 +126,7 @@ def parse(argv):
     parser.add_argument("--beside", type=busy_count, default=0, help=BESIDE)
     parser.add_argument("--rounds", type=positive, default=5, help="processes per runtime and row, default 5")
     parser.add_argument("--seconds", type=seconds, default=1.0, help="timed calls per process, default 1")
-    parser.add_argument("--seed", type=int, default=0, help="of the weights and images, default 0")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights and images, default 0")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of peers.json and peers.png")
     parser.add_argument("--markdown", type=Path, help="also rewrite the results in this file, between its markers")
     parser.add_argument("--section", default="peers", help="which markers, default: %(default)s")
@@ -148,7 +148,7 @@ def parse(argv):
 
 
 def compare(args, runtimes):
-    """Measure every row; one network's files exist at a time."""
+    """Measure every row; the files of only one network exist at a time."""
     rows = []
     for model in args.models:
         with tempfile.TemporaryDirectory(prefix="convlane-peers-") as folder:
@@ -167,10 +167,10 @@ def compare(args, runtimes):
 
 
 def take_turns(row, rounds, measure):
-    """Call measure(name) in every round for all runtimes of a row that have no problem, and show the result."""
+    """Call measure(name) in every round for all runtimes of a row that have no problem, and print the row."""
     runtimes = list(row.ms)
     for number in range(rounds):
-        first = number % len(runtimes)  # who comes first rotates too
+        first = number % len(runtimes)  # each round begins with another runtime
         for name in runtimes[first:] + runtimes[:first]:
             if name not in row.problems:
                 measure(name)
@@ -179,7 +179,7 @@ def take_turns(row, rounds, measure):
 
 @contextlib.contextmanager
 def beside(count):
-    """Keep some other processes busy, which end with this one in any case; yield their PIDs."""
+    """Run some other busy processes, which end with this one in any case; yield their PIDs."""
     loop = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    pass"
     with contextlib.ExitStack() as running:
         found = []
@@ -191,7 +191,7 @@ def beside(count):
 
 
 def measure(row, name, task):
-    """Add one process's times to the row, or why there are none."""
+    """Add one process's times to the row, or the reason why there are none."""
     try:
         answer = run_worker(WORKER, task="measure", runtime=name, threads=row.threads, batch=row.batch, **task)
     except WorkerError as error:
@@ -203,14 +203,14 @@ def measure(row, name, task):
         row.problems[name] = f"wrong output, off by {answer['error']:.1e} of the largest"
 
 
-def heed_signals():
-    """Make Ctrl-C and SIGTERM exceptions, which end the worker too; a shell may have had the former ignored."""
+def handle_signals():
+    """Raise exceptions on Ctrl-C and SIGTERM, which end the worker, too; a shell may have made Ctrl-C ignored."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 class WorkerError(Exception):
-    """A worker has failed; the message says how, in one line."""
+    """A worker has failed; the message gives the reason in one line."""
 
 
 def run_worker(worker, **task):
@@ -228,16 +228,17 @@ def run_worker(worker, **task):
 
 @contextlib.contextmanager
 def started(command, **options):
-    """Start a process in a group that is killed when this context is left, for whatever reason."""
-    # Signals wait while it starts: one that came in between would leave a process that nobody knows. To block them
-    # would not do: that is a matter of one thread, and another, of a numerical library, takes them for the process.
+    """Start a process in a process group that is killed when this context is left, for whatever reason."""
+    # Signals are kept back while the process starts: one that came in between would leave an orphan. Blocking them
+    # would not be enough: a signal mask belongs to one thread, and a thread of a numerical library would receive the
+    # signal.
     waiting = []
     handlers = {
         number: signal.signal(number, lambda number, frame: waiting.append(number))
         for number in (signal.SIGINT, signal.SIGTERM)
     }
 
-    def heed_again():
+    def restore_handlers():
         for number, handler in handlers.items():
             signal.signal(number, handler)
         while waiting:
@@ -246,7 +247,7 @@ def started(command, **options):
     try:
         process = subprocess.Popen(command, text=True, start_new_session=True, **options)
         try:
-            heed_again()
+            restore_handlers()
             yield process
         finally:
             with contextlib.suppress(ProcessLookupError):
@@ -256,14 +257,14 @@ def started(command, **options):
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
     finally:
-        heed_again()
+        restore_handlers()
 
 
 # report
 
 
 def describe(args, packages, rows, load):
-    """Return all that is known of the run, as JSON has it; `packages` are the other runtimes'."""
+    """Return a description of the run for JSON; `packages` are those of the other runtimes."""
     statistics_of = {"best": min, "median": statistics.median}
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -311,7 +312,7 @@ def summary(report):
 
 
 def table(rows, runtimes):
-    """Return a Markdown table of best / median ms, the ratios, their geometric mean, and what went wrong."""
+    """Return a Markdown table of best / median ms, the ratios, their geometric mean, and a list of the problems."""
     columns = [*runtimes, "best peer / convlane"]
     header = " | ".join(f"{name:>{_WIDTH}}" for name in columns)
     lines = [f"| {'network':<16} | threads | batch | {header} |", "|---|--:|--:|" + "--:|" * len(columns)]
@@ -339,7 +340,7 @@ def geometric_mean(rows, statistic):
 
 
 def chart(rows, runtimes, path):
-    """Draw every runtime's median time over convlane's, one panel per setting; needs matplotlib."""
+    """Draw every runtime's median time relative to convlane's, one panel per setting; needs matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -398,7 +399,7 @@ def _dram_bandwidth(threads):
 
 
 def list_of(convert):
-    """Argument type: items between commas, each once."""
+    """Argument type: a list separated by commas, without duplicates."""
 
     def items(text):
         return list(dict.fromkeys(convert(item.strip()) for item in text.split(",")))
@@ -407,7 +408,7 @@ def list_of(convert):
 
 
 def _networks(text):
-    """Argument type: networks between commas."""
+    """Argument type: names of networks, separated by commas."""
     if text == ALL:
         return sorted(preparations()[ALL])
     return list_of(model_name)(text)
@@ -429,7 +430,7 @@ def runtime_of(names):
 
 
 def busy_count(text):
-    """Argument type: how many processes."""
+    """Argument type: a number of processes."""
     number = int(text)
     if not 0 <= number <= 1024:
         raise argparse.ArgumentTypeError(f"must be between 0 and 1024, got {text}")
@@ -444,5 +445,5 @@ def seconds(text):
 
 
 if __name__ == "__main__":
-    heed_signals()
+    handle_signals()
     sys.exit(main())

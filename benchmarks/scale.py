@@ -6,8 +6,8 @@
 
 `memory` starts processes that load a plan, run an image and wait; it prints their proportional set size (Pss), in which
 a page that n processes share counts 1/n for each. `batches` prints a process's pictures per second by the number of
-pictures in a call. `engines` compares two workers of one thread with one process of two threads, both after they have
-started and loaded the network.
+pictures per call. `engines` compares two workers of one thread with one process of two threads, after all have started
+and loaded the network.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def memory(plan: Path, how: str, count: int) -> float:
-    """Return the Pss of some workers together, in MB."""
+    """Return the total Pss of `count` workers, in MB."""
     command = [sys.executable, "-c", WORKER, str(plan), how]
     workers = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)
@@ -95,7 +95,7 @@ def write_pictures(folder: Path, count: int) -> list[str]:
 
 
 def batches(plan: Path, model: str, pictures: list[str], rounds: int) -> None:
-    """Print pictures per second by the size of a call, with one thread and with two; best of some rounds."""
+    """Print pictures per second by the number per call, with one thread and with two; best of some rounds."""
     sizes = (1, 2, 4, 8, 16, 32, 64)
     best: dict[tuple[int, int], float] = {}
     for _ in range(rounds):
@@ -116,7 +116,7 @@ def batches(plan: Path, model: str, pictures: list[str], rounds: int) -> None:
 
 
 def engines(plan: Path, args: argparse.Namespace, pictures: list[str]) -> None:
-    """Print the pictures per second of both, measured in alternation."""
+    """Print the pictures per second of two workers and of one process, measured in alternation."""
     one = BatchPredictor(plan, preprocessing(args.model), BestClass(), threads=2)
     run, stop = {"ray": ray_workers, "dask": dask_workers}[args.engine](plan, args)
     ratios = []
@@ -156,7 +156,7 @@ def dask_workers(plan: Path, args: argparse.Namespace):
 
 
 def ray_workers(plan: Path, args: argparse.Namespace):
-    """Two actors that stay, as Ray Data's do during a run; each gets the next batch when it is ready."""
+    """Start two actors that stay, as those of Ray Data do during a run; each gets the next batch when it is ready."""
     import ray
     from ray.util import ActorPool
 

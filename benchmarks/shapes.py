@@ -1,7 +1,7 @@
 """Compare single convolutions with torch's: ``python benchmarks/shapes.py --help``.
 
 Each runtime is one process of benchmarks/shapes_worker.py, and they take turns: while one measures, the others wait for
-their next task, without spinning. Filters of images of one channel are compared with scipy and OpenCV as well. The
+their next task, without spinning. Filters of images of one channel are compared with SciPy and OpenCV as well. The
 method is described in docs/benchmarks.md.
 """
 
@@ -33,7 +33,7 @@ SHAPES = Path(__file__).parents[1] / "tests" / "shapes" / "conv2d.json"
 NUMBERS = ("batch", "channels", "height", "width", "filters", "groups")
 PAIRS = ("kernel", "stride", "padding", "dilation")
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
-"""What limits torch: some pointwise convolutions are a matrix product of MKL, others are ATen's own."""
+"""The variables that limit torch: some pointwise convolutions are a matrix product of MKL, others are ATen's own."""
 _LARGEST_OF_SMOKE = 100_000_000  # multiply-adds
 _WORKER = Path(__file__).with_name("shapes_worker.py")
 
@@ -57,7 +57,7 @@ def main(argv=None):
 
 
 def parse(argv):
-    """Return the checked arguments, with the shapes in place of their file."""
+    """Return the checked arguments, with the shapes instead of the name of their file."""
     parser = argparse.ArgumentParser(prog="shapes", description="Compare single convolutions with other runtimes.")
     add = parser.add_argument
     add("--shapes", type=Path, default=SHAPES, help="a JSON list of shapes, default: %(default)s")
@@ -67,8 +67,8 @@ def parse(argv):
     add("--threads", type=peers.list_of(thread_count), default=[1], help="default: one")
     add("--rounds", type=positive, default=3, help="turns of each runtime with a shape, default 3")
     add("--seconds", type=peers.seconds, default=0.1, help="timed calls in a turn, default 0.1")
-    add("--seed", type=int, default=0, help="of the weights and images, default 0")
-    add("--smoke", action="store_true", help="a small shape of each kind, once: does everything run?")
+    add("--seed", type=int, default=0, help="seed of the weights and images, default 0")
+    add("--smoke", action="store_true", help="a small shape of each kind, once, to check that everything runs")
     add("--out", type=Path, default=Path("results"), help="folder of shapes.json")
     args = parser.parse_args(argv)
     if "convlane" not in args.runtimes:
@@ -150,7 +150,7 @@ def kind_of(shape):
 
 
 def label_of(shape):
-    """Return a shape in a few words, without usual settings."""
+    """Return a short description of a shape, without default settings."""
     n, c, h, w = (shape[name] for name in ("batch", "channels", "height", "width"))
     text = f"{n}x" * (n > 1) + f"{c}x{h}x{w} to {shape['filters']} by {shape['kernel'][0]}x{shape['kernel'][1]}"
     for name, usual in {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1]}.items():
@@ -179,7 +179,7 @@ def compare(args, runtimes):
                 row = ShapeRow(shape, threads, runtimes)
                 task = {"shape": shape, "seed": args.seed, "seconds": args.seconds}
                 for number in range(args.rounds):
-                    first = number % len(runtimes)  # who comes first rotates
+                    first = number % len(runtimes)  # each round begins with another runtime
                     for name in runtimes[first:] + runtimes[:first]:
                         measure(row, name, ask[name], task, folder)
                 check(row, folder)
@@ -211,7 +211,7 @@ def worker(name, threads, isa):
 
 
 def measure(row, name, ask, task, folder):
-    """Add one turn's times to the row, or why there are none."""
+    """Add one turn's times to the row, or the reason why there are none."""
     if name in row.problems:
         return
     answer = ask({**task, "file": str(Path(folder) / f"{name}.npy")})
@@ -237,7 +237,7 @@ def check(row, folder):
 
 
 def line_of(row):
-    """Return a row of the terminal: what was measured, as soon as it is."""
+    """Return the line that is printed as soon as a row has been measured."""
     times = "  ".join(f"{name} {time:.4f}" for name in row.ms if (time := row.figure(name, min)) is not None)
     ratio = row.ratio(min)
     problems = "; ".join(f"{name}: {problem}" for name, problem in row.problems.items())
@@ -245,7 +245,7 @@ def line_of(row):
 
 
 def by_kind(rows):
-    """Return statistics of the ratios of the best times, for each kind and for all."""
+    """Return statistics of the ratios of the best times, for each kind and for all kinds together."""
     figures = {}
     for kind in [*sorted({row.kind for row in rows}), "all"]:
         ratios = [ratio for row in rows if kind in (row.kind, "all") and (ratio := row.ratio(min)) is not None]
@@ -269,5 +269,5 @@ def kind_table(kinds):
 
 
 if __name__ == "__main__":
-    peers.heed_signals()
+    peers.handle_signals()
     sys.exit(main())

@@ -1,9 +1,9 @@
 """The process that benchmarks/shapes.py starts for each runtime: check and time single convolutions.
 
-The only argument is a JSON object, the setting. Each line on stdin is a task, a JSON object, and each line on stdout
-the answer to one; what libraries print goes to stderr. Images and weights follow from the shape and the seed; images
-are channels last. A task names the file in which the result is stored, so that the results of all runtimes can be
-compared.
+The only argument is a JSON object with the settings. Each line on stdin is a task, a JSON object, and each line on
+stdout is the answer to a task; what libraries print goes to stderr. Images and weights follow from the shape and the
+seed; images are channels last. A task names the file in which the result is stored, so that the results of all runtimes
+can be compared.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import json
 import sys
 
 import numpy as np
-from peer_worker import answering, first_line, time_calls
+from peer_worker import first_line, redirect_output, time_calls
 
 _ARGUMENTS = ("channels", "filters", "kernel", "stride", "padding", "dilation", "groups")
 
 
 def prepare(run_of, shape, seed, file):
-    """Return the image and a function that convolves it, and store its result in the file; None if unsupported."""
+    """Return the image and a function that convolves it, or None if unsupported; store the result in the file."""
     random = np.random.default_rng(seed)
     n, c, h, w = (shape[name] for name in ("batch", "channels", "height", "width"))
     image = random.standard_normal((n, h, w, c), np.float32).transpose(0, 3, 1, 2)
@@ -31,14 +31,15 @@ def prepare(run_of, shape, seed, file):
 
 
 def measure(image, run, seconds):
-    """Return the milliseconds of each call, none where there is nothing to call."""
+    """Return the milliseconds of each call; there are none without a function to call."""
     if run is None:
         return {"ms": []}
     time_calls(run, image, seconds / 4, least=1)
     return {"ms": time_calls(run, image, seconds, least=2)}
 
 
-# runtimes: each sets the threads and returns a function from a convolution to what runs it, or None
+# runtimes: each function sets the number of threads and returns a function from a convolution to a function that runs
+# it, or to None
 
 
 def _convlane(threads):
@@ -58,7 +59,7 @@ def _convlane(threads):
 
 
 def _torch(threads):
-    """Take the faster of two ways: as it is, and with the weights laid out by oneDNN beforehand."""
+    """Use the faster of two networks: the layer as it is, and with weights that oneDNN has packed beforehand."""
     import torch
 
     torch.set_num_threads(threads)
@@ -85,7 +86,7 @@ def _torch(threads):
 
 
 def _filters(correlate):
-    """Return what runs filters of images that are computed with as much padding as keeps their size."""
+    """Return a function that makes runners for filters of images; `correlate` pads so that the size stays the same."""
 
     def run_of(shape, image, weight, bias):
         filters = shape["channels"] == shape["filters"] == 1 and shape["stride"] == shape["dilation"] == [1, 1]
@@ -129,7 +130,7 @@ _RUNTIMES = {"convlane": _convlane, "opencv": _opencv, "scipy": _scipy, "torch":
 
 
 def main():
-    answer = answering()
+    answer = redirect_output()
     setting = json.loads(sys.argv[1])
     run_of = _RUNTIMES[setting["runtime"]](setting["threads"])
     last = prepared = None
@@ -137,10 +138,10 @@ def main():
         task = json.loads(line)
         seconds = task.pop("seconds")
         try:
-            if task != last:  # else it is another turn with the same shape
+            if task != last:  # otherwise it is another turn with the same shape
                 last, prepared = task, prepare(run_of, **task)
             found = measure(*prepared, seconds)
-        except Exception as error:  # the parent reports it beside the shapes that work
+        except Exception as error:  # the parent reports it with the results of the other shapes
             found = {"problem": first_line(error)}
         answer(found)
 

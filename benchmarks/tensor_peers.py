@@ -1,10 +1,10 @@
 """Compare operations on tensors with torch's, one thread each: ``python benchmarks/tensor_peers.py --help``.
 
-It prints for each operation and size the time of an eager call with all that Python adds, and torch's time over it; for
-plans of the operation alone the same. What is above 1 is quicker than torch. The three alternate, call by call, and the
-best of their calls counts.
+For each operation and size it prints the time of an eager call, including Python's overhead, and torch's time divided
+by it; and the same for a plan of the operation alone. Where a ratio is above 1, convlane is faster than torch. The
+three alternate, call by call, and the best call of each counts.
 
-``CONVLANE_ISA=avx2 ATEN_CPU_CAPABILITY=avx2`` compares the two with AVX2.
+``CONVLANE_ISA=avx2 ATEN_CPU_CAPABILITY=avx2`` compares the two libraries with AVX2.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SECONDS = {"64 KiB": 0.03, "4 MiB": 0.1, "32 MiB": 0.3}  # for all calls of one
 
 
 def _dense(view):
-    """Make a view an array of its own, which is the work."""
+    """Copy a view to an array of its own; the copy is what is timed."""
     return F.reshape(view, (-1,))
 
 
@@ -111,7 +111,7 @@ def rows():
 
 
 def compare(name, ours, theirs, shapes, seconds):
-    """Return the times of an eager call, of a plan and of torch, lists of seconds."""
+    """Return lists of seconds: the times of eager calls, of a plan and of torch."""
     random = np.random.default_rng(0)
     arrays = [random.standard_normal(shape, np.float32) for shape in shapes]
     if name in _POSITIVE:
@@ -135,9 +135,9 @@ def compare(name, ours, theirs, shapes, seconds):
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="tensor_peers", description="Compare operations on tensors with torch's.")
     parser.add_argument("--sizes", nargs="+", choices=ROWS, default=list(ROWS))
-    parser.add_argument("-k", nargs="+", default=[""], metavar="WORD", help="only operations whose name holds a word")
-    parser.add_argument("--behind", action="store_true", help="print only what is behind torch")
-    parser.add_argument("--seconds", type=float, default=1.0, help="factor of the time for each row")
+    parser.add_argument("-k", nargs="+", default=[""], metavar="WORD", help="only operations with WORD in the name")
+    parser.add_argument("--behind", action="store_true", help="print only operations that are slower than torch's")
+    parser.add_argument("--seconds", type=float, default=1.0, help="factor for the time of each row, default 1")
     parser.add_argument("--smoke", action="store_true", help="few calls on small arrays")
     args = parser.parse_args(argv)
     runtime.set_num_threads(1)

@@ -11,7 +11,7 @@ _DENSE = {
 
 
 def _family(network, layer):
-    """The sets of layers that have a target of their own."""
+    """Return the set of layers to which a layer belongs, if it is one that has a target of its own."""
     if layer.kernel == 7:
         return "7x7 stem"
     wide = min(layer.channels, layer.filters) >= 64

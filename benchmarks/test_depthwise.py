@@ -1,7 +1,8 @@
 """Depthwise convolutions with bias and ReLU6.
 
-The limit of the ports is the FMA peak: an output vector of a 3x3 filter takes 9 multiply-adds and, with the weights in
-registers, at most 9 loads, and current cores do two of each in a cycle. Maps outside the caches are limited by GB/s.
+The execution ports limit the speed to the FMA peak: an output vector of a 3x3 filter takes 9 multiply-adds and, with
+the weights in registers, at most 9 loads, and current cores do two of each per cycle. Maps outside the caches are
+limited by the memory bandwidth.
 """
 
 import math

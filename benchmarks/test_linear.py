@@ -1,4 +1,4 @@
-"""Fully connected layers with bias, one image: the weights are read once, so they are bound by memory."""
+"""Fully connected layers with bias, on one image: every weight is read once, so memory bandwidth is the limit."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Whole networks, one image, eagerly."""
+"""Whole networks, run eagerly on one image."""
 
 import pytest
 

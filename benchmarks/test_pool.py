@@ -1,4 +1,4 @@
-"""Pooling, bound by memory: GB/s count the input read once and the output written once."""
+"""Pooling, which is memory bound: GB/s counts the input as read once and the output as written once."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Operations on tensors, bound by memory: GB/s count every operand read once and the result written once."""
+"""Operations on tensors, which are memory bound: GB/s counts every operand and the result once."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ IMAGES = (8, 64, 56, 56)
 
 
 def _dense(view):
-    """Copy a view to an array of its own, which is the work."""
+    """Copy a view to an array of its own; the copy is what is timed."""
     return F.reshape(view, (-1,))
 
 

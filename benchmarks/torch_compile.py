@@ -66,7 +66,7 @@ def compare(args, runtimes):
 
 
 def measure(row, name, args):
-    """Add one process's times to the row, or why there are none."""
+    """Add one process's times to the row, or the reason why there are none."""
     task = {"model": row.model, "runtime": name, "threads": row.threads, "batch": row.batch}
     try:
         row.ms[name] += run_worker(_WORKER, **task, size=args.size, seconds=args.seconds)
@@ -75,5 +75,5 @@ def measure(row, name, args):
 
 
 if __name__ == "__main__":
-    peers.heed_signals()
+    peers.handle_signals()
     sys.exit(main())

@@ -1,6 +1,6 @@
 """One task of benchmarks/torch_compile.py in a process of its own: time calls of one network of torchvision.
 
-The only argument is a JSON object, the only line on stdout is the JSON result, the milliseconds of all calls; what
+The only argument is a JSON object; the only line on stdout is the JSON result, the milliseconds of all calls. What
 libraries print goes to stderr. Weights are random; images are channels last, which is fastest for torch.
 """
 
@@ -13,11 +13,11 @@ from torch_networks import torchvision
 
 import convlane
 
-TOLERANCE = 1e-3  # of the largest number
+TOLERANCE = 1e-3  # relative to the largest number
 
 
 def measure(model, runtime, threads, batch, size, seconds):
-    """Return the milliseconds of all calls, after a check of what they return."""
+    """Return the milliseconds of all calls, after checking their result."""
     os.environ["TORCHINDUCTOR_FREEZING"] = "1"  # before torch is imported
     import torch
 

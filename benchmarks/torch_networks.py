@@ -1,6 +1,6 @@
-"""torch's versions of convlane's networks, by name: torchvision's, and those that it does not have.
+"""torch's versions of convlane's networks, by name: those of torchvision, and others that torchvision does not have.
 
-The keys of their ``state_dict`` are convlane's.
+The keys of their ``state_dict`` are the same as convlane's.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import sys
 from collections import OrderedDict
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[1] / "tests"))  # how torchvision stands beside torch's CPU build
+sys.path.append(str(Path(__file__).parents[1] / "tests"))  # for torchvision_import and networks
 
 
 def torch_network(name, **config):
-    """Build a network whose weights are yet to be loaded."""
+    """Build a network, whose weights have to be loaded afterwards."""
     if name in _OWN:
         return _OWN[name](**config)
     from networks import torchvision_network
@@ -22,7 +22,7 @@ def torch_network(name, **config):
 
 
 def torchvision():
-    """Import torchvision, which needs help beside torch's CPU build."""
+    """Import torchvision, which needs a workaround with torch's CPU build."""
     from torchvision_import import import_torchvision
 
     return import_torchvision()
@@ -55,7 +55,7 @@ def _unet(num_classes=2, width=64, depth=4):
     class Up(nn.Module):
         def __init__(self, channels):
             super().__init__()
-            # Its key is `double`, which an attribute cannot be called, because modules have a method of that name.
+            # The key is `double`, which cannot be the attribute's name, because modules have a method of that name.
             self.doubled = nn.ConvTranspose2d(2 * channels, channels, 2, 2)
             self.convolutions = pair(2 * channels, channels)
             self.register_state_dict_post_hook(lambda _, state, prefix, __: rename(state, prefix, "doubled", "double"))

@@ -22,14 +22,14 @@ from convlane.cli._common import model_name, positive, thread_count
 
 RUNTIMES = {"convlane": (), "torch": ("torch", "torchvision")}
 NETWORKS = {"lenet5": 64, "resnet18": 16, "resnet50": 8, "mobilenet_v2": 16, "vgg16": 4, "unet": 2}  # images in a batch
-TOLERANCE = 1e-2  # between the losses of the first steps; later ones differ by how float32 was rounded in the first
+TOLERANCE = 1e-2  # between the losses of the first steps; rounding in these makes later losses differ more
 BEGIN, END = "<!-- training: begin -->", "<!-- training: end -->"
 _WORKER = Path(__file__).with_name("training_worker.py")
 
 
 @dataclass
 class TrainingRow(Row):
-    """One network in one setting, with the memory that each runtime's steps take."""
+    """One network in one setting, with the losses and the memory of each runtime."""
 
     losses: dict[str, list[float]] = field(default_factory=dict)
     megabytes: dict[str, float] = field(default_factory=dict)
@@ -54,11 +54,11 @@ def parse(argv):
     add = parser.add_argument
     add("--models", type=peers.list_of(model_name), default=list(NETWORKS), help="default: %(default)s")
     add("--threads", type=peers.list_of(thread_count), default=cpus, help="default: one and all")
-    add("--batch", type=positive, help="images in a batch, default: as is usual for the network")
+    add("--batch", type=positive, help="images in a batch, default: the usual number for the network")
     add("--beside", type=peers.busy_count, default=0, help=peers.BESIDE)
     add("--rounds", type=positive, default=3, help="processes per runtime and row, default 3")
     add("--seconds", type=peers.seconds, default=2.0, help="timed steps per process, default 2")
-    add("--seed", type=int, default=0, help="of the weights and images, default 0")
+    add("--seed", type=int, default=0, help="seed of the weights and images, default 0")
     add("--out", type=Path, default=Path("results"), help="folder of training_peers.json and training_peers.png")
     add("--markdown", type=Path, help="also rewrite the results in this file, between its markers")
     return parser.parse_args(argv)
@@ -77,7 +77,7 @@ def compare(args, runtimes):
 
 
 def measure(row, name, args):
-    """Add one process's times to the row, or why there are none."""
+    """Add one process's times to the row, or the reason why there are none."""
     task = {"model": row.model, "runtime": name, "threads": row.threads, "batch": row.batch}
     try:
         answer = run_worker(_WORKER, **task, seed=args.seed, seconds=args.seconds)
@@ -94,7 +94,7 @@ def measure(row, name, args):
 
 
 def memory_table(rows, runtimes):
-    """Return a Markdown table of the memory that a step takes beyond network and optimiser."""
+    """Return a Markdown table of the memory that a step takes beyond that of the network and the optimiser."""
     lines = [f"| MB at the peak | batch | {' | '.join(runtimes)} |", "|---|--:|" + "--:|" * len(runtimes)]
     for model in dict.fromkeys(row.model for row in rows):
         row = next(row for row in rows if row.model == model)
@@ -104,5 +104,5 @@ def memory_table(rows, runtimes):
 
 
 if __name__ == "__main__":
-    peers.heed_signals()
+    peers.handle_signals()
     sys.exit(main())

@@ -1,6 +1,6 @@
 """One task of benchmarks/training_peers.py in a process of its own: time steps of one network's training.
 
-The only argument is a JSON object, the only line on stdout is the JSON result; what libraries print goes to stderr.
+The only argument is a JSON object; the only line on stdout is the JSON result. What libraries print goes to stderr.
 Weights and images follow from the seed. A step is everything between a batch in NumPy arrays and changed parameters:
 forward in training mode, cross-entropy, backward, SGD with momentum; it returns the loss as a number.
 """
@@ -19,14 +19,14 @@ from convlane.training import SGD
 CLASSES = 10
 LEARNING_RATE, MOMENTUM = 0.001, 0.9
 CHECKED_STEPS = 2
-SHAPES = {"unet": (3, 256, 256)}  # where others than the network's own are usual
+SHAPES = {"unet": (3, 256, 256)}  # for networks that are usually trained on other shapes than their own
 
 
 def measure(model, runtime, threads, batch, seed, seconds):
-    """Train a few steps without dropout and return their losses, then time steps with it.
+    """Train a few steps without dropout and return their losses, then time steps with dropout.
 
-    The memory is what the process has at its peak beyond what it had before the first step, when the library was
-    imported and the network and its optimiser existed.
+    The memory is the peak of the process beyond what it had before the first step, when the library was imported and
+    the network and its optimiser existed.
     """
     random = np.random.default_rng([seed, batch])
     shape = SHAPES.get(model) or models.input_shape(model)
@@ -66,14 +66,14 @@ def _convlane(name, threads):
 
 
 def _torch(name, threads):
-    """Take the usual best practice: channels last, gradients set to None, the optimiser's fused kernel."""
+    """Follow the usual best practice: channels last, gradients set to None, the optimiser's fused kernel."""
     import torch
 
     torch.set_num_threads(threads)
     torch.set_num_interop_threads(1)
     weights = models.create(name, num_classes=CLASSES).state_dict()
     network = torch_network(name, num_classes=CLASSES)
-    state = network.state_dict()  # with the version, which MNASNet asks for
+    state = network.state_dict()  # with the version, which MNASNet needs
     state |= {key: torch.from_numpy(np.array(array)) for key, array in weights.items()}
     network.load_state_dict(state, assign=True)
     network = network.to(memory_format=torch.channels_last).train()

@@ -1,7 +1,7 @@
-"""Every augmentation on one picture: ``python examples/augmentation_gallery.py`` writes a gallery as a PNG file.
+"""Apply every augmentation to one picture: ``python examples/augmentation_gallery.py`` writes a gallery as a PNG file.
 
-One row for each augmentation, with six draws. The picture is one that comes with scikit-learn; --image takes another.
-Needs Pillow and scikit-learn: ``pip install 'convlane[demo]'``.
+The gallery has one row for each augmentation, with six draws. The picture is one that comes with scikit-learn; --image
+takes another. Needs Pillow and scikit-learn: ``pip install 'convlane[demo]'``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from convlane.data import augment, read_image
 
-SIZE, GAP, LABEL = 160, 4, 150  # pixels: of a picture, between two, for the names
+SIZE, GAP, LABEL = 160, 4, 150  # in pixels: of a picture, between two pictures, of the column with the names
 
 
 def steps(picture):
@@ -54,7 +54,7 @@ def main():
         from sklearn.datasets import load_sample_image
 
         whole = load_sample_image("flower.jpg").transpose(2, 0, 1)  # (H, W, 3) to (3, H, W)
-    # A crop without chance: the whole height of the picture, from its middle.
+    # A crop without randomness: the whole height of the picture, from its middle.
     middle = augment.RandomResizedCrop(SIZE, scale=(1, 1), ratio=(1, 1))
     picture = middle(whole, np.random.default_rng(0))
 

@@ -1,14 +1,14 @@
 """Classify a folder of pictures in several workers of Ray; the classes go into Parquet files.
 
-Each worker holds the network once and gets the paths of a few pictures at a time. What is no picture, or a damaged one,
-is a row that tells why. The work of a worker that dies is done by another.
+Each worker holds the network once and gets the paths of a few pictures at a time. A file that is not a picture, or a
+damaged one, becomes a row with the reason. If a worker dies, its work is done by another.
 
     pip install 'convlane[ray]'
     python -c 'import convlane; from convlane import models
     convlane.compile(models.create("mobilenet_v2").eval(), (None, 3, 224, 224)).save("network.plan", packed=True)'
     python examples/classify_with_ray.py pictures --plan network.plan --model mobilenet_v2 --out classes
 
-In a cluster (``ray start``), pictures and plan must be found under the same paths on all machines.
+In a cluster (``ray start``), pictures and plan must have the same paths on all machines.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def classify(
     threads: int,
     batch: int,
 ) -> None:
-    """Write what a plan says about all files in a folder: path, class_index, probability, category and error."""
+    """Write the results for all files in a folder: path, class_index, probability, category and error."""
     files = ray.data.from_items([{"path": str(file)} for file in sorted(pictures.rglob("*")) if file.is_file()])
     classes = files.map_batches(
         BatchPredictor,
@@ -51,8 +51,8 @@ def main() -> None:
     """Run the program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pictures", type=Path)
-    parser.add_argument("--plan", type=Path, required=True, help="a file of Plan.save, for any batch")
-    parser.add_argument("--model", required=True, help="the network's name, which tells how pictures are prepared")
+    parser.add_argument("--plan", type=Path, required=True, help="a file written by Plan.save, for any batch size")
+    parser.add_argument("--model", required=True, help="the network's name, which determines how pictures are prepared")
     parser.add_argument("--out", type=Path, default=Path("classes"), help="a new folder for Parquet files")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1, help="of each worker")

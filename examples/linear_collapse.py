@@ -1,9 +1,9 @@
 """Without activations between its layers, a network of any depth is one linear layer.
 
-Three convolutions, an average pooling and a linear layer learn whether a handwritten digit is odd, once with ReLU
-behind the convolutions and once without. The latter's answers to nothing and to every single pixel are the bias and the
-columns of a matrix that gives the same answers to every picture; so the network cannot be better than that one layer,
-and what it does not see, it does not see with a hundred layers either.
+Three convolutions, an average pooling and a linear layer learn whether a handwritten digit is odd, once with ReLU after
+the convolutions and once without. The outputs of the network without ReLU for an empty picture and for every single
+pixel are the bias and the columns of a matrix that gives the same outputs for every picture. So that network cannot be
+better than this one layer, and neither can one with a hundred layers.
 
     pip install 'convlane[demo,plot]'
     python examples/linear_collapse.py --out results
@@ -24,7 +24,7 @@ SIDE = 16
 
 
 def network(activation: type[nn.Module]) -> nn.Sequential:
-    """Return the network with something behind each of its convolutions."""
+    """Return the network with an activation after each of its convolutions."""
     return nn.Sequential(
         *(nn.Conv2d(1, 16, 3, padding=1), activation()),
         *(nn.Conv2d(16, 16, 3, padding=1), activation()),
@@ -34,7 +34,7 @@ def network(activation: type[nn.Module]) -> nn.Sequential:
 
 
 def collapsed(model: nn.Module) -> nn.Sequential:
-    """Return the one linear layer that a network without activations is."""
+    """Return the one linear layer to which a network without activations is equal."""
     nothing = np.zeros((1, 1, SIDE, SIDE), np.float32)
     pixels = np.eye(SIDE * SIDE, dtype=np.float32).reshape(-1, 1, SIDE, SIDE)
     layer = nn.Linear(SIDE * SIDE, 2)
@@ -64,9 +64,9 @@ def main() -> None:
 
     for name, model in models.items():
         numbers = f"{model.num_parameters()} parameters"
-        print(f"{name:>24}: {numbers:>16}, {evaluate(model, held_out)['accuracy']:.2%} of those held out")
+        print(f"{name:>24}: {numbers:>16}, {evaluate(model, held_out)['accuracy']:.2%} of held-out digits are right")
     deep, single = (predict(models[name], held_out) for name in ("without activations", "one linear layer instead"))
-    print(f"largest difference of the answers with all layers and with one: {np.abs(deep - single).max():.1e}")
+    print(f"largest difference between the outputs of all layers and of one: {np.abs(deep - single).max():.1e}")
 
     odd = models["one linear layer instead"][1].weight
     figure = Figure(figsize=(4.5, 4.5), layout="constrained")

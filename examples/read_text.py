@@ -1,7 +1,8 @@
 """Read the text on a page with the networks of rapidocr, run by convlane instead of ONNX Runtime.
 
 Needs ``pip install 'convlane[onnx,data]' rapidocr onnxruntime``: the pipeline of rapidocr imports ONNX Runtime,
-although nothing runs in it here. Prints the lines with their scores, and writes the page with boxes around them.
+although this program does not run anything in it. Prints the lines with their scores, and writes the page with boxes
+around them.
 
     python examples/read_text.py page.png --out boxes.png
 """
@@ -26,7 +27,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("boxes.png"), help="the page with boxes (default boxes.png)")
     args = parser.parse_args()
 
-    engine.InferenceSession = InferenceSession  # the one line that a program of one's own would change in its imports
+    engine.InferenceSession = InferenceSession  # in your own program you would change the import instead
     page = Image.open(args.page).convert("RGB")
     found = RapidOCR()(np.asarray(page))
     draw = ImageDraw.Draw(page)

@@ -1,9 +1,9 @@
 """Train a plain network and its residual twin, of 20 and of 56 layers, on handwritten digits.
 
-A deeper network could do what the shallower one does, and leave the rest of its layers to do nothing. The plain one
-does not find that by descent: with 56 layers its loss on what it learns from is higher than with 20, so this is not
-overfitting. With shortcuts, which add each pair of layers to what came in, depth does no harm. He, Zhang, Ren and Sun,
-"Deep residual learning for image recognition", 2015, figure 6, on a small scale.
+A deeper network could do what the shallower one does, with further layers that do nothing. Gradient descent does not
+find that solution for the plain network: with 56 layers its training loss is higher than with 20, so this is not
+overfitting. With shortcuts, which add the input of each pair of layers to its output, depth does no harm. This is
+figure 6 of He, Zhang, Ren and Sun, "Deep residual learning for image recognition", 2015, on a small scale.
 
     pip install 'convlane[demo,plot]'
     python examples/residual_against_plain.py --out results
@@ -26,7 +26,7 @@ BATCH = 64
 def train(name: str, epochs: int) -> History:
     """Return the history of one network."""
     (images, classes), _ = digits.training_data()
-    colours = np.repeat(images[:, :, 2::4, 2::4], 3, axis=1)  # 8x8 pixels, and the three colours that it takes
+    colours = np.repeat(images[:, :, 2::4, 2::4], 3, axis=1)  # 8x8 pixels, in the three colours that the network takes
     steps = epochs * -(-len(classes) // BATCH)
     nn.init.seed(0)
     model = models.create(name)
@@ -43,7 +43,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
 
     figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot(xlabel="epoch", ylabel="loss on what it learns from", yscale="log")
+    axes = figure.add_subplot(xlabel="epoch", ylabel="training loss", yscale="log")
     for name in ("plain20", "plain56", "resnet20", "resnet56"):
         history = train(name, args.epochs)
         print(f"{name:>8}: loss {history['loss'][-1]:.4f}, accuracy {history['accuracy'][-1]:.2%}", flush=True)

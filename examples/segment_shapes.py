@@ -1,9 +1,9 @@
-"""Train a small U-Net to say of every pixel what it belongs to: the background, a disc or a bar.
+"""Train a small U-Net to classify every pixel of a picture as background, disc or bar.
 
-The pictures are drawn here: shapes of any colour, size and direction, some in front of others, and noise on all of it.
-So the colour of a pixel does not tell, and one in the middle of a shape has to know of its outline from afar. Printed
-is for every class how well what the network says and what is there overlap: the pixels of both over those of either
-(IoU), on pictures that it has not seen.
+The program draws the pictures itself: shapes of any colour, size and direction, some in front of others, and noise over
+all of it. So the colour of a pixel says nothing about its class, and a pixel in the middle of a shape can be classified
+only from the distant outline. For every class, the program prints how well the predicted and the true pixels overlap:
+the intersection over the union (IoU), on pictures that the network has not seen.
 
     pip install 'convlane[plot]'
     python examples/segment_shapes.py --out results
@@ -25,7 +25,7 @@ SIDE, BATCH = 32, 8
 
 
 def shape(kind: str, rng: np.random.Generator) -> np.ndarray:
-    """Return which pixels a shape covers, somewhere, (SIDE, SIDE)."""
+    """Return a mask (SIDE, SIDE) of the pixels that a shape at a random position covers."""
     y, x = np.indices((SIDE, SIDE)) - rng.uniform(4, SIDE - 4, (2, 1, 1))
     size, angle = rng.uniform(4, 7), rng.uniform(0, np.pi)
     if kind == "disc":

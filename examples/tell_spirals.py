@@ -1,9 +1,9 @@
 """Train a network of 3-D convolutions to tell left-handed spirals from right-handed ones.
 
-The volumes are drawn here: a spiral around an axis, of any width, pitch and phase, in noise. Every single slice shows a
-spot, and the sum of them an arc, neither of which looks like turning one way. Which way it turns is a matter of how
-slices follow each other, so a kernel has to reach through several. Beside the network is one that sees only the sum of
-all slices: it guesses.
+The program draws the volumes itself: a spiral around an axis, of any width, pitch and phase, in noise. Every single
+slice shows a spot, and the sum of all slices an arc; neither shows which way the spiral turns. That depends on how the
+slices follow each other, so a kernel has to reach through several of them. For comparison, another network sees only
+the sum of all slices: it has to guess.
 
     pip install 'convlane[plot]'
     python examples/tell_spirals.py --out results
@@ -24,7 +24,7 @@ SIDE, BATCH = 16, 16
 
 
 def draw(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return volumes (count, 1, SIDE, SIDE, SIDE), along whose first axis spirals run, and 1 for right-handed ones."""
+    """Return volumes (count, 1, SIDE, SIDE, SIDE) with spirals along the first axis, and 1 for right-handed spirals."""
     rng = np.random.default_rng(seed)
     classes = rng.integers(0, 2, count)
     z, y, x = np.indices((SIDE, SIDE, SIDE)) - (SIDE - 1) / 2
@@ -49,7 +49,7 @@ def volume_network() -> nn.Sequential:
 
 
 def picture_network() -> nn.Sequential:
-    """Return the same with one dimension less."""
+    """Return the same network with one dimension less."""
     return nn.Sequential(
         *(nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2)),
         *(nn.Conv2d(8, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2)),
@@ -68,7 +68,7 @@ def main() -> None:
 
     train, held_out = draw(400, seed=0), draw(200, seed=1)
     figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot(xlabel="epoch", ylabel="accuracy on what it has not seen", ylim=(0, 1.03))
+    axes = figure.add_subplot(xlabel="epoch", ylabel="validation accuracy", ylim=(0, 1.03))
     for name, network, seen in (
         ("volumes", volume_network, lambda volumes: volumes),
         ("sums of slices", picture_network, lambda volumes: volumes.sum(2) / 4),
@@ -79,7 +79,7 @@ def main() -> None:
         data, others = ((seen(volumes), classes) for volumes, classes in (train, held_out))
         settings = {"epochs": args.epochs, "optimizer": optimizer, "batch_size": BATCH, "verbose": False}
         history = fit(model, data, validation=others, **settings)
-        print(f"{name:>14}: {evaluate(model, others)['accuracy']:.1%} of the spirals not seen before", flush=True)
+        print(f"{name:>14}: {evaluate(model, others)['accuracy']:.1%} of new spirals are right", flush=True)
         axes.plot(range(1, args.epochs + 1), history["validation_accuracy"], label=name)
     axes.legend(loc="lower left")
     figure.savefig(args.out / "tell_spirals.png")

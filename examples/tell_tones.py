@@ -1,8 +1,8 @@
-"""Train a network of 1-D convolutions to hear whether a tone in noise rises, falls or stays as it is.
+"""Train a network of 1-D convolutions to hear whether a tone in noise rises, falls or stays the same.
 
-The signals are drawn here: a tone of any pitch and phase, whose pitch changes by a little or not at all, under noise
-that is as strong as the tone. The first convolutions learn to hear pitches; the others, after pooling, how they follow
-each other.
+The program generates the signals itself: a tone of any pitch and phase, whose pitch changes by a little or not at all,
+in noise that is as strong as the tone. The first convolutions learn to hear pitches; the others, after pooling, how the
+pitches follow each other.
 
     pip install 'convlane[plot]'
     python examples/tell_tones.py --out results
@@ -27,7 +27,7 @@ def draw(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return signals (count, 1, LENGTH) and their classes."""
     rng = np.random.default_rng(seed)
     classes = rng.integers(0, len(CLASSES), count)
-    pitch = rng.uniform(0.08, 0.16, count)  # in the middle, in turns for each step
+    pitch = rng.uniform(0.08, 0.16, count)  # in the middle of the signal, in turns per sample
     change = (classes - 1) * rng.uniform(0.04, 0.1, count)  # from the beginning to the end
     time = np.linspace(-0.5, 0.5, LENGTH)
     turns = LENGTH * (pitch[:, None] * time + change[:, None] * time**2 / 2) + rng.uniform(0, 1, (count, 1))
@@ -36,7 +36,7 @@ def draw(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def network() -> nn.Sequential:
-    """Return the network: the signal becomes shorter, its channels become more."""
+    """Return the network, in which the signal becomes shorter and gets more channels."""
 
     def layers(in_channels: int, out_channels: int, kernel: int) -> tuple[nn.Module, ...]:
         conv = nn.Conv1d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
@@ -64,7 +64,7 @@ def main() -> None:
     fit(model, train, epochs=args.epochs, optimizer=optimizer, batch_size=BATCH, validation=(signals, classes))
     found = predict(model, signals).argmax(1)
     for number, name in enumerate(CLASSES):
-        print(f"{name}: {(found[classes == number] == number).mean():.1%} of those not seen before")
+        print(f"{name}: {(found[classes == number] == number).mean():.1%} of new signals are right")
 
     shown = 4
     figure = Figure(figsize=(10, 5), layout="constrained")

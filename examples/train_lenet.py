@@ -1,13 +1,14 @@
 """Train LeNet-5 on handwritten digits, and write its weights and the history of its training.
 
-The digits are scikit-learn's, 1797 of them; a third is held out. Those to learn from get thicker or thinner strokes and
-are stretched, turned, sheared, warped and shifted, anew in every epoch. ``convlane.load("lenet5_digits.safetensors")``
-reads the weights; those that `convlane predict` uses, in python/convlane/models/data, were written by this script.
+The digits are scikit-learn's, 1797 of them; a third is held out. In every epoch, the training digits are distorted
+anew: they get thicker or thinner strokes and are stretched, rotated, sheared, warped and shifted.
+``convlane.load("lenet5_digits.safetensors")`` loads the network; the file that `convlane predict` uses, in
+python/convlane/models/data, was written by this script.
 
     pip install 'convlane[demo,plot]'
     python examples/train_lenet.py --out results
 
-Ctrl-C leaves a checkpoint, from which the same command goes on.
+Ctrl-C leaves a checkpoint, from which the same command continues.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ BATCH = 32
 
 
 def thicker_or_thinner(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the picture with strokes of another width: their edges are soft, and get darker or lighter."""
+    """Return the picture with strokes of another width, by making their soft edges darker or lighter."""
     return image ** np.float32(np.exp(rng.uniform(-0.8, 0.8)))
 
 
 def wider_or_higher(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return the picture stretched or compressed, across and down."""
+    """Return the picture stretched or compressed in both directions."""
     across, down = np.exp(rng.uniform(-0.25, 0.25, 2))
     return resample(image, [[across, 0, 0], [0, down, 0]])
 
@@ -38,7 +39,7 @@ def wider_or_higher(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def main() -> None:
     """Run the example."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="folder for what is written")
+    parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="folder for the results")
     parser.add_argument("--epochs", type=int, default=60)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -61,7 +62,7 @@ def main() -> None:
         checkpoint=args.out / "checkpoint.safetensors",
         resume=True,
     )
-    print(f"on those held out: {evaluate(model, held_out)['accuracy']:.2%}")
+    print(f"accuracy on the held-out digits: {evaluate(model, held_out)['accuracy']:.2%}")
     model.save(args.out / "lenet5_digits.safetensors")
     history.plot(args.out / "history.png")
     print(f"weights, history.png and the checkpoint are in {args.out}")

@@ -1,9 +1,10 @@
 """Transfer learning: a network that knows the digits 0 to 4 learns 5 to 9 from five examples of each.
 
-LeNet-5 is trained on scikit-learn's small scans of 0 to 4. Then it is to tell 5 to 9 apart: learning all anew; with a
-new last layer on all that it knows; with a new classifier behind its convolutions, which know strokes and not yet
-digits; and with these trained further, much slower than what is new, on examples as they are and distorted at random.
-What is frozen runs over the examples only once. Needs scikit-learn: ``pip install 'convlane[demo]'``.
+LeNet-5 is trained on scikit-learn's small scans of 0 to 4. Then networks learn to tell 5 to 9 apart: one from scratch;
+one with a new last layer on top of all that LeNet-5 has learned; one with a new classifier after its convolutions,
+which know strokes but not yet digits; and one whose convolutions are trained further as well, at a much lower rate than
+the classifier, on the examples as they are and on randomly distorted ones. Frozen layers run over the examples only
+once. Needs scikit-learn: ``pip install 'convlane[demo]'``.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ SETTINGS = {"epochs": 50, "batch_size": 10, "verbose": False}
 def main():
     """Train in all ways and print how well each did."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--examples", type=int, default=5, help="of each of the digits 5 to 9 (default 5)")
-    parser.add_argument("--draws", type=int, default=5, help="of the examples, to average over (default 5)")
+    parser.add_argument("--examples", type=int, default=5, help="examples of each of the digits 5 to 9 (default 5)")
+    parser.add_argument("--draws", type=int, default=5, help="draws of the examples to average over (default 5)")
     args = parser.parse_args()
 
     nn.init.seed(0)
@@ -51,9 +52,9 @@ def main():
 
     images, classes = images[~old], classes[~old] - 5
     count = 5 * args.examples
-    print(f"5 to 9: {count} scans to learn from, the other {len(classes) - count} to be tested on")
+    print(f"5 to 9: {count} scans for training, the other {len(classes) - count} for testing")
     for name, way in (
-        ("all anew", anew),
+        ("from scratch", from_scratch),
         ("new last layer", last_layer),
         ("new classifier", classifier),
         ("... and fine-tuned", fine_tuned),
@@ -70,22 +71,22 @@ def main():
         print(f"  {name:<26}{100 * right / args.draws:5.1f} %{seconds:7.2f} s")
 
 
-def anew(known, examples):
-    """Learn without what is known."""
+def from_scratch(known, examples):
+    """Train a new network, without what the known one has learned."""
     model = models.create("lenet5", num_classes=5)
     fit(model, examples, optimizer=SGD(model, 0.02, momentum=0.9), **SETTINGS)
     return model
 
 
 def copied(known):
-    """Return a network that knows what is known."""
+    """Return a copy of the known network."""
     model = models.create("lenet5", num_classes=5)
     model.load_state_dict(known.state_dict())
     return model
 
 
 def last_layer(known, examples):
-    """Train another last layer on what the frozen others say."""
+    """Train a new last layer on the outputs of the others, which are frozen."""
     model = freeze_all_but(replace_head(copied(known), 5))
     trunk, head = split_head(model)
     fit(head, precompute_features(trunk, examples), optimizer=SGD(head, 0.05, momentum=0.9), **SETTINGS)
@@ -93,7 +94,7 @@ def last_layer(known, examples):
 
 
 def classifier(known, examples):
-    """Train one linear layer on the maps of the frozen convolutions."""
+    """Train one linear layer on the feature maps of the frozen convolutions."""
     model = freeze(copied(known), "features")
     model.classifier = nn.Sequential(nn.Linear(16 * 5 * 5, 5))
     trunk, head = split_head(model, "classifier")
@@ -102,7 +103,7 @@ def classifier(known, examples):
 
 
 def fine_tuned(known, examples, batches=None):
-    """Go on from there with all of the network, the convolutions at a fifth of the classifier's rate."""
+    """Train the whole network after that, the convolutions at a fifth of the classifier's learning rate."""
     model = classifier(known, examples).freeze(False)
     optimizer = SGD(model, 0.01, momentum=0.9, groups={"features": {"lr": 0.002}})
     fit(model, batches or examples, optimizer=optimizer, **SETTINGS)
@@ -110,7 +111,7 @@ def fine_tuned(known, examples, batches=None):
 
 
 def distorted(known, examples):
-    """Do the same with other distortions in every epoch, made by a thread ahead of the network."""
+    """Do the same with new distortions in every epoch, made by a thread ahead of the network."""
     return fine_tuned(known, examples, Loader(examples, 10, shuffle=True, augment=STEPS, workers=1))
 
 

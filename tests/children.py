@@ -1,10 +1,10 @@
-"""Child processes whose SIGINT is as the test says, not as the shell left it to pytest, and what they start."""
+"""Child processes whose SIGINT handler is set by the test, not inherited from pytest's shell, and their workers."""
 
 import os
 import sys
 from pathlib import Path
 
-INTERRUPTS = ("SIG_DFL", "SIG_IGN")  # in the foreground, and behind `&` in a shell without job control
+INTERRUPTS = ("SIG_DFL", "SIG_IGN")  # in the foreground, and after `&` in a shell without job control
 _LAUNCHER = """
 import os, signal, sys
 signal.signal(signal.SIGINT, getattr(signal, sys.argv[1]))
@@ -23,7 +23,7 @@ def workers(folder):
     for process in Path("/proc").glob("[0-9]*"):
         try:
             arguments, environment = ((process / name).read_bytes() for name in ("cmdline", "environ"))
-        except OSError:  # it has just ended, or is somebody else's
+        except OSError:  # it has just ended, or belongs to another user
             continue
         if b"_worker.py" in arguments and os.fsencode(folder) in environment:
             found.append(process.name)

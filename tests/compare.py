@@ -1,4 +1,4 @@
-"""How close a float32 result must be to its float64 oracle."""
+"""How close a float32 result has to be to its float64 oracle."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ EPS = np.finfo(np.float32).eps
 
 
 def assert_close(actual, expected, terms=1, factor=1, scale=None):
-    """Compare with a bound that grows with the root of the number of `terms` summed (rounding errors walk randomly).
+    """Compare with a bound that grows with the square root of the number of `terms` summed (errors walk randomly).
 
     The bound is relative to `scale`, by default the largest expected value: within one result, sums of large terms may
     cancel. `factor`

@@ -10,7 +10,7 @@ import pytest
 import convlane
 from convlane import _core
 
-# The same examples in every run: a change lands or not by what it does. HYPOTHESIS_PROFILE=random looks for new ones.
+# The same examples in every run, so that only the code decides the outcome. HYPOTHESIS_PROFILE=random draws new ones.
 hypothesis.settings.register_profile("repeatable", derandomize=True)
 hypothesis.settings.register_profile("random")
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
@@ -51,7 +51,7 @@ def isa(request):
 
 @pytest.fixture(params=[1, 3], ids=["1thread", "3threads"])
 def threads(request):
-    """Run the test with one thread and with more threads than this machine may have cores."""
+    """Run the test with one thread and with more threads than this machine is likely to have cores."""
     with convlane.num_threads(request.param):
         yield request.param
 

@@ -1,4 +1,4 @@
-"""Gradients by an operation's rule, as the tape calls it, and without a rule, to check the oracles."""
+"""Gradients by an operation's rule, as the tape calls it, and numerical ones to check the oracles."""
 
 from functools import partial
 from types import FunctionType, MethodType
@@ -35,7 +35,7 @@ def numeric_gradient(forward, x, gradient, step=1e-5):
 
 
 def kept_arrays(pullback):
-    """Return the arrays that a pullback holds on to, in whatever its closures reach."""
+    """Return the arrays that a pullback keeps alive through its closures."""
     found, waiting, seen = {}, [pullback], set()
     while waiting:
         item = waiting.pop()

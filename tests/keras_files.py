@@ -1,4 +1,4 @@
-"""Files of Keras, written by hand as Keras 2 does."""
+"""Files in the format of Keras 2, written by hand."""
 
 import json
 
@@ -6,7 +6,7 @@ import h5py
 
 
 def layer(kind, name, inputs=(), **settings):
-    """A layer of a functional model, as Keras 2 writes it."""
+    """Return the configuration of a layer of a functional model, as Keras 2 writes it."""
     nodes = [[[source, 0, 0, {}] for source in inputs]] if inputs else []
     settings = {"name": name, "trainable": True, **settings}
     return {"class_name": kind, "name": name, "config": settings, "inbound_nodes": nodes}

@@ -1,4 +1,4 @@
-"""Networks as they are after training, and their twins of torchvision."""
+"""Networks with statistics as after training, and torchvision's equivalents."""
 
 import inspect
 from unittest import mock
@@ -10,15 +10,15 @@ from torchvision_import import import_torchvision
 
 
 def image_shape(name, size=64):
-    """Return channels, height and width of small images that a network takes: no larger than those it is made for."""
+    """Return channels, height and width of small images for a network, no larger than those it is made for."""
     channels, *natural = models.input_shape(name)
     return channels, *(min(size, side) for side in natural)
 
 
-def lively(model, rng, size=64):
-    """Give the network's batch norms numbers that matter, as training would, and the statistics of noise of this size.
+def with_statistics(model, rng, size=64):
+    """Give the network's batch norms random weights, as training would, and the statistics of noise of this size.
 
-    With those of a new network, the random weights of some are so small that the image is lost on the way.
+    With those of a new network, random weights may be so small that the output does not depend on the image.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     momentums = [norm.momentum for norm in norms]
@@ -29,15 +29,15 @@ def lively(model, rng, size=64):
     if norms:
         model(rng.standard_normal((2, 3, size, size), np.float32))
     for module in model.modules():
-        if hasattr(module, "layer_scale"):  # which begins so small that its branch is lost
+        if hasattr(module, "layer_scale"):  # which starts so small that its branch has no effect
             module.layer_scale = rng.uniform(0.1, 0.5, module.layer_scale.shape)
     for norm, momentum in zip(norms, momentums, strict=True):
         norm.training, norm.momentum = False, momentum
     return model
 
 
-def without_chance(model):
-    """Switch off what draws random numbers."""
+def without_randomness(model):
+    """Switch off dropout and stochastic depth."""
     for module in model.modules():
         if type(module).__name__ in ("Dropout", "StochasticDepth"):
             module.p = 0.0
@@ -45,12 +45,12 @@ def without_chance(model):
 
 
 def main_output(outputs):
-    """Return the logits of a network that may return those of auxiliary classifiers too."""
+    """Return the logits of a network that may also return those of auxiliary classifiers."""
     return next(iter(outputs.values())) if isinstance(outputs, dict) else outputs
 
 
 def weighted_loss(outputs, loss):
-    """Add the loss of the auxiliary classifiers, where there are any, as Szegedy et al. did in 2014."""
+    """Add the losses of auxiliary classifiers, if there are any, as Szegedy et al. did in 2014."""
     if not isinstance(outputs, (dict, tuple)):
         return loss(outputs)
     main, *auxiliary = (loss(logits) for logits in (outputs.values() if isinstance(outputs, dict) else outputs))
@@ -58,7 +58,7 @@ def weighted_loss(outputs, loss):
 
 
 def torchvision_network(name, **config):
-    """Build torchvision's network of this name, whose weights are yet to be loaded."""
+    """Build torchvision's network of this name, whose weights have to be loaded afterwards."""
     import torch
 
     models = import_torchvision().models
@@ -69,7 +69,7 @@ def torchvision_network(name, **config):
     params = models.regnet.BlockParams
     computed = params.from_init_params
 
-    def from_init_params(*args, **kwargs):  # it computes widths with tensors, which must have numbers in them
+    def from_init_params(*args, **kwargs):  # it computes widths with tensors, which must have values
         with torch.device("cpu"):
             return computed(*args, **kwargs)
 
@@ -82,7 +82,7 @@ def torchvision_twin(name, model, **config):
     import torch
 
     twin = torchvision_network(name, **config).eval()
-    state = twin.state_dict()  # with the version, which MNASNet asks for
+    state = twin.state_dict()  # with the version, which MNASNet needs
     state |= {key: torch.tensor(array) for key, array in model.state_dict().items()}
     twin.load_state_dict(state, assign=True)
     return twin

@@ -1,4 +1,4 @@
-"""A small network in a file, a folder of small pictures some of which are broken, and what workers do with them."""
+"""A small network in a file, a folder of small pictures, some of them broken, and functions for workers."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ def save_plan(path, seed=1):
 
 
 def write_pictures(folder, count=18):
-    """Write pictures, half of one, and what is none."""
+    """Write pictures, half of a picture, and a file that is not a picture."""
     folder.mkdir()
     rng = np.random.default_rng(5)
     for i in range(count):
@@ -42,13 +42,13 @@ def files(folder):
 
 
 def rows_of_one_process(plan, folder):
-    """Return what a plan says of all files of a folder, without an engine."""
+    """Return a plan's results for all files of a folder, without an engine."""
     return BatchPredictor(plan, PREPARE, BestClass(NAMES))(files(folder))
 
 
 @dataclass(frozen=True)
 class DiesOnce:
-    """Prepares pictures as `PREPARE`; whoever does the first of some name dies of it, without a word."""
+    """Prepares pictures like `PREPARE`; the first process that prepares the named one is killed."""
 
     name: str
     marker: Path
@@ -63,6 +63,6 @@ class DiesOnce:
         return PREPARE(path)
 
 
-def threads_told(result):
-    """A `postprocess` that tells the threads in force where the network ran, and in which process."""
+def threads_in_force(result):
+    """A `postprocess` that returns the number of threads with which the network ran, and the process."""
     return {"threads": np.full(len(result), worker_threads()), "process": np.full(len(result), os.getpid())}

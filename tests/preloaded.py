@@ -1,4 +1,4 @@
-"""A library that stands before C++'s allocations: it counts them, and lets one fail."""
+"""A preloaded library that replaces C++'s allocation functions: it counts allocations, and lets one fail."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ needs_gcc = pytest.mark.skipif(
     shutil.which("g++") is None or not sys.platform.startswith("linux"), reason="needs g++ on Linux"
 )
 
-# Stands before libstdc++ and libc: what C++ allocates, and our aligned blocks. Python and NumPy have other functions.
+# Replaces the functions by which C++ and our aligned blocks allocate. Python and NumPy use other functions.
 LIBRARY = r"""
 #include <atomic>
 #include <cstdlib>
@@ -47,7 +47,7 @@ extern "C" void* aligned_alloc(std::size_t alignment, std::size_t size) {
 
 
 def run(program, folder, *arguments, **environment):
-    """Run a Python program behind the library, whose path is its first argument; return what it printed."""
+    """Run a Python program with the library, whose path is its first argument, preloaded; return its output."""
     source, library = folder / "allocations.cpp", folder / "allocations.so"
     source.write_text(LIBRARY)
     subprocess.run(["g++", "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)

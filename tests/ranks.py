@@ -1,4 +1,4 @@
-"""Ranks of a training: threads of this process, for most tests, and the program that the tests of MPI launch."""
+"""Ranks of a training run: threads of this process, for most tests, and the program that the tests of MPI launch."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ def train(model, **options):
 
 
 class _Channel:
-    """Messages from one rank to another with one tag: sent ones wait for receivers or the other way around."""
+    """Messages from one rank to another with one tag; sent messages wait for receivers, and receivers for messages."""
 
     def __init__(self):
         self.sent, self.wanted = deque(), deque()
 
     def match(self):
         while self.sent and self.wanted:
-            message, (request, room) = self.sent.popleft(), self.wanted.popleft()
-            room[: message.size] = message
+            message, (request, buffer) = self.sent.popleft(), self.wanted.popleft()
+            buffer[: message.size] = message
             request.done = True
 
 
@@ -59,12 +59,12 @@ class _Request:
         self.communicator, self.peer, self.done = communicator, peer, done
 
     def Test(self):
-        if not self.done and self.peer in self.communicator.office.lost:
+        if not self.done and self.peer in self.communicator.exchange.lost:
             raise ConnectionError(f"rank {self.peer} is lost")
         return self.done
 
 
-class _Office:
+class _Exchange:
     def __init__(self, size):
         self.size, self.lock, self.lost, self.log = size, threading.Lock(), set(), []
         self.channels = defaultdict(_Channel)
@@ -73,17 +73,17 @@ class _Office:
 class Threads:
     """A communicator between threads of one process."""
 
-    def __init__(self, office, rank, context=()):
-        self.office, self.rank, self.size = office, rank, office.size
+    def __init__(self, exchange, rank, context=()):
+        self.exchange, self.rank, self.size = exchange, rank, exchange.size
         self.context, self.duplicates = context, 0
 
     def Isend(self, buf, dest, tag):
         assert buf.flags.c_contiguous
-        with self.office.lock:
-            if self.rank in self.office.lost:
+        with self.exchange.lock:
+            if self.rank in self.exchange.lost:
                 return _Request(self, dest, True)
-            self.office.log.append((self.rank, tag))
-            channel = self.office.channels[self.context, self.rank, dest, tag]
+            self.exchange.log.append((self.rank, tag))
+            channel = self.exchange.channels[self.context, self.rank, dest, tag]
             channel.sent.append(buf.copy())
             channel.match()
         return _Request(self, dest, True)
@@ -92,25 +92,25 @@ class Threads:
         assert buf.flags.c_contiguous
         assert buf.flags.writeable
         request = _Request(self, source, False)
-        with self.office.lock:
-            channel = self.office.channels[self.context, source, self.rank, tag]
+        with self.exchange.lock:
+            channel = self.exchange.channels[self.context, source, self.rank, tag]
             channel.wanted.append((request, buf))
             channel.match()
         return request
 
     def Dup(self):
         self.duplicates += 1
-        return Threads(self.office, self.rank, (*self.context, self.duplicates))
+        return Threads(self.exchange, self.rank, (*self.context, self.duplicates))
 
     def die(self):
-        """End without another word."""
-        with self.office.lock:
-            self.office.lost.add(self.rank)
+        """End as if the process had been killed."""
+        with self.exchange.lock:
+            self.exchange.lost.add(self.rank)
         raise SystemExit
 
     def Free(self):
-        with self.office.lock:
-            for (context, _, receiver, _), channel in self.office.channels.items():
+        with self.exchange.lock:
+            for (context, _, receiver, _), channel in self.exchange.channels.items():
                 if context == self.context and receiver == self.rank:
                     assert not channel.sent
                     assert not channel.wanted
@@ -118,11 +118,11 @@ class Threads:
 
 def run(size, program):
     """Return what `program` returns or raises for each rank; it gets a communicator."""
-    office, results = _Office(size), [None] * size
+    exchange, results = _Exchange(size), [None] * size
 
     def one(rank):
         try:
-            results[rank] = program(Threads(office, rank))
+            results[rank] = program(Threads(exchange, rank))
         except BaseException as error:
             results[rank] = error
 
@@ -136,13 +136,13 @@ def run(size, program):
 
 
 def state(model, history):
-    """Return all that is to be the same on all ranks."""
+    """Return everything that must be the same on all ranks."""
     columns = {name: np.array(values) for name, values in history.items() if name != "seconds"}
     return {**{f"model.{name}": array for name, array in model.state_dict().items()}, **columns}
 
 
 def main(what, folder):
-    """Train, as one rank of several."""
+    """Train as one rank of several."""
     from mpi4py import MPI
 
     world, model = MPI.COMM_WORLD, network()

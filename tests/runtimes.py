@@ -15,7 +15,7 @@ def model_of(text, opset=17, **weights):
 
 
 def node_model(op, feeds, constants=None, *, opset=17, outputs=("y",), **attributes):
-    """Return the bytes of a model of one node, whose inputs are those that are fed and then the constants."""
+    """Return the bytes of a model of one node, whose inputs are the fed arrays, followed by the constants."""
     from onnx import ValueInfoProto, helper, numpy_helper
 
     constants = constants or {}
@@ -24,9 +24,9 @@ def node_model(op, feeds, constants=None, *, opset=17, outputs=("y",), **attribu
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(x.dtype), [None] * x.ndim)
         for name, x in feeds.items()
     ]
-    told = [ValueInfoProto(name=name) for name in outputs]
+    declared = [ValueInfoProto(name=name) for name in outputs]
     weights = [numpy_helper.from_array(np.asarray(w), name) for name, w in constants.items()]
-    graph = helper.make_graph([node], op, inputs, told, weights)
+    graph = helper.make_graph([node], op, inputs, declared, weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9).SerializeToString()
 
 
@@ -40,7 +40,7 @@ def check_as_onnxruntime(data, *all_feeds, rtol=1e-4, compiled=True):
     all_feeds
         Arrays by the names of the inputs.
     rtol
-        How near each number must be: of itself, and of the largest.
+        The tolerance of each number, relative to itself and to the largest one.
     compiled
         Whether all of it has to be part of a plan.
     """

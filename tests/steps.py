@@ -14,7 +14,7 @@ def typed(each):
 
 
 def plan_of(op, shape, output_shape, *, staged=False, residual=False, weights=None, **attributes):
-    """Return a plan of one step on images of a shape, which is brought into the arena before where that is asked for.
+    """Return a plan of one step on images of a shape; with `staged`, they are copied into the arena first.
 
     With `residual` the images are also added to the result.
     """

@@ -1,6 +1,6 @@
-"""Every operation with its gradients, networks and a training step with three threads, as digests.
+"""Digests of every operation with its gradients, of networks and of a training step, with three threads.
 
-What OpenMP grants is set by its environment, so the same has to run in another process to have a smaller team.
+OpenMP's environment limits the size of teams, so a smaller team needs another process that runs the same.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from convlane import models, nn
 from convlane.training import Adam
 
 THREADS = 3
-IMAGE, ROWS = (3, 24, 40, 37), (300, 700)  # each worth several threads
+IMAGE, ROWS = (3, 24, 40, 37), (300, 700)  # each large enough for several threads
 CONVOLUTIONS = {
     "pointwise": (IMAGE, (40, 24, 1, 1), {}),
     "depthwise": (IMAGE, (24, 1, 5, 5), {"groups": 24, "padding": 2}),
@@ -86,7 +86,7 @@ ON_SEVERAL = {
     "mse_loss": (lambda x: F.mse_loss(x, np.ones(ROWS, np.float32)), ROWS),
     "binary": (lambda x: F.binary_cross_entropy_with_logits(x, np.ones(ROWS, np.float32)), ROWS),
 }
-# Depthwise blocks whose threads take channels, rows, or images; squeeze-and-excitation; stems that pool; residuals.
+# Depthwise blocks divided by channels, rows or images; squeeze-and-excitation; stems with pooling; residuals.
 NETWORKS = ("mobilenet_v2", "mobilenet_v3_small", "resnet18")
 
 
@@ -98,7 +98,7 @@ def digest(*arrays):
 
 
 def with_gradients(fn, *shapes):
-    """Return a digest of the function's value and gradients at noise."""
+    """Return a digest of the function's value and gradients for random inputs."""
     rng = np.random.default_rng(5)
     arrays = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
     value, pullback = convlane.vjp(fn, *arrays)
@@ -125,7 +125,7 @@ def of_training():
 
 
 def digests():
-    """Return a digest by name of what was run."""
+    """Return digests by the names of what was run."""
     with convlane.num_threads(THREADS):
         return {
             **{

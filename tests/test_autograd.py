@@ -1,4 +1,4 @@
-"""The tape by itself, on operations made for these tests, whose gradients can be seen at a glance."""
+"""The tape alone, with simple operations made for these tests, whose gradients are obvious."""
 
 import gc
 import threading
@@ -97,7 +97,7 @@ def test_aux_comes_back_as_arrays():
     assert aux["outputs"][1] == 3
 
 
-def test_gradients_are_told_as_soon_as_they_are_complete():
+def test_gradients_are_reported_as_soon_as_they_are_complete():
     log = []
 
     def _logged_vjp(wanted, input, name):
@@ -111,19 +111,19 @@ def test_gradients_are_told_as_soon_as_they_are_complete():
 
     def loss_fn(x):
         y = logged(model[0](x), "after 0")
-        y = logged(times(model[1](y), model[0].b), "after 1")  # which uses a parameter of the first again
+        y = logged(times(model[1](y), model[0].b), "after 1")  # uses a parameter of the first again
         return total(y)
 
     def ready(name, gradient):
         log.append(name)
-        told[name] = gradient
+        reported[name] = gradient
 
-    told = {}
+    reported = {}
     _, gradients = convlane.value_and_grad(loss_fn, model, ready=ready)(f32(1))
     assert log == ["after 1", "1.b", "1.a", "after 0", "0.b", "0.a", "2.a", "2.b"]
     assert list(gradients) == ["0.a", "0.b", "1.a", "1.b", "2.a", "2.b"]
     for name, gradient in gradients.items():
-        assert told[name] is gradient
+        assert reported[name] is gradient
     np.testing.assert_array_equal(gradients["0.b"], [2 * 2 * 3 * 5 * 7])
 
 
@@ -165,7 +165,7 @@ def test_vjp_of_an_argument_that_is_not_used():
     np.testing.assert_array_equal(pullback(f32(1))[1], [0, 0])
 
 
-def test_rules_learn_which_gradients_are_wanted():
+def test_rules_are_given_which_gradients_are_wanted():
     seen = []
 
     def rule(wanted, input, other):
@@ -195,7 +195,7 @@ def test_what_is_frozen_is_computed_at_once():
     np.testing.assert_array_equal(gradients["1.a"], [40])
 
 
-def test_arrays_are_released_on_the_way_back():
+def test_arrays_are_released_during_the_backward_pass():
     alive = []
     kept = []
 
@@ -221,7 +221,7 @@ def test_arrays_are_released_on_the_way_back():
 
 
 class _Sum(Pending):
-    """x + 1, which can take a following `times` into itself."""
+    """x + 1, which can be fused with a following `times`."""
 
     def __init__(self, x, log):
         self.shape, self.x, self.log = x.shape, x, log
@@ -281,7 +281,7 @@ def test_lists_of_arrays():
     np.testing.assert_array_equal(pullback(f32(2, 3, 4)), [[6]])
 
 
-ARITHMETIC = {  # both sides of a function of two arrays: on the tape and in NumPy
+ARITHMETIC = {  # functions of two arrays, on the tape and in NumPy
     "a + b": lambda a, b: a + b,
     "a - b": lambda a, b: a - b,
     "a * b": lambda a, b: a * b,
@@ -369,7 +369,7 @@ def test_parameters_on_the_right_have_gradients():
         (lambda y: 0 in y, "__contains__"),
     ],
 )
-def test_what_is_not_recorded_names_what_to_use(use, named):
+def test_numpy_s_functions_name_what_to_use(use, named):
     with pytest.raises(TypeError, match=named):
         convlane.vjp(use, f32(1))
 
@@ -386,7 +386,7 @@ def test_division_by_nothing():
 
 
 class Watched(nn.Module):
-    """A network of which one can tell, while gradients go back through it, which activations live still."""
+    """A network that records, during the backward pass, which activations are still alive."""
 
     def __init__(self, *layers):
         self.layers = nn.Sequential(*layers)
@@ -412,7 +412,7 @@ class Watched(nn.Module):
 
 
 def test_an_activation_is_released_when_its_last_user_has_run(rng):
-    """The outputs of convolutions that a ReLU follows are not needed; those of ReLU are until the next one is done."""
+    """Outputs of convolutions before a ReLU are not needed; those of a ReLU are, until the next layer is done."""
     model = Watched(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3), nn.ReLU())
     images = rng.normal(size=(1, 1, 9, 9)).astype(np.float32)
     gc.disable()
@@ -444,7 +444,7 @@ def test_an_operation_without_gradient_is_named():
     ],
     ids=["not one number", "no parameter", "nothing"],
 )
-def test_what_is_no_loss_is_refused(loss_fn, got):
+def test_only_a_number_is_a_loss(loss_fn, got):
     model = Factors(f32(2, 3), f32(5, 7))
     with pytest.raises(TypeError, match=got):
         convlane.value_and_grad(lambda x: loss_fn(model, x), model)(f32(1, 1))

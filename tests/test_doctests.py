@@ -43,7 +43,7 @@ def test_examples(name):
 
 
 def test_examples_of_operations_are_found():
-    # They are wrapped by a decorator from another module, which a finder may mistake for their home.
+    # They are wrapped by a decorator from another module, where a finder may look for them.
     found = doctest.DocTestFinder(exclude_empty=True).find(importlib.import_module("convlane.functional.conv"))
     assert any(test.name.endswith(".conv2d") and test.examples for test in found)
 

@@ -1,4 +1,4 @@
-"""The programs in examples/: they run, and show what they say."""
+"""The programs in examples/ run, and show what their docstrings say."""
 
 import runpy
 import sys

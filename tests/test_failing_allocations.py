@@ -1,4 +1,4 @@
-"""Every allocation of the kernels' library fails once: that is a MemoryError, and what was there works as before."""
+"""Every allocation of the kernels' library fails once: that raises a MemoryError, and everything works afterwards."""
 
 import preloaded
 

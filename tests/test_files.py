@@ -1,4 +1,4 @@
-"""What is no regular file is refused by all that read files, rather than waited for."""
+"""Every function that reads files refuses what is not a regular file, instead of blocking."""
 
 import os
 

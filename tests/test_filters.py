@@ -1,4 +1,4 @@
-"""Filters of pictures against SciPy's, whose borders, types and sums they have."""
+"""Filters of pictures, which have SciPy's borders, types and sums, against SciPy."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ class TestCorrelate:
     @pytest.mark.parametrize("mode", MODES[:5])
     def test_a_kernel_larger_than_the_picture(self, rng, mode):
         image, kernel = picture(rng, (4, 3), np.float64), rng.normal(size=(13, 12))
-        # SciPy wraps a single time in front of a picture: the definition, index by index.
+        # SciPy wraps only once before a picture, so compare with the definition, index by index.
         wanted = np.zeros_like(image)
         padded = np.pad(
             image, [(6, 6), (6, 6)], {"reflect": "symmetric", "mirror": "reflect", "nearest": "edge"}.get(mode, mode)
@@ -72,7 +72,7 @@ class TestCorrelate:
                 wanted = expected(image, kernel, mode=mode, cval=3)
                 assert_alike(filters.correlate(image, kernel, mode, 3), wanted, np.abs(kernel).sum())
 
-    def test_what_is_nearly_a_product_is_none_in_float64(self, rng):
+    def test_what_is_nearly_a_product_is_not_one_in_float64(self, rng):
         kernel = np.outer([1.0, 2, 1], [1.0, 3, 1])
         kernel[0, 0] += 1e-9
         image = picture(rng, (9, 9), np.float64)
@@ -101,7 +101,7 @@ class TestCorrelate:
         assert len(taken) == 1
 
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-    def test_a_coefficient_of_zero_takes_nothing(self, dtype, isa):
+    def test_a_coefficient_of_zero_ignores_its_pixels(self, dtype, isa):
         image = np.zeros((5, 5), dtype)
         image[2, 2] = np.nan
         got = filters.correlate(image, [[0, 1, 0], [1, 0, 1], [0, 1, 0]])
@@ -189,7 +189,7 @@ class TestGaussian:
             image = picture(rng, shape, dtype)
             for sigma, truncate in [(1.5, 4.0), ((0.7, 2), 3.0), ((0, 1), 4.0), (0, 4.0), (0.1, 4.0)]:
                 pair = sigma if isinstance(sigma, tuple) else (sigma, sigma)
-                whole = image.astype(np.float64)  # SciPy rounds bytes down after each axis
+                whole = image.astype(np.float64)  # SciPy truncates bytes after each axis
                 wanted = ndimage.gaussian_filter(whole, (*pair, 0)[: image.ndim], mode="nearest", truncate=truncate)
                 if dtype == np.uint8:
                     wanted += 1e-9

@@ -1,4 +1,4 @@
-"""What the caller has told NumPy to do about overflow and the like changes nothing: neither raises nor warns."""
+"""NumPy's settings for overflow and the like have no effect: nothing raises or warns."""
 
 import warnings
 
@@ -52,7 +52,7 @@ def unchanged(compute):
 @pytest.mark.parametrize("name", OURS)
 def test_operations_and_their_gradients(name, numbers):
     arguments = {key: filled(value, numbers) for key, value in given(name).items()}
-    if name == "binary_cross_entropy":  # of probabilities
+    if name == "binary_cross_entropy":  # which takes probabilities
         arguments["input"] = arguments["input"].clip(0, 1)
     unchanged(lambda: [OURS[name](**arguments)])
     if name != "dropout" and callable(rules(OURS[name]).vjp):

@@ -1,4 +1,4 @@
-"""Who imports whom within the package: layers depend only on those below, without circular imports."""
+"""Imports within the package: layers depend only on those below, and there are no circular imports."""
 
 import ast
 import subprocess
@@ -27,7 +27,7 @@ FILES = {path.relative_to(PACKAGE).with_suffix("").parts: path for path in PACKA
 
 
 def imported(path):
-    """Yield what a file imports of the package, wherever in the file: files as in `FILES`, or the extension module."""
+    """Yield what a file imports from the package, anywhere in it: files as in `FILES`, or the extension module."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -42,14 +42,14 @@ def imported(path):
 
 
 def file_of(parts):
-    """Return which file a dotted name stands for; the last part may be what is defined there."""
+    """Return the file of a dotted name, whose last part may be a name that is defined in the file."""
     if parts[:1] == ("_core",):
         return ("_core",)
     candidates = (parts, (*parts, "__init__"), parts[:-1], (*parts[:-1], "__init__"))
     return next(file for file in candidates if file in FILES)
 
 
-def test_floors_know_only_those_below_them():
+def test_layers_import_only_those_below_them():
     level = {name: number for number, names in enumerate(LAYERS) for name in names}
     upward = [
         f"{path.relative_to(PACKAGE)} imports convlane.{'.'.join(other)}"
@@ -60,13 +60,13 @@ def test_floors_know_only_those_below_them():
     assert not upward
 
 
-def test_no_files_import_each_other_in_a_circle():
+def test_there_are_no_circular_imports():
     graph = {file: {other for other in imported(path) if other in FILES} - {file} for file, path in FILES.items()}
-    TopologicalSorter(graph).prepare()  # which raises a CycleError that shows the circle
+    TopologicalSorter(graph).prepare()  # raises a CycleError that shows the cycle
 
 
 def test_importing_the_package_imports_little():
-    """Who runs an operation waits neither for networks nor for files; each of these takes milliseconds to import."""
+    """To run an operation, neither networks nor files have to be imported, each of which takes milliseconds."""
     code = "import sys, numpy; before = set(sys.modules); import convlane; print(*set(sys.modules) - before)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     names = {name.removeprefix("convlane.").split(".")[0] for name in result.stdout.split() if "convlane." in name}

@@ -1,4 +1,4 @@
-"""The best classes, ten crops, ensembles."""
+"""The most probable classes, ten crops, ensembles."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def picture(rng):
 
 
 def logits_of(*scores):
-    """Return a network that says the same of every image."""
+    """Return a network that gives the same result for every image."""
     return lambda images: np.repeat(np.array([scores], np.float32), len(images), axis=0)
 
 
@@ -57,7 +57,7 @@ def test_keras_networks_get_keras_pictures():
     assert _preparation(models.create("mobilenet_v2")) == preprocessing("mobilenet_v2")
 
 
-def test_classes_of_ones_own(rng):
+def test_user_s_classes(rng):
     network, image = logits_of(1, 3, 2), rng.random((1, 4, 4)).astype(np.float32)
     best = convlane.classify(network, image, top=2, prepare=lambda picture: picture)
     assert [(name, number) for name, _, number in best] == [("class 1", 1), ("class 2", 2)]

@@ -1,4 +1,4 @@
-"""The yardsticks: plausible figures, and clean errors for bad arguments."""
+"""Measurements of the machine: plausible figures, and clean errors for bad arguments."""
 
 import pytest
 

@@ -1,12 +1,12 @@
-"""Memory that a training step needs stays for the next one, and goes when nobody trains any more."""
+"""The memory of a training step is kept for the next one, and released when training is over."""
 
 import subprocess
 import sys
 import textwrap
 
 
-def test_memory_stays_as_long_as_somebody_trains():
-    """In a process of its own, whose memory nobody else has used."""
+def test_memory_is_kept_while_training_lasts():
+    """In a process of its own, whose memory no other test has used."""
     program = """
         import numpy as np
         import convlane
@@ -29,6 +29,6 @@ def test_memory_stays_as_long_as_somebody_trains():
         steps[0](images)
         assert resident_mb() < held + 30
         steps.clear()
-        assert resident_mb() < before + 50, "32 MiB stay for good"
+        assert resident_mb() < before + 50, "32 MiB are kept"
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True)

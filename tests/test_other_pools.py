@@ -1,4 +1,4 @@
-"""Thread pools of other libraries in the same process: they change nothing here, and nothing is changed for them."""
+"""Thread pools of other libraries in the same process neither affect convlane nor are affected by it."""
 
 import json
 
@@ -33,12 +33,12 @@ def test_limits_of_threadpoolctl_hold_and_are_lifted():
     result = run_python(LIMITED, CONVLANE_NUM_THREADS="", OMP_NUM_THREADS="")
     counts, digests = json.loads(result.stdout)
     usual = counts[0]
-    # Never more than the CPUs; what the program asks convlane itself for stands before it.
+    # Never more than the CPUs, except for a number that the program sets in convlane itself.
     assert counts == [usual, 1, usual, min(2, usual), usual, min(3, usual), usual, 3]
     assert digests == [teams.of_network("mobilenet_v3_small")] * 3
 
 
-# Another library's work by several threads: bytes of its result, and the threads that it says it has.
+# Multithreaded work of other libraries: bytes of the result, and the number of threads that the library reports.
 OTHERS = {
     "numpy": """
 import numpy as np

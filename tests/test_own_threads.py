@@ -1,4 +1,4 @@
-"""The team compiled by itself: with OpenMP, and without, where it has threads of its own; how its threads move."""
+"""The team, compiled alone, with OpenMP and with threads of its own; how its threads move between CPUs."""
 
 import os
 import shutil
@@ -24,14 +24,14 @@ def run_program(source, folder, flags=(), arguments=()):
     assert (result.returncode, result.stderr) == (0, "")
 
 
-# The sanitizer knows neither a fork of several threads nor what GCC's OpenMP waits on.
+# The sanitizer supports neither a fork of several threads nor the way in which GCC's OpenMP waits.
 @pytest.mark.parametrize(
     ("flags", "arguments"),
     [([], ["fork"]), (["-fopenmp"], ["fork"]), (["-fsanitize=thread"], [])],
     ids=["own threads", "OpenMP", "own threads sanitized"],
 )
 @needs_gcc
-def test_every_place_is_met_once(flags, arguments, tmp_path):
+def test_every_index_is_visited_once(flags, arguments, tmp_path):
     run_program("test_team.cpp", tmp_path, flags, arguments)
 
 

@@ -1,8 +1,8 @@
 """Every snippet of the README and of the pages in docs/ runs, from the top of its page to the bottom.
 
-The Python blocks of a page share their names and run in a folder of their own. What a reader has already, a file or a
-picture, is made by a comment ``<!-- setup ... -->`` of Python. Of shell blocks the commands of convlane run. A block
-for a cluster stands behind a comment ``<!-- not run: why -->``.
+The Python blocks of a page share their names and run in a folder of their own. Whatever a reader already has, a file or
+a picture, is created by Python in a comment ``<!-- setup ... -->``. Commands of convlane in shell blocks run, too. A
+block that cannot run here, for a cluster for example, follows a comment ``<!-- not run: why -->``.
 """
 
 import doctest
@@ -19,11 +19,11 @@ PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
 BLOCK = re.compile(r"^(?:```(python|sh)|<!-- (setup))\n(.*?)^(?:```|-->)$", re.MULTILINE | re.DOTALL)
 NOT_RUN = re.compile(r"^<!-- not run: [^\n]+ -->\n```(?:python|sh)\n.*?^```$", re.MULTILINE | re.DOTALL)
 LIBRARY = re.compile(r"^(?:>>> |\.\.\. )? *(?:import|from) .*\b(torch|keras|onnxruntime)\b", re.MULTILINE)
-ELSEWHERE = {"demo"}  # it takes half a minute, and .ci/run tries it
+ELSEWHERE = {"demo"}  # it takes half a minute, and .ci/run runs it
 
 
 def run_part(page):
-    """Return the text of a page with empty lines for the blocks that are not run."""
+    """Return the text of a page with empty lines instead of the blocks that are not run."""
     return NOT_RUN.sub(lambda block: "\n" * block[0].count("\n"), page.read_text("utf-8"))
 
 

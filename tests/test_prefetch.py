@@ -1,4 +1,4 @@
-"""What kernels fetch ahead, for each instruction set compiled with a prefetch that looks at the address."""
+"""What kernels prefetch, for each instruction set, compiled with a prefetch function that checks the address."""
 
 import re
 import shutil
@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
-def test_nothing_behind_the_weights_is_fetched(isa, tmp_path):
-    """There memory may not be mapped, and then each attempt walks the page table in vain."""
+def test_nothing_beyond_the_weights_is_prefetched(isa, tmp_path):
+    """Memory there may be unmapped, and then each prefetch walks the page table in vain."""
     found = re.search(rf"convlane_add_isa\({isa} (.*)\)", (ROOT / "CMakeLists.txt").read_text())
     flags = found[1].split() if found else []
     source = ROOT / "tests/csrc/test_prefetch.cpp"

@@ -1,4 +1,4 @@
-"""Instruction sets, threads, fork: what the kernels run on."""
+"""Instruction sets, threads and fork."""
 
 import ctypes
 import ctypes.util
@@ -28,7 +28,7 @@ def run_python(script=SCRIPT, *arguments, **environment):
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
 
 
-# Layers whose work is cut by what the caches hold, and a number that tells all bits of their results.
+# Layers whose work is divided by cache sizes, and a checksum of their results.
 CACHED = """
 import hashlib
 import numpy as np
@@ -51,14 +51,14 @@ print(*machine.caches(), bits.hexdigest())
 
 
 class TestCaches:
-    def test_environment_tells_them_and_results_stay(self):
+    def test_environment_sets_them_and_results_stay(self):
         own = run_python(CACHED, CONVLANE_CACHES="").stdout.split()
         small = run_python(CACHED, CONVLANE_CACHES="2K,8K,1M").stdout.split()
         assert small[:3] == [str(2 << 10), str(8 << 10), str(1 << 20)]
         assert own[3] == small[3]
 
     @pytest.mark.parametrize("value", ["32K", "32,64,128", "64K,32K,1M"])
-    def test_what_cannot_be_is_a_clean_error(self, value):
+    def test_invalid_caches_are_a_clean_error(self, value):
         assert "ValueError: CONVLANE_CACHES" in run_python(CONVLANE_CACHES=value).stderr
 
 
@@ -82,7 +82,7 @@ class TestInstructionSet:
         _core.set_active_isa("generic")
         np.testing.assert_allclose(convolve(), before, rtol=1e-4, atol=1e-3)
 
-    def test_config_tells_compiled_detected_active(self, isa, capsys):
+    def test_config_has_compiled_detected_active(self, isa, capsys):
         convlane.show_config()
         text = capsys.readouterr().out
         assert f"active: {isa}" in text
@@ -170,7 +170,7 @@ class TestThreads:
             ),
             ({"sys/devices/cpu_core/cpus": "0-1", "sys/devices/cpu_atom/cpus": "2-5"}, 2),
             ({"sys/devices/cpu_core/cpus": "0,3,8-11"}, 2),
-            ({"sys/devices/cpu_core/cpus": "8-11"}, 4),  # none of ours
+            ({"sys/devices/cpu_core/cpus": "8-11"}, 4),  # none that this process may use
             ({"sys/devices/cpu_core/cpus": "0-"}, 4),
             ({f"sys/devices/system/cpu/cpu{i}/cpu_capacity": "1024" for i in range(4)}, 4),
             ({f"sys/devices/system/cpu/cpu{i}/cpu_capacity": str(c) for i, c in enumerate([325, 325, 828, 1024])}, 2),
@@ -184,7 +184,7 @@ class TestThreads:
         ],
     )
     def test_usable_cpus(self, files, usable, tmp_path):
-        """Of four CPUs, on machines and in containers as these files describe them."""
+        """The usable ones of four CPUs, on machines and in containers that these files describe."""
         for name, text in files.items():
             path = tmp_path / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -224,7 +224,7 @@ class TestThreads:
 @pytest.mark.parametrize(("method", "serial"), [("fork", True), ("spawn", False)])
 def test_child_processes_work(method, serial):
     with convlane.num_threads(2):
-        expected = convolve()  # starts OpenMP's threads, which a fork loses
+        expected = convolve()  # starts OpenMP's threads, which do not survive a fork
     context = multiprocessing.get_context(method)
     queue = context.Queue()
     child = context.Process(target=convolve_in_child, args=(queue,))
@@ -292,7 +292,7 @@ os._exit(0)
 @pytest.mark.parametrize(
     "script", [FORK_AFTER_ANOTHER_LIBRARY, FORK_DURING_RUNS], ids=["another library's team", "runs of a plan"]
 )
-def test_a_child_waits_for_nobody(script):
+def test_a_child_does_not_wait_for_threads(script):
     result = run_python(script, OMP_NUM_THREADS="2")
     assert result.stdout == "0\n", result.stderr
 
@@ -342,7 +342,7 @@ with convlane.num_threads(3):
 
 
 @pytest.mark.parametrize("what", ["memory", "processes"])
-def test_the_caller_works_alone_where_no_thread_can_be_had(what):
+def test_the_caller_works_alone_if_no_thread_can_be_started(what):
     result = run_python(LIMITED, what)
     assert (result.returncode, result.stdout, result.stderr) == (0, "True\n", "")
 

@@ -1,4 +1,4 @@
-"""The safetensors reader and writer, beside the reference implementation and against damaged files."""
+"""The safetensors reader and writer, against the reference implementation and damaged files."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ TYPES = ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"]
 
 
 def example():
-    """Arrays of every type, of all numbers of dimensions, in all layouts."""
+    """Return arrays of every type, of all numbers of dimensions, in all layouts."""
     rng = np.random.default_rng(3)
     arrays = {f"type {kind}": (10 * rng.standard_normal((2, 3))).astype(kind) for kind in TYPES}
     arrays |= {f"{n} dimensions": rng.standard_normal([2] * n) for n in range(6)}
@@ -173,7 +173,7 @@ def test_large_headers_are_refused(tmp_path):
     path = tmp_path / "a"
     with path.open("wb") as stream:
         stream.write((2**24 + 1).to_bytes(8, "little"))
-        stream.truncate(2 * 10**8)  # takes no room
+        stream.truncate(2 * 10**8)  # takes no space on disk
     with pytest.raises(ValueError, match="at most 16777216 are allowed"):
         open_tensors(path)
 
@@ -220,7 +220,7 @@ def test_files_that_cannot_be_opened(tmp_path):
 
 
 class Unreadable:
-    """An array that fails when it is asked for."""
+    """An object whose conversion to an array fails."""
 
     shape, dtype = (4,), np.dtype(np.float32)
 
@@ -243,7 +243,7 @@ def test_a_failed_write_leaves_everything_as_it_was(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["a", "folder"]
 
 
-def test_files_are_written_as_any_other(tmp_path):
+def test_files_are_written_like_any_other(tmp_path):
     write_tensors(tmp_path / "a", {})
     (tmp_path / "other").write_bytes(b"")
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == stat.S_IMODE((tmp_path / "other").stat().st_mode)
@@ -286,7 +286,7 @@ def test_strict_json(text, message):
 def test_every_changed_bit_is_noticed(tmp_path):
     write_tensors(tmp_path / "whole", {"a": np.ones((2, 3), np.float32), "b": np.ones(3, np.int8)}, {"c": "d"})
     content = (tmp_path / "whole").read_bytes()
-    name = content.index(b"crc32")  # without it the file counts as somebody else's, and nothing else has changed
+    name = content.index(b"crc32")  # without it the file counts as another library's, and nothing else has changed
     for place in sorted(set(range(len(content))) - set(range(name, name + 5))):
         changed = bytearray(content)
         changed[place] ^= 1 << place % 8
@@ -300,7 +300,7 @@ def read_all(path):
         return {name: file.read(name) for name in file.tensors}
 
 
-def test_killed_writers_leave_nothing_for_long(tmp_path):
+def test_files_of_killed_writers_are_removed(tmp_path):
     program = "import os, sys\nfrom convlane.safetensors_file import whole_file\n"
     program += "with whole_file(sys.argv[1]): os.kill(os.getpid(), 9)"
     assert subprocess.run([sys.executable, "-c", program, tmp_path / "a"]).returncode == -9

@@ -1,4 +1,4 @@
-"""The team that shares out steps: the same bits however it is put together, and what it leaves to others."""
+"""The team that divides steps among threads: the same bits for any team, and its effect on other threads."""
 
 import contextlib
 import json
@@ -91,7 +91,7 @@ print(json.dumps([teams.of_network(name) for name in {teams.NETWORKS}]))
 
 
 def at_once(first, *others):
-    """Call the first function once, and each of the others again and again meanwhile, all in threads of their own."""
+    """Call the first function once, and each of the others repeatedly meanwhile, all in threads of their own."""
     ended = threading.Event()
 
     def repeat(call):
@@ -109,7 +109,7 @@ def at_once(first, *others):
 
 
 def test_plans_training_and_settings_at_once(spinning, shuffled):
-    """By eight threads, each of which has the bits that it has alone."""
+    """Eight threads at once, each of which gets the same bits as alone."""
     nn.init.seed(0)
     network = models.create("mobilenet_v3_small", 10).eval()
     shared = convlane.compile(network, (None, 3, 32, 32))
@@ -167,7 +167,7 @@ def cpus_of_threads():
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs Linux")
 def test_beside_busy_processes_results_and_cpus_stay():
-    """Threads that leave their leader's CPU have all CPUs back after the run."""
+    """Threads that leave their leader's CPU may use all CPUs again after the run."""
     nn.init.seed(0)
     plan = convlane.compile(models.create("resnet18").eval(), (1, 3, 64, 64))
     x = np.random.default_rng(5).standard_normal((1, 3, 64, 64)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Blocks of published networks as people write them in torch, each with something that is easily got wrong."""
+"""Blocks of published networks as people write them in torch, each with something that is easy to get wrong."""
 
 import math
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 
 class SqueezeExcite(nn.Module):
-    """Sizes of the input in views and expansions."""
+    """Squeeze-and-excitation with sizes of the input in views and expansions."""
 
     def __init__(self):
         super().__init__()
@@ -23,8 +23,8 @@ class SqueezeExcite(nn.Module):
         return x * y.view(b, c, 1, 1).expand_as(x)
 
 
-class ChannelsAndPlaces(nn.Module):
-    """CBAM: the largest numbers, whose places nobody reads; and ECA, which takes channels for a signal."""
+class ChannelAndSpatialAttention(nn.Module):
+    """CBAM: maxima whose indices are not used; and ECA, which treats channels as a signal."""
 
     def __init__(self):
         super().__init__()
@@ -43,7 +43,7 @@ class ChannelsAndPlaces(nn.Module):
 
 
 class Temporal(nn.Module):
-    """TCN: weights that are computed, and what is cut off at the end."""
+    """TCN: computed weights, and a result that is cropped at the end."""
 
     def __init__(self):
         super().__init__()
@@ -55,7 +55,7 @@ class Temporal(nn.Module):
 
 
 class Boxes(nn.Module):
-    """YOLO's head: grids that are made of the input's size, and results as a tuple with names."""
+    """YOLO's head: grids that are computed from the input's size, and a named tuple as result."""
 
     class Found(NamedTuple):
         centres: torch.Tensor
@@ -88,7 +88,7 @@ class Turned(nn.Module):
 
 
 class Involution(nn.Module):
-    """Windows of an image, weighed by what is computed of it."""
+    """Windows of an image, weighted by kernels that are computed from it."""
 
     def __init__(self):
         super().__init__()
@@ -100,8 +100,8 @@ class Involution(nn.Module):
         return (kernel.unsqueeze(1) * F.unfold(x, 3, padding=1).view(b, 3, 9, h, w)).sum(2)
 
 
-class Places(nn.Module):
-    """DETR's sine encoding: truth values that are counted, constants of the input's size."""
+class SineEncoding(nn.Module):
+    """DETR's sine encoding: cumulative sums of Booleans, and constants of the input's size."""
 
     def __init__(self):
         super().__init__()
@@ -120,7 +120,7 @@ class Places(nn.Module):
 
 
 class Shifted(nn.Module):
-    """TSM: examples of several pictures, and parts of a result that are assigned."""
+    """TSM: examples of several pictures, and assignments to parts of a result."""
 
     def __init__(self):
         super().__init__()
@@ -136,7 +136,7 @@ class Shifted(nn.Module):
 
 
 class Unpooled(nn.Module):
-    """SegNet: the places of the largest numbers go to another layer."""
+    """SegNet: the indices of the maxima are passed to another layer."""
 
     def __init__(self):
         super().__init__()
@@ -163,20 +163,20 @@ class Encoder(nn.Module):
 
 BLOCKS = {
     "squeeze and excite": (SqueezeExcite, (3, 12, 12)),
-    "channels and places": (ChannelsAndPlaces, (3, 12, 12)),
+    "attention": (ChannelAndSpatialAttention, (3, 12, 12)),
     "temporal": (Temporal, (4, 20)),
     "boxes": (Boxes, (3, 12, 12)),
     "turned": (Turned, (3, 16, 16)),
     "involution": (Involution, (3, 9, 9)),
-    "places": (Places, (3, 10, 10)),
+    "sine encoding": (SineEncoding, (3, 10, 10)),
     "shifted": (Shifted, (3, 3, 8, 8)),
     "unpooled": (Unpooled, (3, 8, 8)),
     "encoder": (Encoder, (3, 12, 12)),
 }
-OPEN = {"squeeze and excite", "channels and places", "boxes", "places"}
-"""Those that take pictures of any size."""
+OPEN = {"squeeze and excite", "attention", "boxes", "sine encoding"}
+"""Blocks that take pictures of any size."""
 MIXING = {"shifted", "encoder"}
-"""Those in which examples are not the first dimension everywhere, so that a plan is for whole inputs."""
+"""Blocks in which examples are not always the first dimension, so that plans are for whole inputs."""
 
 
 def make(name):

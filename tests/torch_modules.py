@@ -50,7 +50,7 @@ class Upward(nn.Module):
 
 
 class Branches(nn.Module):
-    """A residual within each branch, and a gate."""
+    """A residual connection in each branch, and a gate."""
 
     def __init__(self):
         super().__init__()
@@ -84,7 +84,7 @@ class TwoOutputs(nn.Module):
 
 
 class Shared(nn.Module):
-    """One module twice, and two modules with one weight."""
+    """One module that is called twice, and two modules that share a weight."""
 
     def __init__(self):
         super().__init__()
@@ -98,7 +98,7 @@ class Shared(nn.Module):
 
 
 class InPlace(nn.Module):
-    """Operations in place, on views among them."""
+    """In-place operations, also on views."""
 
     def __init__(self):
         super().__init__()
@@ -127,7 +127,7 @@ class Attention(nn.Module):
 
 
 class Containers(nn.Module):
-    """A dict and a tuple in, a list out; constants that are no parameters; a signal beside an image."""
+    """A dict and a tuple as inputs, a list as output; constants that are not parameters; a signal and an image."""
 
     def __init__(self):
         super().__init__()
@@ -142,7 +142,7 @@ class Containers(nn.Module):
 
 
 class Masks(nn.Module):
-    """Truth values joined with ``|``, ``&`` and ``^``; results that are no floating-point numbers, and statistics."""
+    """Booleans joined with ``|``, ``&`` and ``^``; results that are not floating-point numbers, and statistics."""
 
     def __init__(self):
         super().__init__()
@@ -156,7 +156,7 @@ class Masks(nn.Module):
 
 
 class Quantised(nn.Module):
-    """VQ-VAE: the nearest of some vectors, whose gradient goes past them; a target that is computed without one."""
+    """VQ-VAE: the nearest of several vectors, with a straight-through gradient, and a target without a gradient."""
 
     def __init__(self):
         super().__init__()
@@ -172,7 +172,7 @@ class Quantised(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """CRNN: columns of an image, one after the other, through an LSTM and a GRU."""
+    """CRNN: an LSTM and a GRU over the columns of an image."""
 
     def __init__(self):
         super().__init__()
@@ -186,7 +186,7 @@ class Recurrent(nn.Module):
 
 
 class Cell(nn.Module):
-    """A step of a ConvLSTM: state in and out."""
+    """A step of a ConvLSTM, whose state is an input and an output."""
 
     def __init__(self):
         super().__init__()
@@ -200,7 +200,7 @@ class Cell(nn.Module):
 
 
 class ResponseNorm(nn.Module):
-    """ConvNeXt V2: a norm over places, channels last, a residual that is scaled."""
+    """ConvNeXt V2: a norm over positions, channels last, and a scaled residual."""
 
     def __init__(self):
         super().__init__()
@@ -216,7 +216,7 @@ class ResponseNorm(nn.Module):
 
 
 class Dynamic(nn.Module):
-    """Weights that are computed: standardised, and of each example's own."""
+    """Computed weights: standardised, and different ones for each example."""
 
     def __init__(self):
         super().__init__()
@@ -233,7 +233,7 @@ class Dynamic(nn.Module):
 
 
 class Volume(nn.Module):
-    """A U-Net of three dimensions."""
+    """A three-dimensional U-Net."""
 
     def __init__(self):
         super().__init__()
@@ -268,11 +268,11 @@ NETWORKS = {
     "dynamic": (Dynamic, lambda n: (torch.randn(n, 3, 8, 8),)),
     "volume": (Volume, lambda n: (torch.randn(n, 2, 8, 8, 8),)),
 }
-"""By what they are about: how to make one, and its inputs for so many examples."""
+"""By name: a function that makes the network, and a function that makes inputs for a number of examples."""
 
 
 def make(name, n=2):
-    """Return a network with numbers in its statistics that matter, and its inputs."""
+    """Return a network whose statistics are not trivial, and its inputs."""
     torch.manual_seed(0)
     kind, inputs = NETWORKS[name]
     network = kind()

@@ -1,4 +1,4 @@
-"""torchvision beside the CPU build of torch."""
+"""Import torchvision with the CPU build of torch."""
 
 import functools
 import importlib
@@ -6,9 +6,9 @@ import importlib
 
 @functools.cache
 def import_torchvision():
-    """Import torchvision, whose compiled operators do not load beside torch's CPU build.
+    """Import torchvision, whose compiled operators cannot be loaded with torch's CPU build.
 
-    Its Python part only needs the schemas of two of them to exist.
+    Its Python part needs only the schemas of two of them.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""A convolution that is worth several threads, importable by child processes."""
+"""A convolution that is large enough for several threads, importable by child processes."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""How often pixels are used, against the gradient of a sum over a convolution of ones."""
+"""How often pixels are used, compared with the gradient of the sum of a convolution of ones."""
 
 import numpy as np
 import pytest
@@ -26,12 +26,12 @@ def test_uses_are_the_gradient_of_the_sum(more, kernel, stride, padding, dilatio
     assert sum(uses * pixels for uses, pixels in result.histogram.items()) == result.map.sum()
 
 
-def test_the_textbooks_maps():
-    # Stride 1: all pixels of the interior alike, and with padding those at the edge nearly.
+def test_maps_of_the_textbook():
+    # Stride 1: the same for all pixels of the interior and, with padding, nearly the same at the edge.
     padded = analysis.coverage(7, 7, 3, padding=1)
     assert padded.histogram == {4: 4, 6: 20, 9: 25}
     assert analysis.coverage(7, 7, 3).map[0].tolist() == [1, 2, 3, 3, 3, 2, 1]
-    # Stride 2 with a kernel of 3: columns alternate. With one of 4 they do not.
+    # Stride 2 with a kernel of 3: columns alternate. With a kernel of 4 they do not.
     assert analysis.coverage(1, 9, (1, 3), 2).map.tolist() == [[1, 1, 2, 1, 2, 1, 2, 1, 1]]
     assert set(analysis.coverage(12, 12, 4, 2, 1).map[1:-1, 1:-1].ravel().tolist()) == {4}
 

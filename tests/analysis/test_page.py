@@ -1,4 +1,4 @@
-"""The HTML page: whole, escaped, without anything to load, and telling what the network does."""
+"""The HTML page is well-formed and escaped, loads nothing, and says what the network does."""
 
 import base64
 import dataclasses
@@ -66,7 +66,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(roofline, "_MEMORY", 1 << 20)  # as large as memory takes long, and it is not judged here
+    monkeypatch.setattr(roofline, "_MEMORY", 1 << 20)  # a large buffer takes long to measure
     monkeypatch.setattr(nn.init, "_seeds", np.random.SeedSequence(0))
 
 
@@ -104,13 +104,13 @@ def test_the_page_of_a_network(rng):
         assert (*last[0], *last[1]) == field.box(len(field.rows) - 1, 0)
 
 
-def test_times_are_told_once_and_where_they_belong(rng):
+def test_times_are_shown_once_and_where_they_belong(rng):
     model, image = models.create("mobilenet_v2"), rng.standard_normal((1, 3, 64, 64), np.float32)
     plan = convlane.compile(model, image.shape)
     report, network = plan.profile(image, repeat=1), anatomy(model, image.shape)
     times = page_module._times(network, report.steps)
-    told = [seconds for seconds, _ in times.values() if seconds is not None]
-    assert sum(told) == pytest.approx(sum(step.seconds for step in report.steps))
+    shown = [seconds for seconds, _ in times.values() if seconds is not None]
+    assert sum(shown) == pytest.approx(sum(step.seconds for step in report.steps))
     kinds = {layer.name: layer.kind for layer in network.layers}
     assert times.keys() == kinds.keys()
     for name, (seconds, within) in times.items():
@@ -118,7 +118,7 @@ def test_times_are_told_once_and_where_they_belong(rng):
             assert kinds[name] in ("Conv2d", "Linear", "mean", "global_avg_pool2d", "adaptive_avg_pool2d", "flatten")
         else:
             assert times[within.removeprefix("computed with ")][0] is not None
-    # The steps' multiply-adds are those of the layers that they are told to hold.
+    # The steps' multiply-adds are those of the layers that are assigned to them.
     rows = {row.name: row for row in analysis.summary(model, image.shape).rows}
     held = {}
     for name, (_, within) in times.items():
@@ -169,7 +169,7 @@ def test_nothing_is_loaded_and_all_text_is_escaped(rng):
     model = nn.Sequential({evil: nn.Conv2d(3, 4, 3)}).eval()
     text = analysis.page(model, rng.random((3, 8, 8), np.float32), title=evil, note=f"$data {evil}")
     page = Page(text)
-    assert page.texts.count(evil) == 4  # title, heading, the layer's button and the step that it is
+    assert page.texts.count(evil) == 4  # title, heading, the layer's button and its step
     assert f"$data {evil}" in page.texts
     assert page.data["layers"][0]["name"] == evil
     assert evil in page.data["fields"]
@@ -204,7 +204,7 @@ def test_numbers_that_are_not_finite(rng):
 
 
 class Unknown(nn.Module):
-    """Uses an operation of which no receptive field is known."""
+    """Uses an operation whose receptive field is not known."""
 
     def forward(self, input):
         return functional.conv2d(functional.relu(input), np.ones((2, 1, 3, 3), np.float32), activation="relu")
@@ -230,7 +230,7 @@ def test_roofline():
     assert '<circle class="winograd"' in roofline._plot([winograd], 100.0, {"memory": 10.0})
     plot = roofline._plot([], 100.0, {"memory": 10.0})
     assert "<circle" not in plot
-    # The bend is where peak and bandwidth meet: at 10 FLOP per byte, on a decade of both axes.
+    # The ridge point is where peak and bandwidth meet: at 10 FLOP per byte, at a power of ten on both axes.
     bend = re.search(r'class="roofline" points="\S+ (\S+),(\S+) ', plot)
     assert f'x1="{bend[1]}"' in plot
     assert f'y1="{bend[2]}"' in plot

@@ -1,4 +1,4 @@
-"""Receptive fields, against the footprint of the gradient: the pixels on which a number really depends."""
+"""Receptive fields, compared with the footprint of the gradient: the pixels on which a number really depends."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from convlane.analysis.layers import anatomy, until
 
 
 def positive(model, rng):
-    """Make all weights positive, so that nothing cancels and no ReLU closes."""
+    """Make all weights positive, so that nothing cancels and no ReLU outputs zero."""
     for module in model.modules():
         for name in module._parameter_names:
             if getattr(module, name) is not None:
@@ -20,7 +20,7 @@ def positive(model, rng):
 
 
 def footprint(model, shape, row, column, rng, pictures=1):
-    """Return the first and last row and column of the pixels that have a gradient, united over some pictures."""
+    """Return the first and last row and column of the pixels that have a gradient, over several pictures."""
     touched = np.zeros(shape[2:], bool)
     for _ in range(pictures):
         value, pullback = convlane.vjp(model, rng.uniform(1, 2, shape).astype(np.float32))
@@ -41,7 +41,7 @@ def conv(kernel, **options):
 
 
 class Parts(nn.Module):
-    """Takes rows away, and normalises along the columns in one branch."""
+    """Removes rows, and normalises along the columns in one branch."""
 
     def __init__(self):
         self.conv = conv(3, padding=1)
@@ -52,7 +52,7 @@ class Parts(nn.Module):
 
 
 class WithFunctions(nn.Module):
-    """Pads on two sides, joins along the rows and multiplies by a mean over everything."""
+    """Pads on two sides, concatenates along the rows and multiplies by a mean over everything."""
 
     def __init__(self):
         self.conv = conv(3, stride=2)
@@ -99,7 +99,7 @@ def test_dilation(rng):
     field = analysis.receptive_field(model, shape).fields[-1]
     assert (field.size, field.stride, field.padding, field.center) == ((11, 11), (1, 1), (2, 2), (3.0, 3.0))
     height, width = field.output_shape[2:]
-    for row, column in ((2, 2), (height - 3, 5), (height // 2, width // 2)):  # in no padding, where a box has gaps
+    for row, column in ((2, 2), (height - 3, 5), (height // 2, width // 2)):  # away from the padding; a box has gaps
         assert field.box(row, column) == footprint(model, shape, row, column, rng)
 
 
@@ -122,8 +122,8 @@ def test_every_layer_of_a_network_with_branches(rng):
             assert fields[name].box(row, column) == footprint(part, shape, row, column, rng)
 
 
-# Of the last maps. Table 1 of Araujo et al.; but the strides of TF-Slim's ResNets stand elsewhere than torchvision's,
-# for which their formula, 1 + the sum of (kernel - 1) times the stride so far, gives the last three.
+# For the last maps, from table 1 of Araujo et al.; but the strides of TF-Slim's ResNets are in other layers than
+# torchvision's, for which their formula, 1 + the sum of (kernel - 1) times the stride so far, gives the last three.
 KNOWN = {
     "alexnet": 195,
     "inception_resnet_v2": 3039,
@@ -161,7 +161,7 @@ def test_every_family_has_fields(name):
 
 
 def test_dimensions_are_followed_through_changes_of_shape():
-    """Rows and columns that are joined are seen from everywhere; all others keep what they see."""
+    """Merged rows and columns see the whole picture; the fields of all others stay the same."""
     picture = (1, 2, 6, 4)
 
     def field(function):

@@ -14,7 +14,7 @@ def created(name, **config):
         return models.create(name, **config)
 
 
-def test_vgg16_is_the_textbooks_table():
+def test_vgg16_is_the_table_of_the_textbook():
     result = analysis.summary(created("vgg16"))
     assert result.multiply_adds == 15_470_264_320
     assert result.parameters == 138_357_544
@@ -32,7 +32,7 @@ def test_vgg16_is_the_textbooks_table():
     assert result.rows[2].activations == 0  # a ReLU is done in place
 
 
-# The numbers in their names, or in their papers.
+# The depths according to the networks' names or papers.
 DEPTHS = {
     "alexnet": 8,
     "convnext_tiny": 59,
@@ -85,7 +85,7 @@ def test_batches_multiply_all_but_the_parameters():
 
 
 class Block(nn.Module):
-    """Calls one module twice, adds in its own code, and keeps a parameter that it does not use as it is."""
+    """Calls one module twice, adds in its own code, and has a parameter that it uses only in another form."""
 
     def __init__(self):
         self.conv = nn.Conv2d(4, 4, 3, padding=1)
@@ -100,7 +100,7 @@ class Block(nn.Module):
         return functional.add(self.drop(functional.batch_norm(maps, *neutral, gain)), input)
 
 
-def test_names_calls_and_parameters_of_a_network_of_ones_own(rng):
+def test_names_calls_and_parameters_of_a_user_s_network(rng):
     model = nn.Sequential(Block(), nn.ReLU())
     assert model.training
     before = model[0].norm.num_batches_tracked.copy(), set(vars(model[0]))
@@ -118,7 +118,7 @@ def test_names_calls_and_parameters_of_a_network_of_ones_own(rng):
     assert [row.parameters for row in result.rows] == [0, 148 + 4, 8, 0, 0, 0, 0, 0]
     assert result.activations == 3 * 2 * 4 * 6 * 5
     assert result.parameters == model.num_parameters()
-    # Nothing of the network has changed.
+    # The network has not changed.
     assert model.training
     assert model[0].training
     assert (model[0].norm.num_batches_tracked, set(vars(model[0]))) == before

@@ -1,4 +1,4 @@
-"""Feature maps, filters, pictures that a channel answers most strongly, and their drawing."""
+"""Feature maps, filters, pictures that maximise a channel's output, and how they are drawn."""
 
 import io
 import sys
@@ -10,7 +10,7 @@ from PIL import Image
 
 from convlane import analysis, digits, functional, models, nn
 from convlane.analysis import draw, pixels
-from networks import lively
+from networks import with_statistics
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def _same_weights(monkeypatch):
 
 
 def test_feature_maps_are_what_the_layers_return(rng):
-    model = lively(models.create("resnet20"), rng, 32)
+    model = with_statistics(models.create("resnet20"), rng, 32)
     images = rng.standard_normal((2, 3, 32, 32), np.float32)
     stem = model.relu(model.bn1(model.conv1(images)))
     for layer, expected in {
@@ -75,7 +75,7 @@ def test_filters():
 
 
 def test_maximising_finds_the_filter_itself():
-    # Of all pictures of one length, a filter answers most to its own.
+    # Of all pictures of one norm, a filter has the largest response to itself.
     layer = nn.Conv2d(3, 2, 5)
     picture = analysis.maximise(layer, "Conv2d", 1, (1, 3, 5, 5), smoothing=0, jitter=0)
     cosine = (picture * layer.weight[1]).sum() / np.linalg.norm(picture) / np.linalg.norm(layer.weight[1])
@@ -84,7 +84,7 @@ def test_maximising_finds_the_filter_itself():
 
 @pytest.mark.parametrize(("layer", "channel"), [("layer1.1.conv2", 3), ("layer2.0.add", 0), ("fc", 7)])
 def test_maximising_a_channel_of_a_network(layer, channel, rng):
-    model = lively(models.create("resnet20"), rng, 32)
+    model = with_statistics(models.create("resnet20"), rng, 32)
 
     def answer(picture):
         return analysis.feature_maps(model, picture, layer)[channel].mean()
@@ -112,7 +112,7 @@ def test_maximising_again_gives_the_same_picture():
 
 
 def test_regularised_pictures_are_fainter_and_smoother(rng):
-    model = lively(models.create("resnet20"), rng, 32)
+    model = with_statistics(models.create("resnet20"), rng, 32)
 
     def roughness(**options):
         picture = analysis.maximise(model, "layer2", 1, steps=20, jitter=0, **options)

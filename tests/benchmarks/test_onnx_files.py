@@ -1,4 +1,4 @@
-"""The comparison of runtimes on ONNX files: what runs, which shapes, what counts as a problem."""
+"""The comparison of runtimes on ONNX files: what runs, with which shapes, and what counts as a problem."""
 
 import json
 

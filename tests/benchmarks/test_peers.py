@@ -138,7 +138,7 @@ def test_a_signal_leaves_nothing_behind(program, number, interrupts, code, tmp_p
             time.sleep(0.02)
         assert started
         parent.send_signal(number)
-        assert parent.wait() == code  # unheeded, it would end by itself and well
+        assert parent.wait() == code  # if the signal were ignored, the program would end with code 0
     assert not children.workers(temporary)
     assert not list(temporary.iterdir())
 
@@ -149,7 +149,7 @@ def test_beside_busy_processes(tmp_path, capsys):
     assert "beside 2 busy processes, 2 rounds" in capsys.readouterr().out
 
 
-def test_busy_processes_end_with_what_they_stand_beside():
+def test_busy_processes_end_with_their_parent():
     with peers.beside(2) as found:
         for pid in found:
             os.kill(pid, 0)

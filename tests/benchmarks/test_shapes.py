@@ -13,7 +13,7 @@ import pytest
 
 import children
 
-# By its path: the name stands for the package of layer tables.
+# Import by path: `shapes` is the name of the package with the layer tables.
 _PROGRAM = Path(__file__).parents[2] / "benchmarks" / "shapes.py"
 _spec = importlib.util.spec_from_file_location("shapes_program", _PROGRAM)
 shapes = importlib.util.module_from_spec(_spec)

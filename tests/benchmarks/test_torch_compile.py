@@ -24,7 +24,7 @@ def test_runtimes_are_compared(tmp_path, capsys):
     assert capsys.readouterr().out.strip() in page.read_text()
 
 
-def test_problems_are_told(tmp_path, monkeypatch):
+def test_problems_are_reported(tmp_path, monkeypatch):
     def answer(worker, runtime, **task):
         if runtime == "eager":
             raise torch_compile.WorkerError("out of luck")

@@ -107,13 +107,13 @@ def test_frozen_parameters_and_no_gradients():
 def test_results_without_a_gradient():
     import torch
 
-    class Places(torch.nn.Module):
+    class Indices(torch.nn.Module):
         def forward(self, x):
             return x.argmax(1), x.detach() * 2, x.shape[1], x * 3
 
     x = torch.randn(2, 5, requires_grad=True)
-    places, twice, size, thrice = as_function(Places(), x)(x)
-    assert torch.equal(places, x.argmax(1))
+    indices, twice, size, thrice = as_function(Indices(), x)(x)
+    assert torch.equal(indices, x.argmax(1))
     assert size == 5
     assert not twice.requires_grad
     thrice.sum().backward()

@@ -18,7 +18,7 @@ LOGGER = "convlane.bridges.torch.compiled"
 
 @pytest.fixture(autouse=True)
 def _forget():
-    """Start without what others have compiled."""
+    """Start without the graphs that other tests have compiled."""
     import torch
 
     torch._dynamo.reset()
@@ -49,14 +49,14 @@ def assert_same(compiled, model, *inputs):
 
 
 def test_entry_point():
-    """Torch finds the backend by name where convlane is installed."""
+    """Torch finds the backend by name if convlane is installed."""
     text = (Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8")
     module, name = tomllib.loads(text)["project"]["entry-points"]["torch_dynamo_backends"]["convlane"].split(":")
     assert getattr(import_module(module), name) is backend()
 
 
 def test_by_name(tmp_path):
-    """An installed package is known by its entry points, and torch reads those when it is asked for a name."""
+    """An installed package is found by its entry points, which torch reads when it looks for a name."""
     package = tmp_path / "convlane-1.dist-info"
     package.mkdir()
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: convlane\nVersion: 1\n")
@@ -77,7 +77,7 @@ print("convlane.bridges.torch.compiled" in sys.modules)
 
 
 def breaking(kind):
-    """Return a network that dynamo cannot write down in one."""
+    """Return a network that dynamo cannot record as one graph."""
     import torch
 
     class Branch(torch.nn.Module):
@@ -178,9 +178,9 @@ def test_results_that_are_known_and_inputs_that_are_changed(caplog):
     assert "it changes its inputs" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["squeeze and excite", "channels and places", "temporal", "shifted", "encoder"])
+@pytest.mark.parametrize("name", ["squeeze and excite", "attention", "temporal", "shifted", "encoder"])
 def test_blocks(name, caplog):
-    """One part each, of which nothing runs step by step, whatever the batch."""
+    """Each block becomes one part, of which nothing runs outside the plan, whatever the batch."""
     import torch
 
     from torch_blocks import make
@@ -245,7 +245,7 @@ def test_gradients_stay_with_torch(caplog):
 
 @pytest.mark.parametrize("draw", ["randn", "randn_like"])
 def test_random_numbers_are_drawn_in_each_run(draw):
-    """Also where they depend on nothing, as what is computed once does."""
+    """Also where they depend on no input, like values that are computed only once."""
     import torch
 
     def noisy(x):
@@ -263,7 +263,7 @@ OTHER_TYPES = {
     "sum of comparisons": lambda x: (x > 0) + (x < 1),
     "count": lambda x: (x > 0).sum(),
     "mask": lambda x: (x > 0) * x,
-    "places": lambda x: x.argmax(1).int() * 2,
+    "indices": lambda x: x.argmax(1).int() * 2,
     "half of integers": lambda x: x.argmax(1) / 2,
     "whole division": lambda x: x.argmax(1).int() // 2,
     "norm of another order": lambda x: x.norm(dim=1, p=3),

@@ -42,8 +42,8 @@ def shapes_of(inputs):
     return shapes[0] if len(shapes) == 1 else shapes
 
 
-def crossed(network, *inputs):
-    """Return the network on this side of the bridge, with the names that it had on the other."""
+def converted(network, *inputs):
+    """Return the converted network, with the names that the module has."""
     mine = convlane.from_torch(network, *inputs)
     assert list(mine.state_dict()) == list(network.state_dict())
     assert [name for name, _ in mine.named_parameters()] == [name for name, _ in network.named_parameters()]
@@ -64,7 +64,7 @@ SEGMENTATION = [
     *("deeplabv3_resnet50", "deeplabv3_resnet101", "fcn_resnet101"),
 ]
 UNSUPPORTED: dict[str, str] = {}
-"""Networks that do not cross the bridge, and the operation that is missing."""
+"""Networks that cannot be converted, and the operation that is missing."""
 COMPILED = {"alexnet", "convnext_tiny", "efficientnet_b0", "googlenet", "mobilenet_v3_small", "resnet18"}
 
 
@@ -82,7 +82,7 @@ def check(network, size, compiled):
     picture = torch.randn(2, 3, size, size)
     with torch.no_grad():
         expected = network.eval()(picture)
-    mine = crossed(network, picture)
+    mine = converted(network, picture)
     assert_close(mine(picture[:1].numpy()), network(picture[:1]))
     if compiled:
         assert_close(convlane.compile(mine, (None, 3, size, size))(picture.numpy()), expected)
@@ -118,11 +118,11 @@ DETECTORS = [
     *("fasterrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn_v2", "maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2"),
     *("keypointrcnn_resnet50_fpn", "ssd300_vgg16", "fcos_resnet50_fpn", "retinanet_resnet50_fpn_v2"),
 ]
-"""The rest of a detector depends on what is found, so torch.export cannot record it."""
+"""The rest of a detector depends on its results, so torch.export cannot record it."""
 
 
 def check_detector(name):
-    """Compare what computes on pictures and on regions, part by part, eager and compiled."""
+    """Compare the parts that compute on pictures and on regions, eager and compiled."""
     import torch
 
     torch.manual_seed(0)
@@ -143,7 +143,7 @@ def check_detector(name):
 
 def check_part(part, *inputs):
     expected = part(*inputs)
-    mine = crossed(part, *inputs)
+    mine = converted(part, *inputs)
     assert_close(mine(*_numpy(inputs)), expected)
     assert_close(convlane.compile(mine, shapes_of(inputs))(*arrays(inputs)), expected)
     return expected
@@ -160,13 +160,13 @@ def test_parts_of_every_detector(name):
     check_detector(name)
 
 
-BEGINNINGS = [
+PREFIXES = [
     *("alexnet", "convnext", "densenet", "efficientnet_b", "efficientnet_v2", "googlenet", "inception", "maxvit"),
     *("mnasnet", "mobilenet", "regnet_x", "regnet_y_1", "regnet_y_3", "regnet_y_4", "regnet_y_8", "resnet", "resnext"),
     *("shufflenet", "squeezenet", "swin_b", "swin_s", "swin_t", "swin_v2", "vgg", "vit_b", "vit_h", "vit_l"),
     "wide_resnet",
 ]
-"""Of the names of all classifiers, which take too long to be one test."""
+"""The prefixes of all classifiers' names; all of them take too long for one test."""
 
 
 def classifiers():
@@ -174,16 +174,16 @@ def classifiers():
     return models.list_models(module=models)
 
 
-def test_every_classifier_has_one_beginning():
+def test_every_classifier_has_one_prefix():
     for name in classifiers():
-        assert len([each for each in BEGINNINGS if name.startswith(each)]) == 1, name
+        assert len([each for each in PREFIXES if name.startswith(each)]) == 1, name
 
 
 @pytest.mark.every_network
-@pytest.mark.parametrize("beginning", BEGINNINGS)
-def test_every_classifier(beginning):
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_every_classifier(prefix):
     for name in classifiers():
-        if name.startswith(beginning) and name not in FAMILIES and name not in UNSUPPORTED:
+        if name.startswith(prefix) and name not in FAMILIES and name not in UNSUPPORTED:
             size = 224 if name.startswith(("vit", "maxvit")) else 96 if name == "inception_v3" else 64
             check(torch_network(name), size, compiled=not name.startswith(("swin", "vit")))
 
@@ -197,7 +197,7 @@ def test_every_segmentation(name):
 # Networks as users write them
 
 BLOCKS = [
-    *("squeeze and excite", "channels and places", "temporal", "boxes", "turned", "involution", "places", "shifted"),
+    *("squeeze and excite", "attention", "temporal", "boxes", "turned", "involution", "sine encoding", "shifted"),
     *("unpooled", "encoder"),
 ]
 USERS = [
@@ -205,7 +205,7 @@ USERS = [
     *("attention", "containers", "masks", "quantised", "recurrent", "cell", "response norm", "dynamic", "volume"),
 ]
 WHOLE = {"attention", "containers", "quantised", "recurrent", "dynamic"}
-"""Those that no plan of examples can run."""
+"""Networks that cannot run in a plan for any batch."""
 
 
 def made(name, examples=2):
@@ -219,8 +219,8 @@ def test_users(name):
     import torch
 
     network, inputs = made(name)
-    mine = crossed(network, *inputs)
-    assert mine.training  # as the network is
+    mine = converted(network, *inputs)
+    assert mine.training  # like the network
     network.eval(), mine.eval()
     more = made(name, 3)[1]
     with torch.no_grad():
@@ -244,7 +244,7 @@ def test_gradients(name):
 
     network, inputs = made(name)
     network.eval()
-    mine = crossed(network, *inputs)
+    mine = converted(network, *inputs)
     outputs = leaves(network(*inputs))
     weights = [torch.randn(output.shape) for output in outputs]
     total(torch.sum(output * weight) for output, weight in zip(outputs, weights, strict=True)).backward()
@@ -274,7 +274,7 @@ def test_blocks(name):
     from torch_blocks import MIXING, OPEN, make  # which imports torch
 
     network, shape = make(name)
-    mine, picture = crossed(network, torch.randn(2, *shape)), torch.randn(3, *shape)
+    mine, picture = converted(network, torch.randn(2, *shape)), torch.randn(3, *shape)
     with torch.no_grad():
         assert_close(mine(picture.numpy()), network(picture))
         if name in MIXING:
@@ -294,7 +294,7 @@ def test_blocks(name):
 
 
 def test_training_mode():
-    """Batch norm measures the batch and moves its statistics, dropout drops."""
+    """Batch norm uses and updates statistics of the batch, and dropout is active."""
     import torch
 
     network = torch.nn.Sequential(
@@ -315,7 +315,7 @@ def test_training_mode():
 
 def test_weights_that_are_one():
     network, inputs = made("shared")
-    mine = crossed(network, *inputs)
+    mine = converted(network, *inputs)
     mine.second.weight = np.eye(3, dtype=np.float32)
     assert mine.first.weight is mine.second.weight
     mine.load_state_dict(network.state_dict())
@@ -336,7 +336,7 @@ def test_open_sizes():
 
 
 def test_without_torch(tmp_path):
-    """What has crossed the bridge needs torch no more."""
+    """A converted network does not need torch."""
     network, inputs = made("upward")
     mine = convlane.from_torch(network.eval(), *inputs)
     (tmp_path / "network.pickle").write_bytes(pickle.dumps(mine))
@@ -381,7 +381,7 @@ def test_the_first_difference_is_named(monkeypatch):
 
 
 def function_of(function):
-    """Return a convolution and what comes behind it as a module."""
+    """Return a convolution, followed by the given function, as a module."""
     import torch
 
     class Module(torch.nn.Module):
@@ -407,7 +407,7 @@ OF_THE_BATCH = {
 
 @pytest.mark.parametrize("name", OF_THE_BATCH)
 def test_what_a_plan_of_one_example_cannot_know(name):
-    """A plan is made for one example: what depends on how many there are is refused, not computed for one."""
+    """A plan is made for one example: what depends on the number of examples is refused, not computed for one."""
     import torch
 
     network, picture = function_of(OF_THE_BATCH[name]), torch.randn(3, 3, 6, 6)
@@ -424,7 +424,7 @@ def arange(count):
     return torch.arange(count).float()
 
 
-def test_inputs_by_name_and_what_is_no_tensor():
+def test_inputs_by_name_and_arguments_that_are_not_tensors():
     import torch
 
     class Module(torch.nn.Module):
@@ -448,7 +448,7 @@ def test_inputs_by_name_and_what_is_no_tensor():
             assert_close(mine(*map(as_array, args), **{name: as_array(each) for name, each in named.items()}), expected)
             flat = [each.numpy() for each in (*args, *named.values()) if isinstance(each, torch.Tensor)]
             assert_close(mine(*flat), expected)
-            given = [each.astype(np.float32) for each in flat]  # so plans take truth values
+            given = [each.astype(np.float32) for each in flat]  # plans take Boolean inputs as float32
             assert_close(convlane.compile(mine, tuple((None, *each.shape[1:]) for each in given))(*given), expected)
         mine = convlane.from_torch(network, x, None, 0.5)
     with pytest.raises(TypeError, match="each as the example"):
@@ -566,7 +566,7 @@ def test_sizes_that_the_module_fixes():
     ],
     ids=["mask", "branch", "item", "random", "buffer"],
 )
-def test_what_cannot_cross(function, message):
+def test_what_cannot_be_converted(function, message):
     import torch
 
     with pytest.raises(ValueError, match=message):
@@ -591,13 +591,13 @@ def test_other_types_are_refused():
         convlane.from_torch(layer.to("meta"), signal)
 
 
-def test_numbers_and_places_as_results():
+def test_numbers_and_indices_as_results():
     import torch
 
-    network = function_of(lambda y, _: {"places": y.argmax(1), "channels": y.shape[1], "none": None})
+    network = function_of(lambda y, _: {"indices": y.argmax(1), "channels": y.shape[1], "none": None})
     picture = torch.randn(2, 3, 6, 6)
     found = convlane.from_torch(network, picture)(picture.numpy())
-    np.testing.assert_array_equal(found["places"], network(picture)["places"].numpy())
+    np.testing.assert_array_equal(found["indices"], network(picture)["indices"].numpy())
     assert (found["channels"], found["none"]) == (4, None)
 
 

@@ -1,4 +1,4 @@
-"""Files of Keras that are damaged, hostile, or ask for what there is no way to compute; Keras is not needed."""
+"""Files of Keras that are damaged, hostile, or use what cannot be computed here; Keras is not needed."""
 
 import contextlib
 import copy
@@ -166,7 +166,7 @@ def zipped(path, **entries):
 
 
 def stored(arrays):
-    """Return the bytes of a file of weights as Keras 3 has them."""
+    """Return the bytes of a file of weights as Keras 3 writes it."""
     stream = io.BytesIO()
     with h5py.File(stream, "w") as file:
         for path, own in arrays.items():
@@ -216,7 +216,7 @@ def test_links_out_of_the_file(tmp_path):
 
 
 def test_damaged_bytes_are_refused_or_read(rng, tmp_path):
-    """Flip bytes: whatever comes is a network or a LoadError."""
+    """Flip bytes: the result is always a network or a LoadError."""
     model = sequential(CONV, layer("Flatten", "f"), layer("Dense", "d", units=2, activation="softmax"))
     arrays = {**KERNEL, "d": [np.ones((12, 2), "f4"), np.ones(2, "f4")]}
     data = bytearray(write(tmp_path / "a.h5", model, arrays).read_bytes())
@@ -261,7 +261,7 @@ def test_names_of_layers_that_attributes_cannot_have(tmp_path):
 
 
 def test_calls_of_models_are_counted_as_keras_2_does(tmp_path):
-    """Keras 2 counts the call by which a model within another was made, so that the first in the file is number 1."""
+    """Keras 2 counts the call that built a nested model, so the first call in the file is number 1."""
     inner = {**sequential(layer("Dense", "d", units=2, use_bias=False), shape=(None, 2)), "name": "s"}
     inner["inbound_nodes"] = [[["x", 0, 0, {}]]]
     for number in (0, 1):
@@ -290,14 +290,14 @@ def test_open_sizes(tmp_path):
         np.testing.assert_array_equal(plan(image), network(image))
 
 
-def test_every_class_stands_in_the_documentation():
+def test_every_class_is_in_the_documentation():
     text = (Path(__file__).parents[2] / "docs" / "coming-from-keras.md").read_text("utf-8")
     missing = [name for name in (*registry.layer_names(), *registry.operation_names()) if f"`{name}`" not in text]
     assert not missing
 
 
 def test_functions_of_tensorflow(tmp_path):
-    """Keras 2 writes 1 - relu(x * 2 + y) so, with tensors and numbers among the named arguments."""
+    """This is how Keras 2 writes 1 - relu(x * 2 + y), with tensors and numbers among the named arguments."""
 
     def call(function, name, source, **kwargs):
         made = layer("TFOpLambda", name, function=function)

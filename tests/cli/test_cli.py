@@ -1,4 +1,4 @@
-"""The command line: what it prints, and with which code it leaves."""
+"""The command line: what it prints, and its exit codes."""
 
 import json
 import os
@@ -155,7 +155,7 @@ def test_explain_shows_the_pixels_that_the_network_gets(name, side, tmp_path):
     image, pixels = explain._prepared(tmp_path / "ramp.png", name, None)
     assert image.shape == (1, 3, side, side)
     assert pixels.shape == (side, side, 3)
-    assert 5 < pixels[0, 0, 0] < 45  # an eighth of the height is cut off, and half of that above
+    assert 5 < pixels[0, 0, 0] < 45  # an eighth of the height is cropped, half of that at the top
     assert (np.ptp(pixels, axis=(1, 2)) <= 1).all()
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     np.testing.assert_allclose(image[0].transpose(1, 2, 0), (pixels / 255 - mean) / std, atol=1e-2)
@@ -184,7 +184,7 @@ def test_explain_of_bad_files(capsys, monkeypatch, tmp_path):
         assert message in err
         assert len(err.splitlines()) == 1
         assert not page.exists()
-    monkeypatch.setitem(sys.modules, "PIL", None)  # importing it fails now
+    monkeypatch.setitem(sys.modules, "PIL", None)  # so that importing it fails
     assert main(usual) == 1
     assert "pip install 'convlane[demo]' installs it" in capsys.readouterr().err
 
@@ -311,7 +311,7 @@ def test_demo_cannot_write(capsys, tmp_path):
 
 @pytest.mark.parametrize(("module", "package"), [("PIL", "Pillow"), ("sklearn", "scikit-learn"), ("tqdm", "tqdm")])
 def test_demo_without_its_extra(module, package, capsys, monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, module, None)  # importing it fails now
+    monkeypatch.setitem(sys.modules, module, None)  # so that importing it fails
     assert main(["demo", "--out", str(tmp_path)]) == 1
     assert (
         capsys.readouterr().err
@@ -320,7 +320,7 @@ def test_demo_without_its_extra(module, package, capsys, monkeypatch, tmp_path):
 
 
 def digit_file(path, number=7, mode="L", ink=0, paper=255):
-    """Write a picture of a digit that the embedded network has not seen."""
+    """Write a picture of a digit that the network in the package has not seen."""
     from PIL import Image
 
     _, (images, classes) = digits.training_data()
@@ -369,7 +369,7 @@ def _turned():
     from PIL import Image
 
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    exif[0x0112] = 6  # must be rotated by 90 degrees clockwise
     return exif
 
 
@@ -431,14 +431,14 @@ sys.exit(main({[*FAST, "--repeat", "1000000000"]!r}))
 
 
 def run(argv, **options):
-    """Run a command in a process of its own, whose output is strictly UTF-8 as in a terminal."""
+    """Run a command in a process of its own, whose output is strictly UTF-8, as in a terminal."""
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict", "PYTHONUNBUFFERED": ""}
     return subprocess.run(
         [sys.executable, "-m", "convlane", *argv], stderr=subprocess.PIPE, env=environment, timeout=60, **options
     )
 
 
-def test_names_that_are_no_text_are_escaped(tmp_path):
+def test_names_that_are_not_text_are_escaped(tmp_path):
     name = os.path.join(os.fsencode(tmp_path), b"caf\xe9")
     os.rename(digit_file(tmp_path / "7.png"), name)
     result = run(["predict", name, name + b".missing"], stdout=subprocess.PIPE)

@@ -1,4 +1,4 @@
-// A thread leaves a CPU, is pinned to one, and gets all its CPUs back; one that has not entered stays where it is.
+// A thread leaves a CPU, is pinned to another, and may then use all its CPUs again; other threads stay where they are.
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -43,7 +43,7 @@ void move(const cpu_set_t& usual) {
   require(CPU_EQUAL(&after, &usual), "does not have its CPUs back");
 }
 
-// A thread that is pinned while it leaves gets its CPUs back all the same.
+// A thread that is pinned while it leaves may use all its CPUs again, too.
 void leave_while_pinned(const cpu_set_t& usual) {
   convlane::Affinity affinity;
   std::atomic<bool> ended{false};

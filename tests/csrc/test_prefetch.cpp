@@ -1,5 +1,5 @@
-// Whether the matrix kernel fetches ahead only weights and where it stores: prints one word, or which sizes went
-// beyond. Nothing is timed: every address that would be fetched is looked at instead.
+// Checks that the matrix kernel prefetches only weights and the memory to which it stores; prints one word, or the
+// sizes for which it went beyond. Nothing is timed: every address that would be prefetched is checked instead.
 #include <cstdint>
 #include <cstdio>
 #include <vector>
@@ -34,8 +34,8 @@ bool is_within(const Fetched& fetched, const std::vector<float>& memory) {
 namespace convlane {
 namespace {
 
-// A product over the columns of packed weights from `column` on, as threads that share the columns out compute it.
-// Rows of the result are `apart` times as far apart as they are long.
+// A product over the columns of packed weights from `column` on, as computed by threads that divide the columns.
+// The stride of the result's rows is `apart` times their length.
 bool stays_within(int64_t m, int64_t n, int64_t taps, int64_t depth, int64_t column, int64_t apart) {
   const int64_t steps = taps * depth, columns = (n + kLanes - 1) / kLanes * kLanes;
   const std::vector<float> weight(static_cast<std::size_t>(steps * columns), 1.0f);

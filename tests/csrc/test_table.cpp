@@ -1,9 +1,9 @@
-// What a kernel table is and what overlays make of it, proven by compiling (.ci/check-build); nothing runs.
+// Kernel tables and overlays, checked by static assertions when this is compiled (.ci/check-build); nothing runs.
 #include "kernels/overlay.h"
 
 namespace convlane {
 
-// Kernels of any signature, of which only the addresses are used.
+// Kernels of any signature; only their addresses are used.
 template <class Result, class... Args>
 Result first(Args...);
 template <class Result, class... Args>

@@ -1,5 +1,5 @@
-// Threads that lead teams at once: every place of every range is met once, by nobody else's part, whatever the sizes.
-// With an argument it also does so after a fork, in the child.
+// Several threads lead teams at once: every index of every range is visited once, whatever the sizes.
+// With an argument, the program does so after a fork, too, in the child.
 #include <sys/wait.h>
 #include <unistd.h>
 

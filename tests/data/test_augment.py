@@ -1,4 +1,4 @@
-"""Every augmentation: what it may do to a picture, how much, and that the generator alone decides."""
+"""Every augmentation: what it may do to a picture and how much, and that only the generator decides."""
 
 import dataclasses
 import math
@@ -35,7 +35,7 @@ def seeded(seed=0):
 
 
 @pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
-def test_the_generator_alone_decides(step, image):
+def test_only_the_generator_decides(step, image):
     before = image.copy()
     first, again = step(image, seeded(3)), step(image, seeded(3))
     np.testing.assert_array_equal(first, again)
@@ -47,7 +47,7 @@ def test_the_generator_alone_decides(step, image):
 
 
 @pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
-def test_bytes_are_taken(step):
+def test_bytes_are_accepted(step):
     image = np.random.default_rng(1).integers(0, 256, (3, 12, 13), np.uint8)
     as_floats = image / np.float32(255)
     np.testing.assert_array_equal(step(image, seeded()), step(as_floats, seeded()))
@@ -105,7 +105,7 @@ def test_crops_are_parts_of_the_padded_picture(image, border, mode):
         matches = np.argwhere((windows == crop[:, None, None]).all(axis=(0, 3, 4)))
         assert len(matches) == 1
         found.add(tuple(matches[0]))
-    assert len(found) == 9 * 11  # every place occurs
+    assert len(found) == 9 * 11  # every position occurs
 
 
 def test_resized_crops_are_resampled_parts(image):
@@ -200,7 +200,7 @@ def test_jitter_of_each_kind(image):
 
 
 class _Later:
-    """A generator whose first draws are thrown away by giving the middle of their range."""
+    """A generator whose first draws are replaced by the middle of their range."""
 
     def __init__(self, seed, skipped):
         self.rng, self.skipped = seeded(seed), skipped

@@ -10,7 +10,7 @@ from convlane.data import ImageFolder
 
 
 def add_picture(*places):
-    """Write pictures that differ, with the folders they lie in."""
+    """Write pictures that differ, and the folders that contain them."""
     for i, place in enumerate(places):
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (4, 3), (i, 2, 3)).save(place, "PNG")
@@ -47,7 +47,7 @@ def test_what_is_hidden_is_left_out_on_every_level(tmp_path):
     assert found(tmp_path) == ["cat/a.png", "cat/more/b.png"]
 
 
-def test_links_are_followed_but_not_in_circles(tmp_path):
+def test_links_are_followed_but_not_in_cycles(tmp_path):
     root = tmp_path / "data"
     add_picture(root / "cat" / "a.png", root / "dog" / "b.png", tmp_path / "elsewhere" / "c.png")
     for link, target in {
@@ -63,7 +63,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     (tmp_path / "elsewhere" / "back").symlink_to(root / "cat")
     assert found(root) == [
         "cat/a.png",
-        "cat/far up/elsewhere/c.png",  # and not again as more/c.png
+        "cat/far up/elsewhere/c.png",  # and not a second time as more/c.png
         "cat/file.png",
         "dog/b.png",
         "linked/back/a.png",

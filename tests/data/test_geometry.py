@@ -1,4 +1,4 @@
-"""Resampling against its definition, and what follows from it."""
+"""Resampling, compared with its definition and with what follows from it."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_the_identity_keeps_every_bit(rng):
 def test_right_angles_are_exact(rng, turn):
     image = picture(rng, height=6, width=6)
     cos, sin = ((0, 1), (-1, 0), (0, -1))[turn - 1]
-    # Seen on a screen, where y points down, the matrix turns what it reads, and so the picture the other way.
+    # On a screen y points down, and the matrix rotates the points that are read, so the picture rotates the other way.
     np.testing.assert_array_equal(data.resample(image, [[cos, -sin, 0], [sin, cos, 0]]), np.rot90(image, turn, (1, 2)))
 
 
@@ -66,7 +66,7 @@ def test_bytes_count_in_units_of_255(rng):
     assert result.max() <= 1
 
 
-def test_places_far_away_and_no_places_at_all_do_no_harm(rng):
+def test_points_far_away_and_nan_do_no_harm(rng):
     image = picture(rng)
     for value in (1e30, -1e30, np.inf, -np.inf, np.nan):
         field = np.full((2, 7, 10), value, np.float32)

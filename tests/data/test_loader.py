@@ -1,4 +1,4 @@
-"""Loaders: what is in a batch, whoever makes it, and what happens when something goes wrong."""
+"""Loaders: the contents of batches, whichever thread makes them, and what happens when something goes wrong."""
 
 import gc
 import os
@@ -78,7 +78,7 @@ def test_parts_are_slices_of_the_whole_batches(workers):
         assert parts.epoch == epoch
 
 
-def test_no_augmentation_gives_the_bits_of_an_empty_one():
+def test_no_augmentation_gives_the_bits_of_an_empty_augmentation():
     for dtype in (np.float32, np.uint8):
         plain, empty = (Loader(arrays(dtype=dtype), 6, augment=step) for step in (None, augment.Compose()))
         for (a, _), (b, _) in zip(plain, empty, strict=True):
@@ -122,7 +122,7 @@ def test_an_epoch_can_be_repeated_and_skipped_to():
     assert (epochs[0][0] != epochs[1][0]).any()
 
 
-def test_distortions_belong_to_the_picture_not_to_its_place():
+def test_distortions_belong_to_the_picture_not_to_its_position():
     def by_class(loader):
         images, targets = gathered(loader)
         return images[np.argsort(targets)]
@@ -160,7 +160,7 @@ def test_reading_in_threads_changes_no_bit(folder):
 
 
 @pytest.mark.parametrize("data", [[5, 6, 7], [arrays()[0], arrays()[1]]], ids=["labels", "two arrays"])
-def test_what_gives_no_pairs_is_told(data):
+def test_data_that_are_not_pairs_are_refused(data):
     with pytest.raises(ValueError, match=r"image 0: the data must return a pair \(image, target\) .*got (int|ndarray)"):
         next(iter(Loader(data)))
 
@@ -171,7 +171,7 @@ def test_what_cannot_be_read_is_named(folder, workers):
     bad.write_bytes(bad.read_bytes()[:60])
     loader = Loader(ImageFolder(folder), 2, augment=augment.RandomResizedCrop(6), workers=workers)
     batches = iter(loader)
-    next(batches), next(batches)  # those before it are handed out
+    next(batches), next(batches)  # the batches before it are returned
     with pytest.raises(ValueError, match=r"dog.b\.png: .*not a readable picture"):
         next(batches)
     assert not threads_of_loaders()
@@ -191,7 +191,7 @@ def test_an_error_of_the_augmentation_names_the_picture(workers):
     assert isinstance(caught.value.__cause__, KeyError)
 
 
-def test_pictures_of_two_sizes_are_no_batch(folder):
+def test_pictures_of_two_sizes_cannot_be_a_batch(folder):
     with pytest.raises(ValueError, match=r"cat.b\.png: it has the shape \(3, 9, 10\), but the first .*\(3, 10, 10\)"):
         next(iter(Loader(ImageFolder(folder), 2)))
 
@@ -217,7 +217,7 @@ def test_closing_early_leaves_no_thread():
     made.clear()
     batches.close()
     assert not threads_of_loaders()
-    assert len(made) < 100  # it has not waited for the rest, of nearly 400
+    assert len(made) < 100  # it has not waited for the rest of nearly 400
 
 
 def test_an_epoch_that_nobody_begins_starts_no_thread():
@@ -240,7 +240,7 @@ def test_not_all_batches_are_made_at_once():
     while len(made) < 8 and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.05)
-    assert len(made) == 2 * 4  # two workers, two more: what one takes away is made anew with the next request
+    assert len(made) == 2 * 4  # two workers and two more; the next request replaces the batch that was taken
     batches.close()
 
 
@@ -268,7 +268,7 @@ def test_forked_children_go_on():
     first = next(batches)
     reader, writer = os.pipe()
     child = os.fork()
-    if child == 0:  # a fork in the middle of an epoch, and a whole one in the child
+    if child == 0:  # a fork in the middle of an epoch, and a whole epoch in the child
         try:
             rest = gathered([first, *batches])
             loader.epoch = 0
@@ -285,7 +285,7 @@ def test_forked_children_go_on():
         np.testing.assert_array_equal(a, b)
 
 
-def test_training_from_a_loader_has_the_same_bits_and_goes_on_where_it_stopped(tmp_path):
+def test_training_from_a_loader_has_the_same_bits_and_continues_where_it_stopped(tmp_path):
     def trained(workers, epochs, **options):
         nn.init.seed(5)
         model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.GlobalAvgPool2d(), nn.Flatten(), nn.Linear(4, 23))

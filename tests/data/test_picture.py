@@ -1,4 +1,4 @@
-"""Pictures as files: what becomes of their pixels, and what is refused in which words."""
+"""Pictures in files: how their pixels are read, and what is refused with which message."""
 
 import os
 import struct
@@ -16,13 +16,13 @@ PIXELS = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
 
 
 def as_colours(path):
-    """Read a file through `Preprocessing`, which is to change nothing."""
+    """Read a file through a `Preprocessing` that changes nothing."""
     prepare = Preprocessing(crop=3, resize=3, divisor=1.0, mean=(0, 0, 0), std=(1, 1, 1))
     return prepare(path)
 
 
 def write_tiff(path, data, tags):
-    """Write one strip of pixels by hand: tags of short numbers, little-endian, and what Pillow does not write."""
+    """Write one strip of pixels by hand, with little-endian tags that Pillow cannot write."""
     tags = {**tags, 0x103: 1, 0x115: 1, 0x111: 8, 0x116: tags[0x101], 0x117: len(data)}
     entries = b"".join(struct.pack("<HHIHxx", tag, 3, 1, tags[tag]) for tag in sorted(tags))
     padded = data + b"\0" * (len(data) % 2)
@@ -54,7 +54,7 @@ def test_sixteen_bits_are_scaled_to_eight(kind, tmp_path):
     np.testing.assert_array_equal(read_image(path), expected)
     np.testing.assert_array_equal(np.asarray(open_picture(path)), LEVELS)
     np.testing.assert_array_equal(np.asarray(rgb_picture(Image.open(path))).transpose(2, 0, 1), expected)
-    np.testing.assert_array_equal(as_colours(path), expected[..., 126:129])  # the middle, as the ramp is cut
+    np.testing.assert_array_equal(as_colours(path), expected[..., 126:129])  # the middle, because the ramp is cropped
 
 
 @pytest.mark.parametrize(("dtype", "message"), [(np.int32, "32-bit integers"), (np.float32, "floating-point numbers")])
@@ -69,7 +69,7 @@ def test_pixels_whose_white_is_unknown_are_refused(dtype, message, tmp_path):
 
 
 @pytest.mark.parametrize("orientation", range(10))
-def test_pictures_are_turned_as_their_camera_noted(orientation, tmp_path):
+def test_pictures_are_rotated_as_their_camera_noted(orientation, tmp_path):
     turned = {
         2: PIXELS[:, ::-1],
         3: PIXELS[::-1, ::-1],
@@ -85,7 +85,7 @@ def test_pictures_are_turned_as_their_camera_noted(orientation, tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), turned.get(orientation, PIXELS).transpose(2, 0, 1))
 
 
-ODD_TAGS = {  # tag, type, count, value; what does not fit into four bytes stands behind the tags
+ODD_TAGS = {  # tag, type, count, value; a value of more than four bytes is stored after the tags
     "rational without a denominator": (0x11A, 10, 1, struct.pack("<ii", -1, 0)),
     "text for a number": (0x213, 2, 3, b"ab"),
     "float for an integer": (0x100, 11, 1, struct.pack("<f", 1.5)),
@@ -107,7 +107,7 @@ def test_odd_tags_beside_the_orientation_do_no_harm(tag, tmp_path):
     assert read_image(tmp_path / "a.jpg").shape == (3, 5, 4)
 
 
-def test_a_damaged_note_of_the_camera_is_none(tmp_path):
+def test_a_damaged_orientation_tag_is_ignored(tmp_path):
     Image.fromarray(PIXELS).save(tmp_path / "a.jpg", exif=b"Exif\0\0no tags")
     assert read_image(tmp_path / "a.jpg").shape == (3, 4, 5)
 
@@ -131,14 +131,14 @@ def test_every_error_of_a_decoder_becomes_one(error, monkeypatch, tmp_path):
         as_colours(image)
 
 
-def test_of_several_frames_the_first_is_read(tmp_path):
+def test_the_first_of_several_frames_is_read(tmp_path):
     frames = [Image.fromarray(PIXELS), Image.fromarray(PIXELS[::-1].copy())]
     for name in ("a.gif", "a.tif", "a.png"):
         frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
         np.testing.assert_array_equal(read_image(tmp_path / name), PIXELS.transpose(2, 0, 1))
 
 
-def test_memory_that_is_short_is_no_damage(monkeypatch, tmp_path):
+def test_a_memory_error_is_not_reported_as_damage(monkeypatch, tmp_path):
     def fails(image):
         raise MemoryError
 
@@ -160,7 +160,7 @@ def test_names_need_not_be_text(tmp_path):
         read_image(path)
 
 
-def test_what_is_no_file_is_refused_rather_than_waited_for(tmp_path):
+def test_pipes_are_refused_instead_of_blocking(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     for read in (read_image, as_colours, open_picture):
         with pytest.raises(ValueError, match=r"pipe\.png: it is not a regular file"):

@@ -1,4 +1,4 @@
-"""Pictures prepared as those who trained the networks did it."""
+"""Pictures prepared as in the networks' training."""
 
 import numpy as np
 import pytest
@@ -24,10 +24,10 @@ def test_the_crop_is_the_size_that_the_network_is_made_for():
         for name in table:
             prepare = preprocessing(name, source)
             side = prepare.crop or prepare.resize
-            assert name == "efficientnet_b2" or models.input_shape(name) == (3, side, side)  # evaluated larger
+            assert name == "efficientnet_b2" or models.input_shape(name) == (3, side, side)  # evaluated at 288
 
 
-def test_a_network_of_ones_own_brings_its_preparation(monkeypatch):
+def test_a_user_s_network_brings_its_preparation(monkeypatch):
     monkeypatch.setattr(registry, "_NETWORKS", dict(registry._NETWORKS))
 
     @models.register(input_shape=(3, 8, 8), preprocessing={"mine": {"crop": 8, "resize": 9}})
@@ -93,7 +93,7 @@ def test_categories_are_those_of_torchvision():
 
 
 def test_conventions_of_keras(picture):
-    """By the formulas of keras.applications.imagenet_utils.preprocess_input, on keras.utils.load_img's pixels."""
+    """The formulas are those of keras.applications.imagenet_utils.preprocess_input."""
 
     def pixels(size):
         resized = Image.fromarray(picture).resize((size, size), Image.Resampling.NEAREST)
@@ -109,7 +109,7 @@ def test_conventions_of_keras(picture):
     np.testing.assert_array_equal(preprocessing("densenet121", "keras")(Image.fromarray(picture)), torch)
 
 
-def test_every_kind_of_picture_gives_the_same(picture, tmp_path):
+def test_every_kind_of_picture_gives_the_same_result(picture, tmp_path):
     prepare = Preprocessing(crop=48, resize=50)
     expected = prepare(Image.fromarray(picture))
     assert expected.shape == (3, 48, 48)
@@ -120,8 +120,8 @@ def test_every_kind_of_picture_gives_the_same(picture, tmp_path):
 
 
 @pytest.mark.parametrize("size", [(20000, 1), (1, 19999), (1000, 20), (31, 1001)])
-def test_long_pictures_are_cut_before_they_are_resized(size, monkeypatch):
-    """The result is the middle of the whole picture resized, up to a part of a pixel."""
+def test_long_pictures_are_cropped_before_they_are_resized(size, monkeypatch):
+    """The result is the middle of the resized whole picture, up to a fraction of a pixel."""
     sizes = []
     resize = Image.Image.resize
 

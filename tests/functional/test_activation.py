@@ -31,7 +31,7 @@ def is_channels_last(y):
 
 
 def all_floats():
-    """Every 4099th float32 (a prime) in both signs, denormals included, and a dense grid where things happen."""
+    """Every 4099th float32 (a prime) in both signs, denormals included, and a dense grid where the functions bend."""
     floats = np.arange(0, 2**32, 4099, dtype=np.uint64).astype(np.uint32).view(np.float32)
     return np.concatenate([floats[np.isfinite(floats)], np.linspace(-110, 110, 200_001, dtype=np.float32)])
 
@@ -162,7 +162,7 @@ NAN, INF = np.nan, np.inf
     ],
 )
 def test_special_values(isa, name, x, expected):
-    """In a whole vector and in the tail; its neighbours are untouched."""
+    """Special values in a whole vector and in the tail do not change their neighbours."""
     count = 2 * _core.tile_sizes()["lanes"] + 1
     for at in (0, count - 1):
         values = np.ones(count, np.float32)
@@ -223,7 +223,7 @@ class TestSoftmax:
         ],
     )
     def test_extreme_rows(self, isa, name, row, expected):
-        """Repeated to lengths around the vector; its neighbours are untouched."""
+        """Rows are repeated to lengths around the vector's; their neighbours do not change."""
         for repeats in (1, 4, 8, 9, 16, 17):
             x = np.zeros((3, 2 * repeats), np.float32)
             x[1] = np.repeat(row, repeats)
@@ -265,7 +265,7 @@ def test_agrees_with_torch(rng, isa, name):
     given = torch.from_numpy(x)
     smallest = 0.0
     if name in ("gelu", "mish", "softsign"):
-        # torch has three digits of gelu's small results in float32, and none of tiny ones
+        # torch's float32 gelu has three digits for small results, and none for tiny ones
         given, smallest = torch.from_numpy(x).double(), 1e-15
     function = torch.tanh if name == "tanh" else getattr(torch.nn.functional, name)
     np.testing.assert_allclose(getattr(F, name)(x), function(given).numpy(), rtol=2e-6, atol=smallest)
@@ -302,7 +302,7 @@ class TestDropout:
                 F.dropout(np.ones(1000, np.float32), rng=np.random.default_rng(7)),
             )
             np.testing.assert_array_equal(F.dropout(np.ones(1000, np.float32)), first)
-            np.testing.assert_array_equal(draw(1, 2)[0], first)  # inner ones come back to the outer
+            np.testing.assert_array_equal(draw(1, 2)[0], first)  # after an inner block, the outer one continues
             np.testing.assert_array_equal(F.dropout(np.ones(1000, np.float32)), second)
 
     def test_identity_and_extremes(self, rng):

@@ -26,7 +26,7 @@ def edges():
 
 
 def assert_close_slope(actual, gradient, slope):
-    """An output near 1 tells 1 - y to a unit in the last place of 1, so that errors are those of slopes up to 1."""
+    """An output y near 1 has 1 - y only to a unit in the last place of 1, so errors are relative to slopes of 1."""
     assert_close(actual, np.asarray(gradient * slope), factor=2, scale=np.abs(gradient).max(initial=0))
 
 
@@ -46,7 +46,7 @@ def test_tile_edges(rng, isa, threads, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_accuracy_of_the_slope(isa, name):
-    """From the input every slope is accurate to a few units in the last place, also where the sigmoid is nearly 1."""
+    """From the input, every slope is accurate to a few units in the last place, even where the sigmoid is nearly 1."""
     x = np.linspace(-60, 60, 100_001).astype(np.float32)
     exact = np.exp(-np.abs(x.astype(np.longdouble) * (2 if name == "tanh" else 1)))
     slope = exact / (1 + exact) ** 2  # the sigmoid's, without cancellation
@@ -66,7 +66,7 @@ def test_from_output(rng, isa, name):
 
 @pytest.mark.parametrize("slope", [0.25, 0.0, -0.5])
 def test_leaky_relu_of_any_slope(rng, slope):
-    """With a negative slope the output does not tell which side it came from."""
+    """With a negative slope, the output does not determine the sign of the input."""
     x, gradient = normal(rng, 100), normal(rng, 100)
     _, found = by_rule(F.leaky_relu, gradient, x, slope)
     assert_close(found["input"], gradient * np.where(x > 0, 1.0, slope))

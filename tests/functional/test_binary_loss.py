@@ -1,4 +1,4 @@
-"""Losses of yes-or-no questions: the oracle, gradients by finite differences, and torch."""
+"""Losses of binary classification against the oracle, gradients by finite differences, and torch."""
 
 from functools import partial
 
@@ -123,7 +123,7 @@ def test_extreme_logits():
 
 @pytest.mark.torch
 def test_sure_probabilities_are_torch_s():
-    """Losses end at 100, and gradients at 1e12."""
+    """Losses are clamped at 100, and gradients at 1e12."""
     import torch
 
     p, y = np.array([0, 1, 0, 1], np.float32), np.array([1, 0, 0, 1], np.float32)
@@ -189,7 +189,7 @@ def test_bad_arguments_are_refused_by_name(loss):
 
 
 @pytest.mark.parametrize("bad", [-0.1, 1.5, np.inf])
-def test_what_is_no_probability_is_refused(bad):
+def test_only_probabilities_are_accepted(bad):
     x = np.array([0.5, bad], np.float32)
     with pytest.raises(ValueError, match="binary_cross_entropy: input must be between 0 and 1"):
         binary_cross_entropy(x, np.ones(2, np.float32))
@@ -205,7 +205,7 @@ WEIGHTS = [
 @pytest.mark.parametrize(("loss", "argument"), WEIGHTS)
 @pytest.mark.parametrize("shape", [(3,), (4, 3), (2, 4, 1), (1, 4, 1), (5,), (0,)])
 def test_a_weight_that_would_enlarge_the_loss_is_refused(loss, argument, shape):
-    """NumPy would broadcast the input to it, or it to fewer of the numbers."""
+    """NumPy would broadcast the input to the weight, or the weight to fewer numbers."""
     x = np.zeros((4, 1), np.float32)
     weighted = partial(loss, target=x, **{argument: np.ones(shape, np.float32)})
     for call in (weighted, partial(convlane.vjp, weighted), lambda x: trace(weighted, x.shape)):

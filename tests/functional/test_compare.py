@@ -1,4 +1,4 @@
-"""Comparisons, logic and choices against NumPy."""
+"""Comparisons, logical operations and `where` against NumPy."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ SHAPES = [((), ()), ((37,), (37,)), ((2, 3, 4, 5), (3, 1, 1)), ((33, 1), (1, 7))
 
 
 def few(rng, *shape):
-    """Return small whole numbers, of which many are equal."""
+    """Return small whole numbers, many of which are equal."""
     return np.asarray(rng.integers(-1, 2, shape), np.float32)
 
 

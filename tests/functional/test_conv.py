@@ -1,4 +1,4 @@
-"""conv2d against its oracle: every algorithm, instruction set, tile edge, layout, and what bad input gets."""
+"""conv2d against its oracle: every algorithm, instruction set, tile edge and layout, and bad input."""
 
 import hypothesis.strategies as st
 import numpy as np
@@ -15,7 +15,7 @@ from oracles import activation as activation_oracle
 from oracles import conv as oracle
 
 ALGORITHMS = _core.conv2d_algorithms()
-ROUNDING = {"winograd4": 2.5}  # against a direct sum
+ROUNDING = {"winograd4": 2.5}  # relative to a direct sum
 
 
 def edges(tile):
@@ -28,7 +28,7 @@ def images(rng, *shape):
 
 
 def accepting(input_shape, weight_shape, **geometry):
-    """The algorithms that can do this."""
+    """Return the algorithms that can compute this convolution."""
 
     def refuses(name):
         try:
@@ -124,7 +124,7 @@ def test_stem(rng, isa, threads, channels, kernel, stride):
 
 
 class TestStem:
-    """Bands of rows of few channels, with the columns of a dilated kernel sorted by residue."""
+    """Bands of rows with few channels; the columns of a dilated kernel are sorted by residue."""
 
     @pytest.mark.parametrize("kernel", [(3, 3), (1, 2), (4, 5)])
     @pytest.mark.parametrize("stride", [(1, 1), (2, 3)])
@@ -160,7 +160,7 @@ class TestStem:
         assert_close(y, activation_oracle.BY_NAME.get(name, np.array)(sums), 27, scale=np.abs(sums).max())
 
     def test_long_sums_are_those_of_direct_convolution(self, rng, isa):
-        """Of more than 4608 products, in blocks that end amid a tap."""
+        """Sums of more than 4608 products, in blocks that end within a tap."""
         x, weight, bias = images(rng, 1, 4, 38, 40), images(rng, 9, 4, 35, 37), images(rng, 9)
         stem, direct = (F.conv2d(x, weight, bias, algorithm=name) for name in ("stem", "direct"))
         np.testing.assert_array_equal(stem, direct)
@@ -170,7 +170,7 @@ class TestStem:
 
 
 class TestFewChannels:
-    """What is computed along pixels or input channels, or several groups at once, around whole vectors and tiles."""
+    """Computation along pixels, along input channels or of several groups at once, around whole vectors and tiles."""
 
     @pytest.mark.parametrize("filters", [1, 2, 3, 4])
     @pytest.mark.parametrize("channels", [1, 3, 15, 16, 37])
@@ -301,7 +301,7 @@ class TestWinograd:
         ("size", "dilation"), [((1, 1), 3), ((5, 9), 2), ((14, 13), 4), ((19, 33), 3), ((9, 9), 12)]
     )
     def test_dilation(self, rng, isa, threads, name, size, dilation):
-        """Phases with and without an output more, with whole tiles and with cut ones; residual and activation."""
+        """Phases with and without one more output, with whole and with partial tiles; residual and activation."""
         o, c = 2 * _core.tile_sizes()["lanes"] + 5, 11
         x, weight, bias = images(rng, 2, c, *size), images(rng, o, c, 3, 3), images(rng, o)
         padding = (dilation, dilation + 1, dilation - 1, dilation + 2)
@@ -333,7 +333,7 @@ class TestWinograd:
         ],
     )
     def test_groups(self, rng, isa, threads, name, groups, inputs, outputs):
-        """Side by side in a vector, the last one partly filled, and in panels of their own; in parts and blocks."""
+        """Groups side by side in vectors, the last one partly filled, or in panels of their own; parts and blocks."""
         o, c = groups * outputs, groups * inputs
         x, weight, bias = images(rng, 2, c, 26, 37), images(rng, o, inputs, 3, 3), images(rng, o)
         expected = oracle.conv2d(x, weight, bias, padding=(1, 0, 2, 1), groups=groups)
@@ -381,7 +381,7 @@ class TestWinograd:
 
 
 class TestTapsInThePadding:
-    """Taps that all pixels of a register tile see in the padding are left out; that changes no bit."""
+    """Taps that fall into the padding for all pixels of a register tile are skipped; that changes no bit."""
 
     @pytest.mark.parametrize(
         ("size", "kernel", "dilation", "channels"),
@@ -392,7 +392,7 @@ class TestTapsInThePadding:
             ((1, 1), (3, 3), 1, 64),
             ((2, 2), (3, 3), 1, 64),
             ((1, 40), (1, 9), 5, 130),
-            ((5, 6), (3, 3), 4, 1100),  # sums of blocks, which begin within a tap
+            ((5, 6), (3, 3), 4, 1100),  # sums in blocks that begin within a tap
             ((1, 1), (3, 3), 1, 1100),
         ],
     )
@@ -407,7 +407,7 @@ class TestTapsInThePadding:
         np.testing.assert_array_equal(F.conv2d(x[1:2], weight, bias, algorithm="direct", **geometry), y[1:2])
         with convlane.num_threads(2):
             np.testing.assert_array_equal(F.conv2d(x, weight, bias, algorithm="direct", **geometry), y)
-        # Unpadded, the same sums run over zeros that are written out.
+        # The same sums over explicit zeros, without padding.
         t, b, left, right = padding
         wide = np.pad(x, ((0, 0), (0, 0), (t, b), (left, right)))
         np.testing.assert_array_equal(F.conv2d(wide, weight, bias, dilation=dilation, algorithm="direct"), y)
@@ -420,17 +420,17 @@ class TestTapsInThePadding:
 
 
 class TestRowsThatShareCacheSets:
-    """Pixels 4 KB apart are copied where a register tile has more rows than a set of the cache: no bit differs."""
+    """Pixels 4 KB apart are copied if a register tile has more rows than a cache set has ways; no bit differs."""
 
     @pytest.mark.parametrize(
         ("channels", "kernel", "stride", "padding", "size"),
         [
             (1024, 1, 1, 0, (5, 7)),
-            (1024, 1, 1, 1, (3, 4)),  # pixels of the padding among the rows
+            (1024, 1, 1, 1, (3, 4)),  # some of the rows are padding
             (512, 1, 2, 0, (11, 9)),
             (512, 3, 2, 1, (9, 11)),
             (1024, 3, 1, 0, (6, 7)),
-            (5120, 1, 1, 0, (4, 5)),  # sums of blocks
+            (5120, 1, 1, 0, (4, 5)),  # sums in blocks
         ],
     )
     def test_sizes(self, rng, isa, threads, channels, kernel, stride, padding, size):
@@ -441,7 +441,7 @@ class TestRowsThatShareCacheSets:
         expected = oracle.conv2d(x, weight, bias, stride=(stride, stride), padding=(padding,) * 4)
         assert_close(y, expected, weight[0].size)
         np.testing.assert_array_equal(F.conv2d(x[1:], weight, bias, **geometry), y[1:])
-        # Of so few outputs no rows are copied.
+        # For so few outputs no rows are copied.
         np.testing.assert_array_equal(F.conv2d(x, weight[:8], bias[:8], **geometry), y[:, :8])
 
 
@@ -449,7 +449,7 @@ class TestRowsThatShareCacheSets:
     ("kernel", "stride", "dilation"), [((5, 10), (2, 2), 1), ((3, 3), (1, 1), 2), ((1, 7), (1, 3), 1)]
 )
 def test_rows_of_taps_without_padding(rng, isa, threads, kernel, stride, dilation):
-    """Where no column of a window lies in the padding, a row of taps is one run; the sums keep their order."""
+    """Where no column of a window is in the padding, a row of taps is one run; the order of the sums is the same."""
     o = _core.tile_sizes()["nr"] + 3
     x, weight = images(rng, 2, 6, 13, 31), images(rng, o, 6, *kernel)
     geometry = {"stride": stride, "dilation": (dilation, 1)}
@@ -803,7 +803,7 @@ def test_groups_are_at_least_one(groups):
 @pytest.mark.parametrize("stride", [9, 2**40, 2**61])
 @pytest.mark.parametrize("algorithm", ["auto", "planes", "direct", "im2col", "stem", "narrow", "reference"])
 def test_strides_beyond_the_input(stride, algorithm, rng):
-    """There is one window; buffers as long as the stride would be too large, and arithmetic with it overflow."""
+    """There is one window; buffers as long as the stride would be too large, and arithmetic with it would overflow."""
     x, weight = rng.standard_normal((2, 1, 5, 6), np.float32), rng.standard_normal((3, 1, 3, 3), np.float32)
     y = F.conv2d(x, weight, stride=stride, padding=1, algorithm=algorithm)
     np.testing.assert_allclose(

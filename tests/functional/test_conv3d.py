@@ -14,7 +14,7 @@ from gradients import by_rule
 from layouts import LAYOUTS
 from oracles import conv as oracle
 
-# As images where the name says so, else with row pointers.
+# Computed as images where the name says so, otherwise with row pointers.
 GEOMETRIES = {
     "direct": ((2, 5, 4, 6, 7), (6, 5, 3, 3, 3), {"padding": (1, 1, 1, 1, 1, 1)}),
     "picture": ((1, 3, 4, 9, 8), (17, 3, 3, 3, 3), {"stride": (1, 2, 2), "padding": (1, 0, 1, 1, 0, 2)}),
@@ -76,7 +76,7 @@ def test_gradients_against_the_definition(name, rng):
     wanted = ("input", "weight", "bias", "residual")
     residual = np.zeros_like(gradient)
     _, found = by_rule(F.conv3d, gradient, x, weight, bias, **geometry, residual=residual, wanted=wanted)
-    winograd = 2.5 if weight_shape[2:] == (1, 3, 3) else 1  # what Winograd's gradients round beyond a direct sum
+    winograd = 2.5 if weight_shape[2:] == (1, 3, 3) else 1  # rounding relative to a direct sum
     expected = oracle.conv3d_input_gradient(gradient, weight, x_shape, *full)
     assert_close(found["input"], expected, terms=weight.size // weight_shape[1], factor=winograd)
     expected = oracle.conv3d_weight_gradient(gradient, x, weight_shape, *full)
@@ -116,7 +116,7 @@ ALGORITHMS = ("depthwise", "stem", "winograd4", "winograd2", "direct")
 
 @pytest.mark.parametrize("name", ["direct", "picture", "depthwise", "as images", "as images of depth", "one size fits"])
 def test_every_algorithm(name, rng, isa, threads):
-    """Each that does not refuse; what `explain_conv3d` tells is what happens."""
+    """Every algorithm that does not refuse the convolution; `explain_conv3d` names the one that runs."""
     one_size = ((2, 6, 4, 7, 5), (8, 6, 3, 3, 3), {"padding": (1, 1, 0, 1, 1, 0)})
     x_shape, weight_shape, geometry = GEOMETRIES.get(name, one_size)
     x, weight, bias = normal(rng, *x_shape), normal(rng, *weight_shape), normal(rng, weight_shape[0])
@@ -188,7 +188,7 @@ def test_special_values_reach_the_windows_that_touch_them(channels, groups, rng,
 
 
 class Block(nn.Module):
-    """Two convolutions with batch norm and a sum, as in networks for videos."""
+    """Two convolutions with batch norm and a residual sum, as in networks for videos."""
 
     def __init__(self, kernel, groups=1):
         self.first = nn.Conv3d(4, 8, kernel, padding="same", groups=groups)
@@ -218,7 +218,7 @@ def test_compiled_against_eager(kernel, rng, isa):
 
 @pytest.mark.parametrize(("channels", "filters"), [(16, 1), (5, 2), (20, 4), (2, 1), (8, 8)])
 def test_few_channels_compile(channels, filters, rng, isa):
-    """Images have algorithms of their own for these, volumes do not."""
+    """There are special algorithms for few channels of images, but not of volumes."""
     layer, x = nn.Conv3d(channels, filters, 3, padding=1).eval(), normal(rng, 2, channels, 4, 7, 6)
     for winograd in (True, False):
         y = convlane.compile(layer, x.shape, winograd=winograd)(x)

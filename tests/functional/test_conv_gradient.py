@@ -17,7 +17,7 @@ from layouts import LAYOUTS
 from oracles import conv as oracle
 from oracles.activation import ARGUMENTS
 
-WINOGRAD = 2.5  # what it rounds beyond a direct sum
+WINOGRAD = 2.5  # its rounding relative to a direct sum
 
 
 def normal(rng, *shape):
@@ -34,12 +34,12 @@ def edges(tile):
 
 
 def assert_sums_close(actual, expected, terms, factor=1):
-    """Of products of standard normals; a result of one number may cancel, so its size is no scale."""
+    """Compare sums of products of standard normals; single results may cancel, so their size is not the scale."""
     assert_close(actual, expected, terms, factor, scale=max(np.abs(expected).max(initial=0), math.sqrt(terms)))
 
 
 def check(rng, x_shape, weight_shape, stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1), groups=1):
-    """All gradients of one convolution agree with the oracle."""
+    """Check that all gradients of one convolution agree with the oracle."""
     x, weight = channels_last(normal(rng, *x_shape)), normal(rng, *weight_shape)
     geometry = (stride, padding, dilation, groups)
     gradient = channels_last(normal(rng, *_core.conv2d_shape(x_shape, weight_shape, *geometry)))
@@ -233,7 +233,7 @@ def test_layouts(rng, isa, layer, layout):
     x_shape, weight_shape, geometry = LAYERS[layer]
     shape = _core.conv2d_shape(x_shape, weight_shape, *geometry)
     x, weight, gradient = normal(rng, *x_shape), normal(rng, *weight_shape), normal(rng, *shape)
-    if layout == "broadcast":  # as the gradient of a mean over the image is
+    if layout == "broadcast":  # like the gradient of a mean over the image
         gradient = np.broadcast_to(gradient[:, :, :1, :1], shape)
         lay = channels_last
     else:
@@ -248,8 +248,8 @@ def test_layouts(rng, isa, layer, layout):
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_what_meets_no_nan_has_none(rng, isa, layer):
-    """A NaN in one pixel reaches what the definition multiplies by it, or (Winograd) its tile, but nothing else."""
+def test_only_what_meets_a_nan_becomes_nan(rng, isa, layer):
+    """A NaN in one pixel reaches only what the definition multiplies by it, or its tile with Winograd's algorithm."""
     x_shape, weight_shape, geometry = LAYERS[layer]
     x, weight = normal(rng, *x_shape), normal(rng, *weight_shape)
     gradient = normal(rng, *_core.conv2d_shape(x_shape, weight_shape, *geometry))
@@ -325,7 +325,7 @@ class TestLinear:
 
 
 class TestRules:
-    """The operations' own rules, as the tape calls them."""
+    """The gradient rules of the operations, as the tape calls them."""
 
     GEOMETRY = ((2, 1), (1, 0, 2, 1), (1, 2), 2)
 
@@ -375,7 +375,7 @@ class TestRules:
     @pytest.mark.parametrize("slope", [0.1, -0.5])
     @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
     def test_with_an_activation(self, rng, isa, activation, slope):
-        """As if it were called on the result."""
+        """The gradient is the same as if the activation were applied to the result."""
         options = {"activation": activation, "negative_slope": slope}
         after = {ARGUMENTS[activation]: slope} if activation in ARGUMENTS else {}
         activate = getattr(F, activation)
@@ -409,7 +409,7 @@ class TestRules:
     @pytest.mark.parametrize("operation", [F.conv2d, F.linear])
     @pytest.mark.parametrize("activation", ["none", "relu", "silu"])
     def test_an_activation_keeps_one_array(self, rng, operation, activation):
-        """Its output, as the next layer does, or what comes before it where the output does not tell the gradient."""
+        """Its output, which the next layer keeps, too, or its input if the gradient does not follow from the output."""
         x, weight = (
             normal(rng, *shape) for shape in ([(2, 8, 5, 5), (4, 8, 1, 1)], [(10, 8), (4, 8)])[operation is F.linear]
         )

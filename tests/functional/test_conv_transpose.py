@@ -1,4 +1,4 @@
-"""Transposed convolution: every way, instruction set, tile edge and layout, gradients, plans, bad input."""
+"""Transposed convolution: every algorithm, instruction set, tile edge and layout, gradients, plans, bad input."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from oracles.activation import ARGUMENTS
 from oracles.conv_transpose import conv_transpose as oracle
 from oracles.conv_transpose import conv_transpose_gradients
 
-WINOGRAD = 2.5  # rounds so much more than a direct sum
+WINOGRAD = 2.5  # its rounding relative to a direct sum
 
 
 def normal(rng, *shape):
@@ -54,7 +54,7 @@ def arrays(rng, name):
 
 
 def sides_of(padding):
-    """The oracle's: before and after each dimension."""
+    """Return the padding in the oracle's form: before and after each dimension."""
     return padding if np.size(padding) < 4 else (padding[:2], padding[2:])
 
 
@@ -109,7 +109,7 @@ def test_cropping_of_few_channels(rng, isa, channels, algorithm):
 
 
 class TestTiles:
-    """Sizes at which work is cut otherwise."""
+    """Sizes at which the work is divided differently."""
 
     def test_channels_and_columns(self, rng, isa):
         tile = _core.tile_sizes()
@@ -122,7 +122,7 @@ class TestTiles:
     def test_long_rows(self, rng, threads, way):
         x, weight, bias = normal(rng, 2, 16, 2, 600), normal(rng, 16, 8, 2, 4), normal(rng, 8)
         y = F.conv_transpose2d(x, weight, bias, stride=(1, 2), padding=(0, 1), algorithm=way)
-        expected = np.concatenate(  # the definition, of what columns in the middle and at the edges see
+        expected = np.concatenate(  # the definition, for columns in the middle and at the edges
             [
                 oracle(part, weight, bias, (1, 2), (0, 1))[..., 2:-2]
                 for part in (x[..., :9], x[..., 250:290], x[..., -9:])
@@ -326,7 +326,7 @@ class TestOtherRanks:
             assert_close(plan(x[at]), expected.astype(np.float64), terms=24)
 
     def test_groups_of_single_pixels_compile(self, rng):
-        """Whose slices are views of images, of which groups are read."""
+        """Slices of volumes are views of images, of which groups are read."""
         layer, x = nn.ConvTranspose3d(3, 15, 3, stride=2, groups=3).eval(), normal(rng, 2, 3, 2, 1, 1)
         assert_close(convlane.compile(layer, x.shape)(x), layer(x).astype(np.float64), terms=27)
 

@@ -1,4 +1,4 @@
-"""Losses of classes: the oracle, gradients by finite differences, and torch."""
+"""Losses of classification against the oracle, gradients by finite differences, and torch."""
 
 from functools import partial
 
@@ -75,7 +75,7 @@ def test_probabilities_as_targets(rng, reduction, label_smoothing, weighted, sha
 @pytest.mark.parametrize("classes", [1, 3, 7, 8, 9, 15, 16, 17, 21, 33])
 @pytest.mark.parametrize("likely", [False, True])
 def test_rows_around_the_lanes(rng, isa, threads, classes, likely):
-    """Every vector may be cut at the end of a row, and every block of rows at their end."""
+    """The last vector of a row and the last block of rows may be incomplete."""
     for width in (1, 7, 16, 35):
         x = rng.normal(0, 3, (1, classes, 1, width)).astype(np.float32)
         target = rng.random(x.shape).astype(np.float32) if likely else labels(rng, classes, (1, 1, width))
@@ -92,7 +92,7 @@ def test_rows_around_the_lanes(rng, isa, threads, classes, likely):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("likely", [False, True])
 def test_layouts_of_maps(rng, layout, likely):
-    """Nothing of them changes a bit, and gradients are channels last."""
+    """The layout changes no bit, and gradients are channels last."""
     x = rng.normal(0, 3, (2, 5, 3, 4)).astype(np.float32)
     target = rng.random(x.shape).astype(np.float32) if likely else labels(rng, 5, (2, 3, 4))
     arrange = LAYOUTS[layout]
@@ -151,7 +151,7 @@ def test_cross_entropy_like_torch(rng, reduction, label_smoothing, shape, likely
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_cross_entropy_of_extreme_logits(isa, smoothing):
     x = np.array([[1e4, -1e4], [0, -np.inf], [-3e38, -3e38]], np.float32)
-    weight = None if smoothing == 0 else np.array([1, 0], np.float32)  # no 0 times infinity either
+    weight = None if smoothing == 0 else np.array([1, 0], np.float32)  # 0 times infinity does not occur
     loss = partial(cross_entropy, weight=weight, label_smoothing=smoothing, reduction="none")
     value, found = gradient(lambda x: loss(x, np.array([1, 0, 0])), x)
     if smoothing == 0:
@@ -163,7 +163,7 @@ def test_cross_entropy_of_extreme_logits(isa, smoothing):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_what_is_not_finite_reaches_its_own_position_alone(rng, isa, bad):
+def test_what_is_not_finite_reaches_its_own_position_only(rng, isa, bad):
     x, target = rng.normal(size=(1, 3, 1, 20)).astype(np.float32), labels(rng, 3, (1, 1, 20))
     x[0, 1, 0, [3, 4]] = bad
     assert target[0, 0, 4] == -100
@@ -231,7 +231,7 @@ def test_a_target_with_a_gradient_must_be_probabilities():
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("loss", [cross_entropy, nll_loss])
 @pytest.mark.parametrize("maps", [(), (2, 2)])
-def test_no_example_counts(reduction, loss, maps):
+def test_all_examples_are_ignored(reduction, loss, maps):
     """The mean is NaN, as in torch; the gradient is 0, so that training goes on."""
     x = np.arange(6 * 4, dtype=np.float32).reshape(2, 3, 2, 2)[(..., *(0,) * (2 - len(maps)))]
     for label, weight in ((-100, None), (0, np.array([0, 1, 1], np.float32))):
@@ -285,7 +285,7 @@ def test_nll_loss_like_torch(rng, reduction):
     np.testing.assert_allclose(found, theirs.grad.numpy(), rtol=1e-5, atol=1e-6)
 
 
-def test_weights_that_are_no_arrays_are_refused():
+def test_weights_that_are_not_arrays_are_refused():
     for loss in (cross_entropy, nll_loss):
         with pytest.raises(TypeError, match=f"{loss.__name__}: weight must be a NumPy array, got list"):
             loss(np.zeros((2, 2), np.float32), np.array([0, 1]), [1, 1])

@@ -12,8 +12,8 @@ from convlane import functional as F
 from layouts import LAYOUTS
 from oracles import conv as oracle
 
-# kernel, stride, padding (top, bottom, left, right), dilation, size: rows of taps that are one part and several, pixels
-# that share columns, lie apart or are too few for either, and taps of which most or all meet padding.
+# kernel, stride, padding (top, bottom, left, right), dilation, size: rows of taps in one part and in several, pixels
+# that share columns, that do not or that are too few for either, and windows mostly or completely in the padding.
 GEOMETRIES = {
     "1x1": ((1, 1), (1, 1), (0, 0, 0, 0), (1, 1), (3, 9)),
     "1x3": ((1, 3), (1, 1), (0, 0, 1, 1), (1, 1), (4, 23)),
@@ -49,7 +49,7 @@ def channels_last(array):
 
 
 def check(rng, batch, channels, multiplier, kernel, stride, padding, dilation, size):
-    """The convolution with its epilogue, and both gradients, agree with the oracle."""
+    """Check that the convolution with its epilogue, and both gradients, agree with the oracle."""
     filters = channels * multiplier
     x_shape, weight_shape = (batch, channels, *size), (filters, 1, *kernel)
     x, weight, bias = channels_last(normal(rng, *x_shape)), normal(rng, *weight_shape), normal(rng, filters)
@@ -98,7 +98,7 @@ def test_widths_around_the_runs(rng, isa):
     ("kernel", "padding"), [((3, 3), (1, 1, 1, 1)), ((2, 7), (0, 1, 3, 5)), ((1, 11), (0, 0, 0, 0))]
 )
 def test_few_channels(rng, isa, kernel, padding, channels):
-    """Several pixels share a vector, but for those whose windows leave the row and what is left over."""
+    """Several pixels share a vector, except those whose windows leave the row and the remaining ones."""
     for width in (11, 12, 19, 30, 41):
         x, weight = channels_last(normal(rng, 2, channels, 3, width)), normal(rng, channels, 1, *kernel)
         bias, geometry = normal(rng, channels), {"padding": padding, "groups": channels}
@@ -119,7 +119,7 @@ def test_few_channels(rng, isa, kernel, padding, channels):
     ],
 )
 def test_channels_copied_out_of_one_set_of_the_cache(rng, isa, threads, kernel, stride, padding, size):
-    """Pixels of 512 channels are convolved block by block, with the bits of those of fewer, which are not copied."""
+    """Pixels of 512 channels are copied block by block; pixels of fewer are not copied, and have the same bits."""
     x, weight, bias = normal(rng, 2, 512, *size), normal(rng, 512, 1, *kernel), normal(rng, 512)
     x = channels_last(x)
     residual = channels_last(np.zeros_like(F.conv2d(x, weight, None, stride, padding, groups=512)))

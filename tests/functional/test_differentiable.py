@@ -1,4 +1,4 @@
-"""Every argument of every operation has its true gradient, or is refused by name where gradients are wanted for it."""
+"""Every argument of every operation has the right gradient, or is refused by name if a gradient is requested."""
 
 from functools import partial
 from typing import get_args
@@ -14,7 +14,7 @@ OURS = {name: fn for name, fn in operations().items() if fn.__module__.startswit
 
 
 def spread(*shape):
-    """Return numbers that are far from each other and from 0, where functions may have kinks, for small steps."""
+    """Return numbers that are far from each other and from 0, where functions may have kinks, compared to the steps."""
     size = int(np.prod(shape))
     order = np.random.default_rng(size).permutation(size)
     return ((order - size / 2 + 0.25) / 8).astype(np.float32).reshape(shape)
@@ -23,7 +23,7 @@ def spread(*shape):
 IMAGES, ROWS, VECTOR = spread(2, 3, 4, 4), spread(2, 3), spread(3)
 POSITIVE = np.abs(IMAGES) + 0.5
 NORM = {"input": IMAGES, "weight": VECTOR, "bias": VECTOR + 1}
-ARGUMENTS = {  # beside IMAGES as `input`; all that are differentiable
+ARGUMENTS = {  # all differentiable arguments beside IMAGES as `input`
     "cat": {"tensors": [IMAGES, POSITIVE]},
     "narrow": {"dim": 1, "start": 1, "length": 2},
     "interleave": {"tensors": [IMAGES, POSITIVE]},
@@ -139,7 +139,7 @@ def test_every_argument_has_its_gradient_or_is_refused(name):
 
 
 def check_gradient(operation, arguments, argument):
-    """Compare the slope in one direction with that of a small step."""
+    """Compare the slope in one direction with the slope of a small step."""
     whole = arguments[argument]
     first, *others = whole if isinstance(whole, list) else [whole]
 
@@ -167,8 +167,8 @@ ARRAYS = [
 
 @pytest.mark.parametrize(("name", "argument"), ARRAYS)
 @pytest.mark.parametrize("what", [1.5, [1, 2]], ids=["number", "list"])
-def test_what_is_no_array_is_refused_by_name(name, argument, what):
-    """With gradients and without."""
+def test_only_arrays_are_accepted(name, argument, what):
+    """Both with and without gradients, other arguments are refused by name."""
     call = partial(OURS[name], **given(name) | {argument: what})
     if isinstance(what, float) and float in get_args(hints_of(OURS[name])[argument]):
         np.testing.assert_array_equal(call(), call(**{argument: np.asarray(what, np.float32)}))
@@ -181,21 +181,21 @@ def test_what_is_no_array_is_refused_by_name(name, argument, what):
 
 
 class OnlyInterface:
-    """What is an array by ``__array_interface__`` alone."""
+    """An object that is an array only by its ``__array_interface__``."""
 
     def __init__(self, array):
         self.__array_interface__ = array.__array_interface__
 
 
 @pytest.mark.parametrize(("name", "argument"), ARRAYS)
-def test_what_has_an_array_interface_is_an_array(name, argument):
+def test_an_object_with_an_array_interface_is_an_array(name, argument):
     arguments = given(name) | ({"training": False} if name == "dropout" else {})
     found = OURS[name](**arguments | {argument: OnlyInterface(arguments[argument])})
     np.testing.assert_array_equal(found, OURS[name](**arguments))
 
 
-def test_what_is_no_argument_of_its_own_is_refused_as_well():
-    """A parameter of a network that is also given where none has a gradient."""
+def test_a_parameter_as_another_argument_is_refused_as_well():
+    """A parameter of a network is also passed as an argument that has no gradient."""
     layer = convlane.nn.Linear(2, 2, bias=False)
     with pytest.raises(TypeError, match="cross_entropy: weight has no gradient, so it must be a constant"):
         convlane.value_and_grad(lambda x: F.cross_entropy(layer(x), np.array([0]), weight=layer.weight), layer)(

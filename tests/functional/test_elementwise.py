@@ -116,7 +116,7 @@ def test_powers(isa):
 
 
 def test_powers_in_units_of_the_last_place(rng, isa):
-    """Of floats of all sizes, of those close to 1, and of negative ones among the others."""
+    """Powers of floats of all sizes, of floats close to 1, and of negative floats among the others."""
     bits = np.nan_to_num(rng.integers(0, 2**32, 40_001, dtype=np.uint32).view(np.float32), nan=2)
     close = (1 + 1e-3 * normal(rng, 40_001)).astype(np.float32)
     for x in (bits, np.abs(bits), close, 3 * normal(rng, 40_001)):
@@ -128,7 +128,7 @@ def test_powers_in_units_of_the_last_place(rng, isa):
                 finite = np.isfinite(expected) & np.isfinite(y)
                 np.testing.assert_array_equal(y[~finite], expected[~finite])
                 units = np.abs(y[finite] - exact[finite]) / np.spacing(np.abs(expected[finite])).astype(np.float64)
-            assert units.max() <= 0.9  # 0.51 but for the C library's, of negative numbers
+            assert units.max() <= 0.9  # 0.51 except for negative numbers, whose powers are the C library's
 
 
 @pytest.mark.parametrize("exponent", [-1, 2, 3])

@@ -14,7 +14,7 @@ from oracles.pointwise import FUNCTIONS
 
 SHAPES = [(), (7,), (2, 3, 5), (2, 3, 4, 5), (0, 3, 4, 5), (2, 3, 1, 1), (1, 2, 1, 2, 1, 2, 1, 2)]
 POSITIVE = {"log", "log1p", "rsqrt", "sqrt"}
-UNITS = {"cos": 0.6, "erf": 0.51, "exp": 2, "log": 1, "log1p": 2, "rsqrt": 2, "sin": 0.6}  # in the last place; else 0.5
+UNITS = {"cos": 0.6, "erf": 0.51, "exp": 2, "log": 1, "log1p": 2, "rsqrt": 2, "sin": 0.6}  # others: 0.5
 FUNCTIONS_OF_NUMPY = {**FUNCTIONS, "affine": (lambda x: x * np.float32(0.3) - 2, lambda x: np.full_like(x, 0.3))}
 OURS = {name: getattr(F, name) for name in FUNCTIONS} | {"affine": lambda x: F.affine(x, 0.3, -2)}
 
@@ -24,7 +24,7 @@ def normal(rng, *shape):
 
 
 def inside(name, x):
-    """Move random numbers to where the function has values and they stay away from corners."""
+    """Move random numbers into the function's domain and away from its corners."""
     return np.asarray(np.abs(x) + np.float32(0.2)) if name in POSITIVE else x
 
 
@@ -52,7 +52,7 @@ def test_layouts(rng, name, layout):
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_units_in_the_last_place(rng, isa, threads, name):
-    """Over floats of all sizes, and over as many in the middle."""
+    """For floats of all sizes, and for as many of medium size."""
     bits = rng.integers(0, 2**32, 100_000, dtype=np.uint32).view(np.float32)
     x = np.concatenate([bits, 3 * normal(rng, 100_001)])
     with np.errstate(all="ignore"):
@@ -67,7 +67,7 @@ def test_units_in_the_last_place(rng, isa, threads, name):
 
 @pytest.mark.parametrize("name", ["sin", "cos"])
 def test_angles_beside_zeros(isa, name):
-    """The floats closest to multiples of pi / 2, up to where the C library takes over and beyond."""
+    """The floats closest to multiples of pi / 2, below and above the limit from which the C library is used."""
     multiples = (np.arange(1, 2**20) * (np.pi / 2)).astype(np.float32)
     x = np.concatenate([multiples, np.nextafter(multiples, np.float32(0)), np.float32([2**20, 2**20 + 1, 1e30])])
     exact = FUNCTIONS[name][0](x.astype(np.float64))
@@ -84,7 +84,7 @@ def test_zeros_and_tiny_numbers(isa, name):
 
 
 @pytest.mark.parametrize("name", ["sin", "cos"])
-def test_large_angles_change_none_beside_them(rng, isa, name):
+def test_large_angles_do_not_change_their_neighbours(rng, isa, name):
     x = normal(rng, 100)
     mixed = x.copy()
     mixed[::7] = 1e30

@@ -1,4 +1,4 @@
-"""Reading images at the places of a grid: against the definition, against torch, and what is refused."""
+"""Sampling images at the points of a grid: against the definition and torch, and what is refused."""
 
 import numpy as np
 import pytest
@@ -19,8 +19,8 @@ def normal(rng, *shape):
     return rng.standard_normal(shape, dtype=np.float32)
 
 
-def places(rng, *shape):
-    """Return a grid of which some places lie far outside, and none half way between two pixels or on one."""
+def points(rng, *shape):
+    """Return a grid with some points far outside, and none on a pixel or half way between two."""
     steps = rng.integers(-60, 60, shape) + rng.uniform(0.1, 0.4, shape)
     return (steps / 40).astype(np.float32)
 
@@ -29,7 +29,7 @@ def places(rng, *shape):
 @pytest.mark.parametrize(("mode", "padding_mode"), CASES)
 def test_definition(mode, padding_mode, align_corners, isa, rng):
     for channels in (1, 3, 4, _core.tile_sizes()["lanes"] + 1):
-        x, grid = normal(rng, 2, channels, 5, 7), places(rng, 2, 3, 4, 2)
+        x, grid = normal(rng, 2, channels, 5, 7), points(rng, 2, 3, 4, 2)
         y = F.grid_sample(x, grid, mode, padding_mode, align_corners)
         expected = oracle.grid_sample(x.astype(np.float64), grid.astype(np.float64), mode, padding_mode, align_corners)
         np.testing.assert_allclose(y, expected, rtol=1e-4, atol=2e-5)
@@ -40,7 +40,7 @@ def test_definition(mode, padding_mode, align_corners, isa, rng):
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize(("mode", "padding_mode"), CASES[:6])
 def test_volumes(mode, padding_mode, align_corners, rng):
-    x, grid = normal(rng, 2, 5, 3, 4, 5), places(rng, 2, 2, 3, 2, 3)
+    x, grid = normal(rng, 2, 5, 3, 4, 5), points(rng, 2, 2, 3, 2, 3)
     y = F.grid_sample(x, grid, mode, padding_mode, align_corners)
     expected = oracle.grid_sample(x.astype(np.float64), grid.astype(np.float64), mode, padding_mode, align_corners)
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=2e-5)
@@ -48,7 +48,7 @@ def test_volumes(mode, padding_mode, align_corners, rng):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts_threads_and_batches(layout, threads, rng):
-    x, grid = normal(rng, 3, 19, 20, 30), places(rng, 3, 33, 21, 2)
+    x, grid = normal(rng, 3, 19, 20, 30), points(rng, 3, 33, 21, 2)
     y = F.grid_sample(LAYOUTS[layout](x), LAYOUTS[layout](grid))
     with convlane.num_threads(1):
         np.testing.assert_array_equal(y, F.grid_sample(x, grid))
@@ -64,7 +64,7 @@ def test_a_grid_of_the_pixels_is_the_image(rng):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30, -1e30])
 @pytest.mark.parametrize("mode", MODES)
-def test_places_that_are_none(bad, mode, rng):
+def test_points_that_are_not_finite(bad, mode, rng):
     x, grid = normal(rng, 1, 3, 4, 5), np.full((1, 1, 1, 2), bad, np.float32)
     assert (F.grid_sample(x, grid, mode) == 0).all()
     corner = x[0, :, -1, -1] if bad > 0 else x[0, :, 0, 0]
@@ -101,7 +101,7 @@ def test_agrees_with_torch(rank, mode, padding_mode, align_corners, rng):
     if rank == 5 and mode == "bicubic":
         return
     axes = rank - 2
-    x, grid = normal(rng, 2, 18, 3, 5, 6)[(slice(None),) * 2 + (0,) * (5 - rank)], places(rng, 2, 3, 4, 5, axes)
+    x, grid = normal(rng, 2, 18, 3, 5, 6)[(slice(None),) * 2 + (0,) * (5 - rank)], points(rng, 2, 3, 4, 5, axes)
     grid = grid[(slice(None),) + (0,) * (5 - rank)]
     theirs = [torch.tensor(each, requires_grad=True) for each in (x, grid)]
     options = {"mode": mode, "padding_mode": padding_mode, "align_corners": align_corners}
@@ -116,7 +116,7 @@ def test_agrees_with_torch(rank, mode, padding_mode, align_corners, rng):
 
 @pytest.mark.parametrize(("mode", "padding_mode"), CASES)
 def test_gradients_of_instruction_sets_and_threads(mode, padding_mode, isa, threads, rng):
-    x, grid = normal(rng, 2, 35, 6, 5), places(rng, 2, 12, 40, 2)
+    x, grid = normal(rng, 2, 35, 6, 5), points(rng, 2, 12, 40, 2)
     y, pullback = convlane.vjp(lambda x, grid: F.grid_sample(x, grid, mode, padding_mode), x, grid)
     g, direction = normal(rng, *y.shape), normal(rng, *x.shape)
     of_input, of_grid = pullback(g)
@@ -131,8 +131,8 @@ def test_gradients_of_instruction_sets_and_threads(mode, padding_mode, isa, thre
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last", "negative_strides"])
 @pytest.mark.parametrize(("mode", "padding_mode"), [CASES[0], CASES[4], CASES[8]])
 def test_compiled(mode, padding_mode, layout, rng):
-    """With a grid that is a constant, computed of the image, or given; and an image that is a constant."""
-    x, grid, image = normal(rng, 3, 4, 6, 5), places(rng, 3, 7, 3, 2), normal(rng, 1, 4, 6, 5)
+    """The grid is a constant, computed from the image, or an input; or the image is a constant."""
+    x, grid, image = normal(rng, 3, 4, 6, 5), points(rng, 3, 7, 3, 2), normal(rng, 1, 4, 6, 5)
     constant = grid[:1]
     options = {"mode": mode, "padding_mode": padding_mode}
     theta = np.array([[0.5, 0.1, -0.3, 0.2, 1.2, 0.1]], np.float32)
@@ -154,7 +154,7 @@ def test_compiled(mode, padding_mode, layout, rng):
 
 
 def test_compiled_volumes(rng):
-    x, grid = normal(rng, 2, 3, 4, 15), places(rng, 1, 2, 3, 4, 3)
+    x, grid = normal(rng, 2, 3, 4, 15), points(rng, 1, 2, 3, 4, 3)
 
     def network(x):
         return F.grid_sample(F.reshape(x, (1, 3, 4, 3, 5)), grid)
@@ -164,7 +164,7 @@ def test_compiled_volumes(rng):
 
 
 def test_what_pixels_see(rng):
-    grid = places(rng, 1, 3, 2, 2)
+    grid = points(rng, 1, 3, 2, 2)
     field = analysis.receptive_field(lambda x: F.grid_sample(x, grid), (1, 2, 6, 4)).fields[-1]
     assert field.box(0, 0) == (0, 5, 0, 3)
 

@@ -25,7 +25,7 @@ def is_channels_last(y):
     return y.transpose(0, 2, 3, 1).flags.c_contiguous
 
 
-SHAPES = [  # (N, C, ...) and groups: few and many channels, whole and broken vectors, rows beside wide ones, chunks
+SHAPES = [  # (N, C, ...) and groups: few and many channels, whole and partial vectors, narrow and wide rows, chunks
     ((2, 6, 3, 4), 3),
     ((1, 1, 9, 9), 1),
     ((2, 3, 17, 19), 3),
@@ -108,7 +108,7 @@ def test_offset_costs_no_digits(rng, isa, order, shape):
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_outlier_in_front_costs_no_digits(rng, isa, order):
-    """The first number is what the sums are taken relative to."""
+    """The sums are taken relative to the first number."""
     x = normal(rng, 1, 4, 40, 40)
     x[:, :, 0, 0] = 1000
     expected = oracle.group_norm(x, 2)

@@ -60,7 +60,7 @@ class TestGeometry:
         np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-4)
 
     def test_gradients(self, rng, isa, threads, channels, kernel, dilation, padding, stride):
-        """Each is the other with the same window."""
+        """The gradient of each is the other one with the same window."""
         x, geometry = images(rng, 2, channels, 8, 9), (kernel, dilation, padding, stride)
         columns = images(rng, *rules(F.im2col).shape(x, *geometry))
         oracle_geometry = (kernel, stride, padding, dilation)
@@ -150,7 +150,7 @@ class TestGradients:
 
 
 class TestCompiled:
-    """Bits and layouts; `tests/graph` tries what holds for every operation."""
+    """Bits and layouts; `tests/graph` tests what holds for every operation."""
 
     GEOMETRY = ((3, 2), (1, 2), (1, 2, 0, 1), (2, 1))
 
@@ -164,7 +164,7 @@ class TestCompiled:
         np.testing.assert_array_equal(plan(LAYOUTS[layout](columns)), F.col2im(columns, (8, 9), *self.GEOMETRY))
 
     def test_in_a_network(self, rng):
-        """Attention over windows: a softmax over each pixel's neighbours, which are weighted by it."""
+        """Attention over windows: each pixel's neighbours are weighted by a softmax over them."""
         x = images(rng, 2, 6, 7, 5)
         weight = images(rng, 9, 6, 1, 1)
 

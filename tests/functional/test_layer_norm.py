@@ -18,7 +18,7 @@ def normal(rng, *shape):
 
 
 def edges():
-    """Around one vector and several; more rows than one chunk of the gradient's sums come from the images' sizes."""
+    """Sizes around one vector and several; the images have more rows than one chunk of the gradient's sums."""
     lanes = _core.tile_sizes()["lanes"]
     return [1, 2, lanes - 1, lanes, lanes + 1, 2 * lanes, 3 * lanes + 5, 257]
 
@@ -28,7 +28,7 @@ def affine(rng, *shape):
 
 
 def last(x):
-    """Channels as the last dimension, as the oracle has them."""
+    """Move the channels to the last dimension, as the oracle expects."""
     return np.moveaxis(x, 1, -1)
 
 
@@ -113,7 +113,7 @@ def test_gradient(rng, isa, threads, with_weight):
         y, found = by_rule(F.channel_norm, gradient, x, weight, bias, wanted=wanted)
         np.testing.assert_array_equal(y, F.channel_norm(x, weight, bias))
         expected = oracle.layer_norm_gradient(last(x), last(gradient), weight)
-        # Terms of this size cancel where a pixel's few values are close to each other.
+        # Terms of this size cancel if the few values of a pixel are close to each other.
         size = (
             np.abs(gradient).max() * (2 if with_weight else 1) / np.sqrt(x.astype(np.float64).var(axis=1).min() + 1e-5)
         )
@@ -160,7 +160,7 @@ def test_the_same_bits_for_any_number_of_threads_and_split(rng):
 
 
 def without_first(rng, *shape):
-    """Rows in which a part of the numbers is as good as 0, so that terms do not cancel."""
+    """Return rows in which some of the numbers are almost 0, so that terms do not cancel."""
     return normal(rng, *shape) + np.float32(0.5)
 
 

@@ -85,7 +85,7 @@ def test_convolution_weight_is_refused():
 
 
 class TestLongSums:
-    """Sums of more than 4608 products are sums of blocks; one after the other they would lose digits."""
+    """Sums of more than 4608 products are taken in blocks; in a single sequence they would lose digits."""
 
     def test_they_are_as_exact_as_blocks(self, isa, rng):
         x, weight = (rng.random((4, 65536), np.float32) for _ in range(2))
@@ -95,7 +95,7 @@ class TestLongSums:
         assert error < 1e-6
         assert error < np.abs(in_a_row - exact).max() / exact.max() / 4
 
-    def test_the_same_bits_however_they_are_cut(self, isa, rng):
+    def test_the_same_bits_however_they_are_divided(self, isa, rng):
         x = rng.standard_normal((3, 1000, 3, 2), np.float32)
         weight = rng.standard_normal((37, 1000, 3, 2), np.float32)
         bias = rng.standard_normal(37, np.float32)

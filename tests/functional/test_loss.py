@@ -1,4 +1,4 @@
-"""Losses that compare numbers: the oracle, gradients by finite differences, and torch."""
+"""Losses that compare numbers, against the oracle, gradients by finite differences, and torch."""
 
 from functools import partial
 
@@ -170,12 +170,12 @@ def test_dice_loss(rng, reduction, smooth, shape):
 
 
 def test_dice_loss_of_classes(rng):
-    """As of their one-hot maps, without what is ignored."""
+    """The loss is that of the one-hot maps, without the ignored pixels."""
     p = F.softmax(rng.normal(size=(2, 3, 4, 5)).astype(np.float32), 1)
     classes = rng.integers(0, 3, (2, 4, 5))
     classes[0, :2] = 255
     classes[1, 0] = 255
-    p[1, :, 0] = np.nan  # which is ignored as well
+    p[1, :, 0] = np.nan  # ignored as well
     counted = (classes != 255)[:, None]
     one_hot = ((classes[:, None] == np.arange(3)[:, None, None]) & counted).astype(np.float32)
     expected, wanted = gradient(

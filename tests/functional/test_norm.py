@@ -25,7 +25,7 @@ def affine(rng, channels):
 
 
 def edges():
-    """Around one vector and around the three vectors that statistics take at a time."""
+    """Sizes around one vector and around the three vectors that statistics process at a time."""
     lanes = _core.tile_sizes()["lanes"]
     return [1, lanes - 1, lanes, lanes + 1, 2 * lanes + 1, 3 * lanes, 3 * lanes + 1]
 
@@ -106,7 +106,7 @@ class TestBatchNormTraining:
                 assert_close(running_var, expected_var)
 
     def test_unbiased_running_variance(self):
-        """The probe of torch: values 0 and 2 have the biased variance 1 and the unbiased one 2."""
+        """As in torch, the values 0 and 2 have the biased variance 1 and the unbiased variance 2."""
         mean, var = np.zeros(1, np.float32), np.ones(1, np.float32)
         F.batch_norm(np.array([[0], [2]], np.float32), mean, var, training=True)
         np.testing.assert_allclose(mean, [0.1], rtol=1e-6)
@@ -121,7 +121,7 @@ class TestBatchNormTraining:
         np.testing.assert_allclose(actual_var, var, rtol=1e-6)
 
     def test_offset_does_not_cost_digits(self, rng, isa):
-        """A mean 1000 times the deviation would leave E[x^2] - E[x]^2 with nothing."""
+        """With a mean of 1000 times the deviation, E[x^2] - E[x]^2 would have no correct digit."""
         x = normal(rng, 2000, 2) + np.float32(1000)
         mean, var, _ = oracle.statistics(x)
         y, actual_mean, actual_var = _core.batch_norm_train(x[:, :, None, None], None, None, 1e-5)
@@ -201,7 +201,7 @@ class TestLocalResponseNorm:
     @pytest.mark.parametrize("beta", [0.75, 0.5, 1.0, 0.3, 2.0, 0.0, -1.0])
     @pytest.mark.parametrize("k", [1.0, 2.0])
     def test_accuracy_of_the_power(self, rng, isa, beta, k):
-        """Relative to each value: the power itself is accurate, over many orders of magnitude."""
+        """The error is relative to each value: the power is accurate over many orders of magnitude."""
         x = (10.0 ** rng.uniform(-3, 4, (1, 64, 8, 8))).astype(np.float32)
         y = F.local_response_norm(x, 5, alpha=1.0, beta=beta, k=k)
         np.testing.assert_allclose(y, oracle.local_response_norm(x, 5, alpha=1.0, beta=beta, k=k), rtol=2e-6)
@@ -209,7 +209,7 @@ class TestLocalResponseNorm:
     @pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
     @pytest.mark.parametrize("channel", [0, 20, 36])
     def test_non_finite_values_reach_their_windows_only(self, isa, value, channel):
-        """A NaN makes them NaN, an infinite sum of squares makes them 0; nothing is carried along the channels."""
+        """A NaN makes windows NaN, an infinite sum of squares makes them 0; other channels are not affected."""
         x = np.ones((1, 37, 2, 2), np.float32)
         x[0, channel, 1, 0] = value
         y = F.local_response_norm(x, 4)

@@ -22,7 +22,7 @@ def normal(rng, *shape):
 
 
 def edges():
-    """Around one vector, around the width below which rows are taken together, around a block of channels."""
+    """Sizes around one vector, around the width below which rows are combined, around a block of channels."""
     lanes = _core.tile_sizes()["lanes"]
     return [1, 3, lanes - 1, lanes, lanes + 1, 48, 63, 64, 65, 513]
 
@@ -182,7 +182,7 @@ class TestBatchNormTraining:
     def test_layouts(self, rng, layout):
         convert = LAYOUTS[layout]
         if layout in ("misaligned", "big_endian"):
-            convert = np.asarray  # what as_array() has straightened out before
+            convert = np.asarray  # as_array() has already converted the layout
         x, gradient, residual = (normal(rng, 2, 5, 3, 4) for _ in range(3))
         weight, bias = affine(rng, 5)
         _, mean, var = _core.batch_norm_train(convert(x), weight, bias, 1e-5, "silu", 0.0, convert(residual))
@@ -196,7 +196,7 @@ class TestBatchNormTraining:
             np.testing.assert_array_equal(one, other)
 
     def test_relu_at_zero(self, isa):
-        """A constant channel is normalised to its bias: 0 lets nothing through, the next number does."""
+        """A constant channel is normalised to its bias: ReLU passes no gradient at 0, but at the next number."""
         x, gradient = np.ones((2, 2, 3, 3), np.float32), np.ones((2, 2, 3, 3), np.float32)
         bias = np.array([0, 1e-30], np.float32)
         y, mean, var = _core.batch_norm_train(x, None, bias, 1e-5, "relu")
@@ -211,7 +211,7 @@ class TestBatchNormTraining:
     @pytest.mark.parametrize("where", ["input", "gradient"])
     def test_nan_stays_in_its_channel(self, rng, isa, name, where):
         arrays = {"input": normal(rng, 2, 37, 3, 3), "gradient": normal(rng, 2, 37, 3, 3)}
-        arrays["input"][0, 36, 1, 1] = 3  # an activation lets its gradient through
+        arrays["input"][0, 36, 1, 1] = 3  # where the activation passes the gradient
         arrays[where][0, 36, 1, 1] = np.nan
         _, mean, var = _core.batch_norm_train(arrays["input"], None, None, 1e-5)
         actual = _core.batch_norm_gradient(
@@ -314,7 +314,7 @@ class TestLocalResponseNorm:
     @pytest.mark.parametrize("size", [6, 11, 100, 2**61])
     def test_window_larger_than_the_channels(self, rng, isa, size):
         x, gradient = normal(rng, 1, 5, 2, 2), normal(rng, 1, 5, 2, 2)
-        same = min(size, 100) * 2 if size > 100 else size  # a window over everything, with alpha / size kept
+        same = min(size, 100) * 2 if size > 100 else size  # a window over all channels, with the same alpha / size
         expected = oracle.local_response_norm_gradient(x, gradient, same, alpha=0.5 * same / size)
         assert_close(by_rule(F.local_response_norm, gradient, x, size, alpha=0.5)[1]["input"], expected, terms=5)
 
@@ -326,7 +326,7 @@ class TestLocalResponseNorm:
         assert_close(found, expected, terms=5, factor=2)
 
     def test_nan_reaches_its_neighbours_only(self, isa):
-        """Those whose window holds the value, and those in a window with one of these."""
+        """Numbers whose window contains the NaN, and numbers that share a window with one of these."""
         x, gradient = np.ones((1, 37, 1, 2), np.float32), np.ones((1, 37, 1, 2), np.float32)
         x[0, 20, 0, 0] = np.nan
         found = by_rule(F.local_response_norm, gradient, x, 5)[1]["input"]

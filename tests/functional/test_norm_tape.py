@@ -1,4 +1,4 @@
-"""Batch norm on the tape: alone, and drawn together with the activation or the sum that follows it."""
+"""Batch norm on the tape: alone, and fused with the activation or the sum that follows it."""
 
 from itertools import combinations
 
@@ -13,7 +13,7 @@ from convlane.functional._op import ACTIVATIONS
 
 
 def differences(fn, arrays, wanted, step=1e-2):
-    """Central differences of a float32 function: rough, but independent."""
+    """Return central differences of a float32 function, which are inaccurate, but independent."""
     found = np.zeros(arrays[wanted].shape)
     for index in np.ndindex(found.shape):
         values = []
@@ -78,7 +78,7 @@ TAILS = {
 
 @pytest.mark.parametrize("tail", TAILS)
 def test_gradients_do_not_depend_on_which_others_are_wanted(tail, rng):
-    """Whatever is a constant, the rest has the bits that it has where all of them are wanted."""
+    """Whichever arguments are constants, the other gradients have the same bits as if all were computed."""
     arrays = {"x": images(rng, 2, 3, 2, 2), "residual": images(rng, 2, 3, 2, 2)}
     arrays |= {"weight": images(rng, 3), "bias": images(rng, 3)}
     running, gradient = (images(rng, 3), np.full(3, 0.5, np.float32)), images(rng, 2, 3, 2, 2)
@@ -99,7 +99,7 @@ def test_gradients_do_not_depend_on_which_others_are_wanted(tail, rng):
         for count in range(1, len(names)):
             for wanted in combinations(names, count):
                 if wanted == ("residual",):
-                    continue  # batch norm is a constant then
+                    continue  # then batch norm is a constant
                 for name, found in gradients(wanted, training).items():
                     np.testing.assert_array_equal(found, full[name], err_msg=f"{name} of {wanted}")
 
@@ -119,7 +119,7 @@ def test_one_output_used_twice(rng):
         np.testing.assert_allclose(found[i], expected, atol=5e-3)
 
 
-def test_running_statistics_move_once(rng):
+def test_running_statistics_are_updated_once(rng):
     layer = nn.BatchNorm2d(3)
     twin = nn.BatchNorm2d(3)
     x = images(rng, 4, 3, 5, 5)
@@ -132,7 +132,7 @@ def test_running_statistics_move_once(rng):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_rows(training, rng):
-    """(N, C) instead of images."""
+    """The input is (N, C) instead of images."""
     x, weight, bias = images(rng, 6, 3), images(rng, 3), images(rng, 3)
     running = (np.zeros(3, np.float32), np.ones(3, np.float32))
 

@@ -1,4 +1,4 @@
-"""Division by norms."""
+"""Division by vector norms."""
 
 import numpy as np
 import pytest

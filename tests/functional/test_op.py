@@ -1,4 +1,4 @@
-"""What every operation must have beside its result, and that all of its arguments may be symbols or variables."""
+"""What every operation must declare, and that all of its arguments may be symbols or variables."""
 
 import inspect
 
@@ -23,7 +23,7 @@ def test_every_operation_has_all_rules_or_a_reason():
 
 
 def test_every_operation_compiles_or_says_why_not():
-    removed = {"dropout", "nchw"}  # by passes; dropout that is training is refused
+    removed = {"dropout", "nchw"}  # by passes; dropout in training mode is refused
     compiled = LOWERINGS.keys() | removed
     assert {name for name, fn in OURS.items() if bool(rules(fn).compiles) == (name in compiled)} == set()
     convlane.compile(lambda x: F.relu(F.dropout(F.nchw(x), training=False)), SHAPE)

@@ -1,4 +1,4 @@
-"""Packed weights: that they can be had back, and factors that are worked in while packing."""
+"""Packed weights: unpacking, and factors that are multiplied in while packing."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from convlane import _core
 from convlane import functional as F
 
-# O, I, KH, KW and groups: around the register tiles, around the blocks of transposes, filters longer than those.
+# O, I, KH, KW and groups: around the register tiles, around the blocks of transposes, and longer filters than those.
 SHAPES = [
     ((1, 1, 1, 1), 1),
     ((5, 3, 1, 1), 1),
@@ -29,14 +29,14 @@ def normal(rng, *shape):
 
 
 def layouts(weight):
-    """The weight in other orders of memory."""
+    """Return the weight in several memory orders."""
     spread = np.zeros([2 * size for size in weight.shape], np.float32)[::2, ::-2, ::2, ::2]
     spread[:] = weight
     return {"C": weight, "F": np.asfortranarray(weight), "spread": spread}
 
 
 def pack(weight, groups, algorithm, *more):
-    """None where the algorithm takes no such weights."""
+    """Pack a weight; return None if the algorithm cannot take it."""
     if algorithm == "depthwise" and weight.shape[1] != 1:
         return None
     return _core.PackedWeight(weight, groups, algorithm, *more)

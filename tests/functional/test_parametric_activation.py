@@ -1,4 +1,4 @@
-"""Activations of two numbers, of a learned slope and of two halves, and the approximate gelu, against their oracles."""
+"""Activations with parameters, with a learned slope and of two halves, and the approximate gelu, against oracles."""
 
 import numpy as np
 import pytest

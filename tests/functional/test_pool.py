@@ -1,4 +1,4 @@
-"""Pooling against its oracle: kernels, instruction sets, edges, layouts, special values, and what bad input gets."""
+"""Pooling against its oracle: kernels, instruction sets, edges, layouts, special values, and bad input."""
 
 import hypothesis.strategies as st
 import numpy as np
@@ -21,7 +21,7 @@ def images(rng, *shape):
 
 
 def channel_counts():
-    """Around one vector, and around the several that are in flight."""
+    """Sizes around one vector, and around the several vectors that are processed at once."""
     lanes = _core.tile_sizes()["lanes"]
     return sorted({1, lanes - 1, lanes, lanes + 1, 2 * lanes + 1, 4 * lanes, 5 * lanes + 3})
 
@@ -31,7 +31,7 @@ def is_channels_last(y):
 
 
 def check_max(x, kernel, stride, padding=(0, 0, 0, 0), dilation=(1, 1), ceil_mode=False):
-    """Values, and values with indices, are the oracle's to the bit."""
+    """Check that values, and values with indices, equal the oracle's to the bit."""
     places = list(oracle.windows(x, kernel, stride, padding, dilation, ceil_mode))
     expected = oracle.max_pool(x, places).astype(np.float32)
     y = F.max_pool2d(x, kernel, stride, padding, dilation, ceil_mode)
@@ -240,7 +240,7 @@ class TestTorch:
 
 
 class TestSpecialValues:
-    """The rows on pooling of the bad-input matrix."""
+    """NaN, infinities and windows in the padding."""
 
     @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
     @pytest.mark.parametrize("kernel", [2, 3, 4])

@@ -1,4 +1,4 @@
-"""Pooling of signals: that of images with one row, and torch's."""
+"""Pooling of signals, compared with images of one row and with torch."""
 
 import numpy as np
 import pytest

@@ -24,7 +24,7 @@ SIZES = [(1, 1, 1), (3, 2, 4), (7, 1, 5)]
 
 
 def volume(rng, *shape):
-    """Whole numbers, many of them equal."""
+    """Return whole numbers, many of which are equal."""
     return rng.integers(-3, 4, shape or (2, 3, 5, 6, 4)).astype(np.float32)
 
 

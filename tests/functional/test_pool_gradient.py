@@ -79,7 +79,7 @@ def test_like_torch(case, shape, layout, rng, isa):
 
 @pytest.mark.parametrize("case", CASES)
 def test_adjoint(case, rng):
-    """Pooling scales with its input, so <f(x), g> is <x, f*(g)> with the gradient taken at x, where there is no tie."""
+    """Pooling is homogeneous, so <f(x), g> is <x, f*(g)> for the gradient at an x without ties."""
     x = rng.permutation(2 * 5 * 7 * 8).reshape(2, 5, 7, 8).astype(np.float32)
     value, pullback = convlane.vjp(CASES[case][0], x)
     gradient = rng.normal(size=value.shape).astype(np.float32)
@@ -110,7 +110,7 @@ def normal(rng, *shape):
 
 
 def edges():
-    """Channels around one vector and two."""
+    """Numbers of channels around one vector and two."""
     lanes = _core.tile_sizes()["lanes"]
     return [1, lanes - 1, lanes, lanes + 1, 2 * lanes + 1]
 
@@ -243,7 +243,7 @@ def test_nan_receives_the_gradient():
 
 
 @pytest.mark.parametrize("operation", [F.max_pool2d, F.adaptive_max_pool2d])
-def test_indices_are_constants_beside_what_is_recorded(operation, rng):
+def test_indices_are_constants_when_values_are_recorded(operation, rng):
     x = rng.integers(0, 4, (2, 3, 6, 6)).astype(np.float32)
     seen = []
 
@@ -263,7 +263,7 @@ def test_indices_are_constants_beside_what_is_recorded(operation, rng):
 
 
 def test_a_window_in_the_padding_passes_nothing():
-    """Its maximum is minus infinity, which no pixel is."""
+    """Its maximum is minus infinity, which is not a pixel's value."""
     x, gradient = np.ones((1, 1, 2, 2), np.float32), np.ones((1, 1, 3, 3), np.float32)
     y, found = by_rule(F.max_pool2d, gradient, x, 2, 1, 2, 3)
     assert np.isfinite(y).sum() == found["input"].sum() == 4

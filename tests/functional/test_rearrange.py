@@ -1,4 +1,4 @@
-"""Orders of dimensions, shapes, parts, repetitions and picked numbers, against NumPy."""
+"""Permuting, reshaping, slicing, repeating and selecting, against NumPy."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def normal(rng, *shape):
     return np.asarray(rng.standard_normal(shape, dtype=np.float32))
 
 
-VIEWS = {  # operation, arguments, and the same of NumPy
+VIEWS = {  # operation, arguments, and NumPy's equivalent
     "permute": (F.permute, ((2, 0, -2),), lambda x: np.transpose(x, (2, 0, 1))),
     "transpose": (F.transpose, (0, -1), lambda x: np.swapaxes(x, 0, -1)),
     "reshape": (F.reshape, ((-1, 2, 2),), lambda x: x.reshape(-1, 2, 2)),

@@ -1,4 +1,4 @@
-"""Reductions, and what runs along one dimension, with their gradients, against NumPy in float64."""
+"""Reductions and scans along one dimension, with their gradients, against NumPy in float64."""
 
 import numpy as np
 import pytest
@@ -59,7 +59,7 @@ SIZES = [(1,), (15,), (16,), (127,), (128,), (129,), (3, 5), (5, 3), (130, 7), (
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_sizes_around_the_tiles(rng, isa, threads, name):
-    """Rows, columns and what is neither, of arrays in three orders."""
+    """Reductions over rows, over columns and over both or neither, of arrays in three memory orders."""
     ours, theirs = OPERATIONS[name]
     for shape in SIZES:
         x = np.asarray(normal(rng, *shape) * np.float32(0.2) + np.float32(1))
@@ -94,7 +94,7 @@ def test_a_nan_is_the_extreme(rng, isa, name, dim):
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("shape", [(3, 2, 128), (5, 3, 8, 64), (70, 2, 1024)])
 def test_runs_of_whole_trees(rng, isa, name, shape):
-    """Rows that are made of runs: read in place, and gathered where they lie backwards."""
+    """Rows that consist of several runs: read in place, or gathered if they are reversed in memory."""
     ours, theirs = OPERATIONS[name]
     x = normal(rng, *shape) * np.float32(0.01) + np.float32(1)
     dim = (0, *range(2, x.ndim))
@@ -135,7 +135,7 @@ def test_equal_extremes_share_the_gradient():
 
 
 @pytest.mark.parametrize("name", ["argmax", "argmin"])
-def test_places(rng, isa, threads, name):
+def test_indices(rng, isa, threads, name):
     ours, theirs = getattr(F, name), getattr(np, name)
     for shape in [(1,), (17,), (5000,), (3, 37), (37, 3), (9, 20), (2, 3, 4, 5), (0, 3)]:
         x = np.asarray(rng.integers(-3, 4, shape), np.float32)

@@ -1,4 +1,4 @@
-"""Resampling against its definition, against torch, and what it refuses."""
+"""Resampling against its definition and torch, and what it refuses."""
 
 import numpy as np
 import pytest

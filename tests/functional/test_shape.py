@@ -1,4 +1,4 @@
-"""Concatenation, flattening and layout conversion: exact, whatever the memory looks like."""
+"""Concatenation, flattening and layout conversion are exact, whatever the memory layout."""
 
 import math
 
@@ -24,7 +24,7 @@ def is_channels_last(y):
     return y.transpose(0, 2, 3, 1).flags.c_contiguous
 
 
-# Around the transposes' blocks of 16 and the vector widths that they are made of, and unit sizes.
+# Sizes around the transposes' blocks of 16 and the vector widths of which these consist, and sizes of one.
 CHANNELS = [1, 3, 4, 5, 8, 9, 15, 16, 17, 33]
 SIZES = [(1, 1), (1, 5), (7, 1), (4, 4), (3, 7), (5, 13), (17, 19)]
 

@@ -1,4 +1,4 @@
-"""Pixels into channels and back: exact, whatever the memory looks like."""
+"""Moving pixels into channels and back is exact, whatever the memory layout."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Max unpooling against its oracle and torch, recorded and compiled with the pooling whose indices it takes."""
+"""Max unpooling against its oracle and torch, recorded and compiled together with the pooling."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def test_layouts(layout, rng):
 
 
 def test_gradient(rng):
-    """Every number has that of its place, also those that did not stay."""
+    """The gradient of a number is that of its position, even if another number was stored there."""
     x, indices = rng.standard_normal((2, 3, 4, 5), np.float32), rng.integers(0, 24, (2, 3, 4, 5))
     gradient = rng.standard_normal((2, 3, 4, 6), np.float32)
     y, found = by_rule(max_unpool, gradient, x, indices, (4, 6))
@@ -98,7 +98,7 @@ def test_default_sizes_are_those_of_torch():
 
 
 def segmentation(x):
-    """As SegNet does it: what pooling leaves out is put back where it was."""
+    """Unpool as SegNet does: maxima return to the positions from which pooling took them."""
     y, indices = F.max_pool2d(F.relu(x), 2, return_indices=True)
     z, more = F.max_pool2d(y * 2, 3, 2, 1, return_indices=True)
     z = F.max_unpool2d(F.add(z, z, activation="relu"), more, 3, 2, 1, output_size=y.shape)
@@ -130,7 +130,7 @@ def test_compiled(name, rng, isa, tmp_path):
 
 
 def test_steps_have_one_result():
-    """Passes make two operations of one that returns indices; a file may have the one."""
+    """Passes split an operation that returns indices into two; a file may still contain the single one."""
     with pytest.raises(ValueError, match="max_pool2d with return_indices"):
         check_supported(trace(lambda x: F.max_pool2d(x, 2, return_indices=True), (1, 2, 4, 4)))
 

@@ -1,4 +1,4 @@
-"""What holds for all tests of graphs: each pass leaves the graph well-typed."""
+"""For all tests of graphs: check that each pass leaves the graph well-typed."""
 
 import functools
 
@@ -12,7 +12,7 @@ def _verified(optimization):
     @functools.wraps(optimization)
     def run(graph):
         result = optimization(graph)
-        if not _is_well_typed(graph):  # some tests trace what could not be saved
+        if not _is_well_typed(graph):  # some tests trace networks that could not be saved
             return result
         try:
             verify(result)

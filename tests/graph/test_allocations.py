@@ -1,4 +1,4 @@
-"""A run of a plan allocates nothing: as many times as one of a plan without steps, which only takes its arrays."""
+"""A run of a plan allocates no more often than a run of a plan without steps, which only takes its arrays."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Places in the arena against a plain search over all that live at once."""
+"""Offsets in the arena, compared with a plain search over all results that live at once."""
 
 import random
 import time
@@ -20,27 +20,27 @@ def drawn(seed, count=60):
     return Graph(nodes, {"output": count - 1})
 
 
-def lowest_places(graph):
-    """Greedy by size, one result after the other: the lowest begin or end of another where nothing is in the way."""
+def lowest_offsets(graph):
+    """Assign offsets greedily by size: the lowest of 0 and the ends of other results at which nothing overlaps."""
     floats = {value: (node.shape[1] + 15) // 16 * 16 for value, node in graph.nodes.items()}
     users = graph.users()
     lives = {value: range(value, max(users[value], default=value) + 1) for value in graph.nodes}
-    places = {}
+    offsets = {}
     for value in sorted(set(graph.nodes) - {0, graph.output}, key=lambda value: (-graph.nodes[value].shape[1], value)):
-        meets = [x for x in places if lives[x][0] <= lives[value][-1] and lives[value][0] <= lives[x][-1]]
-        places[value] = next(
-            place
-            for place in sorted({0, *(places[x] + floats[x] for x in meets)})
-            if all(place + floats[value] <= places[x] or places[x] + floats[x] <= place for x in meets)
+        meets = [x for x in offsets if lives[x][0] <= lives[value][-1] and lives[value][0] <= lives[x][-1]]
+        offsets[value] = next(
+            offset
+            for offset in sorted({0, *(offsets[x] + floats[x] for x in meets)})
+            if all(offset + floats[value] <= offsets[x] or offsets[x] + floats[x] <= offset for x in meets)
         )
-    return places
+    return offsets
 
 
-def test_each_place_is_the_lowest_that_is_free():
+def test_each_offset_is_the_lowest_that_is_free():
     for seed in range(5):
         graph = drawn(seed)
         offsets, arena = plan_arena(graph)
-        expected = lowest_places(graph)
+        expected = lowest_offsets(graph)
         assert offsets == expected
         assert arena == max(expected[value] + (graph.nodes[value].shape[1] + 15) // 16 * 16 for value in expected)
 
@@ -56,7 +56,7 @@ def test_ten_thousand_results_that_live_at_once():
     assert offsets[1] == arena - 16
 
 
-def test_many_results_take_no_longer_each():
+def test_time_grows_linearly_with_the_number_of_results():
     def seconds(count):
         start = time.thread_time()
         lives = [(0, count, 10**6)] * 8 + [(i, i + 3, 16 * (1 + i % 9)) for i in range(count)]
@@ -64,10 +64,10 @@ def test_many_results_take_no_longer_each():
         return time.thread_time() - start
 
     few, many = (min(seconds(count) for _ in range(3)) for count in (2_000, 16_000))
-    assert many < 24 * few  # 64 if each met all
+    assert many < 24 * few  # 64 if each were compared with all
 
 
 @pytest.mark.parametrize("life", [(-1, 3, 16), (2, 1, 16), (0, 1, -16), (0, 2**40, 16)])
-def test_lives_that_are_none_are_refused(life):
+def test_invalid_lifetimes_are_refused(life):
     with pytest.raises(ValueError, match="plan: "):
         _core.assign_offsets([life])

@@ -1,4 +1,4 @@
-"""Autotuning takes the fastest algorithm, keeps what it measured, and changes nothing but the algorithms."""
+"""Autotuning chooses the fastest algorithm, keeps the times that it measured, and changes only the algorithms."""
 
 import copy
 import json
@@ -23,10 +23,10 @@ def nothing_known(monkeypatch):
 
 
 class Clock:
-    """Stands for the measurement: says how long each way takes, and remembers the layers that were timed."""
+    """Replaces the measurement: returns given times for each algorithm, and remembers the layers that were timed."""
 
     def __init__(self):
-        self.seconds = {}  # of a way; others take one second
+        self.seconds = {}  # by algorithm; others take one second
         self.timed = []
 
     def time(self, bench, layer):
@@ -42,7 +42,7 @@ def clock(monkeypatch):
 
 
 class Block(nn.Module):
-    """An inverted residual between two 3x3 convolutions that have a choice, and one that has none."""
+    """An inverted residual between two 3x3 convolutions with a choice of algorithms, and one without."""
 
     def __init__(self):
         nn.init.seed(3)
@@ -98,7 +98,7 @@ def test_the_fastest_algorithm_runs(rng, clock, fastest):
     assert f"{int(gain > 0)} of 1 choices differ from the cost model's, {1e3 * gain:.3f} ms" in str(plan.describe())
 
 
-def test_small_gains_count_for_nothing(clock):
+def test_small_gains_are_ignored(clock):
     (expected,) = algorithms(convlane.compile(layer(), SHAPE))
     other = next(way for way in WAYS if way != expected)
     clock.seconds = {other: 0.98}
@@ -126,7 +126,7 @@ def test_blocks_can_be_taken_apart(rng, clock, residual):
     assert "row bands" in algorithms(convlane.compile(function, shape, autotune=True))
 
 
-def test_algorithms_that_were_asked_for_stay(clock):
+def test_explicit_algorithms_stay(clock):
     model = layer()
     plan = tuned(lambda x: F.conv2d(x, model.weight, algorithm="im2col"))
     assert [(step.algorithm, step.why) for step in plan.describe().steps] == [("im2col", "asked for")]
@@ -154,7 +154,7 @@ def test_without_winograd(clock):
     clock.seconds = {"winograd4": 0.1, "winograd2": 0.1}
     assert algorithms(tuned()) == ["winograd4"]
     assert algorithms(tuned(winograd=False)) == ["direct"]
-    assert len(clock.timed) == 1  # direct is all there is
+    assert len(clock.timed) == 1  # direct is the only candidate
     stem = nn.Conv2d(3, 8, 3, padding=1).eval()
     convlane.compile(stem, (1, 3, 9, 9), autotune=True, winograd=False)
     assert set(next(iter(autotune._known.values()))[clock.timed[-1]]) == {"stem", "direct"}
@@ -328,7 +328,7 @@ def test_other_values_are_refused(keep, clock):
         tuned(keep=keep)
 
 
-def test_places_where_no_file_can_be(clock, tmp_path):
+def test_paths_where_no_file_can_be(clock, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no folder .*missing"):
         tuned(keep=tmp_path / "missing" / "choices.json")
     with pytest.raises(IsADirectoryError):

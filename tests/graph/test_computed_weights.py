@@ -1,4 +1,4 @@
-"""Layers whose weight is computed in each run: plans for whole inputs multiply matrices instead."""
+"""Layers whose weight is computed in each run: plans for whole inputs compute them as matrix products."""
 
 import numpy as np
 import pytest
@@ -67,7 +67,7 @@ def test_filters_of_each_example():
     check(modulated, (2, 4, 9, 8), (2, 4))
 
 
-def test_plans_of_examples_refuse_and_tell():
+def test_plans_for_any_batch_refuse_and_say_why():
     def function(x):
         return F.conv2d(x, F.tanh(x))
 

@@ -1,4 +1,4 @@
-"""A convolution that pools its own result gives the bits of the two done one after the other."""
+"""A convolution that pools its own result gives the bits of convolution and pooling one after the other."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ class Layer:
         return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, negative_slope=0.25, **options)
 
     def pooled(self, x, function, arguments):
-        """Run a plan of one step, which says whence it pools."""
+        """Run a plan of one step; return its result and from what it pools."""
         window = self.stride, self.padding, (1, 1)
         geometry = _core.Conv2dGeometry(x.shape, self.weight.shape, *window, self.weight.groups)
         node = trace(lambda y: function(y, *arguments), geometry.shape).nodes[1]
@@ -67,7 +67,7 @@ class Layer:
 @pytest.mark.parametrize("geometry", STEMS)
 @pytest.mark.parametrize("size", [(67, 45), (110, 41)])
 def test_stem(rng, isa, threads, geometry, size, name):
-    """Filters for whole vectors and one more; rows for bands of every thread."""
+    """Numbers of filters that fill vectors, and one more; enough rows for a band of every thread."""
     layer = Layer(rng, 3, 2 * _core.tile_sizes()["lanes"] + 1, *geometry, "stem")
     x = rng.standard_normal((4, 3, *size), dtype=np.float32)
     actual, source = layer.pooled(x, *POOLS[name])
@@ -81,7 +81,7 @@ def test_stem(rng, isa, threads, geometry, size, name):
 @pytest.mark.parametrize("algorithm", ["winograd4", "winograd2"])
 @pytest.mark.parametrize("size", [(2, 3), (7, 9), (12, 16), (13, 10), (34, 33)])
 def test_winograd(rng, isa, threads, algorithm, size, name):
-    """All remainders of tiles and windows; filters for a panel, for less and for more."""
+    """All remainders of tiles and windows; filters for one panel, for less and for more."""
     function, arguments = POOLS[name]
     lanes = _core.tile_sizes()["lanes"]
     for filters in (1, lanes, 2 * lanes + 3):
@@ -117,7 +117,7 @@ def test_activations_come_before_the_pooling(rng, isa, algorithm, channels, acti
 
 @pytest.mark.parametrize("name", ["resnet", "every pixel", "gaps", "average"])
 def test_rows_too_wide_for_the_buffer(rng, name):
-    """Each band is one row; what two of them share is kept."""
+    """Each band is one row; rows that two bands share are kept."""
     function, arguments = POOLS[name]
     layer = Layer(rng, 3, 64, 3, 1, 1, "stem")
     x = rng.standard_normal((2, 3, 20, 1100), dtype=np.float32)
@@ -261,7 +261,7 @@ def test_describe():
     assert step.bytes == 4 * (3 * 64 * 48 + 24 * 16 * 12 + 24 * 3 * 49 + 24)
 
 
-def test_the_image_between_takes_no_memory(rng):
+def test_the_intermediate_image_takes_no_memory(rng):
     model = first_layers(nn.Conv2d(24, 8, 1))
     plan, x = convlane.compile(model, (None, 3, 64, 48)), rng.standard_normal((3, 3, 64, 48), np.float32)
     assert plan.arena_bytes == 4 * 24 * 16 * 12
@@ -269,7 +269,7 @@ def test_the_image_between_takes_no_memory(rng):
 
 
 def test_winograd_switched_off(rng):
-    """The image is there as a whole then, and nothing else changes."""
+    """Then the whole intermediate image is computed, and nothing else changes."""
     plan = convlane.compile(lambda x: F.max_pool2d(wide(x, activation="relu"), 2), (None, *MAPS[1:]), winograd=False)
     (step,) = plan.describe().steps
     assert (step.op, step.algorithm) == ("conv2d + relu + max_pool2d", "direct")
@@ -279,7 +279,7 @@ def test_winograd_switched_off(rng):
 
 
 def test_concatenation_in_place(rng, isa, threads):
-    """Pooled images go straight into the channels that they are in the whole."""
+    """Pooled images are written directly into their channels of the concatenation."""
 
     def network(x):
         return F.cat([F.max_pool2d(stem(x, activation="relu"), 3, 2, 1), F.avg_pool2d(x, 4), F.max_pool2d(stem(x), 2)])

@@ -1,4 +1,4 @@
-"""The fused depthwise block computes what its operations do one after the other, bit by bit where none are changed."""
+"""The fused depthwise block against its operations one after the other: the same bits if none are changed."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ def part(rng, out, per_group, kernel, groups, activation):
 
 
 def fused(x, expand, depthwise, project, stride, padding, residual, excitation=NO_EXCITATION):
-    """A plan whose first step brings the input into the arena, where blocks read it."""
+    """Return a plan whose first step copies the input into the arena, where blocks read it."""
     n, _, h, w = x.shape
     _, per_group, _, _ = depthwise[0].shape
     groups = depthwise[0].groups
@@ -57,7 +57,7 @@ def test_same_bits_as_three_convolutions(rng, isa, threads, has_expand, kernel, 
     hidden = 6 * c if has_expand else c
     expand = part(rng, hidden, c, 1, 1, "relu6") if has_expand else None
     depthwise, project = part(rng, hidden, 1, kernel, hidden, "silu"), part(rng, c, hidden, 1, 1, "none")
-    x = rng.standard_normal((4, c, *size), dtype=np.float32)  # three threads take one image each and share the last
+    x = rng.standard_normal((4, c, *size), dtype=np.float32)  # three threads compute one image each and share the last
     p = kernel // 2
     arguments = (x, expand, depthwise, project, (stride, stride), (p, p, p, p), stride == 1 and kernel % 2 == 1)
     np.testing.assert_array_equal(fused(*arguments), separate(*arguments))
@@ -83,7 +83,7 @@ def test_bands_and_ring(rng):
             np.testing.assert_array_equal(fused(*arguments), separate(*arguments))
 
 
-# Few output channels and many pixels: the factors multiply weights. Many and few: rows of the hidden image.
+# With few output channels and many pixels, the factors multiply weights; otherwise, rows of the hidden image.
 @pytest.mark.parametrize(("out", "size"), [(5, (13, 9)), (70, (7, 7)), (40, (1, 9))])
 @pytest.mark.parametrize("has_expand", [True, False])
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (5, 2), (4, 3)])
@@ -121,7 +121,7 @@ def test_same_bits_for_every_batch_split_and_number_of_threads(rng, size, excite
 
 
 def test_means_of_long_rows_are_exact_enough(rng):
-    """The factors are the means themselves, and the projection leaves the channels alone."""
+    """The factors are the means themselves, and the projection is the identity."""
     c = 16
     x = rng.uniform(1, 2, (1, c, 50, 300)).astype(np.float32)
     eye = np.eye(c, dtype=np.float32)[:, :, None, None]
@@ -156,7 +156,7 @@ def test_parts_that_do_not_fit_are_refused(rng):
 
 
 class Inverted(nn.Module):
-    """An inverted residual block as MobileNet v2 has it."""
+    """An inverted residual block of MobileNet v2."""
 
     def __init__(self, channels, expansion, kernel=3, stride=1, depthwise_groups=None):
         hidden = channels * expansion
@@ -217,7 +217,7 @@ def test_compiled_block_equals_eager(rng, threads, batch, kernel, stride):
 
 
 class MBConv(nn.Module):
-    """A block as EfficientNet has it; what stands between the depthwise and the last convolution can be replaced."""
+    """A block of EfficientNet; what is between the depthwise and the last convolution can be replaced."""
 
     def __init__(self, channels, expansion=1, kernel=3, stride=1, excitation=None):
         hidden = channels * expansion
@@ -253,7 +253,7 @@ def test_blocks_name_their_parts():
 
 
 class Excitation(nn.Module):
-    """Squeeze-and-excitation written in other words, or with something about it changed."""
+    """Squeeze-and-excitation written in other ways, or with one thing changed."""
 
     def __init__(self, form, channels=8):
         self.form, self.channels = form, channels
@@ -279,7 +279,7 @@ class Excitation(nn.Module):
 
 
 @pytest.mark.parametrize("form", ["scale", "mul", "adaptive"])
-def test_pass_knows_excitation_in_other_words(rng, form):
+def test_pass_recognises_other_forms_of_excitation(rng, form):
     model = MBConv(8, excitation=Excitation(form)).eval()
     assert fused_ops(model)[1] == ["input", "depthwise_block"]
     x = rng.standard_normal((2, 8, 9, 9), dtype=np.float32)
@@ -290,7 +290,7 @@ def test_pass_knows_excitation_in_other_words(rng, form):
     "form",
     [
         *("max", "3x3", "mean of another", "scaling of another"),
-        *("image", "means", "squeezed", "factors", "scaled"),  # two readers
+        *("image", "means", "squeezed", "factors", "scaled"),  # has two readers
     ],
 )
 def test_pass_leaves_other_excitations_alone(rng, form):

@@ -1,4 +1,4 @@
-"""Every public function of `convlane.functional` compiles to what it computes, or tells in words why it cannot."""
+"""Every public function of `convlane.functional` compiles to what it computes, or gives the reason why it cannot."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 import convlane
 from convlane import functional as F
 
-HELPERS = {  # which compute nothing that a plan could: they tell of algorithms, sort weights, or fix random numbers
+HELPERS = {  # not for plans: they describe algorithms, pack weights, or seed random numbers
     *("explain", "explain_conv3d", "pack_conv1d", "pack_conv2d", "pack_conv3d", "pack_conv_transpose2d"),
     *("pack_linear", "seeded"),
 }
@@ -26,7 +26,7 @@ MATRIX_WEIGHT = weight(4, 4)
 
 
 def of(name, *arguments, **named):
-    """Call a function with these arguments behind its first."""
+    """Return a function of its first argument, with these as the others."""
     return lambda x: getattr(F, name)(x, *arguments, **named)
 
 
@@ -173,7 +173,7 @@ def test_an_infinite_norm_is_the_maximum(axes, shape, ceil_mode, rng):
 @pytest.mark.parametrize("keepdim", [False, True])
 @pytest.mark.parametrize("shape", [IMAGE, ROWS, (7,), ()])
 def test_an_index_among_all_numbers(function, keepdim, shape, rng):
-    """Of images, too, which lie in another order than their indices count."""
+    """Also for images, whose memory order differs from that of their indices."""
     x = rng.integers(0, 9, shape).astype(np.float32)
 
     def network(x):

@@ -1,4 +1,4 @@
-"""Packed weights that processes share: where they lie, what is packed anew, and files that change under them."""
+"""Packed weights that processes share: where they are, what is packed again, and files that change while mapped."""
 
 import copy
 import json
@@ -19,7 +19,7 @@ from convlane.graph import mapped
 from convlane.safetensors_file import open_tensors, page_size, write_tensors
 
 nn.init.seed(4)
-LARGE = nn.Conv2d(64, 64, 3, padding=1)  # Winograd's, which cannot be unpacked
+LARGE = nn.Conv2d(64, 64, 3, padding=1)  # takes Winograd's algorithm, whose weights cannot be unpacked
 NETWORK = nn.Sequential(
     nn.Conv2d(3, 64, 3, padding=1),  # small
     nn.BatchNorm2d(64),
@@ -43,7 +43,7 @@ def path(tmp_path):
 
 
 def lies_in(packed, path):
-    """Whether a packed weight lies where this process has mapped a file."""
+    """Return whether a packed weight is in memory to which this process has mapped a file."""
     address = packed.packed.__array_interface__["data"][0]
     for line in Path("/proc/self/maps").read_text().splitlines():
         begin, end = (int(number, 16) for number in line.split()[0].split("-"))
@@ -82,7 +82,7 @@ def test_each_instruction_set_s_own_packing_is_used(isa, tmp_path):
 
 
 @pytest.mark.skipif(len(_core.supported_isas()) < 2, reason="there is one instruction set")
-def test_another_instruction_set_packs_anew_and_says_so(path):
+def test_another_instruction_set_packs_again_and_warns(path):
     active, other = _core.active_isa(), _core.supported_isas()[0]
     assert active != other
     _core.set_active_isa(other)
@@ -95,7 +95,7 @@ def test_another_instruction_set_packs_anew_and_says_so(path):
     np.testing.assert_array_equal(plan(IMAGES), EXPECTED)
 
 
-def test_another_version_packs_anew_and_says_so(path, monkeypatch):
+def test_another_version_packs_again_and_warns(path, monkeypatch):
     monkeypatch.setattr(mapped, "__version__", "9")
     with pytest.warns(
         RuntimeWarning, match=r"and version '0.*so this process has packed its own, for .* and version 9"
@@ -104,7 +104,7 @@ def test_another_version_packs_anew_and_says_so(path, monkeypatch):
     np.testing.assert_array_equal(plan(IMAGES), EXPECTED)
 
 
-def test_other_algorithms_pack_anew_and_say_so(path):
+def test_other_algorithms_pack_again_and_warn(path):
     tensors, packed, metadata = contents(path)
     record = json.loads(metadata["packed"])
     record["weights"][0][3] = "im2col"
@@ -121,7 +121,7 @@ def test_files_without_packed_weights(tmp_path):
     np.testing.assert_array_equal(plan(IMAGES), EXPECTED)
 
 
-def test_networks_of_small_weights_have_nothing_to_say(tmp_path):
+def test_networks_of_small_weights_do_not_warn(tmp_path):
     convlane.compile(nn.Conv2d(3, 8, 3).eval(), (None, 3, 8, 8)).save(tmp_path / "plan", packed=True)
     assert convlane.load_plan(tmp_path / "plan", mmap=True)(IMAGES).shape == (2, 8, 6, 6)
 
@@ -133,7 +133,7 @@ def test_files_are_pages_and_remain_safetensors(path, tmp_path):
         for info in packed.values():
             assert info.begin % page_size == info.nbytes % page_size == 0
     with safetensors.safe_open(path, "np") as file:
-        assert "packed.0" in file.keys()  # noqa: SIM118 - it is no dict
+        assert "packed.0" in file.keys()  # noqa: SIM118 - it is not a dict
     np.testing.assert_array_equal(convlane.load_plan(path)(IMAGES), EXPECTED)
     PLAN.save(tmp_path / "plain")
     plain, _, metadata = contents(tmp_path / "plain")
@@ -141,7 +141,7 @@ def test_files_are_pages_and_remain_safetensors(path, tmp_path):
     assert "packed" not in metadata
 
 
-def test_a_mapped_plan_is_saved_and_pickled_as_any_other(path, tmp_path):
+def test_a_mapped_plan_is_saved_and_pickled_like_any_other(path, tmp_path):
     plan = convlane.load_plan(path, mmap=True)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(plan))(IMAGES), EXPECTED)
     plan.save(tmp_path / "plain")
@@ -196,7 +196,7 @@ def test_a_file_that_is_replaced_or_removed_stays(path):
     np.testing.assert_array_equal(plan(IMAGES), EXPECTED)
 
 
-def test_a_file_that_is_cut_off_is_refused(path):
+def test_a_truncated_file_is_refused(path):
     plan = convlane.load_plan(path, mmap=True)
     os.truncate(path, page_size)
     for _ in range(2):
@@ -216,7 +216,7 @@ def test_a_file_that_is_changed_in_place_is_refused(name, path):
         plan(IMAGES)
     with pytest.raises(ValueError, match=f"not a valid plan.*tensor '{name}' is damaged"):
         convlane.load_plan(path, mmap=True)
-    np.testing.assert_array_equal(convlane.load_plan(path)(IMAGES), EXPECTED)  # from the weights
+    np.testing.assert_array_equal(convlane.load_plan(path)(IMAGES), EXPECTED)  # packed from the weights
 
 
 def test_a_file_that_has_changed_is_not_copied(path, tmp_path):
@@ -253,7 +253,7 @@ def test_a_file_that_is_written_again_with_the_same_bytes_is_the_same(path):
         (lambda record: row(record, 0, record["weights"][0][1]), "there is no such weight"),
     ],
 )
-def test_what_metadata_may_not_say(change, message, path):
+def test_invalid_metadata(change, message, path):
     tensors, packed, metadata = contents(path)
     record = change(json.loads(metadata["packed"]))
     write_tensors(path, tensors, {**metadata, "packed": json.dumps(record)}, packed)
@@ -262,7 +262,7 @@ def test_what_metadata_may_not_say(change, message, path):
 
 
 def row(record, place, value):
-    """Return the record with something else in its first row."""
+    """Return the record with a change in its first row."""
     first, *others = record["weights"]
     return {**record, "weights": [[*first[:place], value, *first[place + 1 :]], *others]}
 

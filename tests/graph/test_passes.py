@@ -1,4 +1,4 @@
-"""Each pass: the graph before and after, and where it must leave things alone."""
+"""Each pass: the graph before and after, and what it must not change."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ BIAS = np.random.default_rng(2).standard_normal(4, np.float32)
 
 
 def text(graph):
-    """The graph with its values renumbered in their order, so that it can be read beside the network."""
+    """Return the graph with its values renumbered in order, so that it can be compared with the network."""
     new = {value: i for i, value in enumerate(graph.nodes)}
     lines = []
     for value, node in list(graph.nodes.items())[1:]:
@@ -142,7 +142,7 @@ def test_fold_batch_norm(weight, bias):
         attributes["weight"], (WEIGHT * factor[:, None, None, None]).astype(np.float32), strict=True
     )
     np.testing.assert_array_equal(attributes["bias"], shift.astype(np.float32), strict=True)
-    np.testing.assert_array_equal(graph.nodes[1].attributes["weight"], WEIGHT)  # the graph before is as it was
+    np.testing.assert_array_equal(graph.nodes[1].attributes["weight"], WEIGHT)  # the original graph has not changed
 
 
 def test_fold_batch_norm_twice():
@@ -219,7 +219,7 @@ def test_fuse_residual_add():
     assert node.attributes["activation"] == "relu"
 
 
-def test_a_constant_is_no_residual(rng):
+def test_a_constant_is_not_a_residual(rng):
     constant = rng.standard_normal(conv(np.zeros(IMAGE, np.float32)).shape, np.float32)
     x = rng.standard_normal(IMAGE, np.float32)
     for network in (lambda x: F.add(conv(x), constant), lambda x: F.add(constant, conv(x), activation="relu")):

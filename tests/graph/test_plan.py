@@ -1,4 +1,4 @@
-"""Compiled networks compute what the networks compute, in one arena, for everybody who calls them."""
+"""Compiled networks compute the same as the networks, in one arena, in any number of threads."""
 
 import copy
 import functools
@@ -18,7 +18,7 @@ from convlane import _core, models, nn
 from convlane import functional as F
 from convlane.graph.arena import plan_arena
 from convlane.graph.trace import INPUT, RETURNED, Graph, Node
-from networks import lively, torchvision_twin
+from networks import torchvision_twin, with_statistics
 
 NETWORKS = ["alexnet", "efficientnet_b0", "googlenet", "mobilenet_v2", "resnet18", "resnet50", "vgg16"]
 
@@ -26,10 +26,10 @@ NETWORKS = ["alexnet", "efficientnet_b0", "googlenet", "mobilenet_v2", "resnet18
 @functools.cache
 def network(name):
     nn.init.seed(1)
-    return lively(models.create(name), np.random.default_rng(7))
+    return with_statistics(models.create(name), np.random.default_rng(7))
 
 
-# Smallest sizes, and no cache: what these have that those do not is worth one look at each.
+# Smallest sizes, and no cached plans: each of these is tested once, for what the others do not have.
 MORE_NETWORKS = {
     "alexnet_2012": (3, 96, 96),
     "convnext_tiny": (3, 64, 64),
@@ -64,7 +64,7 @@ def reloaded(plan, folder):
     try:
         return convlane.load_plan(path)
     finally:
-        path.unlink()  # pytest keeps folders
+        path.unlink()  # because pytest keeps folders
 
 
 def pictures(count, size=64, seed=11):
@@ -91,9 +91,9 @@ def test_more_networks_compute_the_same(name, rng):
     nn.init.seed(12)
     model = models.create(name, 10)
     for module in model.modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):  # those that some start from are so small that the image is lost
+        if isinstance(module, (nn.Conv2d, nn.Linear)):  # initial weights may be so small that the image is lost
             module.weight = nn.init.kaiming_normal(module.weight.shape)
-    lively(model, rng, shape[1])
+    with_statistics(model, rng, shape[1])
     x = rng.standard_normal((2, *shape), np.float32)
     expected = model(x)
     assert relative_error(convlane.compile(model, (2, *shape))(x), expected) < 1e-3
@@ -122,7 +122,7 @@ def test_same_bits_for_every_batch_split_and_number_of_threads(name):
         parts = np.concatenate([plan(x[:1]), plan(x[1:])])
     with convlane.num_threads(3):
         threaded = plan(x)
-        shared = plan(x[:1])  # threads that would take an image each share this one
+        shared = plan(x[:1])  # the threads share one image
     np.testing.assert_array_equal(parts, whole)
     np.testing.assert_array_equal(threaded, whole)
     np.testing.assert_array_equal(shared, whole[:1])
@@ -148,7 +148,7 @@ def test_saved_networks_give_the_same_bits(name, tmp_path):
 
 
 def mixture(rng):
-    """A network of every operation that a plan knows, most of them where they cannot be fused."""
+    """A network of every operation that plans support, most of them where they cannot be fused."""
     w = {
         "stem": rng.standard_normal((6, 3, 3, 3), np.float32) / 5,
         "wide": rng.standard_normal((40, 6, 3, 3), np.float32) / 7,
@@ -336,7 +336,7 @@ def test_arithmetic_with_numbers(rng, tmp_path):
 
 
 class TestWhole:
-    """Plans for inputs as they are, whose first dimension is no batch."""
+    """Plans for whole inputs, whose first dimension is not a batch."""
 
     @staticmethod
     def mixed(x):
@@ -497,7 +497,7 @@ def test_threads_share_a_plan():
 
 
 def overlapping(graph, offsets):
-    """Pairs of results that are alive at once and share memory; the parts of a concatenation live as the whole."""
+    """Return pairs of results that overlap in time and memory; parts of a concatenation live as long as the whole."""
     order = list(graph.nodes)
     users = graph.users()
     born = {value: order.index(value) for value in graph.nodes}
@@ -606,7 +606,7 @@ def test_profile(tmp_path, rng):
 def test_parts_of_a_batch_are_what_its_images_are(rng):
     network = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 4, 3, stride=2), nn.Flatten())
     plan = convlane.compile(network.eval(), (None, 3, 400, 400))
-    assert plan.arena_bytes > 9 * 2**20  # so that each image is a part
+    assert plan.arena_bytes > 9 * 2**20  # so that each image is a part of its own
     images = rng.standard_normal((3, 400, 400, 3), np.float32).transpose(0, 3, 1, 2)[::-1]
     outputs = plan(images)
     for image, output in zip(images, outputs, strict=True):
@@ -633,7 +633,7 @@ def test_profile_refuses(rng):
 
 
 class Branches(nn.Module):
-    """Branches of every kind into one concatenation: some can write in place, some must be copied."""
+    """Branches of every kind in one concatenation: some can write in place, some must be copied."""
 
     def __init__(self, output=False):
         self.reduce, self.wide = nn.Conv2d(6, 5, 1), nn.Conv2d(6, 35, 3, padding=1)
@@ -664,7 +664,7 @@ def test_concatenation_costs_nothing_where_all_branches_write_in_place():
 
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_pooling_into_a_part_of_the_channels(rng, isa, threads, stride):
-    """Also where the windows are as far apart as the pixels of the whole."""
+    """Also if the stride of the windows is that of the whole image's pixels."""
 
     def network(x):
         return F.cat([F.max_pool2d(x, 3, stride, 1), F.avg_pool2d(x, 3, stride, 1)])
@@ -718,7 +718,7 @@ def test_a_node_has_the_time_of_all_its_steps(rng):
     assert [step.op for step in report.steps] == ["channels_last", "tanh", "batch_norm", "relu"]
 
 
-def test_a_batch_met_again_has_its_plan(rng):
+def test_a_known_batch_size_reuses_its_plan(rng):
     plan = convlane.compile(lambda x: F.relu(F.conv2d(x, np.ones((4, 3, 3, 3), np.float32))), (None, 3, 8, 6))
     for count in (1, 3, 2, 3, 1):
         plan(rng.standard_normal((count, 3, 8, 6), np.float32))
@@ -732,7 +732,7 @@ def test_a_batch_met_again_has_its_plan(rng):
 
 
 def signal(x):
-    """A residual block of 1-D convolutions, which are convolutions of images of one row."""
+    """A residual block of 1-D convolutions, which run as convolutions of images of one row."""
     weights = np.random.default_rng(5).standard_normal((2, 6, 6, 1, 3), np.float32)
 
     def conv(x, weight):
@@ -774,7 +774,7 @@ def test_a_signal_stays_an_image():
 
 
 SIGNAL_WEIGHT = np.random.default_rng(6).standard_normal((8, 6, 3), np.float32)
-SIGNALS = {  # of (N, 6, L), which do the same for every length
+SIGNALS = {  # on (N, 6, L), the same for every length
     "convolutions": nn.Sequential(
         *(nn.Conv1d(6, 8, 3, padding=1), nn.BatchNorm1d(8), nn.ReLU(), nn.MaxPool1d(2)),
         *(nn.Conv1d(8, 8, 3, padding="same", dilation=2), nn.InstanceNorm1d(8), nn.ConvTranspose1d(8, 4, 4, 2, 1)),
@@ -792,7 +792,7 @@ SIGNALS = {  # of (N, 6, L), which do the same for every length
 
 class TestOpenSizes:
     def test_any_size(self, rng):
-        model = lively(models.create("mobilenet_v2", 10), rng)
+        model = with_statistics(models.create("mobilenet_v2", 10), rng)
         plan = convlane.compile(model, (None, 3, None, None))
         for count, height, width in [(1, 64, 64), (2, 40, 72), (1, 96, 33), (3, 64, 64)]:
             x = rng.standard_normal((count, 3, height, width), np.float32)
@@ -834,7 +834,7 @@ class TestOpenSizes:
         with pytest.raises(ValueError, match="autotune needs a size"):
             convlane.compile(nn.Conv2d(3, 8, 5).eval(), (2, 3, None, None), autotune=True)
 
-    def test_a_network_that_looks_at_no_size_is_traced_once(self, rng):
+    def test_a_network_that_reads_no_size_is_traced_once(self, rng):
         calls = []
 
         def network(x):
@@ -850,7 +850,7 @@ class TestOpenSizes:
             (2, 1),
             (1, 1),
             (30, 31),
-        ]:  # where pooling changes nothing, or shapes meet
+        ]:  # where pooling changes nothing, or shapes coincide
             x = rng.standard_normal((2, 3, *size), np.float32)
             expected = convlane.compile(network, (None, 3, *size))
             calls.clear()
@@ -908,7 +908,7 @@ class TestOpenSizes:
             lambda x: F.mul(x, np.full(x.shape, x.shape[3], np.float32)),
         ],
     )
-    def test_a_network_that_looks_at_sizes_is_traced_for_each(self, network, rng, tmp_path):
+    def test_a_network_that_reads_sizes_is_traced_for_each(self, network, rng, tmp_path):
         plan = convlane.compile(network, (None, 3, None, None))
         for size in [(4, 4), (5, 4), (7, 9), (4, 4)]:
             x = rng.standard_normal((1, 3, *size), np.float32)
@@ -932,7 +932,7 @@ class TestOpenSizes:
     def test_saved(self, name, rng, tmp_path):
         network, shape, sizes = {
             "mobilenet_v2": (
-                lively(models.create("mobilenet_v2", 10), rng),
+                with_statistics(models.create("mobilenet_v2", 10), rng),
                 (None, 3, None, None),
                 [(40, 64), (33, 35)],
             ),

@@ -1,6 +1,6 @@
-"""Small networks drawn at random: compiled they compute what they compute eagerly, whatever the layout of the input.
+"""Small random networks compute the same compiled as eagerly, whatever the layout of the input.
 
-An operation joins by one line in `CHOICES`.
+To add an operation, add a line to `CHOICES`.
 """
 
 import numpy as np
@@ -53,7 +53,7 @@ def group_norm(rng, x):
 
 
 def layer_norm(rng, x):
-    """Of some of the last dimensions."""
+    """Layer norm over some of the last dimensions."""
     shape = x.shape[int(rng.integers(1, 4)) :]
     weight, bias = vectors(rng, *shape)
     return lambda y: F.layer_norm(y, shape, weight, bias, eps=0.1)
@@ -73,7 +73,7 @@ def transposed(rng, x, stride=1, groups=1, **options):
 
 
 def of_signal(rng, x, function, *shape):
-    """What an operation makes of the image's pixels in a row."""
+    """Apply an operation to the image's pixels as one signal."""
     weight = rng.standard_normal(shape, np.float32) / np.float32(np.sqrt(3 * x.shape[1]))
 
     def step(y):
@@ -84,7 +84,7 @@ def of_signal(rng, x, function, *shape):
 
 
 def of_volume(rng, x, function, *shape):
-    """What an operation makes of two slices; of the result the largest along the depth."""
+    """Apply an operation to two slices, and take the maximum of the result along the depth."""
     weight = rng.standard_normal(shape, np.float32) / np.float32(np.sqrt(9 * x.shape[1]))
     return lambda y: F.amax(function(F.stack([y, F.tanh(y)], 2), weight), 2)
 
@@ -95,11 +95,11 @@ def resampled(rng, x, mode, **options):
 
 
 def sampled(rng, x):
-    """At places that the image tells, of which the middle is its own."""
+    """Sample an image at points that are computed from it, around the identity."""
     return lambda y: F.grid_sample(y, F.permute(F.tanh(F.cat([F.narrow(y, 1, 0, 1)] * 2)), (0, 2, 3, 1)))
 
 
-# What may follow an image x, made of the random numbers of `rng`; None where x does not allow it.
+# Operations that may follow an image x, with random numbers from `rng`; None if x does not allow it.
 CHOICES = {
     "conv2d": conv,
     "conv2d with a stride": lambda rng, x: conv(rng, x, stride=2),
@@ -168,8 +168,8 @@ CHOICES = {
 
 
 def draw(rng, shape, length):
-    """Return a network of so many operations: each reads a result of before, and all that nobody reads is joined."""
-    steps = []  # (operation, which result it reads)
+    """Return a random network: each operation reads an earlier result, and all unread results are combined."""
+    steps = []  # (operation, the result that it reads)
     results = [rng.standard_normal(shape, np.float32)]
     while len(steps) < length:
         source = int(rng.integers(max(0, len(results) - 3), len(results)))
@@ -218,7 +218,7 @@ def test_compiled_is_eager(seed):
             _core.set_active_isa(before)
 
 
-def test_every_choice_is_drawn_alone():
+def test_every_choice_alone():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, 4, 6, 8), np.float32)
     for name, choice in CHOICES.items():

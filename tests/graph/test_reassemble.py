@@ -1,4 +1,4 @@
-"""Each pass that puts together what exporters take apart: before, after, the same numbers, and what it leaves alone."""
+"""Each pass that rebuilds what exporters decompose: before, after, the same numbers, and what it must not change."""
 
 import math
 
@@ -81,7 +81,7 @@ def test_join_activations(name, network):
         lambda x: F.mul(F.mul(x, F.add(F.erf(F.div(x, 1.5)), 1.0)), 0.5),
     ],
 )
-def test_activations_that_are_none(network):
+def test_what_is_not_an_activation(network):
     assert joined(network, join_activations) == names(trace(network, IMAGE))
 
 
@@ -114,7 +114,7 @@ def test_join_channel_factors(network, after):
         lambda x: (lambda y: F.cat([y, F.add(y, CHANNELS)]))(conv(x)),
     ],
 )
-def test_channels_that_are_left_alone(network):
+def test_channel_factors_that_are_not_joined(network):
     assert joined(network, join_channel_factors) == names(trace(network, IMAGE))
 
 
@@ -139,7 +139,7 @@ def test_layer_norm_takes_weight_and_bias():
 @pytest.mark.parametrize(
     "network", [lambda x: standardised(x, 1, F.square), lambda x: standardised(x, -1, F.abs), lambda x: F.mul(x, ROW)]
 )
-def test_what_is_no_layer_norm(network):
+def test_what_is_not_a_layer_norm(network):
     assert joined(network, join_layer_norm) == names(trace(network, IMAGE))
 
 
@@ -164,7 +164,7 @@ def test_join_padding(padding):
 
 
 @pytest.mark.parametrize("pad", [((1, 1), "constant", 1.0), ((1, 1), "reflect", 0), ((-1, 1), "constant", 0)])
-def test_padding_that_is_left_alone(pad):
+def test_padding_that_is_not_joined(pad):
     assert joined(lambda x: F.conv2d(F.pad(x, *pad), WEIGHT), join_padding) == ["pad", "conv2d"]
 
 
@@ -225,8 +225,8 @@ PLANES = RNG.standard_normal((6, 1, 4), np.float32)
         lambda x: F.where(F.gt(x, PLANES[:1]), x, 0.0),
     ],
 )
-def test_permutes_go_behind(behind):
-    """What is done to a convolution's result with channels last is done to it as it is."""
+def test_permutes_move_after_pointwise_operations(behind):
+    """Operations on a permuted result of a convolution are done on the result itself."""
 
     def network(x):
         y = behind(F.permute(conv(x), BACK))

@@ -1,4 +1,4 @@
-"""Saved plans: what stands in the file, and that no file does harm."""
+"""Saved plans: the contents of the file, and that no file does harm."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ from convlane.safetensors_file import open_tensors, write_tensors
 
 
 class Everything(nn.Module):
-    """A network of every kind of node that a plan keeps, as small as they come."""
+    """A small network with every kind of node that a plan keeps."""
 
     def __init__(self):
         nn.init.seed(3)
@@ -57,20 +57,20 @@ def path(tmp_path):
 
 
 def contents(path):
-    """The arrays, the metadata, and the plan among these as an object."""
+    """Return the arrays, the metadata, and the plan in the metadata as an object."""
     with open_tensors(path) as file:
         return {name: file.read(name) for name in file.tensors}, file.metadata, json.loads(file.metadata["plan"])
 
 
 def change(path, edit):
-    """Let `edit` work on the plan's object and the arrays of a file."""
+    """Apply `edit` to the plan's object and the arrays of a file."""
     tensors, metadata, plan = contents(path)
     edit(plan, tensors)
     write_tensors(path, tensors, {**metadata, "plan": json.dumps(plan)})
 
 
 def find(plan, op):
-    """The first node of an operation."""
+    """Return the first node of an operation."""
     return next(node for node in plan["nodes"] if node["op"] == op)
 
 
@@ -123,7 +123,7 @@ def test_checks_agree_with_tracing(name):
         graph = trace(models.create(name, 7).eval(), (1, *models.input_shape(name)))
     seen = None
     for optimization in (*passes.PASSES, assign_slots):
-        if graph is not seen:  # many passes have nothing to do
+        if graph is not seen:  # many passes change nothing
             checked = verify(graph)
             assert str(checked) == str(graph)
             assert [node.multiply_adds for node in checked.nodes.values()] == [
@@ -133,7 +133,7 @@ def test_checks_agree_with_tracing(name):
 
 
 def set_in(op, *keys):
-    """An edit of one place below the first node of an operation; the last of the keys is the value."""
+    """Return an edit that sets one entry below the first node of an operation: keys, and then the value."""
 
     def edit(plan, tensors):
         place = find(plan, op) if op else plan
@@ -403,7 +403,7 @@ def test_changed_plans_of_open_size_are_refused(change_open, message, tmp_path):
         convlane.load_plan(path)
 
 
-def test_a_plan_of_open_size_looks_at_sizes_when_one_comes(tmp_path):
+def test_a_plan_of_open_size_checks_each_new_size(tmp_path):
     path = tmp_path / "plan"
     convlane.compile(nn.Conv2d(3, 2, 3).eval(), (None, 3, None, None)).save(path)
     change(path, lambda plan, tensors: plan["options"]["open"].update(seen=[[1, 3]]))
@@ -434,7 +434,7 @@ CHEAP = {
 
 @pytest.mark.parametrize("name", CHEAP)
 def test_many_nodes_are_read_in_linear_time(name, tmp_path):
-    """As many as a file may have: time and memory grow as the number of nodes does."""
+    """With up to the largest number of nodes in a file, time and memory grow linearly."""
     few, many = plan_of_nodes(tmp_path / "few", name, 1_100), plan_of_nodes(tmp_path / "many", name, 11_000)
     few_seconds = min(seconds_to_load(few) for _ in range(3))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -445,7 +445,7 @@ def test_many_nodes_are_read_in_linear_time(name, tmp_path):
 
 
 def plan_of_nodes(path, name, count):
-    """A file with `count` nodes of one of the CHEAP patterns."""
+    """Write a file with `count` nodes of one of the CHEAP patterns."""
     convlane.compile(lambda x: F.reshape(F.relu(x), (1, 8)), (1, 8)).save(path)
 
     def edit(plan, tensors):
@@ -463,7 +463,7 @@ def plan_of_nodes(path, name, count):
 
 
 def seconds_to_load(path):
-    """This thread's own time: those that other tests left running do not count."""
+    """Return this thread's own time, without that of threads that other tests have left running."""
     start = time.thread_time()
     convlane.load_plan(path)
     return time.thread_time() - start
@@ -478,7 +478,7 @@ def test_missing_files(tmp_path):
 
 
 def works_or_is_refused(path):
-    """Load a damaged plan and, if that is possible, run it; nothing but a ValueError may happen."""
+    """Load a damaged plan and, if that is possible, run it; only a ValueError may be raised."""
     with contextlib.suppress(ValueError):
         plan = convlane.load_plan(path)
         _, *shape = plan.input_shape
@@ -515,12 +515,12 @@ JSON = st.recursive(
 )
 
 
-def places(value, where=()):
-    """All paths into an object of lists and dicts."""
+def paths_in(value, where=()):
+    """Yield all paths into an object of lists and dicts."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in items:
         yield (*where, key)
-        yield from places(inner, (*where, key))
+        yield from paths_in(inner, (*where, key))
 
 
 @FUZZ
@@ -530,7 +530,7 @@ def test_changed_values_are_refused_or_work(path, data):
 
     def edit(plan, tensors):
         for _ in range(data.draw(st.integers(1, 2))):
-            *outer, last = data.draw(st.sampled_from(list(places(plan))))
+            *outer, last = data.draw(st.sampled_from(list(paths_in(plan))))
             place = plan
             for key in outer:
                 place = place[key]
@@ -538,7 +538,7 @@ def test_changed_values_are_refused_or_work(path, data):
             if what == "remove":
                 del place[last]
             elif what == "copy":
-                *source, final = data.draw(st.sampled_from(list(places(plan))))
+                *source, final = data.draw(st.sampled_from(list(paths_in(plan))))
                 value = plan
                 for key in (*source, final):
                     value = value[key]

@@ -1,4 +1,4 @@
-"""Networks that compute with sizes which are open: traced once, saved, and the same bits as a plan for the size."""
+"""Networks that compute with open sizes are traced once and saved, and give the bits of a plan for the size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OUTPUTS = np.random.default_rng(5).standard_normal((4, 24, 1, 1), np.float32) / 
 
 
 def unet(x):
-    """A U-Net of odd sizes, too: what was rounded off by pooling is padded, as many implementations do."""
+    """A U-Net that also takes odd sizes: it pads what pooling has rounded off, as many implementations do."""
     first = F.relu(F.conv2d(x, WEIGHT, padding=1))
     second = F.relu(F.conv2d(F.max_pool2d(first, 2), WEIGHT, padding=1))
     up = F.interpolate(second, scale_factor=2, mode="bilinear")
@@ -37,7 +37,7 @@ def pyramid(x):
 
 
 def head(x):
-    """A detector's: scores of all anchors of two maps in one list."""
+    """The head of a detector: scores of all anchors of two maps in one list."""
     found = []
     for stride in (1, 2):
         scores = F.conv2d(x, OUTPUTS.transpose(1, 0, 2, 3), stride=stride)
@@ -55,7 +55,7 @@ def attention(x):
 
 
 def quarters(x):
-    """Slices, single rows and steps at bounds that are computed, on both sides."""
+    """Slices, single rows and steps with computed bounds, at both ends."""
     rows, columns = x.shape[2:]
     top, bottom = x[:, :, : rows // 2], x[:, :, rows - rows // 2 :]
     middle = x[:, :, rows // 2][:, :, None]
@@ -158,7 +158,7 @@ def check(network, opened, sizes, batch, rng, path):
         (lambda x: [x := F.relu(x) for _ in range(x.shape[2] // 4)][-1], r"input.shape\[2\] // 4"),
     ],
 )
-def test_what_the_network_was_told_is_asked_again(network, reason, rng, tmp_path):
+def test_outcomes_of_comparisons_are_checked_again(network, reason, rng, tmp_path):
     plan = convlane.compile(network, (None, 4, None, None))
     for size in [(8, 8), (9, 8), (10, 12), (8, 12), (12, 9), (8, 8)]:
         x = rng.standard_normal((1, 4, *size), np.float32)
@@ -168,7 +168,7 @@ def test_what_the_network_was_told_is_asked_again(network, reason, rng, tmp_path
 
 
 def test_a_saved_network_refuses_what_it_was_not_traced_for(rng, tmp_path):
-    """Only multiples of 64 differ, which none of the sizes that saving tries are."""
+    """Only multiples of 64 differ, and saving does not try any of these."""
     plan = convlane.compile(lambda x: F.relu(x) if x.shape[2] % 64 else x, (None, 4, None))
     plan(np.ones((1, 4, 5), np.float32))
     plan.save(tmp_path / "plan")
@@ -195,7 +195,7 @@ def test_a_number_that_cannot_be_computed(tmp_path):
         convlane.load_plan(tmp_path / "plan")(np.ones((1, 4, 5), np.float32))
 
 
-def test_long_terms_are_known_instead():
+def test_long_terms_become_noted_numbers():
     notes: dict[Term, int] = {}
     n = Size(3, Term("size", (0, 2)), notes)
     for _ in range(500):
@@ -206,8 +206,8 @@ def test_long_terms_are_known_instead():
     assert all(computed(term, lambda value, dim: 3) == number for term, number in notes.items())
 
 
-def test_numbers_behave_as_pythons(rng):
-    """All that is done to a size gives what is done to its number."""
+def test_sizes_behave_like_python_s_numbers(rng):
+    """Every operation on a size gives the same as on its number."""
     for number in (1, 7, 12):
         size = Size(number, Term("size", (0, 2)), {})
         for other in (1, 3, 2.5, -2):
@@ -223,12 +223,12 @@ def test_numbers_behave_as_pythons(rng):
                 for pair in ((size, other), (other, size)):
                     plain = [each.number if isinstance(each, Size) else each for each in pair]
                     assert compute(*pair) == compute(*plain)
-        for term, told in size.notes.items():
-            assert computed(term, lambda value, dim, number=number: number) == told
+        for term, noted in size.notes.items():
+            assert computed(term, lambda value, dim, number=number: number) == noted
 
 
-def test_files_of_before_load(rng, tmp_path):
-    """They tell the sizes that the network was told, no more."""
+def test_older_files_are_loaded(rng, tmp_path):
+    """They list only the sizes that the network has read."""
     weight = rng.standard_normal((4, 4, 3), np.float32)
     plan = convlane.compile(lambda x: F.conv1d(x, weight, padding=1), (None, 4, None))
     plan.save(tmp_path / "plan")

@@ -1,4 +1,4 @@
-"""Parts of images and several results in compiled networks: what is read where it lies, and what is copied."""
+"""Parts of images and several results in compiled networks: what is read in place, and what is copied."""
 
 import copy
 import pickle
@@ -40,7 +40,7 @@ def depthwise_branch(x):
 
 
 def unit(x):
-    """As ShuffleNet has them."""
+    """A unit of ShuffleNet."""
     return F.interleave([half(x, 0), depthwise_branch(half(x, 1))])
 
 
@@ -50,7 +50,7 @@ def unit_without_expansion(x):
 
 
 def pooled_and_joined(x, y):
-    """As U-Net has them."""
+    """Maps that are pooled and also concatenated, as in U-Net."""
     down = F.max_pool2d(x, 2), F.avg_pool2d(y, 2)
     return F.cat([x, F.interpolate(F.cat(down, 1), SHAPE[1:]), y])
 
@@ -103,7 +103,7 @@ def test_the_same_numbers(name, rng, isa, threads, tmp_path):
 
 def steps(function):
     graph = assign_slots(optimize(trace(function, (1, *SHAPE))))
-    return [node.op for node in steps_of(graph).values() if node.op != "channels_last"]  # but for the input
+    return [node.op for node in steps_of(graph).values() if node.op != "channels_last"]  # except that of the input
 
 
 def test_what_is_copied():
@@ -126,7 +126,7 @@ def copied(function):
 
 def test_parts_that_are_pooled_are_written_where_they_are_joined():
     assert copied(NETWORKS["a part and its pool side by side"]) == 0
-    assert copied(NETWORKS["parts that are pooled"]) == 1  # the enlarged one
+    assert copied(NETWORKS["parts that are pooled"]) == 1  # the upsampled one
     assert copied(lambda x: F.cat([y := F.conv2d(x, filters(1, 5, 8)), F.relu(y)])) == 2
     assert copied(lambda x: ((y := F.conv2d(x, filters(1, 5, 8))), F.cat([y, y]))) == 2
 
@@ -188,7 +188,7 @@ def test_several_results(name, rng, isa, threads, tmp_path):
 
 
 def test_large_batches_in_parts(rng):
-    """So many images that the plan runs them in parts, whose results come one after the other."""
+    """A batch so large that the plan runs it in parts, whose results follow each other."""
     function = RESULTS["two"]
     plan = convlane.compile(lambda x: function(F.tanh(F.sigmoid(x))), (None, 64, 96, 96))
     x = rng.standard_normal((7, 64, 96, 96), np.float32)
@@ -228,7 +228,7 @@ def test_graphs_with_broken_results():
 
 
 def test_operations_with_several_results(rng):
-    """Each of their results is a node of its own, with its type; nothing reads them as one."""
+    """Each result is a node of its own, with its type; no operation reads them as one."""
     graph = trace(lambda x: F.add(*[F.max_pool2d(x, 2, return_indices=True)[0]] * 2), (1, *SHAPE))
     assert [node.op for node in graph.nodes.values()] == ["input", "max_pool2d", "item", "item", "add"]
     values, indices = graph.nodes[2], graph.nodes[3]
@@ -246,7 +246,7 @@ def test_operations_with_several_results(rng):
         verify(replace(graph, nodes={**graph.nodes, 2: replace(values, attributes={"index": 2})}))
 
 
-def test_rows_are_read_and_returned_where_their_images_are():
+def test_rows_are_read_and_returned_in_place():
     assert steps(lambda x: F.flatten(F.global_avg_pool2d(x))) == ["global_avg_pool2d"]
     assert steps(lambda x: F.flatten(F.flatten(F.global_avg_pool2d(x)), 1, 1)) == ["global_avg_pool2d"]
     assert steps(lambda x: F.softmax(F.flatten(F.global_avg_pool2d(x)), 1)) == ["global_avg_pool2d", "softmax"]

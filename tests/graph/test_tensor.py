@@ -1,4 +1,4 @@
-"""Operations on tensors of any rank, compiled: against what they compute at once."""
+"""Compiled operations on tensors of any rank, compared with the eager ones."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def positive(x):
     return F.affine(F.square(x), 1.0, 0.5)
 
 
-NETWORKS = {  # of (N, 3, 4, 5)
+NETWORKS = {  # on (N, 3, 4, 5)
     "numbers": lambda x: F.sub(2, F.div(1.5, positive(x))),
     "constants": lambda x: F.add(F.mul(x, VECTOR), CHANNELS),
     "constants on the left": lambda x: F.maximum(VECTOR, F.minimum(x, 0.5)),
@@ -43,12 +43,12 @@ NETWORKS = {  # of (N, 3, 4, 5)
     "reductions": lambda x: F.stack([F.mean(x, (1, 3)), F.amin(x, (1, 3)), F.var(x, (1, 3)), F.prod(x, (1, 3))], 1),
     "all but the batch": lambda x: F.sum(x, (1, 2, 3)),
     "a sum that keeps its dimension": lambda x: F.sum(x, 2, keepdim=True),
-    "places": lambda x: F.gather(x, 2, F.argmax(x, 2, True)),
-    "places of rows": lambda x: F.argmin(x, 3),
-    "places of channels": lambda x: F.argmax(x, 1),
+    "indices": lambda x: F.gather(x, 2, F.argmax(x, 2, True)),
+    "indices of rows": lambda x: F.argmin(x, 3),
+    "indices of channels": lambda x: F.argmax(x, 1),
     "comparison": lambda x: x > 0,
     "largest": lambda x: F.topk(x, 2, 3)[0],
-    "largest places": lambda x: F.topk_indices(x, 2, 2, False),
+    "indices of the largest": lambda x: F.topk_indices(x, 2, 2, False),
     "running sums": lambda x: F.cumsum(x, 2),
     "softmax of rows": lambda x: F.softmax(x, -1),
     "softmax of channels": lambda x: F.log_softmax(x, 1),
@@ -100,7 +100,7 @@ NETWORKS = {  # of (N, 3, 4, 5)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_compiled_is_what_is_computed(name, isa):
+def test_compiled_equals_eager(name, isa):
     network = NETWORKS[name]
     plan = convlane.compile(network, (None, 3, 4, 5))
     for batch in (1, 3):

@@ -1,4 +1,4 @@
-"""What a network leaves in the graph, and what cannot be traced."""
+"""The graph of a traced network, and what cannot be traced."""
 
 from dataclasses import replace
 
@@ -71,7 +71,7 @@ def test_networks(name):
     graph = trace(model, (2, *models.input_shape(name)))
     assert graph.output_shape[:2] == (2, 7)
     convs = [path for path, module in model.named_modules() if isinstance(module, (nn.Conv2d, PixelLinear))]
-    # Auxiliary classifiers run in training only. Partial connections are made by convolutions with constants.
+    # Auxiliary classifiers run only in training. Partial connections are convolutions with constants.
     selected = {"lenet5_1998": 3}.get(name, 0)
     assert ops(graph).count("conv2d") == sum(not path.lower().startswith("aux") for path in convs) + selected
 

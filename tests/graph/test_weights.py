@@ -1,4 +1,4 @@
-"""Plans keep every weight once: where the network has it, or packed."""
+"""Plans keep every weight only once: as the network's array, or packed."""
 
 import gc
 import subprocess
@@ -22,7 +22,7 @@ def weights_of(plan):
 
 
 def peak_of(function):
-    """What a function returns, and the most memory that NumPy had at once meanwhile."""
+    """Return a function's result, and NumPy's peak memory during the call."""
     gc.collect()
     tracemalloc.start()
     try:
@@ -78,7 +78,7 @@ print(taken, packed, others)
 
 
 def test_memory_of_whole_processes(tmp_path):
-    """Winograd's weights are up to 4 times as large when they are packed, and a loaded plan keeps them beside."""
+    """Packed weights for Winograd's algorithm are up to 4 times as large, and a loaded plan keeps the others, too."""
     run = [sys.executable, "-c", MEMORY]
     path = str(tmp_path / "plan")
     compiled, packed, others = map(int, subprocess.check_output([*run, "compile", path]).split())
@@ -88,7 +88,7 @@ def test_memory_of_whole_processes(tmp_path):
     (tmp_path / "plan").unlink()
 
 
-def test_plans_let_go_of_what_can_be_unpacked():
+def test_plans_release_weights_that_can_be_unpacked():
     layers = [nn.Conv2d(4, 8, 1), nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.Conv2d(8, 8, 3), nn.Linear(32, 5)]
     model = nn.Sequential(*layers[:3], nn.Flatten(), layers[3]).eval()
     arrays = [weakref.ref(layer.weight) for layer in layers]

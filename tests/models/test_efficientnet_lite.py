@@ -1,4 +1,4 @@
-"""EfficientNet-Lite: its arithmetic, layer by layer, and what its published weights say of photographs."""
+"""EfficientNet-Lite: its arithmetic, layer by layer, and its published weights on photographs."""
 
 import importlib.util
 import re
@@ -10,11 +10,11 @@ import pytest
 import convlane
 from convlane import models
 from convlane.data import preprocessing
-from networks import lively
+from networks import with_statistics
 
 
 def installed(package, pattern):
-    """Return the files of a package, which is not imported: that would ask for what else it needs."""
+    """Return the files of a package without importing it, because its dependencies may be missing."""
     return sorted(Path(importlib.util.find_spec(package).origin).parent.glob(pattern))
 
 
@@ -32,9 +32,9 @@ def test_photographs_are_recognised():
     prepare = preprocessing("efficientnet_lite0")
     first = five = 0
     for path, category in photographs():
-        told = [prediction.class_index for prediction in convlane.classify(plan, path, prepare=prepare)]
-        first, five = first + (told[0] == category), five + (category in told)
-        assert told == [prediction.class_index for prediction in convlane.classify(model, path)]
+        classes = [prediction.class_index for prediction in convlane.classify(plan, path, prepare=prepare)]
+        first, five = first + (classes[0] == category), five + (category in classes)
+        assert classes == [prediction.class_index for prediction in convlane.classify(model, path)]
     assert first >= 18
     assert five >= 19
 
@@ -44,7 +44,7 @@ def test_the_network_in_torch(rng):
     from torch import from_numpy, nn, no_grad
     from torch.nn.functional import pad
 
-    model = lively(models.create("efficientnet_lite0", 7), rng)
+    model = with_statistics(models.create("efficientnet_lite0", 7), rng)
     state = {name: from_numpy(array.copy()) for name, array in model.state_dict().items()}
 
     def conv(x, name, stride=1, depthwise=False):

@@ -1,4 +1,4 @@
-"""Pyramids of feature maps, and the EfficientNets that are found for a budget."""
+"""Pyramids of feature maps, and EfficientNets for a budget."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 import convlane
 from convlane import models, nn
 from convlane.models import efficientnet
-from networks import lively, torchvision_network
+from networks import torchvision_network, with_statistics
 
 PYRAMIDS = {
     "alexnet": ((64, 192, 256, 256), (4, 8, 16, 32)),
@@ -37,7 +37,7 @@ PYRAMIDS = {
 
 @pytest.mark.parametrize("name", PYRAMIDS)
 def test_channels_and_reductions(name):
-    """Those of timm, where it has the network."""
+    """The values are those of timm, where it has the network."""
     with nn.init.skip():
         pyramid = models.create(name, features_only=True)
     assert (pyramid.channels, pyramid.reductions) == PYRAMIDS[name]
@@ -45,7 +45,7 @@ def test_channels_and_reductions(name):
 
 @pytest.mark.parametrize("name", ["convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "resnet18"])
 def test_maps_are_those_of_the_network(name, rng, tmp_path):
-    whole = lively(models.create(name, 10), rng)
+    whole = with_statistics(models.create(name, 10), rng)
     convlane.save_weights(tmp_path / "weights", whole.state_dict())
     pyramid = models.create(name, features_only=True, weights=tmp_path / "weights")
     assert pyramid.state_dict().keys() < whole.state_dict().keys()
@@ -66,7 +66,7 @@ def test_maps_are_those_of_the_network(name, rng, tmp_path):
 
 
 def test_a_pyramid_is_trained(rng):
-    pyramid = lively(models.create("resnet18", features_only=True), rng).train()
+    pyramid = with_statistics(models.create("resnet18", features_only=True), rng).train()
     x = rng.standard_normal((2, 3, 64, 64), np.float32)
     loss_fn = convlane.value_and_grad(lambda x: sum(convlane.functional.mean(maps) for maps in pyramid(x)), pyramid)
     loss, gradients = loss_fn(x)
@@ -75,7 +75,7 @@ def test_a_pyramid_is_trained(rng):
 
 
 def test_transformed_input(rng):
-    plain = lively(models.create("googlenet", features_only=True), rng)
+    plain = with_statistics(models.create("googlenet", features_only=True), rng)
     transforming = models.create("googlenet", features_only=True, transform_input=True)
     transforming.load_state_dict(plain.state_dict())
     x = rng.standard_normal((1, 3, 64, 64), np.float32)
@@ -100,7 +100,7 @@ def test_weights_that_lack_a_layer_are_refused(tmp_path):
 
 
 def test_dilation_instead_of_strides():
-    """In the last stage twice over; the state is that of the network as it is."""
+    """The last stage is dilated twice; the state dict is that of the usual network."""
     with nn.init.skip():
         config = {"features_only": True, "replace_stride_with_dilation": (False, True, True)}
         plain, resnet = models.create("resnet50", features_only=True), models.create("resnet50", **config)

@@ -1,4 +1,4 @@
-"""Networks of which the first layers are frozen: the others get the gradients that they get anyway."""
+"""Networks whose first layers are frozen: the others get the same gradients as without."""
 
 from functools import partial
 
@@ -26,7 +26,7 @@ from convlane.models import (
     squeezenet,
 )
 
-BLOCKS = {  # each takes 4 channels to 4, but where what follows says otherwise
+BLOCKS = {  # each has 4 input and 4 output channels
     "resnet basic": partial(resnet.BasicBlock, 4, 4, 1),
     "resnet basic, projected": partial(resnet.BasicBlock, 4, 4, 2),
     "resnet bottleneck": partial(resnet.Bottleneck, 4, 1, 1, width_per_group=128),
@@ -59,7 +59,7 @@ def gradients(network, images):
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_any_number_of_first_layers_frozen(name, rng):
-    """Against the same modes with nothing frozen."""
+    """Compare with the same modes and nothing frozen."""
     nn.init.seed(2)
     network = nn.Sequential(nn.Conv2d(4, 4, 1), BLOCKS[name](), BLOCKS[name]())
     for module in network.modules():
@@ -69,7 +69,7 @@ def test_any_number_of_first_layers_frozen(name, rng):
     network.train()
     learning = [module for module in network.modules() if any("." not in name for name, _ in module.named_parameters())]
     for i, layer in enumerate(learning[:-1], 1):
-        layer.training = False  # as frozen layers are
+        layer.training = False  # like frozen layers
         expected = gradients(network, images)
         for module in learning[:i]:
             module.frozen = True

@@ -1,4 +1,4 @@
-"""A classifier that slides: at every position what it says of the crop there."""
+"""A sliding classifier: at every position, the result is that for the crop there."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_lenet5(rng):
 
 
 class Head(nn.Module):
-    """The end of a classifier, from its pooling on."""
+    """The end of a classifier, starting with its pooling."""
 
     def __init__(self, model):
         self.avgpool, self.classifier = model.avgpool, model.classifier
@@ -45,7 +45,7 @@ class Head(nn.Module):
 
 
 def narrowed(model, channels, size, hidden=40):
-    """Give a network's head fewer numbers, which makes it no other head."""
+    """Give a network's head fewer parameters, without changing its kind."""
     head = Head(model)
     names = [name for name, layer in head.classifier.named_children() if isinstance(layer, nn.Linear)]
     sizes = (channels * size * size, hidden, hidden, 10)
@@ -55,7 +55,7 @@ def narrowed(model, channels, size, hidden=40):
 
 
 @pytest.mark.parametrize(("name", "size"), [("alexnet", 6), ("vgg11", 7), ("zfnet", 6)])
-def test_heads_behind_maps(rng, name, size):
+def test_heads_after_maps(rng, name, size):
     with nn.init.skip():
         head = narrowed(models.create(name), 5, size)
     for layer in head.classifier:
@@ -64,8 +64,8 @@ def test_heads_behind_maps(rng, name, size):
     check_slides(head, normal(rng, 2, 5, size + 3, size + 5), (size, size), 1, terms=1000)
 
 
-def test_a_pooling_behind_larger_maps_keeps_its_windows(rng):
-    """As for pictures of twice the size that the network was made for."""
+def test_a_pooling_after_larger_maps_keeps_its_windows(rng):
+    """For pictures of twice the size that the network was made for."""
     with nn.init.skip():
         head = narrowed(models.create("alexnet"), 3, 6)
     for layer in head.classifier:
@@ -92,7 +92,7 @@ def test_a_network_with_branches_and_global_pooling(rng):
 
 
 @pytest.mark.parametrize("name", ["resnet20", "squeezenet1_1", "densenet121", "mobilenet_v2", "inception_v3"])
-def test_at_its_own_size_a_network_says_the_same(rng, name):
+def test_at_its_own_size_a_network_computes_the_same(rng, name):
     model = models.create(name)
     shape = models.input_shape(name)
     images = normal(rng, 1, *shape)

@@ -1,4 +1,4 @@
-"""Every kind of network can be trained: one step back through the smallest of each."""
+"""Every kind of network can be trained: one backward pass through the smallest of each."""
 
 import numpy as np
 import pytest
@@ -7,12 +7,12 @@ import convlane
 from convlane import models, nn
 from convlane.functional import cross_entropy, mean
 from convlane.graph.trace import trace
-from networks import image_shape, weighted_loss, without_chance
+from networks import image_shape, weighted_loss, without_randomness
 
-# Take images of their own size only, with auxiliary classifiers, or none as small as the others.
+# Networks that take only images of their own size, have auxiliary classifiers, or need larger images than the others.
 FIXED = {"alexnet_2012", "inception_resnet_v2", "inception_v3", "zfnet"}
 
-# More and wider of the blocks that a smaller network of the same file has.
+# Networks with more or wider blocks of the kinds that a smaller one of the same file has.
 LARGER = {
     *("convnext_small", "convnext_base", "convnext_large", "deeplabv3_resnet101", "fcn_resnet101"),
     *("densenet161", "densenet169", "densenet201", *(f"efficientnet_b{i}" for i in range(1, 8))),
@@ -26,8 +26,8 @@ LARGER = {
 }
 
 
-def taken_by(name):
-    """Return the smallest of some image shapes that a network takes."""
+def smallest_input(name):
+    """Return the smallest of several image shapes that a network takes."""
     with nn.init.skip():
         model = models.create(name, 5)
     for size in range(64, max(models.input_shape(name)), 64):
@@ -42,8 +42,8 @@ def taken_by(name):
 @pytest.mark.parametrize("name", sorted({*models.list()} - LARGER))
 def test_every_parameter_has_a_gradient(name, rng):
     nn.init.seed(3)
-    model = without_chance(models.create(name, 5)).train()
-    shape = models.input_shape(name) if name in FIXED else taken_by(name)
+    model = without_randomness(models.create(name, 5)).train()
+    shape = models.input_shape(name) if name in FIXED else smallest_input(name)
     images, classes = rng.standard_normal((2, *shape), np.float32), np.array([1, 4])
 
     def of_picture(logits):

@@ -1,4 +1,4 @@
-"""Networks against torchvision, and what holds for each of them without it."""
+"""Networks against torchvision, and their properties without it."""
 
 import copy
 import threading
@@ -11,7 +11,7 @@ from convlane import _core, models, nn
 from convlane.functional._op import rules
 from convlane.models.googlenet import GoogLeNetOutputs
 from convlane.models.registry import preparations
-from networks import image_shape, lively, main_output, torchvision_network, torchvision_twin
+from networks import image_shape, main_output, torchvision_network, torchvision_twin, with_statistics
 
 PARAMETERS = {
     "alexnet": 61_100_840,
@@ -178,7 +178,7 @@ def test_no_classes_drop_the_head(name):
     assert {len(weight) for weight in weights} == {12}
     batch, features = main_output(headless(Symbol((3, *models.input_shape(name))))).shape[:2]
     assert batch == 3
-    assert sum(weight.shape[1] for weight in weights) == features  # of several, their results are added
+    assert sum(weight.shape[1] for weight in weights) == features  # if there are several, their results are added
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -248,7 +248,7 @@ def test_the_same_seed_makes_the_same_network():
 
 
 def test_resnet_blocks_are_what_they_say(rng):
-    model = lively(models.create("resnet18", 5), rng)
+    model = with_statistics(models.create("resnet18", 5), rng)
     x = picture(rng, 1, 3, 32, 32)
     stem = model.maxpool(model.relu(model.bn1(model.conv1(x))))
     block = model.layer1[0]
@@ -265,7 +265,8 @@ def test_resnet_blocks_are_what_they_say(rng):
 @pytest.mark.parametrize("shortcut", ["A", "B", None])
 def test_cifar_shortcuts_are_what_they_say(shortcut, rng):
     plain = shortcut is None
-    model = lively(models.create("plain20") if plain else models.create("resnet20", shortcut=shortcut), rng, 32)
+    created = models.create("plain20") if plain else models.create("resnet20", shortcut=shortcut)
+    model = with_statistics(created, rng, 32)
     assert model.num_parameters() == 269_722 + (2752 if shortcut == "B" else 0)
     stem = model.relu(model.bn1(model.conv1(picture(rng, 2, 3, 32, 32))))
     maps = model.layer1(stem)
@@ -282,7 +283,7 @@ def test_cifar_shortcuts_are_what_they_say(shortcut, rng):
     np.testing.assert_allclose(block(stem), np.maximum(branch if plain else branch + stem, 0), rtol=1e-5, atol=1e-6)
 
 
-def test_plain_networks_are_the_residual_ones_without_shortcuts():
+def test_plain_networks_are_residual_networks_without_shortcuts():
     plain, residual = models.create("plain32"), models.create("resnet32")
     assert not plain.load_state_dict(residual.state_dict()).missing_keys
     assert models.create("resnet32", 100).fc.out_features == 100
@@ -372,7 +373,7 @@ def test_nin_has_two_pointwise_convolutions_after_each_spatial_one(rng):
 
 
 def test_mobilenet_blocks_are_what_they_say(rng):
-    model = lively(models.create("mobilenet_v2", 5), rng)
+    model = with_statistics(models.create("mobilenet_v2", 5), rng)
     x = picture(rng, 1, 3, 32, 32)
     maps = model.features[:3](x)
     block = model.features[3]
@@ -385,7 +386,7 @@ def test_mobilenet_blocks_are_what_they_say(rng):
 
 
 def test_efficientnet_blocks_are_what_they_say(rng):
-    model = lively(models.create("efficientnet_b0", 5), rng)
+    model = with_statistics(models.create("efficientnet_b0", 5), rng)
     maps = model.features[:2](picture(rng, 2, 3, 64, 64))
     block = model.features[2][0]
     filtered = block.block[1](block.block[0](maps))
@@ -399,7 +400,7 @@ def test_efficientnet_blocks_are_what_they_say(rng):
 
 
 def test_googlenet_in_training_returns_the_auxiliary_logits_too(rng):
-    model = lively(models.create("googlenet", 4, dropout=0.0, dropout_aux=0.0), rng)
+    model = with_statistics(models.create("googlenet", 4, dropout=0.0, dropout_aux=0.0), rng)
     with nn.init.skip():
         plain = models.create("googlenet", 4, dropout=0.0, aux_logits=False)
     plain.load_state_dict(model.state_dict(), strict=False)
@@ -413,7 +414,7 @@ def test_googlenet_in_training_returns_the_auxiliary_logits_too(rng):
 
 @pytest.mark.parametrize(("name", "size"), [*((name, 64) for name in SMALL), ("mobilenet_v2", 224), ("resnet18", 224)])
 def test_same_bits_for_every_batch_split_and_number_of_threads(name, size, rng):
-    model = lively(models.create(name, 10), rng, size)
+    model = with_statistics(models.create(name, 10), rng, size)
     x = picture(rng, 3, 3, size, size)
     with convlane.num_threads(1):
         whole = model(x)
@@ -428,7 +429,7 @@ def test_same_bits_for_every_batch_split_and_number_of_threads(name, size, rng):
 
 @pytest.mark.parametrize("name", SMALL)
 def test_threads_share_a_network(name, rng):
-    model = lively(models.create(name, 10), rng)
+    model = with_statistics(models.create(name, 10), rng)
     images = [picture(rng, 1, 3, 64, 64) for _ in range(3)]
     expected = [copy.deepcopy(model)(x) for x in images]
     results = [None] * len(images)
@@ -448,7 +449,7 @@ def test_threads_share_a_network(name, rng):
 
 
 class Symbol:
-    """Runs nothing; knows the shape that an operation's rule gives it."""
+    """A symbol that computes nothing and has the shape from an operation's rule."""
 
     def __init__(self, shape):
         self.shape = shape
@@ -460,7 +461,7 @@ class Symbol:
 
 
 @pytest.mark.parametrize("name", models.list())
-def test_networks_go_through_operations_alone(name):
+def test_networks_consist_of_operations_only(name):
     with nn.init.skip():
         model = models.create(name, 12)
     assert main_output(model(Symbol((3, *models.input_shape(name))))).shape[:2] == (3, 12)
@@ -473,7 +474,7 @@ def test_training_mode_runs(rng):
 
 
 def constants(network, library):
-    """What no state dict tells: epsilons, momentums and probabilities."""
+    """Return what is not in the state dict: epsilons, momentums and probabilities."""
     norms = [(m.eps, m.momentum) for m in network.modules() if isinstance(m, library.BatchNorm2d)]
     return norms, [m.p for m in network.modules() if type(m).__name__ in ("Dropout", "StochasticDepth")]
 
@@ -523,10 +524,10 @@ def test_structure_is_torchvision_s(name):
 def test_outputs_are_torchvision_s(name, batch, size, rng):
     import torch
 
-    ours = lively(models.create(name), rng, size)
+    ours = with_statistics(models.create(name), rng, size)
     theirs = torchvision_twin(name, ours)
     x = picture(rng, batch, 3, size, size)
-    x[1:] *= 1.1  # a network that only averages sees two pictures of the same noise as one
+    x[1:] *= 1.1  # to a network that only averages, two pictures of the same noise are equal
     with torch.inference_mode():
         expected = theirs(torch.tensor(x)).numpy()
     actual = ours(x)
@@ -543,7 +544,7 @@ def test_inceptions_train_and_transform_their_input_as_torchvision_s(name, batch
     import torch
 
     config = {"num_classes": 50, "transform_input": True, "dropout": 0.0, **more}
-    ours = lively(models.create(name, **config), rng, size)
+    ours = with_statistics(models.create(name, **config), rng, size)
     theirs = torchvision_twin(name, ours, **config).train()
     x = picture(rng, batch, 3, size, size)
     with torch.no_grad():

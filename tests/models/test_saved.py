@@ -101,7 +101,7 @@ def test_create_with_weights(tmp_path, small):
 
 
 def test_a_network_that_does_not_fit_into_memory(tmp_path, small, monkeypatch):
-    """Is no fault of the file."""
+    """A MemoryError is not reported as a fault of the file."""
 
     def build(*args):
         raise MemoryError

@@ -1,4 +1,4 @@
-"""Networks that give each pixel a class: against torchvision's, compiled, in training."""
+"""Networks that classify each pixel: against torchvision's, compiled, and in training."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ import convlane
 from convlane import models, nn
 from convlane.functional import cross_entropy
 from convlane.training import SGD, fit, replace_head
-from networks import lively, torchvision_twin
+from networks import torchvision_twin, with_statistics
 
 SIDE = 65  # the maps are 9 x 9
 SMALL = "lraspp_mobilenet_v3_large"
@@ -32,7 +32,7 @@ def picture(rng, batch=1, height=SIDE, width=SIDE):
 def test_outputs_are_torchvision_s(name, side, config, rng):
     import torch
 
-    ours = lively(models.create(name, **config), rng, side)
+    ours = with_statistics(models.create(name, **config), rng, side)
     theirs = torchvision_twin(name, ours, **config)
     x = picture(rng, 2, side, side)
     x[1:] *= 1.1
@@ -53,7 +53,7 @@ def test_outputs_are_torchvision_s(name, side, config, rng):
 
 
 def test_sizes_are_open(rng):
-    model = lively(models.create(SMALL, 4), rng, SIDE)
+    model = with_statistics(models.create(SMALL, 4), rng, SIDE)
     plan = convlane.compile(model, (None, 3, None, None))
     for height, width in ((SIDE, 97), (40, 33)):
         x = picture(rng, 1, height, width)
@@ -63,8 +63,8 @@ def test_sizes_are_open(rng):
 
 
 def test_the_head_works_on_the_features(rng):
-    """Both classifiers on what lies side by side, before it is resampled, which is linear."""
-    whole, headless = lively(models.create(SMALL, 4), rng, SIDE), models.create(SMALL, 0)
+    """Both classifiers on the concatenated features before resampling, which is linear."""
+    whole, headless = with_statistics(models.create(SMALL, 4), rng, SIDE), models.create(SMALL, 0)
     headless.load_state_dict(whole.state_dict(), strict=False)
     x = picture(rng)
     head = whole.classifier

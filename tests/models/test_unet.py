@@ -1,4 +1,4 @@
-"""U-Net: the paper's sizes, and every form of it against the same steps in torch."""
+"""U-Net: the paper's sizes, and every variant of it against the same steps in torch."""
 
 import numpy as np
 import pytest
@@ -6,11 +6,11 @@ import pytest
 import convlane
 from convlane import models, nn
 from convlane.graph.trace import trace
-from networks import lively
+from networks import with_statistics
 
 
 def by_torch(model, x, padded, bilinear):
-    """Run the network's steps as its paper draws them."""
+    """Run the network's steps as drawn in its paper."""
     import torch
     from torch.nn import functional as F
 
@@ -59,7 +59,7 @@ def by_torch(model, x, padded, bilinear):
     ],
 )
 def test_its_steps_are_the_paper_s(shape, config, rng):
-    model = lively(models.create("unet", 3, width=4, depth=3, **config), rng, 96)
+    model = with_statistics(models.create("unet", 3, width=4, depth=3, **config), rng, 96)
     x = rng.standard_normal(shape, np.float32)
     expected = by_torch(model, x, config.get("padded", True), config.get("bilinear", False))
     if config.get("padded", True):
@@ -83,7 +83,7 @@ def test_sizes_of_the_paper():
 
 
 def test_a_picture_in_tiles_is_the_whole_picture(rng):
-    """What the paper's network says of a pixel is known from the pixels around it alone."""
+    """The paper's network classifies a pixel only by the pixels around it."""
     model = models.create("unet", 2, in_channels=1, width=2, depth=2, padded=False, batch_norm=False)
     x = rng.standard_normal((1, 1, 76, 76), np.float32)
     whole = model(x)

@@ -1,4 +1,4 @@
-"""Every layer against the plain computation that it stands for, and against torch's namesake."""
+"""Every layer against the function that it computes, and against torch's layer of the same name."""
 
 import math
 
@@ -13,7 +13,7 @@ from torchvision_import import import_torchvision
 
 SIGNAL, IMAGE, VOLUME = (2, 4, 9), (2, 4, 9, 8), (2, 3, 5, 6, 4)
 
-# Layer of either library, shape of its input.
+# Layers of both libraries, and the shape of the input.
 LAYERS = {
     "conv": (lambda nn: nn.Conv2d(4, 6, (3, 2), (1, 2), (2, 1), (1, 2), 2), IMAGE),
     "conv without bias": (lambda nn: nn.Conv2d(4, 6, 3, bias=False), IMAGE),
@@ -187,7 +187,7 @@ def test_batch_norm_without_statistics_normalises_the_batch(rng):
     np.testing.assert_allclose(y.var((0, 2, 3)), 1, rtol=1e-5)
 
 
-def test_batch_norm_moves_its_statistics_only_in_training(rng):
+def test_batch_norm_updates_its_statistics_only_in_training(rng):
     x = rng.standard_normal(IMAGE, np.float32)
     layer = nn.BatchNorm2d(4)
     layer(x)
@@ -294,7 +294,7 @@ def test_sequential_as_a_list():
     assert nn.Sequential()(x) is x
 
 
-def test_containers_refuse_what_is_no_module():
+def test_containers_accept_only_modules():
     with pytest.raises(TypeError, match="Sequential: '1' must be a Module, got function"):
         nn.Sequential(nn.ReLU(), lambda x: x)
     with pytest.raises(ValueError, match=r"Sequential: 'a\.b' cannot be the name of a module"):
@@ -363,7 +363,7 @@ def test_four_sided_and_named_padding(rng):
     x = rng.standard_normal((1, 2, 7, 7), np.float32)
     for padding in [(1, 0, 2, 1), "same_tf", "valid", (1, 2)]:
         layer = nn.Conv2d(2, 3, 3, 2, padding)
-        packed = F.pack_conv2d(layer.weight)  # as the layer does it, before it knows the size of images
+        packed = F.pack_conv2d(layer.weight)  # as the layer does before it knows the size of the images
         np.testing.assert_array_equal(layer(x), F.conv2d(x, packed, layer.bias, 2, padding))
 
 

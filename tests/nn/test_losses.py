@@ -1,4 +1,4 @@
-"""Losses as layers against torch's namesakes."""
+"""Loss layers against torch's layers of the same names."""
 
 import inspect
 
@@ -12,7 +12,7 @@ SHAPE = (2, 3, 4, 5)
 PROBABILITIES = np.random.default_rng(0).random(SHAPE).astype(np.float32)
 CLASSES = np.random.default_rng(0).integers(0, 3, (2, 4, 5))
 
-# Layer of either library and of its arrays, target.
+# A function from a library's `nn` and its function that makes arrays to the layer, and the target.
 LOSSES = {
     "cross-entropy": (lambda nn, array: nn.CrossEntropyLoss(), CLASSES),
     "cross-entropy with options": (
@@ -58,7 +58,7 @@ def test_losses_compute_what_torch_does(name, rng):
             assert getattr(ours, attribute) == getattr(theirs, attribute), attribute
 
 
-def test_losses_tell_their_options():
+def test_losses_show_their_options():
     assert repr(nn.CrossEntropyLoss(ignore_index=255)) == (
         "CrossEntropyLoss(ignore_index=255, label_smoothing=0.0, reduction='mean')"
     )

@@ -30,7 +30,7 @@ def image(rng):
 
 
 def random_state(module, rng):
-    """Arrays that fit the module, none of them equal to what it starts with."""
+    """Return a state dict that fits the module, with arrays that all differ from the initial ones."""
     state = module.state_dict()
     return {k: np.array(3) if v.ndim == 0 else rng.uniform(1, 2, v.shape).astype(np.float32) for k, v in state.items()}
 
@@ -67,7 +67,7 @@ def test_replacing_and_removing_children():
     assert not hasattr(block, "tail")
 
 
-def test_a_module_in_two_places_is_one():
+def test_a_module_under_two_names_is_one():
     layer = nn.Linear(2, 2)
     network = nn.Sequential(layer, nn.ReLU(), layer)
     assert network.num_parameters() == 6
@@ -155,7 +155,7 @@ def test_register_refuses_taken_names(name):
         nn.Linear(1, 1).register_buffer(name, np.zeros(1, np.float32))
 
 
-def test_register_refuses_what_is_no_array():
+def test_register_accepts_only_arrays():
     module = nn.Module()
     with pytest.raises(TypeError, match=r"Module\.scale: expected an array, got float"):
         module.register_parameter("scale", 1.0)
@@ -177,7 +177,7 @@ def test_state_dict_is_a_snapshot(rng, image):
     block = Block()
     state = block.state_dict()
     before = {key: array.copy() for key, array in state.items()}
-    block(image)  # training mode: the running statistics move
+    block(image)  # in training mode, which changes the running statistics
     block.conv.weight = rng.standard_normal(block.conv.weight.shape)
     assert block.state_dict()["norm.num_batches_tracked"] == 1
     assert (block.norm.running_mean != 0).all()
@@ -204,7 +204,7 @@ def test_load_copies(rng):
     assert_state(block, expected)
 
 
-def test_load_does_without_num_batches_tracked(rng):
+def test_load_does_not_need_num_batches_tracked(rng):
     block = Block()
     state = random_state(block, rng)
     del state["norm.num_batches_tracked"]
@@ -256,7 +256,7 @@ def test_load_not_strict(rng):
 
 
 @pytest.mark.parametrize("value", [None, [("conv.weight", 1)], 3])
-def test_load_refuses_what_is_no_mapping(value):
+def test_load_accepts_only_mappings(value):
     with pytest.raises(TypeError, match="expected a mapping of keys to arrays"):
         Block().load_state_dict(value)
 

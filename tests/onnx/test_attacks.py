@@ -1,4 +1,4 @@
-"""Attacks: files made to exhaust memory or time, or to reach other files, loaded by a process with little memory."""
+"""Attacks: files that try to exhaust memory or time, or to reach other files, in a process with little memory."""
 
 import json
 import subprocess
@@ -42,7 +42,7 @@ def tensor(name="w", kind=FLOAT, **fields):
 
 
 def outside(**entries):
-    """Return an initialiser whose numbers stand in another file."""
+    """Return an initialiser whose data are in another file."""
     found = tensor(dims=[2], data_location=TensorProto.EXTERNAL)
     for key, value in {"location": "w.bin", **entries}.items():
         found.external_data.add(key=key, value=str(value))
@@ -60,7 +60,7 @@ def function(name, *called):
 
 
 def nested(depth):
-    """Return the bytes of graphs within graphs: protobuf's messages, written from the inside."""
+    """Return the bytes of nested graphs: protobuf messages, written from the innermost one."""
     inner = model([node("Relu", "x")]).graph.SerializeToString()
     for _ in range(depth):
         attribute = AttributeProto(name="then_branch", type=AttributeProto.GRAPH).SerializeToString()
@@ -201,7 +201,7 @@ CHILD = """
 
 
 def loaded(folder):
-    """Load all files of a folder in a process whose memory is bounded; return what came of it by name."""
+    """Load all files of a folder in a process with bounded memory; return the outcomes by name."""
     code = textwrap.dedent(CHILD)
     done = subprocess.run([sys.executable, "-c", code, str(folder), str(MEMORY)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -219,13 +219,13 @@ def test_attacks(tmp_path):
         data = ATTACKS[name]
         (files / f"{i}.onnx").write_bytes(data if isinstance(data, bytes) else data.SerializeToString())
     outcomes = {names[int(stem)]: outcome for stem, outcome in loaded(files).items()}
-    assert not {name: told for name, (told, _) in outcomes.items() if not told.startswith("LoadError: ")}
-    assert not {name: told for name, (told, _) in outcomes.items() if told.endswith("...")}
+    assert not {name: message for name, (message, _) in outcomes.items() if not message.startswith("LoadError: ")}
+    assert not {name: message for name, (message, _) in outcomes.items() if message.endswith("...")}
     assert not {name: seconds for name, (_, seconds) in outcomes.items() if seconds > SECONDS}
 
 
 def test_truncated(tmp_path, rng):
-    """A file that ends anywhere is refused: nothing of a network is taken for one."""
+    """A file that is truncated anywhere is refused: a part of a network is not accepted as a network."""
     weights = {"w": (20, 20), "v": (40, 40), "b": (20,)}
     initializers = [
         numpy_helper.from_array(rng.standard_normal(shape, np.float32), name) for name, shape in weights.items()
@@ -238,8 +238,10 @@ def test_truncated(tmp_path, rng):
     outcomes = loaded(tmp_path)
     assert len(outcomes) == len(ends)
     opsets = len(data) - len(b"".join(field(8, each.SerializeToString()) for each in model([]).opset_import))
-    whole = {str(end) for end in ends if end >= opsets}  # which lack nothing but the versions of operators
+    whole = {str(end) for end in ends if end >= opsets}  # which lack only the versions of operators
     assert not {
-        end: told for end, (told, _) in outcomes.items() if not told.startswith("LoadError: ") and end not in whole
+        end: message
+        for end, (message, _) in outcomes.items()
+        if not message.startswith("LoadError: ") and end not in whole
     }
     assert max(seconds for _, seconds in outcomes.values()) < 1

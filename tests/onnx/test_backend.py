@@ -1,4 +1,4 @@
-"""The tests of the package onnx, which any backend can run, eagerly and compiled."""
+"""The tests in the package onnx for backends, eagerly and compiled."""
 
 import contextlib
 import functools
@@ -19,19 +19,19 @@ AS_ONNXRUNTIME = [
     "test_resize_downsample_scales_linear_align_corners",
     "test_resize_downsample_scales_cubic_align_corners",
 ]
-"""ONNX's reference divides by an output size with a fraction; onnxruntime, as convlane, by the number of outputs."""
+"""ONNX's reference divides by a fractional output size; onnxruntime and convlane divide by the number of outputs."""
 
 NODE = [
     pytest.param("node", name, id=name)
     for name in Path(__file__).with_name("node_tests.txt").read_text().split()
     if name not in AS_ONNXRUNTIME
 ]
-"""Those about operators of convolutional networks on float32, int32, int64 and bool."""
+"""The tests of operators of convolutional networks on float32, int32, int64 and bool."""
 
 OTHERS = [
     pytest.param("node", name, id=name) for name in Path(__file__).with_name("other_node_tests.txt").read_text().split()
 ]
-"""About operators that stand around such networks."""
+"""The tests of operators that occur around such networks."""
 
 DATA = Path(onnx.__file__).parent / "backend" / "test" / "data"
 CONVERTED = [
@@ -45,10 +45,10 @@ NO_PLAN = (
     "there is no float32 input",
     "plans take float32, but there is a large integer input",
     "plans are for arrays that are not empty",
-    "batch_norm with a computed running_mean",  # which its training mode has measured
-    "nodes after a plan",  # the rest: dropped numbers, places in a whole batch, sizes that depend on numbers
+    "batch_norm with a computed running_mean",  # which its training mode computes
+    "nodes after a plan",  # the rest: dropout masks, indices into a whole batch, sizes that depend on the data
 )
-"""What may be computed from arrays alone."""
+"""The reasons for which nodes may be computed from arrays, outside a plan."""
 
 
 @functools.cache
@@ -67,7 +67,7 @@ def tensors(folder, kind):
 
 
 def cases(kind, name):
-    """Return a model, pairs of inputs and outputs, and how near the outputs must be."""
+    """Return a model, pairs of inputs and outputs, and the tolerances."""
     if kind == "node":
         test = node_tests()[name]
         return test.model, test.data_sets, {"rtol": test.rtol, "atol": test.atol}
@@ -133,7 +133,7 @@ def test_all_of_them_are_here():
 
 
 def dummy(model):
-    """Return the input that the package's own runner gives the light networks."""
+    """Return the input with which the package's own runner tests the light networks."""
     names = {each.name for each in model.graph.initializer}
     (picture,) = (each for each in model.graph.input if each.name not in names)
     shape = [dim.dim_value or 1 for dim in picture.type.tensor_type.shape.dim]
@@ -157,7 +157,7 @@ def test_light_networks(name):
 @pytest.mark.onnxruntime
 @pytest.mark.parametrize("name", [name for name in LIGHT if "vgg" not in name])
 def test_light_networks_with_numbers(name, rng):
-    """Their weights are all the same number, which tests nothing: here they are drawn."""
+    """All weights of a network in the package are equal, which tests little: here they are random."""
     import onnxruntime
 
     model = onnx.load(DATA / "light" / f"{name}.onnx")

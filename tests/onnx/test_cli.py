@@ -73,7 +73,7 @@ def test_bench_summary_and_explain(files, capsys):
     assert "small.onnx" in page.read_text()
 
 
-def test_summary_where_a_module_only_holds_others(tmp_path, capsys):
+def test_summary_where_a_module_only_contains_others(tmp_path, capsys):
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()).eval()
     convlane.onnx.export(network, tmp_path / "network.onnx", (None, 3, 8, 8))
     assert main(["summary", str(tmp_path / "network.onnx"), "--size", "8"]) == 0

@@ -1,4 +1,4 @@
-"""Networks as ONNX files: what onnxruntime computes from them is what convlane computes."""
+"""Networks as ONNX files: onnxruntime computes the same from them as convlane."""
 
 import os
 
@@ -16,7 +16,7 @@ from convlane.onnx.writers._register import writers
 
 RANDOM = np.random.default_rng(7)
 
-# One of each kind of network; the others of its family are made of the same operations.
+# One network of each kind; the others of its family consist of the same operations.
 NETWORKS = {
     "alexnet_2012": (3, 127, 127),
     "convnext_tiny": (3, 64, 64),
@@ -44,7 +44,7 @@ NETWORKS = {
 
 
 def session(path):
-    """Return onnxruntime's session of a file."""
+    """Return onnxruntime's session for a file."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -53,12 +53,12 @@ def session(path):
 
 
 def outputs_of(result):
-    """Return what a network returned as a list."""
+    """Return a network's outputs as a list."""
     return list(result.values()) if isinstance(result, dict) else result if isinstance(result, tuple) else [result]
 
 
 def check(model, path, *arrays, shape=None, tolerance=1e-5):
-    """Export a network or function, and compare what onnxruntime and the file, read again, make of some arrays."""
+    """Export a network or function, and compare its results with those of onnxruntime and of the loaded file."""
     convlane.onnx.export(model, path, shape or [array.shape for array in arrays])
     runs = session(path)
     feeds = {each.name: array for each, array in zip(runs.get_inputs(), arrays, strict=True)}
@@ -188,7 +188,7 @@ def test_several_inputs_and_outputs_by_name(tmp_path):
 
 
 @pytest.mark.onnxruntime
-def test_weights_that_are_too_large_for_the_file_lie_beside_it(tmp_path, monkeypatch):
+def test_weights_that_are_too_large_for_the_file_are_stored_beside_it(tmp_path, monkeypatch):
     monkeypatch.setattr("convlane.onnx.exporter._LARGEST", 1000)
     check(nn.Sequential(nn.Linear(30, 40)).eval(), tmp_path / "large.onnx", uniform(2, 30))
     assert sorted(os.listdir(tmp_path)) == ["large.onnx", "large.onnx.data"]
@@ -230,7 +230,7 @@ def test_what_depends_on_odd_sizes_cannot_stay_open(tmp_path):
         convlane.onnx.export(lambda x: F.pad(x, (0, x.shape[3] % 2)), tmp_path / "odd.onnx", (None, 3, None, None))
 
 
-def test_a_size_that_is_written_down_cannot_stay_open(tmp_path):
+def test_a_size_that_is_a_constant_cannot_stay_open(tmp_path):
     network = nn.Sequential(nn.Flatten(), nn.Linear(48, 2)).eval()
     convlane.onnx.export(network, tmp_path / "fixed.onnx", (None, 3, 4, 4))
     with pytest.raises(ValueError, match="export: a size that is left open is part of the network, in Expand"):
@@ -276,10 +276,10 @@ def test_refusals_say_why(why, tmp_path):
         convlane.onnx.export(REFUSED[why], tmp_path / "none.onnx", (1, 4, 8, 8))
 
 
-def test_operations_that_are_not_written():
-    """A new operation is written, or stands here."""
+def test_operations_that_are_not_exported():
+    """A new operation is exported, or is listed here."""
     ours = {name for name, operation in operations().items() if operation.__module__.startswith("convlane.")}
     losses = {name for name in ours if name.endswith(("_loss", "entropy", "entropy_with_logits"))}
     missing = ours - set(writers()) - losses
     unpooling = {name for name in missing if "unpool" in name or name.endswith("_indices")}
-    assert missing - unpooling == {"col2im", "im2col", "image_rows"}  # the last one is made by passes alone
+    assert missing - unpooling == {"col2im", "im2col", "image_rows"}  # the last one is made only by passes

@@ -1,4 +1,4 @@
-"""What other libraries' exporters make of networks: heads of detectors, channels last, arithmetic with shapes."""
+"""Networks as other libraries export them: heads of detectors, channels last, arithmetic with shapes."""
 
 import io
 import warnings
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.onnxruntime
 
 
 class ChannelsLast:
-    """Writes graphs as tf2onnx does: a transpose before and behind whatever knows channels first alone."""
+    """Writes graphs as tf2onnx does: a transpose before and after every operator that needs channels first."""
 
     def __init__(self, rng):
         self.rng, self.nodes, self.weights, self.count = rng, [], {}, 0
@@ -90,9 +90,9 @@ def test_channels_last(rng):
     shapes = [(1, 32, 32, 3), (2, 32, 32, 3), (1, 33, 47, 3)]
     feeds = [{"x": rng.uniform(0, 255, shape).astype(np.float32)} for shape in shapes]
     session = check_as_onnxruntime(g.model([x, boxes, scores]), *feeds)
-    assert session._runner._turned == {"x"}  # which plans read as it lies there
-    told = str(convlane.compile(session.network, shapes[0]).profile(feeds[0]["x"])).splitlines()
-    operations = [line.split()[1] for line in told[1:] if line.split()[0].isdigit()]
+    assert session._runner._turned == {"x"}  # which plans read in this layout
+    lines = str(convlane.compile(session.network, shapes[0]).profile(feeds[0]["x"])).splitlines()
+    operations = [line.split()[1] for line in lines[1:] if line.split()[0].isdigit()]
     assert sum(node.op_type == "Transpose" for node in g.nodes) > 30
     assert operations.count("permute") == 3  # of the input, and of two outputs
     assert operations.count("depthwise_block") == 3
@@ -100,7 +100,7 @@ def test_channels_last(rng):
 
 
 def exported(module, *shapes):
-    """Return what torch's first exporter writes, with open sizes."""
+    """Return the file that torch's older exporter writes, with open sizes."""
     import torch
 
     names = [f"x{i}" for i in range(len(shapes))]
@@ -129,7 +129,7 @@ def networks():
         return nn.Conv2d(before, behind, size, padding=size // 2, **options)
 
     class Yolo8(nn.Module):
-        """Boxes as sums over softmax of distances, around points of a grid made of the sizes."""
+        """Boxes from sums over softmaxes of distances, around the points of a grid that follows from the sizes."""
 
         def __init__(self):
             super().__init__()
@@ -192,7 +192,7 @@ def networks():
             return x + torch.roll(y, (2, 2), (2, 3))
 
     class Pyramid(nn.Module):
-        """Maps resized to each other's sizes, padded to fit, shuffled, and parts at computed places."""
+        """Maps that are resized to each other's sizes, padded to fit and shuffled, and slices with computed bounds."""
 
         def __init__(self):
             super().__init__()

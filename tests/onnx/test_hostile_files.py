@@ -1,4 +1,4 @@
-"""Files that lie, point elsewhere or ask for the impossible are refused quickly and without much memory."""
+"""Files that are inconsistent, point elsewhere or need the impossible are refused quickly, with little memory."""
 
 import contextlib
 import os
@@ -118,7 +118,7 @@ def test_files_elsewhere(tmp_path, location):
 
 
 @pytest.mark.parametrize("span", [{"length": 4}, {"offset": 60}, {"offset": -8}, {"length": 2**40}, {"offset": "a"}])
-def test_parts_of_files_that_are_not_there(tmp_path, span):
+def test_parts_beyond_the_end_of_a_file(tmp_path, span):
     (tmp_path / "w.bin").write_bytes(bytes(64))
     path = tmp_path / "m.onnx"
     path.write_bytes(external("w.bin", **span).SerializeToString())
@@ -126,14 +126,14 @@ def test_parts_of_files_that_are_not_there(tmp_path, span):
         convlane.load_onnx(path)
 
 
-def test_a_pipe_is_no_model(tmp_path):
+def test_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "m.onnx")
     with pytest.raises(ValueError, match="not a regular file"):
         convlane.load_onnx(tmp_path / "m.onnx")
 
 
 def test_changed_bytes(rng):
-    """Whatever stands in a file, it is refused or it is a network; nothing else is raised."""
+    """Whatever a file contains, it is a network or is refused; no other error is raised."""
     data = bytearray(model(initializers=[numpy_helper.from_array(np.ones(2, np.float32), "w")]).SerializeToString())
     for _ in range(300):
         changed = bytearray(data)

@@ -1,4 +1,4 @@
-"""Networks from files: parameters, ways to run them, what files may do, and what is refused."""
+"""Networks from files: parameters, ways to run them, what files may contain, and what is refused."""
 
 import copy
 import pickle
@@ -27,7 +27,7 @@ def model_of(text, opset=17, **weights):
 
 @pytest.fixture
 def small(rng):
-    """A network with a convolution, batch norm and a classifier, as bytes, and the same of torch's layers."""
+    """Return a network with a convolution, batch norm and a classifier, as bytes, and the same network in torch."""
     weights = {
         "conv.weight": rng.standard_normal((8, 3, 3, 3), np.float32),
         "conv.bias": rng.standard_normal(8, np.float32),
@@ -154,10 +154,10 @@ class TestNetwork:
         assert len(network.state_dict()) == 5
         np.testing.assert_array_equal(network(np.zeros((1, 2), np.float32)), [[15, 15]])
 
-    def test_summary_tells_of_nodes(self, small):
+    def test_summary_lists_nodes(self, small):
         network = convlane.load_onnx(small[0])
-        told = network.summary((1, 3, 8, 8))
-        assert [(row.name, row.kind) for row in told.rows[1:]] == [
+        summary = network.summary((1, 3, 8, 8))
+        assert [(row.name, row.kind) for row in summary.rows[1:]] == [
             ("a", "Conv"),
             ("b", "BatchNormalization"),
             ("c", "Relu"),
@@ -165,15 +165,15 @@ class TestNetwork:
             ("e", "Flatten"),
             ("scores", "Gemm"),
         ]
-        assert [row.parameters for row in told.rows if row.has_weights] == [8 * 27 + 8, 4 * 8 + 4]
-        assert told.parameters == network.num_parameters()
+        assert [row.parameters for row in summary.rows if row.has_weights] == [8 * 27 + 8, 4 * 8 + 4]
+        assert summary.parameters == network.num_parameters()
         within = nn.Sequential(network, nn.Softmax(1)).eval().summary((1, 3, 8, 8))
         assert [row.name for row in within.rows[-3:]] == ["0.e", "0.scores", "1"]
 
 
 class TestHead:
     def step(self, network, rng):
-        """Return what a step of training changes, by name."""
+        """Return the parameters that a training step changes, by name."""
         x, y = rng.standard_normal((4, 3, 6, 6), np.float32), np.array([0, 1, 2, 1])
         before = network.state_dict()
         step = convlane.value_and_grad(lambda x, y: F.cross_entropy(network(x), y), network)
@@ -244,13 +244,13 @@ class TestHead:
         network = convlane.load_onnx(model.SerializeToString())
         training.replace_head(network, 3, "fc")
         x = rng.standard_normal((5, 5, 5, 5), np.float32)
-        told = {info.name: info.shape for info in network.outputs}
-        assert told == {name: each.shape for name, each in network(x).items()}
-        assert told == {"maps": (5, 5, 5), "scores": (5, 3), "pairs": (5, 6)}
+        shapes = {info.name: info.shape for info in network.outputs}
+        assert shapes == {name: each.shape for name, each in network(x).items()}
+        assert shapes == {"maps": (5, 5, 5), "scores": (5, 3), "pairs": (5, 6)}
         network.save(tmp_path / "other.onnx")
         onnx.checker.check_model(tmp_path / "other.onnx", full_check=True)
         again = convlane.load_onnx(tmp_path / "other.onnx")
-        assert {info.name: info.shape for info in again.outputs} == told
+        assert {info.name: info.shape for info in again.outputs} == shapes
 
     def test_what_has_none(self, rng):
         weight = rng.standard_normal((3, 3), np.float32)
@@ -266,7 +266,7 @@ class TestHead:
 
 
 class TestFiles:
-    def test_weights_are_there_once(self, small):
+    def test_weights_are_in_memory_once(self, small):
         network = convlane.load_onnx(small[0])
         graph = trace(network, (1, 3, 6, 6))
         kept = [each for node in graph.nodes.values() for each in node.attributes.values()]
@@ -284,7 +284,7 @@ class TestFiles:
         x = rng.standard_normal((1, 2, 3, 4), np.float32)
         np.testing.assert_array_equal(convlane.compile(network, (1, 2, 3, 4))(x), x.reshape(1, -1))
 
-    def test_a_batch_that_is_written_into_a_reshape(self, rng):
+    def test_a_batch_size_that_is_a_constant_of_a_reshape(self, rng):
         text = """g (float[N, 2, 3] x) => (float[N, 6] y) <int64[2] shape = {1, 6}> { y = Reshape(x, shape) }"""
         session = InferenceSession(model_of(text))
         x = rng.standard_normal((5, 2, 3), np.float32)
@@ -360,7 +360,7 @@ class TestFiles:
 
 
 class TestSession:
-    def test_it_tells_about_the_file(self, small):
+    def test_it_describes_the_file(self, small):
         session = InferenceSession(small[0], providers=["CPUExecutionProvider"])
         (image,), (scores,) = session.get_inputs(), session.get_outputs()
         assert (image.name, image.type, image.shape) == ("image", "tensor(float)", ["N", 3, "H", "W"])
@@ -490,7 +490,7 @@ def test_slices_reach_beyond_the_end(start, end, step):
     np.testing.assert_array_equal(found, x[:, start:end:step])
 
 
-def test_feeds_that_are_no_arrays():
+def test_feeds_that_are_not_arrays():
     session = InferenceSession(model_of("twice (float[N, 2] x) => (float[N, 2] y) { y = Add(x, x) }"))
     for feed in ([[1, 2.5]], np.array([[1, 2.5]], ">f4")):
         np.testing.assert_array_equal(session.run(None, {"x": feed})[0], np.float32([[2, 5]]))

@@ -1,4 +1,4 @@
-"""Operators of which the tests of the package onnx say little or nothing, against onnxruntime."""
+"""Operators that the tests of the package onnx hardly cover, against onnxruntime."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_special_numbers(op, attributes):
 
 @pytest.mark.parametrize("opset", [10, 19])
 def test_sizes_that_scales_give(rng, opset):
-    """0.7 times 10 is 7 in float32, but less in float64 if only the factor was rounded to float32."""
+    """0.7 times 10 is 7 in float32, but less in float64 if only the factor has been rounded to float32."""
     x = rng.standard_normal((2, 3, 10, 20), np.float32)
     scales = np.array([1, 1, 0.7, 0.35], np.float32)
     constants = {"scales": scales} if opset == 10 else {"roi": np.zeros(0, np.float32), "scales": scales}
@@ -53,7 +53,7 @@ ROUNDINGS = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 @pytest.mark.parametrize("coordinates", [*COORDINATES, "tf_half_pixel_for_nn"])
 def test_nearest_inputs(coordinates, rounding, rng):
-    """The very ones that onnxruntime takes, where two are equally near but for rounding, too."""
+    """The same inputs as in onnxruntime, even where two are equally near up to rounding."""
     opset = 12 if coordinates.startswith("tf") else 19
     attributes = {"coordinate_transformation_mode": coordinates, "nearest_mode": rounding}
     pairs = [(14, 1), (14, 76), (26, 61), (30, 64), (30, 72), (7, 85), (36, 61), (16, 87), (1, 3), (20, 6)]
@@ -184,16 +184,16 @@ def test_suppression(bounds, centred, rng):
 
 
 @pytest.mark.parametrize("reduction", ["none", "add", "mul", "max", "min"])
-@pytest.mark.parametrize("places", [[[3], [1], [-4]], [[0, 1], [3, -1], [2, 2]]])
-def test_scatter_nd(reduction, places, rng):
-    x, at = rng.standard_normal((4, 5, 6), np.float32), np.array(places)
-    constants = {"places": at, "updates": rng.standard_normal((3, *x.shape[at.shape[1] :]), np.float32)}
+@pytest.mark.parametrize("indices", [[[3], [1], [-4]], [[0, 1], [3, -1], [2, 2]]])
+def test_scatter_nd(reduction, indices, rng):
+    x, at = rng.standard_normal((4, 5, 6), np.float32), np.array(indices)
+    constants = {"indices": at, "updates": rng.standard_normal((3, *x.shape[at.shape[1] :]), np.float32)}
     model = node_model("ScatterND", {"x": x}, constants, opset=18, reduction=reduction)
     check_as_onnxruntime(model, {"x": x}, compiled=False)
 
 
 @pytest.mark.parametrize(
-    "places",
+    "indices",
     [
         [[3], [1], [-4]],
         [[0, 1], [3, -1], [2, 2]],
@@ -201,59 +201,59 @@ def test_scatter_nd(reduction, places, rng):
         [[[n, c, h] for h in (0, 1, 2)] for n in range(4) for c in range(5)],
     ],
 )
-def test_scatter_nd_in_plans(places, rng):
-    x, at = rng.standard_normal((4, 5, 6), np.float32), np.array(places)
+def test_scatter_nd_in_plans(indices, rng):
+    x, at = rng.standard_normal((4, 5, 6), np.float32), np.array(indices)
     shape = (*at.shape[:-1], *x.shape[at.shape[-1] :])
     feeds = {"x": x, "updates": rng.standard_normal(shape, np.float32)}
     text = f"""g (float[{", ".join("ABC")}] x, float[{", ".join("DEF"[: len(shape)])}] updates) => (float[A, B, C] y) {{
-        e = Exp(x) n = Neg(updates) y = ScatterND(e, places, n) }}"""
-    check_as_onnxruntime(model_of(text, places=at), feeds)
+        e = Exp(x) n = Neg(updates) y = ScatterND(e, indices, n) }}"""
+    check_as_onnxruntime(model_of(text, indices=at), feeds)
 
 
 @pytest.mark.parametrize(
-    "places",
+    "indices",
     [
         [[3], [1], [-4]],
         [[0, 1], [3, -1], [2, 2]],
         [[[0, 4], [0, 1]], [[2, 4], [2, 1]], [[2, 4], [2, 1]]],  # a grid
     ],
 )
-def test_gather_nd_in_plans(places, rng):
+def test_gather_nd_in_plans(indices, rng):
     x = rng.standard_normal((4, 5, 6), np.float32)
-    check_as_onnxruntime(node_model("GatherND", {"x": x}, {"places": np.array(places)}), {"x": x})
+    check_as_onnxruntime(node_model("GatherND", {"x": x}, {"indices": np.array(indices)}), {"x": x})
 
 
-def test_resampling_by_places(rng):
-    """As torch.export writes it: the sampled dimensions first, and then back."""
+def test_resampling_by_indices(rng):
+    """As torch.export writes it: the sampled dimensions are moved to the front, and then back."""
     text = """g (float[N, 3, 5, 6] x) => (float[N, 3, 4, 8] y) {
-        t = Transpose<perm = [2, 3, 0, 1]>(x) r = GatherND(t, places) y = Transpose<perm = [2, 3, 0, 1]>(r) }"""
+        t = Transpose<perm = [2, 3, 0, 1]>(x) r = GatherND(t, indices) y = Transpose<perm = [2, 3, 0, 1]>(r) }"""
     rows, columns = np.array([0, 1, 3, 4]), np.array([0, 0, 1, 2, 3, 4, 4, 5])
-    model = model_of(text, places=np.stack(np.meshgrid(rows, columns, indexing="ij"), -1))
+    model = model_of(text, indices=np.stack(np.meshgrid(rows, columns, indexing="ij"), -1))
     session = check_as_onnxruntime(model, *({"x": rng.standard_normal((n, 3, 5, 6), np.float32)} for n in (1, 3)))
-    plan = convlane.compile(session.network, (None, 3, 5, 6))  # nothing of it mixes the batch
+    plan = convlane.compile(session.network, (None, 3, 5, 6))  # no operation mixes the batch
     assert "permute" not in str(plan.profile(np.zeros((1, 3, 5, 6), np.float32)))
 
 
-@pytest.mark.parametrize("places", [[[1]] * 4, [[0, 2, 1]] * 3])
-def test_scatter_elements_in_plans(places, rng):
-    at = np.array(places)
+@pytest.mark.parametrize("indices", [[[1]] * 4, [[0, 2, 1]] * 3])
+def test_scatter_elements_in_plans(indices, rng):
+    at = np.array(indices)
     feeds = {"x": rng.standard_normal((4, 3), np.float32), "updates": rng.standard_normal(at.shape, np.float32)}
     text = """g (float[N, 3] x, float[M, K] updates) => (float[N, 3] y) {
-        e = Exp(x) y = ScatterElements<axis = 1>(e, places, updates) }"""
-    check_as_onnxruntime(model_of(text, places=at), feeds)
+        e = Exp(x) y = ScatterElements<axis = 1>(e, indices, updates) }"""
+    check_as_onnxruntime(model_of(text, indices=at), feeds)
 
 
 @pytest.mark.parametrize("axis", [0, 1, -1])
 def test_gather_elements_of_a_corner(axis, rng):
     x = rng.standard_normal((3, 4, 5), np.float32)
-    model = node_model("GatherElements", {"x": x}, {"places": rng.integers(-3, 3, (2, 2, 2))}, axis=axis)
+    model = node_model("GatherElements", {"x": x}, {"indices": rng.integers(-3, 3, (2, 2, 2))}, axis=axis)
     check_as_onnxruntime(model, {"x": x})
 
 
-def test_places_of_maxima_in_a_larger_picture(rng):
+def test_indices_of_maxima_in_a_larger_picture(rng):
     text = """g (float[N, 2, H, W] x) => (float[A, B, C, D] y) <int64[4] shape = {1, 2, 7, 7}> {
-        values, places = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(x)
-        y = MaxUnpool<kernel_shape = [2, 2], strides = [2, 2]>(values, places, shape) }"""
+        values, indices = MaxPool<kernel_shape = [2, 2], strides = [2, 2]>(x)
+        y = MaxUnpool<kernel_shape = [2, 2], strides = [2, 2]>(values, indices, shape) }"""
     check_as_onnxruntime(model_of(text), {"x": rng.standard_normal((1, 2, 7, 7), np.float32)}, compiled=False)
 
 
@@ -281,7 +281,7 @@ def test_weights_of_four_bits_in_blocks(rng):
 
 class TestIf:
     def model(self, condition):
-        """A branch that reads what stands around it, within another one."""
+        """A branch, nested in another one, that reads values from outside."""
         return model_of(
             f"""g (float[N, 3] x) => (float[M, 3] y) <int64 zero = {{0}}, int64 one = {{1}}, float none = {{0.0}}> {{
             r = Relu(x)
@@ -307,7 +307,7 @@ class TestIf:
 
     @pytest.mark.parametrize("sign", [1, -1])
     def test_on_a_number(self, sign, rng):
-        """It is computed from arrays, with what it reads of the plan before it."""
+        """It is computed from arrays, with the results of the plan that it reads."""
         model = self.model("s = ReduceSum<keepdims = 0>(x) c = Greater(s, none)")
         feeds = [{"x": np.abs(rng.standard_normal((n, 3), np.float32)) * np.float32(sign)} for n in (1, 3)]
         session = check_as_onnxruntime(model, *feeds, compiled=False)

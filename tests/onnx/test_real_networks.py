@@ -1,4 +1,4 @@
-"""Trained networks from packages, as their exporters have left them, against onnxruntime."""
+"""Trained networks from packages, in the form that their exporters wrote, against onnxruntime."""
 
 import importlib.util
 import os
@@ -17,12 +17,12 @@ pytestmark = [pytest.mark.onnxruntime, pytest.mark.trained_onnx]
 
 
 def file_of(package, *path):
-    """Return a file of an installed package, without importing that."""
+    """Return a file of an installed package, without importing the package."""
     return Path(importlib.util.find_spec(package).origin).parent.joinpath(*path)
 
 
 def any_size(path):
-    """Return a model whose declared sizes are left open."""
+    """Return a model whose declared sizes are replaced by open ones."""
     model = onnx.load(path)
     for info in (*model.graph.input, *model.graph.output):
         for i, dim in enumerate(info.type.tensor_type.shape.dim):
@@ -62,16 +62,16 @@ def test_outputs(name, rng):
     options.log_severity_level = 4
     data = source if isinstance(source, bytes) else str(source)
     theirs, ours = onnxruntime.InferenceSession(data, options), InferenceSession(data)
-    told = [(each.name, each.type) for each in theirs.get_inputs()]
-    assert [(each.name, each.type) for each in ours.get_inputs()] == told
+    inputs = [(each.name, each.type) for each in theirs.get_inputs()]
+    assert [(each.name, each.type) for each in ours.get_inputs()] == inputs
     assert ours.get_modelmeta().custom_metadata_map == theirs.get_modelmeta().custom_metadata_map
     for shape in shapes:
         picture = rng.standard_normal(shape, np.float32)
-        feeds = {told[0][0]: picture * 60 + 127 if name == "M-LSD" else picture}
+        feeds = {inputs[0][0]: picture * 60 + 127 if name == "M-LSD" else picture}
         for found, expected in zip(ours.run(None, feeds), theirs.run(None, feeds), strict=True):
             assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
             wrong = np.abs(found - expected) > 1e-3 * np.abs(expected).max()
-            # M-LSD keeps a score where it equals that of the maximum around it: the last bit tells of two alike.
+            # M-LSD keeps a score if it equals the maximum around it, so the last bit may decide between two scores.
             assert wrong.mean() <= (1e-4 if name == "M-LSD" else 0)
         assert not ours.why_not_compiled(feeds)
 
@@ -90,7 +90,7 @@ def page():
 
 @pytest.mark.filterwarnings("ignore")
 def test_the_pipeline_of_rapidocr(page, monkeypatch):
-    """It is written for ONNX Runtime; only its session is another."""
+    """The pipeline is written for ONNX Runtime; only its session is replaced."""
     from rapidocr import RapidOCR
     from rapidocr.inference_engine.onnxruntime import main
 
@@ -116,7 +116,7 @@ def test_examples(name, page, monkeypatch, tmp_path, capsys):
     if name == "read_text":
         from rapidocr.inference_engine.onnxruntime import main
 
-        monkeypatch.setattr(main, "InferenceSession", main.InferenceSession)  # put back afterwards
+        monkeypatch.setattr(main, "InferenceSession", main.InferenceSession)  # restored afterwards
     runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
     printed = capsys.readouterr().out
     assert ("quickly: 3 lines" if name == "read_text" else "0 faces") in printed

@@ -1,4 +1,4 @@
-"""Files are read without the numbers of their initialisers, which are then read where they stand."""
+"""Files are read without the data of their initialisers, which are then read in place."""
 
 import io
 
@@ -29,7 +29,7 @@ def split(data):
     return without_numbers(io.BytesIO(data), len(data))
 
 
-def test_what_is_left_and_where_the_rest_is(weights):
+def test_what_remains_and_where_the_data_are(weights):
     data = model_of(TEXT, **weights)
     message, places = split(data)
     assert len(message) < 2000
@@ -47,7 +47,7 @@ def test_what_is_left_and_where_the_rest_is(weights):
 
 
 @pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE])
-def test_networks_have_their_numbers(kind, weights, rng, tmp_path):
+def test_networks_have_their_data(kind, weights, rng, tmp_path):
     model = onnx.ModelProto.FromString(model_of(TEXT, **weights))
     for tensor in model.graph.initializer:
         array = helper.tensor_dtype_to_np_dtype(kind)
@@ -65,7 +65,7 @@ def test_networks_have_their_numbers(kind, weights, rng, tmp_path):
 
 
 def test_graphs_in_pieces_are_one(weights, rng):
-    """A field of one message that stands there several times is merged."""
+    """A message field that occurs several times is merged."""
     data = model_of(TEXT, **weights)
     more = onnx.ModelProto(graph=onnx.GraphProto())
     extra = rng.standard_normal((40, 40), np.float32)

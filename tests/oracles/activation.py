@@ -84,7 +84,7 @@ def threshold(x, threshold, value):
 
 
 def prelu(x, weight):
-    """With a weight that broadcasts."""
+    """PReLU with a weight that broadcasts."""
     return np.where(x > 0, x, weight * x)
 
 
@@ -113,7 +113,7 @@ BY_NAME = {
 
 
 def softmax(x, dim):
-    """Along `dim`, written for one row at a time."""
+    """Softmax along `dim`, one row at a time."""
     rows = np.moveaxis(np.array(x, np.float64), dim, -1)
     for index in np.ndindex(rows.shape[:-1]):
         powers = np.exp(rows[index] - rows[index].max())
@@ -161,24 +161,24 @@ SLOPES = {
     "sigmoid": _sigmoid_slope,
     "tanh": lambda x: 1 - np.tanh(x) ** 2,
 }
-"""Derivatives; at a corner those of the flat side, and 1 at hardswish's upper one."""
+"""Derivatives; at a corner, that of the flat side, except 1 at the upper corner of hardswish."""
 
 ARGUMENTS = {"celu": "alpha", "elu": "alpha", "leaky_relu": "negative_slope"}
-"""Activations of one number beside x, and what that is called."""
+"""The names of the parameters of activations that have one beside x."""
 
 
 def fused(name, number):
-    """Arguments of an operation that applies an activation to its result; `number` goes where there is one."""
+    """Return the arguments of an operation with an activation; `number` is the activation's parameter, if any."""
     return {"activation": name, **({"negative_slope": number} if name in ARGUMENTS else {})}
 
 
 def with_number(name, number):
-    """The activation with its number, where it has one."""
+    """Return the activation, with its parameter if it has one."""
     return partial(BY_NAME[name], **({ARGUMENTS[name]: number} if name in ARGUMENTS else {}))
 
 
 def softmax_gradient(x, gradient, dim, log=False):
-    """Of every row the gradient times the Jacobian: y_i (delta_ij - y_j), or delta_ij - y_j of the logarithm."""
+    """Multiply each row's gradient by the Jacobian: y_i (delta_ij - y_j), or delta_ij - y_j for the logarithm."""
     rows = np.moveaxis(np.array(x, np.float64), dim, -1)
     gradients = np.moveaxis(np.array(gradient, np.float64), dim, -1)
     for index in np.ndindex(rows.shape[:-1]):

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def pad_sides(x, padding):
-    """Zeros around H and W; `padding` is (top, bottom, left, right)."""
+    """Pad H and W with zeros; `padding` is (top, bottom, left, right)."""
     top, bottom, left, right = padding
     return np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
 
@@ -33,7 +33,7 @@ def conv2d_loops(x, weight, bias=None, stride=(1, 1), padding=(0, 0, 0, 0), dila
 
 
 def im2col(x, kernel, stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1)):
-    """Columns of unrolled windows, (N, C * KH * KW, OH * OW), channels slowest: X_col of the textbooks."""
+    """Return columns of unrolled windows, (N, C * KH * KW, OH * OW), channels slowest: X_col of the textbooks."""
     x = pad_sides(x.astype(np.float64), padding)
     n_images, channels, height, width = x.shape
     oh = (height - ((kernel[0] - 1) * dilation[0] + 1)) // stride[0] + 1
@@ -48,7 +48,7 @@ def im2col(x, kernel, stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1)):
 
 def col2im(columns, size, kernel, stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1)):
     """Add every entry of the columns to the pixel that im2col took it from."""
-    pixels = np.arange(size[0] * size[1]).reshape(1, 1, *size) + 1.0  # 0 is the padding
+    pixels = np.arange(size[0] * size[1]).reshape(1, 1, *size) + 1.0  # 0 stands for the padding
     source, _ = im2col(pixels, kernel, stride, padding, dilation)
     taps = kernel[0] * kernel[1]
     channels = columns.shape[1] // taps
@@ -60,7 +60,7 @@ def col2im(columns, size, kernel, stride=(1, 1), padding=(0, 0, 0, 0), dilation=
 
 
 def conv2d(x, weight, bias=None, stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1), groups=1):
-    """W_row times X_col, group by group: the same sums as `conv2d_loops`, fast enough for many shapes."""
+    """Multiply W_row by X_col, group by group: the same sums as `conv2d_loops`, but fast enough for many shapes."""
     filters, per_group, kh, kw = weight.shape
     outputs = []
     for g in range(groups):
@@ -72,7 +72,7 @@ def conv2d(x, weight, bias=None, stride=(1, 1), padding=(0, 0, 0, 0), dilation=(
 
 
 def _pairs(x_shape, weight_shape, stride, padding, dilation, groups):
-    """All that the definition multiplies: index of the output, of the input (inside the image) and of the weight."""
+    """Yield the products of the definition: indices of the output, of the input (inside the image) and the weight."""
     n_images, _, height, width = x_shape
     filters, per_group, kh, kw = weight_shape
     oh = (height + padding[0] + padding[1] - ((kh - 1) * dilation[0] + 1)) // stride[0] + 1
@@ -84,7 +84,7 @@ def _pairs(x_shape, weight_shape, stride, padding, dilation, groups):
 
 
 def conv2d_input_gradient_loops(gradient, weight, x_shape, stride, padding, dilation, groups):
-    """The definition: what every product of the convolution passes on to its input."""
+    """The definition: add the gradient of every product of the convolution to its input."""
     out = np.zeros(x_shape)
     for output, source, tap in _pairs(x_shape, weight.shape, stride, padding, dilation, groups):
         out[source] += np.float64(gradient[output]) * weight[tap]
@@ -92,7 +92,7 @@ def conv2d_input_gradient_loops(gradient, weight, x_shape, stride, padding, dila
 
 
 def conv2d_weight_gradient_loops(gradient, x, weight_shape, stride, padding, dilation, groups):
-    """The definition: what every product of the convolution passes on to its weight."""
+    """The definition: add the gradient of every product of the convolution to its weight."""
     out = np.zeros(weight_shape)
     for output, source, tap in _pairs(x.shape, weight_shape, stride, padding, dilation, groups):
         out[tap] += np.float64(gradient[output]) * x[source]
@@ -100,12 +100,12 @@ def conv2d_weight_gradient_loops(gradient, x, weight_shape, stride, padding, dil
 
 
 def _as_matrices(images):
-    """(N, C, H * W)."""
+    """Reshape to (N, C, H * W)."""
     return images.astype(np.float64).reshape(*images.shape[:2], images.shape[2] * images.shape[3])
 
 
 def conv2d_input_gradient(gradient, weight, x_shape, stride, padding, dilation, groups):
-    """The adjoint of `conv2d`: the transposed W_row times the gradient, put back by col2im."""
+    """The adjoint of `conv2d`: the transposed W_row times the gradient, and then col2im."""
     filters, _, kh, kw = weight.shape
     each = filters // groups
     images = []
@@ -141,7 +141,7 @@ def conv1d_loops(x, weight, bias=None, stride=1, padding=(0, 0), dilation=1, gro
 
 
 def _taps_3d(x_shape, weight_shape, stride, padding, dilation, groups):
-    """Padded shape and output size, and of each tap the slices of the padded input that it meets, group by group."""
+    """Return the padded shape, the output size and, for each tap, the slices of the padded input that it reads."""
     padded = [size + padding[2 * i] + padding[2 * i + 1] for i, size in enumerate(x_shape[2:])]
     kernel = weight_shape[2:]
     sizes = [(padded[i] - ((kernel[i] - 1) * dilation[i] + 1)) // stride[i] + 1 for i in range(3)]
@@ -167,7 +167,7 @@ def conv3d(x, weight, bias=None, stride=(1, 1, 1), padding=(0,) * 6, dilation=(1
 
 
 def conv3d_input_gradient(gradient, weight, x_shape, stride, padding, dilation, groups):
-    """What each tap passes on to the input that it meets."""
+    """Add each tap's gradient to the input that it reads."""
     padded, _, taps = _taps_3d(x_shape, weight.shape, stride, padding, dilation, groups)
     out = np.zeros(padded)
     for tap, met, outputs in taps:
@@ -177,7 +177,7 @@ def conv3d_input_gradient(gradient, weight, x_shape, stride, padding, dilation, 
 
 
 def conv3d_weight_gradient(gradient, x, weight_shape, stride, padding, dilation, groups):
-    """What each tap passes on to its weights."""
+    """Sum each tap's gradient for its weights."""
     _, _, taps = _taps_3d(x.shape, weight_shape, stride, padding, dilation, groups)
     x = np.pad(x.astype(np.float64), ((0, 0), (0, 0), *zip(padding[::2], padding[1::2], strict=True)))
     out = np.zeros(weight_shape)

@@ -7,7 +7,7 @@ _ALL = slice(None)
 
 @np.errstate(invalid="ignore")  # of products with an infinity
 def conv_transpose(x, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
-    """Each position adds the filters, times its channels, to a window; what was padded is cut off the result.
+    """Each position adds the filters, times its channels, to a window; the padding is cropped from the result.
 
     `padding` has one number for each dimension, or two: before and after it.
     """
@@ -22,7 +22,7 @@ def conv_transpose(x, weight, bias=None, stride=1, padding=0, output_padding=0, 
 
 
 def conv_transpose_gradients(gradient, x, weight, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
-    """What every product of `conv_transpose` passes on to its input and to its weight."""
+    """Return the gradients of every product of `conv_transpose`, summed for its input and its weight."""
     windows = _Windows(x.shape, weight.shape, stride, padding, output_padding, groups, dilation)
     x_shape, weight_shape = x.shape, weight.shape
     x, weight = windows.grouped(x), windows.grouped_weight(weight)
@@ -38,7 +38,7 @@ def conv_transpose_gradients(gradient, x, weight, stride=1, padding=0, output_pa
 
 
 class _Windows:
-    """Positions, taps, and where they meet in a result that is not cropped yet: (N, groups, O / groups, ...)."""
+    """Yields positions, taps, and the index of their product in the uncropped result: (N, groups, O / groups, ...)."""
 
     def __init__(self, x_shape, weight_shape, stride, padding, output_padding, groups, dilation):
         n_images, channels, *self.size = x_shape

@@ -1,4 +1,4 @@
-"""Images and volumes read at places, one place after the other."""
+"""Images and volumes sampled at points, one point at a time."""
 
 import math
 
@@ -11,9 +11,9 @@ def grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=Fa
     n_images, channels, *sizes = x.shape
     out = np.zeros((n_images, channels, *grid.shape[1:-1]))
     for n, *index in np.ndindex(grid.shape[:-1]):
-        place = grid[(n, *index)][::-1]  # x comes first
+        point = grid[(n, *index)][::-1]  # x comes first
         axes = [
-            taps(number, size, mode, padding_mode, align_corners) for number, size in zip(place, sizes, strict=True)
+            taps(number, size, mode, padding_mode, align_corners) for number, size in zip(point, sizes, strict=True)
         ]
         for pixel in np.ndindex(*map(len, axes)):
             chosen = [axis[k] for axis, k in zip(axes, pixel, strict=True)]
@@ -24,7 +24,7 @@ def grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=Fa
 
 
 def taps(number, size, mode, padding_mode, align_corners):
-    """Return (index, weight) of the pixels along one axis; the index is None where there is none."""
+    """Return (index, weight) of the pixels along one axis; the index is None outside the image."""
     at = (number + 1) / 2 * (size - 1) if align_corners else ((number + 1) * size - 1) / 2
     if mode != "bicubic":
         at = inside(at, size, padding_mode, align_corners)
@@ -42,7 +42,7 @@ def taps(number, size, mode, padding_mode, align_corners):
 
 
 def inside(at, size, padding_mode, align_corners):
-    """Bring a place into the image where something else than zeros lies outside."""
+    """Move a coordinate into the image, unless there are zeros outside."""
     if padding_mode == "zeros":
         return at
     if padding_mode == "reflection":
@@ -56,9 +56,9 @@ def affine_grid(theta, size, align_corners=False):
     n_images, _, *sizes = size
     out = np.empty((n_images, *sizes, len(sizes)))
     for n, *index in np.ndindex(n_images, *sizes):
-        place = [
+        point = [
             2 * i / max(length - 1, 1) - (length > 1) if align_corners else (2 * i + 1) / length - 1
             for i, length in zip(index, sizes, strict=True)
         ]
-        out[(n, *index)] = theta[n] @ [*place[::-1], 1]
+        out[(n, *index)] = theta[n] @ [*point[::-1], 1]
     return out

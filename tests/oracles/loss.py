@@ -1,4 +1,4 @@
-"""Losses number by number, in float64."""
+"""Losses, number by number, in float64."""
 
 import numpy as np
 
@@ -8,12 +8,12 @@ def log_softmax(row):
     return shifted - np.log(np.exp(shifted).sum())
 
 
-def wishes(x, target, weight, ignore_index, label_smoothing):
-    """Return rows of logits, what their logarithms of probabilities are multiplied with, and the mean's divisor."""
+def target_weights(x, target, weight, ignore_index, label_smoothing):
+    """Return rows of logits, the factors of their log-probabilities, and the divisor of the mean."""
     classes = x.shape[1]
     rows = np.moveaxis(x, 1, -1).reshape(-1, classes)
     weight = np.ones(classes) if weight is None else weight.astype(np.float64)
-    wish, norm = np.zeros(rows.shape), 0.0
+    factors, norm = np.zeros(rows.shape), 0.0
     if target.shape == x.shape:
         given, norm = np.moveaxis(target, 1, -1).reshape(-1, classes), len(rows)
     for i in range(len(rows)):
@@ -24,23 +24,24 @@ def wishes(x, target, weight, ignore_index, label_smoothing):
             given = {i: np.arange(classes) == right}
             norm += weight[right]
         for c in range(classes):
-            wish[i, c] = weight[c] * ((1 - label_smoothing) * given[i][c] + label_smoothing / classes)
-    return rows, wish, norm
+            factors[i, c] = weight[c] * ((1 - label_smoothing) * given[i][c] + label_smoothing / classes)
+    return rows, factors, norm
 
 
 def cross_entropy(x, target, weight, ignore_index, label_smoothing, reduction):
-    rows, wish, norm = wishes(x, target, weight, ignore_index, label_smoothing)
-    losses = np.array([-(wish[i] * log_softmax(rows[i])).sum() for i in range(len(rows))])
+    rows, factors, norm = target_weights(x, target, weight, ignore_index, label_smoothing)
+    losses = np.array([-(factors[i] * log_softmax(rows[i])).sum() for i in range(len(rows))])
     if reduction == "mean":
         return losses.sum() / norm
     return _reduced(losses.reshape(x.shape[0], *x.shape[2:]), reduction)
 
 
 def cross_entropy_gradient(x, target, weight, ignore_index, label_smoothing, gradient):
-    """Of the input, from the gradient of the unreduced losses."""
-    rows, wish, _ = wishes(x, target, weight, ignore_index, label_smoothing)
+    """Return the gradient of the input, from the gradient of the unreduced losses."""
+    rows, factors, _ = target_weights(x, target, weight, ignore_index, label_smoothing)
     found = [
-        (np.exp(log_softmax(rows[i])) * wish[i].sum() - wish[i]) * gradient.reshape(-1)[i] for i in range(len(rows))
+        (np.exp(log_softmax(rows[i])) * factors[i].sum() - factors[i]) * gradient.reshape(-1)[i]
+        for i in range(len(rows))
     ]
     return np.moveaxis(np.reshape(found, np.moveaxis(x, 1, -1).shape), -1, 1)
 

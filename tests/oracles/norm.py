@@ -4,7 +4,7 @@ import numpy as np
 
 
 def batch_norm(x, mean, var, weight=None, bias=None, eps=1e-5):
-    """With given statistics, channel by channel; x is (N, C, ...)."""
+    """Batch norm with given statistics, channel by channel; x is (N, C, ...)."""
     out = np.empty(x.shape)
     for c in range(x.shape[1]):
         normal = (x[:, c].astype(np.float64) - mean[c]) / np.sqrt(np.float64(var[c]) + eps)
@@ -13,13 +13,13 @@ def batch_norm(x, mean, var, weight=None, bias=None, eps=1e-5):
 
 
 def statistics(x):
-    """Mean, biased and unbiased variance of every channel."""
+    """Return the mean and the biased and unbiased variance of every channel."""
     values = np.moveaxis(x.astype(np.float64), 1, 0).reshape(x.shape[1], -1)
     return values.mean(axis=1), values.var(axis=1), values.var(axis=1, ddof=1)
 
 
 def batch_norm_gradient(x, gradient, mean, var, weight=None, eps=1e-5, training=True):
-    """Of input, weight and bias, channel by channel; when training, mean and var depend on x."""
+    """Gradients of input, weight and bias, channel by channel; in training, mean and var depend on x."""
     dx, dweight, dbias = np.empty(x.shape), np.empty(x.shape[1]), np.empty(x.shape[1])
     for c in range(x.shape[1]):
         dy, deviation = gradient[:, c].astype(np.float64), 1 / np.sqrt(np.float64(var[c]) + eps)
@@ -41,7 +41,7 @@ def layer_norm(x, weight=None, bias=None, eps=1e-5):
 
 
 def layer_norm_gradient(x, gradient, weight=None, eps=1e-5):
-    """Of input, weight and bias, row by row."""
+    """Gradients of input, weight and bias, row by row."""
     dx, dweight, dbias = np.empty(x.shape), np.zeros(x.shape[-1]), np.zeros(x.shape[-1])
     for index in np.ndindex(x.shape[:-1]):
         row, dy = x[index].astype(np.float64), gradient[index].astype(np.float64)
@@ -64,7 +64,7 @@ def rms_norm(x, weight=None, eps=2**-23):
 
 
 def group_norm(x, groups, weight=None, bias=None, eps=1e-5):
-    """Group by group; x is (N, C, ...)."""
+    """Group norm, group by group; x is (N, C, ...)."""
     out, size = np.empty(x.shape), x.shape[1] // groups
     for n, g in np.ndindex(x.shape[0], groups):
         values = x[n, g * size : (g + 1) * size].astype(np.float64)
@@ -75,7 +75,7 @@ def group_norm(x, groups, weight=None, bias=None, eps=1e-5):
 
 
 def group_norm_gradient(x, gradient, groups, weight=None, eps=1e-5):
-    """Of input, weight and bias, group by group."""
+    """Gradients of input, weight and bias, group by group."""
     size, axes = x.shape[1] // groups, tuple(range(1, x.ndim - 1))
     dx, dweight, dbias = np.empty(x.shape), np.zeros(x.shape[1]), np.zeros(x.shape[1])
     factors = np.ones(x.shape[1]) if weight is None else weight.astype(np.float64)
@@ -105,7 +105,7 @@ def local_response_norm(x, size, alpha=1e-4, beta=0.75, k=1.0):
 
 
 def local_response_norm_gradient(x, gradient, size, alpha=1e-4, beta=0.75, k=1.0):
-    """One output at a time: what it passes to each input in its window."""
+    """One output at a time: add its gradient to each input in its window."""
     x = x.astype(np.float64)
     out = np.zeros(x.shape)
     for n, c, h, w in np.ndindex(x.shape):

@@ -4,20 +4,20 @@ import numpy as np
 
 
 def pad(x, sides, mode="constant", value=0):
-    """Put `sides`, a pair (before, behind) for each dimension, around `x`; what is below 0 is cut off first."""
+    """Pad `x` by `sides`, a pair (before, after) for each dimension; negative ones are cropped first."""
     x = x[tuple(slice(max(-a, 0), size - max(-b, 0)) for (a, b), size in zip(sides, x.shape, strict=True))]
     out = np.full([max(a, 0) + size + max(b, 0) for (a, b), size in zip(sides, x.shape, strict=True)], value, x.dtype)
     for index in np.ndindex(out.shape):
-        places = [
-            place(i - max(before, 0), size, mode) for i, (before, _), size in zip(index, sides, x.shape, strict=True)
+        indices = [
+            source(i - max(before, 0), size, mode) for i, (before, _), size in zip(index, sides, x.shape, strict=True)
         ]
-        if None not in places:
-            out[index] = x[tuple(places)]
+        if None not in indices:
+            out[index] = x[tuple(indices)]
     return out
 
 
-def place(i, size, mode):
-    """Return which of `size` numbers stands at place `i`; None where none does."""
+def source(i, size, mode):
+    """Return the index of the number at position `i` of the padded axis, or None if there is none."""
     if 0 <= i < size:
         return i
     if mode == "constant":

@@ -25,7 +25,7 @@ FUNCTIONS = {
     "square": (np.square, lambda x: 2 * x),
 }
 
-ARITHMETIC = {  # with the derivatives by the first and by the second operand
+ARITHMETIC = {  # with the derivatives with respect to the first and the second operand
     "add": (np.add, lambda a, b: np.ones_like(a), lambda a, b: np.ones_like(b)),
     "div": (np.divide, lambda a, b: 1 / b, lambda a, b: -a / b**2),
     "maximum": (np.maximum, lambda a, b: (a > b) + (a == b) / 2, lambda a, b: (a < b) + (a == b) / 2),
@@ -46,7 +46,7 @@ COMPARISONS = {
 
 
 def sum_to(gradient, shape):
-    """What belongs to an operand of this shape that was broadcast, element by element."""
+    """Sum a gradient, element by element, to the shape of an operand that was broadcast."""
     out = np.zeros(shape)
     where = np.broadcast_to(np.arange(out.size).reshape(shape), gradient.shape)
     np.add.at(out.reshape(-1), where.reshape(-1), gradient.reshape(-1))

@@ -7,11 +7,11 @@ import numpy as np
 
 
 def out_size(size, kernel, stride, before, after, dilation=1, ceil_mode=False):
-    """How many windows there are along an axis."""
-    room = size + before + after - (dilation * (kernel - 1) + 1)
+    """Return the number of windows along an axis."""
+    last = size + before + after - (dilation * (kernel - 1) + 1)
     if not ceil_mode:
-        return room // stride + 1
-    count = -(-room // stride) + 1
+        return last // stride + 1
+    count = -(-last // stride) + 1
     starts_past_the_image = (count - 1) * stride >= size + before
     return count - 1 if starts_past_the_image else count
 
@@ -29,7 +29,7 @@ def windows(x, kernel, stride, padding=(0, 0, 0, 0), dilation=(1, 1), ceil_mode=
 
 
 def adaptive_windows(x, output):
-    """As `windows`, for the windows that give an output of this size."""
+    """Like `windows`, for the windows that give an output of this size."""
     for y in range(output[0]):
         for xx in range(output[1]):
             first = [(i * size) // out for i, size, out in zip((y, xx), x.shape[2:], output, strict=True)]
@@ -37,44 +37,44 @@ def adaptive_windows(x, output):
             yield (y, xx), list(range(first[0], end[0])), list(range(first[1], end[1]))
 
 
-def pool(x, places, fold):
-    """``fold(window, y, x)`` of each of the `places`, windows in float64; fold gets (N, C, rows, columns)."""
-    places = list(places)
-    oh, ow = (max((at[axis] for at, _, _ in places), default=-1) + 1 for axis in range(2))
+def pool(x, all_windows, fold):
+    """``fold(window, y, x)`` of each of `all_windows`, in float64; fold gets (N, C, rows, columns)."""
+    all_windows = list(all_windows)
+    oh, ow = (max((at[axis] for at, _, _ in all_windows), default=-1) + 1 for axis in range(2))
     out = np.zeros((*x.shape[:2], oh, ow))
-    for (y, xx), rows, columns in places:
+    for (y, xx), rows, columns in all_windows:
         out[:, :, y, xx] = fold(x[:, :, rows][..., columns].astype(np.float64), y, xx)
     return out
 
 
-def max_pool(x, places):
+def max_pool(x, all_windows):
     """Maxima; NaN wins. A window without pixels gives minus infinity."""
-    return pool(x, places, lambda window, y, xx: window.max(axis=(2, 3), initial=-np.inf))
+    return pool(x, all_windows, lambda window, y, xx: window.max(axis=(2, 3), initial=-np.inf))
 
 
-def argmax_pool(x, places):
+def argmax_pool(x, all_windows):
     """Positions h * W + w of the maxima: the first of equal values, the last NaN, 0 for a window without pixels."""
-    places = list(places)
-    out = np.zeros(max_pool(x, places).shape, np.int64)
-    for (y, xx), rows, columns in places:
+    all_windows = list(all_windows)
+    out = np.zeros(max_pool(x, all_windows).shape, np.int64)
+    for (y, xx), rows, columns in all_windows:
         taps = [(h, w) for h in rows for w in columns]
         for n in range(x.shape[0]):
             for c in range(x.shape[1]):
-                best, place = -np.inf, taps[0] if taps else (0, 0)
+                best, position = -np.inf, taps[0] if taps else (0, 0)
                 for h, w in taps:
                     if x[n, c, h, w] > best or np.isnan(x[n, c, h, w]):
-                        best, place = x[n, c, h, w], (h, w)
-                out[n, c, y, xx] = place[0] * x.shape[3] + place[1]
+                        best, position = x[n, c, h, w], (h, w)
+                out[n, c, y, xx] = position[0] * x.shape[3] + position[1]
     return out
 
 
-def avg_pool(x, places):
-    """Averages over what each window holds of the image."""
-    return pool(x, places, lambda window, y, xx: window.mean(axis=(2, 3)))
+def avg_pool(x, all_windows):
+    """Averages over the part of each window inside the image."""
+    return pool(x, all_windows, lambda window, y, xx: window.mean(axis=(2, 3)))
 
 
 def avg_pool2d(x, kernel, stride, padding=(0, 0, 0, 0), ceil_mode=False, count_include_pad=True, divisor=None):
-    """Sums over what each window holds of the image, divided as torch does."""
+    """Sums over the part of each window inside the image, divided as torch does."""
     top, bottom, left, right = padding
 
     def fold(window, y, xx):
@@ -91,7 +91,7 @@ def avg_pool2d(x, kernel, stride, padding=(0, 0, 0, 0), ceil_mode=False, count_i
 
 
 def lp_pool2d(x, p, kernel, stride, ceil_mode=False):
-    """p-norms; the sum of a window that hangs over the edge counts as if the rest were like what it holds."""
+    """p-norms; the sum of a window that extends beyond the edge is scaled up to the size of a whole window."""
 
     def fold(window, y, xx):
         return ((np.abs(window) ** p).mean(axis=(2, 3)) * kernel[0] * kernel[1]) ** (1 / p)
@@ -99,11 +99,11 @@ def lp_pool2d(x, p, kernel, stride, ceil_mode=False):
     return pool(x, windows(x, kernel, stride, ceil_mode=ceil_mode), fold)
 
 
-def max_pool_gradient(x, gradient, places):
-    """Each output's gradient goes to where its maximum stands; a window without pixels passes nothing."""
-    places = list(places)
-    out, indices = np.zeros(x.shape), argmax_pool(x, places)
-    for (y, xx), rows, columns in places:
+def max_pool_gradient(x, gradient, all_windows):
+    """Add each output's gradient to the position of its maximum; a window without pixels passes nothing."""
+    all_windows = list(all_windows)
+    out, indices = np.zeros(x.shape), argmax_pool(x, all_windows)
+    for (y, xx), rows, columns in all_windows:
         for n, c in np.ndindex(x.shape[:2]):
             if rows and columns:
                 h, w = divmod(indices[n, c, y, xx], x.shape[3])
@@ -112,7 +112,7 @@ def max_pool_gradient(x, gradient, places):
 
 
 def linear_gradient(forward, shape, gradient):
-    """Of any pooling that is linear: one input pixel at a time, what it passes on times the gradient."""
+    """The gradient of any linear pooling: for one input pixel at a time, its contributions times the gradient."""
     out = np.zeros(shape)
     for at in np.ndindex(shape[2:]):
         one = np.zeros((1, 1, *shape[2:]))
@@ -122,7 +122,7 @@ def linear_gradient(forward, shape, gradient):
 
 
 def lp_pool2d_gradient(x, gradient, p, kernel, stride, ceil_mode=False):
-    """One window and one of its pixels at a time; what is 0, value or norm, has no derivative and passes nothing."""
+    """One window and one of its pixels at a time; where the value or the norm is 0, nothing is passed."""
     x = x.astype(np.float64)
     out, norms = np.zeros(x.shape), lp_pool2d(x, p, kernel, stride, ceil_mode)
     for (y, xx), rows, columns in windows(x, kernel, stride, ceil_mode=ceil_mode):
@@ -138,7 +138,7 @@ def lp_pool2d_gradient(x, gradient, p, kernel, stride, ceil_mode=False):
 
 
 def boxes(x, kernel, stride, sides, dilation, ceil_mode=False):
-    """As `windows`, over any number of axes: yield the output's index and what the window holds along each axis.
+    """Like `windows`, over any number of axes: yield the output's index and the window's indices along each axis.
 
     `sides` are pairs of padding, before and behind each axis.
     """
@@ -150,18 +150,18 @@ def boxes(x, kernel, stride, sides, dilation, ceil_mode=False):
 
 
 def adaptive_boxes(x, output):
-    """As `boxes`, for the windows that give an output of this size."""
+    """Like `boxes`, for the windows that give an output of this size."""
     for at in np.ndindex(*output):
         each = list(zip(at, x.shape[2:], output, strict=True))
         yield at, [list(range(i * size // out, math.ceil((i + 1) * size / out))) for i, size, out in each]
 
 
-def pool_boxes(x, places, fold):
-    """``fold(window, at)`` of each of the `places`, windows in float64; fold gets (N, C, ...) and the index."""
-    places = list(places)
-    sizes = [max(at[axis] for at, _ in places) + 1 for axis in range(x.ndim - 2)]
+def pool_boxes(x, all_windows, fold):
+    """``fold(window, at)`` of each of `all_windows`, in float64; fold gets (N, C, ...) and the index."""
+    all_windows = list(all_windows)
+    sizes = [max(at[axis] for at, _ in all_windows) + 1 for axis in range(x.ndim - 2)]
     out = np.zeros((*x.shape[:2], *sizes))
-    for at, taps in places:
+    for at, taps in all_windows:
         window = x[np.ix_(range(x.shape[0]), range(x.shape[1]), *taps)].astype(np.float64)
         out[(slice(None), slice(None), *at)] = fold(window, at)
     return out
@@ -171,16 +171,16 @@ def _numbers(window):
     return window.reshape(*window.shape[:2], -1)
 
 
-def max_boxes(x, places):
+def max_boxes(x, all_windows):
     """Maxima; NaN wins. A window without numbers gives minus infinity."""
-    return pool_boxes(x, places, lambda window, at: _numbers(window).max(axis=2, initial=-np.inf))
+    return pool_boxes(x, all_windows, lambda window, at: _numbers(window).max(axis=2, initial=-np.inf))
 
 
-def argmax_boxes(x, places):
-    """Where the maxima stand, counted through the axes: the first of equal values, the last NaN."""
-    places = list(places)
-    out = np.zeros(max_boxes(x, places).shape, np.int64)
-    for at, taps in places:
+def argmax_boxes(x, all_windows):
+    """Flat indices of the maxima: the first of equal values, the last NaN."""
+    all_windows = list(all_windows)
+    out = np.zeros(max_boxes(x, all_windows).shape, np.int64)
+    for at, taps in all_windows:
         for n, c in np.ndindex(x.shape[:2]):
             best, found = -np.inf, None
             for tap in itertools.product(*taps):
@@ -191,13 +191,13 @@ def argmax_boxes(x, places):
     return out
 
 
-def avg_boxes(x, places):
-    """Averages over what each window holds."""
-    return pool_boxes(x, places, lambda window, at: _numbers(window).mean(axis=2))
+def avg_boxes(x, all_windows):
+    """Averages over each window."""
+    return pool_boxes(x, all_windows, lambda window, at: _numbers(window).mean(axis=2))
 
 
 def avg_pool3d(x, kernel, stride, sides, ceil_mode=False, count_include_pad=True, divisor=None):
-    """Sums over what each window holds, divided as torch does."""
+    """Sums over each window, divided as torch does."""
 
     def fold(window, at):
         count = math.prod(window.shape[2:])
@@ -212,7 +212,7 @@ def avg_pool3d(x, kernel, stride, sides, ceil_mode=False, count_include_pad=True
 
 
 def lp_pool3d(x, p, kernel, stride, ceil_mode=False):
-    """p-norms; the sum of a window that hangs over the edge counts as if the rest were like what it holds."""
+    """p-norms; the sum of a window that extends beyond the edge is scaled up to the size of a whole window."""
 
     def fold(window, at):
         return ((np.abs(_numbers(window)) ** p).mean(axis=2) * math.prod(kernel)) ** (1 / p)
@@ -220,12 +220,12 @@ def lp_pool3d(x, p, kernel, stride, ceil_mode=False):
     return pool_boxes(x, boxes(x, kernel, stride, [(0, 0)] * 3, (1, 1, 1), ceil_mode), fold)
 
 
-def max_boxes_gradient(x, gradient, places):
-    """Each output's gradient goes to where its maximum stands."""
-    places = list(places)
+def max_boxes_gradient(x, gradient, all_windows):
+    """Add each output's gradient to the position of its maximum."""
+    all_windows = list(all_windows)
     out = np.zeros(x.shape)
-    flat, where = out.reshape(*x.shape[:2], -1), argmax_boxes(x, places)
-    for at, taps in places:
+    flat, where = out.reshape(*x.shape[:2], -1), argmax_boxes(x, all_windows)
+    for at, taps in all_windows:
         for n, c in np.ndindex(x.shape[:2]):
             if all(taps):
                 flat[n, c, where[(n, c, *at)]] += gradient[(n, c, *at)]
@@ -233,9 +233,9 @@ def max_boxes_gradient(x, gradient, places):
 
 
 def max_unpool(x, indices, sizes):
-    """Numbers at their places in planes or volumes of these sizes, zeros elsewhere; the last one of a place stays."""
+    """Numbers at their indices in planes or volumes of these sizes, zeros elsewhere; the last of an index stays."""
     out = np.zeros((*x.shape[:2], math.prod(sizes)), x.dtype)
     for n, c in np.ndindex(x.shape[:2]):
-        for value, place in zip(x[n, c].ravel(), indices[n, c].ravel(), strict=True):
-            out[n, c, place] = value
+        for value, index in zip(x[n, c].ravel(), indices[n, c].ravel(), strict=True):
+            out[n, c, index] = value
     return out.reshape(*x.shape[:2], *sizes)

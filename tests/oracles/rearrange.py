@@ -1,4 +1,4 @@
-"""What moves numbers and multiplies matrices, one index at a time."""
+"""Operations that move numbers, and matrix products, one index at a time."""
 
 import numpy as np
 
@@ -26,15 +26,15 @@ def index_select(x, dim, index):
 
 def gather(x, dim, index):
     out = np.empty(index.shape, x.dtype)
-    for place in np.ndindex(index.shape):
-        source = list(place)
-        source[dim] = index[place]
-        out[place] = x[tuple(source)]
+    for position in np.ndindex(index.shape):
+        source = list(position)
+        source[dim] = index[position]
+        out[position] = x[tuple(source)]
     return out
 
 
 def matmul(a, b):
-    """For matrices or stacks of them, of which the shapes in front broadcast."""
+    """The product of matrices, or of stacks of them, whose leading dimensions broadcast."""
     stack = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     a, b = np.broadcast_to(a, stack + a.shape[-2:]), np.broadcast_to(b, stack + b.shape[-2:])
     out = np.zeros((*stack, a.shape[-2], b.shape[-1]))

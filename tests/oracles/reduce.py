@@ -1,4 +1,4 @@
-"""Reductions over dimensions, as NumPy has them."""
+"""Reductions over dimensions, by NumPy."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ def mean(x, dim, keepdim):
 
 
 def var(x, dim, keepdim):
-    """By the definition, with torch's correction of the divisor."""
+    """The variance by its definition, with torch's correction of the divisor."""
     with np.errstate(all="ignore"):
         distances = x - mean(x, dim, True)
         return np.sum(distances**2, axis=dim, keepdims=keepdim) / max(_count(x, dim).max(initial=0) - 1, np.float64(0))

@@ -1,25 +1,25 @@
-"""Bilinear resampling of one picture, place by place."""
+"""Bilinear resampling of one picture, point by point."""
 
 import numpy as np
 
 
 def pixel(image, row, column, border, fill):
-    """The channels of one pixel, which may lie beyond the picture."""
+    """Return the channels of one pixel, which may be outside the picture."""
     height, width = image.shape[1:]
     if border == "constant" and not (0 <= row < height and 0 <= column < width):
         return np.full(len(image), fill, np.float64)
     where = []
-    for place, size in ((row, height), (column, width)):
+    for position, size in ((row, height), (column, width)):
         if border == "reflect":
-            while not 0 <= place < size:
-                place = -place if place < 0 else 2 * (size - 1) - place
-                place = 0 if size == 1 else place
-        where.append(min(max(place, 0), size - 1))
+            while not 0 <= position < size:
+                position = -position if position < 0 else 2 * (size - 1) - position
+                position = 0 if size == 1 else position
+        where.append(min(max(position, 0), size - 1))
     return image[:, where[0], where[1]].astype(np.float64)
 
 
 def read(image, y, x, border, fill):
-    """What the picture has at a place, in pixels from its upper left one."""
+    """Return the channels at a point, in pixels from the upper left one."""
     top, left = int(np.floor(y)), int(np.floor(x))
     down, across = y - top, x - left
     return (
@@ -31,7 +31,7 @@ def read(image, y, x, border, fill):
 
 
 def resample(image, matrix, size, field=None, border="constant", fill=0.0, samples=1):
-    """As `convlane.data.resample`."""
+    """Like `convlane.data.resample`."""
     height, width = size
     out = np.zeros((len(image), height, width))
     for row in range(height):

@@ -27,7 +27,7 @@ def interleave(tensors):
 
 
 def channel_shuffle(x, groups):
-    """As the paper has it: a matrix of groups by channels is transposed."""
+    """As in the paper: a matrix of groups by channels is transposed."""
     n_images, channels, height, width = x.shape
     matrix = np.reshape(x, (n_images, groups, channels // groups, height, width))
     return matrix.transpose(0, 2, 1, 3, 4).reshape(x.shape)

@@ -1,4 +1,4 @@
-"""Pixels of channels and channels of pixels, number by number."""
+"""Moving channels into pixels and pixels into channels, number by number."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""What workers are given: a saved plan, and a folder of pictures."""
+"""Inputs of workers: a saved plan, and a folder of pictures."""
 
 import pytest
 

@@ -56,5 +56,5 @@ def test_partitions_of_bags(client, plan, folder):
     files = dask.bag.from_sequence(pictures.files(folder), npartitions=3)
     rows = files.map_partitions(BatchPredictor(plan, PREPARE, BestClass(NAMES))).compute()
     assert str(rows) == str(pictures.rows_of_one_process(plan, folder))
-    told = files.map_partitions(BatchPredictor(plan, PREPARE, pictures.threads_told)).compute()
-    assert {row["threads"] for row in told if not row["error"]} == {1}
+    rows = files.map_partitions(BatchPredictor(plan, PREPARE, pictures.threads_in_force)).compute()
+    assert {row["threads"] for row in rows if not row["error"]} == {1}

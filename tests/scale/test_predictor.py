@@ -25,7 +25,7 @@ def images(rng):
 
 
 def check_rows(rows, files, plan):
-    """Compare columns or rows with what the plan says of each picture by itself."""
+    """Compare columns or rows with the plan's result for each picture alone."""
     run = convlane.load_plan(plan)
     assert [row["path"] for row in rows] == files
     for row in rows:
@@ -42,7 +42,7 @@ def check_rows(rows, files, plan):
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_items_become_rows_and_broken_ones_tell_why(plan, folder, threads):
+def test_items_become_rows_and_broken_ones_have_errors(plan, folder, threads):
     predictor = BatchPredictor(plan, PREPARE, BestClass(NAMES), threads=threads)
     files = pictures.files(folder)
     check_rows(predictor(iter(files)), files, plan)
@@ -84,7 +84,7 @@ def test_a_result_without_names_is_a_column(plan, images):
     np.testing.assert_array_equal(result["result"], convlane.load_plan(plan)(images))
 
 
-def test_an_array_cannot_tell_of_a_broken_item(plan, images):
+def test_a_broken_item_of_an_array_is_an_error(plan, images):
     def refuse(item):
         raise ValueError("broken")
 
@@ -107,7 +107,7 @@ def test_it_is_pickled_as_its_path(plan, images):
     assert again.preprocess == PREPARE
 
 
-def test_a_relative_path_is_that_of_where_it_was_given(plan, images, monkeypatch, tmp_path):
+def test_a_relative_path_is_resolved_where_it_was_given(plan, images, monkeypatch, tmp_path):
     monkeypatch.chdir(plan.parent)
     predictor = BatchPredictor(plan.name)
     monkeypatch.chdir("/")
@@ -125,7 +125,7 @@ def test_a_process_reads_a_plan_once_and_again_when_it_was_replaced(plan, images
     assert len(read) == 2
 
 
-def test_plans_are_mapped_unless_told_otherwise(plan, images, monkeypatch):
+def test_plans_are_mapped_by_default(plan, images, monkeypatch):
     asked = []
     monkeypatch.setattr(
         scale, "load_plan", lambda path, mmap: asked.append(mmap) or convlane.load_plan(path, mmap=mmap)
@@ -257,7 +257,7 @@ def test_plans_of_open_size(tmp_path, images):
 
 
 def test_no_examples_for_a_plan_of_open_size(tmp_path, images):
-    """Which sizes it takes is not known when every item is broken."""
+    """The sizes that it takes are not known when every item is broken."""
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 3)).eval()
     convlane.compile(network, (None, 3, None, None)).save(tmp_path / "open")
 

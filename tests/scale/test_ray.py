@@ -45,10 +45,10 @@ def test_pictures_become_parquet_though_a_worker_is_killed(ray, plan, folder, tm
 
 def test_tasks(ray, plan, rng):
     images = rng.standard_normal((10, 3, 16, 16), np.float32)
-    told = ray.data.from_numpy(images).map_batches(
-        BatchPredictor(plan, postprocess=pictures.threads_told, column="data"), batch_size=5, num_cpus=1
+    rows = ray.data.from_numpy(images).map_batches(
+        BatchPredictor(plan, postprocess=pictures.threads_in_force, column="data"), batch_size=5, num_cpus=1
     )
-    assert {row["threads"] for row in told.take_all()} == {1}
+    assert {row["threads"] for row in rows.take_all()} == {1}
     logits = ray.data.from_numpy(images).map_batches(BatchPredictor(plan, column="data"), batch_size=5)
     result = np.stack([row["result"] for row in logits.take_all()])
     np.testing.assert_array_equal(result, convlane.load_plan(plan)(images))
@@ -56,10 +56,10 @@ def test_tasks(ray, plan, rng):
 
 def test_threads_are_the_cpus_of_the_actor(ray, plan, folder):
     files = ray.data.from_items([{"path": path} for path in pictures.files(folder)])
-    told = files.map_batches(
+    rows = files.map_batches(
         BatchPredictor,
-        fn_constructor_args=(plan, PREPARE, pictures.threads_told),
+        fn_constructor_args=(plan, PREPARE, pictures.threads_in_force),
         num_cpus=2,
         compute=ray.data.ActorPoolStrategy(size=1),
     )
-    assert {row["threads"] for row in told.take_all() if not row["error"]} == {2}
+    assert {row["threads"] for row in rows.take_all() if not row["error"]} == {2}

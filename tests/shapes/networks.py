@@ -1,6 +1,6 @@
 """The distinct layers of ResNet-50, VGG-16 and MobileNet v2 at 224x224, batch 1, as torchvision builds them.
 
-A layer carries the name of the first one of its shape in the network; `count` says how many there are of it.
+A layer has the name of the first one of its shape in the network; `count` is the number of such layers.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Conv(NamedTuple):
-    """A convolution: square maps and kernels, the same stride and padding both ways."""
+    """A convolution with square maps and kernels, and the same stride and padding in both dimensions."""
 
     name: str
     channels: int
@@ -186,6 +186,6 @@ LINEARS = {
 
 
 def labelled(table):
-    """(network, layer) pairs and their labels, for ``pytest.mark.parametrize``."""
+    """Return (network, layer) pairs and their labels, for ``pytest.mark.parametrize``."""
     pairs = [(network, layer) for network, layers in table.items() for layer in layers]
     return {"argvalues": pairs, "ids": [f"{network}-{layer.name}" for network, layer in pairs]}

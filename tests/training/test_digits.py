@@ -1,4 +1,4 @@
-"""Networks that learn something real: both LeNet-5 on scikit-learn's digits; and the trained one in the package."""
+"""Networks that learn a real task: both LeNet-5s on scikit-learn's digits, and the trained one in the package."""
 
 import sys
 from functools import partial
@@ -63,7 +63,7 @@ def test_the_embedded_network_reads_digits_it_has_not_seen():
     assert evaluate(convlane.compile(model, (None, 1, 32, 32)), held_out)["accuracy"] >= GOAL
 
 
-def test_the_third_is_held_out():
+def test_a_third_is_held_out():
     (images, classes), (held_out, held_out_classes) = digits.training_data()
     assert (len(classes), len(held_out_classes)) == (1198, 599)
     assert images.shape[1:] == held_out.shape[1:] == (1, 32, 32)
@@ -82,7 +82,7 @@ def test_without_scikit_learn(monkeypatch):
 
 
 def drawn(image, scale=9):
-    """Draw a digit of the data set as one would scan it: large, dark on light, with a margin."""
+    """Draw a digit of the data set as a scan would show it: large, dark on light, with a margin."""
     large = np.kron(image[0], np.ones((scale, scale)))
     page = np.pad(large, ((40, 25), (60, 90)))
     return np.uint8(235 - 200 * page)
@@ -102,7 +102,7 @@ def test_pictures_are_read_as_the_data_set_is():
     )
 
 
-def test_a_picture_is_cut_out_and_averaged():
+def test_a_picture_is_cropped_and_averaged():
     page = np.zeros((50, 70), np.uint8)
     page[5:37, 40:56] = 200  # 32 high and 16 wide: the middle four of eight columns
     found = digits.from_picture(page)
@@ -139,7 +139,7 @@ def test_interpolation_is_linear_between_the_middles():
         (np.full((20, 20), np.nan), ValueError, "NaN"),
     ],
 )
-def test_what_is_no_picture(picture, error, message):
+def test_what_is_not_a_picture(picture, error, message):
     with pytest.raises(error, match=message):
         digits.from_picture(picture)
     with pytest.raises(ValueError, match="8, 8"):

@@ -1,4 +1,4 @@
-"""Training by several processes: the same bits as one, and an end for all where one fails."""
+"""Training by several processes: the same bits as one process, and an end for all if one fails."""
 
 import os
 import shutil
@@ -30,13 +30,13 @@ def assert_same(found, expected):
 
 @cache
 def one_process():
-    """Return what one process makes of the shards."""
+    """Return the result of one process with the same shards."""
     model = ranks.network()
     return ranks.state(model, ranks.train(model, shards=SHARDS, validation=ranks.data(), clip_norm=0.5))
 
 
 def raised(results, kind):
-    """Return the messages of errors that all are of a kind."""
+    """Return the messages of errors that all have the same type."""
     assert [type(result) for result in results] == [kind] * len(results), results
     return [str(result) for result in results]
 
@@ -45,10 +45,10 @@ def raised(results, kind):
 
 
 def tree(values):
-    """Return the sum of values in the order that is promised."""
+    """Return the sum of values in the documented order."""
     if len(values) == 1:
         return values[0]
-    left = 1 << (len(values) - 1).bit_length() - 1  # the largest power of two that leaves something
+    left = 1 << (len(values) - 1).bit_length() - 1  # the largest power of two below their number
     return tree(values[:left]) + tree(values[left:])
 
 
@@ -90,8 +90,8 @@ def test_gradients_are_sent_while_those_of_earlier_layers_are_computed(monkeypat
     class Watched(TreeSum):
         def put(self, name, array):
             if name == "0.bias":
-                office = self._ranks._communicator.office
-                before_the_first_layers.append(sum(tag > 3 for rank, tag in office.log if rank == self._ranks.rank))
+                exchange = self._ranks._communicator.exchange
+                before_the_first_layers.append(sum(tag > 3 for rank, tag in exchange.log if rank == self._ranks.rank))
             super().put(name, array)
 
     monkeypatch.setattr(distributed, "TreeSum", Watched)
@@ -105,7 +105,7 @@ def test_gradients_are_sent_while_those_of_earlier_layers_are_computed(monkeypat
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_any_number_of_ranks_gives_the_bits_of_one_process(size):
     def program(communicator):
-        nn.init.seed(communicator.rank)  # the first one's parameters are where all begin
+        nn.init.seed(communicator.rank)  # all begin with the parameters of the first one
         model = models[communicator.rank]
         options = {"shards": SHARDS, "validation": ranks.data(), "clip_norm": 0.5}
         history = ranks.train(model, communicator=communicator, **options)
@@ -120,7 +120,7 @@ def test_any_number_of_ranks_gives_the_bits_of_one_process(size):
         assert seconds == results[0][1]
 
 
-def test_shards_are_about_the_whole_batch():
+def test_shards_give_the_gradient_of_the_whole_batch():
     models = [ranks.network(0, norm=False) for _ in range(2)]
     for model, shards in zip(models, (1, 3), strict=True):
         ranks.train(model, optimizer=SGD(model, 0.1), shards=shards, clip_norm=1.0)
@@ -128,9 +128,9 @@ def test_shards_are_about_the_whole_batch():
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
-def test_examples_that_do_not_count_weigh_nothing():
+def test_ignored_examples_have_no_weight():
     images, classes = ranks.data()
-    classes = np.where(np.arange(COUNT) % 8 < 3, -100, classes)  # all of a shard of two, half of another
+    classes = np.where(np.arange(COUNT) % 8 < 3, -100, classes)  # all examples of a shard of two, half of another
     classes[8:16] = -100  # and a whole batch
     models = [ranks.network(0, norm=False) for _ in range(2)]
     histories = [
@@ -154,7 +154,7 @@ def test_batch_norm_measures_each_shard(rng):
     assert int(model[0].num_batches_tracked) == 1
 
 
-def test_buffers_that_do_not_move_keep_their_bits(rng):
+def test_buffers_that_do_not_change_keep_their_bits(rng):
     class Masked(nn.Module):
         def __init__(self):
             self.linear = nn.Linear(2, 2)
@@ -201,7 +201,7 @@ def test_a_rank_reads_its_shards_only(workers):
     assert_same(results[0][0], expected)
 
 
-def test_of_other_batches_each_rank_takes_its_part():
+def test_each_rank_takes_its_part_of_other_iterables():
     def program(communicator):
         model = models[communicator.rank]
         ranks.train(model, data=data, shuffle=False, shards=2, communicator=communicator, epochs=1)
@@ -225,7 +225,7 @@ def test_a_checkpoint_is_resumed_with_another_number_of_ranks(tmp_path, capsys):
         history = ranks.train(model, communicator=communicator, epochs=epochs, **options, **others)
         return ranks.state(model, history)
 
-    for size, epochs in ((2, 1), (4, 2), (1, 3)):  # noqa: B007  the program takes it
+    for size, epochs in ((2, 1), (4, 2), (1, 3)):  # noqa: B007  the program uses it
         models = [ranks.network() for _ in range(size)]
         results = ranks.run(size, program)
     assert_same(results[0], one_process())
@@ -288,7 +288,7 @@ def test_a_checkpoint_that_cannot_be_written_ends_all(tmp_path):
     assert "rank 0 has failed: IsADirectoryError" in str(second)
 
 
-def test_what_is_not_finite_is_so_on_all():
+def test_a_loss_that_is_not_finite_is_an_error_on_all():
     images, classes = ranks.data()
     images[10] = np.nan
     models = [ranks.network() for _ in range(3)]
@@ -370,8 +370,8 @@ def test_optimisers_that_differ(optimizers, kind, message):
         optimizer = optimizers(model, communicator.rank)
         ranks.train(model, optimizer=optimizer, shards=2, communicator=communicator, epochs=2)
 
-    for told in raised(ranks.run(2, program), kind):
-        assert message in told
+    for text in raised(ranks.run(2, program), kind):
+        assert message in text
 
 
 @pytest.mark.parametrize(
@@ -390,7 +390,7 @@ def test_bad_shards(shards, kind, message):
     assert kind in map(type, found)
 
 
-def test_what_is_no_communicator_is_refused():
+def test_only_communicators_are_accepted():
     with pytest.raises(TypeError, match=r"must be like mpi4py.MPI.Comm, but a Barrier has no rank, size, Isend, Irecv"):
         ranks.train(ranks.network(), communicator=threading.Barrier(2))
 
@@ -399,7 +399,7 @@ def test_what_is_no_communicator_is_refused():
 
 
 def launch(size, what, folder):
-    """Run `ranks.py` by so many processes of one thread."""
+    """Run `ranks.py` in a number of processes of one thread."""
     launcher = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     paths = [str(Path(ranks.__file__).parent), str(Path(nn.__file__).parents[2])]
     command = [launcher, "--oversubscribe", "--allow-run-as-root", "--bind-to", "none", "-n", str(size)]
@@ -413,10 +413,10 @@ def launch(size, what, folder):
 
 
 def assert_gone(folder, size):
-    """Assert that so many processes have been there and have ended."""
+    """Assert that this number of processes existed and that all have ended."""
     numbers = [int(path.stem) for path in Path(folder).glob("*.process")]
     assert len(numbers) == size
-    until = time.monotonic() + 60  # whoever inherits them may take a moment
+    until = time.monotonic() + 60  # the process that inherits them may take a moment to reap them
     while any(Path(f"/proc/{number}").exists() for number in numbers):
         assert time.monotonic() < until
         time.sleep(0.05)
@@ -434,7 +434,7 @@ def test_mpi_gives_the_bits_of_one_process(tmp_path):
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("what", ["killed", "failing"])
-def test_under_mpi_one_that_ends_ends_all(what, tmp_path):
+def test_a_killed_process_of_mpi_ends_all(what, tmp_path):
     done = launch(3, what, tmp_path)
     assert done.returncode != 0
     assert time.time() - (tmp_path / "acting").stat().st_mtime < 30
@@ -445,7 +445,7 @@ def test_under_mpi_one_that_ends_ends_all(what, tmp_path):
 
 
 @pytest.mark.mpi
-def test_mpi_goes_on_from_where_it_was_interrupted_with_other_ranks(tmp_path):
+def test_mpi_continues_where_it_was_interrupted_with_other_ranks(tmp_path):
     done = launch(2, "interrupted", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "came to the end" not in done.stdout

@@ -1,4 +1,4 @@
-"""The loop over the data: what it does to a network, and what is left when it does not come to its end."""
+"""The training loop: what it does to a network, and the state that it leaves if it does not finish."""
 
 import copy
 import os
@@ -58,12 +58,12 @@ def assert_same(model, other):
         np.testing.assert_array_equal(array, other.state_dict()[key], err_msg=key)
 
 
-def told(history):
+def without_times(history):
     return {name: values for name, values in history.items() if name != "seconds"}
 
 
 class Broken:
-    """Data that raise something before the batch of this number, counted over all epochs."""
+    """Data that raise an error before the batch of a given number, counted over all epochs."""
 
     def __init__(self, batches, at, error=KeyboardInterrupt):
         self.batches, self.at, self.error, self.count = batches, at, error, 0
@@ -199,7 +199,7 @@ def test_interrupted_and_resumed_training_has_the_same_bits(at, kind, data, tmp_
     optimizer = SGD(resumed, schedule.cosine(0.1, 21), 0.9)
     history = train(resumed, whole, optimizer=optimizer, checkpoint=path, resume=True, **options)
     assert_same(resumed, alone)
-    assert told(history) == told(expected)
+    assert without_times(history) == without_times(expected)
     assert history.best_epoch == expected.best_epoch
     again = network()
     finished = train(again, whole, optimizer=SGD(again, 0.1, 0.9), checkpoint=path, resume=True, **options)
@@ -207,10 +207,10 @@ def test_interrupted_and_resumed_training_has_the_same_bits(at, kind, data, tmp_
     assert finished == history
 
 
-def test_data_that_count_their_epochs_are_told_where_to_go_on(data, tmp_path):
+def test_data_with_an_epoch_continue_at_the_right_one(data, tmp_path):
     class Loader:
         def __init__(self):
-            self.epoch = 7  # somebody has used it before
+            self.epoch = 7  # as if it had been used before
 
         def __iter__(self):
             order = np.random.default_rng(self.epoch).permutation(COUNT)
@@ -238,8 +238,8 @@ def test_data_that_count_their_epochs_are_told_where_to_go_on(data, tmp_path):
         assert_same(model, alone)
 
 
-@pytest.mark.parametrize("at", [7, 12, 15, 16])  # of 8 calls in every epoch: 15 validates
-def test_a_loader_s_epochs_go_on(at, data, tmp_path):
+@pytest.mark.parametrize("at", [7, 12, 15, 16])  # every epoch has 8 calls; the one at 15 validates
+def test_a_loader_s_epochs_continue(at, data, tmp_path):
     def loader():
         return Loader(data, BATCH, shuffle=True, seed=3, augment=augment.RandomCrop(6, padding=1), workers=1)
 
@@ -250,7 +250,7 @@ def test_a_loader_s_epochs_go_on(at, data, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(model, loader(), loss=failing_at(at, KeyboardInterrupt), **options)
     assert not [thread for thread in threading.enumerate() if "convlane.data" in thread.name]
-    assert told(train(model, loader(), resume=True, **options)) == told(expected)
+    assert without_times(train(model, loader(), resume=True, **options)) == without_times(expected)
     assert_same(model, alone)
 
 
@@ -291,7 +291,7 @@ def test_a_network_is_trained_by_one_fit_at_a_time(data):
 
     def nested(outputs, targets):
         if not refused:
-            for part in (model, nn.Sequential(model[0])):  # in this thread and, for good measure, in another
+            for part in (model, nn.Sequential(model[0])):  # in this thread and in another
                 for run in (lambda fn: fn(), in_thread):
                     with pytest.raises(RuntimeError, match="another fit is training this network"):
                         run(lambda part=part: train(part, data))
@@ -306,7 +306,7 @@ def test_a_network_is_trained_by_one_fit_at_a_time(data):
 
 
 def in_thread(function):
-    """Run in another thread, and raise what that raises."""
+    """Run a function in another thread, and raise its error here."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(function).result()
 
@@ -324,7 +324,7 @@ def test_numbers_that_are_not_finite(how, data, tmp_path):
         where, lr = "epoch 1, after step 4", lambda step: 0.01 if step < 3 else 1e38
     with pytest.raises(FloatingPointError, match=where):
         train(model, (images, classes), optimizer=SGD(model, lr), **options)
-    # The third step, or the fourth, whose parameters are far away, was the last whose loss was finite.
+    # The last finite loss was that of the third step, or of the fourth, whose parameters are very large.
     with pytest.raises(KeyboardInterrupt):
         train(twin, Broken(in_batches(data), 3 if how == "learning rate" else 2), optimizer=SGD(twin, 0.01), **options)
     assert all(np.isfinite(array).all() for array in model.state_dict().values())
@@ -348,7 +348,7 @@ def test_early_stopping_keeps_the_best_weights(data):
     model = network(0)
     states = []
 
-    def measure(outputs, targets):  # once in each epoch, as the validation data are one batch
+    def measure(outputs, targets):  # called once per epoch, because the validation data are one batch
         if not model.training:
             states.append(copy.deepcopy(model.state_dict()))
         return [0.1, 0.5, 0.9, 0.7, 0.9, 0.2, 0.95][max(len(states) - 1, 0)]
@@ -384,7 +384,7 @@ def test_gradients_are_clipped(data):
     np.testing.assert_allclose(np.linalg.norm(after - before), 0.01, rtol=1e-3)
 
 
-def test_schedules_are_noted(data):
+def test_schedules_are_recorded(data):
     model = network()
     history = train(model, data, optimizer=SGD(model, schedule.step(0.5, 7)))
     np.testing.assert_allclose(history["learning_rate"], [0.5, 0.05, 0.005])
@@ -395,7 +395,7 @@ def test_schedules_are_noted(data):
 @pytest.mark.parametrize("interrupts", children.INTERRUPTS)
 @pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c(times, interrupts, data, tmp_path):
-    """The first waits for the end of the step and leaves a checkpoint, the second does not wait."""
+    """The first Ctrl-C waits for the end of the step and leaves a checkpoint; the second one does not wait."""
     np.savez(tmp_path / "data.npz", images=data[0], classes=data[1])
     program = f"""
 import os, signal, sys, time
@@ -471,7 +471,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(data, tmp_pat
     assert os.listdir(tmp_path) == ["run.safetensors"]
 
 
-def test_a_folder_that_is_missing_is_told_before_training(data, tmp_path):
+def test_a_missing_folder_is_an_error_before_training(data, tmp_path):
     model = network()
     with pytest.raises(FileNotFoundError, match="missing"):
         train(model, data, checkpoint=tmp_path / "missing" / "run.safetensors")
@@ -584,7 +584,7 @@ def test_lines(data, capsys, monkeypatch):
     assert capsys.readouterr().out == ""
 
 
-def test_of_several_outputs_metrics_get_the_first(data):
+def test_metrics_get_the_first_of_several_outputs(data):
     class Two(nn.Module):
         def __init__(self):
             self.first, self.second = nn.Linear(72, 3), nn.Linear(72, 3)
@@ -628,8 +628,8 @@ def test_evaluate_weighs_by_examples(data):
 
 @pytest.mark.parametrize("ignored", [-100, -1, 255])
 @pytest.mark.parametrize("shape", [(), (2, 3)], ids=["examples", "pixels"])
-def test_what_is_ignored_counts_nowhere(ignored, shape, rng):
-    """The same as without the ignored examples, however these are spread over batches; one batch has no others."""
+def test_ignored_examples_count_nowhere(ignored, shape, rng):
+    """The results are those without the ignored examples, however these are distributed; one batch has only such."""
     outputs = rng.normal(size=(9, 7, *shape)).astype(np.float32)
     targets = outputs.argmax(1)
     targets = np.where(rng.random(targets.shape) < 0.3, rng.integers(0, 7, targets.shape), targets)
@@ -649,7 +649,7 @@ def test_what_is_ignored_counts_nowhere(ignored, shape, rng):
         evaluate(lambda batch: batch, (outputs, np.full_like(targets, ignored)), loss=loss)
 
 
-def test_training_goes_on_behind_a_batch_without_examples(data):
+def test_training_continues_after_a_batch_without_examples(data):
     images, classes = data
     classes = classes.copy()
     classes[:BATCH] = -100
@@ -659,7 +659,7 @@ def test_training_goes_on_behind_a_batch_without_examples(data):
     assert all(np.isfinite(array).all() for array in model.state_dict().values())
 
 
-def test_targets_that_are_no_classes_all_count():
+def test_targets_that_are_not_classes_all_count():
     images = np.ones((4, 1), np.float32)
     found = evaluate(
         lambda batch: batch,
@@ -671,7 +671,7 @@ def test_targets_that_are_no_classes_all_count():
 
 
 def test_mean_iou_is_counted_over_all_the_data(rng):
-    """It is no mean over batches; a class that is nowhere does not count."""
+    """It is not a mean over batches; a class that does not occur does not count."""
     outputs = rng.normal(size=(7, 5, 3, 4)).astype(np.float32)
     outputs[:, 4] = -9
     targets = rng.integers(0, 4, (7, 3, 4))
@@ -695,7 +695,7 @@ def test_mean_iou_is_counted_over_all_the_data(rng):
 
 
 def segments(rng):
-    """Return pictures of two textures, and which is where, with a border that is ignored."""
+    """Return pictures of two textures, and maps of their classes with a border that is ignored."""
     labels = np.repeat(np.repeat(rng.integers(0, 2, (COUNT, 2, 2)), 3, 1), 3, 2)
     images = rng.normal(0, 0.3, (COUNT, 2, 6, 6)).astype(np.float32)
     images[:, 0] += labels
@@ -720,7 +720,7 @@ def test_maps_are_trained_on(rng):
     assert again["mean_iou"] == pytest.approx(history["validation_mean_iou"][-1], rel=1e-3)
 
 
-def test_counts_go_on_from_a_checkpoint(rng, tmp_path):
+def test_counts_continue_from_a_checkpoint(rng, tmp_path):
     data = segments(rng)
     calls = iter(range(100))
 

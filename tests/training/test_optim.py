@@ -1,4 +1,4 @@
-"""Optimisers against torch's and against plain formulas; and who sees which parameters."""
+"""Optimisers against torch's and against plain formulas, and which parameters are seen by whom."""
 
 import copy
 
@@ -98,7 +98,7 @@ def test_resumed_training_has_the_same_bits(case, rng):
         np.testing.assert_array_equal(array, other, err_msg=name)
 
 
-def test_what_somebody_holds_never_changes(rng):
+def test_arrays_that_are_referenced_never_change(rng):
     model = network(rng)
     optimizer = SGD(model, 0.1, momentum=0.9)
     x = rng.normal(size=(2, 5)).astype(np.float32)
@@ -120,13 +120,13 @@ def test_what_somebody_holds_never_changes(rng):
         np.testing.assert_allclose(layer(x), x @ layer.weight.T + layer.bias, rtol=1e-4, atol=1e-5)
 
 
-def test_a_step_that_nobody_watches_is_done_in_place(rng):
+def test_parameters_without_references_are_updated_in_place(rng):
     model = network(rng)
     optimizer = SGD(model, 0.1)
     optimizer.step(gradients_of(model, rng))
     address = model[0].weight.ctypes.data
     for _ in range(3):
-        model[0](np.zeros((1, 5), np.float32))  # packs the weight, which must not keep it
+        model[0](np.zeros((1, 5), np.float32))  # packs the weight, which must not keep a reference to it
         optimizer.step(gradients_of(model, rng))
         assert model[0].weight.ctypes.data == address
     kept = model[0].weight
@@ -135,7 +135,7 @@ def test_a_step_that_nobody_watches_is_done_in_place(rng):
     assert not np.array_equal(kept, model[0].weight)
 
 
-def test_who_holds_the_last_parameters_gets_by_with_two_buffers(rng):
+def test_references_to_the_last_parameters_need_two_buffers(rng):
     model = network(rng)
     optimizer = SGD(model, 0.1)
     optimizer.step(gradients_of(model, rng))

@@ -1,4 +1,4 @@
-"""Whole training steps: torch's networks gradient by gradient, layouts, and LeNet-5 learning something."""
+"""Whole training steps: the gradients of torch's networks, layouts, and LeNet-5 learning a batch."""
 
 import copy
 
@@ -11,7 +11,7 @@ from convlane import models, nn
 from convlane.functional import cross_entropy
 from convlane.training import SGD, Adam
 from layouts import LAYOUTS
-from networks import lively, torchvision_twin, weighted_loss, without_chance
+from networks import torchvision_twin, weighted_loss, with_statistics, without_randomness
 
 
 @pytest.mark.torch
@@ -22,8 +22,8 @@ def test_gradients_are_torch_s(name, rng):
     import torch
 
     nn.init.seed(7)
-    ours = without_chance(lively(models.create(name, 10), rng, 96))
-    theirs = without_chance(torchvision_twin(name, ours, num_classes=10)).train()
+    ours = without_randomness(with_statistics(models.create(name, 10), rng, 96))
+    theirs = without_randomness(torchvision_twin(name, ours, num_classes=10)).train()
     ours.train()
     images, classes = rng.normal(size=(4, 3, 96, 96)).astype(np.float32), np.array([3, 1, 4, 1])
     for parameter in theirs.parameters():
@@ -44,7 +44,7 @@ def test_gradients_are_torch_s(name, rng):
     np.testing.assert_allclose(loss, float(expected.detach()), rtol=1e-3)
     named = dict(theirs.named_parameters())
     assert gradients.keys() == named.keys()
-    # Rounding moves values across ReLU6's corners, in torch's float32 too: its distance from float64 is the measure.
+    # Rounding moves values across ReLU6's corners, also in torch's float32, whose error against float64 is the bound.
     doubles = {key: parameter.grad.numpy() for key, parameter in exact.named_parameters()}
     largest = max(np.linalg.norm(gradient) for gradient in doubles.values())
     for key, gradient in gradients.items():
@@ -58,7 +58,7 @@ def test_gradients_are_torch_s(name, rng):
 
 
 class Small(nn.Module):
-    """A little of everything that networks are made of, on 1x28x28."""
+    """A small network with many kinds of layers, for 1x28x28."""
 
     def __init__(self):
         self.stem = nn.Sequential(
@@ -98,7 +98,7 @@ CLASSES = np.array([3, 1, 4, 1, 5])
 
 
 def small_step(images):
-    """Return loss, gradients and what a step makes of a new network."""
+    """Return the loss, the gradients and the parameters after a step of a new network."""
     nn.init.seed(8)
     model = Small().train()
     loss, gradients = convlane.value_and_grad(lambda x: cross_entropy(model(x), CLASSES), model)(images)
@@ -145,7 +145,7 @@ def test_the_same_bits_for_any_number_of_threads(rng):
     state = models.create("mobilenet_v2", 10).state_dict()
     found = []
     for count in (1, 2, 5):
-        model = without_chance(models.create("mobilenet_v2", 10)).train()
+        model = without_randomness(models.create("mobilenet_v2", 10)).train()
         model.load_state_dict(state)
         with convlane.num_threads(count):
             _, gradients = convlane.value_and_grad(lambda x, m=model: cross_entropy(m(x), classes), model)(images)

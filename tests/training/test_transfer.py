@@ -1,4 +1,4 @@
-"""Parts frozen by name, heads replaced, features computed once; and that frozen layers cost neither time nor memory."""
+"""Freezing parts by name, replacing heads, computing features once; frozen layers cost neither time nor memory."""
 
 import dataclasses
 import gc
@@ -75,7 +75,7 @@ def test_freezing_by_name_prefix_and_pattern():
         assert all(module.training for module in model.modules())
 
 
-def test_freezing_nothing_and_what_is_not_there():
+def test_freezing_nothing_and_unknown_names():
     model = small_network()
     assert trainable(freeze(model)) == trainable(small_network())
     with pytest.raises(ValueError, match="no module has the name 'three'; the modules are fc, flatten, one, pool, two"):
@@ -100,7 +100,7 @@ def test_all_but_the_head():
     assert trainable(model) == trainable(small_network())
 
 
-def test_frozen_layers_stay_what_they_are_in_training(batch):
+def test_frozen_layers_do_not_change_in_training(batch):
     model = freeze(small_network(), "one").train()
     before = model.state_dict()
     alone = model.one(batch[0])
@@ -134,7 +134,7 @@ def seen_of(model, images, seen):
 
 
 def test_frozen_layers_compute_no_gradients(batch, monkeypatch):
-    """A frozen layer at the start is not recorded; one behind what learns passes gradients on, but has none."""
+    """A frozen layer at the start is not recorded; one after trainable layers passes gradients on, but has none."""
     wanted = {}
     for operation in (convlane.functional.conv2d, convlane.functional.batch_norm, convlane.functional.linear):
         rule = rules(operation)
@@ -162,7 +162,7 @@ def _all_rules():
 
 
 class Witness(nn.Module):
-    """Hands its input on and remembers it without keeping it."""
+    """Returns its input and keeps a weak reference to it."""
 
     def __init__(self, seen):
         self.seen = seen
@@ -189,7 +189,7 @@ def test_frozen_layers_keep_no_activations(batch):
 
     freeze(model, *"024")
     convlane.value_and_grad(loss_fn, model)(*batch)
-    # What the linear layer flattens is kept for its weight's gradient; nothing before it is.
+    # The linear layer's input is kept for its weight's gradient; nothing before it is.
     assert len(seen) == 3
     assert alive[0] <= 1
     assert [ref() is not None for ref in seen[:2]] == [False, False]
@@ -265,8 +265,8 @@ def test_features_are_what_the_trunk_returns(rng, epochs):
     np.testing.assert_allclose(precompute_features(plan, (images, classes))[0], expected[:70], atol=1e-5)
 
 
-def test_a_head_trained_on_features_is_one_trained_behind_the_trunk(rng):
-    """The same gradients, step by step; so the same weights."""
+def test_a_head_trained_on_features_is_one_trained_after_the_trunk(rng):
+    """The gradients of every step are the same, and so are the weights."""
     images, classes = rng.random((24, 1, 32, 32)).astype(np.float32), rng.integers(0, 4, 24)
     slow, fast = models.create("lenet5"), models.create("lenet5")
     fast.load_state_dict(slow.state_dict())
@@ -282,7 +282,7 @@ def test_a_head_trained_on_features_is_one_trained_behind_the_trunk(rng):
     np.testing.assert_array_equal(slow.classifier[4].weight, fast.classifier[4].weight)
 
 
-def test_features_need_a_trunk_at_rest_and_data():
+def test_features_need_a_trunk_in_eval_mode_and_data():
     images = np.zeros((2, 1, 32, 32), np.float32)
     with pytest.raises(ValueError, match=r"in training mode; call its eval\(\)"):
         precompute_features(models.create("lenet5").train(), (images, np.zeros(2)))

@@ -13,7 +13,7 @@ def random_boxes(rng, count, size=50):
 
 
 def iou(a, b):
-    """The definition, for two boxes."""
+    """The definition for two boxes."""
     width = max(min(a[2], b[2]) - max(a[0], b[0]), 0)
     height = max(min(a[3], b[3]) - max(a[1], b[1]), 0)
     area = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
@@ -57,11 +57,11 @@ def test_batched_nms(rng):
     assert len(found) < 60
 
 
-def test_nothing_gives_nothing():
+def test_no_boxes():
     none, scores = np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
     assert vision.nms(none, scores, 0.5).shape == vision.batched_nms(none, scores, [], 0.5).shape == (0,)
     empty = np.zeros((2, 4), np.float32)
-    assert vision.nms(empty, np.ones(2, np.float32), 0.5).tolist() == [0, 1]  # the overlap of nothings is no number
+    assert vision.nms(empty, np.ones(2, np.float32), 0.5).tolist() == [0, 1]  # the IoU of empty boxes is NaN
 
 
 def test_clip_boxes():

@@ -1,4 +1,4 @@
-"""Features of boxes against the definition, point by point, and against torchvision's Python."""
+"""Features of boxes against the definition, point by point, and against torchvision's implementation in Python."""
 
 import math
 import sys
@@ -11,7 +11,7 @@ from torchvision_import import import_torchvision
 
 
 def interpolated(image, y, x):
-    """Bilinear interpolation of an image (C, H, W); zeros from a pixel beyond its border on."""
+    """Bilinear interpolation of an image (C, H, W), with zeros from one pixel beyond its border."""
     _, height, width = image.shape
     if not (-1 <= y <= height and -1 <= x <= width):
         return np.zeros(len(image))
@@ -45,7 +45,7 @@ BOXES = np.array(
     [
         [0, 2.0, 3.0, 11.5, 9.25],
         [1, 0.0, 0.0, 20.0, 14.0],  # the whole picture
-        [1, -8.0, -6.0, 40.0, 30.0],  # beyond it
+        [1, -8.0, -6.0, 40.0, 30.0],  # larger than the picture
         [0, 5.0, 5.0, 5.2, 5.1],  # less than a pixel
         [0, 60.0, 3.0, 70.0, 9.0],  # outside
     ],
@@ -68,9 +68,9 @@ def test_it_is_torchvision_s(size, scale, ratio, aligned, rng):
     import torch
 
     theirs = import_torchvision().ops.roi_align
-    python = sys.modules[theirs.__module__]._roi_align.__wrapped__  # which would be compiled else
+    python = sys.modules[theirs.__module__]._roi_align.__wrapped__  # otherwise it would be compiled
     input = rng.standard_normal((2, 3, 14, 20), np.float32)
-    boxes = BOXES[[0, 1, 3]]  # its Python clamps points beyond the border, where its compiled operator has zeros
+    boxes = BOXES[[0, 1, 3]]  # in Python it clamps points beyond the border, where its compiled operator has zeros
     expected = python(torch.tensor(input), torch.tensor(boxes), scale, *size, ratio, aligned).numpy()
     np.testing.assert_allclose(vision.roi_align(input, boxes, size, scale, ratio, aligned), expected, atol=1e-5)
 

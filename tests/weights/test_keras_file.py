@@ -1,4 +1,4 @@
-"""Files of Keras: its own networks with random weights, and hostile files one by one."""
+"""Files of Keras: its own networks with random weights, and hostile files."""
 
 import contextlib
 import os
@@ -30,7 +30,7 @@ APPLICATIONS = {
 
 
 def application(name, rng, **config):
-    """Keras's network with batch norms that matter, and statistics of noise: else the image is lost on the way."""
+    """Return Keras's network with random batch norms and statistics of noise; otherwise the image would be lost."""
     keras = keras_of()
     kind, size = APPLICATIONS.get(name, ("VGG16", 64))
     keras.utils.set_random_seed(5)
@@ -47,7 +47,7 @@ def application(name, rng, **config):
 
 
 def outputs(network, images):
-    """What Keras's network makes of images (N, C, H, W)."""
+    """Return the outputs of Keras's network for images (N, C, H, W)."""
     return np.asarray(network(images.transpose(0, 2, 3, 1)).detach().cpu())
 
 
@@ -68,7 +68,7 @@ def test_networks_compute_as_in_keras(name, rng, tmp_path):
     size = APPLICATIONS[name][1]
     images = rng.uniform(-1, 1, (2, 3, size, size)).astype(np.float32)
     images[1] *= 0.3
-    # EfficientNet's begins with a division by 255.
+    # EfficientNet begins with a division by 255.
     expected = outputs(theirs, 255 * images if name == "efficientnet_b0" else images)
     assert_the_same(ours(images), expected)
     compiled = convlane.compile(ours, images.shape, winograd=False)(images)
@@ -117,7 +117,7 @@ def test_linear_layers_read_images_in_another_order(rng):
     assert state["classifier.6.weight"].shape == (3, 4)
 
 
-def test_keras_is_asked_of_networks_that_it_has():
+def test_create_refuses_networks_that_keras_does_not_have():
     with pytest.raises(ValueError, match="resnet18 has no variant for Keras"):
         models.create("resnet18", keras=True)
     with nn.init.skip():
@@ -170,7 +170,7 @@ def test_handmade_files(group, tmp_path):
 
 
 def replaced(path, how):
-    """Put something else where an array of conv1 stands."""
+    """Replace an array of conv1."""
 
     def change(file):
         mobilenet(file)
@@ -240,7 +240,7 @@ def test_hostile_files(name, tmp_path):
 
 
 def test_damaged_files(tmp_path, rng):
-    """Cut off anywhere or with bytes changed, a file is read or refused."""
+    """A file that is truncated anywhere or has changed bytes is read or refused."""
     path = tmp_path / "a.h5"
     path.write_bytes(b"\x89HDF\r\n\x1a\nmore")
     with pytest.raises(ValueError, match="it is damaged"):

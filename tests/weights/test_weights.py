@@ -1,4 +1,4 @@
-"""Files of weights: what other libraries write, and hostile files one by one."""
+"""Files of weights: those that other libraries write, and hostile files."""
 
 import contextlib
 import io
@@ -52,7 +52,7 @@ def tensor(shape=(2, 3), strides=(3, 1), offset=0, source=None, rest=b"\x89}"):
 
 
 def pickled(*items):
-    """A pickle of a dictionary with names and programs of values."""
+    """Return a pickle of a dictionary of names and of values given as pickle programs."""
     return b"\x80\x02}" + b"".join(text(name) + program + b"s" for name, program in items) + b"."
 
 
@@ -68,12 +68,12 @@ OLD_MACHINE = b"\x80\x02}" + text("protocol_version") + b"M\xe9\x03s" + text("li
 
 
 def old_storage(kind="FloatStorage", key="7", count=6, part=b"N"):
-    """As torch wrote it before 1.6, with what it is a part of."""
+    """A storage as torch wrote it before 1.6, with the storage of which it is a part."""
     return storage(kind, key, count).removesuffix(b"tQ") + part + b"tQ"
 
 
 def old(program, keys=("7",), data=None, version=b"\x80\x02M\xe9\x03.", machine=OLD_MACHINE):
-    """A file from before torch 1.6."""
+    """A file in the format of torch before 1.6."""
     storages = (6).to_bytes(8, "little") + DATA if data is None else data
     listed = b"\x80\x02](" + b"".join(text(key) for key in keys) + b"e."
     return OLD_MAGIC + version + machine + program + listed + storages
@@ -347,7 +347,7 @@ def test_checkpoints(tmp_path):
 
 
 @pytest.mark.torch
-def test_what_stands_beside_tensors_is_skipped(tmp_path):
+def test_objects_beside_tensors_are_skipped(tmp_path):
     import torch
 
     layer = torch.nn.Linear(2, 3)
