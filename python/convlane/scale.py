@@ -284,7 +284,7 @@ class _Loaded:
 
         def attempt(item: Any) -> Array | Exception:
             try:
-                return function(item)
+                return function(str(item) if isinstance(item, np.str_) else item)  # errors quote it
             except (OSError, ValueError) as error:
                 return error
 

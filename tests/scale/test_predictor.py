@@ -61,6 +61,7 @@ def test_columns_have_the_same_types_whether_items_are_sound_or_not(plan, folder
     predictor = BatchPredictor(plan, PREPARE, BestClass(NAMES))
     sound, broken = ([str(folder / name) for name in names] for names in (["00.jpg"], BROKEN))
     types = {tuple(v.dtype for v in predictor(np.array(paths)).values()) for paths in (sound, broken, sound + broken)}
+    assert all("np.str_" not in error for error in predictor(np.array(broken))["error"])
     assert types == {(np.dtype("int64"), np.dtype("float32"), np.dtype("O"), np.dtype("O"))}
     assert [len(column) for column in predictor(np.array([], object)).values()] == [0] * 4
     assert predictor([]) == []

@@ -228,6 +228,11 @@ HOSTILE = {
 }
 
 
+def test_too_few_layers_are_counted():
+    with pytest.raises(ValueError, match="InceptionV3: it has 1 convolutions and 0 batch norms, not 94 of each"):
+        map_layers({"conv2d": [np.zeros((3, 3, 3, 32), np.float32)]})
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_files(name, tmp_path):
     change, message = HOSTILE[name]

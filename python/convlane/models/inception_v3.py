@@ -203,6 +203,8 @@ def _names_of_keras(layers: Layers) -> dict[str, NDArray[Any]]:
         network = InceptionV3(0)
     keys = [path.removesuffix(".conv") for path, module in network.named_modules() if isinstance(module, nn.Conv2d)]
     convs, norms = (sorted(numbered(layers, kind), key=_number) for kind in ("conv2d", "batch_normalization"))
+    if not len(convs) == len(norms) == len(keys):
+        raise ValueError(f"it has {len(convs)} convolutions and {len(norms)} batch norms, not {len(keys)} of each")
     for conv, norm, key in zip(convs, norms, keys, strict=True):
         state.norm(norm, f"{key}.bn", state.conv(conv, f"{key}.conv"))
     return with_head(state, "fc")
