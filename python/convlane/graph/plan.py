@@ -260,6 +260,7 @@ class Plan:
         mapped: MappedFile | None = None,
     ) -> None:
         self._graph, self._batch, self._winograd, self._whole = graph, batch, winograd, whole
+        self._input_shapes = {name: graph.nodes[value].shape for name, value in graph.inputs.items()}
         self._mapped = mapped
         self._offsets, self._arena = plan_arena(graph)
         self._at_once = 1 if whole else images_at_once(graph, self._arena)
@@ -315,11 +316,11 @@ class Plan:
         return lowered
 
     def _parts(self, inputs: Sequence[Array]) -> Iterator[tuple[Lowered, list[Array], Any]]:
-        """Split a batch into parts that run at once."""
-        if self._whole:
-            yield self._lowered(1), list(inputs), ...
+        """Split a batch into parts that run at once, given as slices of it, or None for all of it."""
+        count = 1 if self._whole else len(inputs[0])
+        if self._whole or 0 < count <= self._at_once:
+            yield self._lowered(count), list(inputs), None
             return
-        count = len(inputs[0])
         for first in range(0, count, self._at_once):
             part = slice(first, min(first + self._at_once, count))
             yield self._lowered(part.stop - part.start), [array[part] for array in inputs], part
@@ -407,7 +408,9 @@ class Plan:
         images, single = self._images(inputs, named)
         results = self._new_outputs(1 if self._whole else len(images[0]))
         for lowered, parts, part in self._parts(images):
-            lowered.core.run(parts, [array[part] for array in results], self._memory)
+            lowered.core.run(parts, results if part is None else [array[part] for array in results], self._memory)
+        if self._graph.returns == "array":  # the usual case; what follows takes longer than a small layer
+            return results[0][0] if single else results[0]
         outputs = self._graph.outputs
         arrays = dict(zip(dict.fromkeys(outputs.values()), results, strict=True))
         returned = {name: arrays[value] for name, value in outputs.items()}
@@ -474,7 +477,7 @@ class Plan:
             """Return the seconds of each node, in all parts of the batch."""
             parts = self._parts(images)
             return sum(
-                lowered.seconds(given, [array[part] for array in results], self._memory)
+                lowered.seconds(given, [array[part or ...] for array in results], self._memory)
                 for lowered, given, part in parts
             )
 
@@ -489,12 +492,13 @@ class Plan:
 
     def _images(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> tuple[list[Array], bool]:
         """Return the batches in the order of the network's inputs, and whether they were single images."""
-        shapes = {name: self._graph.nodes[value].shape for name, value in self._graph.inputs.items()}
+        shapes = self._input_shapes
         given = dict(zip(shapes, inputs, strict=False))
-        if len(inputs) > len(shapes) or given.keys() & named.keys() or {*given, *named} != {*shapes}:
-            got = [*(f"{len(inputs)} in order" for _ in inputs[:1]), *named]
-            raise TypeError(f"plan: the inputs are {', '.join(shapes)}, got {', '.join(got) or 'none'}")
-        given |= named
+        if named or len(inputs) != len(shapes):
+            if len(inputs) > len(shapes) or given.keys() & named.keys() or {*given, *named} != {*shapes}:
+                got = [*(f"{len(inputs)} in order" for _ in inputs[:1]), *named]
+                raise TypeError(f"plan: the inputs are {', '.join(shapes)}, got {', '.join(got) or 'none'}")
+            given |= named
         if self._whole:
             arrays = {name: as_array(given[name], "plan", name) for name in shapes}
             for name, array in arrays.items():
