@@ -72,16 +72,23 @@ void run_resize(const ResizeDesc& desc, const float* src, float* dst, float* scr
   const int64_t work = n * depth * height * width * channels * columns.taps;
   if (work == 0) return;
   const KernelTable& kernels = active_table();
-  parallel_for(n * depth * height, threads_for(work, threads),
-               [&, depth = depth, height = height, width = width, channels = channels](int64_t begin, int64_t end,
-                                                                                       int part) noexcept {
-                 for (int64_t row = begin; row < end; ++row) {
-                   const float* from = row_of(desc, kernels, src + row / (depth * height) * image, row / height % depth,
-                                              row % height, scratch + part * length);
-                   kernels.blend_pixels(from, columns.index.data(), columns.weight.data(), columns.taps, width,
-                                        channels, dst + row * width * channels);
-                 }
-               });
+  parallel_for(
+      n * depth * height, threads_for(work, threads),
+      [&, depth = depth, height = height, width = width, channels = channels](int64_t begin, int64_t end,
+                                                                              int part) noexcept {
+        float* const blended = scratch + part * length;
+        const float* last = blended;
+        for (int64_t row = begin; row < end; ++row) {
+          const float* from =
+              row_of(desc, kernels, src + row / (depth * height) * image, row / height % depth, row % height, blended);
+          float* to = dst + row * width * channels;
+          if (from == last && from != blended)  // the nearest row of the input is the same again
+            std::copy_n(to - width * channels, width * channels, to);
+          else
+            kernels.blend_pixels(from, columns.index.data(), columns.weight.data(), columns.taps, width, channels, to);
+          last = from;
+        }
+      });
 }
 
 }  // namespace convlane
