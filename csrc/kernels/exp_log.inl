@@ -87,7 +87,8 @@ CONVLANE_INLINE Vec log1p(Vec x) {
   const Vec one = broadcast(1.0f), sum = in_register(add(one, x));
   const Vec lost = sub(x, in_register(sub(sum, one)));
   const Vec y = add(log(sum), div(lost, sum));
-  return select(greater(broadcast(0x1p-24f), abs(x)), x, select(greater(broadcast(0x1p60f), sum), y, log(sum)));
+  const Mask corrected = both(greater(sum, zero()), greater(broadcast(0x1p60f), sum));  // 0 / 0 for x = -1
+  return select(greater(broadcast(0x1p-24f), abs(x)), x, select(corrected, y, log(sum)));
 }
 
 }  // namespace

@@ -130,7 +130,7 @@ double join_row(const KernelTable& kernels, const Pass& pass, const float* src, 
   double lanes[kLargestLanes];
   std::fill_n(lanes, kLargestLanes, neutral_of(pass.op));
   const bool dense = loop.rank > 0 && loop.strides[last][0] == 1;
-  if (loop.rank == 0 || (loop.rank == 1 && dense)) {
+  if (loop.rank == 0 || begin == end || (loop.rank == 1 && dense)) {  // of an empty array a size may be 0
     kernels.reduce_row(pass.op, src + begin, end - begin, shift, lanes);
   } else if (dense && loop.shape[last] % kBlockRows == 0) {  // runs that cut no tree
     const int64_t run = loop.shape[last];

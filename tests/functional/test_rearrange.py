@@ -124,6 +124,9 @@ def test_split_and_chunk(rng):
     for ours, theirs in (
         (F.split(x, 3, 1), np.split(x, [3, 6], 1)),
         (F.split(x, [1, 4, 2], -1), np.split(x, [1, 5], 1)),
+        (F.split(x, [0, 7], -1), np.split(x, [0], 1)),
+        (F.split(x[:, :0], 2, 1), [x[:, :0]]),
+        (F.chunk(x[:, :0], 2, 1), [x[:, :0]] * 2),
         (F.chunk(x, 3, 1), np.split(x, [3, 6], 1)),
         (F.chunk(x, 9), [x[:1], x[1:]]),
     ):

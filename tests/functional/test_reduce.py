@@ -214,6 +214,16 @@ def test_long_sums_do_not_drift():
     assert F.sum(np.full(3_000_000, 0.1, np.float32)) == np.float32(3_000_000 * float(np.float32(0.1)))
 
 
+@pytest.mark.parametrize("name", sorted(OPERATIONS.keys() - {"amax", "amin"}))
+def test_views_without_numbers(name):
+    """Whose strides are not those of an array that was made empty."""
+    ours, theirs = OPERATIONS[name]
+    x = np.zeros((3, 2, 4), np.float32)
+    for view in (x[:, :0], x[:0], x[..., 4:], x[::-1, :0, ::2]):
+        for dim in (None, 0, 1, 2, (0, 1), (1, 2)):
+            assert_close(ours(view, dim), np.asarray(theirs(view.astype(np.float64), dim, False)))
+
+
 def test_nothing():
     assert F.sum(np.ones((0, 3), np.float32)) == 0
     assert np.isnan(F.mean(np.ones((0, 3), np.float32)))

@@ -159,6 +159,36 @@ def test_inputs_are_read_where_the_caller_has_them(network, layout, isa):
         np.testing.assert_array_equal(given, x)
 
 
+@pytest.mark.parametrize(
+    "network",
+    [
+        lambda x: F.reshape(x, (x.shape[0], 3, 1)),
+        lambda x: F.reshape(x, (-1, 3)),
+        lambda x: F.add(x, np.ones(x.shape, np.float32)),
+        lambda x: F.cat([x, np.zeros((x.shape[0], 2), np.float32)], 1),
+        lambda x: F.expand(F.reshape(x, (-1, 1, 3)), (x.shape[0], 2, 3)),
+    ],
+)
+def test_the_batch_may_be_written_into_shapes(network):
+    x = normal(4, 3)
+    np.testing.assert_array_equal(convlane.compile(network, (None, 3))(x), network(x))
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        lambda x: F.where(np.array(True), x, 2.0),
+        lambda x: F.strided_slice(x, 1, 3, 1),
+        lambda x: F.index_select(x, 1, np.zeros(0, int)),
+        lambda x: F.expand(x, (0, 4, 3)),
+    ],
+)
+def test_plans_with_scalars_and_without_numbers_are_loaded(network, tmp_path):
+    x = normal(4, 3)
+    convlane.compile(network, x.shape, whole=True).save(tmp_path / "plan")
+    np.testing.assert_array_equal(convlane.load_plan(tmp_path / "plan")(x), network(x))
+
+
 def test_an_input_is_copied_only_where_its_layout_asks_for_it():
     dense = ("float32", (2, 3), (3, 1))
     plan = _core.Plan([dense], [dense], 24, 1)

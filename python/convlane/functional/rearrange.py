@@ -500,15 +500,20 @@ def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int =
     shape = operand_shape(input, "split", "input")
     size = shape[as_dim(dim, "split", len(shape))]
     if isinstance(split_size_or_sections, (list, tuple)):
-        parts = [as_positive(part, "split", "split_size_or_sections") for part in split_size_or_sections]
+        parts = [as_int(part, "split", "split_size_or_sections") for part in split_size_or_sections]
+        if min(parts, default=0) < 0:
+            raise ValueError(f"split: split_size_or_sections must not be negative, got {parts}")
         if sum(parts) != size:
             raise ValueError(f"split: {parts} do not add up to dim {dim} of shape {shape}")
     else:
         step = as_positive(split_size_or_sections, "split", "split_size_or_sections")
-        count = max(-(-size // step), 0)
-        parts = [step] * (count - 1) + [size - step * (count - 1)] * (count > 0)
+        count = max(-(-size // step), 1)  # of an empty dimension one part, which is empty
+        parts = [step] * (count - 1) + [size - step * (count - 1)]
     starts = accumulate(parts, initial=0)
-    return tuple(narrow(input, dim, start, part) for start, part in zip(starts, parts, strict=False))
+    return tuple(
+        narrow(input, dim, start, part) if part else strided_slice(input, dim, start, start)
+        for start, part in zip(starts, parts, strict=False)
+    )
 
 
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
@@ -522,8 +527,8 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     [(2, 2), (2, 2), (2, 1)]
     """
     shape = operand_shape(input, "chunk", "input")
-    size = shape[as_dim(dim, "chunk", len(shape))]
-    return split(input, max(-(-size // as_positive(chunks, "chunk", "chunks")), 1), dim)
+    size, parts = shape[as_dim(dim, "chunk", len(shape))], as_positive(chunks, "chunk", "chunks")
+    return split(input, -(-size // parts) or [0] * parts, dim)
 
 
 def _repeats(input: Any, dims: Any) -> tuple[Shape, tuple[int, ...]]:

@@ -56,9 +56,12 @@ def compile(
         returns an array, or a list, tuple or dict of arrays.
     input_shape
         (N, C, H, W) of images, (N, C, L) of signals, (N, C, D, H, W) of volumes, or any other shape that begins with N.
-        N may be None: the plan then takes any batch. The batch never changes an example's result. Sizes after N, except
-        the channels of images and volumes, may be None: then the plan is an `OpenPlan`, which takes any size there. For
-        several arrays, a tuple of shapes, or a dict of shapes if the network takes them by name.
+        N may be None: the plan then takes any batch. The batch never changes an example's result: whatever N is, the
+        network is recorded for one example, and the plan does to each what the network does to one alone. So its
+        ``x.shape[0]`` is 1, and ``x.reshape(1, -1)`` or ``F.chunk(x, 2, 0)`` are those of one example; see `whole` for
+        networks that mean all of them. Sizes after N, except the channels of images and volumes, may be None: then the
+        plan is an `OpenPlan`, which takes any size there. For several arrays, a tuple of shapes, or a dict of shapes if
+        the network takes them by name.
     winograd
         Whether 3x3 convolutions may be computed by Winograd's algorithm where that is faster. Its rounding error is up
         to 2.5 times that of a direct sum (root mean square), and it spreads a NaN or infinity over a tile of outputs.

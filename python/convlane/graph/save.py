@@ -77,7 +77,7 @@ def read_graph(file: TensorFile, mapped: MappedFile | None = None) -> tuple[Grap
         if len(info.shape) > 1:
             lies = mapped is not None and info.type == "F32" and info.nbytes >= SMALL
             return Weight(mapped.weight(name, info.shape) if mapped is not None and lies else _Stored(file, name))
-        array: Array = file.read(name)
+        array: Array = np.asarray(file.read(name))  # a scalar of NumPy's has no flags
         array.flags.writeable = False
         return array
 
@@ -302,7 +302,7 @@ class _Reader:
             attributes["value"] = np.asarray(attributes["value"])  # never packed
             attributes["value"].flags.writeable = False
         measured = _measured(record["measured"], what)
-        shape, dtype = _shape(record["shape"], what), _dtype(record["dtype"], what)
+        shape, dtype = _shape(record["shape"], what, int(record["op"] == "input")), _dtype(record["dtype"], what)
         results = tuple(_result(result, what) for result in record["results"])
         return Node(record["op"], {}, attributes, shape, dtype, results, fused=tuple(fused), measured=measured)
 
@@ -383,5 +383,8 @@ def _dtype(name: Any, what: str) -> DType:
     return dtype
 
 
-def _shape(sizes: list[Any], what: str) -> Shape:
-    return tuple(as_positive(size, what, "shape") for size in sizes)
+def _shape(sizes: list[Any], what: str, least: int = 0) -> Shape:
+    numbers = tuple(as_int(size, what, "shape") for size in sizes)
+    if any(number < least for number in numbers):
+        raise ValueError(f"{what}: shape must be at least {least}, got {min(numbers)}")
+    return numbers
