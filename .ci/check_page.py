@@ -106,8 +106,8 @@ def check(folder):
 def sees(box):
     """Return what the page says of a field."""
     top, bottom, left, right = box
-    told = f"sees rows {top} to {bottom} and columns {left} to {right} of 32 x 32."
-    return f"{told} The field is 3 x 3, padding included."
+    rows = f"sees rows {top} to {bottom} and columns {left} to {right} of 32 x 32."
+    return f"{rows} The field is 3 x 3, including padding."
 
 
 if __name__ == "__main__":
