@@ -42,14 +42,12 @@ struct ProductOf {
 struct MaximumOf {
   static CONVLANE_INLINE Vec neutral() { return broadcast(-__builtin_inff()); }
   static CONVLANE_INLINE Vec better(Vec a, Vec b) { return max_or_nan(a, b); }
-  static CONVLANE_INLINE bool before(float a, float b) { return a > b; }
   static CONVLANE_INLINE double join(double a, double b) { return b > a || b != b ? b : a; }
 };
 
 struct MinimumOf {
   static CONVLANE_INLINE Vec neutral() { return broadcast(__builtin_inff()); }
   static CONVLANE_INLINE Vec better(Vec a, Vec b) { return min_or_nan(a, b); }
-  static CONVLANE_INLINE bool before(float a, float b) { return a < b; }
   static CONVLANE_INLINE double join(double a, double b) { return b < a || b != b ? b : a; }
 };
 
