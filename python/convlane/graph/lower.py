@@ -88,11 +88,12 @@ def lower(
     offsets, arena
         Of its results in the memory of one image, in floats; a batch takes that many times as much.
     """
-    operands = _operands(graph, offsets, batch)
+    staged = _staged(graph, offsets)
+    operands = _operands(graph, offsets, staged, batch)
     known: dict[Value, Any] = {**operands, **_constants(graph)}
     given = [_type(operands[value]) for value in graph.inputs.values()]
     core = _core.Plan(given, output_types(graph, batch), FLOAT * arena * batch, threads)
-    for value, i in _staged(graph, offsets).items():
+    for value, i in staged.items():
         core.stage(i, FLOAT * batch * offsets[value])
     choices, ends = [], []
     for value, node in steps_of(graph).items():
@@ -142,10 +143,11 @@ def append_step(context: Context) -> Choice:
     return choice if measured is None else replace(choice, why=str(measured))
 
 
-def _operands(graph: Graph, offsets: Mapping[Value, int], batch: int) -> dict[Value, Operand]:
+def _operands(
+    graph: Graph, offsets: Mapping[Value, int], staged: Mapping[Value, int], batch: int
+) -> dict[Value, Operand]:
     """Return where all arrays lie: inputs, outputs, results with memory of their own, and views of other results."""
     inputs = {value: i for i, value in enumerate(graph.inputs.values())}
-    staged = _staged(graph, offsets)
     outputs = {graph.memory_of(value): i for i, value in enumerate(dict.fromkeys(graph.outputs.values()))}
     operands: dict[Value, Operand] = {}
 
